@@ -1,7 +1,8 @@
 //! The cost of finding a route: among 10 and 10,000 routes, and among a million names.
 //!
 //! `few` repeats a thousand random names, like real traffic, most of which is for few names. `all` repeats a quarter of
-//! a million random names, and so measures memory access: as many names do not fit the CPU caches.
+//! a million random names. With a million names in the table, it measures memory access: these names do not fit the CPU
+//! caches.
 
 use std::hint::black_box;
 

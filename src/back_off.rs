@@ -10,7 +10,7 @@ const FIRST: Duration = Duration::from_millis(500);
 /// The longest pause, before jitter.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// A pause of half a second that doubles up to half a minute, each with a jitter of a quarter.
+/// Pauses that double from half a second to half a minute, each with a jitter of plus or minus 25 %.
 #[derive(Debug)]
 pub struct BackOff {
     next: Duration,

@@ -1,7 +1,7 @@
 //! The timers and tasks of checks: when each check runs, and what follows from its result. [`crate::pool`] has the
 //! state machine that decides whether a server is up, [`crate::check`] has the kinds of checks.
 //!
-//! Every pool has one task. It has the names of the pool's servers resolved, and starts one more task for each server,
+//! Every pool has one task. It resolves the names of the pool's servers, and starts one more task for each server,
 //! which checks it again and again. Pools that check a server in the same way share that server's task: the server is
 //! checked once, however many pools it is in, and each pool judges the result. A reload changes what a pool's task
 //! works on, without restarting the task.
@@ -73,8 +73,8 @@ impl HealthMonitor {
         resolve_new_names(next, &context.live.plan(), &context.resolver, deadline).await
     }
 
-    /// How many checks, and how many lookups of names, may be under way at once; each at least one. To be called within
-    /// a runtime.
+    /// Sets how many checks, and how many lookups of names, may be under way at once; both at least one. To be called
+    /// within a runtime.
     pub fn set_limits(&self, checks: usize, lookups: usize) {
         self.checks.context.capacity.resize(Some(checks));
         self.checks.context.resolver.resize(lookups);

@@ -27,7 +27,7 @@ const MESSAGE_ALIGNMENT: usize = 4;
 /// The types of messages about a route.
 const ROUTE_MESSAGES: [u16; 2] = [libc::RTM_NEWROUTE, libc::RTM_DELROUTE];
 
-/// How often the routes are read at most. They are read again if they have changed meanwhile.
+/// The routes are read again if they change during a read, until they have been read this number of times.
 const DUMPS_MAX: usize = 5;
 
 /// The groups that get a message when a route changes. A new address always brings a route to it.
@@ -273,7 +273,7 @@ mod tests {
         bytes(NetlinkPayload::Done(done))
     }
 
-    /// The same message with an attribute that ends after its end.
+    /// The same message with an attribute that claims to be longer than the message.
     fn unparsable(mut message: Vec<u8>) -> Vec<u8> {
         message[16 + 12] = 0xff;
         assert!(NetlinkMessage::<RouteNetlinkMessage>::deserialize(&message).is_err());
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_fails_or_is_inconsistent_is_not_taken() {
+    fn a_failed_answer_is_an_error_and_an_inconsistent_one_is_marked() {
         let failed = Dump::default().take(&done(-libc::ENOBUFS));
         assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
         let mut dump = Dump::default();

@@ -144,8 +144,8 @@ impl Sni {
         Self::classify(sent, ServerName::from_wire(sent)).ok()
     }
 
-    /// Parses a name that an operator gives instead of a client, as on the command line. Internationalised names become
-    /// punycode.
+    /// Parses a name that comes from an operator, not from a client, as on the command line. Internationalised names
+    /// become punycode.
     ///
     /// # Errors
     /// It is empty or an IP literal.

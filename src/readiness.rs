@@ -1,6 +1,6 @@
-//! Waits until a descriptor is readable, without reading from it: the descriptor of a process, which is readable when
-//! the process has ended, or a listening socket, because a session's permit is taken when a client waits, but before it
-//! is accepted. tokio's listener can only accept.
+//! Waits until a descriptor is readable, without reading from it. The descriptor of a process is readable when the
+//! process has ended. A listening socket is readable when a client waits: a session's permit is taken then, before the
+//! client is accepted. tokio's listener cannot wait without accepting.
 
 #![allow(unsafe_code)] // tokio requires of the caller that the descriptor stays open
 

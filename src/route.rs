@@ -150,7 +150,7 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// A table that has these routes after its own.
+    /// This table, with these routes added after its own.
     #[must_use]
     pub fn with(&self, routes: Vec<Route<T>>) -> Self
     where
@@ -165,7 +165,7 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// A route that has exactly this name.
+    /// A route whose `sni` lists exactly this server name.
     #[must_use]
     pub fn route_of(&self, name: &ServerName) -> Option<&Route<T>> {
         let bucket = self.exact.get(name.as_str().as_bytes())?;
@@ -187,8 +187,8 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// Whether a condition, or TLS that is terminated here, needs the ClientHello. A listener with such routes sniffs;
-    /// others never wait for the client.
+    /// Whether the ClientHello is needed: for a condition, to terminate TLS, or because routes may be announced later.
+    /// If so, the listener sniffs.
     #[must_use]
     pub fn needs_hello(&self) -> bool {
         self.needs_hello

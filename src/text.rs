@@ -152,8 +152,8 @@ pub fn first_and_more(items: impl ExactSizeIterator<Item: ToString>, most: usize
     items.take(most).map(|item| item.to_string()).chain(more).collect()
 }
 
-/// The reason of a state, in a text that may come from a peer: escaped, and at most [`REASON_CHARS_MAX`] characters
-/// long.
+/// Why something failed or is in its state. The text may come from a peer; it is escaped, and at most
+/// [`REASON_CHARS_MAX`] characters long.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Reason(Arc<str>);
 

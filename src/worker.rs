@@ -43,7 +43,7 @@ pub struct ListenSocket {
     pub socket: OwnedFd,
     /// Who owns the queue of its clients.
     pub queue: QueueOwner,
-    /// The states of `open`, to be followed.
+    /// Receives each new state of the listener; `open` sends them.
     pub states: watch::Receiver<Arc<ListenerState>>,
     /// Cancelled to close the socket. If this process owns the queue, clients that wait in it are still accepted.
     pub stop: CancellationToken,
@@ -116,7 +116,6 @@ async fn run(
     handle: WorkerHandle,
 ) {
     let sessions = TaskTracker::new();
-    let published_ledger = Arc::clone(&ledger);
     let serving = async {
         run_sockets(sockets, &ledger, &sessions, &handle).await;
         sessions.close();
@@ -128,7 +127,7 @@ async fn run(
     };
     tokio::select! {
         () = serving => {}
-        () = work_every_second(&published_ledger, heartbeat) => unreachable!("it never ends"),
+        () = work_every_second(&ledger, heartbeat) => unreachable!("it never ends"),
     }
 }
 
@@ -187,8 +186,8 @@ async fn accept_until_stopped(
     'open: loop {
         let mut changed = pin!(changes.changed()); // kept: to begin the wait anew costs as much as an accept
         loop {
-            // Clients come first. The end and a change are noticed when `accept` waits, at the latest after a batch. An
-            // accept that is dropped while it waits has accepted nothing.
+            // Clients come first. `stop` and a new state are noticed when `accept` waits, at the latest after a batch.
+            // An accept that is dropped while it waits has accepted nothing.
             tokio::select! {
                 biased;
                 accepted = listener.accept(&state.limits, on_pause(&state)) => {
@@ -247,7 +246,7 @@ async fn accept_waiting(
 async fn give_up(shutdown: &CancellationToken, cut: &CancellationToken) {
     let removed_for_too_long = async {
         sleep(QUEUE_WAIT_MAX).await;
-        // Not before: a shutdown reaches the tokens in no particular order.
+        // Asked only now: a shutdown may cancel the socket's `stop`, which led here, before it cancels `shutdown`.
         if shutdown.is_cancelled() {
             pending::<()>().await;
         }

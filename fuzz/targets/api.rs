@@ -1,4 +1,4 @@
-//! The API accepts exactly the requests that docs/api.md describes, and reads them as described there.
+//! The API accepts exactly the queries and bodies that docs/api.md describes, and reads the bodies as described there.
 #![no_main]
 
 use std::collections::HashSet;

@@ -4,8 +4,8 @@
 //! scraper sees their last values, even if several scrape independently. The exporter drops a counter that was not
 //! incremented since the last rendering. An increment by 0 counts, too, so each rendering first exports all counters
 //! that are to be kept. Gauges of listeners and servers are not kept at all: each rendering writes them from the
-//! current state. The series of pools are not kept by the exporter either, because each pool has one for every ending
-//! from the start.
+//! current state. The exporter does not hold the series of pools either: each rendering writes them from the registry,
+//! from the start with one series for every ending of each pool.
 
 mod registry;
 mod certificates;
@@ -130,7 +130,7 @@ impl Metrics {
         pools.into_iter().map(counts).collect()
     }
 
-    /// Successful connects to a server of a pool by duration since the start; `None` without series.
+    /// Successful connects to a server of a pool since the start, by duration; `None`: the server has no series.
     #[must_use]
     pub fn connects(&self, pool: &Arc<str>, server: &Arc<str>) -> Option<DurationCounts> {
         let key = [pool, server].map(Arc::clone);
@@ -141,7 +141,7 @@ impl Metrics {
             .map(|server| server.series.connect_duration.counts())
     }
 
-    /// Failed attempts to connect to a server of a pool by reason since the start. Reasons that did not occur are left
+    /// Failed attempts to connect to a server of a pool since the start, by reason. Reasons that did not occur are left
     /// out.
     #[must_use]
     pub fn failed_connects(&self, pool: &Arc<str>, server: &Arc<str>) -> Vec<(ConnectFailure, u64)> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The waits so far. The session may wait again, because the server that it has waited for fails it.
+/// The waits so far. A session may wait again, if it cannot connect to the server that it got after a wait.
 #[derive(Debug)]
 pub(super) struct QueueWait {
     position: usize,

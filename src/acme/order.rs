@@ -26,8 +26,9 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long the server is polled until it has validated all names, and then until it has issued the certificate.
 const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
 
-/// The error type (RFC 8555, section 6.7) and the HTTP status (RFC 6585) of a server that limits orders.
+/// The error type of a server that limits orders (RFC 8555, section 6.7).
 const RATE_LIMITED: &str = "urn:ietf:params:acme:error:rateLimited";
+/// The HTTP status of a server that limits orders (RFC 6585).
 const TOO_MANY_REQUESTS: u16 = 429;
 
 /// Orders a certificate for these names. `replaces`: the certificate that it replaces, if known. The answers to the
@@ -98,8 +99,8 @@ fn with_key(key: &[u8], chain: &str) -> Zeroizing<String> {
     text
 }
 
-/// Creates an order that names the certificate to be replaced (RFC 9773, section 5). If the server refuses that, it
-/// creates one that names none.
+/// Creates an order that names the certificate to be replaced (RFC 9773, section 5), or one that names none if the
+/// server refuses that.
 async fn new_order(
     opened: &OpenAccount<'_>,
     names: &[ServerName],

@@ -21,8 +21,10 @@ const FIRST_BACK_OFF: Duration = Duration::from_secs(60);
 /// The longest wait after a failed attempt.
 const BACK_OFF_MAX: Duration = Duration::from_secs(86_400);
 
-/// The shortest and the longest wait between two questions about a certificate (RFC 9773, section 4.3.2).
+/// The shortest wait between two questions about a certificate (RFC 9773, section 4.3.2).
 const POLL_INTERVAL_MIN: Duration = Duration::from_secs(60);
+
+/// The longest wait between two questions about a certificate.
 const POLL_INTERVAL_MAX: Duration = Duration::from_secs(86_400);
 
 /// The longest wait after a question without a valid answer (RFC 9773, section 4.3.3).
@@ -231,15 +233,15 @@ mod tests {
             at.duration_since(UNIX_EPOCH).unwrap().as_secs()
         };
         let (minute, day) = (60, 86_400);
-        for soon in [(now - 5, minute), (now + minute, minute), (now + day, day)] {
-            assert_eq!(next(soon), soon.0);
+        for plausible in [(now - 5, minute), (now + minute, minute), (now + day, day)] {
+            assert_eq!(next(plausible), plausible.0);
         }
-        for late in [
+        for too_far in [
             (now + minute + 2, minute),
             (now + day + 1, u64::MAX),
             (u64::MAX, minute),
         ] {
-            assert_eq!(next(late), 0, "{late:?}");
+            assert_eq!(next(too_far), 0, "{too_far:?}");
         }
     }
 

@@ -54,7 +54,7 @@ pub struct StateBody {
     pub unsaved: Vec<String>,
     /// Counts of the whole process.
     pub totals: TotalsBody,
-    /// In the order of the configuration, and then those that are absent.
+    /// In the order of the configuration, then those that are no longer configured ([`GuardBody::absent`]).
     #[serde(default)]
     pub guards: Vec<GuardBody>,
     /// The TLS of the admin port; absent: it has none.
@@ -140,15 +140,15 @@ pub struct ListenerBody {
 pub struct ListenerTlsBody {
     /// The number of its certificates.
     pub certificates: usize,
-    /// The first certificate to expire, by its first name; absent: it has none.
+    /// The first name in the certificate that expires first; absent: there is none.
     pub expires_first: Option<String>,
-    /// When that expires.
+    /// When that certificate expires.
     pub expires: String,
     /// The first names of certificates that are ordered by ACME and not issued yet: self-signed ones are in use.
     #[serde(default)]
     pub self_signed: Vec<String>,
-    /// Problems of what is in force: certificates and authorities that have expired, failed orders by ACME, lists of
-    /// revoked certificates that should have been replaced or are missing. At most 20.
+    /// Problems of what is in force: certificates and authorities that have expired, failed orders by ACME, revocation
+    /// lists that are out of date or missing. At most 20.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// Problems of files that were changed. Their earlier contents are still in force.
@@ -166,9 +166,9 @@ pub struct RouteBody {
     pub alpn: Vec<String>,
     /// The first 16 of its networks.
     pub from: Vec<String>,
-    /// The first entries of the condition.
+    /// The first 16 of its databases.
     pub database: Vec<String>,
-    /// The first entries of the condition.
+    /// The first 16 of its users.
     pub user: Vec<String>,
     /// Its guards.
     #[serde(default)]
@@ -204,8 +204,8 @@ pub struct PoolBody {
     /// Its configured fallback; absent: none.
     #[serde(default)]
     pub fallback: Option<String>,
-    /// The pool, or its own primary, that serves its new sessions, because it has no usable server; absent: it serves
-    /// them itself.
+    /// What serves its new sessions because it has no usable server: another pool, or its own primary; absent: it
+    /// serves them itself.
     #[serde(default)]
     pub served_by: Option<String>,
     /// The server that is its primary; absent: there is none, or roles do not matter.

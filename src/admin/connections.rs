@@ -154,8 +154,9 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, mark
         return;
     }
     select! {
+        biased; // a client that reads gets the end of the stream
         _ = &mut connection => {}
-        // The stream has ended, and its client has stopped reading: the rest of it is dropped with the connection.
+        // The stream has ended. If its client does not read, the rest of the stream is dropped with the connection.
         () = mark.ended() => {}
     }
 }
@@ -248,7 +249,7 @@ mod tests {
         connections.wait_until_below(3).await;
         assert!(
             began.elapsed() < CROWDED_CONNECTION_TIME / 2,
-            "it has not waited for longer"
+            "the wait ended when the streams began"
         );
         let _ends = beginning.await.unwrap();
         sleep(2 * CROWDED_CONNECTION_TIME).await;
@@ -263,14 +264,13 @@ mod tests {
 
         let (sender, body) = Channel::<axum::body::Bytes>::new(1);
         let (body, mark) = (Arc::new(Mutex::new(Some(body))), StreamMark::default());
-        let goes_on = Arc::new(Mutex::new(None));
-        let kept = Arc::clone(&goes_on);
+        let stream_guard = Arc::new(Mutex::new(None));
+        let handler_guard = Arc::clone(&stream_guard);
         let router = Router::new().route(
             "/",
             get(move |Extension(mark): Extension<StreamMark>| {
-                let ends = mark.begin();
+                *handler_guard.lock() = Some(mark.begin());
                 let body = body.lock().take().unwrap();
-                *kept.lock() = Some(ends);
                 async { axum::body::Body::new(body) }
             }),
         );
@@ -279,7 +279,7 @@ mod tests {
         let (began, serving) = (Instant::now(), tokio::spawn(serve(ours, router, mark)));
         sleep(10 * CONNECTION_TIME_MAX).await;
         assert!(!serving.is_finished());
-        drop(goes_on.lock().take());
+        drop(stream_guard.lock().take());
         drop(sender);
         serving.await.unwrap();
         assert_eq!(began.elapsed(), 10 * CONNECTION_TIME_MAX);

@@ -15,7 +15,7 @@ pub struct RemoteBody {
     pub keys: Option<usize>,
     /// When they were put in force.
     pub since: Option<String>,
-    /// The later texts that were refused; null: none.
+    /// The texts of a later revision that were refused; null: none were.
     pub refused: Option<RefusedTextsBody>,
     /// Whether another process writes its status with the name of this one.
     #[serde(default)]
@@ -26,7 +26,7 @@ pub struct RemoteBody {
     pub lost_since: Option<String>,
 }
 
-/// Texts that were refused. The errors are left out, as in [`super::bodies::ReloadBody`].
+/// Texts of the shared configuration that were refused. The errors are left out, as in [`super::bodies::ReloadBody`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RefusedTextsBody {
     /// The latest revision of their keys.

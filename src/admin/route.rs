@@ -87,11 +87,10 @@ pub(super) async fn explain(
     Ok(Json(RouteExplanationBody { peer, ..explained }))
 }
 
-/// The verdict on a peer that is not in `from` of `accept_proxy` if others are refused.
+/// The verdict on a peer that `accept_proxy` refuses, because the peer is not in its `from`.
 const REFUSED: &str = "refused";
 
-/// Returns how `accept_proxy` treats the peer of the query, if it has one, and the address of the client, if that is
-/// known then.
+/// Returns how `accept_proxy` treats the peer, if the query names one, and the address of the client, if that is known.
 fn judge_peer(listener: &ListenerPlan, query: &RouteQuery) -> (Option<&'static str>, Option<IpAddr>) {
     let Some(peer) = query.peer else {
         return (None, query.from);
@@ -118,7 +117,7 @@ fn explanation_body(
     };
     let tls = listener.routes.tls_mode(&explanation.choice);
     let terminates = tls == Some(TlsMode::Terminate);
-    // As for clients, a name that is not a server name counts as none.
+    // An empty name and an IP literal count as no name, as they do when a client sends them.
     let name = query.sni.as_deref().and_then(|sni| Sni::from_config(sni).ok());
     let certificate = terminates
         .then(|| certificate(in_force, listener, name.as_ref()))

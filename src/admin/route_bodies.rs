@@ -13,7 +13,7 @@ pub struct RouteExplanationBody {
     pub route: Option<String>,
     /// The pool; absent: the client is refused, or redirected.
     pub pool: Option<String>,
-    /// What happens to TLS: `pass` or `terminate`; absent: the client is refused.
+    /// What happens to TLS: `pass` or `terminate`; absent: the client is refused, or redirected.
     pub tls: Option<String>,
     /// The file of the certificate that the client gets; absent: TLS does not end here.
     pub certificate: Option<String>,
@@ -28,7 +28,8 @@ pub struct RouteExplanationBody {
     pub guards: Vec<GuardVerdictBody>,
     /// The verdict on each route.
     pub routes: Vec<VerdictBody>,
-    /// The servers that may be picked now, in the order in which they would be tried where the policy has one.
+    /// The servers that may be picked now, best tier first; within a tier in the order in which the policy would try
+    /// them for this client, if it picks by the client.
     pub servers: Vec<String>,
     /// The servers in `servers` that have their maximum of sessions.
     #[serde(default)]
@@ -40,7 +41,8 @@ pub struct RouteExplanationBody {
 pub struct GuardVerdictBody {
     /// Its name.
     pub guard: String,
-    /// `deny` or `not_allowed`; absent: the address may pass, or no address is given. Its limits are not looked at.
+    /// `deny` or `not_allowed`; absent: the address may pass, or no address is given. The limits of the guard are not
+    /// considered.
     pub refuses: Option<String>,
 }
 
@@ -51,6 +53,6 @@ pub struct VerdictBody {
     pub route: String,
     /// `taken`, `outranked` or `passed over`.
     pub verdict: String,
-    /// The reasons. For `taken`: the entries by which its conditions hold.
+    /// The reasons. For `taken`: the entries of its conditions that matched.
     pub why: Vec<String>,
 }

@@ -110,8 +110,8 @@ pub(super) fn find<'a>(
     Ok((pool, server.cloned().ok_or_else(no_server)?))
 }
 
-/// Shows a server, with its connect times and failures. The state leaves those out because they are expensive to
-/// collect.
+/// Shows a server, with its connect times and failures. `GET /api/v1/state` leaves those out because they are expensive
+/// to collect.
 pub(super) async fn show(
     State(admin): State<Arc<Admin>>,
     path: Result<Path<(String, String)>, PathRejection>,

@@ -113,7 +113,7 @@ impl SessionQuery {
             return Err(format!("`limit` must be 1 to {LIMIT_MAX}"));
         }
         if self.sort.is_some() && self.after.is_some() {
-            return Err("`after` is for sessions by their number: leave it or `sort` out".into());
+            return Err("`after` needs the sessions in order of their numbers: remove `after` or `sort`".into());
         }
         let parse = |key: &str, text: &Option<String>| {
             let parsed = text.as_deref().map(parse_duration).transpose();

@@ -1,5 +1,5 @@
-//! Orders certificates by ACME: those that are missing or due, one at a time. In between, asks their servers when to
-//! renew.
+//! Orders certificates by ACME: those that are missing or due, one at a time. In between, asks the ACME servers when
+//! to renew.
 
 mod suggestions;
 mod states;
@@ -226,7 +226,7 @@ async fn keep(file: PathBuf, text: zeroize::Zeroizing<String>) -> Result<Certifi
         regular_file::replace(&file, text.as_bytes()).map_err(|error| {
             with_context(
                 error,
-                format!("one was issued, and cannot be kept in {}", file.display()),
+                format!("a certificate was issued, but cannot be kept in {}", file.display()),
             )
         })?;
         Ok(certificate)

@@ -13,7 +13,7 @@ use crate::regular_file;
 /// `root:acequia` with mode 0640 is a common way to give a secret to a process.
 const SECRET_MASK: u32 = 0o026;
 
-/// The ends of the keys of files that everybody may read.
+/// Suffixes of the configuration keys whose files everybody may read.
 const PUBLIC_FILES: [&str; 4] = ["ca_file", "crl_file", "tls.cert", "cert_file"];
 
 /// Mode bits that no file should have: write for group and others.
@@ -41,8 +41,8 @@ pub fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
 }
 
 /// A warning for each file of the plan that is empty, that others may write, or that holds a secret and that others may
-/// read. Two kinds of files get no warning: an empty password file, because it is an error, and a file whose metadata
-/// cannot be read.
+/// read. That a password file is empty is no warning, but an error of [`unreadable`]. A file whose metadata cannot be
+/// read gets no warning.
 #[must_use]
 pub fn file_warnings(plan: &Plan) -> Vec<String> {
     let warning = |(key, path): (String, &Path)| {

@@ -196,7 +196,7 @@ fn certificates_without_use(listener: &ListenerPlan, store: &CertificateStore) -
     if listener.routes.default().is_some() || listener.routes.routes().iter().any(takes_any) {
         return Vec::new();
     }
-    // A name is compared with all patterns only if none of the exact ones equals it.
+    // A name is looked up among the exact patterns, and compared with patterns one by one only if it is not there.
     let (exact, other): (Vec<_>, Vec<_>) = terminated_names(listener)
         .map(|(_, pattern)| pattern)
         .partition(|pattern| matches!(pattern, NamePattern::Exact(_)));

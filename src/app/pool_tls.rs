@@ -1,4 +1,4 @@
-//! The TLS with the servers of pools: read before a plan is put in force, and read again when its files change.
+//! The TLS with the servers of pools, whose files are read before a plan is put in force.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::reload::reload_pool_tls;
 use crate::tls::PoolTls;
 
 /// Reads the files of every pool with TLS. `before`: what was in force before. If the TLS of a pool is configured as it
-/// was then, the pool keeps it, and only changed files are read.
+/// was then, the pool keeps it, and only changed files are read; if one of them cannot be used, that is only logged.
 ///
 /// # Errors
-/// The first file that cannot be used.
+/// The first file that cannot be used, of a pool whose TLS is new or configured differently.
 pub(super) fn load_pool_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<TlsByPool, Failure> {
     let mut loaded = TlsByPool::new();
     for pool in &plan.pools {

@@ -87,7 +87,7 @@ async fn fetch_texts(plan: &RemotePlan) -> Result<Arc<RemoteTexts>, Reason> {
 /// The texts from this store that were in force last.
 fn kept_texts(of_file: &Plan, from: &str) -> Option<Arc<RemoteTexts>> {
     let state = StateDir::open(of_file.state_dir.as_deref()?);
-    let texts = state.and_then(|state| state.texts()).ok()??; // the start itself reports why it cannot be read
+    let texts = state.and_then(|state| state.texts()).ok()??; // `StateDir::remembered` reports the error later
     (texts.from == from).then(|| Arc::new(texts))
 }
 
@@ -119,7 +119,7 @@ pub(super) fn for_store(error: &ReloadError) -> String {
 /// The result of reading the configuration for a reload.
 pub(super) struct ReadConfiguration {
     pub(super) loaded: Loaded,
-    /// The texts of the store that it was made with; `None`: the file refers to no store.
+    /// The texts of the store that `loaded` was made with; `None`: the file refers to no store.
     pub(super) texts: Option<Arc<RemoteTexts>>,
     /// Why `texts` are not those that the store has now; `None`: they are.
     pub(super) warning: Option<String>,

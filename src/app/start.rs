@@ -69,7 +69,7 @@ pub(super) fn open_first(
     }
 }
 
-/// Logs where the first configuration is from, if it is from a store.
+/// Logs where the first configuration is from, if it is from a store. Otherwise warns of what is awaited, if anything.
 fn log_origin(texts: Option<&RemoteTexts>, is_kept: bool, awaited: Option<String>) {
     if let Some(RemoteTexts { from, .. }) = texts {
         let revision = texts.map(|texts| texts.version().revision);
@@ -88,8 +88,8 @@ fn log_origin(texts: Option<&RemoteTexts>, is_kept: bool, awaited: Option<String
     }
 }
 
-/// Opens everything. An error leaves nothing open: first `state_dir` is locked and the addresses are bound, then the
-/// file descriptors are divided, then connections are accepted.
+/// Opens everything; an error leaves nothing open. The order matters: first `state_dir` is locked and the addresses are
+/// bound, then the file descriptors are divided, then connections are accepted.
 fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Result<(App, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let workers = plan.runtime.workers.unwrap_or_else(cores);
@@ -167,7 +167,7 @@ fn open_state(plan: &Plan) -> Result<Option<StateDir>, Failure> {
     let state = plan.state_dir.as_deref().map(StateDir::open).transpose();
     let state = state.map_err(system("cannot use `state_dir`"))?;
     for unsaved in state.iter().flat_map(|state| state.unsaved().list()) {
-        tracing::warn!("`state_dir` is used as it is, and a restart would forget what changes: {unsaved}");
+        tracing::warn!("`state_dir` is read, but changes cannot be saved, and a restart would forget them: {unsaved}");
     }
     Ok(state)
 }

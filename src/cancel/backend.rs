@@ -142,7 +142,7 @@ mod tests {
         for piece in too_long.chunks(200) {
             reader.advance(piece);
         }
-        assert_eq!(reader.into_key(), None, "no key of its last bytes");
+        assert_eq!(reader.into_key(), None, "the end of a long message is not a key");
     }
 
     proptest! {

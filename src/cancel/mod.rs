@@ -74,7 +74,7 @@ struct KeyedSession {
     target: CancelTarget,
 }
 
-/// The sessions of a client on one server whose keys are not known.
+/// The sessions without a known key that a client has on one server.
 #[derive(Debug)]
 struct UnkeyedSessions {
     target: CancelTarget,

@@ -1,4 +1,4 @@
-//! Files that checks read.
+//! Password files that checks read.
 
 use std::io;
 use std::mem;

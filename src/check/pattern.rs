@@ -15,8 +15,8 @@ const COMPILED_BYTES_MAX: usize = 1 << 16;
 /// slowly.
 const CACHE_BYTES_MAX: usize = 1 << 18;
 
-/// The most bytes that are searched by the thread that asks, which takes a few milliseconds at worst, and microseconds
-/// usually.
+/// The most bytes that are searched on the calling thread. Such a search takes a few milliseconds at worst, and
+/// microseconds usually.
 const BYTES_AT_ONCE_MAX: usize = 256;
 
 /// A regular expression over bytes. Case and classes are those of ASCII. Patterns are equal if they are written alike.
@@ -94,7 +94,7 @@ impl PartialEq for Pattern {
 
 impl Eq for Pattern {}
 
-/// The last line of an error. One in the syntax has several lines: the expression, a mark, and what is wrong.
+/// The last line of an error. A syntax error has several lines: the expression, a mark, and what is wrong.
 fn last_line(text: &str) -> String {
     let line = text.lines().last().unwrap_or_default();
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_search_does_not_hold_up_its_thread() {
+    async fn a_long_search_does_not_block_its_caller() {
         let pattern = Pattern::new(r"(\w{1,48}\w{1,48}){1,4}!").unwrap();
         let bytes = [b'a'; 1 << 16];
         let mut search = std::pin::pin!(pattern.find_end(&bytes));

@@ -1,4 +1,4 @@
-//! The check `postgres`: the server is PostgreSQL and, if a user to log in as is configured, has the right role.
+//! The check `postgres`: the server is PostgreSQL and, if the check is configured to log in, has the right role.
 
 mod clear_text;
 mod denials;
@@ -42,7 +42,7 @@ pub static KIND: CheckKind = CheckKind {
 /// The check `postgres`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresCheck {
-    /// How to log in; `None`: no login, any answer to GSSENCRequest passes.
+    /// How to log in; `None`: no login, an answer of PostgreSQL to GSSENCRequest passes.
     pub login: Option<PostgresLogin>,
 }
 
@@ -126,10 +126,10 @@ struct PostgresProbe {
     target: CheckTarget,
     /// The configuration for logins, which use TLS if the server offers it. No certificate is verified, and over TLS a
     /// server may ask for the password itself instead of a proof (SCRAM) that the client knows it. So the user should
-    /// have no other privileges.
+    /// have no privileges except to log in.
     tls: Arc<ClientConfig>,
     /// The questions that the server denies.
-    // A blocking mutex, locked for a line.
+    // A blocking mutex: it is never locked across an await.
     denials: Mutex<Denials>,
 }
 
@@ -325,7 +325,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Reads the answer to `pg_is_in_recovery()`. Only a clear "no" makes a server a primary: it may get writes.
+/// Reads the answer to `pg_is_in_recovery()`. Only a clear "no" makes a server a primary, because that may get writes.
 fn read_role(is_replica: Option<&str>) -> io::Result<Role> {
     match is_replica {
         Some("t") => Ok(Role::Replica),

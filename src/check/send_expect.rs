@@ -162,23 +162,23 @@ async fn converse(
     stream: Box<dyn CheckStream>,
     progress: &Mutex<ConversationState>,
 ) -> io::Result<()> {
-    let mut answers = Answers::new(stream);
+    let mut conversation = Conversation::new(stream);
     for (number, step) in (1..).zip(steps) {
-        answers.publish(progress, number, false);
+        conversation.publish(progress, number, false);
         if let Some(bytes) = &step.send {
-            let sent = answers.send(bytes).await;
+            let sent = conversation.send(bytes).await;
             sent.map_err(|error| with_context(error, sending(number)))?;
         }
         if let Some(pattern) = &step.expect {
-            answers.expect(number, pattern, progress).await?;
+            conversation.expect(number, pattern, progress).await?;
         }
     }
-    let _ = answers.stream.shutdown().await; // the server has passed
+    let _ = conversation.stream.shutdown().await; // the server has passed
     Ok(())
 }
 
-/// The bytes of a server.
-struct Answers {
+/// The connection to a server, and the bytes that it has sent.
+struct Conversation {
     stream: Box<dyn CheckStream>,
     bytes: Vec<u8>,
     /// Where the last match ends.
@@ -186,7 +186,7 @@ struct Answers {
     reads: usize,
 }
 
-impl Answers {
+impl Conversation {
     fn new(stream: Box<dyn CheckStream>) -> Self {
         Self {
             stream,

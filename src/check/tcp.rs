@@ -55,8 +55,8 @@ pub(super) async fn connect_and_reset(target: &CheckTarget) -> io::Result<()> {
     Ok(())
 }
 
-/// The failure to report when something on this host prevents a check. If the server does not even accept a connection,
-/// that failure is reported instead of `prevented`.
+/// The failure to report when something on this host prevents a check: `prevented`, or the error of connecting if the
+/// server does not even accept a connection.
 pub(super) async fn unless_dead(target: &CheckTarget, prevented: CheckFailure) -> CheckFailure {
     match connect_and_reset(target).await {
         Ok(()) => prevented,

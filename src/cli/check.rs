@@ -40,12 +40,14 @@ pub enum CheckScope {
     Live,
 }
 
-/// The user of the package's unit for systemd, and the file that it uses.
+/// The user of the package's systemd unit.
 const SERVICE_USER: &str = "acequia";
+
+/// The configuration file of that unit.
 const SERVICE_FILE: &str = "/etc/acequia/acequia.toml";
 
-/// Checks the file at `path`, otherwise the one that `run` would find. Only errors make it fail, with the exit code
-/// that `run` would have. If there are none, the servers are tried if that is in the scope.
+/// Checks the file at `path`, otherwise the one that `acequia run` would find. Only errors make it fail, with the exit
+/// code that `acequia run` would have. If there are none, the servers are tried if that is in the scope.
 #[must_use]
 pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitCode {
     let (path, Loaded { plan, warnings }) = match load(path) {
@@ -84,12 +86,13 @@ fn load(path: Option<&Path>) -> Result<(PathBuf, Loaded), Report> {
     Ok((path, loaded))
 }
 
-/// The exit code of `run` with these problems; `None`: none of them is an error.
+/// The exit code of `acequia run` with these problems; `None`: none of them is an error.
 fn exit_code(found: &[Finding]) -> Option<u8> {
     found.iter().filter_map(|finding| finding.exit_code).max()
 }
 
-/// Prints the problems of the text, and those that were found beyond it. Returns the exit code for the output.
+/// Prints the problems of the text, and those that were found beyond it. Returns a failure if the JSON cannot be
+/// written.
 fn print_problems(report: &Report, found: &[Finding], format: CheckFormat) -> ExitCode {
     match format {
         CheckFormat::Json => print_json(&json(report, found)),
@@ -114,8 +117,8 @@ fn json(report: &Report, found: &[Finding]) -> String {
     serde_json::json!({ "valid": is_valid, "problems": problems }).to_string()
 }
 
-/// Files that root, who runs this command, may read, but not the user of the service. `found`: the problems that root
-/// has found.
+/// If root runs this command, checks the service's file again as the user of the service. Warns of the problems that
+/// only this user has, such as unreadable files. `found`: the problems that root has.
 fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
     let full = |path: &Path| std::fs::canonicalize(path).ok();
     if full(path) != full(Path::new(SERVICE_FILE)) || !rustix::process::geteuid().is_root() {
@@ -138,7 +141,7 @@ fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
 
 /// A problem of a file that the configuration names, or of a server.
 struct Finding {
-    /// That of `run`, which refuses this; `None`: a warning.
+    /// The exit code of `acequia run`, which this problem prevents from starting; `None`: a warning.
     exit_code: Option<u8>,
     message: String,
 }
@@ -148,7 +151,7 @@ impl Finding {
         if self.exit_code.is_some() { "error" } else { "warning" }
     }
 
-    /// The error with which `run` would end.
+    /// The error with which `acequia run` would end.
     fn failure(failure: &Failure) -> Self {
         let is_configuration = failure.is_configuration();
         Self {
@@ -172,8 +175,8 @@ impl Finding {
     }
 }
 
-/// Tries the files named in the plan. A file that cannot be used, so that `run` would not start, is an error. Warns of
-/// each secret file that other users may read or write.
+/// Tries the files named in the plan. A file that cannot be used, so that `acequia run` would not start, is an error.
+/// Warns of each secret file that other users may read or write.
 fn check_files(plan: &Plan) -> Vec<Finding> {
     let mut unreadable: Vec<Failure> = Vec::new();
     for failure in app::unreadable(plan) {

@@ -1,5 +1,5 @@
-//! `acequia route`: explains where a connection would go. Resolves no server, and connects only to read the texts of a
-//! store.
+//! `acequia route`: explains where a connection would go. Resolves no server, and connects only if it has to read the
+//! configuration from a store.
 
 mod client;
 mod servers;
@@ -181,7 +181,7 @@ fn write_explanation(
     write_servers(text, pool, args.from)?;
     match &pool.fallback {
         Some(Fallback::Pool(name)) => writeln!(text, "if none of them is usable: pool {name}"),
-        Some(Fallback::Primary) => writeln!(text, "if none of them is usable: the primary among them"),
+        Some(Fallback::Primary) => writeln!(text, "if no replica is usable: the primary among these servers"),
         None => Ok(()),
     }
 }

@@ -16,7 +16,8 @@ use crate::admin::guard_bodies::GuardBody;
 use crate::admin::pool_bodies::{CloneBody, QueueBody, ScaleBody};
 use crate::text::counted;
 
-/// The most lines about names of one kind; a further line says how many more there are.
+/// The most notes of one kind that are shown, such as those about unresolved host names. A further line says how many
+/// more there are.
 const NOTES_MAX: usize = 10;
 
 /// Prints the listeners and pools.
@@ -126,7 +127,7 @@ pub(super) fn scale_note(pool: &str, scale: &ScaleBody) -> String {
     let ScaleBody { min, max, .. } = scale;
     let clones = counted(scale.clones.len(), "clone");
     match (scale.wanted, &scale.set_by) {
-        (Some(wanted), Some(by)) => format!("{pool}: {clones} of {min} to {max}, {wanted} set by {by}"),
+        (Some(wanted), Some(by)) => format!("{pool}: {clones} of {min} to {max}, {wanted} wanted by {by}"),
         _ => format!("{pool}: {clones} of {min} to {max}"),
     }
 }
@@ -266,7 +267,7 @@ pub(super) struct ServerLine<'a> {
     pub(super) server: &'a ServerBody,
     /// Its role in the pool, if that is known.
     pub(super) role: Option<String>,
-    /// As of [`PoolBody::origin_of`].
+    /// The result of [`PoolBody::origin_of`].
     pub(super) origin: Option<&'static str>,
 }
 
@@ -326,7 +327,7 @@ fn notes(pool: &str, server: &ServerBody) -> impl Iterator<Item = String> {
         .map(move |note| format!("{name}: {note}\n"))
 }
 
-/// How many of this many notes are not shown, because of [`NOTES_MAX`]; `None`: all are shown.
+/// By how much a number of notes exceeds [`NOTES_MAX`]: so many are not shown. `None`: all are shown.
 fn count_not_shown(notes: usize) -> Option<usize> {
     notes.checked_sub(NOTES_MAX).filter(|more| *more > 0)
 }

@@ -77,7 +77,7 @@ fn text(table: &Table) -> String {
 /// The text of an empty cell.
 const EMPTY: &str = "-";
 
-/// The text of an optional cell.
+/// The text of a cell that may be empty.
 pub(super) fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| EMPTY.to_owned())
 }

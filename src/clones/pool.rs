@@ -74,7 +74,7 @@ impl PoolClones {
                 pool = next(&mut pools), if !is_ending => {
                     is_scaled = pool.is_some();
                     self.pool = pool.unwrap_or(self.pool);
-                    self.publish(is_scaled); // the pool may have been without clones before
+                    self.publish(is_scaled); // before `scale`: the new pool may not have the clones as servers yet
                 }
                 _ = ticks.tick() => {}
                 () = self.pool.queue_joined() => {}
@@ -170,7 +170,7 @@ impl PoolClones {
     }
 
     /// Asks one clone to leave: one that is not a server yet, else the one with the fewest sessions; among equals, the
-    /// latest.
+    /// one with the highest number.
     fn stop_one(&mut self) {
         let servers = self.pool.servers();
         let sessions = |status: &CloneStatus| {

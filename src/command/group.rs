@@ -80,8 +80,8 @@ impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.kill();
         let Some(mut child) = self.child.take() else { return };
-        // It dies soon, unless the kernel holds it, and is then reaped. Without a runtime, this process is about to end
-        // and need not reap it.
+        // The child dies soon, unless the kernel holds it; a task reaps it when it has died. Without a runtime, this
+        // process is about to end and need not reap it.
         if let (Ok(None), Ok(runtime)) = (child.try_wait(), Handle::try_current()) {
             runtime.spawn(async move {
                 if let Ok(ended) = watch(Pid::from_child(&child)) {

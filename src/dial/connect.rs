@@ -57,8 +57,8 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 /// Opens a socket with these options and connects it to a server. No PROXY header is sent: a session sends it together
 /// with the first bytes of its client. Dropping the future closes the socket.
 ///
-/// `client` is the client of the session, which sets keepalive later, if it lasts (`late_keepalive`). `None`: the
-/// connection is for a check, and keepalive is set here.
+/// `client` is the client of a session; keepalive is then set later, if the session lasts (`late_keepalive`). `None`:
+/// the connection is for a check, and keepalive is set here.
 ///
 /// # Errors
 /// Those of the system calls `socket` and `connect`; [`io::ErrorKind::TimedOut`] after [`ConnectOptions::timeout`];

@@ -46,10 +46,10 @@ pub(super) struct DnsSource {
     /// The SRV records; for a host name, one made-up record with it as the target.
     srv: DnsAnswer<SrvRecord>,
     addresses: HashMap<AddressQuestion, DnsAnswer<IpAddr>>,
-    /// No round begins before this time. Without this bound, many questions with short TTLs would make one round follow
-    /// the other: some of them are always due.
+    /// No round begins before this time. Without this bound, many questions with short TTLs would leave no pause
+    /// between rounds, because one of the questions would always be due.
     next_round: Instant,
-    /// The hosts that could not be resolved in the last round. They have been logged.
+    /// The problems of hosts in the last round that found servers.
     problems: HostProblems,
 }
 
@@ -206,8 +206,8 @@ impl DnsSource {
         silent.for_each(|answer| answer.take(Err(SILENT.into())));
     }
 
-    /// The name to ask for. Targets are absolute names; other names may be relative to the domains that resolv.conf(5)
-    /// lists.
+    /// The name to ask for. Targets of SRV records are absolute names; a configured host may be relative to the domains
+    /// that resolv.conf(5) lists.
     fn name_of(&self, host: &str) -> Result<Name, Reason> {
         let parsed = match self.plan.query {
             DnsQuery::Srv(_) => format!("{host}.").parse(),
@@ -247,7 +247,7 @@ impl DnsSource {
         }
     }
 
-    /// Logs the problems if a host has one that had none, and logs when no host has problems any more.
+    /// Logs a problem of a host that had none in the last round, if any, and logs when no host has problems any more.
     fn log_problems(&mut self, problems: HostProblems) {
         let source = &self.plan;
         let mut new = problems.iter().filter(|(host, _)| !self.problems.contains_key(*host));
@@ -267,7 +267,7 @@ impl ServerSource for DnsSource {
     }
 }
 
-/// The state of the answer to a question.
+/// The state of a question: its latest answer, and when it is asked again.
 struct DnsAnswer<T> {
     /// The records of its latest answer.
     records: Vec<T>,

@@ -33,10 +33,10 @@ pub(super) type HostProblems = BTreeMap<Box<str>, Reason>;
 /// The servers of these records, which must be sorted: each address of a target is a server, with the weight of the
 /// record.
 ///
-/// A pool has fewer priorities, and only their order matters: the best priority of these records becomes 0, the next
-/// one 1. Weights are as in the records, unless a weight of the same priority is above [`WEIGHT_MAX`]: then all weights
-/// of this priority are scaled, so that the largest is [`WEIGHT_MAX`]. The least is 1, also for a record with weight 0,
-/// which is to be chosen seldom, but not never.
+/// A pool has fewer priorities than DNS, and only their order matters: the best priority of these records becomes 0,
+/// the next one 1. Weights are as in the records, unless a weight of the same priority is above [`WEIGHT_MAX`]: then
+/// all weights of this priority are scaled, so that the largest is [`WEIGHT_MAX`]. The least is 1, also for a record
+/// with weight 0, which is to be chosen seldom, but not never.
 ///
 /// # Errors
 /// There are more than [`LISTED_MAX`].
@@ -51,6 +51,7 @@ pub(super) fn servers(
     for record in records {
         let SrvRecord { target, port, .. } = record;
         let Some(host) = hosts.get(target) else {
+            // Only an empty target has no entry.
             let reason = Reason::new("the records say that the service is not available");
             problems.insert(".".into(), reason);
             continue;
@@ -66,7 +67,8 @@ pub(super) fn servers(
                 ..ListedServer::at(format!("{target}:{port}@{ip}"))
             };
             match listed.into_entry(defaults) {
-                Ok(entry) if !seen.insert(entry.location.clone()) => {} // an earlier record, not a worse one, has it
+                // An earlier record, which has the same or a better priority, has listed it.
+                Ok(entry) if !seen.insert(entry.location.clone()) => {}
                 Ok(_) if servers.len() == LISTED_MAX => {
                     return Err(Reason::new(&format!("the records have more than {LISTED_MAX} servers")));
                 }

@@ -120,8 +120,8 @@ async fn apply_reports(
     }
 }
 
-/// Replaces the servers of a pool by those of this answer. An unusable answer changes nothing; that is logged when it
-/// begins and when it ends.
+/// Replaces the servers of a pool by those of this answer. An unusable answer changes nothing. Of several in a row, the
+/// first is logged, and so is the usable answer after them.
 fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAnswer) {
     let in_force = live.in_force();
     let Some(pool) = in_force.pool(pool_name) else {

@@ -88,9 +88,9 @@ impl DockerEngine {
             socket: socket.to_owned(),
             version: OLDEST,
         };
-        let version = engine.exchange(request(&Method::GET, "/version", None)?);
-        let version = engine.in_time(REQUEST_TIMEOUT, version).await?;
-        engine.version = agreed_version(&engine.json(&version)?)?;
+        let exchange = engine.exchange(request(&Method::GET, "/version", None)?);
+        let response = engine.in_time(REQUEST_TIMEOUT, exchange).await?;
+        engine.version = agreed_version(&engine.json(&response)?)?;
         Ok(engine)
     }
 
@@ -179,7 +179,7 @@ impl DockerEngine {
     }
 }
 
-/// The host is required (RFC 9112, section 3.2), and means nothing on a Unix socket.
+/// A request to an engine. Its `Host` header is required (RFC 9112, section 3.2), and means nothing on a Unix socket.
 fn request(method: &Method, path: &str, body: Option<&Value>) -> Result<Request<Full<Bytes>>, DockerError> {
     let request = Request::builder().method(method).uri(path).header(HOST, "docker");
     Ok(match body {

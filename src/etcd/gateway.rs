@@ -143,7 +143,7 @@ impl Gateway {
     /// The value of a key with its lease; `None`: there is no such key.
     ///
     /// # Errors
-    /// It may not be read, or there is no answer in time.
+    /// etcd refuses the request, or there is no answer in time.
     pub async fn get(&self, key: &str) -> Result<Option<EtcdKeyValue>, EtcdError> {
         let read = self.read(&[KeyRange::one(key)], 1).await?;
         Ok(read.keys.into_iter().next())

@@ -5,7 +5,7 @@
 //! rules: a [successor](Guard::successor) with other rules goes on with them.
 //!
 //! Memory is bounded whatever clients do: the limit of the process bounds live sessions, a table of fixed size bounds
-//! the debts of sources, and constants bound edits and the sources that are shown.
+//! the debts of sources, and constants bound an operator's edits ([`DenyEdit`]) and the sources that are shown.
 //!
 //! **A new limit** is a field of [`GuardRules`], which [`Guard::without_rules`] leaves out, with a [`GuardReason`] if
 //! it refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml` and `docs/limits.md`; and
@@ -155,7 +155,7 @@ impl Guard {
         })
     }
 
-    /// Puts the common bandwidth of these rules in force. Sessions under way follow it if a common bandwidth limited
+    /// Puts the common bandwidth of its rules in force. Sessions under way follow it if a common bandwidth limited
     /// them when they began.
     pub fn apply_bandwidth(&self) {
         self.set_bandwidth(self.rules.bandwidth.filter(|_| !self.rules.report_only));
@@ -187,7 +187,7 @@ impl Guard {
     /// Asks whether a client may pass.
     ///
     /// # Errors
-    /// Why it may not. It is counted.
+    /// Why it may not. The refusal is counted.
     pub fn admit(self: &Arc<Self>, client: ClientAddr, now: Instant) -> Result<GuardPass, GuardReason> {
         let source = HashedClientSource::from(ClientSource::new(client.host(), self.rules.by));
         let reason = match self.check(client, source, now) {
@@ -212,8 +212,8 @@ impl Guard {
         }
     }
 
-    /// Checks the rules in turn. Common limits come last: a source that takes too much does not use them up. A client
-    /// that is refused takes nothing.
+    /// Checks the rules in turn, each common limit after that of the source: a source that takes too much does not use
+    /// up the common one. A client that is refused takes nothing.
     fn check(
         &self,
         client: ClientAddr,
@@ -296,16 +296,16 @@ impl Guard {
         self.counts.sessions.sources()
     }
 
-    /// The sources with the most open sessions, at most `sources_max`.
+    /// The sources with the most open sessions, at most `shown_max`.
     #[must_use]
-    pub fn top_sessions(&self, sources_max: usize) -> Vec<(ClientSource, u32)> {
-        self.counts.sessions.top(sources_max)
+    pub fn top_sessions(&self, shown_max: usize) -> Vec<(ClientSource, u32)> {
+        self.counts.sessions.top(shown_max)
     }
 
-    /// The sources that were refused most often, at most `sources_max`. The counts may be a little too high.
+    /// The sources that were refused most often, at most `shown_max`. The counts may be a little too high.
     #[must_use]
-    pub fn top_refused(&self, sources_max: usize) -> Vec<(ClientSource, u64)> {
-        self.counts.refused.top(sources_max)
+    pub fn top_refused(&self, shown_max: usize) -> Vec<(ClientSource, u64)> {
+        self.counts.refused.top(shown_max)
     }
 
     /// Clients refused so far, by reason.

@@ -56,6 +56,6 @@ pub enum RefuseWith {
     /// By a reset: no socket in TIME_WAIT remains.
     #[default]
     Reset,
-    /// By the end of the stream, `"close"`.
+    /// By the end of the stream (`refuse_with = "close"`).
     End,
 }

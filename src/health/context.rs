@@ -24,7 +24,7 @@ use crate::plan::PoolPlan;
 use crate::pool::ServerSpec;
 use crate::tls::PoolTls;
 
-/// A shortage is over when it has failed no check for this long: at a limit that is just reached, some checks can be
+/// A shortage is over when no check has failed by it for this long: at a limit that is just reached, some checks can be
 /// made and others cannot.
 const SHORTAGE_ENDS_AFTER: Duration = Duration::from_secs(60);
 
@@ -39,12 +39,12 @@ pub(super) struct CheckContext {
     /// The number of the next server whose checks begin; spreads the checks.
     next_number: AtomicU64,
     /// When a check last failed by a shortage, so that a shortage is logged once and not for every check. A blocking
-    /// mutex, locked for a line.
+    /// mutex, locked for one statement.
     last_shortage: Mutex<Option<Instant>>,
 }
 
 impl CheckContext {
-    /// Until a plan is adopted, one check and one lookup run at once.
+    /// Until a plan is adopted, at most one check and one lookup run at a time.
     pub(super) fn new(metrics: Arc<Metrics>, live: Arc<Live>) -> Self {
         Self {
             capacity: Capacity::new(Some(1)),
@@ -76,8 +76,8 @@ impl CheckContext {
         }
     }
 
-    /// Waits for permits, checks, and records the result in each pool that uses the check. The permits are those of the
-    /// first of these pools. Returns when the check began.
+    /// Waits for a permit of the first pool that uses the check, runs the check, and records the result in each pool
+    /// that uses it. Returns when the check began.
     async fn check_once(&self, probe: &SharedProbe) -> Instant {
         let Some(user) = probe.active().into_iter().next() else {
             return Instant::now();

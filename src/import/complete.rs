@@ -227,7 +227,7 @@ fn remove_empty_pools(imported: &mut Imported) {
     }
 }
 
-/// Removes the TLS of pools whose clients are recognized by their own TLS, which is passed on.
+/// Removes TLS with the servers from pools that get the TLS of clients: a listener passes it on, and routes by it.
 fn remove_double_tls(imported: &mut Imported) {
     let passing = imported
         .listeners
@@ -239,7 +239,7 @@ fn remove_double_tls(imported: &mut Imported) {
     let pools: HashSet<&String> = by_hello.filter_map(|route| route.pool.as_ref()).collect();
     for pool in imported.pools.iter_mut().filter(|pool| pools.contains(&pool.name)) {
         if let Some(tls) = pool.tls.take() {
-            let why = "routes by server name or protocol pass the TLS of clients on to it";
+            let why = "routes by server name or protocol pass the TLS of clients on to this pool";
             pool.section
                 .remarks
                 .push(Remark::left_out(0, "TLS with the servers", why));
@@ -252,7 +252,7 @@ fn remove_double_tls(imported: &mut Imported) {
 /// Unix sockets.
 fn remove_unfit_source(pool: &mut ImportedPool) {
     let Some(source) = &pool.source else { return };
-    let source_ip = address::ip(source).ok().and_then(ServerAddr::ip); // `client` has none
+    let source_ip = address::ip(source).ok().and_then(ServerAddr::ip); // the source `client` has no IP
     let is_reachable = |server: &ImportedServer| match (source_ip, address::server(&server.address)) {
         (Some(source), Ok(ServerLocation::Address(server))) => {
             server.ip().is_none_or(|ip| source.is_ipv4() == ip.is_ipv4())

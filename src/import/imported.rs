@@ -67,6 +67,8 @@ pub(super) struct ImportedRoute {
 #[derive(Clone, Debug, Default)]
 pub(super) struct ImportedPool {
     pub(super) name: String,
+    /// The name of the `upstream` block of nginx from which it comes; `None`: it comes from none.
+    pub(super) upstream: Option<String>,
     pub(super) section: ImportedSection,
     /// `[pools.NAME.tls]`; `None`: servers get what clients send.
     pub(super) tls: Option<ImportedSection>,

@@ -9,7 +9,7 @@ use super::imported::{
 };
 use crate::text::escape_bounded;
 
-/// The longest text of a line in a comment, in characters.
+/// The longest text of a remark, in characters.
 const REMARK_CHARS_MAX: usize = 200;
 
 /// Writes remarks as comments, one a line.
@@ -19,7 +19,7 @@ pub(super) fn comments(remarks: &[Remark]) -> String {
     writer.text
 }
 
-/// Writes a consistent configuration.
+/// Writes a configuration that [`complete`](super::complete) has made consistent.
 pub(super) fn write(imported: &Imported) -> Import {
     let mut writer = Writer::default();
     if !imported.remarks.is_empty() {
@@ -46,7 +46,7 @@ pub(super) fn write(imported: &Imported) -> Import {
 struct Writer {
     text: String,
     left_out: usize,
-    /// The line and the text of each remark that was written.
+    /// The line in the imported file and the text of each remark that was written.
     seen: HashSet<(usize, String)>,
 }
 
@@ -69,7 +69,8 @@ impl Writer {
         }
     }
 
-    /// Comments, one a line. A remark that several sections have from the same line is written once.
+    /// Remarks as comments, one a line. A remark about one line of the imported file is written once, even if several
+    /// sections have it.
     fn remarks(&mut self, remarks: &[Remark]) {
         for remark in remarks {
             let text = escape_bounded(&remark.text, REMARK_CHARS_MAX);

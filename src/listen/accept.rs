@@ -92,7 +92,7 @@ pub(super) enum AcceptOutcome {
     Failed(Errno),
 }
 
-/// The result of an attempt to accept a client for a permit.
+/// The result of an attempt to get a permit and to accept a client.
 enum AcceptAttempt {
     Accepted(Accepted),
     /// Accepting has paused after an error.
@@ -149,9 +149,9 @@ impl Listener {
         }
     }
 
-    /// Waits until the queue has clients, and counts them, or finds that there is at least one. So accept is called in
-    /// vain only if another process or worker with this socket is faster: the kernel makes a socket and a file before
-    /// it looks into the queue, and such a call costs several times as much as the count.
+    /// Waits until the queue has clients. Sets `queued` to their number, or to 1 if the number is unknown. So accept
+    /// finds an empty queue only if another process or worker with this socket was faster. Such a call costs several
+    /// times as much as the count, because the kernel makes a socket and a file before it looks into the queue.
     async fn wait_for_clients(&mut self) -> Result<(), NotListening> {
         while self.queued == 0 {
             if !self.may_have_more {
@@ -174,7 +174,7 @@ impl Listener {
         if ready.ready().is_read_closed() {
             return Err(NotListening); // this cannot be cleared
         }
-        // Before the count: a client that joins after it makes the socket ready again (epoll(7), EPOLLET).
+        // Before the caller counts: a client that joins after the count makes the socket ready again (EPOLLET).
         ready.clear_ready();
         Ok(())
     }
@@ -235,8 +235,8 @@ impl Listener {
         None
     }
 
-    /// Clients in the queue that are reset when this is dropped, as far as is known: 1 where the system does not report
-    /// their number.
+    /// Clients in the queue that are reset when this is dropped; 1 if there are some and the system does not report how
+    /// many.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         match self.queue {
@@ -247,7 +247,7 @@ impl Listener {
 
     /// The length of the queue; `None` if it has clients and the system does not report how many.
     fn queue_length(&self) -> Option<u32> {
-        // For a listening TCP socket this field is the length of its queue. gVisor reports a zero in any case.
+        // `unacknowledged` of a listening TCP socket is the length of its queue. gVisor always reports a zero.
         let info = self.has_length.then(|| TcpInfo::read(self.socket.get_ref().as_fd()));
         let length = info.flatten().map_or(0, |info| info.unacknowledged);
         (length > 0 || !self.has_client()).then_some(length)
@@ -320,7 +320,7 @@ impl Listener {
         AcceptAttempt::Paused
     }
 
-    /// Logs the first failure of a row, and pauses, after each for longer than before.
+    /// Logs the failure if it is the first in a row. Then pauses: twice as long as the last time, within the limits.
     async fn pause_after_failure(&mut self, error: Errno) {
         if self.failure_pause.is_zero() {
             let address = SockRef::from(self.socket.get_ref()).local_addr();
@@ -339,7 +339,7 @@ pub(super) fn is_shut_down(socket: &impl AsFd) -> bool {
     events.is_some_and(|events| events.intersects(PollFlags::HUP | PollFlags::RDHUP))
 }
 
-/// The events that a socket has now, of these and of those that poll(2) reports unasked. `None`: poll(2) fails.
+/// Which of `events`, and of those that poll(2) reports unasked, a socket has now. `None`: poll(2) fails.
 fn events_now(socket: &impl AsFd, events: PollFlags) -> Option<PollFlags> {
     let now = Timespec::default();
     let mut socket = [PollFd::new(socket, events)];

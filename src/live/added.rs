@@ -12,8 +12,8 @@ use super::Live;
 use crate::plan::{ListedServer, ServerEntry};
 use crate::text::Reason;
 
-/// The most servers that operators may add to one pool. This bounds the memory that a program can use if it never
-/// removes any.
+/// The most servers that operators may add to one pool. This bounds the memory of acequia if a program keeps adding
+/// servers and removes none.
 const ADDED_MAX: usize = 1000;
 
 /// A server that an operator has added to a pool.
@@ -74,7 +74,8 @@ impl Live {
     /// Adds a server to the pool of this name. Returns it as it was added.
     ///
     /// # Errors
-    /// There is no such pool, the server is not valid, the pool has a server of its name, or too many were added.
+    /// There is no such pool, the server is not valid, is a listener that leads to the pool, or has the name of another
+    /// server of the pool, or too many were added.
     pub fn add_server(
         &self,
         pool: &str,

@@ -10,13 +10,13 @@ use crate::plan::{Fallback, HealthPlan};
 use crate::pool::{FailedCheck, Member, Server, ServerFacts};
 
 impl LivePool {
-    /// Judges the result of a check of one of its servers, and records what follows. `Err`: the check did not pass.
+    /// Judges the result of a check of one of its servers (an `Err` if it did not pass), and records what follows.
     pub fn record_check(&self, server: &Arc<Server>, result: Result<ServerFacts, FailedCheck>) -> Vec<RecordedOutcome> {
         let HealthPlan {
             required, thresholds, ..
         } = self.plan().health;
         let members = self.servers();
-        let is_confirmed = result.is_ok();
+        let has_passed = result.is_ok();
         let mut recorded = Vec::new();
         let judgement = match result {
             Ok(facts) => self.roles().judge(server, &facts, &members, required, Instant::now()),
@@ -28,12 +28,12 @@ impl LivePool {
         };
         let is_new = judgement.is_primary_or_list_new;
         recorded.extend(apply_judgement(judgement, self.name(), self.roles(), thresholds));
-        self.update_stand_in(is_new, &members, is_confirmed.then_some(server));
+        self.update_stand_in(is_new, &members, has_passed.then_some(server));
         recorded
     }
 
-    /// Makes a server that calls itself primary the primary of the pool, because an operator says so. `None`: this
-    /// server does not call itself primary.
+    /// An operator says that this server is the primary of the pool: makes it that. `None`: the server does not call
+    /// itself primary, and nothing changes.
     #[must_use]
     pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
         let HealthPlan {

@@ -28,7 +28,7 @@ impl LiveGuards {
         };
         let is_absent = |guard: &&Arc<Guard>| !plans.iter().any(|plan| plan.name == *guard.name());
         let now = Instant::now();
-        // Guards that were just removed may still get an edit until the plan is in force.
+        // Kept even without a network denied by hand, because one may still be denied until the plan is in force.
         let removed = before.into_iter().flat_map(|before| before.in_order.iter());
         let removed = removed.filter(is_absent).map(|guard| Arc::new(guard.without_rules()));
         let absent = before.into_iter().flat_map(|before| before.absent(now));
@@ -39,8 +39,8 @@ impl LiveGuards {
         }
     }
 
-    /// Puts the bandwidth of the guards in force, also for sessions under way. Guards that were removed no longer limit
-    /// bandwidth.
+    /// Applies the bandwidth limits of these guards, also to sessions under way. Guards that were removed no longer
+    /// limit bandwidth.
     pub(super) fn put_in_force(&self, before: &Self) {
         self.iter().for_each(|guard| guard.apply_bandwidth());
         let removed = before.iter().filter(|guard| self.named(guard.name()).is_none());

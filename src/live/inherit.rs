@@ -9,9 +9,9 @@ use super::pool::LivePool;
 use crate::plan::ServerEntry;
 use crate::pool::ServerRegistry;
 
-/// Gives a pool a primary that another pool remembers, if roles matter in it, it remembers none, and that primary is
-/// one of its servers. Pools that exist are preferred to pools that are gone, then the highest timeline counts. If the
-/// best ones disagree, nothing is inherited. `named`: finds a pool by its name.
+/// Gives `pool` a primary that another pool remembers, if roles matter in `pool`, `pool` remembers no primary, and that
+/// primary is one of its servers. Pools that exist are preferred to pools that are gone, then the highest timeline
+/// counts. If the best ones disagree, nothing is inherited. `named`: finds a pool by its name.
 pub(super) fn inherit_primary<'p>(
     pool: &LivePool,
     named: impl Fn(&str) -> Option<&'p Arc<LivePool>>,

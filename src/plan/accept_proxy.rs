@@ -11,13 +11,13 @@ pub struct AcceptProxy {
     pub from: NetworkSet,
     /// Whether peers on the Unix sockets of the listener are trusted, too.
     pub trusts_unix: bool,
-    /// Whether their connections must begin with a header.
+    /// Whether every connection of a trusted peer must begin with a header.
     pub is_required: bool,
     /// Whether all other peers are refused. Otherwise they are clients themselves.
     pub refuses_others: bool,
 }
 
-/// Who the client of a peer is, as `accept_proxy` decides it from their addresses alone.
+/// Who the client of a connection is, as `accept_proxy` decides it from the address of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientOf {
     /// The peer itself. A header that it sends is data.
@@ -35,7 +35,7 @@ impl AcceptProxy {
         peer.map_or(self.trusts_unix, |peer| self.from.contains(peer))
     }
 
-    /// Who the client is if the peer names this one.
+    /// Who the client is. `named`: the client in the PROXY header of the peer, if it is known.
     #[must_use]
     pub fn client_of(accept: Option<&Self>, peer: IpAddr, named: Option<IpAddr>) -> ClientOf {
         match accept {

@@ -128,7 +128,7 @@ impl From<&ServerEntry> for ListedServer {
         let MemberConfig {
             weight,
             priority,
-            sessions_max: _, // of the pool
+            sessions_max: _, // set by the pool, never listed
             is_draining,
         } = entry.member_config;
         Self {
@@ -178,7 +178,7 @@ impl DiscoverPlan {
             Some(server) if !self.allow_unix => {
                 let label = server.label();
                 Err(Reason::from(format!(
-                    "server `{label}` is a Unix socket: only a file that this machine's configuration names may list one"
+                    "server `{label}` is a Unix socket: only a file named in this machine's configuration may list one"
                 )))
             }
             _ => Ok(()),

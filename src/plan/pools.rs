@@ -34,9 +34,9 @@ impl PoolPlans {
 impl FromIterator<Arc<PoolPlan>> for PoolPlans {
     fn from_iter<I: IntoIterator<Item = Arc<PoolPlan>>>(pools: I) -> Self {
         let in_order: Vec<_> = pools.into_iter().collect();
-        let id = |(index, pool): (usize, &Arc<PoolPlan>)| (Arc::clone(&pool.name), PoolId(index));
+        let entry = |(index, pool): (usize, &Arc<PoolPlan>)| (Arc::clone(&pool.name), PoolId(index));
         Self {
-            by_name: in_order.iter().enumerate().map(id).collect(),
+            by_name: in_order.iter().enumerate().map(entry).collect(),
             in_order,
         }
     }

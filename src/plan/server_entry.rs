@@ -30,7 +30,8 @@ impl ServerEntry {
                 address: *address,
                 resolved_from: None,
             }),
-            // An entry with only the name has the same identity for this address, so it is the same server.
+            // The identity that `resolved` gives to this address, so that an entry with only the host name has the same
+            // server.
             ServerLocation::Resolved { name, address } => Some(ServerSpec {
                 identity: address.to_string().into(),
                 label,

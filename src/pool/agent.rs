@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::overrides::AdminState;
 
-/// The settings of an agent that are in force. What an operator sets has precedence.
+/// What an agent currently sets for its server. A state or weight that an operator sets has precedence over it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AgentSettings {
     /// Enabled, draining or disabled. The agent of a disabled server is still asked.

@@ -15,7 +15,7 @@ use super::histories::{Histories, TimelineHistory};
 struct PrimaryTrace {
     /// A position on its timeline: where it was first seen.
     first: Option<u64>,
-    /// The latest.
+    /// What its latest check found.
     latest: Trace,
 }
 
@@ -74,13 +74,13 @@ impl DivergenceWatch {
     /// Takes note of what a check of the primary in force has found.
     pub(super) fn record_primary(&mut self, label: &Arc<str>, facts: &ServerFacts) {
         let latest = Trace::new(facts, facts.wal.map(|wal| wal.written));
-        let (primary, is_same) = self.traces.primary_or(label, facts.timeline, PrimaryTrace::default());
+        let (primary, was_known) = self.traces.primary_or(label, facts.timeline, PrimaryTrace::default());
         primary.first = primary.first.or(latest.position);
         primary.latest = latest;
         for replica in self.traces.replicas.values_mut() {
             // Decided anew at each check of the primary, because a replica that was set up anew may be ahead of what
             // was last seen of the primary.
-            replica.is_apart = is_same && replica.before.is_some_and(|before| before.is_apart(&latest));
+            replica.is_apart = was_known && replica.before.is_some_and(|before| before.is_apart(&latest));
             replica.before = Some(replica.latest);
         }
     }
@@ -128,9 +128,9 @@ fn why_apart(replica: &Trace, primary: &TimelineHistory<PrimaryTrace>) -> String
     }
 }
 
-/// Why a replica that was at this position of this older timeline does not follow the primary. The primary's history
-/// left older timelines before the first position that was seen on its own timeline: beyond that position it has
-/// nothing on them.
+/// Why a replica that was at this position of this timeline does not follow the primary, if that is certain. The
+/// primary left each older timeline at or before the first position that was seen on its own timeline. A replica that
+/// is beyond this position on an older timeline has WAL that the primary does not have.
 fn why_outdated((timeline, position): (u32, u64), primary: &TimelineHistory<PrimaryTrace>) -> Option<String> {
     let label = &primary.label;
     let newer = primary.timeline.filter(|newer| *newer > timeline)?;

@@ -44,8 +44,8 @@ impl fmt::Display for Numbering {
 /// server does not say, or the check is not configured to ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ServerFacts {
-    /// The role that the server says it has. A server that is not fit for use counts as a replica if it is certain that
-    /// it is not a primary.
+    /// The role that the server says it has. A server that is not fit for use counts as a replica if it is certainly
+    /// not a primary.
     pub role: Option<Role>,
     /// Whether other servers may be primaries beside it, because their cluster puts the writes of all in one order.
     pub is_multi_primary: bool,
@@ -56,7 +56,7 @@ pub struct ServerFacts {
     pub timeline: Option<u32>,
     /// The kind of number that `timeline` is.
     pub numbering: Numbering,
-    /// Where it is in the log of changes.
+    /// Where the server is in the log of changes.
     pub wal: Option<WalPosition>,
     /// `(timeline, position)` of the latest point from which a replica can start again.
     pub restartpoint: Option<(u32, u64)>,

@@ -140,8 +140,8 @@ pub(super) struct RiseFall {
     has_wrong_role: bool,
     /// The server is down only because it is behind.
     behind: bool,
-    /// The server is up, or out of use only because its role is wrong, it is behind, or it refuses its checks. One that
-    /// has failed is healthy again when it is up: fewer passed checks are not enough.
+    /// The server is up, or out of use only because its role is wrong, it is behind, or it refuses its checks. After
+    /// a failure, passed checks do not make it healthy before they bring it up.
     healthy: bool,
     verdict: CheckVerdict,
 }
@@ -264,7 +264,7 @@ impl RiseFall {
             && match self.latest {
                 LatestResult::Behind => true,
                 LatestResult::Down | LatestResult::Unfit => false,
-                // A failed or refused check says nothing about the lag. Passed ones end it once the server is up.
+                // Failures and refusals say nothing about the lag. Passed checks end `behind` once the server is up.
                 _ => self.behind && self.failures < fall,
             };
         self.healthy = next == CheckState::Up
@@ -280,7 +280,7 @@ impl RiseFall {
             CheckState::Up => CheckVerdict::Up,
             _ if !self.healthy => CheckVerdict::Down,
             _ if matches!(self.latest, LatestResult::Unfit | LatestResult::Behind) => CheckVerdict::WrongRole,
-            // It needs more passed checks, refuses them, or has failed fewer than `fall`.
+            // It needs more passed checks, refuses its checks, or has failed fewer than `fall` of them.
             _ => self.verdict,
         };
     }
@@ -368,7 +368,7 @@ impl RiseFall {
         self.behind
     }
 
-    /// Sets whether a role is required, as far as that matters before the first result.
+    /// Before the first result, treats the role as wrong if one is required, else as right. Later calls have no effect.
     pub(super) fn require_role(&mut self, is_required: bool) {
         if self.state == CheckState::Unchecked {
             self.has_wrong_role = is_required;

@@ -30,8 +30,8 @@ impl Load {
     }
 }
 
-/// The number of blocks into which a scan divides the candidates. It keeps the count of equals at the end of each, so
-/// that the chosen one is found by scanning one block again.
+/// The most blocks into which a scan divides the candidates. At the end of each block, the scan notes how many
+/// candidates it has found with the lowest load, so that the chosen one is found by scanning one block again.
 const BLOCKS: usize = 16;
 
 /// The least number of candidates in a block: smaller ones save nothing.
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn equally_loaded_servers_take_turns_wherever_they_are_listed() {
-        // Servers 1 and 5 are equally low. A moving start would give 5 four turns of six, and 1 two.
+        // Servers 1 and 5 are equally low. Of six turns, a moving start would give four to server 5.
         let uneven = candidates(&[(1, 7), (1, 2), (1, 7), (1, 7), (1, 7), (2, 5)]);
         let order: Vec<_> = (0..6)
             .map(|turn| chosen(&uneven, |equals| turn % equals).unwrap())

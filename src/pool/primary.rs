@@ -1,8 +1,9 @@
-//! Decides which of a pool's servers that call themselves primary is the primary: a pure function of what checks have
-//! seen, in any order.
+//! Decides which of a pool's servers that call themselves primary is the primary. This depends only on what is
+//! remembered and on the results of checks, which come in any order; there is no IO and no clock.
 //!
 //! The primary is remembered. If none is, the only server on the highest timeline is the primary, once the roles of all
-//! servers are known. Otherwise the first of these rules that applies decides, among the servers of its database:
+//! servers are known. If one is remembered, the first of these rules that applies decides, among the servers of the
+//! same database:
 //! 1. A server on a higher timeline is the primary. The promotion of a replica begins a new timeline with a higher
 //!    number. If several servers are on the highest one, none is the primary.
 //! 2. The remembered primary stays as long as it calls itself primary, and not on a lower timeline.
@@ -13,8 +14,8 @@
 //!    the primary.
 //!
 //! For example, `a` is the primary on timeline 3 and goes down. Its replica `b` is promoted, and is the primary on
-//! timeline 4. If `a` comes back on timeline 3, it is an old primary, whose writes are lost: even if `b` is down by
-//! then.
+//! timeline 4. If `a` comes back on timeline 3, it is not the primary, even if `b` is down by then: new writes on `a`
+//! would be lost.
 //!
 //! This is not consensus: it decides where this process sends sessions, not who may write.
 
@@ -61,8 +62,8 @@ pub(super) struct PrimaryWatch {
     claim_numbers: ClaimNumbers,
     /// The addresses of the servers of the pool, and of others of which something is remembered, by label.
     addresses: BTreeMap<Arc<str>, Box<str>>,
-    /// The server on which the Sentinels have agreed once in an epoch that is too low. A second time renews the
-    /// numbers.
+    /// The server on which the Sentinels have agreed in one check, in an epoch that is too low. If they do in a second
+    /// check, that epoch is remembered (see [`epochs`]).
     renewal_candidate: Option<Arc<str>>,
 }
 
@@ -116,8 +117,8 @@ impl PrimaryWatch {
         true
     }
 
-    /// Sets the servers of the pool; the second value says whether a server is disabled. What was seen of other servers
-    /// is forgotten.
+    /// Sets the servers of the pool; the second value says whether a server is disabled. What checks have seen of
+    /// servers that left the pool is forgotten; their roles are not (see [`DEPARTED_MAX`]).
     pub(super) fn set_servers<'a>(&mut self, servers: impl Iterator<Item = (&'a Arc<str>, bool)>) {
         let mut before = std::mem::take(&mut self.servers);
         let servers = servers.map(|(label, is_disabled)| {
@@ -189,7 +190,7 @@ impl PrimaryWatch {
         (is_same && self.on_higher_timeline(known).is_empty()).then_some(&*known.server)
     }
 
-    /// This primary, and what its timeline is a number of.
+    /// This primary, and which kind of number its `timeline` is.
     pub(super) fn numbered(&self, known: &KnownPrimary) -> (KnownPrimary, Numbering) {
         let claim = self.seen(&known.server).and_then(|seen| seen.claim);
         (known.clone(), claim.unwrap_or_default().numbering)

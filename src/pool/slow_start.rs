@@ -32,7 +32,8 @@ impl SlowStart {
         self.began.store(age.saturating_add(1), Relaxed);
     }
 
-    /// The percentage of its weight that the server has, 10 to 100. It rises linearly over `duration`.
+    /// The percentage of its weight that the server has. It rises linearly from 0 to 100 over `duration`, but is never
+    /// below [`FIRST_PERCENT`].
     pub(super) fn percent(&self, now: Instant, duration: Duration) -> u16 {
         let began = self.began.load(Relaxed);
         let Some(start) = self.start(began) else { return 100 };

@@ -51,12 +51,13 @@ fn server(n: usize, weight: u16, is_checked: bool) -> Member {
     )
 }
 
+/// A server with this configuration, which includes its tier.
 fn in_tier(n: usize, member_config: MemberConfig, is_checked: bool) -> Member {
     let spec = ServerSpec::for_test(&format!("s{n}"), ([10, 0, 0, n as u8], 80).into());
     Member::new(Arc::new(Server::new(spec, is_checked)), member_config)
 }
 
-/// A pool of unchecked servers of these weights.
+/// A pool of servers with these weights. They have checks, but no result yet.
 fn unchecked(policy: Policy, weights: &[u16]) -> Pool {
     let servers = weights
         .iter()
@@ -366,12 +367,12 @@ fn source_hash_picks_in_the_reported_order() {
             tried.push(expected.id());
         }
     }
-    let written: Vec<_> = pool
+    let as_listed: Vec<_> = pool
         .in_order(None, now)
         .iter()
         .map(|server| Arc::clone(&server.spec().label))
         .collect();
-    assert_eq!(written, labels(&["s0", "s1", "s2", "s4"]));
+    assert_eq!(as_listed, labels(&["s0", "s1", "s2", "s4"]));
 }
 
 #[tokio::test(start_paused = true)]

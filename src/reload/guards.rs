@@ -1,5 +1,5 @@
 //! The report of a reload about guards: how many networks they have, so that a file that was cut short is noticed; and
-//! which edits are no longer in force, or are in force again.
+//! which edits by an operator (`acequia guard deny`) are no longer in force, or are in force again.
 
 use std::fmt;
 use std::sync::Arc;

@@ -38,7 +38,7 @@ pub struct TextsInForce {
 /// A configuration that was not put in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedTexts {
-    /// The version of its texts; `None`: they were not looked at.
+    /// The version of its texts; `None`: no texts of the store have been read yet.
     pub version: Option<TextVersion>,
     /// Why they were refused. Everybody who may read the store may read this: it quotes no file.
     pub message: Arc<str>,
@@ -127,8 +127,8 @@ impl RemoteConfig {
             let before = state.in_force.take();
             state.in_force = texts.as_ref().map(|texts| {
                 let version = texts.version();
-                let since = before.filter(|before| before.version == version);
-                let since = since.map_or_else(SystemTime::now, |before| before.since);
+                let same = before.filter(|before| before.version == version);
+                let since = same.map_or_else(SystemTime::now, |before| before.since);
                 TextsInForce { version, since }
             });
         });

@@ -4,7 +4,7 @@ use super::*;
 use crate::sniff::hello::ProtocolList;
 use proptest::prelude::*;
 
-/// A route as a test writes it: `sni`, `alpn` and `from`, separated by spaces each.
+/// A route as a test writes it: `sni`, `alpn` and `from` are lists whose entries are separated by spaces.
 pub(super) fn route(name: &str, sni: &str, alpn: &str, from: &str) -> Route<&'static str> {
     let pool = Box::leak(format!("pool of {name}").into_boxed_str());
     Route {
@@ -26,7 +26,7 @@ pub(super) fn route(name: &str, sni: &str, alpn: &str, from: &str) -> Route<&'st
     }
 }
 
-/// A route for PostgreSQL: `database` and `user`, separated by spaces each.
+/// A route for PostgreSQL: `database` and `user` are lists whose entries are separated by spaces.
 pub(super) fn postgres_route(name: &str, database: &str, user: &str) -> Route<&'static str> {
     let globs = |text: &str| text.split_whitespace().map(Glob::new).collect();
     Route {
@@ -73,30 +73,34 @@ fn the_rank_of_the_name_comes_first() {
         ],
         Some("default"),
     );
-    let pool_for = |name| found(&table, name, "h2", "10.0.0.1");
-    assert_eq!(pool_for("a.b.example.com"), "exact");
-    assert_eq!(pool_for("A.B.Example.COM."), "exact");
-    assert_eq!(pool_for("c.b.example.com"), "narrow");
-    assert_eq!(pool_for("d.c.b.example.com"), "narrow");
-    assert_eq!(pool_for("b.example.com"), "wide");
+    let route_for = |name| found(&table, name, "h2", "10.0.0.1");
+    assert_eq!(route_for("a.b.example.com"), "exact");
+    assert_eq!(route_for("A.B.Example.COM."), "exact");
+    assert_eq!(route_for("c.b.example.com"), "narrow");
+    assert_eq!(route_for("d.c.b.example.com"), "narrow");
+    assert_eq!(route_for("b.example.com"), "wide");
     assert_eq!(
-        pool_for("example.com"),
+        route_for("example.com"),
         "any",
         "`*.example.com` is never example.com itself"
     );
-    assert_eq!(pool_for("xexample.com"), "any");
-    assert_eq!(pool_for(""), "none");
-    assert_eq!(pool_for("10.0.0.7"), "none", "an IP literal is no name");
-    assert_eq!(pool_for("[2001:db8::7]"), "none", "nor is this one");
+    assert_eq!(route_for("xexample.com"), "any");
+    assert_eq!(route_for(""), "none");
+    assert_eq!(route_for("10.0.0.7"), "none", "an IP literal is no name");
+    assert_eq!(route_for("[2001:db8::7]"), "none", "nor is this one");
     assert_eq!(
-        pool_for("x!z.B.example.com."),
+        route_for("x!z.B.example.com."),
         "narrow",
         "a name that is not valid is matched on its bytes"
     );
-    assert_eq!(pool_for("x!z.a.b.example.com"), "narrow", "but never by an exact route");
+    assert_eq!(
+        route_for("x!z.a.b.example.com"),
+        "narrow",
+        "an exact route matches only its own name"
+    );
     let long = format!("{}.example.com", "a".repeat(64));
     assert_eq!(found(&table, &long, "h2", "10.0.0.1"), "wide");
-    assert_eq!(pool_for("x!z"), "any");
+    assert_eq!(route_for("x!z"), "any");
     assert_eq!(found(&table, "example.com", "", "10.0.0.1"), "default");
 }
 
@@ -208,8 +212,8 @@ fn every_route_is_explained() {
     assert_eq!(explanation.choice, table.find(&input));
 }
 
-/// The choice that the table must agree with: tests every route as the rule is written. The greatest rank wins; of
-/// equals, the first one.
+/// The index of the route that the table must choose, found by testing every route. The greatest rank wins; of equal
+/// ranks, the first route.
 fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> Option<usize> {
     let name_rank = |route: &Route<&str>| -> Option<(u8, usize)> {
         let (name, is_valid) = match input.name {
@@ -217,7 +221,7 @@ fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> O
             Some(Sni::Invalid(name)) => (Some(format!("{name:?}")), false),
             None => (None, false),
         };
-        let rank = |pattern: &NamePattern| match (pattern.to_string().as_str(), name.as_ref()?) {
+        let pattern_rank = |pattern: &NamePattern| match (pattern.to_string().as_str(), name.as_ref()?) {
             ("*", _) => Some((1, 0)),
             (pattern, name) => match pattern.strip_prefix('*') {
                 Some(tail) => name.ends_with(tail).then(|| (2, tail.matches('.').count())),
@@ -227,7 +231,7 @@ fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> O
         if route.sni.is_empty() {
             Some((0, 0))
         } else {
-            route.sni.iter().filter_map(rank).max()
+            route.sni.iter().filter_map(pattern_rank).max()
         }
     };
     // The rank of the name and the number of other kinds of condition, if all conditions hold.
@@ -239,10 +243,10 @@ fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> O
                 .any(|offered| route.alpn.iter().any(|wanted| **wanted == *offered));
         let ip = input.client.and_then(ClientAddr::ip);
         let from = route.from.is_empty() || ip.is_some_and(|ip| route.from.iter().any(|net| net.contains(&ip)));
-        let text = |patterns: &[Glob], text: Option<&[u8]>| {
+        let fits = |patterns: &[Glob], text: Option<&[u8]>| {
             patterns.is_empty() || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
         };
-        let startup = text(&route.database, input.database) && text(&route.user, input.user);
+        let startup = fits(&route.database, input.database) && fits(&route.user, input.user);
         let kinds = [
             route.alpn.len(),
             route.from.len(),
@@ -254,7 +258,7 @@ fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> O
         .count();
         name_rank(route)
             .filter(|_| alpn && from && startup)
-            .map(|rank| (rank, kinds))
+            .map(|of_name| (of_name, kinds))
     };
     let held = routes
         .iter()
@@ -329,7 +333,7 @@ fn a_postgresql_session_is_routed_by_database_and_user() {
         ],
         Some("default"),
     );
-    let pool_for = |database: &'static str, user: &'static str| {
+    let route_for = |database: &'static str, user: &'static str| {
         let input = RouteInput {
             name: None,
             alpn: &ProtocolList::default(),
@@ -342,11 +346,11 @@ fn a_postgresql_session_is_routed_by_database_and_user() {
             _ => "default".into(),
         }
     };
-    assert_eq!(pool_for("orders", "app"), "orders");
-    assert_eq!(pool_for("orders_2", "admin"), "orders", "the first of equals");
-    assert_eq!(pool_for("orders", "report_1"), "reports", "more kinds of condition");
-    assert_eq!(pool_for("other", "admin"), "admin");
-    assert_eq!(pool_for("Orders", "app"), "default");
+    assert_eq!(route_for("orders", "app"), "orders");
+    assert_eq!(route_for("orders_2", "admin"), "orders", "the first of equals");
+    assert_eq!(route_for("orders", "report_1"), "reports", "more kinds of condition");
+    assert_eq!(route_for("other", "admin"), "admin");
+    assert_eq!(route_for("Orders", "app"), "default");
     assert_eq!(
         found(&table, "", "", ""),
         "default",

@@ -63,8 +63,8 @@ impl Scaler {
     /// The step that the caller is to take now. `wanted`: the number of clones that an operator has set.
     ///
     /// The bounds come first, then the operator, then the first client of a pool that sleeps; these take effect
-    /// at once. Otherwise there is one step in a cooldown: up by one (to twice as many while all servers are full), or
-    /// down by one.
+    /// at once. Other steps are at least a cooldown after the step before: up by one (to twice as many while all
+    /// servers are full), or down by one.
     pub fn decide(
         &mut self,
         rules: &ScaleRules,
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn clients_that_wait_for_the_first_clone_count_as_its_sessions() {
         let mut pool = Simulation::new(rules(0, 8));
-        pool.are_starting = true; // or they fail to
+        pool.are_starting = true; // no clone ever comes up
         pool.seconds(600, 0, 50);
         assert_eq!(pool.steps, [(0, 1)]);
         pool.seconds(60, 0, 120);

@@ -83,14 +83,14 @@ impl Linked {
 /// has ended the session; a client may go on to receive what the server has sent. If `linking` returns `None`, the
 /// session is over already.
 ///
-/// An idle session must stay small. So the values that the relay borrows are locals of this function: as arguments,
-/// they would be stored twice in the future.
+/// An idle session must stay small. So the values that the relay borrows are locals of this function: the function's
+/// `Future` would store arguments twice.
 pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linked>> + Unpin) {
     let (ends, session, to_relay, limits) = match linking.await {
         Some(linked) => linked.into_parts(),
         None => return,
     };
-    let (entry, end, ends_with_server) = (&session.entry, session.end_request(), limits.ends_with_server);
+    let (entry, end_request, ends_with_server) = (&session.entry, session.end_request(), limits.ends_with_server);
     let throttle = entry
         .info()
         .extras
@@ -105,12 +105,12 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
                 limits,
                 entry.traffic(),
                 throttle,
-                end,
+                end_request,
             )
             .await
         }
         ToRelay::Tls(to_relay) => {
-            relay_over_tls(&ends, to_relay, limits, entry, throttle, end)
+            relay_over_tls(&ends, to_relay, limits, entry, throttle, end_request)
                 .boxed()
                 .await
         }
@@ -206,7 +206,7 @@ async fn relay_over_tls<'a>(
     limits: RelayLimits,
     entry: &Entry,
     throttle: Option<Box<Throttle>>,
-    end: impl Future<Output = EndRequest<'a>> + Unpin,
+    end_request: impl Future<Output = EndRequest<'a>> + Unpin,
 ) -> Closed {
     let TlsToRelay { client, server, first } = *to_relay;
     let side = |socket, tls: Option<Box<TlsConnection>>| TlsSide {
@@ -214,7 +214,7 @@ async fn relay_over_tls<'a>(
         tls: tls.map(|connection| *connection),
     };
     let (client, server) = (side(&ends.client, client), side(&ends.server, server));
-    let (closed, error) = relay_tls(client, server, first, limits, entry.traffic(), throttle, end).await;
+    let (closed, error) = relay_tls(client, server, first, limits, entry.traffic(), throttle, end_request).await;
     if let Some(error) = error {
         entry.info().tls_mut().error = Some(error_word(&error));
     }

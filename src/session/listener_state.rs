@@ -93,7 +93,7 @@ impl ListenerState {
             tracing::warn!(
                 listener = %self.plan.name,
                 reason = request,
-                "a PostgreSQL client asks for encryption before its ClientHello, which no `sni` or `alpn` matches: \
+                "a PostgreSQL client asks for encryption before it sends a ClientHello, so no `sni` or `alpn` matches: \
                  set protocol = \"postgres\" on the listener"
             );
         }

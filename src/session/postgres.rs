@@ -1,4 +1,4 @@
-//! Negotiates TLS with the client and the server of a PostgreSQL session.
+//! Requests for TLS in PostgreSQL sessions: how a listener answers those of clients, and how a server is asked for TLS.
 
 use std::io;
 use std::time::Duration;
@@ -30,8 +30,8 @@ pub(super) fn requires_tls(listener: &ListenerPlan) -> bool {
 /// How a listener answers clients that ask for TLS.
 ///
 /// A route by name needs the ClientHello. A route by `database` or `user` needs a session in the clear: a client that
-/// insists on TLS then reports that there is none, instead of reaching another server in silence. On other listeners
-/// the server decides.
+/// insists on TLS then reports that there is none, instead of reaching another server in silence. If the listener
+/// requires TLS, such a route matches no session that is passed on. On other listeners the server decides.
 pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
     if listener.routes.needs_hello() {
         TlsAnswer::Yes
@@ -97,7 +97,8 @@ pub(super) enum TlsRequestError {
 
 /// Sends a server this request, which ends with an SSLRequest. Returns a buffer with its answer, and the length of the
 /// answer; 0 at the end of the stream. Callers treat a second byte, behind `S` or `N`, as an error. An `S` or `N` alone
-/// does not count as a byte of the session, because the client still waits for the server.
+/// does not count as a byte of the session, because [`reply_to_login`] resets a client that has got any, and this
+/// client can still be sent an error.
 pub(super) async fn ask_for_tls(
     socket: &mut TcpStream,
     request: &[u8],

@@ -88,7 +88,7 @@ async fn a_session_that_its_server_has_ended_is_not_cut() {
     let ledger = Arc::new(Ledger::new(Arc::clone(&metrics), log));
     let live = live(&["\"10.0.0.1:1\"".to_owned()], "");
     let (lease, now) = (pick(&live, &[]), Instant::now());
-    let open = || {
+    let open_entry = || {
         let peer = PeerAddr::new("192.0.2.1:1".parse().unwrap());
         let mut entry = ledger.open(&metrics.listener(&"l".into()), peer, now);
         entry.pool_chosen(&"p".into());
@@ -96,7 +96,7 @@ async fn a_session_that_its_server_has_ended_is_not_cut() {
         entry.attempt_finished(Duration::ZERO, None);
         entry
     };
-    let (ended, open) = (open(), open());
+    let (ended, open) = (open_entry(), open_entry());
     ended.traffic().down.end();
     for at_once_since in [Some(now), None] {
         let cause = Cause {
@@ -187,19 +187,20 @@ fn closes_at_once(live: &Live, session: &Lease) -> bool {
     wanted[&Group::Server(session.server().id())].over.is_zero()
 }
 
-fn renamed(keys: &str) -> String {
+/// [`CHECKED`] with another name of the pool, and with these keys.
+fn with_renamed_pool(keys: &str) -> String {
     CHECKED.replace("[pools.p]", &format!("[pools.q]\n{keys}"))
 }
 
 #[tokio::test]
-async fn a_server_that_leaves_takes_along_why_its_sessions_are_closed() {
-    let kept = CHECKED.replace("on_down = \"close\"", "");
+async fn a_server_that_leaves_keeps_the_reason_why_its_sessions_are_closed() {
+    let without_on_down = CHECKED.replace("on_down = \"close\"", "");
     let leaving = [
         CHECKED.replace("\"10.0.0.1:1\", ", ""),
-        kept.replace("\"10.0.0.1:1\", ", ""),
-        kept.replace("\"10.0.0.1:1\"", "{ address = \"10.0.0.1:1\", name = \"n1\" }"),
-        renamed(""),
-        kept.replace("[pools.p]", "[pools.q]"),
+        without_on_down.replace("\"10.0.0.1:1\", ", ""),
+        without_on_down.replace("\"10.0.0.1:1\"", "{ address = \"10.0.0.1:1\", name = \"n1\" }"),
+        with_renamed_pool(""),
+        without_on_down.replace("[pools.p]", "[pools.q]"),
         "[pools.other]\nservers = [\"10.0.0.9:1\"]".to_owned(),
     ];
     for next in leaving {
@@ -217,25 +218,25 @@ async fn a_server_that_leaves_takes_along_why_its_sessions_are_closed() {
 #[tokio::test]
 async fn sessions_of_a_pool_follow_it_under_another_name() {
     let (live, session) = with_session();
-    reload(&live, &renamed("on_leave = \"close\""));
+    reload(&live, &with_renamed_pool("on_leave = \"close\""));
     assert_eq!(ending_on(&live, &session), None, "nothing has left");
     check(&live, "q", &down());
     assert_eq!(ending_on(&live, &session), Some(Ending::ServerDown));
     check(&live, "q", &CheckOutcome::Pass);
     assert_eq!(ending_on(&live, &session), None);
-    reload(&live, &renamed("").replace("[pools.q]", "[pools.r]"));
+    reload(&live, &with_renamed_pool("").replace("[pools.q]", "[pools.r]"));
     check(&live, "r", &down());
     assert_eq!(ending_on(&live, &session), Some(Ending::ServerDown));
 }
 
 #[tokio::test]
 async fn a_server_under_another_name_has_not_left() {
-    let kept = format!("{CHECKED}\non_leave = \"close\"");
-    let renamed = kept.replace("\"10.0.0.1:1\"", "{ address = \"10.0.0.1:1\", name = \"n1\" }");
+    let closing_on_leave = format!("{CHECKED}\non_leave = \"close\"");
+    let with_renamed_server = closing_on_leave.replace("\"10.0.0.1:1\"", "{ address = \"10.0.0.1:1\", name = \"n1\" }");
     let (live, session) = with_session();
-    reload(&live, &renamed);
+    reload(&live, &with_renamed_server);
     assert_eq!(ending_on(&live, &session), None);
-    reload(&live, &kept.replace("\"10.0.0.1:1\", ", ""));
+    reload(&live, &closing_on_leave.replace("\"10.0.0.1:1\", ", ""));
     assert_eq!(ending_on(&live, &session), Some(Ending::ServerDrained));
 }
 
@@ -243,14 +244,17 @@ async fn a_server_under_another_name_has_not_left() {
 async fn a_pool_of_another_role_is_no_renamed_one() {
     let (live, session) = with_session();
     let health = "role = \"replica\"\nhealth = { check = \"redis\" }";
-    reload(&live, &renamed(health));
+    reload(&live, &with_renamed_pool(health));
     check(&live, "q", &down());
     assert_eq!(ending_on(&live, &session), None);
 }
 
 #[tokio::test]
 async fn a_server_that_is_back_with_its_pool_has_only_the_causes_of_the_present() {
-    for away in [renamed(""), "[pools.other]\nservers = [\"10.0.0.9:1\"]".to_owned()] {
+    for away in [
+        with_renamed_pool(""),
+        "[pools.other]\nservers = [\"10.0.0.9:1\"]".to_owned(),
+    ] {
         let (live, session) = with_session();
         check(&live, "p", &down());
         reload(&live, &away);

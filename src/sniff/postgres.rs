@@ -211,7 +211,7 @@ mod tests {
         })
     }
 
-    const CONTENT: PacketVerdict = PacketVerdict::Invalid(InvalidPacket::Content);
+    const INVALID_CONTENT: PacketVerdict = PacketVerdict::Invalid(InvalidPacket::Content);
 
     #[test]
     fn a_startup_message_names_user_and_database() {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn ambiguous_startup_messages_are_invalid() {
+    fn malformed_startup_messages_are_invalid() {
         let wrong: [&[u8]; 7] = [
             b"",
             b"\0",
@@ -244,7 +244,7 @@ mod tests {
             b"user\0u\0database\0\0",
         ];
         for content in wrong {
-            assert_eq!(startup(content), CONTENT, "{}", content.escape_ascii());
+            assert_eq!(startup(content), INVALID_CONTENT, "{}", content.escape_ascii());
         }
     }
 
@@ -258,7 +258,7 @@ mod tests {
             let verdict = first_packet(&wire(CODE_CANCEL, &vec![7; key]));
             assert_eq!(matches!(verdict, PacketVerdict::Packet { .. }), is_valid, "{key} bytes");
         }
-        assert_eq!(first_packet(&wire(CODE_SSL, b"x")), CONTENT);
+        assert_eq!(first_packet(&wire(CODE_SSL, b"x")), INVALID_CONTENT);
         let version_2 = PacketVerdict::Invalid(InvalidPacket::Version);
         assert_eq!(first_packet(&wire(2 << 16, b"user\0u\0\0")), version_2);
         assert_eq!(

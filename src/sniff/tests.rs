@@ -156,7 +156,7 @@ async fn the_deadline_is_absolute_and_counts_from_accept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hello_in_the_last_millisecond_is_in_time() {
+async fn a_hello_just_before_the_deadline_is_in_time_and_one_just_after_is_not() {
     for (at, in_time) in [(4_998, true), (5_002, false)] {
         let (mut client, mut server) = duplex(4096);
         let late = async {

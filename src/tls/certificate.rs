@@ -122,7 +122,7 @@ impl CertificateFiles {
         let public = certified.key.public_key();
         if public.is_some_and(|public| *public != *own.public_key().raw) {
             let what = format!(
-                "the key does not fit the certificate in {}, whose first one must be the server's",
+                "the key does not fit the first certificate in {}: the certificate of the key must come first",
                 self.cert.display()
             );
             return Err(TlsFileError::new(&self.key, what));

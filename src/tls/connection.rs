@@ -141,7 +141,8 @@ impl TlsConnection {
         taken
     }
 
-    /// Takes back the bytes of [`take_unread`](Self::take_unread): nothing has come to append to them.
+    /// Puts back bytes that were not decrypted, in front of those that are still unread: the bytes of
+    /// [`take_unread`](Self::take_unread) if nothing has come to append to them, or what was left after decrypting.
     pub fn return_unread(&mut self, bytes: &[u8]) {
         self.incoming.splice(..0, bytes.iter().copied());
         self.incoming.shrink_to_fit();
@@ -169,10 +170,10 @@ impl TlsConnection {
         self.early.extend_from_slice(plain);
     }
 
-    /// Decrypts what was received, beginning with what [`take_unread`](Self::take_unread) returned, in place. Returns
-    /// how many bytes of plaintext there are in `plain`, which must have room for as many bytes as were received.
-    /// `outgoing` gets what is to be sent because of it: the answer to a request for new keys, or the alert on an
-    /// error.
+    /// Decrypts `received` in place, and copies the plaintext to `plain`. `received` begins with the bytes of
+    /// [`take_unread`](Self::take_unread); `plain` must be at least as long as `received`. Returns how many bytes of
+    /// plaintext there are. `outgoing` gets what is to be sent in response: the answer to a request for new keys, or
+    /// the alert on an error.
     ///
     /// # Errors
     /// What the peer has sent is not valid, or is a fatal alert. Plaintext that came before it is returned first.
@@ -233,8 +234,8 @@ impl TlsConnection {
             return Err(error.clone());
         }
         loop {
-            // rustls also gets the bytes that were received and not decrypted yet: they may end in the middle of a
-            // message.
+            // rustls also gets the bytes that were received and not decrypted yet: if they end in the middle of a
+            // message, it remembers where in them the message begins.
             let early = &mut self.early;
             let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
             let (used, step) = self.rustls.take_step(&mut self.incoming, wanted, &mut keep, outgoing);
@@ -296,7 +297,7 @@ fn process(
 fn write_alert(rustls: &mut RustlsConnection, error: &rustls::Error, unread_bytes: usize, outgoing: &mut Vec<u8>) {
     if !rustls.negotiated().wants_write() && !matches!(error, rustls::Error::AlertReceived(_)) {
         // rustls has no alert for some errors, as for a message of more than 64 KiB. It has one for bytes that are no
-        // record. Such bytes take the place of the unread ones: rustls has looked at some of those already.
+        // record. Such bytes replace the unread ones, plus a header: rustls skips as many as it has looked at already.
         let mut no_record = vec![0xff; unread_bytes + RECORD_HEADER_BYTES];
         let _ = rustls.take_step(&mut no_record, Wanted::Nothing, &mut |_| {}, outgoing);
     }

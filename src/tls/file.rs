@@ -82,7 +82,7 @@ pub(super) fn file_version(path: &Path) -> Option<FileVersion> {
     })
 }
 
-/// A text in PEM, and the name that errors give it: the path of the file, or the key of a kubeconfig that has the text.
+/// A text in PEM, and its name in errors: the path of its file, or the field of a kubeconfig that contains it.
 pub struct PemText {
     /// Its name in errors.
     pub name: PathBuf,
@@ -111,8 +111,8 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
     })
 }
 
-/// What is wrong with a file in which nothing was found. If the file is in PEM, it is the text `nothing`. If it is in
-/// DER, the message names `command` of openssl(1), which converts it.
+/// What is wrong with a file in which nothing was found. Returns a hint at how to convert the file if it is in PKCS#12
+/// or in DER, from which `command` of openssl(1) converts it; otherwise returns `nothing`.
 pub(super) fn nothing_found(text: &[u8], nothing: &str, command: &str) -> String {
     match Any::from_der(text) {
         // A PFX begins with version 3 (RFC 7292, section 4).

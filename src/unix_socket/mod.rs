@@ -20,9 +20,10 @@ const NAMES_TRIED: usize = 16;
 /// The longest such name, in bytes.
 const NAME_BYTES_MAX: usize = 7;
 
-/// How often to try, and how long to wait in between, while another process gives its socket a name in the same
-/// directory. That takes microseconds.
+/// How often to try to lock the directory. Another process locks it for microseconds, to name a socket there.
 const LOCK_TRIES: usize = 50;
+
+/// The wait between two tries.
 const LOCK_WAIT: Duration = Duration::from_millis(1);
 
 /// The file of a Unix socket of this process. Dropping it removes the file, unless another one has replaced it.
@@ -33,8 +34,8 @@ pub struct SocketFile {
     inode: (u64, u64),
 }
 
-/// A socket that is bound, and does not listen yet. Its file has a temporary name, so that it is never seen with other
-/// permissions, or not listening.
+/// A socket that is bound, and does not listen yet. Its file has a temporary name, and gets the final one only when it
+/// has its permissions and the socket listens.
 #[derive(Debug)]
 pub struct BoundUnix {
     socket: Socket,
@@ -80,8 +81,8 @@ pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
 }
 
 impl BoundUnix {
-    /// Binds a socket for this path, with these permissions (`0o660`). A process that listens on the path is not
-    /// disturbed before [`Self::listen`].
+    /// Binds a socket for this path, with these permissions (`0o660`). The path itself is not touched before
+    /// [`Self::listen`].
     ///
     /// # Errors
     /// Those of `socket`, `bind` and `chmod`.
@@ -107,8 +108,7 @@ impl BoundUnix {
     /// processes do this at once, one of them succeeds.
     ///
     /// # Errors
-    /// Another process listens there ([`ErrorKind::AddrInUse`]); or those of [`connect_to_listener`], `listen` and
-    /// `rename`.
+    /// A process listens there ([`in_use_by`]); or those of [`connect_to_listener`], `listen` and `rename`.
     pub fn listen(self, backlog: i32) -> io::Result<(Socket, SocketFile)> {
         let Self { socket, mut file, path } = self;
         socket.listen(backlog)?;
@@ -148,10 +148,10 @@ fn temporary_name(name: &OsStr) -> String {
     } else {
         ("", b"%+=@^_~") // no room for a dot
     };
-    let random = name.len().clamp(1, NAME_BYTES_MAX) - prefix.len();
+    let random_len = name.len().clamp(1, NAME_BYTES_MAX) - prefix.len();
     loop {
         let character = || char::from(*fastrand::choice(characters).expect("there are some"));
-        let other: String = prefix.chars().chain(repeat_with(character).take(random)).collect();
+        let other: String = prefix.chars().chain(repeat_with(character).take(random_len)).collect();
         if *name != *other {
             return other;
         }

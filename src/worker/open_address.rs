@@ -44,7 +44,7 @@ impl OpenAddress {
         self.state.subscribe()
     }
 
-    /// Gives the sockets another state of their listener, or that of another listener, which gets their clients.
+    /// Gives the sockets another state: of their listener, or of another listener that takes over their clients.
     pub fn set_state(&self, state: Arc<ListenerState>) {
         self.state.send_replace(state);
     }

@@ -11,7 +11,7 @@ use crate::records::session;
 /// One line of the access log.
 #[derive(Debug)]
 pub struct Line {
-    /// The session, if the client is one of the soak's.
+    /// The session, identified by the address of the peer; `None` if the soak does not use that address.
     pub session: Option<u32>,
     pub listener: String,
     pub pool: String,

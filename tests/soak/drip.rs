@@ -34,17 +34,17 @@ const SESSIONS_LEFT: usize = 100;
 /// Between two bytes of one client.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The parts of the crowd that send one after the other within that time.
+/// The number of parts of the crowd. The parts send one after the other within [`EVERY`].
 const PARTS: u32 = 100;
 
 /// Between two good clients.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Allowed ratio of the 99th percentile of a good client's time beside the crowd to that alone.
+/// The highest 99th percentile of the good clients' times beside the crowd, as a multiple of the one without the crowd.
 const RATIO_MAX: f64 = 1.5;
 
-/// Allowed CPU time of acequia, in seconds per second: each client sends a byte, and an eighth of them reconnects
-/// after the hello_timeout of 8 s.
+/// Allowed CPU time of acequia, in seconds per second. In a second each client sends a byte, and an eighth of the
+/// clients reconnect, because hello_timeout is 8 s.
 const CPU_MAX: f64 = 0.3;
 
 /// Allowed resident memory per client before its hello_timeout.
@@ -114,6 +114,7 @@ struct Measured {
     p99_typical: Duration,
     /// CPU time of acequia in seconds per second.
     cpu: f64,
+    /// Whether all good clients were served, those of earlier measurements too.
     all_well: bool,
 }
 

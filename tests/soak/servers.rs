@@ -19,7 +19,7 @@ use crate::site::{Host, Nature};
 use crate::support::process::Port;
 use crate::wire::{Counted, Tally, Wire, exchange, receive, receive_end, reset_when_closed, send};
 
-/// How long a silent server waits before it closes; longer than acequia's half_close_timeout.
+/// How long a server waits in [`Manner::HalfSilence`] before it closes; longer than acequia's half_close_timeout.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// A running server, until it is dropped.
@@ -34,8 +34,9 @@ pub struct Server {
 /// The state that the sessions of a server share.
 struct Shared {
     nature: Nature,
-    /// The current number of connections, and the maximum so far.
+    /// The current number of connections.
     open: AtomicUsize,
+    /// The maximum of `open` so far.
     most: AtomicUsize,
     acceptor: Option<TlsAcceptor>,
     records: Arc<Records>,
@@ -98,7 +99,7 @@ impl Shared {
     async fn serve(self: Arc<Self>, socket: TcpStream, mut dies: watch::Receiver<bool>) {
         let tally = Arc::<Tally>::default();
         let mut session = None;
-        // First the tasks of connections whose end has arrived stop counting them.
+        // Lets the tasks of connections that have already ended run first, so that these no longer count as open.
         tokio::task::yield_now().await;
         let open = OpenConnection::count(&self);
         let end = tokio::select! {
@@ -233,8 +234,8 @@ async fn follow_order(wire: &mut dyn Wire, order: Order) -> std::io::Result<()> 
     wire.shutdown().await
 }
 
-/// Reads a PROXY header of version 2, and returns the client address in it: signature (12 bytes), version
-/// and command, family, length (2), then for TCP over IPv4 both addresses (4 each) and ports (2 each).
+/// Reads a PROXY header of version 2, and returns the client's address. The header consists of signature (12 bytes),
+/// version and command, family, length (2), then for TCP over IPv4 both addresses (4 each) and ports (2 each).
 async fn read_proxy_header(socket: &mut TcpStream) -> std::io::Result<Ipv4Addr> {
     let mut head = [0; 16];
     socket.read_exact(&mut head).await?;

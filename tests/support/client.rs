@@ -131,7 +131,7 @@ pub fn assert_echoes_bytes(client: &Client, sent: &[u8]) {
     assert!(back == sent, "expected the same {} bytes back", sent.len());
 }
 
-/// This many whole sessions at the listener `l`, whose servers echo, one after the other.
+/// Runs this many whole sessions, one after the other, at the listener `l`, whose servers echo.
 pub fn run_sessions(proxy: &Proxy, count: usize) {
     for _ in 0..count {
         assert_eq!(ask(proxy.at("l"), b"ping"), b"ping", "expected an echo");

@@ -24,7 +24,7 @@ pub struct Etcd {
     password: RefCell<Option<String>>,
 }
 
-/// A directory with certificates for etcd and its clients, `server`, `client` and `ca`.
+/// A directory with the certificates of etcd (`server`), of its clients (`client`) and of their authority (`ca`).
 pub struct TlsFiles(TempDir);
 
 impl TlsFiles {
@@ -46,7 +46,7 @@ impl TlsFiles {
     }
 }
 
-/// A key, as `etcdctl` prints it.
+/// A key with its value and its lease.
 pub struct Entry {
     pub key: String,
     pub value: String,
@@ -87,7 +87,7 @@ impl Etcd {
         self.directory.path()
     }
 
-    /// Starts it again with the same data.
+    /// Starts the process: the first time with no data, later with the data that it left.
     pub fn begin(&mut self) {
         let peer = format!("http://127.0.0.1:{}", self.peer_port.number());
         let url = self.url();

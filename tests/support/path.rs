@@ -12,8 +12,8 @@ use super::proxy::Proxy;
 const UNCHECKED: &str = "health = { check = \"off\" }";
 
 /// The ways from clients to servers through the observed proxy, which is the one that the test is about. Clients and
-/// servers do not speak TLS: if the observed proxy ends TLS, a proxy before it begins it; if it begins TLS, a proxy
-/// behind it ends it.
+/// servers do not speak TLS: if the observed proxy ends TLS, another proxy in front begins that TLS; if the observed
+/// proxy begins TLS, another proxy behind ends that TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
     /// The observed proxy speaks no TLS.
@@ -45,12 +45,13 @@ impl Deref for OpenPath {
 }
 
 impl OpenPath {
-    /// The address that clients connect to. The listener is `plain`; without TLS on the way, there is `tls`, too.
+    /// The address that clients connect to. Each path has the listener `plain`; [`Path::Plain`] also has `tls`, which
+    /// reads the server name of a ClientHello.
     pub fn at(&self, listener: &str) -> SocketAddr {
         self.before.as_ref().unwrap_or(&self.observed).at(listener)
     }
 
-    /// The observed proxy; the others end.
+    /// The observed proxy; the others are stopped.
     pub fn into_observed(self) -> Proxy {
         self.observed
     }

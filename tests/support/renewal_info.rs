@@ -41,7 +41,7 @@ type Answer = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
 struct Handler {
     config: Arc<ServerConfig>,
     /// How to connect to Pebble.
-    client: TlsSetup,
+    connector: TlsSetup,
     pebble: std::net::SocketAddr,
     answer: Box<Answer>,
     /// The response to orders that name the certificate that they replace; `None`: they are forwarded.
@@ -64,7 +64,7 @@ impl RenewalServer {
         let authority = pebble.authority();
         let handler = Handler {
             config: ManualTlsServer::new(&authority.issue(&["localhost"])).config,
-            client: TlsSetup::trusting(authority),
+            connector: TlsSetup::trusting(authority),
             pebble: pebble.address(),
             answer: Box::new(answer),
             refusal,
@@ -131,7 +131,7 @@ impl Handler {
     /// Pebble's response. The header `Host` is passed on: Pebble takes its own name from it, and the client has signed
     /// URLs with that name.
     fn forward(&self, head: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
-        let mut pebble = self.client.connect(self.pebble, "localhost")?;
+        let mut pebble = self.connector.connect(self.pebble, "localhost")?;
         let head = head.trim_end();
         pebble.send(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes());
         pebble.send(body);

@@ -111,7 +111,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Wakes the accepting thread, which holds the other reference.
+        // Wakes the accepting thread, which holds the other reference to the listener.
         let _ = rustix::net::shutdown(&*self.listener, How::Both);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();

@@ -40,12 +40,13 @@ pub fn descriptors_fall_to(proxy: &Proxy, baseline: usize) {
     });
 }
 
-/// The number of descriptors of a process whose targets in /proc begin with this, such as `socket:[7]`.
-pub fn descriptors_of(proxy: &Proxy, target: &str) -> usize {
+/// The number of open descriptors of a process whose links in /proc point at a target, such as `socket:[7]`, that
+/// begins with `prefix`.
+pub fn descriptors_of(proxy: &Proxy, prefix: &str) -> usize {
     let links = read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
     let targets = links.filter_map(|link| read_link(link.unwrap().path()).ok());
     targets
-        .filter(|found| found.to_string_lossy().starts_with(target))
+        .filter(|target| target.to_string_lossy().starts_with(prefix))
         .count()
 }
 

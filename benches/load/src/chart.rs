@@ -50,7 +50,7 @@ pub(crate) fn draw(report: &Report, path: &Path) {
 fn panels(report: &Report) -> Vec<Panel> {
     let cpu = |title, workload: &str| {
         let mut panel = panel(report, title, workload, |round| round.cpu_each, cpu_text)?;
-        panel.bars.retain(|bar| bar.value > 0.0); // without a proxy, there is none
+        panel.bars.retain(|bar| bar.value > 0.0); // direct connections use no CPU time of a proxy
         Some(panel)
     };
     let panels = [

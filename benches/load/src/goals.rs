@@ -9,7 +9,7 @@ const OWN: &str = "acequia";
 /// HAProxy's two modes; a goal compares with the better of them.
 const HAPROXY_MODES: [&str; 2] = ["HAProxy, splice", "HAProxy, copy"];
 
-/// An upper or lower bound on a ratio.
+/// An upper or lower bound on the ratio of acequia's figure to HAProxy's, in one workload.
 struct Goal {
     what: &'static str,
     workload: &'static str,
@@ -31,7 +31,7 @@ impl Bound {
         }
     }
 
-    /// Of the ratios to both modes, the one that is hardest to meet.
+    /// Of the ratios to both modes, the one that is nearest to breaking this bound, or breaks it most.
     fn hardest(self, ratios: impl Iterator<Item = f64>) -> Option<f64> {
         match self {
             Self::AtMost(_) => ratios.max_by(f64::total_cmp),
@@ -51,55 +51,55 @@ const GOALS: [Goal; 9] = [
     Goal {
         what: "CPU per round trip, 16 sessions",
         workload: "64-byte round trips, 16 sessions",
-        figure: |round| round.cpu_each,
+        figure: |figures| figures.cpu_each,
         bound: Bound::AtMost(0.85),
     },
     Goal {
         what: "CPU per round trip, 128 sessions",
         workload: "64-byte round trips, 128 sessions",
-        figure: |round| round.cpu_each,
+        figure: |figures| figures.cpu_each,
         bound: Bound::AtMost(0.85),
     },
     Goal {
         what: "p99, 128 sessions, closed loop",
         workload: "64-byte round trips, 128 sessions",
-        figure: |round| round.p99,
+        figure: |figures| figures.p99,
         bound: Bound::AtMost(0.9),
     },
     Goal {
         what: "p99, 128 sessions, 10,000/s",
         workload: "64-byte round trips, 128 sessions, 10,000/s",
-        figure: |round| round.p99,
+        figure: |figures| figures.p99,
         bound: Bound::AtMost(0.9),
     },
     Goal {
         what: "CPU per new session",
         workload: "new sessions",
-        figure: |round| round.cpu_each,
+        figure: |figures| figures.cpu_each,
         bound: Bound::AtMost(0.85),
     },
     Goal {
         what: "CPU per new session by name, among 10,000",
         workload: "new sessions by name, among 10000 names",
-        figure: |round| round.cpu_each,
+        figure: |figures| figures.cpu_each,
         bound: Bound::AtMost(0.8),
     },
     Goal {
         what: "bulk, 8 sessions",
         workload: "bulk down, 8 sessions",
-        figure: |round| round.rate,
+        figure: |figures| figures.rate,
         bound: Bound::AtLeast(1.0),
     },
     Goal {
         what: "CPU per GB, 8 sessions",
         workload: "bulk down, 8 sessions",
-        figure: |round| round.cpu_each,
+        figure: |figures| figures.cpu_each,
         bound: Bound::AtMost(1.0),
     },
     Goal {
         what: "bulk up, 8 sessions",
         workload: "bulk up, 8 sessions",
-        figure: |round| round.rate,
+        figure: |figures| figures.rate,
         bound: Bound::AtLeast(1.0),
     },
 ];
@@ -121,7 +121,7 @@ pub(crate) fn markdown(report: &Report) -> String {
     }
     if let Some(ratio) = beside_slow(report) {
         line(
-            "rate of fast sessions beside slow readers, to their rate without",
+            "rate of fast sessions beside slow readers, to their rate alone",
             ratio,
             Bound::AtLeast(0.9),
         );
@@ -144,7 +144,7 @@ fn against_haproxy(table: &Table, goal: &Goal) -> Option<f64> {
 }
 
 fn beside_slow(report: &Report) -> Option<f64> {
-    let rate = |name| Some(report.table(name)?.row(OWN)?.median(|round| round.rate));
+    let rate = |name| Some(report.table(name)?.row(OWN)?.median(|figures| figures.rate));
     Some(
         rate("64-byte round trips, 64 sessions beside 64 slow readers")?
             / rate("64-byte round trips, 64 sessions alone")?,

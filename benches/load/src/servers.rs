@@ -106,7 +106,7 @@ async fn echo(mut socket: TcpStream) {
     }
 }
 
-/// As a server does that does not know of TCP_NODELAY.
+/// Writes the answer in two parts with Nagle's algorithm on, like a server that does not set TCP_NODELAY.
 async fn in_two_writes(socket: &mut TcpStream, answer: Answer) -> io::Result<()> {
     socket.set_nodelay(false)?;
     for length in answer.writes() {

@@ -18,7 +18,8 @@ pub enum LogFormat {
 }
 
 /// The record of one finished session. Fields are written in the order of declaration. An unknown value is `null` in
-/// JSON and left out of a text line; those that few sessions have, such as `detail`, are left out of both.
+/// JSON and left out of a text line. A field that few sessions have, such as `detail`, is left out of both if it has no
+/// value.
 #[derive(Debug, Default, Serialize)]
 #[expect(
     missing_docs,
@@ -116,7 +117,7 @@ impl AccessRecord {
     /// Formats the record as one line, including the line feed.
     ///
     /// # Panics
-    /// Never: every field is a number, a bool or a string.
+    /// Never: the fields consist of numbers, bools and strings.
     #[must_use]
     pub fn render(&self, format: LogFormat) -> String {
         const SERIALIZABLE: &str = "numbers, bools and strings always serialize";
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn json_writes_every_field_in_order() {
+    fn json_writes_fields_in_order_and_unknown_values_as_null() {
         let text = record().render(LogFormat::Json);
         assert!(
             text.starts_with(r#"{"time":"1970-01-01T00:00:00.000Z","session":7,"listener":"web","peer":"""#),

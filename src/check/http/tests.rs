@@ -30,7 +30,8 @@ fn with_body(pattern: &str) -> HttpCheck {
     }
 }
 
-/// A server that reads the head of each request into `heads`, and then answers.
+/// Starts a server that reads the head of each request, and then calls `answer`. Returns its address, and the heads
+/// that it has read.
 async fn server<F>(answer: impl Fn(TcpStream) -> F + Send + 'static) -> (SocketAddr, Arc<Mutex<Vec<String>>>)
 where
     F: Future<Output = ()> + Send + 'static,

@@ -114,9 +114,9 @@ async fn a_row_that_does_not_fit_the_query_fails_the_check() {
         let answer = [head, row, message(b'C', b"SELECT 1\0"), ready.clone()].concat();
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
-            for answer in [b"N".to_vec(), login] {
+            for reply in [b"N".to_vec(), login] {
                 assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0); // a request is one write
-                stream.write_all(&answer).await.unwrap();
+                stream.write_all(&reply).await.unwrap();
             }
             let queries: usize = [ROLE, POSITION, SYSTEM, RESTARTPOINT]
                 .iter()
@@ -152,8 +152,8 @@ async fn denied_queries_are_tried_again_after_a_failed_check() {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_with_an_error_is_alive_and_quoted() {
-    // `None`: it has ended the session of the check.
+async fn the_code_of_an_error_says_whether_a_server_is_alive_and_its_message_is_quoted() {
+    // `None`: the server has ended the session of the check, which counts as a failed check.
     for (code, accepts_sessions) in [
         ("53300", Some(true)),
         ("53200", Some(true)),

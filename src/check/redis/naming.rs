@@ -12,7 +12,7 @@
 //!
 //! Where rule 2 decides, the server of the last majority stays valid, too, as long as one Sentinel still names it in
 //! the same epoch: a Sentinel that is wrong must not take out the primary while another Sentinel is down. If the higher
-//! epoch is the right one, the server that is named in it calls itself primary as well, and the pool takes that one.
+//! epoch is the right one, both servers may call themselves primary. Then the pool takes the one in the higher epoch.
 //!
 //! For example, all of three Sentinels name `a` in epoch 4. Then two of them are down, and the third one names
 //! - `b` in epoch 3: `a` stays the primary;
@@ -25,8 +25,8 @@ use tokio::time::Instant;
 
 use crate::check::CheckTarget;
 
-/// How long most Sentinels must have named the same primary in the same epoch before that counts even if a higher epoch
-/// was seen before. They tell each other of a failover within seconds.
+/// A majority that has named the same primary in the same epoch for this long counts even if a higher epoch was seen
+/// before. Sentinels tell each other of a failover within seconds.
 const AGREED_AFTER: Duration = Duration::from_secs(30);
 
 /// The server that a Sentinel names as the primary.
@@ -122,7 +122,7 @@ impl SentinelAnswers {
     fn count(&mut self, reported: &[NamedPrimary], sentinels: usize, now: Instant) {
         let votes = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
         let by_majority = reported.iter().filter(|named| 2 * votes(named) > sentinels);
-        // Of several answers in one epoch, one with the run id: the server is recognized by it at each of its
+        // Of several answers in one epoch, one with a run id is taken: the server is recognized by it at each of its
         // addresses.
         let named = by_majority.max_by_key(|named| (named.epoch, !named.run_id.is_empty()));
         let before = self.majority.take();

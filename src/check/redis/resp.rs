@@ -6,7 +6,7 @@
 //!  :42\r\n        integer
 //! ```
 
-/// The most levels of arrays within arrays. `ROLE` of a server with replicas has two.
+/// The most levels of nested arrays, counting the outermost. The reply to `ROLE` of a server with replicas has three.
 const DEPTH_MAX: usize = 4;
 
 /// A reply of the server.

@@ -62,7 +62,7 @@ pub(super) fn text(listeners: &ListenerAddresses, servers: &ServerAddresses, dir
     let [access, socket, certificate] = ["access.log", "admin.sock", CERTIFICATE_FILE]
         .map(|name| Value::from(directory.join(name).display().to_string()));
     format!(
-        r#"# The configuration of `acequia demo`. Its servers end with it.
+        r#"# The configuration of `acequia demo`. The servers run only as long as the demo.
 
 [runtime]
 drain_timeout = "{DRAIN_SECONDS}s"

@@ -43,7 +43,7 @@ const MESSAGE_INTERVAL: Duration = Duration::from_millis(200);
 /// The longest message, in bytes.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
-/// Visitors of the pool that grows, one after the other.
+/// Visitors of the pool that grows. They come one after the other, and all of them are there for a while.
 const VISITORS: u64 = 10;
 
 /// The interval between two visitors.
@@ -94,7 +94,7 @@ async fn request(address: SocketAddr, name: &'static str, config: Arc<ClientConf
     stream.shutdown().await
 }
 
-/// Makes one session after the other. Each client sends in an order of its own.
+/// Makes one session after the other. The number of messages and their lengths are random, with `number` as the seed.
 async fn make_sessions(address: SocketAddr, number: u64) {
     let mut random = fastrand::Rng::with_seed(number);
     loop {

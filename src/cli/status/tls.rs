@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use crate::admin::bodies::StateBody;
 use crate::text::counted;
 
-/// A line for each certificate and each broken file, after an empty line; nothing if there are none.
+/// A line for the certificates of each listener or pool, and one for each self-signed certificate, warning and broken
+/// file. An empty line comes before them. Nothing if there are no such lines.
 pub(super) fn notes(state: &StateBody) -> String {
     let mut notes = String::new();
     let broken_note = |of: &str, what: &str| format!("\n{of}: broken, the files read before stay in force: {what}");

@@ -139,7 +139,7 @@ fn process_notices(state: &StateBody) -> Vec<String> {
             ));
         }
         let refused = remote.refused.iter().map(|refused| since(&refused.since));
-        notices.extend(refused.map(|ago| format!("{}: the configuration put {ago} ago was refused", remote.from)));
+        notices.extend(refused.map(|ago| format!("{}: the latest configuration was refused {ago} ago", remote.from)));
     }
     if let Some(announced) = &state.announced {
         let error = announced.error.iter();

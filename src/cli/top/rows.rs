@@ -25,6 +25,7 @@ pub(super) struct ServerRow<'a> {
 pub(super) enum Urgency {
     Bad,
     Warning,
+    /// Not in use, but without a fault; or in a state that is not known.
     Unknown,
     Good,
 }
@@ -73,7 +74,7 @@ pub(super) fn state_of(server: &ServerBody) -> (&'static str, &str, Urgency) {
     }
 }
 
-/// The columns of servers, each with its title, its width and growth if it is text, its rank, and its value.
+/// The columns of servers, each with its title, its width, its growth if it is text, its rank, and its value.
 pub(super) fn server_columns<'a>() -> [Column<ServerRow<'a>>; 11] {
     [
         Column::text("SERVER", (22, 2), 10, |row| CellValue::Text(row.label().into())),

@@ -122,7 +122,7 @@ fn container(section: &Section<'_>, providers: &Providers, problems: &mut Proble
         problems.error(
             position,
             message,
-            "write the name of a network, as of `docker network create`",
+            "write the name of a network that `docker network create` made",
         );
     }
     Some(CloneContainer {

@@ -57,7 +57,7 @@ const POLICY_SYNONYMS: [(&str, &str); 8] = [
 
 /// Converts a pool. `None` if it is not a table.
 ///
-/// `has_pool_primary`: see [`fallback`].
+/// `has_pool_primary`: there is a pool named "primary" (see [`fallback`]).
 pub(super) fn pool(
     entry: &KeyValue,
     inherited: PoolSettings,
@@ -176,7 +176,7 @@ fn queue(
     let section = Section::open(node, position, &keys::QUEUE, problems)?;
     let mut configs = entries.iter().map(|entry| entry.member_config).chain([defaults]);
     if configs.all(|config| config.sessions_max.is_none()) {
-        let hint = "set `max_sessions` of the pool or of a server: others are never full";
+        let hint = "set `max_sessions` of the pool or of a server: a server without it is never full";
         problems.warning(position, "`queue` is never used", hint);
     }
     let clients_max = section.integer("max", QUEUE_CLIENTS, problems);
@@ -213,7 +213,8 @@ fn check_port(entries: &[ServerEntry], health: &HealthPlan, position: &Position,
     if health.address.is_some() != health.port.is_some()
         && let Some(entry) = entries.iter().find(|entry| entry.location.is_unix())
     {
-        let message = format!("`{}` has no port for its checks", entry.written);
+        let server = &entry.written;
+        let message = format!("the checks of `{server}` have only one of `address` and `port`");
         let hint = "write both `address` and `port` of `health`, or neither: then the checks go to the socket";
         problems.error(position, message, hint);
     }
@@ -307,7 +308,7 @@ fn severing(
             .unwrap_or(CLOSE_OVER_DEFAULT),
     };
     let priority = |entry: &ServerEntry| entry.member_config.priority;
-    let has_one_tier = !entries.is_empty() // those of a source are not known yet
+    let has_one_tier = !entries.is_empty() // the servers of a source are not known yet
         && entries.windows(2).all(|two| priority(&two[0]) == priority(&two[1]));
     let unused = [
         (

@@ -20,7 +20,7 @@ use crate::user::Users;
 /// Where the engine of this machine listens.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
-/// The settings that sources of pools refer to, and the users that their clones may have.
+/// The settings that sources of pools refer to, and the users of this machine, as whom clones may run.
 #[derive(Debug)]
 pub(super) struct Providers {
     /// Where the section for etcd is, if there is one, valid or not.
@@ -65,7 +65,7 @@ impl Providers {
         }
     }
 
-    /// Warns about providers that no pool and no listener refers to.
+    /// Warns about providers that no pool and no listener refers to. To be called only if there is no `[remote]`.
     pub(super) fn warn_unused(
         &self,
         pools: &[Arc<PoolPlan>],

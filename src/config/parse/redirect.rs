@@ -84,8 +84,8 @@ pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) 
     })
 }
 
-/// Gives every redirect the port of the listener that it names. `unresolved` has each redirect with the index of its
-/// own listener in `listeners`.
+/// Checks the listeners that the redirects name, and puts each redirect into its own listener. A redirect without a
+/// `port` gets that of the listener it names. `unresolved` has each redirect with the index of its own listener.
 pub(super) fn resolve(
     listeners: &mut [ListenerPlan],
     unresolved: Vec<(usize, UnresolvedRedirect<'_>)>,

@@ -51,7 +51,7 @@ pub(super) fn retiring(pool: &Section<'_>, policy: Policy, problems: &mut Proble
                     "`idle_for` ({}) is longer than `max_session_age`",
                     format_duration(plan.idle_for)
                 ),
-                "set a shorter `idle_for`: most sessions would be cut off at their age, because none is idle for that long",
+                "set a shorter `idle_for`: no session at its `max_session_age` has been idle for that long, so most would be cut",
             );
         }
     }

@@ -16,16 +16,16 @@ use crate::route::{Route, RouteTable, TlsMode};
 
 type PoolRoute = Route<PoolId>;
 
-/// Earlier routes with one `sni` pattern that a route is compared with: without the bound, a long file would take
-/// minutes.
+/// The most earlier routes that a route is compared with, for each of its `sni` patterns (in all, if it has none).
+/// Without this bound, checking a long file would take minutes.
 const EARLIER_ROUTES_MAX: usize = 1_000;
 
 /// Warns about routes, and `sni` patterns of routes, over which an earlier route of the same rank always wins.
 ///
 /// For a pattern, an earlier route always wins over a later one if three things are true: both have this pattern, so
 /// that the rank is the same; the other conditions of the earlier route hold whenever those of the later one hold; and
-/// the earlier route has conditions of the same kinds. With fewer kinds it would lose, and a further kind of condition
-/// would not hold whenever the later route matches.
+/// the earlier route has conditions of the same kinds. With fewer kinds it would lose. With a further kind, there would
+/// be clients that match only the later route.
 pub(super) fn shadowed_routes<'a>(routes: &'a [PoolRoute], positions: &[&Position], problems: &mut Problems<'_>) {
     // The earlier routes: those without `sni`, and those with each pattern.
     let mut without_sni: Vec<&PoolRoute> = Vec::new();
@@ -103,7 +103,7 @@ pub(super) fn unmatched_sessions(
         } else if matches!(protocol, Protocol::Postgres { tls_required: true, .. }) {
             "`database` and `user` are encrypted, and `tls_required` refuses sessions in the clear"
         } else if !route.sni.is_empty() || !route.alpn.is_empty() {
-            "a client with a name or protocols uses TLS, and its `database` and `user` are encrypted"
+            "`sni` and `alpn` match only clients with TLS, whose `database` and `user` are encrypted"
         } else {
             continue;
         };
@@ -151,7 +151,8 @@ pub(super) fn connection_limit(
     }
 }
 
-/// Warns about a listener whose clients cancel queries on any server of a pool of PostgreSQL.
+/// Warns about a listener with a pool that may have several PostgreSQL servers: a request to cancel a query may reach
+/// any of them, not only the server of its session.
 pub(super) fn stray_cancels(
     table: &RouteTable<PoolId>,
     pools: &[Arc<PoolPlan>],
@@ -175,7 +176,7 @@ pub(super) fn stray_cancels(
     }
 }
 
-/// Warns about a listener that needs a ClientHello and a pool of a service whose clients do not begin with one.
+/// Warns about a listener that needs a ClientHello but has a pool of a service whose clients do not begin with one.
 pub(super) fn clients_without_hello(
     table: &RouteTable<PoolId>,
     pools: &[Arc<PoolPlan>],

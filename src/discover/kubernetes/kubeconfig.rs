@@ -181,7 +181,7 @@ impl KubeUser {
         }
     }
 
-    /// The token. A file counts before a token in the text: it is replaced before it expires.
+    /// The token. A `tokenFile` takes precedence over `token`, because that file is replaced before its token expires.
     fn token(self, name: &str, directory: &Path) -> Result<Option<Token>, AccessError> {
         match (self.token_file, self.token.filter(|token| !token.is_empty())) {
             (Some(file), _) => Token::read(&directory.join(file)).map(Some),

@@ -70,7 +70,8 @@ fn unix_path(text: &str) -> Option<String> {
     path.starts_with('/').then(|| format!("unix:{path}"))
 }
 
-/// An address of this machine, which may have a port. `None`: the text is not one.
+/// The IP address that connections to servers come from, without the port that the text may have. `None`: the text is
+/// not such an address.
 pub(super) fn source(text: &str) -> Option<String> {
     let (text, _) = without_family(text);
     let host = text.trim_matches(['[', ']']);

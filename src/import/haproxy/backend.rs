@@ -114,10 +114,10 @@ impl Backend {
         LineOutcome::Carried
     }
 
-    fn server(&mut self, line: &Line, location: &str, name: Option<&str>, options: Option<&[String]>) -> LineOutcome {
-        let mut own = self.default_server.clone();
-        own.left_out.clear();
-        own.read(options.unwrap_or_default());
+    fn server(&mut self, line: &Line, location: &str, name: Option<&str>, words: Option<&[String]>) -> LineOutcome {
+        let mut options = self.default_server.clone();
+        options.left_out.clear();
+        options.read(words.unwrap_or_default());
         let Some(address) = address::server(location) else {
             return LineOutcome::LeftOut(if address::is_unspecified(location) {
                 "HAProxy connects to the address that the client has connected to: write it"
@@ -125,27 +125,27 @@ impl Backend {
                 "write \"HOST:PORT\" or \"unix:/PATH\""
             });
         };
-        for left_out in &own.left_out {
+        for left_out in &options.left_out {
             self.remarks.push(Remark::left_out(line.number, left_out, ""));
         }
         let server = ImportedServer {
             address,
             name: name.map(str::to_owned),
-            weight: if own.is_disabled { Some(0) } else { own.weight },
-            priority: u32::from(own.is_backup),
-            sessions_max: own.sessions_max,
+            weight: if options.is_disabled { Some(0) } else { options.weight },
+            priority: u32::from(options.is_backup),
+            sessions_max: options.sessions_max,
         };
         self.servers.push(ParsedServer {
             line: line.number,
             server,
-            options: own,
+            options,
         });
         LineOutcome::Carried
     }
 
     /// The pool. Some options are set for each server in HAProxy and once for the pool in acequia. The pool gets the
-    /// value of its first server. Options of checks are taken from the first server with checks, and `slowstart` from
-    /// the first server that has it. Other values are noted.
+    /// value of its first server. Options of checks are taken from the first server with checks, `slowstart` and
+    /// `on-marked-up` from the first server that has them. Other values are noted.
     pub(super) fn into_pool(mut self) -> ImportedPool {
         self.pool
             .section
@@ -211,7 +211,7 @@ impl Backend {
         let goes_elsewhere = options.check_port.is_some() || options.check_address.is_some();
         let is_checked_by_tls = options.is_checked_by_tls.unwrap_or(options.is_tls && !goes_elsewhere);
         let (pool, health) = (&mut self.pool.section, &mut self.pool.health);
-        let is_tls = self.checks.write(is_checked_by_tls, pool, health);
+        let has_tls_settings = self.checks.write(is_checked_by_tls, pool, health);
         let intervals = [("interval", options.interval), ("interval_down", options.interval_down)];
         for (key, time) in intervals {
             if let Some(time) = time {
@@ -230,11 +230,11 @@ impl Backend {
         if let Some(address) = options.check_address.as_ref().filter(|text| ip(text).is_ok()) {
             health.set("address", quoted(address));
         }
-        if let Some(name) = options.check_name.as_ref().filter(|_| is_tls) {
+        if let Some(name) = options.check_name.as_ref().filter(|_| has_tls_settings) {
             health.set("sni", quoted(name));
         }
         let verifies = options.verifies.unwrap_or(self.verifies);
-        if is_checked_by_tls && is_tls && !options.is_tls && verifies {
+        if is_checked_by_tls && has_tls_settings && !options.is_tls && verifies {
             health.set("verify", "true");
             if let Some(ca) = ca_file(options) {
                 health.set("ca_file", ca);

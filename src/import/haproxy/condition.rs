@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_without_a_dot_are_not_carried_over_whole() {
+    fn end_values_without_a_dot_are_carried_over_in_part() {
         for (text, expected) in [
             ("ssl_fc_sni_end a.example", true),
             ("req.ssl_sni -m end .a.example b.example", true),

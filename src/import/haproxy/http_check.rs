@@ -26,7 +26,7 @@ pub(super) struct HttpConversation {
 }
 
 impl HttpConversation {
-    /// `option httpchk [METHOD] [URI] [VERSION]`. Header fields used to follow the version.
+    /// `option httpchk [METHOD] [URI] [VERSION]`. Old files have header fields after the version.
     pub(super) fn read_option(&mut self, words: &[String]) -> LineOutcome {
         let (method, rest) = match words {
             [] | [_] => (None, words),
@@ -80,7 +80,8 @@ impl HttpConversation {
                     }
                     self.add_field(name, text);
                 }
-                _ => return LineOutcome::LeftOut("requests have no body"),
+                "body" | "body-lf" => return LineOutcome::LeftOut("requests have no body"),
+                _ => return LineOutcome::LeftOut(""),
             }
         }
         LineOutcome::Carried
@@ -126,7 +127,7 @@ impl HttpConversation {
         }
     }
 
-    /// Sets the statuses to those that hold; returns whether none were set before.
+    /// Sets the statuses to those for which `holds` is true; returns whether none were set before.
     fn set_statuses(&mut self, holds: impl Fn(u16) -> bool) -> bool {
         let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
         for status in STATUSES.filter(|status| holds(*status)) {

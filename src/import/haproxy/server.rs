@@ -34,14 +34,14 @@ pub(super) struct ServerOptions {
     pub(super) agent_send: Option<String>,
     /// `ssl`
     pub(super) is_tls: bool,
-    /// The name to send: a host name, or `client`.
+    /// `sni`: a host name, or `client` for the name that the client sent.
     pub(super) tls_name: Option<String>,
     /// `verifyhost`
     pub(super) verified_name: Option<String>,
     pub(super) certificate: Option<String>,
     pub(super) protocols: Vec<String>,
     pub(super) sessions_max: Option<u32>,
-    /// `source`: an address, or `client`.
+    /// `source`: an address, or `client` for that of the client.
     pub(super) source: Option<String>,
     pub(super) interval: Option<Duration>,
     pub(super) interval_down: Option<Duration>,
@@ -54,7 +54,9 @@ pub(super) struct ServerOptions {
     pub(super) verifies: Option<bool>,
     /// `v1` or `v2`
     pub(super) proxy_protocol: Option<&'static str>,
+    /// `on-marked-down shutdown-sessions`
     pub(super) closes_when_down: bool,
+    /// `on-marked-up shutdown-backup-sessions`
     pub(super) closes_when_back: bool,
     pub(super) slow_start: Option<Duration>,
     pub(super) family: Option<&'static str>,
@@ -138,7 +140,7 @@ impl ServerOptions {
             "no-agent-check" => self.has_agent = false,
             "send-proxy" => self.proxy_protocol = Some("v1"),
             "send-proxy-v2" | "send-proxy-v2-ssl" | "send-proxy-v2-ssl-cn" => self.proxy_protocol = Some("v2"),
-            "check-send-proxy" | "stick" | "non-stick" => {} // checks send a header if sessions do
+            "check-send-proxy" | "stick" | "non-stick" => {} // checks send a PROXY header if sessions do
             _ => return false,
         }
         true

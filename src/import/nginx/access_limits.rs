@@ -107,7 +107,7 @@ fn limit_bandwidth(all: &[&Directive], listener: &mut ImportedListener) {
     listener.limits.set("bandwidth_per_session", format!("\"{most}KiB/s\""));
     let are_equal = rates == [Some(most); 2];
     if !are_equal {
-        let text = "bandwidth_per_session is for each direction; nginx limits them by themselves";
+        let text = "bandwidth_per_session limits both directions alike; nginx has a rate for each";
         listener.section.remarks.push(Remark::note(0, text));
     }
 }
@@ -127,7 +127,7 @@ pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -
         Some("on") => "require",
         Some("optional") => "request",
         _ => {
-            let why = "certificates of clients are requested only if they are verified, too";
+            let why = "acequia verifies each client certificate that it requests";
             listener.section.remarks.push(directive.left_out(why));
             return Ok(());
         }

@@ -121,7 +121,7 @@ fn read_stream(stream: &[Directive], imported: &mut Imported) {
     for directive in stream {
         match (directive.name(), &directive.block) {
             ("upstream", Some(block)) => {
-                let name = valid_name(directive.word(1).unwrap_or_default());
+                let name = directive.word(1).unwrap_or_default();
                 targets.add(upstream::read(name, block));
             }
             ("map", Some(block)) => match NameMap::read(directive, block, &mut imported.remarks) {

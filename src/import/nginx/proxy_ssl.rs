@@ -5,7 +5,7 @@ use super::Targets;
 use super::block::Directive;
 use crate::name::ServerName;
 
-/// Sets the TLS of the pools of a server.
+/// Sets the TLS of the pools that a `server` block of nginx uses.
 pub(super) fn read(all: &[&Directive], targets: &mut Targets, listener: &ImportedListener) {
     let value = |name: &str| {
         let mut of_name = all.iter().filter(|directive| directive.name() == name);
@@ -21,8 +21,8 @@ pub(super) fn read(all: &[&Directive], targets: &mut Targets, listener: &Importe
         let mut tls = ImportedSection::default();
         // The default of proxy_ssl_name is what proxy_pass names: an upstream, or the host of the server. The host is
         // also what acequia sends without `sni`.
-        let upstream = Some(pool.name.as_str()).filter(|_| pool.servers.len() > 1);
-        match value("proxy_ssl_name").or(upstream).filter(|_| uses_name) {
+        let name = value("proxy_ssl_name").or(pool.upstream.as_deref());
+        match name.filter(|_| uses_name) {
             Some("$ssl_preread_server_name" | "$ssl_server_name") => tls.set("sni", quoted("client")),
             Some(name) if ServerName::from_config(name).is_ok() => tls.set("sni", quoted(name)),
             _ => {}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::complete::valid_name;
 use super::super::imported::{ImportedPool, ImportedServer, Remark, SESSIONS_MAX, quoted};
 use super::super::number::{duration, duration_value, integer};
 use super::block::Directive;
@@ -10,10 +11,11 @@ use crate::config::address;
 /// The default of acequia's `eject_max_for`, which may not be shorter than its `eject_for`.
 const EJECT_MAX: Duration = Duration::from_secs(30);
 
-/// Reads the block of an upstream.
-pub(super) fn read(name: String, block: &[Directive]) -> ImportedPool {
+/// Reads the block of the upstream with this name.
+pub(super) fn read(name: &str, block: &[Directive]) -> ImportedPool {
     let mut pool = ImportedPool {
-        name,
+        name: valid_name(name),
+        upstream: Some(name.to_owned()),
         ..ImportedPool::default()
     };
     let mut balance = "round-robin";

@@ -250,7 +250,7 @@ backend b
             "verify = false",
             "max_sessions = 9",
             "queue = {}",
-            "# not carried over: TLS with the servers (routes by server name or protocol pass the TLS of clients on to it)",
+            "# not carried over: TLS with the servers (routes by server name or protocol pass the TLS of clients on to this pool)",
         ],
     );
     assert!(!lines.contains(&String::from("[pools.b.tls]")), "{lines:#?}");

@@ -153,6 +153,24 @@ stream {
     );
 }
 
+/// Also for an upstream with one server, and for the second pool of an upstream.
+#[test]
+fn nginx_upstreams_get_their_name_by_tls() {
+    let text = "
+stream {
+    upstream one.internal { server 10.0.0.1:1; }
+    proxy_ssl on;
+    proxy_ssl_server_name on;
+    server { listen 1; proxy_pass one.internal; }
+    server { listen 2; proxy_pass one.internal; proxy_protocol on; }
+    server { listen 3; proxy_pass 10.0.0.2:1; }
+}
+";
+    let lines = lines(Origin::Nginx, text);
+    let names: Vec<_> = lines.iter().filter(|line| line.starts_with("sni = ")).collect();
+    assert_eq!(names, ["sni = \"one.internal\""; 2], "{lines:#?}");
+}
+
 #[test]
 fn nginx_clients_are_verified_and_limited_as_they_were() {
     let lines = lines(
@@ -193,7 +211,7 @@ server { listen 3 ssl; ssl_certificate /a.pem; ssl_verify_client optional; proxy
             "# not carried over, line 17: tcp_nodelay off (it is always on)",
             "sessions_per_source = 6",
             "bandwidth_per_session = \"1KiB/s\"",
-            "# note: bandwidth_per_session is for each direction; nginx limits them by themselves",
+            "# note: bandwidth_per_session limits both directions alike; nginx has a rate for each",
             "# note, line 20: nginx counts the clients of all servers with this limit together: use one guard for them",
             "client_auth = { ca_file = \"/ca.pem\", mode = \"request\" }",
         ],

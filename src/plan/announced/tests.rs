@@ -166,19 +166,19 @@ fn the_number_of_names_of_a_server_and_of_a_listener_is_bounded() {
 
 #[test]
 fn a_kept_announcement_is_announced_again() {
-    let server = Announcement {
+    let announcement = Announcement {
         group: Some("shop".into()),
         ..announced("a", 1, "a.apps.test")
     };
-    let kept = KeptAnnouncement::new(&server).unwrap();
+    let kept = KeptAnnouncement::new(&announcement).unwrap();
     let text = serde_json::to_string(&kept).unwrap();
     let kept: KeptAnnouncement = serde_json::from_str(&text).unwrap();
-    assert_eq!(Announcement::from(kept), server);
-    let none = Announcement {
+    assert_eq!(Announcement::from(kept), announcement);
+    let without_server = Announcement {
         server: Err("it exposes no port".into()),
-        ..server
+        ..announcement
     };
-    assert!(KeptAnnouncement::new(&none).is_none());
+    assert!(KeptAnnouncement::new(&without_server).is_none());
 }
 
 #[test]

@@ -167,11 +167,11 @@ fn a_dead_server_stays_down_when_it_is_rejected() {
 
 #[test]
 fn a_change_of_the_list_is_processed_by_one_check_only() {
-    const SERVERS: usize = 50;
+    const LIST_LEN: usize = 50;
     let registry = ServerRegistry::default();
     let roles = registry.roles(&pool_name());
     let now = Instant::now();
-    // How often a round of checks went through the list.
+    // The number of checks, in a round over all servers, that went through the whole list.
     let round = |list: &Arc<Vec<Member>>| {
         let judgements = list.iter().enumerate().map(|(n, server)| {
             let role = if n == 0 { Role::Primary } else { Role::Replica };
@@ -179,14 +179,14 @@ fn a_change_of_the_list_is_processed_by_one_check_only() {
         });
         judgements.filter(|judgement| judgement.is_primary_or_list_new).count()
     };
-    let list = members(&registry, 0..SERVERS);
+    let list = members(&registry, 0..LIST_LEN);
     assert_eq!(round(&list), 2, "the list is new, and then the primary is known");
     assert_eq!([round(&list), round(&list)], [0, 0]);
     set(&registry, 7, DISABLE);
     assert_eq!([round(&list), round(&list)], [1, 0]);
     set(&registry, 7, Override::Enable);
     assert_eq!([round(&list), round(&list)], [1, 0]);
-    let smaller = members(&registry, 0..SERVERS - 1);
+    let smaller = members(&registry, 0..LIST_LEN - 1);
     assert_eq!([round(&smaller), round(&smaller)], [1, 0]);
     assert_eq!(
         Arc::strong_count(&list),
@@ -240,7 +240,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..60)
 }
 
-/// A pool whose checks are recorded.
+/// A pool whose servers record the outcomes of checks, as they do at run time.
 struct Checked {
     registry: ServerRegistry,
     all: Vec<Member>,

@@ -1,4 +1,4 @@
-//! Copies of a server's locked fields, which are read without a lock.
+//! Publishes copies of a server's locked fields, so that they can be read without the lock.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -106,14 +106,18 @@ async fn half_closed_clients_make_room_in_a_full_queue() {
         join_queue_half_closed(&pool, 2).await,
     );
     let (third, fourth) = (join_queue(&pool, 3).await, join_queue(&pool, 4).await);
-    assert_eq!(second.await.unwrap().unwrap_err(), QueueFailure::Full, "the last one");
+    assert_eq!(
+        second.await.unwrap().unwrap_err(),
+        QueueFailure::Full,
+        "the last half-closed client"
+    );
     let fifth = join_queue(&pool, 5).await;
     assert_eq!(first.await.unwrap().unwrap_err(), QueueFailure::Full);
     let sixth = join_queue(&pool, 6).await;
     assert_eq!(
         sixth.await.unwrap().unwrap_err(),
         QueueFailure::Full,
-        "nobody has ended"
+        "no half-closed client is left"
     );
     for waiting in [third, fourth, fifth] {
         drop(lease);

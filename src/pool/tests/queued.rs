@@ -15,7 +15,7 @@ pub(super) const QUEUE: QueueLimits = QueueLimits {
     timeout: Duration::from_secs(5),
 };
 
-/// A pool of servers with this session limit each, all linked to its queue.
+/// A pool with one server for each of `limits`, its session limit. All servers are linked to the pool's queue.
 pub(super) fn limited(policy: Policy, limits: &[u32], queue: Option<QueueLimits>) -> Arc<Pool> {
     let shared = Arc::<PoolQueue>::default();
     let servers = (0..).zip(limits).map(|(n, max)| limited_server(n, *max, &shared));
@@ -46,7 +46,7 @@ pub(super) fn live_counts(pool: &Pool) -> Vec<u32> {
     pool.servers().iter().map(|server| server.live()).collect()
 }
 
-/// Starts a client that waits. It is in the line when this returns.
+/// Starts a client that waits. When this returns, it is in the line, or its wait is already over.
 pub(super) async fn start_waiting(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
     let before = pool.queue_len();
     let waiting = join_queue(pool, n).await;
@@ -115,7 +115,7 @@ fn with_source_hash_a_client_waits_for_its_own_server_unless_there_is_no_queue()
     assert_eq!(
         pick(&with, 0).unwrap_err(),
         NoLease::Full,
-        "there is room on the other one"
+        "it waits, although the other server has room"
     );
 }
 
@@ -156,12 +156,12 @@ async fn no_client_waits_beyond_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_for_a_timed_out_client_goes_to_the_next_one() {
+async fn a_lease_for_a_client_that_has_left_goes_to_the_next_one() {
     let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
     pool.take_over_queue(Arc::downgrade(&pool) as _); // so that the place is handed over when the lease is dropped
     let lease = pick(&pool, 0).unwrap();
     let (a, b) = (start_waiting(&pool, 1).await, start_waiting(&pool, 2).await);
-    drop(lease); // `a` has it, and leaves before it runs again
+    drop(lease); // its place is given to `a`, which leaves before it runs again
     a.abort();
     let _lease = b.await.unwrap().unwrap();
     assert_eq!(live_counts(&pool), [1]);
@@ -220,7 +220,7 @@ async fn a_successor_pool_serves_queued_clients_by_its_own_limits() {
     after.take_over_queue(Arc::downgrade(&after) as _);
     let next = a.await.unwrap().unwrap();
     assert_eq!((live_counts(&after), before.queue_len()), (vec![2], 1));
-    // The pool is removed. Clients that wait for its predecessor go on, with the limit of that one.
+    // `after` is removed. Clients that wait in `before` go on waiting, with the limit of `before`: one session.
     drop(after);
     drop(lease);
     for _ in 0..10 {

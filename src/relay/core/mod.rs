@@ -40,7 +40,7 @@ pub(super) struct Core<'a> {
     /// Whether the client has to follow a server that finishes first. See [`RelayLimits::ends_with_server`].
     client_follows: bool,
     traffic: &'a Traffic,
-    /// Boxed to keep the many sessions without a limit small.
+    /// Boxed, so that the many sessions without a time limit stay small.
     timer: Option<Box<RelayTimer>>,
     first_ended: Option<Side>,
     /// The side whose close_notify came first, as long as that side has sent nothing since.
@@ -77,7 +77,7 @@ impl<'a> Core<'a> {
             first_close_notify: None,
             closed: None,
             has_moved: false,
-            // A login may have been relayed before; the server sends its last bytes.
+            // A login may have been relayed before: the last bytes of a login come from the server.
             server_was_last: first == 0 && traffic.down.bytes() > 0,
             ends_explicitly,
         }
@@ -93,7 +93,7 @@ impl<'a> Core<'a> {
         self.direction(from).unsent()
     }
 
-    /// Its progress, as others see it.
+    /// The progress of the relay, as others see it.
     pub(super) fn traffic(&self) -> &'a Traffic {
         self.traffic
     }

@@ -78,7 +78,7 @@ impl SilenceTimer {
         }
     }
 
-    /// Goes on with this silence after its limit, until `end` at the latest: checks again whether bytes have moved.
+    /// Continues this silence beyond its limit: the next check is half a limit from now, but not later than `end`.
     pub(super) fn extend(&mut self, now: Instant, end: Option<Instant>) {
         let next = now + self.limit / 2;
         self.check_at = end.map_or(next, |end| next.min(end));
@@ -107,8 +107,8 @@ impl SilenceTimer {
         let has_moved = self.queues.replace(queues).is_some_and(|before| before != queues);
         if has_moved {
             self.since = now;
-            // Not at the whole limit: bytes that move before then begin another silence, whose first check is due at
-            // half of its limit.
+            // Not at the whole limit: `restart` leaves this deadline, and the silence that it starts needs its first
+            // check at half of the limit.
             self.check_at = now + self.limit / 2;
             return None;
         }

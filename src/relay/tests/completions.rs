@@ -1,6 +1,6 @@
-//! The core, driven by operations that complete, as of io_uring, instead of sockets that become ready: the same
-//! sessions and the same oracle as in the [simulation](super::simulation). Here streams may also be cut off, as in TLS:
-//! the core decides what that means, whatever drives it.
+//! The core, driven by operations that complete, such as those of io_uring, instead of sockets that become ready: the
+//! same sessions and the same oracle as in the [simulation](super::simulation). Here streams may also be cut off, as in
+//! TLS: the core decides what that means, whatever drives it.
 
 use parking_lot::Mutex;
 use proptest::collection::vec;
@@ -16,7 +16,7 @@ use super::simulation::{Case, cases, end_after};
 use super::*;
 use crate::relay::core::{Core, Next};
 
-/// The most bytes that one receive brings. No other one is made while as many are held.
+/// The most bytes that one receive brings. A direction that holds this many unsent bytes receives no more.
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// An engine without readiness: operations complete when the kernel can do them.
@@ -31,7 +31,7 @@ struct Completions<'a> {
 #[derive(Default)]
 struct Held {
     bytes: Vec<u8>,
-    /// How many of them.
+    /// How many of `bytes` have been sent.
     sent: usize,
     has_ended: bool,
 }
@@ -129,7 +129,7 @@ impl Completions<'_> {
     }
 }
 
-/// Polls a connection that is not received from for an error, and reports it. Returns whether there was one.
+/// Takes the error of a connection on which nothing is received now, and reports it. Returns whether there was one.
 fn poll_error(core: &mut Core<'_>, world: &mut World, side: Side) -> bool {
     let is_watched = side == Side::Client || !core.is_delivering();
     let error = if is_watched { world.take_error(side) } else { None };

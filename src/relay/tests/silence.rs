@@ -130,7 +130,7 @@ async fn a_client_that_slowly_reads_from_the_kernel_is_not_idle() {
 
 /// Returns whether the client could keep its pace.
 async fn reads_slowly() -> bool {
-    // The kernel reports that the client has read when much of its receive buffer is free. Here each read empties it.
+    // The kernel reports a read of the client only once much of its receive buffer is free. Here each read empties it.
     const BUFFER: usize = 16 * 1024;
     let mut session = limited(IDLE).await;
     SockRef::from(&session.client).set_recv_buffer_size(BUFFER).unwrap();
@@ -175,7 +175,7 @@ async fn the_half_close_timeout_applies_whichever_side_finished() {
 }
 
 #[tokio::test]
-async fn without_a_half_close_only_the_idle_timeout_applies() {
+async fn without_a_half_close_its_timeout_does_not_apply() {
     let mut session = limited(HALF_CLOSE).await;
     session.client.write_all(b"then nothing").await.unwrap();
     sleep(LIMIT * 2).await;

@@ -23,11 +23,11 @@ impl ModelSocket<'_> {
         self.world.lock()
     }
 
-    /// Makes a system call.
-    fn call<R>(&self, call: impl FnOnce(&mut World) -> R) -> R {
+    /// Makes a system call, which `answer` carries out.
+    fn call<R>(&self, answer: impl FnOnce(&mut World) -> R) -> R {
         let mut world = self.world();
         world.call();
-        call(&mut world)
+        answer(&mut world)
     }
 
     fn receive(&self, max: usize, give: impl FnOnce(&'static [u8]) -> usize) -> Answer<usize> {
@@ -65,7 +65,7 @@ impl Socket for ModelSocket<'_> {
         Poll::Pending
     }
 
-    /// `Registration::try_io` and `ScheduledIo::clear_readiness`: a closed socket stays ready.
+    /// Does what tokio's `Registration::try_io` and `ScheduledIo::clear_readiness` do: a closed socket stays ready.
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         let (open, closed) = match interest {
             Interest::READABLE => (Ready::READABLE, Ready::READ_CLOSED),
@@ -144,11 +144,11 @@ impl Socket for ModelSocket<'_> {
     }
 
     fn fault(&self) -> impl Future<Output = Fault> + Send {
-        Watch(self)
+        FaultWatch(self)
     }
 
     fn read_closed(&self) -> impl Future<Output = ()> + Send {
-        EndWatch(self)
+        ReadClosedWatch(self)
     }
 
     fn queue(&self) -> Option<SendQueue> {
@@ -156,10 +156,10 @@ impl Socket for ModelSocket<'_> {
     }
 }
 
-/// [`socket_fault`]: takes the error off the socket.
-struct Watch<'a>(&'a ModelSocket<'a>);
+/// The model of [`socket_fault`]: takes the error off the socket.
+struct FaultWatch<'a>(&'a ModelSocket<'a>);
 
-impl Future for Watch<'_> {
+impl Future for FaultWatch<'_> {
     type Output = Fault;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Fault> {
@@ -176,16 +176,16 @@ impl Future for Watch<'_> {
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for FaultWatch<'_> {
     fn drop(&mut self) {
         self.0.world.lock().end_mut(self.0.side).watcher = None;
     }
 }
 
-/// [`read_closed`](crate::socket::read_closed).
-struct EndWatch<'a>(&'a ModelSocket<'a>);
+/// The model of [`read_closed`](crate::socket::read_closed).
+struct ReadClosedWatch<'a>(&'a ModelSocket<'a>);
 
-impl Future for EndWatch<'_> {
+impl Future for ReadClosedWatch<'_> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -199,7 +199,7 @@ impl Future for EndWatch<'_> {
     }
 }
 
-impl Drop for EndWatch<'_> {
+impl Drop for ReadClosedWatch<'_> {
     fn drop(&mut self) {
         self.0.world.lock().end_mut(self.0.side).end_watcher = None;
     }

@@ -170,7 +170,8 @@ struct KeeperState {
 }
 
 impl ContainerKeeper {
-    /// Has the keeper remove containers when we have ended, whatever the reason. To be called within a runtime.
+    /// Tells the keeper to remove these containers when we have ended, whatever the reason. To be called within a
+    /// runtime.
     ///
     /// # Errors
     /// The keeper cannot be started.

@@ -1,5 +1,5 @@
 //! The processes of a clone whose keeper was killed. They are found by a mark in their environment, which a process
-//! inherits from the one that has started it, also in another session.
+//! inherits from the one that has started it, even if it calls `setsid`.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use crate::user::run_as;
 /// The variable of the environment that has the mark.
 const VARIABLE: &str = "ACEQUIA_KEEPER";
 
-/// The most looks: a process may start another one before it is killed.
+/// How often marked processes are looked for at most: each may start another one before it is killed.
 const LOOKS_MAX: usize = 100;
 
 /// The time between two looks.
@@ -77,7 +77,7 @@ impl Mark {
     /// # Errors
     /// It has another mark or none, it has ended, or we may not read its environment or signal it.
     fn kill(self, pid: Pid) -> io::Result<()> {
-        // Before its environment is read: the PID may be that of another process a moment later.
+        // Opened before the environment is read, because the PID may be that of another process a moment later.
         let process = pidfd_open(pid, PidfdFlags::empty())?;
         let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero()))?;
         let (name, value) = self.variable();

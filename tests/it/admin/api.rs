@@ -1,4 +1,4 @@
-//! The API: who may use it, its error answers, session filters and pages. It reveals no secrets.
+//! The API: who may use it, its error answers, and the filters and pages of the session list. It reveals no secrets.
 
 use std::collections::BTreeSet;
 use std::net::TcpStream;
@@ -84,7 +84,7 @@ fn a_rejected_request_is_logged_without_the_token() {
 }
 
 #[test]
-fn over_tcp_writes_need_the_token_and_the_own_origin() {
+fn over_tcp_writes_need_the_token_and_no_foreign_origin() {
     let server = Server::echo();
     let (directory, line) = token();
     let proxy = start(&[&server], &format!("{line}\nhosts = [\"lb.example\"]"));
@@ -300,7 +300,7 @@ fn each_session_filter_matches_exactly_its_sessions() {
 fn sorted_sessions_begin_with_the_highest_value() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
-    // They connect one after the other, so that their numbers are 1, 2 and 3: several workers accept.
+    // Each client is served before the next connects, because several workers accept: so the session ids are 1, 2, 3.
     let open = |bytes: usize| {
         let mut client = Client::connect(proxy.at("https"));
         client.send(&vec![b'x'; bytes]).read(bytes);

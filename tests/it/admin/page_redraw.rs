@@ -1,5 +1,5 @@
 //! The page is drawn anew each second. That must not lose what its user is doing, and what the user is doing must not
-//! stop the drawing.
+//! stop the drawing. The last tests are of its notices, and of its flow with many listeners.
 
 use std::fs;
 
@@ -105,7 +105,8 @@ fn a_token_that_was_replaced_is_forgotten_and_said_to_be_wrong() {
     let mut browser = open(&proxy);
     browser.eventually("document.querySelector('#server-table button.plain') !== null");
     enter(&mut browser, TOKEN);
-    // The page checks the token once for each reason, one check after the other. After this one none is pending.
+    // The page queues its checks of the token, which have several causes. When the check that is requested here has
+    // ended, no other is pending.
     browser.evaluate("import('/page.js').then(({ showAccess }) => showAccess())");
     let file = directory.path().join("token");
     fs::write(&file, "another one that is long enough\n").unwrap();

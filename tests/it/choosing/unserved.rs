@@ -38,7 +38,8 @@ fn is_served(proxy: &Proxy, client: usize) -> bool {
     client.0.read(&mut [0; 16]).is_ok_and(|read| read > 0)
 }
 
-/// A session is recorded only after its client has closed, too. Until then the server may get a few more clients.
+/// At most so many clients are unserved before the server is ejected: more than `CLIENTS_MIN`, because a session is
+/// recorded only once both the server and the client have closed, and the server may get more clients until then.
 const UNSERVED_MAX: usize = 6;
 
 /// At least so many client addresses are unserved before the server is ejected: `CLIENTS_MIN` of

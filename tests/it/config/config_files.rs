@@ -18,7 +18,7 @@ fn shipped_configurations_load_without_a_warning() {
     }
 }
 
-/// `full.toml` with the keys that are commented out: `#key = …`, without a space.
+/// `full.toml` with its commented-out keys (`#key = …`, without a space) uncommented.
 fn full_with_all_keys() -> String {
     let text = std::fs::read_to_string(shipped("full.toml")).unwrap();
     let is_key = |rest: &&str| rest.starts_with(|first: char| first.is_ascii_lowercase());

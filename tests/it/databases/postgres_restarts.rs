@@ -18,7 +18,7 @@ const STARTUP: [u8; 27] = *b"\0\0\0\x1b\0\x03\0\0user\0a\0database\0b\0\0";
 /// Each server has two sessions at a time, and the pool has a queue.
 const QUEUE: &str = "max_sessions = 2\nqueue = { max = 100, timeout = \"60s\" }";
 
-/// A checked server may fail its checks for as long as it takes.
+/// Health checks that do not mark a server down during a restart, however long it takes.
 const CHECKED: &str = "health = { interval = \"200ms\", fall = 1000 }";
 
 const UNCHECKED: &str = "health = { check = \"off\" }";
@@ -122,7 +122,7 @@ fn no_client_gets_a_refusal_while_another_server_is_ready() {
     assert!(not_ready(&proxy) >= 1.0);
 }
 
-/// Sends the error of a server that starts, as an answer to a StartupMessage behind a PROXY header of version 1.
+/// Answers a StartupMessage with the error of a server that starts.
 fn refuse(mut stream: TcpStream) {
     read_request(&mut stream);
     let fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0";
@@ -143,7 +143,7 @@ fn break_off(mut stream: TcpStream) {
     let _ = stream.write_all(PART_OF_AN_ERROR);
 }
 
-/// The PROXY header and the StartupMessage.
+/// Reads to the end of the StartupMessage, and returns it with the PROXY header before it, if there is one.
 fn read_request(stream: &mut TcpStream) -> Vec<u8> {
     let mut request = Vec::new();
     while !request.ends_with(&STARTUP) {
@@ -155,7 +155,7 @@ fn read_request(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 #[test]
-fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_without_a_word() {
+fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_before_a_whole_message() {
     for (fails, failures) in [(refuse as fn(TcpStream), 1), (end, 4), (break_off, 4)] {
         let failing = Server::run(fails);
         let ready = Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {
@@ -188,10 +188,10 @@ fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_without_a_word()
     }
 }
 
-/// If a server ends a connection without a word, the client may be the reason. Such a client must not keep the other
-/// queued clients waiting.
+/// If a server ends a connection before its first message is complete, the client may be the reason. Such a client must
+/// not keep the other queued clients waiting.
 #[test]
-fn a_client_to_which_no_server_says_a_word_waits_only_once() {
+fn a_client_that_no_server_sends_a_whole_message_waits_only_once() {
     for (fails, answer) in [(end as fn(TcpStream), &b""[..]), (break_off, PART_OF_AN_ERROR)] {
         let failing = Server::run(fails);
         let proxy = Proxy::start(&config(&[failing.address], &format!("{QUEUE}\n{UNCHECKED}")));

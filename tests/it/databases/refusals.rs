@@ -104,6 +104,7 @@ fn clients_refused_by_a_listener_guard_print_the_refusal() {
             let done = finished(psql(proxy.at("db"), "SELECT 1").env("PGSSLMODE", mode));
             assert!(done.stderr.contains(expected), "{mode}: {done:#?}");
         }
+        // A client that begins with a ClientHello gets `access_denied` from either guard.
         let direct = Client::connect(proxy.at("db"))
             .send(&Hello::named("a.example").bytes())
             .read_all();

@@ -113,7 +113,7 @@ fn reset_sentinels_are_followed_in_spite_of_lower_epochs() {
     let proxy = Proxy::start(&text(&old));
     eventually("the primary is up", || has_state(&proxy, "primary", &first, "up"));
     let kept = || std::fs::read_to_string(state.path().join("primaries.json")).unwrap_or_default();
-    // The file has the epoch of a Sentinel where it has the timeline of PostgreSQL.
+    // For Redis, the key `timeline` of the file holds the epoch of the Sentinels.
     eventually("its epoch is remembered", || kept().contains("\"timeline\": 7"));
     let log = proxy.stop().log;
     let new_primary = log.iter().find(|line| line["message"] == "the pool has a new primary");

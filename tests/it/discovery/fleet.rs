@@ -79,7 +79,7 @@ fn all_instances_apply_a_valid_text_and_refuse_a_broken_one() {
         eventually("the new text is in force", || server_reached(proxy.at("l")) == "second");
         let line = &log_lines(proxy, "reloaded", 1)[0];
         assert_eq!(line["by"], format!("a change of etcd:{KEY}"));
-        eventually("that is written back", || {
+        eventually("the new revision is written back", || {
             let status = status(&etcd, name);
             status["in_force"]["revision"] == revision && status["error"].is_null() && status["instance"] == *name
         });
@@ -112,15 +112,16 @@ fn all_instances_apply_a_valid_text_and_refuse_a_broken_one() {
     }
     etcd.put(KEY, &text(&first));
     for (name, proxy) in names.iter().zip(&fleet) {
-        eventually("a valid text ends it", || {
+        eventually("a valid text clears the error", || {
             server_reached(proxy.at("l")) == "first" && status(&etcd, name)["error"].is_null()
         });
     }
     assert_eq!(old.finish().try_read_all().unwrap(), b"", "no session was touched");
 }
 
-/// A lease lasts a minute: its remaining time goes up only when the instance renews it. Renewals are 20 s apart, which
-/// is as long as one wait may take: so a wait also ends when the lease is 8 s older.
+/// A lease lasts a minute: its remaining time goes up only when the instance renews it. `wait_for` fails after 20 s,
+/// which is also the time between two renewals: so the wait for a renewal is split, and a part of it also ends when the
+/// lease is 8 s older.
 #[test]
 fn a_running_instance_renews_the_lease_of_its_status_and_reports_another_with_its_name() {
     let server = Server::named("server");
@@ -443,7 +444,7 @@ fn errors_written_to_the_store_do_not_quote_file_contents() {
 }
 
 #[test]
-fn sighup_and_the_reload_command_read_the_file_and_the_stored_text() {
+fn sighup_reads_the_file_and_the_stored_text() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let etcd = Etcd::start();
     etcd.put(KEY, &text(&first));

@@ -156,7 +156,7 @@ fn a_route_guard_is_asked_after_routing_and_answers_by_an_alert() {
 }
 
 #[test]
-fn a_reload_reads_the_files_again_and_keeps_valid_lists() {
+fn a_reload_reads_the_files_again_and_rejects_invalid_ones() {
     let server = greeting_server();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("denied.txt");
@@ -173,7 +173,7 @@ fn a_reload_reads_the_files_again_and_keeps_valid_lists() {
     std::fs::write(&file, "127.0.0.2\n127.0.0.1").unwrap();
     assert!(
         !proxy.reload(&text),
-        "nor does one that is cut off: its last line might be 127.0.0.128"
+        "a file whose last line has no end changes nothing: it may be cut off in 127.0.0.128"
     );
     std::fs::write(&file, "127.0.0.2\n127.0.0.128\n").unwrap();
     let reloaded = proxy.command(&["reload"]);
@@ -218,6 +218,6 @@ fn a_hundred_thousand_networks_are_reloaded_within_seconds() {
     assert!(proxy.reload(&text));
     let took = began.elapsed();
     assert!(is_served(&proxy, "127.0.0.1") && !is_served(&proxy, "127.0.0.3"));
-    // In a debug build; an optimized one takes a tenth of that.
+    // The bound is for a debug build; an optimized build takes a tenth of the time.
     assert!(took < std::time::Duration::from_secs(10), "{took:?}");
 }

@@ -212,7 +212,7 @@ fn a_source_is_an_address_of_ipv4_and_a_network_of_ipv6_unless_by_says_otherwise
 fn sources_beyond_the_maximum_are_counted_as_evictions() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "rate_per_source = \"1/h\"\nsources_max = 1"));
-    // The table has one set of eight places.
+    // `sources_max = 1` gives the table its least size: one set of eight places.
     for last in 1..=20 {
         assert!(served_from(&format!("127.0.0.{last}"), &proxy, "l").is_some());
     }

@@ -144,7 +144,7 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
 }
 
 #[test]
-fn a_lagging_replica_is_down_and_an_idle_one_is_up() {
+fn a_lagging_replica_is_out_of_use_and_an_idle_one_is_up() {
     let primary = Postgres::start();
     create_checker(&primary);
     let replica = Postgres::replica_of(&primary);
@@ -240,7 +240,7 @@ fn a_check_without_a_login_passes_and_leaves_no_line_in_the_servers_log() {
         "not a PostgreSQL server: it answers GSSENCRequest with '2'"
     );
     proxy.stop();
-    // A refused session leaves a line: the next one, if the checks have left none.
+    // A refused session leaves a line in the log. If the checks have left none, it is the first line since `before`.
     assert_eq!(
         finished(psql(server.address(), "").env("PGDATABASE", "missing")).code,
         Some(2)

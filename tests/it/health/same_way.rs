@@ -73,7 +73,7 @@ fn a_tcp_check_sends_nothing_even_with_a_proxy_header_configured() {
     assert_eq!(
         server.sessions(),
         0,
-        "its kernel accepts the connection, and its program never sees it"
+        "the server's kernel answers the handshake, and its program never sees the connection"
     );
 }
 

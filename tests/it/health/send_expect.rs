@@ -1,4 +1,4 @@
-//! The check `send-expect`, against Redis, OpenSSH's greeting, TLS, and hostile servers.
+//! The check `send-expect`, against Redis, hostile servers, and servers that stop answering.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

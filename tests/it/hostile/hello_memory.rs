@@ -1,4 +1,4 @@
-//! The memory of clients without a server yet is bounded for all of them together, and is freed when they have one.
+//! The memory of clients without a server yet is bounded for all of them together, and is freed when they leave.
 
 use std::io::Write;
 use std::time::Duration;
@@ -92,7 +92,7 @@ fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
     let ended = ended_sessions(&proxy, "hello_timeout") as usize;
     assert!(
         ended < CLIENTS - BUDGET / EACH / 2,
-        "{ended} of {CLIENTS}: more than it takes"
+        "{ended} of {CLIENTS} were evicted: more than necessary"
     );
     let received_if_ended = |client: &mut Client| {
         client.0.set_read_timeout(Some(Duration::from_millis(1))).unwrap();

@@ -61,7 +61,7 @@ fn kernel_buffer_bytes() -> usize {
     2 * (most("r") + most("w"))
 }
 
-/// The kernel memory of the process's sockets, overhead included.
+/// The kernel memory of the sockets that connect the path to its clients and to the server, overhead included.
 fn kernel_memory(manual: &ManualServer, proxy: &OpenPath) -> usize {
     let [here, there] = [proxy.at("plain"), manual.server.address].map(|address| address.port());
     let ours = format!("( sport = :{here} or dport = :{there} )");

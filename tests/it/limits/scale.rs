@@ -286,7 +286,7 @@ fn clones_restart_survive_reloads_inherit_nothing_and_end_with_the_process() {
     );
 
     let set = proxy.command(&["pool", "scale", "app", "2"]);
-    assert!(set.code == Some(0) && set.stdout.contains("2 set by"), "{set:?}");
+    assert!(set.code == Some(0) && set.stdout.contains("2 wanted by"), "{set:?}");
     let both = wait_for("two run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
     let servers = proxy.command(&["servers"]).stdout;
     assert_eq!(

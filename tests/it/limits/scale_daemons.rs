@@ -23,7 +23,7 @@ fn processes_started_by_a_clone_end_with_it() {
     scale("2");
     wait_for("two run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
     let printed = log_lines(&proxy, "printed by a clone", 4);
-    let left: HashMap<_, u32> = printed
+    let daemons: HashMap<_, u32> = printed
         .iter()
         .filter_map(|line| {
             Some((
@@ -32,10 +32,10 @@ fn processes_started_by_a_clone_end_with_it() {
             ))
         })
         .collect();
-    assert!(exists(left["app-1"]) && exists(left["app-2"]), "{left:?}");
+    assert!(exists(daemons["app-1"]) && exists(daemons["app-2"]), "{daemons:?}");
     scale("1");
     eventually("one has left", || clones(&proxy).len() == 1);
-    assert_eq!((exists(left["app-1"]), exists(left["app-2"])), (true, false));
+    assert_eq!((exists(daemons["app-1"]), exists(daemons["app-2"])), (true, false));
 }
 
 #[test]

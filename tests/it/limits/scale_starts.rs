@@ -1,4 +1,4 @@
-//! What clients get while the first clone of a pool starts.
+//! What clients get while the only clone of a pool starts; the groups that a clone has.
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -17,7 +17,7 @@ fn config(keys: &str) -> String {
     )
 }
 
-/// The answer that a new client gets, from the server or from a clone.
+/// The answer that a new client gets: "first" from the server, "0" and the port from a clone.
 fn answer(proxy: &Proxy) -> String {
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"?");
@@ -39,7 +39,7 @@ fn a_reload_from_servers_to_clones_refuses_no_client() {
     let proxy = Proxy::start(&config(&format!("servers = [\"{}\"]", server.address)));
     assert_eq!(answer(&proxy), "first");
     assert!(proxy.reload(&config(&scale(&ports, "1"))));
-    assert_eq!(answer(&proxy), "first", "the clone starts");
+    assert_eq!(answer(&proxy), "first", "while the clone starts");
     eventually("the clone has taken over", || match answer(&proxy) {
         line if line == "first" => false,
         line if line.starts_with("0 ") => true,

@@ -19,7 +19,8 @@ use acequia::plan::LogPlan;
 use rustix::io::ioctl_fionread;
 
 /// A proxy that logs everything, with its access log on standard error. The log is read until it names the admin port;
-/// then its reading end is left to the shell command `holder`, and closed when that ends: at once if it is empty.
+/// then its reading end is left to the shell command `holder`, and closed when that ends: at once if `holder` is
+/// empty.
 fn start(server: &Server, holder: &str) -> Proxy {
     let config = format!(
         "[log]\nlevel = \"trace\"\naccess = \"stderr\"\n{}",
@@ -59,11 +60,11 @@ fn traffic_goes_on_without_cpu_cost_when_the_log_reader_is_gone() {
     assert_eq!(proxy.stop().code, Some(0));
 }
 
-/// The environment variable by which this test knows that it runs as its own child process. The child logs more than a
-/// pipe, and the queue of lines for it, can hold.
+/// The environment variable by which `logging_never_waits_for_the_reader` knows that it runs as its own child process.
+/// The child logs more lines than fit into a pipe and into the queue before the pipe.
 const CHILD: &str = "ACEQUIA_TEST_LOG_CHILD";
 
-/// Exit code of the child once all its lines are queued: proof that it ran the test.
+/// Exit code of the child after it has logged all its lines: proof that it ran the test.
 const DONE: i32 = 42;
 
 #[test]

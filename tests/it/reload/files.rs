@@ -84,7 +84,7 @@ fn an_invalid_configuration_changes_nothing_and_is_reported() {
         (&config("", "servers = []"), "this pool has no servers"),
         (&occupied, "ddress already in use"),
     ] {
-        // Written in place, as some editors do, or truncated by a full disk.
+        // Not replaced by a rename, as `rewrite` does: some editors write in place, and a full disk truncates the file.
         std::fs::write(proxy.directory().join("acequia.toml"), text).unwrap();
         let before = proxy.reloads();
         proxy.signal(Signal::HUP);
@@ -210,7 +210,7 @@ fn an_address_moves_between_listeners_without_a_gap() {
 #[test]
 fn a_wildcard_and_a_specific_address_can_be_bound_in_either_order() {
     let servers = [Server::named("every"), Server::named("one")];
-    // Reserved on all addresses: no connection of another process has it as its own port on one of them.
+    // Reserves the port on all addresses, so that no connection of another process has it as its local port.
     let port = Port::keep_on("0.0.0.0");
     let at = |ip: &str| format!("{ip}:{}", port.number());
     let [every, one] = [("every", at("0.0.0.0")), ("one", at("127.0.0.2"))]
@@ -377,8 +377,8 @@ fn long_sessions(proxy: &Proxy, hello: &[u8]) -> Vec<Client> {
     ["tcp", "tls"].repeat(8).iter().map(open).collect()
 }
 
-/// Reloads two hundred times, with the texts in turn, of which every other one is invalid. Asks the long sessions now
-/// and then. Returns the usage midway and at the end.
+/// Reloads two hundred times, with the texts in turn, of which every other one is invalid. Checks now and then that the
+/// long sessions still echo. Returns the usage midway and at the end.
 fn reload_under_load(proxy: &Proxy, texts: &[String; 4], long: &mut [Client]) -> [Usage; 2] {
     let mut midway = None;
     for n in 0..200 {

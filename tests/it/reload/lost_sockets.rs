@@ -120,7 +120,7 @@ fn an_address_is_bound_again_during_the_drain_delay() {
 }
 
 #[test]
-fn a_drain_ends_though_a_listening_socket_was_shut_down_at_its_limit() {
+fn a_drain_ends_though_the_sockets_of_a_listener_at_its_limit_were_shut_down() {
     let server = Server::echo();
     let (proxy, address) = started(&server, "drain_timeout = \"200ms\"\n", "max_connections = 1");
     let (_served, _waiting) = (served_client(address), waiting_clients(address, 8));

@@ -441,7 +441,7 @@ fn cert_list_shows_every_certificate_and_cert_reload_reads_the_files_again() {
 
     site.authority.issue(&["new.example"]).write(site.directory(), "other");
     let reloaded = proxy.answer(&["cert", "reload"]);
-    // The files are also watched: whichever is first reads them.
+    // The files are also watched: the watch or the command reads the change, whichever is first.
     assert!(reloaded["listeners"][0]["changed"].as_u64().unwrap() <= 1, "{reloaded}");
     let names = |number: usize| proxy.answer(&["cert", "list"])["certificates"][number]["names"].clone();
     assert_eq!(names(1), serde_json::json!(["new.example"]));

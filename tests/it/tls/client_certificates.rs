@@ -227,13 +227,13 @@ fn a_client_of_a_revoked_authority_is_refused() {
     reload();
     assert!(!guarded.serves(Some(&client)));
     assert!(guarded.serves(Some(&guarded.clients.issue(&["b.example"]))));
-    let refusals: Vec<_> = guarded.proxy.access_lines(10);
+    let lines = guarded.proxy.access_lines(10);
     let count_of = |words: &str| {
-        let refusals = refusals.iter().filter_map(|line| line["tls_refusal"].as_str());
+        let refusals = lines.iter().filter_map(|line| line["tls_refusal"].as_str());
         refusals.filter(|refusal| refusal.contains(words)).count()
     };
-    assert_eq!(count_of("there is no list of revoked certificates"), 2, "{refusals:#?}");
-    assert_eq!(count_of("it is revoked"), 2, "{refusals:#?}");
+    assert_eq!(count_of("there is no list of revoked certificates"), 2, "{lines:#?}");
+    assert_eq!(count_of("it is revoked"), 2, "{lines:#?}");
 }
 
 #[test]
@@ -385,6 +385,6 @@ fn a_proxy_header_carries_the_client_certificate() {
             "{rest:?}"
         );
         server.write_all(b"hello").unwrap();
-        assert_eq!(read_greeting(&mut client), b"hello"); // tickets have come before
+        assert_eq!(read_greeting(&mut client), b"hello"); // the tickets for the next session came before it
     }
 }

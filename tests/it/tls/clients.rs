@@ -1,4 +1,4 @@
-//! Clients of other programs whose TLS ends at a listener.
+//! Other programs as clients, whose TLS is terminated by a listener.
 
 use std::net::TcpStream;
 use std::process::Command;
@@ -100,7 +100,7 @@ for _ in range(2):
         ["hello TLSv1.3 False", "hello TLSv1.3 True"]
     );
     for version in ["-tls1_2", "-tls1_3"] {
-        // It ends its stream at the end of its input.
+        // `-no_ign_eof`: the client ends its stream at the end of its input.
         let client = format!(
             "printf hello | timeout 20 openssl s_client -quiet -no_ign_eof {version} -connect 127.0.0.1:{port} \
              -servername shop.example -CAfile {ca} -verify_return_error"
@@ -148,8 +148,8 @@ fn libpq_with_direct_tls_reaches_a_server_without_tls() {
     assert_eq!(line["ending"], "client_closed");
 }
 
-/// A server that sends all messages back, and 1 MB on its own; it closes when it is asked to. It prints how each client
-/// has closed.
+/// A server that sends 1 MB to each client, and then sends all messages back; it closes when it is asked to. It prints
+/// the close code of each connection.
 const WEBSOCKET_SERVER: &str = "
 import asyncio, websockets
 async def talk(socket):
@@ -194,7 +194,7 @@ asyncio.run(main())
 
 #[test]
 fn websocket_messages_pass_both_ways_and_either_side_closes() {
-    let python = "/usr/bin/python3"; // Debian's has the package
+    let python = "/usr/bin/python3"; // Debian's Python has the package `websockets`
     let site = Site::new();
     let server = Process::start(Command::new(python).args(["-c", WEBSOCKET_SERVER]));
     let port = wait_for("the server listens", || {

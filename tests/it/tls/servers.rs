@@ -207,11 +207,11 @@ fn the_access_log_shows_why_the_server_certificate_is_refused() {
 #[test]
 fn a_server_that_requests_a_certificate_gets_the_configured_one() {
     let (site, clients) = (Site::new(), Authority::new("clients"));
-    let ours = clients.issue(&["balancer.example"]);
-    ours.write(site.directory(), "ours");
-    let own = site.authority.issue(&["127.0.0.1"]);
-    let server = ManualTlsServer::with(&own, &[&TLS13], Some(&clients));
-    let identity = format!("cert = {}\nkey = {}", site.file("ours.pem"), site.file("ours.key"));
+    let client_certificate = clients.issue(&["balancer.example"]);
+    client_certificate.write(site.directory(), "client");
+    let server_certificate = site.authority.issue(&["127.0.0.1"]);
+    let server = ManualTlsServer::with(&server_certificate, &[&TLS13], Some(&clients));
+    let identity = format!("cert = {}\nkey = {}", site.file("client.pem"), site.file("client.key"));
     let proxy = start(&site, &server, &identity);
     let listed = &proxy.answer(&["cert", "list"])["certificates"][0];
     assert_eq!(
@@ -219,7 +219,7 @@ fn a_server_that_requests_a_certificate_gets_the_configured_one() {
         (&"p".into(), &"balancer.example".into())
     );
     let table = proxy.command(&["cert", "list"]).stdout;
-    assert!(table.contains("pool p") && table.contains("ours.pem"), "{table}");
+    assert!(table.contains("pool p") && table.contains("client.pem"), "{table}");
     let labels = [("pool", "p"), ("name", "balancer.example")];
     let expiry = proxy.metrics();
     assert!(expiry.sum("acequia_certificate_expiry_timestamp_seconds", &labels) > 1e9);
@@ -230,7 +230,7 @@ fn a_server_that_requests_a_certificate_gets_the_configured_one() {
     );
     let mut client = Client::connect(proxy.at("l"));
     let mut session = server.session();
-    assert_eq!(session.certificate(), ours.chain_and_key().0[0]);
+    assert_eq!(session.certificate(), client_certificate.chain_and_key().0[0]);
     session.send(b"served").finish();
     assert_eq!(client.read_all(), b"served");
 }

@@ -17,7 +17,7 @@ fn config(server: SocketAddr, tls: &str) -> String {
 }
 
 #[test]
-fn system_authorities_are_read_when_a_pool_first_uses_them() {
+fn system_authorities_are_read_at_the_start_and_when_the_tls_section_changes() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
     let file = site.directory().join("system.pem");

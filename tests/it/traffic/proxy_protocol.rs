@@ -80,7 +80,7 @@ fn binary(bytes: &[u8]) -> (Header, &[u8]) {
     (parsed, rest)
 }
 
-/// A bit at a time (RFC 3720, appendix B.4).
+/// The CRC-32C of these bytes, computed a bit at a time.
 fn crc32c(bytes: &[u8]) -> u32 {
     let bit = |crc: u32| {
         if crc & 1 == 1 {

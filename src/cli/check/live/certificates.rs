@@ -30,6 +30,8 @@ struct Handshakes {
     tls: TlsConnector,
     /// Servers that have not completed a handshake: they are not asked again.
     failed: HashSet<ServerId>,
+    /// Whether a handshake was not made because of the limits.
+    was_refused: bool,
 }
 
 /// Compares the certificates for all listeners.
@@ -39,20 +41,23 @@ pub(super) async fn compare_all(listeners: &[Arc<ListenerPlan>], pools: &LivePoo
         deadline: Instant::now() + PHASE_TIME_MAX,
         tls: unverified_config().into(),
         failed: HashSet::new(),
+        was_refused: false,
     };
     for listener in listeners {
         compare(listener, |id| &*pools[id], &mut handshakes, found).await;
     }
-    if handshakes.is_over() {
+    if handshakes.was_refused {
         let asked = HANDSHAKES_MAX - handshakes.left;
-        let message = format!("only the first {asked} names and servers were asked for certificates");
+        let message = format!("only {asked} certificates were requested: the others were not compared");
         found.push(Finding::warning(message));
     }
 }
 
 impl Handshakes {
-    fn is_over(&self) -> bool {
-        self.left == 0 || Instant::now() >= self.deadline
+    /// Whether the limits allow another handshake.
+    fn may_continue(&mut self) -> bool {
+        self.was_refused |= self.left == 0 || Instant::now() >= self.deadline;
+        !self.was_refused
     }
 
     /// Asks a server for its certificate for `name`. Returns the host names in it; `None`: the handshake failed, which
@@ -82,7 +87,7 @@ impl Handshakes {
     }
 }
 
-/// Compares the names of a listener's routes that pass TLS on with the certificates of their servers.
+/// For each route of a listener that passes TLS on, compares its names with the certificates of its servers.
 async fn compare<'p>(
     listener: &ListenerPlan,
     pools: impl Fn(PoolId) -> &'p LivePool,
@@ -93,16 +98,16 @@ async fn compare<'p>(
     for route in routes.iter().filter(|route| route.tls == TlsMode::Pass) {
         let Target::Pool(id) = &route.to else { continue };
         for name in route.sni.iter().filter_map(example_of) {
-            let Some(asked) = sni_of(&name) else { continue };
+            let Some(sni) = sni_of(&name) else { continue };
             for member in pools(*id).servers().iter() {
-                if handshakes.is_over() {
+                if !handshakes.may_continue() {
                     return;
                 }
                 let asking = handshakes.certificate_of(member, pools(*id), listener.protocol, &name);
                 let Some(patterns) = asking.await else { continue };
                 let is_covered = |name: &Sni| patterns.iter().any(|pattern| covers(pattern, name));
                 let server = format!("{}/{}", pools(*id).name(), member.spec().label);
-                if !is_covered(&asked) {
+                if !is_covered(&sni) {
                     let message = format!("route {}: the certificate of {server} is not for {name}", route.name);
                     found.push(Finding::warning(message));
                 } else if let Some(other) = routes.iter().find(|other| may_be_coalesced(other, route, is_covered)) {
@@ -121,7 +126,7 @@ async fn compare<'p>(
 }
 
 /// Whether browsers may send requests for `other` over connections of `route`: the certificate of `route` covers a name
-/// of `other`, which has other servers.
+/// of `other`, and the two routes have different targets.
 fn may_be_coalesced(other: &Route<PoolId>, route: &Route<PoolId>, is_covered: impl Fn(&Sni) -> bool) -> bool {
     let mut names = other.sni.iter().filter_map(|pattern| match pattern {
         NamePattern::Exact(name) => sni_of(name.as_str()),
@@ -130,7 +135,8 @@ fn may_be_coalesced(other: &Route<PoolId>, route: &Route<PoolId>, is_covered: im
     other.to != route.to && names.any(|name| is_covered(&name))
 }
 
-/// Whether this name in a certificate covers a host. `*` stands for one label (RFC 9525, section 6.3).
+/// Whether `pattern`, a name in a certificate, covers the host `name`. `*` stands for one label (RFC 9525, section
+/// 6.3).
 fn covers(pattern: &NamePattern, name: &Sni) -> bool {
     let labels = name.valid().map_or(0, |name| name.labels());
     match pattern {

@@ -82,8 +82,8 @@ pub(super) fn check(
     misplaced_keys(kind, pool, |kind| kind.pool_keys, problems);
     let check = reader.map(|reader| (reader.read)(health, problems));
     let knows_roles = |check: &&Arc<dyn Check>| check.kind().pool_keys.contains(&"role");
-    let required = check.as_ref().filter(knows_roles);
-    let required = required.map(|check| role_requirement(pool, &**check, problems));
+    let role_check = check.as_ref().filter(knows_roles);
+    let required = role_check.map(|check| role_requirement(pool, &**check, problems));
     (check, required.unwrap_or_default())
 }
 

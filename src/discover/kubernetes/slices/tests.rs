@@ -15,7 +15,7 @@ fn endpoint(address: &str, pod: &str, [ready, serving, terminating]: [bool; 3]) 
 
 const READY: [bool; 3] = [true, true, false];
 const UNREADY: [bool; 3] = [false, false, false];
-const SERVING: [bool; 3] = [false, true, true];
+const SERVING_AND_ENDING: [bool; 3] = [false, true, true];
 const ENDING: [bool; 3] = [false, false, true];
 /// With `publishNotReadyAddresses`.
 const READY_AND_ENDING: [bool; 3] = [true, true, true];
@@ -67,7 +67,7 @@ fn the_conditions_decide_which_endpoints_get_sessions() {
     let endpoints = [
         endpoint("10.0.0.1", "ready", READY),
         endpoint("10.0.0.2", "unready", UNREADY),
-        endpoint("10.0.0.3", "serving", SERVING),
+        endpoint("10.0.0.3", "serving", SERVING_AND_ENDING),
         endpoint("10.0.0.4", "ending", ENDING),
         endpoint("10.0.0.5", "published", READY_AND_ENDING),
         json!({ "addresses": ["10.0.0.6"], "conditions": {} }),
@@ -86,10 +86,10 @@ fn the_conditions_decide_which_endpoints_get_sessions() {
 }
 
 #[test]
-fn terminating_endpoints_get_sessions_if_none_is_ready() {
+fn terminating_endpoints_that_serve_get_sessions_if_none_is_ready() {
     let endpoints = [
         endpoint("10.0.0.2", "unready", UNREADY),
-        endpoint("10.0.0.3", "serving", SERVING),
+        endpoint("10.0.0.3", "serving", SERVING_AND_ENDING),
         endpoint("10.0.0.4", "ending", ENDING),
     ];
     let slices = slices_for_port(ServicePort::Only, [slice("a", "IPv4", &pg(), &endpoints)]);
@@ -107,8 +107,13 @@ fn a_pod_with_two_addresses_or_in_two_slices_is_one_server() {
                 &pg(),
                 &[endpoint("fd00::1", "a", READY), endpoint("fd00::2", "b", READY)],
             ),
-            slice("v4", "IPv4", &pg(), &[endpoint("10.0.0.1", "a", SERVING)]),
-            slice("v4-old", "IPv4", &pg(), &[endpoint("10.0.0.3", "c", SERVING)]),
+            slice("v4", "IPv4", &pg(), &[endpoint("10.0.0.1", "a", SERVING_AND_ENDING)]),
+            slice(
+                "v4-old",
+                "IPv4",
+                &pg(),
+                &[endpoint("10.0.0.3", "c", SERVING_AND_ENDING)],
+            ),
             slice("v4-new", "IPv4", &pg(), &[endpoint("10.0.0.3", "c", READY)]),
             slice(
                 "by-hand",
@@ -130,7 +135,7 @@ fn a_pod_with_two_addresses_or_in_two_slices_is_one_server() {
 fn a_port_is_found_by_name_by_number_or_as_the_only_one() {
     let number = |number| ServicePort::Number(NonZeroU16::new(number).unwrap());
     let name = |name: &str| ServicePort::Name(name.into());
-    let two = json!([
+    let two_tcp = json!([
         { "name": "pg", "port": 5432 },
         { "name": "http", "protocol": "TCP", "port": 8080 },
         { "name": "pg-udp", "protocol": "UDP", "port": 5433 },
@@ -143,17 +148,21 @@ fn a_port_is_found_by_name_by_number_or_as_the_only_one() {
         (ServicePort::Only, &unnamed, Ok(5432)),
         (
             ServicePort::Only,
-            &two,
+            &two_tcp,
             Err(format!("set `port` to one of its ports: {known}")),
         ),
-        (name("http"), &two, Ok(8080)),
+        (name("http"), &two_tcp, Ok(8080)),
         (
             name("pg-udp"),
-            &two,
+            &two_tcp,
             Err(format!("it has no TCP port `pg-udp`, but {known}")),
         ),
-        (number(8080), &two, Ok(8080)),
-        (number(5433), &two, Err(format!("it has no TCP port 5433, but {known}"))),
+        (number(8080), &two_tcp, Ok(8080)),
+        (
+            number(5433),
+            &two_tcp,
+            Err(format!("it has no TCP port 5433, but {known}")),
+        ),
         (number(5433), &any, Ok(5433)),
         (number(5433), &json!(null), Ok(5433)),
         (
@@ -189,7 +198,7 @@ fn endpoints_hinted_at_this_zone_are_the_first_tier() {
     };
     let ours = hinted("ours", "10.0.0.1", &["zone-a", "zone-c"], READY);
     let other = hinted("other", "10.0.0.2", &["zone-b"], READY);
-    let ending = endpoint("10.0.0.3", "ending", SERVING);
+    let ending = endpoint("10.0.0.3", "ending", SERVING_AND_ENDING);
     let missing = endpoint("10.0.0.4", "missing", READY);
     let shown_in = |zone, endpoints: &[&Value]| {
         let endpoints: Vec<_> = endpoints.iter().copied().cloned().collect();

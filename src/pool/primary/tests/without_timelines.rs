@@ -1,4 +1,5 @@
-//! Servers without timelines (MySQL, MariaDB, Redis): their earlier roles decide, even after a restart of this process.
+//! Servers without timelines (MySQL, MariaDB, Redis): their earlier roles decide which one is the primary, even after
+//! a restart of this process.
 
 use proptest::prelude::*;
 
@@ -41,7 +42,7 @@ fn an_old_primary_stays_out_after_a_restart_and_a_rename_of_its_pool() {
     assert!(renamed.inherit(pool.memory().unwrap()));
     for mut pool in [restarted(&pool), restarted(&restarted(&pool)), renamed] {
         let steps = [
-            ("b", FAILED), // once, as its first check
+            ("b", FAILED), // its first check fails, which does not make it down yet
             ("a", PRIMARY),
             ("b", DOWN),
             ("a", PRIMARY),
@@ -100,8 +101,8 @@ fn a_returning_old_primary_is_recognized_and_the_memory_is_bounded() {
     let steps = [("b", DOWN), ("a", PRIMARY)];
     assert_eq!(in_force(&mut pool, &steps), ["", ""]);
     for number in 0..1_000 {
-        let passing: [Arc<str>; 2] = ["b".into(), number.to_string().into()];
-        pool.set_servers(passing.iter().map(|label| (label, false)));
+        let with_another: [Arc<str>; 2] = ["b".into(), number.to_string().into()];
+        pool.set_servers(with_another.iter().map(|label| (label, false)));
         in_force(&mut pool, &[("b", PRIMARY)]);
     }
     assert!(pool.memory().unwrap().others.len() <= DEPARTED_MAX + 2);
@@ -210,7 +211,7 @@ struct SeenNodes {
     is_old: [bool; 3],
     /// The primary that was used last.
     last: Option<usize>,
-    /// Whether that one has been down, a replica, or disabled since then.
+    /// Whether that one has been down, a replica, or disabled since then, and has not been seen as a primary again.
     last_is_gone: bool,
 }
 
@@ -222,8 +223,8 @@ impl SeenNodes {
             Observation::Replica { .. } => (self.claims[server], self.is_old[server]) = (false, false),
             Observation::Refused { .. } | Observation::Failed { .. } => {}
         }
-        let is_answer = matches!(observation, Observation::Primary { .. } | Observation::Refused { .. });
-        if used == Some(server) && is_answer {
+        let stays_primary = matches!(observation, Observation::Primary { .. } | Observation::Refused { .. });
+        if used == Some(server) && stays_primary {
             for other in (0..SERVERS.len()).filter(|other| *other != server) {
                 self.is_old[other] |= self.claims[other];
             }

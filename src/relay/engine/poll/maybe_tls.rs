@@ -36,7 +36,7 @@ impl MaybeTls<'_> {
         }
     }
 
-    /// The TLS, whose records must all have been flushed.
+    /// The TLS connection, if any. All its records must have been flushed.
     pub(in crate::relay) fn into_connection(self) -> Option<TlsConnection> {
         match self {
             Self::Tcp(_) => None,

@@ -48,7 +48,7 @@ pub(in crate::relay) fn relay_between<'a, 'r: 'a, W: Wire>(
         client: WatchedWire::new(client),
         server: WatchedWire::new(server),
         // The last ACK of the connect may have waited for the first bytes. Then the kernel would also delay the ACK of
-        // the server's first answer: see `LastAck` in `dial`.
+        // the server's first answer (see `LastAck` in `dial`), so this half has that ACK sent at once.
         down: Half::new(Vec::new(), !first.is_empty()),
         up: Half::new(first, false),
         throttle,

@@ -99,7 +99,7 @@ fn an_invalid_name_is_kept_for_the_log() {
     ] {
         let hello = hello(&[server_name(sent)]);
         assert_eq!((hello.server_name(), hello.raw_name.as_deref()), (None, Some(kept)));
-        assert_eq!(hello.name, Sni::from_wire(sent), "an odd name is a name all the same");
+        assert_eq!(hello.name, Sni::from_wire(sent), "classified by `Sni`");
     }
     let long = hello(&[server_name(&[0xff; 60_000])]).raw_name.unwrap();
     assert_eq!(long.len(), 4 * RAW_NAME_BYTES_MAX);
@@ -178,7 +178,7 @@ fn extensions_with_inconsistent_lengths_are_malformed() {
     for data in [
         b"".as_slice(),       // no list
         b"\0\x05\0\0\x01a",   // a list longer than the extension
-        b"\0\x04\0\0\x01a\0", // and shorter
+        b"\0\x04\0\0\x01a\0", // a list shorter than the extension
         b"\0\x05\0\0\x01a\0", // an entry cut short
         b"\0\x04\0\0\x02a",   // a name cut short
     ] {
