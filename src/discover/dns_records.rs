@@ -27,7 +27,8 @@ pub(super) struct HostAddresses {
     pub(super) problem: Option<Reason>,
 }
 
-/// Hosts whose servers are left out, or have the addresses of an earlier answer, each with the reason.
+/// Hosts whose servers are left out, or have only some of their addresses, or those of an earlier answer; each with the
+/// reason.
 pub(super) type HostProblems = BTreeMap<Box<str>, Reason>;
 
 /// The servers of these records, which must be sorted: each address of a target is a server, with the weight of the

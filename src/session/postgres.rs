@@ -70,6 +70,10 @@ pub(super) async fn request_tls(
     };
     match answered {
         Ok(([b'S', _], 1)) => Ok(()),
+        Ok(([b'S', _], _)) => {
+            tracing::debug!(server = %server.label(), "bytes follow the server's agreement to TLS"); // CVE-2021-23222
+            Err(Refusal::ServerRefusedTls(reply(Alert::HandshakeFailure)))
+        }
         Ok(([first, _], _)) => {
             let answer = char::from(first).escape_default();
             tracing::debug!(server = %server.label(), %answer, "the server does not agree to TLS");

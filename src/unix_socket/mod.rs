@@ -57,11 +57,13 @@ pub fn unix_socket() -> io::Result<Socket> {
 ///
 /// # Errors
 /// The file is not a socket ([`ErrorKind::AlreadyExists`]); a process listens there, but its queue is full
-/// ([`ErrorKind::AddrInUse`]); or those of `connect`. If the permissions of the file forbid it, the error names the
+/// ([`ErrorKind::AddrInUse`]); or those of `lstat` and `connect`. If the permissions of the file forbid it, the error names the
 /// owner of the file, and has no OS error number.
 pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
-    let Ok(existing) = path.symlink_metadata() else {
-        return Ok(None);
+    let existing = match path.symlink_metadata() {
+        Ok(existing) => existing,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
     };
     if !existing.file_type().is_socket() {
         let message = "the file exists and is not a socket";

@@ -148,9 +148,10 @@ impl Slices {
         let usable = self.usable(slice);
         self.by_name.insert(name, usable);
         let endpoints: usize = self.by_name.values().map(|slice| slice.endpoints.len()).sum();
-        match endpoints > ENDPOINTS_MAX || self.by_name.len() > LISTED_MAX {
-            true => Err(too_many()),
-            false => Ok(version),
+        match () {
+            () if endpoints > ENDPOINTS_MAX => Err(too_many(ENDPOINTS_MAX, "endpoints")),
+            () if self.by_name.len() > LISTED_MAX => Err(too_many(LISTED_MAX, "EndpointSlices")),
+            () => Ok(version),
         }
     }
 
@@ -256,7 +257,7 @@ impl Findings for Slices {
             addresses.insert(address) && pod.as_ref().is_none_or(|pod| pods.insert(pod))
         });
         if endpoints.len() > LISTED_MAX {
-            return Err(Reason::from(too_many()));
+            return Err(Reason::from(too_many(LISTED_MAX, "endpoints")));
         }
         endpoints.sort_by_key(|endpoint| (&endpoint.pod, endpoint.address));
         let has_ready = endpoints.iter().any(|endpoint| !endpoint.is_terminating);
@@ -277,8 +278,8 @@ impl Findings for Slices {
     }
 }
 
-fn too_many() -> String {
-    format!("the Service has more than {LISTED_MAX} endpoints")
+fn too_many(max: usize, what: &str) -> String {
+    format!("the Service has more than {max} {what}")
 }
 
 /// Whether zones matter: every ready endpoint has hints, and one has our zone. If an endpoint has no hints, it is new,
