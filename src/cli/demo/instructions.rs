@@ -77,7 +77,7 @@ fn commands(listeners: &ListenerAddresses, directory: &Path) -> String {
   nc {tcp_host} {tcp_port}
   # the same servers over TLS; the balancer has the key
   openssl s_client -quiet -connect {edge} -servername edge.demo.test
-  # a pool that sleeps: the first client starts a server, further clients start more
+  # a pool that sleeps: the first client starts a server, others start more
   nc {app_host} {app_port}
   # HTTP, which is redirected to https
   curl -kL --connect-to ::{http_host}: http://a.demo.test:{http_port}
