@@ -209,7 +209,7 @@ fn api_errors_are_json_and_name_the_mistake() {
             "/api/v1/sessions?sort=idle&after=1",
             "",
             400,
-            "leave it or `sort` out",
+            "remove `after` or `sort`",
         ),
         ("GET", "/api/v1/sessions?min_idle=5", "", 400, "min_idle"),
         ("DELETE", "/api/v1/sessions/x", "", 400, "x"),
