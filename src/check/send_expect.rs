@@ -162,23 +162,23 @@ async fn converse(
     stream: Box<dyn CheckStream>,
     progress: &Mutex<ConversationState>,
 ) -> io::Result<()> {
-    let mut conversation = Conversation::new(stream);
+    let mut connection = ScriptedConnection::new(stream);
     for (number, step) in (1..).zip(steps) {
-        conversation.publish(progress, number, false);
+        connection.publish(progress, number, false);
         if let Some(bytes) = &step.send {
-            let sent = conversation.send(bytes).await;
+            let sent = connection.send(bytes).await;
             sent.map_err(|error| with_context(error, sending(number)))?;
         }
         if let Some(pattern) = &step.expect {
-            conversation.expect(number, pattern, progress).await?;
+            connection.expect(number, pattern, progress).await?;
         }
     }
-    let _ = conversation.stream.shutdown().await; // the server has passed
+    let _ = connection.stream.shutdown().await; // the server has passed
     Ok(())
 }
 
 /// The connection to a server, and the bytes that it has sent.
-struct Conversation {
+struct ScriptedConnection {
     stream: Box<dyn CheckStream>,
     bytes: Vec<u8>,
     /// Where the last match ends.
@@ -186,7 +186,7 @@ struct Conversation {
     reads: usize,
 }
 
-impl Conversation {
+impl ScriptedConnection {
     fn new(stream: Box<dyn CheckStream>) -> Self {
         Self {
             stream,

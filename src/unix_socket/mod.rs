@@ -57,8 +57,8 @@ pub fn unix_socket() -> io::Result<Socket> {
 ///
 /// # Errors
 /// The file is not a socket ([`ErrorKind::AlreadyExists`]); a process listens there, but its queue is full
-/// ([`ErrorKind::AddrInUse`]); or those of `lstat` and `connect`. If the permissions of the file forbid it, the error names the
-/// owner of the file, and has no OS error number.
+/// ([`ErrorKind::AddrInUse`]); or those of `lstat` and `connect`. If the permissions of the file forbid it, the error
+/// names the owner of the file, and has no OS error number.
 pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
     let existing = match path.symlink_metadata() {
         Ok(existing) => existing,

@@ -206,7 +206,7 @@ fn check_names_the_faulty_tls_file_and_the_fault() {
     );
     let (code, said) = checked(&config(""));
     assert!(
-        code == Some(1) && said.contains("other.key: the key does not fit the certificate in"),
+        code == Some(1) && said.contains("other.key: the key does not fit the first certificate in"),
         "{said}"
     );
     let directory = config_directory("acequia.toml", &config(""));
