@@ -199,7 +199,7 @@ impl PostgresProbe {
         let role = read_role(Row::first(&role.map_err(server_error)?).text(0))?;
         let mut facts = ServerFacts {
             role: Some(role),
-            denied: self.denials.lock().function(),
+            denied: self.denials.lock().position_function(),
             ..ServerFacts::default()
         };
         if let Some(answer) = position.map_err(server_error)? {

@@ -36,7 +36,7 @@ pub(super) struct CheckContext {
     pub(super) metrics: Arc<Metrics>,
     pub(super) live: Arc<Live>,
     ticks: Ticks,
-    /// The number of the next server whose checks begin; spreads the checks.
+    /// The number of the next check that begins to be repeated; spreads the checks.
     next_number: AtomicU64,
     /// When a check last failed by a shortage, so that a shortage is logged once and not for every check. A blocking
     /// mutex, locked for one statement.

@@ -61,8 +61,8 @@ impl Denials {
         self.at[question as usize].take().is_some()
     }
 
-    /// The function without which the timeline and the position are not known.
-    pub(super) fn function(&self) -> Option<&'static str> {
+    /// The function that was denied, without which the timeline and the position are not known.
+    pub(super) fn position_function(&self) -> Option<&'static str> {
         self.function[DeniableQuestion::Position as usize]
     }
 }

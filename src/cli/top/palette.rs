@@ -37,7 +37,7 @@ impl Palette {
             Urgency::Good => Color::Green,
             Urgency::Warning => Color::Yellow,
             Urgency::Bad => Color::Red,
-            Urgency::Unknown => return Style::new().add_modifier(Modifier::DIM),
+            Urgency::Neutral => return Style::new().add_modifier(Modifier::DIM),
         };
         if self.has_colors {
             Style::new().fg(color)

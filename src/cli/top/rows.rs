@@ -26,7 +26,7 @@ pub(super) enum Urgency {
     Bad,
     Warning,
     /// Not in use, but without a fault; or in a state that is not known.
-    Unknown,
+    Neutral,
     Good,
 }
 
@@ -61,16 +61,16 @@ impl ServerRow<'_> {
 pub(super) fn state_of(server: &ServerBody) -> (&'static str, &str, Urgency) {
     let is_full = server.max_sessions.is_some_and(|max| server.sessions >= max);
     match (&*server.usage, &*server.health) {
-        ("disabled", _) => ("–", "disabled", Urgency::Unknown),
+        ("disabled", _) => ("–", "disabled", Urgency::Neutral),
         ("draining", _) => ("↓", "draining", Urgency::Warning),
         ("awaiting failback", _) => ("‖", "awaiting failback", Urgency::Warning),
         _ if server.ejected => ("^", "ejected", Urgency::Bad),
         (_, "down") => ("✕", "down", Urgency::Bad),
-        (_, "wrong role") => ("≠", "wrong role", Urgency::Unknown),
+        (_, "wrong role") => ("≠", "wrong role", Urgency::Neutral),
         (_, "check refused") => ("!", "check refused", Urgency::Warning),
         _ if is_full => ("■", "full", Urgency::Warning),
         (_, "up") => ("✓", "up", Urgency::Good),
-        (_, other) => ("?", other, Urgency::Unknown),
+        (_, other) => ("?", other, Urgency::Neutral),
     }
 }
 

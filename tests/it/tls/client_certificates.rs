@@ -16,15 +16,15 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
-/// A site whose clients need certificates of an authority of their own.
-struct Guarded {
+/// A site that asks its clients for certificates, which must be of an authority of their own.
+struct VerifyingSite {
     site: Site,
     clients: Authority,
     proxy: Proxy,
     _server: Server,
 }
 
-impl Guarded {
+impl VerifyingSite {
     fn new(keys: &str) -> Self {
         let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
         replace(&site.directory().join("clients.pem"), &clients.certificate());
@@ -69,13 +69,13 @@ fn read_greeting(client: &mut TlsClient) -> Vec<u8> {
 
 #[test]
 fn only_valid_certificates_of_the_authority_are_accepted() {
-    let guarded = Guarded::new("mode = \"require\"");
-    let good = guarded.clients.issue(&["joe.clients.example"]);
-    assert!(guarded.serves(Some(&good)));
-    assert!(!guarded.serves(None));
-    assert!(!guarded.serves(Some(&guarded.clients.issue_expired(&["joe.clients.example"]))));
-    assert!(!guarded.serves(Some(&Authority::new("strangers").issue(&["joe.clients.example"]))));
-    let lines = guarded.proxy.access_lines(8);
+    let verifying = VerifyingSite::new("mode = \"require\"");
+    let good = verifying.clients.issue(&["joe.clients.example"]);
+    assert!(verifying.serves(Some(&good)));
+    assert!(!verifying.serves(None));
+    assert!(!verifying.serves(Some(&verifying.clients.issue_expired(&["joe.clients.example"]))));
+    assert!(!verifying.serves(Some(&Authority::new("strangers").issue(&["joe.clients.example"]))));
+    let lines = verifying.proxy.access_lines(8);
     let count = |ending: &str| lines.iter().filter(|line| line["ending"] == ending).count();
     assert_eq!(count("tls_client_refused"), 6, "{lines:#?}");
     let errors: Vec<_> = lines.iter().filter_map(|line| line["tls_error"].as_str()).collect();
@@ -100,16 +100,16 @@ fn only_valid_certificates_of_the_authority_are_accepted() {
 
 #[test]
 fn with_request_a_client_certificate_is_optional_but_must_be_valid() {
-    let guarded = Guarded::new("mode = \"request\"");
-    assert!(guarded.serves(None));
-    assert!(guarded.serves(Some(&guarded.clients.issue(&["joe.clients.example"]))));
-    assert!(!guarded.serves(Some(&Authority::new("strangers").issue(&["joe.clients.example"]))));
+    let verifying = VerifyingSite::new("mode = \"request\"");
+    assert!(verifying.serves(None));
+    assert!(verifying.serves(Some(&verifying.clients.issue(&["joe.clients.example"]))));
+    assert!(!verifying.serves(Some(&Authority::new("strangers").issue(&["joe.clients.example"]))));
 }
 
 #[test]
 fn a_client_certificate_must_have_one_of_the_names() {
-    let guarded = Guarded::new("names = [\"*.clients.example\"]");
-    assert!(guarded.serves(Some(&guarded.clients.issue(&["joe.clients.example"]))));
+    let verifying = VerifyingSite::new("names = [\"*.clients.example\"]");
+    assert!(verifying.serves(Some(&verifying.clients.issue(&["joe.clients.example"]))));
     let invalid = [
         "/.clients.example",
         "a b.clients.example",
@@ -117,41 +117,41 @@ fn a_client_certificate_must_have_one_of_the_names() {
         "joe\0.clients.example",
     ];
     for name in ["joe.example"].into_iter().chain(invalid) {
-        assert!(!guarded.serves(Some(&guarded.clients.issue(&[name]))), "{name}");
+        assert!(!verifying.serves(Some(&verifying.clients.issue(&[name]))), "{name}");
     }
     // Each of these clients has tried both versions.
-    let lines = guarded.proxy.access_lines(12);
+    let lines = verifying.proxy.access_lines(12);
     let refused = lines.iter().filter(|line| line["tls_error"] == "access_denied").count();
     assert_eq!(refused, 10, "{lines:#?}");
 }
 
 #[test]
 fn a_revoked_certificate_is_refused_even_with_a_ticket() {
-    let guarded = Guarded::new("mode = \"require\"");
+    let verifying = VerifyingSite::new("mode = \"require\"");
     let (stays, goes) = (
-        guarded.clients.issue(&["a.example"]),
-        guarded.clients.issue(&["b.example"]),
+        verifying.clients.issue(&["a.example"]),
+        verifying.clients.issue(&["b.example"]),
     );
-    let setup = |own| TlsSetup::new(&guarded.site.authority, &[&TLS13], Some(own));
+    let setup = |own| TlsSetup::new(&verifying.site.authority, &[&TLS13], Some(own));
     let (stays_setup, goes_setup) = (setup(&stays), setup(&goes));
     for setup in [&stays_setup, &goes_setup] {
-        assert!(Guarded::is_served(setup, &guarded.proxy));
+        assert!(VerifyingSite::is_served(setup, &verifying.proxy));
     }
-    assert!(guarded.proxy.metrics().sum("acequia_tls_resumptions_total", &[]) == 0.0);
+    assert!(verifying.proxy.metrics().sum("acequia_tls_resumptions_total", &[]) == 0.0);
     replace(
-        &guarded.site.directory().join("clients.crl"),
-        &guarded.clients.revocations(&[&goes]),
+        &verifying.site.directory().join("clients.crl"),
+        &verifying.clients.revocations(&[&goes]),
     );
     eventually("the certificate is refused", || {
-        !Guarded::is_served(&goes_setup, &guarded.proxy)
+        !VerifyingSite::is_served(&goes_setup, &verifying.proxy)
     });
     assert!(
-        !Guarded::is_served(&goes_setup, &guarded.proxy),
+        !VerifyingSite::is_served(&goes_setup, &verifying.proxy),
         "its tickets are of no use"
     );
-    assert!(!guarded.serves(Some(&goes)));
-    assert!(guarded.serves(Some(&stays)) && Guarded::is_served(&stays_setup, &guarded.proxy));
-    let proxy = &guarded.proxy;
+    assert!(!verifying.serves(Some(&goes)));
+    assert!(verifying.serves(Some(&stays)) && VerifyingSite::is_served(&stays_setup, &verifying.proxy));
+    let proxy = &verifying.proxy;
     proxy.wait_for_access("the log tells why", |line| line["tls_error"] == "certificate_revoked");
 }
 
@@ -178,24 +178,24 @@ impl ResolvesClientCert for OwnCertificate {
 
 #[test]
 fn a_ticket_of_an_expired_certificate_does_not_prevent_a_new_handshake() {
-    let guarded = Guarded::new("mode = \"require\"");
+    let verifying = VerifyingSite::new("mode = \"require\"");
     for version in [&TLS12, &TLS13] {
-        let setup = |own: &Issued| TlsSetup::new(&guarded.site.authority, &[version], Some(own));
+        let setup = |own: &Issued| TlsSetup::new(&verifying.site.authority, &[version], Some(own));
         // On a slow machine a certificate may expire before it is shown.
         let served = (1..10).find_map(|seconds| {
-            let short = guarded.clients.issue_for_seconds(&["a.example"], seconds);
+            let short = verifying.clients.issue_for_seconds(&["a.example"], seconds);
             let own = Arc::new(OwnCertificate(Mutex::new(OwnCertificate::certified(&short))));
             let mut client = setup(&short);
             Arc::make_mut(&mut client.config).client_auth_cert_resolver = Arc::clone(&own) as _;
-            Guarded::is_served(&client, &guarded.proxy).then_some((client, own, short))
+            VerifyingSite::is_served(&client, &verifying.proxy).then_some((client, own, short))
         });
         let (client, own, short) = served.unwrap();
         eventually("the certificate expires", || {
-            !Guarded::is_served(&setup(&short), &guarded.proxy)
+            !VerifyingSite::is_served(&setup(&short), &verifying.proxy)
         });
-        *own.0.lock().unwrap() = OwnCertificate::certified(&guarded.clients.issue(&["a.example"]));
+        *own.0.lock().unwrap() = OwnCertificate::certified(&verifying.clients.issue(&["a.example"]));
         let is_resumed = || {
-            let mut session = client.connect(guarded.proxy.at("tls"), "shop.example").unwrap();
+            let mut session = client.connect(verifying.proxy.at("tls"), "shop.example").unwrap();
             assert_eq!(read_greeting(&mut session), b"hello");
             session.is_resumed()
         };
@@ -205,29 +205,29 @@ fn a_ticket_of_an_expired_certificate_does_not_prevent_a_new_handshake() {
 
 #[test]
 fn a_client_of_a_revoked_authority_is_refused() {
-    let guarded = Guarded::new("mode = \"require\"");
-    let (between, its_certificate) = guarded.clients.subordinate("between");
+    let verifying = VerifyingSite::new("mode = \"require\"");
+    let (between, its_certificate) = verifying.clients.subordinate("between");
     let client = between.issue(&["a.example"]).followed_by(&its_certificate);
-    let lists = |text: String| replace(&guarded.site.directory().join("clients.crl"), &text);
-    let reload = || assert_eq!(guarded.proxy.command(&["cert", "reload"]).code, Some(0));
-    assert!(!guarded.serves(Some(&client)), "there is no list of its authority");
-    lists(guarded.clients.revocations(&[]) + &between.revocations(&[]));
+    let lists = |text: String| replace(&verifying.site.directory().join("clients.crl"), &text);
+    let reload = || assert_eq!(verifying.proxy.command(&["cert", "reload"]).code, Some(0));
+    assert!(!verifying.serves(Some(&client)), "there is no list of its authority");
+    lists(verifying.clients.revocations(&[]) + &between.revocations(&[]));
     reload();
-    assert!(guarded.serves(Some(&client)));
+    assert!(verifying.serves(Some(&client)));
     // Without a list of `clients`, the certificate of `between` is accepted unchecked.
     lists(between.revocations(&[]));
     reload();
-    assert!(guarded.serves(Some(&client)));
-    let checked = guarded.proxy.command(&["check", "-c", "acequia.toml"]);
+    assert!(verifying.serves(Some(&client)));
+    let checked = verifying.proxy.command(&["check", "-c", "acequia.toml"]);
     let warning = "there is no list of `CN=clients`";
     assert!(checked.stderr.contains(warning), "{checked:#?}");
     let warned = |line: &serde_json::Value| line["message"].as_str().is_some_and(|text| text.contains(warning));
-    eventually("the log has the warning", || guarded.proxy.log().iter().any(warned));
-    lists(guarded.clients.revocations(&[&its_certificate]) + &between.revocations(&[]));
+    eventually("the log has the warning", || verifying.proxy.log().iter().any(warned));
+    lists(verifying.clients.revocations(&[&its_certificate]) + &between.revocations(&[]));
     reload();
-    assert!(!guarded.serves(Some(&client)));
-    assert!(guarded.serves(Some(&guarded.clients.issue(&["b.example"]))));
-    let lines = guarded.proxy.access_lines(10);
+    assert!(!verifying.serves(Some(&client)));
+    assert!(verifying.serves(Some(&verifying.clients.issue(&["b.example"]))));
+    let lines = verifying.proxy.access_lines(10);
     let count_of = |words: &str| {
         let refusals = lines.iter().filter_map(|line| line["tls_refusal"].as_str());
         refusals.filter(|refusal| refusal.contains(words)).count()
@@ -243,7 +243,7 @@ fn check_warns_about_an_authority_that_has_expired() {
     let auth = format!("client_auth = {{ ca_file = {} }}", site.file("clients.pem"));
     let proxy = Proxy::start(&site.config(server.address, &auth, ""));
     let own = clients.issue(&["a.example"]);
-    assert!(Guarded::is_served(
+    assert!(VerifyingSite::is_served(
         &TlsSetup::new(&site.authority, &[&TLS13], Some(&own)),
         &proxy
     ));
@@ -268,7 +268,7 @@ fn an_outdated_revocation_list_stays_in_force_and_is_logged() {
     let (ca, crl) = (site.file("clients.pem"), site.file("clients.crl"));
     let auth = format!("client_auth = {{ ca_file = {ca}, crl_file = {crl} }}");
     let proxy = Proxy::start(&site.config(server.address, &auth, ""));
-    let is_served = |own| Guarded::is_served(&TlsSetup::new(&site.authority, &[&TLS13], Some(own)), &proxy);
+    let is_served = |own| VerifyingSite::is_served(&TlsSetup::new(&site.authority, &[&TLS13], Some(own)), &proxy);
     assert!(is_served(&stays) && !is_served(&goes));
     let warned = |line: &serde_json::Value| {
         let message = line["message"].as_str().unwrap_or_default();
@@ -318,16 +318,16 @@ fn expiring_lists_and_certificates_in_use_are_reported() {
 
 #[test]
 fn a_refused_client_gets_a_specific_alert() {
-    let guarded = Guarded::new("names = [\"*.clients.example\"]");
-    let issue = |name| guarded.clients.issue(&[name]);
+    let verifying = VerifyingSite::new("names = [\"*.clients.example\"]");
+    let issue = |name| verifying.clients.issue(&[name]);
     let revoked = issue("r.clients.example");
     replace(
-        &guarded.site.directory().join("clients.crl"),
-        &guarded.clients.revocations(&[&revoked]),
+        &verifying.site.directory().join("clients.crl"),
+        &verifying.clients.revocations(&[&revoked]),
     );
-    assert_eq!(guarded.proxy.command(&["cert", "reload"]).code, Some(0));
+    assert_eq!(verifying.proxy.command(&["cert", "reload"]).code, Some(0));
     let stranger = Authority::new("strangers").issue(&["a.clients.example"]);
-    let expired = guarded.clients.issue_expired(&["a.clients.example"]);
+    let expired = verifying.clients.issue_expired(&["a.clients.example"]);
     for (own, alert) in [
         (None, "CertificateRequired"),
         (Some(&stranger), "UnknownCA"),
@@ -335,8 +335,8 @@ fn a_refused_client_gets_a_specific_alert() {
         (Some(&revoked), "CertificateRevoked"),
         (Some(&issue("a.example")), "AccessDenied"),
     ] {
-        let setup = TlsSetup::new(&guarded.site.authority, &[&TLS13], own);
-        let connected = setup.connect(guarded.proxy.at("tls"), "shop.example");
+        let setup = TlsSetup::new(&verifying.site.authority, &[&TLS13], own);
+        let connected = setup.connect(verifying.proxy.at("tls"), "shop.example");
         // The handshake is complete for the client before its certificate is looked at.
         let read = connected.and_then(|mut client| client.0.read(&mut [0; 5]));
         let error = read.unwrap_err().to_string();
