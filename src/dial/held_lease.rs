@@ -19,8 +19,8 @@ use crate::pool::{Lease, Server};
 /// How long a place is kept, at most, after we have closed the connection to the server.
 pub const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// A lease. If it is dropped after its server was connected to, for example because the session is cut, the place on a
-/// limited server is kept for [`HOLD_TIME_MAX`].
+/// A lease. If it is dropped after a connect to its server has begun, for example because the session is cut, the place
+/// on a limited server is kept for [`HOLD_TIME_MAX`].
 #[derive(Debug)]
 pub struct HeldLease(Option<Lease>);
 
@@ -30,9 +30,9 @@ impl HeldLease {
         Self(Some(lease))
     }
 
-    /// Notes that the server was connected to.
-    pub(super) fn set_connected(&mut self) {
-        self.0.iter_mut().for_each(Lease::set_connected);
+    /// Notes that a connect begins.
+    pub(super) fn set_connecting(&mut self) {
+        self.0.iter_mut().for_each(Lease::set_connecting);
     }
 
     /// The lease.

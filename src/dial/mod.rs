@@ -151,7 +151,8 @@ pub struct Dialled {
 ///
 /// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future
 /// drops the lease. Once connected, the session takes a place on the server even if the TLS handshake fails: the place
-/// is returned when the server has closed the connection ([`HeldLease`]).
+/// is returned when the server has closed the connection ([`HeldLease`]). If the client fails during a connect, the
+/// place is kept for a while, because the kernel may have connected already.
 ///
 /// # Errors
 /// [`DialError`]: no server is left to try; all are full, and the client may not wait, or not any longer; the client
@@ -256,7 +257,7 @@ impl AttemptError {
     /// Closes the connection, if there was one, and gives the lease back.
     fn close(self, lease: HeldLease) {
         match self {
-            Self::Connect(_) => drop(lease),
+            Self::Connect(_) => lease.give_back(),
             Self::Tls(_, socket) | Self::TlsTimeout(socket) | Self::WentDown(socket) => close_unused(socket, lease),
         }
     }
@@ -298,10 +299,10 @@ async fn attempt(
     began: Instant,
 ) -> Result<(TcpStream, Option<Box<TlsConnection>>), AttemptError> {
     let deadline = began + options.timeout;
+    lease.set_connecting();
     let address = &lease.server().spec().address;
     let socket = connect(address, options, Some(client.address), client.last_ack).await;
     let socket = socket.map_err(AttemptError::Connect)?;
-    lease.set_connected();
     let Some(tls) = tls else {
         return Ok((socket, None));
     };

@@ -337,11 +337,33 @@ async fn dropping_the_future_drops_the_lease() {
     assert_eq!(live(&pool), [0]);
 }
 
+/// The kernel may have connected before the session sees it: then the server has accepted a connection.
+#[tokio::test(start_paused = true)]
+async fn a_place_on_a_limited_server_is_kept_for_a_second_if_the_connect_is_given_up() {
+    let (silent, _held) = dropping();
+    let member_config = MemberConfig {
+        sessions_max: Some(NonZeroU32::MIN),
+        ..MemberConfig::default()
+    };
+    let (pool, (_client, accepted)) = (pool_of(&[&silent], member_config), client().await);
+    let mut dialling = Box::pin(dialled(&pool, &OPTIONS, &accepted));
+    std::future::poll_fn(|cx| {
+        assert!(dialling.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    drop(dialling);
+    sleep(HOLD_TIME_MAX - Duration::from_millis(100)).await;
+    assert_eq!(live(&pool), [1]);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(live(&pool), [0]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_place_on_a_limited_server_is_freed_by_the_server_close_or_after_a_second() {
     const HALF: Duration = Duration::from_millis(500);
     let socket = refusing();
-    for (is_limited, is_connected, end, expected) in [
+    for (is_limited, is_connecting, end, expected) in [
         (true, true, drop as fn(HeldLease), HALF * 2),
         (true, true, |lease| lease.give_back_after(pending()), HALF * 2),
         (true, true, |lease| lease.give_back_after(sleep(HALF)), HALF),
@@ -360,8 +382,8 @@ async fn a_place_on_a_limited_server_is_freed_by_the_server_close_or_after_a_sec
         );
         let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
         let mut lease = HeldLease::new(pool.pick(client, &[], Instant::now()).unwrap());
-        if is_connected {
-            lease.set_connected();
+        if is_connecting {
+            lease.set_connecting();
         }
         let began = Instant::now();
         end(lease);

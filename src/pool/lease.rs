@@ -15,7 +15,8 @@ pub struct Lease {
     kind: LeaseKind,
     /// Whether the server has a maximum of sessions.
     is_limited: bool,
-    is_connected: bool,
+    /// Whether a connect to the server has begun.
+    may_be_connected: bool,
     /// Whether the server is known to serve the session.
     is_served: AtomicBool,
     /// Whether the server has failed the session, and that was recorded.
@@ -49,25 +50,24 @@ impl Lease {
             server,
             kind,
             is_limited,
-            is_connected: false,
+            may_be_connected: false,
             is_served: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
         }
     }
 
-    /// Notes that the server was connected to: from now on the server process itself counts the session, until it has
-    /// seen its end.
-    pub fn set_connected(&mut self) {
-        self.is_connected = true;
+    /// Notes that a connect begins: from now on the server process itself may count the session, until it has seen its
+    /// end. The kernel may have connected before the session sees it.
+    pub fn set_connecting(&mut self) {
+        self.may_be_connected = true;
     }
 
     /// Whether the lease should be held until the server has ended the session, for a bounded time. It should if the
-    /// sessions of the server are limited here, and the server was connected to, so that its process still counts this
-    /// one.
+    /// sessions of the server are limited here, and a connect has begun, so that its process may still count this one.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.is_limited && self.is_connected && !self.has_ended.load(Relaxed)
+        self.is_limited && self.may_be_connected && !self.has_ended.load(Relaxed)
     }
 
     /// Ends the claim now: the server has ended the session. Later calls, and the drop, change nothing.
