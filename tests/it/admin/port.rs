@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::support::client::Client;
 use crate::support::configs::one_pool;
+use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use tokio::time::Instant;
@@ -50,13 +51,13 @@ fn a_hundred_requests_at_once_are_all_answered() {
 
 #[test]
 fn an_admin_port_on_all_ipv6_addresses_takes_no_ipv4_address() {
-    let server = Server::echo();
-    let proxy = Proxy::start(&format!(
-        "[admin]\nbind = \"[::]:0\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+    let (server, ipv4) = (Server::echo(), Port::keep()); // kept: no other process may listen on its IPv4 address
+    let port = ipv4.number();
+    let _proxy = Proxy::start(&format!(
+        "[admin]\nbind = \"[::]:{port}\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
          [pools.p]\nservers = [\"{}\"]",
         server.address
     ));
-    let port = proxy.admin().port();
     assert!(Client::try_connect((Ipv6Addr::LOCALHOST, port).into()).is_ok());
     let refused = Client::try_connect((Ipv4Addr::LOCALHOST, port).into());
     assert!(refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused));
