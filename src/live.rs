@@ -311,7 +311,7 @@ impl Live {
     }
 
     /// Keeps a server out of use until an operator enables it, if `failback` of its pool is "manual". To be called when
-    /// the server has gone down. Returns whether it is kept out of use.
+    /// the server has gone down. Returns whether it awaits failback: not if an operator has drained or disabled it.
     pub fn await_failback(&self, pool: &str, server: &Server) -> bool {
         let in_force = self.in_force();
         let Some(pool) = in_force
@@ -320,12 +320,12 @@ impl Live {
         else {
             return false;
         };
-        self.override_by_failback(pool, server, Override::AwaitFailback);
-        true
+        let overrides = self.override_by_failback(pool, server, Override::AwaitFailback);
+        overrides.admin_state == AdminState::AwaitingFailback
     }
 
-    fn override_by_failback(&self, pool: &LivePool, server: &Server, change: Override) {
-        self.apply_override(&pool.path_of(server), change, BY_FAILBACK.into(), SystemTime::now());
+    fn override_by_failback(&self, pool: &LivePool, server: &Server, change: Override) -> Overrides {
+        self.apply_override(&pool.path_of(server), change, BY_FAILBACK.into(), SystemTime::now())
     }
 
     /// The overrides of servers that are in no pool of the plan, sorted by name.

@@ -1,4 +1,5 @@
-//! What an operator has set for one server at run time. It stays in force, across reloads too, until it is revoked.
+//! What an operator, or the setting `failback` of a pool, has set for one server at run time. It stays in force, across
+//! reloads too, until it is revoked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -104,8 +105,9 @@ impl Overrides {
             Override::Enable => (AdminState::Enabled, None),
             Override::Drain { close_over } => (AdminState::Draining, close_over),
             Override::Disable { close_over } => (AdminState::Disabled, close_over),
-            Override::AwaitFailback if self.admin_state == AdminState::Enabled => (AdminState::AwaitingFailback, None),
-            Override::AwaitFailback | Override::Weight(_) => (self.admin_state, self.close_over),
+            Override::AwaitFailback if self.admin_state != AdminState::Enabled => return self,
+            Override::AwaitFailback => (AdminState::AwaitingFailback, None),
+            Override::Weight(_) => (self.admin_state, self.close_over),
         };
         let weight = match change {
             Override::Weight(weight) => weight,

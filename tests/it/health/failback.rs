@@ -2,6 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener};
 
+use serde_json::Value;
+
 use crate::support::client::server_reached;
 use crate::support::eventually;
 use crate::support::process::Port;
@@ -46,4 +48,26 @@ fn a_failed_server_awaits_failback_until_it_is_enabled() {
     flap(&proxy, &mut back);
     assert!(proxy.reload(&config("auto", &servers)));
     assert_eq!(state()["use"], "enabled", "no operator is asked for any more");
+}
+
+#[test]
+fn a_server_that_an_operator_drained_does_not_await_failback() {
+    let (port, other) = (Port::keep(), Server::named("other"));
+    let address = port.address;
+    let label = address.to_string();
+    let proxy = Proxy::start(&config("manual", &[address, other.address]));
+    let state = || proxy.server("p", &label);
+    let server = Server::named_on(port.listen(), "first");
+    eventually("it is up", || state()["health"] == "up");
+    proxy.answer(&["server", "drain", &format!("p/{label}")]);
+    let drained = state();
+    drop(server);
+    eventually("it is down", || state()["health"] == "down");
+    let _server = Server::named_on(TcpListener::bind(address).unwrap(), "second");
+    eventually("its checks pass", || state()["health"] == "up");
+    for key in ["use", "set_by", "set_at"] {
+        assert_eq!(state()[key], drained[key], "{key}");
+    }
+    let is_wrong = |line: &Value| line["message"].as_str().unwrap().contains("awaits failback");
+    assert!(!proxy.stop().log.iter().any(is_wrong));
 }
