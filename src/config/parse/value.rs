@@ -84,8 +84,8 @@ pub(super) fn command(node: &Node, example: &str, problems: &mut Problems<'_>) -
     problems.check_may_run(&node.position, "commands");
     let nodes = one_or_many(node, problems);
     let words: Vec<_> = nodes.iter().filter_map(|node| word(node, problems)).collect();
-    if let (Some(first), Some(program)) = (nodes.first(), words.first())
-        && !program.is_empty()
+    if words.len() == nodes.len()
+        && let (Some(first), Some(program)) = (nodes.first(), words.first())
         && !program.starts_with('/')
     {
         let message = format!("`{program}` is not an absolute path");

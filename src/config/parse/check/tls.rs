@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{list, pool_tls::server_name, value};
+use super::super::{list, pool_tls::server_name};
 use super::reader::KindReader;
 use super::{Problems, Section};
 use crate::check::Check;
@@ -16,19 +16,19 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
 
 /// The TLS of a kind of check for which it is optional; `None`: it does not use TLS.
 pub(super) fn optional_tls(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<TlsCheck> {
-    let node = section.get("tls");
-    if node.and_then(|node| value::boolean(node, problems)) == Some(true) {
-        return Some(TlsCheck {
-            alpn: Vec::new(),
-            ..settings(section, problems)
-        });
-    }
-    if node.is_none() && !section.is_missing("tls") {
-        return None; // `tls` is misspelt, which is reported
-    }
+    let hint = match section.boolean("tls", problems) {
+        Some(true) => {
+            return Some(TlsCheck {
+                alpn: Vec::new(),
+                ..settings(section, problems)
+            });
+        }
+        Some(false) => "set tls = true",
+        None if section.is_missing("tls") => "add tls = true to [pools.NAME.health]",
+        None => return None, // `tls` is misspelt or not a boolean, which is reported
+    };
     for key in ["sni", "verify", "ca_file"] {
         if let Some((position, _)) = section.entry(key) {
-            let hint = "add tls = true to [pools.NAME.health]";
             problems.error(position, format!("`{key}` needs TLS"), hint);
         }
     }
