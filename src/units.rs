@@ -1,4 +1,5 @@
-//! Parses and formats durations and sizes: an integer and a unit. Configuration, API and command line share them.
+//! Parses and formats durations and sizes: an integer and a unit; also the permissions of files. Configuration, API and
+//! command line share them.
 //!
 //! Fractions and sums (`1.5s`, `1m30s`) are rejected.
 
@@ -127,6 +128,15 @@ pub fn format_size(bytes: u64) -> String {
     format_number(bytes, &SIZES)
 }
 
+/// Parses the permissions of a file, as in chmod(1): three or four octal digits, at most `0777`. `None`: the text has
+/// another form.
+#[must_use]
+pub fn parse_file_mode(text: &str) -> Option<u32> {
+    let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    let mode = u32::from_str_radix(text, 8).ok()?;
+    (is_octal && mode <= 0o777).then_some(mode)
+}
+
 /// Parses a number with one of these units. The error is `Some` with the number if only the unit is missing.
 fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, Option<u64>> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -164,6 +174,13 @@ mod tests {
         for (text, bytes) in [("512B", 512), ("16KiB", 16 << 10), ("1MiB", 1 << 20), ("1GiB", 1 << 30)] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
+    }
+
+    #[test]
+    fn permissions_of_files_are_three_or_four_octal_digits() {
+        let modes = ["660", "0660", "777", "+66", "+660", "66", "00660", "1777", "0999", ""].map(parse_file_mode);
+        assert_eq!(modes[..3], [Some(0o660), Some(0o660), Some(0o777)]);
+        assert_eq!(modes[3..], [None; 7]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::config::report::Position;
 use crate::plan::{AnnouncePlan, ListenerPlan, PoolId, PoolPlan, Protocol, ServerEntry, UnplacedCancel};
 use crate::route::{Route, RouteTable};
 use crate::tls::{ClientAuthPlan, ListenerTlsPlan};
+use crate::units::parse_file_mode;
 
 /// Converts a listener. Its redirect is returned separately, because it may name a later listener. `None` if the
 /// listener is not a table.
@@ -161,9 +162,9 @@ fn unix_mode(section: &Section<'_>, bind: &[ListenAddr], problems: &mut Problems
         Value::String(digits) => digits,
         _ => "",
     };
-    match u32::from_str_radix(digits, 8) {
-        Ok(mode) if mode <= 0o777 && (3..=4).contains(&digits.len()) => mode,
-        _ => {
+    match parse_file_mode(digits) {
+        Some(mode) => mode,
+        None => {
             let message = "the permissions of a file are three or four octal digits, as in chmod(1)";
             problems.error(&node.position, message, r#"write "0660""#);
             DEFAULT

@@ -4,6 +4,7 @@ use super::super::imported::{ImportedListener, Remark, is_file, is_protocol, quo
 use super::super::number::integer;
 use super::address::binds;
 use super::line::{Line, LineOutcome};
+use crate::units::parse_file_mode;
 
 /// The end of a `client_auth` that refuses clients without a certificate.
 const REQUIRED: &str = r#", mode = "require" }"#;
@@ -93,9 +94,9 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
             "verify" => verify = Some(value()),
             "mode" => {
                 let digits = value();
-                let is_mode =
-                    (3..=4).contains(&digits.len()) && u32::from_str_radix(&digits, 8).is_ok_and(|mode| mode <= 0o777);
-                if is_mode && listener.bind.iter().any(|address| address.starts_with("unix:")) {
+                if parse_file_mode(&digits).is_some()
+                    && listener.bind.iter().any(|address| address.starts_with("unix:"))
+                {
                     listener.section.set("unix_mode", quoted(&digits));
                 }
             }

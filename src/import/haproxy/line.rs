@@ -208,7 +208,7 @@ fn push_escaped(rest: &mut Chars<'_>, word: &mut String) {
         't' => word.push('\t'),
         ' ' | '\\' | '#' | '"' | '\'' | '$' => word.push(c),
         'x' => {
-            let digits = after.as_str().get(..2);
+            let digits = after.as_str().get(..2).filter(|digits| !digits.starts_with('+'));
             match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
                 Some(byte) if byte.is_ascii() => {
                     word.push(char::from(byte));
