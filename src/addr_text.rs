@@ -18,20 +18,12 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddr, InvalidValue> {
         return Ok(ListenAddr::from_unix(path));
     }
     if let Some((address, interface)) = split_interface(text) {
+        check_listen(text, SocketAddr::V6(address))?;
         return with_interface(interface, |interface| ListenAddr::on_interface(address, interface));
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
         check_scope(address)?;
-        // A socket of IPv6 listens with IPV6_V6ONLY, and the kernel rejects such an address for it.
-        if let IpAddr::V6(v6) = address.ip()
-            && let Some(v4) = v6.to_ipv4_mapped()
-        {
-            let message = format!("`{text}` is an IPv4-mapped IPv6 address");
-            return Err((message, format!("write \"{v4}:{}\"", address.port())));
-        }
-        if !address.ip().is_unspecified() {
-            check_one_host(address.ip())?;
-        }
+        check_listen(text, address)?;
         return Ok(ListenAddr::new(address));
     }
     if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:"))
@@ -55,6 +47,7 @@ pub(crate) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
         return Ok(ServerLocation::Address(ServerAddr::from_unix(path)));
     }
     if let Some((address, interface)) = split_interface(text).filter(|(address, _)| address.port() != 0) {
+        check_one_host(IpAddr::V6(*address.ip()))?;
         return with_interface(interface, |interface| ServerAddr::on_interface(address, interface))
             .map(ServerLocation::Address);
     }
@@ -124,6 +117,7 @@ pub(crate) fn ip(text: &str) -> Result<ServerAddr, InvalidValue> {
         format!("[{text}]:0")
     };
     if let Some((address, interface)) = split_interface(&with_port) {
+        check_one_host(IpAddr::V6(*address.ip()))?;
         return with_interface(interface, |interface| ServerAddr::on_interface(address, interface));
     }
     let address: SocketAddr = with_port.parse().map_err(|_| invalid())?;
@@ -188,6 +182,27 @@ fn check_scope(address: SocketAddr) -> Result<(), InvalidValue> {
         }
         _ => Ok(()),
     }
+}
+
+/// Rejects addresses that cannot be listened on, and those that would be listened on elsewhere than they say.
+fn check_listen(text: &str, address: SocketAddr) -> Result<(), InvalidValue> {
+    // A socket of IPv6 listens with IPV6_V6ONLY, and the kernel rejects such an address for it.
+    if let IpAddr::V6(v6) = address.ip()
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let message = format!("`{text}` is an IPv4-mapped IPv6 address");
+        return Err((message, format!("write \"{v4}:{}\"", address.port())));
+    }
+    if !address.ip().is_unspecified() {
+        return check_one_host(address.ip());
+    }
+    if text.contains('%') {
+        // The kernel ignores the interface.
+        let message = format!("`{text}` does not limit the listener to an interface");
+        let hint = format!("write the addresses of the interface, or \"[::]:{}\"", address.port());
+        return Err((message, hint));
+    }
+    Ok(())
 }
 
 /// Rejects multicast, broadcast and unspecified addresses: connecting to an unspecified one would reach this machine.
@@ -311,6 +326,10 @@ mod tests {
             ("10.0.0.1:65536", "at most 65535"),
             ("224.0.0.1:80", "multicast and broadcast addresses have no TCP"),
             ("[ff02::1]:80", "multicast and broadcast addresses have no TCP"),
+            ("[ff02::1%lo]:80", "multicast and broadcast addresses have no TCP"),
+            ("[::ffff:10.0.0.1%lo]:80", r#"write "10.0.0.1:80""#),
+            ("[::%lo]:80", r#"write the addresses of the interface, or "[::]:80""#),
+            ("[::%1]:80", r#"write the addresses of the interface, or "[::]:80""#),
         ] {
             assert_eq!(listen(text).unwrap_err().1, hint, "{text}");
         }
@@ -318,6 +337,8 @@ mod tests {
             ("10.0.0.1:0", "at least 1"),
             ("0.0.0.0:80", "for this machine write 127.0.0.1"),
             ("[::]:80", "for this machine write [::1]"),
+            ("[::%lo]:80", "for this machine write [::1]"),
+            ("[ff02::1%lo]:80", "multicast and broadcast addresses have no TCP"),
             ("[::ffff:0.0.0.0]:80", "for this machine write 127.0.0.1"),
             ("255.255.255.255:80", "multicast and broadcast addresses have no TCP"),
             ("a:+80", "write a number, 1 to 65535"),
@@ -332,7 +353,7 @@ mod tests {
         ] {
             assert_eq!(server(text).unwrap_err().1, hint, "{text}");
         }
-        assert!(ip("0.0.0.0").is_err() && ip("127.0.0.1").is_ok());
+        assert!(ip("0.0.0.0").is_err() && ip("::%lo").is_err() && ip("127.0.0.1").is_ok());
         assert_eq!(network("10.0.0.1/8").unwrap_err().1, r#"write "10.0.0.0/8""#);
         assert_eq!(network("::ffff:10.0.0.0/104").unwrap_err().1, r#"write "10.0.0.0/8""#);
         assert!(network("10.0.0.0/33").is_err());
