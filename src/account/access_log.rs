@@ -83,7 +83,9 @@ impl AccessLog {
     /// Switches to another output and format, after the records queued so far are written. `None` turns the log off.
     pub fn switch(&self, output: Option<Output>, format: LogFormat) {
         self.control.is_on.store(output.is_some(), Relaxed);
-        *self.control.next_output.lock() = Some((output, format));
+        if self.control.next_output.lock().replace((output, format)).is_some() {
+            return; // the message of the earlier request has not arrived yet
+        }
         // A full queue means that the writer is busy or its target is blocked. The message must not be lost, or the log
         // would stay with the old target; a thread waits until there is space for it.
         if let Err(TrySendError::Full(message)) = self.queue.try_send(Message::Switch) {

@@ -103,3 +103,21 @@ fn the_later_of_two_switches_wins_while_the_queue_is_full() {
     assert!(writer.finish());
     assert_eq!(replaced.metadata().unwrap().len(), 0);
 }
+
+#[test]
+fn switches_while_the_queue_is_full_wait_as_one() {
+    let (queue, messages) = sync_channel(2);
+    let log = AccessLog {
+        queue,
+        control: Arc::default(),
+        dropped: Counter::noop(),
+    };
+    (0..2).for_each(|_| log.write(record()));
+    for _ in 0..9 {
+        log.switch(None, LogFormat::Json);
+    }
+    drop(log);
+    // Ends when the last thread that waits with a message has sent it.
+    let switches = messages.iter().filter(|message| matches!(message, Message::Switch));
+    assert_eq!(switches.count(), 1);
+}
