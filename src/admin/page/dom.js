@@ -92,7 +92,8 @@ function update(node, wanted) {
 /** A number in the largest of these units that it reaches, and that unit. Each is `base` times the one before. */
 function scaled(number, base, units) {
   let unit = 0;
-  while (number >= base && unit < units.length - 1) {
+  // From half below the next unit, the number would be rounded up to `base`.
+  while (number >= base - 0.5 && unit < units.length - 1) {
     number /= base;
     unit += 1;
   }
@@ -102,7 +103,7 @@ function scaled(number, base, units) {
 /** A short number: 1,234, 56.7k, 8.90M. */
 export function count(value) {
   if (value < 10_000) return value.toLocaleString("en");
-  const [number, unit] = scaled(value, 1000, ["", "k", "M", "G", "T"]);
+  const [number, unit] = scaled(value, 1000, ["", "k", "M", "G", "T", "P"]);
   return `${number.toPrecision(3)}${unit}`;
 }
 

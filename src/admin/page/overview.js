@@ -1,6 +1,7 @@
 // The tiles with the main numbers, and the notices about problems.
 
 import { byId, bytes, count, counted, duration, element, localTime, now, show, since } from "./dom.js";
+import { hasToken } from "./source.js";
 import { SILENCE_MAX_MS, isDegraded, known, latest, newest } from "./state.js";
 
 /** The most names that a notice lists. */
@@ -121,9 +122,10 @@ function ofStore({ from, instance, revision, refused, lost, lost_since, has_name
 export const reloadError = { at: null, text: null };
 
 function failedReload(reload) {
+  const hint = hasToken() ? " The errors are in the log." : " Enter the token to see the errors here; they are in the log, too.";
   const text = reloadError.at === reload.at && reloadError.text
     ? element("pre", { tabindex: 0 }, reloadError.text)
-    : element("span", {}, " Enter the token to see the errors here; they are in the log, too.");
+    : element("span", {}, hint);
   return element(
     "div",
     { class: "notice bad" },

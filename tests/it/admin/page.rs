@@ -155,6 +155,16 @@ fn where_a_session_of_postgresql_would_go_is_explained_by_its_database_and_user(
 }
 
 #[test]
+fn counts_are_shown_with_three_digits_and_the_largest_unit() {
+    let proxy = start(&[&Server::echo(), &Server::echo()], "");
+    let shown = open(&proxy).evaluate(
+        "import('/dom.js').then(({ count }) => \
+         [9999, 12345, 999499, 999999, 1e6, 999.6e12, Number.MAX_SAFE_INTEGER].map(count).join(' '))",
+    );
+    assert_eq!(shown, "9,999 12.3k 999k 1.00M 1.00M 1.00P 9.01P");
+}
+
+#[test]
 fn without_a_token_the_page_is_read_only_and_says_how_to_change_that() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
