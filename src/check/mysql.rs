@@ -208,7 +208,8 @@ impl MysqlProbe {
     ) -> Result<Packets, MysqlFailure> {
         let stream = self.target.connect().await?;
         let tls = tls.map(|config| (config, &self.target));
-        log_in(Packets::new(Box::new(stream)), account, tls).await
+        let is_unix = self.target.address.unix().is_some();
+        log_in(Packets::new(Box::new(stream), is_unix), account, tls).await
     }
 
     /// What a failure says about the server. A server that sends an error is alive, whatever the error.

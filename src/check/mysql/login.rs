@@ -9,7 +9,7 @@
 //!  AuthSwitchRequest: plugin, scramble  ──────►  if the account has another plugin
 //!                                       ◄──────  proof
 //!  AuthMoreData: 4                      ──────►  caching_sha2_password, if the server does not remember the password
-//!                                       ◄──────  the password itself in TLS; else it is encrypted by the server's key
+//!                                       ◄──────  the password itself in TLS or over a Unix socket; else encrypted by the server's key
 //!  OK or ERR                            ──────►
 //! ```
 
@@ -69,12 +69,10 @@ pub(super) async fn log_in(
     let greeting = packets.receive().await?;
     let greeting = Greeting::read(&greeting).ok_or_else(malformed)?;
     let mut capabilities = LONG_PASSWORD | PROTOCOL_41 | SECURE_CONNECTION | PLUGIN_AUTH;
-    let mut is_encrypted = false;
     if let Some((config, target)) = tls.filter(|_| greeting.capabilities & SSL != 0) {
         capabilities |= SSL;
         packets.send(&response_head(capabilities)).await?;
         packets = packets.start_tls(Arc::clone(config), target).await?;
-        is_encrypted = true;
     }
     let plugin = Plugin::named(greeting.plugin).unwrap_or(Plugin::Native);
     let proof = plugin.proof(&account.password, &greeting.scramble);
@@ -86,7 +84,7 @@ pub(super) async fn log_in(
     response.extend_from_slice(plugin.name());
     response.push(0);
     packets.send(&response).await?;
-    finish(&mut packets, account, plugin, greeting.scramble, is_encrypted).await?;
+    finish(&mut packets, account, plugin, greeting.scramble).await?;
     Ok(packets)
 }
 
@@ -96,7 +94,6 @@ async fn finish(
     account: &Account<'_>,
     mut plugin: Plugin,
     mut scramble: [u8; SCRAMBLE_BYTES],
-    is_encrypted: bool,
 ) -> Result<(), MysqlFailure> {
     let mut may_switch = true;
     loop {
@@ -122,7 +119,7 @@ async fn finish(
             }
             1 if plugin == Plugin::CachingSha2 => match rest {
                 [3] => {} // the server remembers the password; OK follows
-                [4] if is_encrypted => packets.send(&terminated(&account.password)).await?,
+                [4] if packets.is_secure() => packets.send(&terminated(&account.password)).await?,
                 [4] => packets.send(&[2]).await?, // asks for the server's key
                 key => packets.send(&encrypt(&account.password, &scramble, key)?).await?,
             },

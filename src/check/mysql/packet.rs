@@ -51,6 +51,8 @@ pub(super) fn malformed() -> MysqlFailure {
 /// A connection over which packets are sent and received.
 pub(super) struct Packets {
     stream: Box<dyn CheckStream>,
+    /// See [`Self::is_secure`].
+    is_secure: bool,
     /// The number of the next packet to send.
     sequence: u8,
     /// Bytes that may still be read.
@@ -58,9 +60,11 @@ pub(super) struct Packets {
 }
 
 impl Packets {
-    pub(super) fn new(stream: Box<dyn CheckStream>) -> Self {
+    /// `is_secure`: see [`Self::is_secure`].
+    pub(super) fn new(stream: Box<dyn CheckStream>, is_secure: bool) -> Self {
         Self {
             stream,
+            is_secure,
             sequence: 0,
             left: ANSWER_BYTES_MAX,
         }
@@ -72,7 +76,16 @@ impl Packets {
     /// Those of the handshake.
     pub(super) async fn start_tls(self, config: Arc<ClientConfig>, target: &CheckTarget) -> io::Result<Self> {
         let stream = start_tls(self.stream, config, target).await?;
-        Ok(Self { stream, ..self })
+        Ok(Self {
+            stream,
+            is_secure: true,
+            ..self
+        })
+    }
+
+    /// Whether the server takes the password itself over this connection: it is in TLS, or over a Unix socket.
+    pub(super) fn is_secure(&self) -> bool {
+        self.is_secure
     }
 
     /// Receives the payload of a packet.
@@ -84,7 +97,10 @@ impl Packets {
         self.stream.read_exact(&mut header).await?;
         let [a, b, c, sequence] = header;
         let length = u32::from_le_bytes([a, b, c, 0]) as usize;
-        self.left = self.left.checked_sub(4 + length).ok_or_else(malformed)?;
+        self.left = self.left.checked_sub(4 + length).ok_or_else(|| {
+            let kib = ANSWER_BYTES_MAX >> 10;
+            io::Error::other(format!("not a MySQL server, or one that sends more than {kib} KiB"))
+        })?;
         self.sequence = sequence.wrapping_add(1);
         let mut payload = vec![0; length];
         self.stream.read_exact(&mut payload).await?;

@@ -22,8 +22,13 @@ impl PlaybackServer {
 }
 
 fn conversation() -> (Packets, PlaybackServer) {
+    conversation_over(false)
+}
+
+/// `is_secure`: over a Unix socket.
+fn conversation_over(is_secure: bool) -> (Packets, PlaybackServer) {
     let (ours, theirs) = duplex(64 << 10);
-    (Packets::new(Box::new(ours)), PlaybackServer(theirs))
+    (Packets::new(Box::new(ours), is_secure), PlaybackServer(theirs))
 }
 
 const SCRAMBLE: &[u8; 20] = b"abcdefghijklmnopqrst";
@@ -67,6 +72,20 @@ async fn a_cached_password_is_proved_without_sending_it() {
         assert!(response.ends_with(b"caching_sha2_password\0"));
         server.send(2, FAST_LOGIN_OK).await;
         server.send(3, OK).await;
+    };
+    let (login, ()) = tokio::join!(logged_in(packets), serve);
+    login.unwrap();
+}
+
+#[tokio::test]
+async fn over_a_unix_socket_the_password_itself_is_sent() {
+    let (packets, mut server) = conversation_over(true);
+    let serve = async {
+        server.send(0, &greeting("caching_sha2_password")).await;
+        server.receive().await;
+        server.send(2, PASSWORD_REQUIRED).await;
+        assert_eq!(server.receive().await, b"secret\0");
+        server.send(4, OK).await;
     };
     let (login, ()) = tokio::join!(logged_in(packets), serve);
     login.unwrap();
