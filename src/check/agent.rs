@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::tcp::connect_and_reset;
 use super::tls::{TlsCheck, TlsProbe, open, optional_settings};
@@ -87,9 +87,9 @@ struct AgentState {
 impl Probe for AgentProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
+            let began = Instant::now();
             connect_and_reset(&self.server).await?;
-            // A silent agent must not fail the check of the server.
-            let reply = timeout(self.agent_timeout(), self.ask()).await;
+            let reply = timeout(self.agent_timeout(began.elapsed()), self.ask()).await;
             let reply = reply.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
             self.state.lock().record(reply)
         })
@@ -112,9 +112,10 @@ impl AgentProbe {
         }
     }
 
-    /// How long the agent may take.
-    fn agent_timeout(&self) -> Duration {
-        self.agent.timeout / 2
+    /// How long the agent may take after a connect to the server that took this long: half of what is left, so that a
+    /// silent agent never fails the check of the server.
+    fn agent_timeout(&self, connect: Duration) -> Duration {
+        self.agent.timeout.saturating_sub(connect) / 2
     }
 
     /// Asks the agent.
@@ -193,6 +194,22 @@ mod tests {
             reply.unwrap_err().reason(),
             "the agent closed the connection without a reply"
         );
+    }
+
+    #[test]
+    fn a_silent_agent_leaves_time_in_a_check_whose_connect_took_long() {
+        let check = AgentCheck {
+            send: Box::default(),
+            tls: None,
+        };
+        let target = CheckTarget::for_test(([127, 0, 0, 1], 1).into());
+        let timeout = target.timeout;
+        let probe = AgentProbe::new(Arc::new(check), target);
+        assert_eq!(probe.agent_timeout(Duration::ZERO), timeout / 2);
+        for connect in [timeout / 2, timeout * 3 / 4, timeout * 99 / 100] {
+            let left = timeout - connect - probe.agent_timeout(connect);
+            assert!(left >= (timeout - connect) / 2, "{left:?}");
+        }
     }
 
     #[test]
