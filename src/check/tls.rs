@@ -226,19 +226,30 @@ impl OwnTls {
                 tls
             }
             None => {
-                let tls = PoolTls::load(self.plan.clone()).map_err(in_ca_file)?;
+                let tls = PoolTls::load(self.plan.clone()).map_err(|error| self.with_key(error))?;
                 loaded.insert(tls)
             }
         };
         match tls.broken() {
-            Some(error) => Err(in_ca_file(error)),
+            Some(error) => Err(self.with_key(error)),
             None => Ok(tls.config()),
         }
     }
-}
 
-fn in_ca_file(error: TlsFileError) -> io::Error {
-    with_context(error.into(), "ca_file")
+    /// The error, with the key of the configuration that names its file, if one does.
+    fn with_key(&self, error: TlsFileError) -> io::Error {
+        let identity = self.plan.identity.as_ref();
+        let named = [
+            ("ca_file", self.plan.ca_file.as_ref()),
+            ("cert", identity.map(|files| &files.cert)),
+            ("key", identity.map(|files| &files.key)),
+        ];
+        let found = named.into_iter().find(|(_, path)| *path == Some(&error.path));
+        match found {
+            Some((key, _)) => with_context(error.into(), key),
+            None => error.into(),
+        }
+    }
 }
 
 /// The validity of a certificate (RFC 5280, section 4.1.2.5); `None`: the certificate cannot be read.
