@@ -155,7 +155,8 @@ fn remove(remote: &Remote, (pool, server): &PoolAndServer) -> ExitCode {
 
 /// A name as part of a path.
 pub(super) fn encode(name: &str) -> String {
-    form_urlencoded::byte_serialize(name.as_bytes()).collect()
+    let encoded: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
+    encoded.replace('+', "%20") // in a path, `+` is no space
 }
 
 fn drain_body(usage: &str, args: &DrainArgs) -> Value {
@@ -179,5 +180,10 @@ mod tests {
             assert_eq!(parse_server(text), Ok((pool.to_owned(), server.to_owned())));
         }
         assert!(parse_server("p").is_err());
+    }
+
+    #[test]
+    fn each_character_of_a_name_is_encoded_as_in_a_path() {
+        assert_eq!(encode("unix:/run/my app+1.sock"), "unix%3A%2Frun%2Fmy%20app%2B1.sock");
     }
 }

@@ -35,7 +35,10 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
                 writeln!(text, "  {number}. {}", server_line(server))?;
             }
             if !unresolved.is_empty() {
-                writeln!(text, "and, anywhere in this order, the servers of these names:")?;
+                writeln!(
+                    text,
+                    "and, anywhere among those of their priority, the servers of these names:"
+                )?;
             }
         }
         _ => {

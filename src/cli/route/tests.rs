@@ -260,7 +260,7 @@ source-hash; the servers in the order in which they are tried:
   1. 10.0.2.2:443, weight 2
   2. 10.0.2.1:443
   3. 10.0.2.3:443
-and, anywhere in this order, the servers of these names:
+and, anywhere among those of their priority, the servers of these names:
   cloud at inside.internal:443, weight 2, a name: resolved only while acequia runs
 "
     );

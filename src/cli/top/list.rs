@@ -80,13 +80,14 @@ impl<I: Clone + PartialEq> List<I> {
         self.is_descending = !self.is_descending;
     }
 
-    /// Sorts by the next or the previous one of the columns on the screen.
+    /// Sorts by the next or the previous one of the columns on the screen, which may be too narrow for the column by
+    /// which it sorts now.
     pub(super) fn sort_by_neighbour<R>(&mut self, columns: &[Column<R>], shown: &[usize], forward: bool) {
-        let Some(at) = shown.iter().position(|index| *index >= self.sort) else {
-            return;
+        let neighbour = match forward {
+            true => shown.iter().find(|index| **index > self.sort),
+            false => shown.iter().rfind(|index| **index < self.sort),
         };
-        let to = if forward { at + 1 } else { at.wrapping_sub(1) };
-        if let Some(index) = shown.get(to) {
+        if let Some(index) = neighbour {
             self.sort = *index;
             self.is_descending = columns[*index].is_number;
         }
@@ -193,7 +194,9 @@ mod tests {
         assert_eq!(shown(&mut list, &[11, 30, 22]).0, [30, 11, 22]);
         list.sort_by_neighbour(&columns(), &[0, 1], true);
         assert_eq!(list.sort, 1, "there is none after it");
-        list.sort_by_neighbour(&columns(), &[0, 1], false);
+        list.sort_by_neighbour(&columns(), &[0], true);
+        assert_eq!(list.sort, 1, "it is not on the screen, nor is one after it");
+        list.sort_by_neighbour(&columns(), &[0], false);
         assert_eq!(list.sort, 0);
     }
 
