@@ -50,18 +50,11 @@ impl CommandOutput {
     }
 }
 
-/// Runs a command to its end. The standard output of the command must be piped. Dropping the future kills the command.
+/// Runs a command to its end, and puts what it prints into `printed`, where it stays even if this future is dropped. The
+/// standard output of the command must be piped. Dropping the future kills the command.
 ///
 /// # Errors
 /// It cannot be started.
-pub(crate) async fn output(command: Command) -> io::Result<CommandOutput> {
-    let printed = Mutex::default();
-    let status = run_command(command, &printed).await?;
-    let line = printed.lock().first_line();
-    Ok(CommandOutput { status, line })
-}
-
-/// As [`output`], but puts what the command prints into `printed`, where it stays even if this future is dropped.
 pub(crate) async fn run_command(command: Command, printed: &Mutex<Printed>) -> io::Result<ExitStatus> {
     let program = command.get_program().to_string_lossy().into_owned();
     // On a thread that may block, because starting a program reads its file. If nobody waits for the result any more,

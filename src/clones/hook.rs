@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use super::KILL_AFTER;
 use super::clone_name::CloneName;
 use super::hook_addresses::{HookAddress, HookAddresses};
 use crate::addr::ServerAddr;
-use crate::command::{CommandOutput, PATH, output};
+use crate::command::{CommandOutput, PATH, Printed, run_command};
 use crate::error::chain;
 use crate::scale::{CloneHook, PrintedLine, PrintedPipe, fill};
 
@@ -45,12 +46,17 @@ impl HookedClone {
             hook: hook.clone(),
             address: None,
         };
+        let printed = Mutex::default();
         // Cancel safe: a command that is dropped is killed.
         let ran = tokio::select! {
-            ran = timeout(limit, run(&hook.start, hook, name, None)) => ran.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            ran = timeout(limit, run(&hook.start, hook, name, None, &printed)) => ran.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             () = shutdown.cancelled() => Err(io::Error::other("acequia ends")),
         };
-        let address = clone.take_address(ran, name, addresses);
+        let printed = match &ran {
+            Ok(ran) => ran.output.line.clone(),
+            Err(_) => printed.lock().whole_first_line().unwrap_or_default(), // it was killed, or did not run
+        };
+        let address = clone.take_address(ran, &printed, name, addresses);
         (clone, address)
     }
 
@@ -58,19 +64,18 @@ impl HookedClone {
     fn take_address(
         &mut self,
         ran: io::Result<HookOutput>,
+        printed: &str,
         name: &CloneName,
         addresses: &HookAddresses,
     ) -> Result<ServerAddr, String> {
         let failed = |error: io::Error| format!("the hook `start` has failed: {}", chain(&error));
-        let ran = ran.map_err(failed)?;
-        let printed = ran.output.line.clone();
         if let Ok(address) = printed.parse::<SocketAddr>() {
             let taken = addresses.take(address, &name.clone);
             self.address = Some(taken.map_err(|other| {
                 format!("the hook `start` printed `{address}`, which is the address of clone `{other}`")
             })?);
         }
-        ran.success().map_err(failed)?;
+        ran.and_then(HookOutput::success).map_err(failed)?;
         let address = self.address.as_ref().map(|taken| ServerAddr::new(taken.address));
         address.ok_or_else(|| format!("the hook `start` printed `{printed}`, which is not an IP address with a port"))
     }
@@ -84,8 +89,9 @@ impl HookedClone {
             let _ = timeout(STOP_HOOK_TIMEOUT - KILL_AFTER, shutdown.cancelled()).await;
             sleep(KILL_AFTER).await;
         };
+        let printed = Mutex::default();
         let stopped = tokio::select! {
-            stopped = run(&self.hook.stop, &self.hook, name, Some(&address)) => stopped.and_then(HookOutput::success),
+            stopped = run(&self.hook.stop, &self.hook, name, Some(&address), &printed) => stopped.and_then(HookOutput::success),
             () = too_late => Err(io::ErrorKind::TimedOut.into()),
         };
         if let Err(error) = stopped {
@@ -115,12 +121,21 @@ impl HookOutput {
     }
 }
 
-/// Runs a hook. What it prints to its standard error is logged. Dropping the future kills the command.
-async fn run(words: &[Box<str>], hook: &CloneHook, name: &CloneName, address: Option<&str>) -> io::Result<HookOutput> {
+/// Runs a hook. What it prints to its standard error is logged, and its output is put into `printed`. Dropping the
+/// future kills the command.
+async fn run(
+    words: &[Box<str>],
+    hook: &CloneHook,
+    name: &CloneName,
+    address: Option<&str>,
+    printed: &Mutex<Printed>,
+) -> io::Result<HookOutput> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     let errors = tokio::spawn(log_errors(reader, name.clone()));
-    let output = output(command(words, hook, name, address, writer)).await?;
-    let last_error = match output.status.success() {
+    let status = run_command(command(words, hook, name, address, writer), printed).await?;
+    let line = printed.lock().first_line();
+    let output = CommandOutput { status, line };
+    let last_error = match status.success() {
         true => None,
         false => match timeout(LAST_LINE_TIMEOUT, errors).await {
             Ok(Ok(Ok(last))) => last,

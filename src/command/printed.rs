@@ -33,8 +33,13 @@ pub(crate) struct Printed {
 
 impl Printed {
     /// The first line of the standard output, without white space around it.
-    pub(super) fn first_line(&self) -> String {
+    pub(crate) fn first_line(&self) -> String {
         text(&self.first)
+    }
+
+    /// As [`Self::first_line`]; `None`: the line has not ended.
+    pub(crate) fn whole_first_line(&self) -> Option<String> {
+        self.first_has_ended.then(|| self.first_line())
     }
 
     /// The first line of the standard output and the last line of the standard error. A line that has not ended is

@@ -102,6 +102,15 @@ fn a_start_that_the_shutdown_ends_is_no_failure() {
 }
 
 #[test]
+fn stop_gets_the_address_that_a_start_printed_before_it_was_killed() {
+    let hooks = Hooks::new();
+    let stop = format!("echo \"$1 $2\" >> {}", hooks.file("stopped").display());
+    let config = hooks.config(1, "echo 127.0.0.1:9; exec sleep 600", &stop);
+    let _proxy = Proxy::setup(&format!("{config}start_timeout = \"1s\"\n")).launch();
+    eventually("`stop` gets the address", || hooks.stopped().contains(" 127.0.0.1:9\n"));
+}
+
+#[test]
 fn two_clones_cannot_have_one_address() {
     let server = Server::echo();
     let hooks = Hooks::new();
