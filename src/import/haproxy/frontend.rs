@@ -205,6 +205,10 @@ impl Frontend {
     }
 
     fn expect_proxy(&mut self, line: &Line) -> LineOutcome {
+        const REMEDY: &str = "write accept_proxy = { from = [\"NETWORK\"] }";
+        if line.words.get(4).is_none_or(|word| word != "if") {
+            return LineOutcome::LeftOut(REMEDY);
+        }
         let condition = self.acls.condition(line.words.get(5..).unwrap_or_default());
         let [terms] = condition.as_slice() else {
             return LineOutcome::LeftOut("");
@@ -216,14 +220,30 @@ impl Frontend {
                     test: AclTest::Networks(networks),
                 },
             ] => {
-                self.listener.proxy_peers.clone_from(networks);
-                if self.listener.proxy_addresses.is_empty() {
-                    return LineOutcome::Carried;
+                let ImportedListener {
+                    proxy_peers: peers,
+                    proxy_addresses,
+                    ..
+                } = &mut self.listener;
+                let has_accept_proxy = !proxy_addresses.is_empty();
+                if has_accept_proxy {
+                    peers.clear();
+                    proxy_addresses.clear();
                 }
-                self.listener.proxy_addresses.clear();
-                LineOutcome::Noted(String::from(bind::ONLY_EXPECTED))
+                // The peers of all such lines are believed.
+                let new: Vec<_> = networks
+                    .iter()
+                    .filter(|network| !peers.contains(network))
+                    .cloned()
+                    .collect();
+                peers.extend(new);
+                if has_accept_proxy {
+                    LineOutcome::Noted(String::from(bind::ONLY_EXPECTED))
+                } else {
+                    LineOutcome::Carried
+                }
             }
-            _ => LineOutcome::LeftOut("write accept_proxy = { from = [\"NETWORK\"] }"),
+            _ => LineOutcome::LeftOut(REMEDY),
         }
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn is_known(directive: &Directive) -> bool {
     KNOWN.contains(&directive.name()) || access_limits::KNOWN.contains(&directive.name())
 }
 
-/// Reads the block of a server. Its directives replace inherited ones of the same name.
+/// Reads the block of a server. Its directives replace inherited ones of the same name; `allow` and `deny` are one list.
 ///
 /// # Errors
 /// Why it cannot be carried over.
@@ -63,7 +63,10 @@ pub(super) fn read(
     targets: &mut Targets,
 ) -> Result<ImportedListener, &'static str> {
     let mut listener = ImportedListener::default();
-    let is_not_replaced = |directive: &&&Directive| !block.iter().any(|own| own.name() == directive.name());
+    let is_replaced = |own: &Directive, inherited: &Directive| {
+        own.name() == inherited.name() || (access::is_rule(own) && access::is_rule(inherited))
+    };
+    let is_not_replaced = |inherited: &&&Directive| !block.iter().any(|own| is_replaced(own, inherited));
     let all: Vec<&Directive> = inherited.iter().filter(is_not_replaced).copied().chain(block).collect();
     let listens = block.iter().filter(|directive| directive.name() == "listen");
     let (udp, tcp): (Vec<_>, Vec<_>) = listens.partition(|directive| directive.words.iter().any(|word| word == "udp"));

@@ -639,6 +639,25 @@ listen a
 }
 
 #[test]
+fn the_peers_of_each_expect_proxy_are_believed_but_not_those_of_a_negation() {
+    let listen = |rules: &str| {
+        let text = format!("listen a\n  mode tcp\n  bind :1\n{rules}\n  server s 10.0.0.1:1\n");
+        lines(Origin::Haproxy, &text)
+    };
+    let rule =
+        |how: &str, network: &str| format!("  tcp-request connection expect-proxy layer4 {how} {{ src {network} }}\n");
+    let both = listen(&[rule("if", "10.0.0.8"), rule("if", "10.0.0.9"), rule("if", "10.0.0.8")].concat());
+    assert_lines(&both, &["accept_proxy = { from = [\"10.0.0.8\", \"10.0.0.9\"] }"]);
+    let negated = listen(&rule("unless", "10.0.0.0/8"));
+    assert!(
+        !negated.iter().any(|line| line.starts_with("accept_proxy")),
+        "{negated:#?}"
+    );
+    let is_told = |line: &String| line.contains("not carried over, line 4") && line.contains("write accept_proxy");
+    assert!(negated.iter().any(is_told), "{negated:#?}");
+}
+
+#[test]
 fn the_strictest_verification_of_several_haproxy_addresses_is_kept() {
     let required = "verify required ca-file /ca.pem";
     let optional = "verify optional ca-file /other.pem";

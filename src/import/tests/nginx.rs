@@ -277,3 +277,19 @@ fn the_first_matching_rule_of_nginx_counts() {
         );
     }
 }
+
+#[test]
+fn one_rule_of_a_nginx_server_replaces_all_inherited_rules() {
+    let stream = |inherited: &str, own: &str| {
+        format!("stream {{ {inherited} server {{ listen 1; {own} proxy_pass 10.9.0.1:1; }} }}")
+    };
+    for (inherited, own, expected) in [
+        ("allow 10.0.0.0/8;", "deny 10.1.1.1;", "deny = \"10.1.1.1\""),
+        ("deny 10.1.1.1;", "", "deny = \"10.1.1.1\""),
+    ] {
+        assert_lines(&lines(Origin::Nginx, &stream(inherited, own)), &[expected]);
+    }
+    let lines = lines(Origin::Nginx, &stream("deny 10.1.1.1; deny all;", "allow 10.0.0.0/8;"));
+    let is_rule_or_remark = |line: &String| ["deny", "allow", "#"].iter().any(|word| line.starts_with(word));
+    assert!(!lines.iter().any(is_rule_or_remark), "{lines:#?}");
+}
