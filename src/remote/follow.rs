@@ -1,12 +1,13 @@
 //! Follows a store, and requests a reload whenever its texts change.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use super::state::{RefusedBy, RemoteConfig};
+use super::state::{RefusedBy, RemoteConfig, RemoteState};
 use super::status;
 use super::texts::TextFollower;
 use crate::back_off::BackOff;
@@ -68,21 +69,63 @@ async fn reload_on_changes(
 ) {
     let by = format!("a change of {}", plan.from());
     loop {
-        let refused = config.state().refused;
-        let is_retried = refused.is_some_and(|refused| refused.by == RefusedBy::Machine);
         tokio::select! {
             changed = texts.changed() => match changed {
                 Ok(()) => sleep(SETTLE).await,
                 Err(_) => return,
             },
-            () = sleep(RETRY_AFTER), if is_retried => {}
+            () = until_retry(config.subscribe()) => {}
         }
         let latest = texts.borrow_and_update().clone();
-        let is_tried = config.state().tried == latest;
+        let state = config.state();
         // Texts that were tried before are tried again only if this machine has refused them.
-        if let Some(latest) = latest.filter(|_| is_retried || !is_tried) {
+        let is_due = is_refused_by_machine(&state) || state.tried != latest;
+        if let Some(latest) = latest.filter(|_| is_due) {
             // The reload itself logs its result.
             let _ = reloader.reload_texts(by.clone(), latest).await;
         }
+    }
+}
+
+fn is_refused_by_machine(state: &RemoteState) -> bool {
+    let refused = state.refused.as_ref();
+    refused.is_some_and(|refused| refused.by == RefusedBy::Machine)
+}
+
+/// Waits until the texts have been refused by this machine for [`RETRY_AFTER`], whoever requested the reload. Another
+/// reload may put them in force meanwhile.
+async fn until_retry(mut states: watch::Receiver<RemoteState>) {
+    loop {
+        if states.wait_for(is_refused_by_machine).await.is_err() {
+            return pending().await; // the process is ending
+        }
+        let accepted = states.wait_for(|state| !is_refused_by_machine(state));
+        if timeout(RETRY_AFTER, accepted).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn texts_are_retried_once_the_machine_has_refused_them_for_a_while() {
+        let config = RemoteConfig::default();
+        let later = Duration::from_secs(10);
+        let began = Instant::now();
+        let reloads = async {
+            sleep(later).await;
+            config.refuse("a file is missing", RefusedBy::Machine);
+            sleep(later).await;
+            config.put_in_force(None);
+            sleep(later).await;
+            config.refuse("a file is missing", RefusedBy::Machine);
+        };
+        tokio::join!(until_retry(config.subscribe()), reloads);
+        assert_eq!(began.elapsed(), 3 * later + RETRY_AFTER);
     }
 }
