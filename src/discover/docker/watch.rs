@@ -158,9 +158,8 @@ mod tests {
 
     #[test]
     fn other_signals_and_events_of_networks_do_not_count_as_stopping() {
-        let network =
-            r#"{"Type": "network", "Action": "disconnect", "Actor": {"ID": "a", "Attributes": {"container": "c"}}}"#;
+        let network = kill("n", 15).replace("\"container\"", "\"network\"");
         let bare = r#"{"Type": "container", "Action": "kill", "Actor": {"ID": "a"}}"#;
-        assert!(noted(&[&kill("a", 1), &kill("b", 10), network, bare]).is_empty());
+        assert!(noted(&[&kill("a", 1), &kill("b", 10), &network, bare]).is_empty());
     }
 }
