@@ -304,12 +304,12 @@ mod tests {
             server("bücher.example:1").unwrap().to_string(),
             "xn--bcher-kva.example:1"
         );
-        for (text, network_of) in [
+        for (text, expected) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
             ("10.0.0.1", "10.0.0.1/32"),
             ("::1", "::1/128"),
         ] {
-            assert_eq!(network(text).unwrap().to_string(), network_of);
+            assert_eq!(network(text).unwrap().to_string(), expected);
         }
     }
 

@@ -1,11 +1,11 @@
-//! Runs work that may block, such as reading files, on a thread of its own.
+//! Runs work that may block, such as reading files, on a thread of tokio's blocking pool.
 
 use std::io;
 
 use tokio::task::spawn_blocking;
 
-/// Runs work that may block, such as on a file system that hangs, outside the threads that run tasks. The work goes on
-/// if the future is dropped.
+/// Runs work that may block, for example because a file system hangs, outside the threads that run tasks. The work goes
+/// on if the future is dropped.
 ///
 /// # Errors
 /// Those of the work; or it has panicked, or the runtime ends.

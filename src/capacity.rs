@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The size of a capacity that nothing else bounds. Linux gives a process no more descriptors than that.
+/// The largest size, and that of a capacity without a bound. No process can have so many descriptors.
 const SIZE_MAX: usize = 1 << 30;
 
 /// A number of permits that can be changed while some of them are in use.
@@ -16,7 +16,7 @@ const SIZE_MAX: usize = 1 << 30;
 pub struct Capacity {
     semaphore: Arc<Semaphore>,
     in_use: AtomicUsize,
-    // A blocking mutex: held for a few lines when the size changes.
+    // A blocking mutex: held for a few lines.
     size: Mutex<usize>,
 }
 
@@ -33,12 +33,12 @@ impl Capacity {
     }
 
     /// Changes the number of permits. If more are in use, none is revoked, and later requests wait until enough have
-    /// been returned. To be called within a runtime, unless no permit is in use.
+    /// been returned. If permits are in use, this must be called within a runtime.
     pub fn resize(&self, size: Option<usize>) {
         let size = size.unwrap_or(SIZE_MAX).min(SIZE_MAX);
-        let mut now = self.size.lock();
-        self.semaphore.add_permits(size.saturating_sub(*now));
-        let surplus = now.saturating_sub(size);
+        let mut current = self.size.lock();
+        self.semaphore.add_permits(size.saturating_sub(*current));
+        let surplus = current.saturating_sub(size);
         let not_returned = surplus - self.semaphore.forget_permits(surplus);
         if not_returned > 0 {
             let not_returned = u32::try_from(not_returned).expect("it is at most 2^30");
@@ -50,7 +50,7 @@ impl Capacity {
                 }
             });
         }
-        *now = size;
+        *current = size;
     }
 
     /// The number of permits.
@@ -133,7 +133,7 @@ impl Permit {
 }
 
 impl ConnectionLimits {
-    /// Limits of a listener within those of the process. `None`: as many as the process has.
+    /// Limits of a listener within those of the process. `None`: as many as the process may have.
     #[must_use]
     pub fn new(listener_max: Option<usize>, process: Arc<Capacity>) -> Self {
         Self {
@@ -182,8 +182,8 @@ impl ConnectionLimits {
 
 /// The connection limits of all listeners by name, within those of the process.
 ///
-/// A listener's limits are kept as long as anything uses them: a listener in force, or a session that it accepted. So a
-/// listener that a reload leaves out and another brings back counts the sessions that it still has.
+/// A listener's limits are kept as long as anything uses them: a listener in force, or a session that it accepted. So
+/// if one reload removes a listener and a later reload adds it again, its open sessions still count.
 #[derive(Debug)]
 pub struct ListenerLimits {
     process: Arc<Capacity>,

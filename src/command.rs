@@ -54,7 +54,7 @@ impl CommandOutput {
 /// standard output of the command must be piped. Dropping the future kills the command.
 ///
 /// # Errors
-/// It cannot be started.
+/// It cannot be started or watched.
 pub(crate) async fn run_command(command: Command, printed: &Mutex<Printed>) -> io::Result<ExitStatus> {
     let program = command.get_program().to_string_lossy().into_owned();
     // On a thread that may block, because starting a program reads its file. If nobody waits for the result any more,

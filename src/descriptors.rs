@@ -130,7 +130,7 @@ pub fn raise_limit() -> io::Result<usize> {
             maximum: limit,
         },
     );
-    Ok(if RAISE.try_result(raised) { hard } else { soft })
+    Ok(if RAISE.record_result(raised) { hard } else { soft })
 }
 
 /// The soft and the hard limit in `/proc/self/limits`. getrlimit(2) is not used: rustix assumes that it cannot fail,

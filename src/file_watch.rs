@@ -1,7 +1,7 @@
 //! Watches a file, and reports when it is to be read again: after an event in its directories, and regularly.
 //!
-//! Editors write another file and rename it, and Kubernetes replaces a symbolic link in a parent directory. Therefore
-//! two directories are watched, that of the configured path and that of the file it resolves to. The caller finds out
+//! Editors write another file and rename it, and Kubernetes replaces a symbolic link next to the file. Therefore two
+//! directories are watched, that of the configured path and that of the file it resolves to. The caller finds out
 //! whether the bytes of the file have changed.
 
 use std::collections::BTreeSet;
@@ -24,11 +24,11 @@ const QUIET_PERIOD: Duration = Duration::from_millis(100);
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The file is also read this often without an event: inotify(7) reports neither writes of other machines nor a change
-/// of a link in a parent directory.
+/// of a link above the watched directories.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Creates a watcher of no directory yet. It sends a message for each event, and drops the sender when it has failed
-/// and will not report events any more.
+/// Creates a watcher that watches no directory yet. The watcher sends a message for each event, and drops the sender
+/// when it has failed and will not report events any more.
 type NewWatcher = dyn Fn(Sender<()>) -> notify::Result<RecommendedWatcher> + Send + Sync;
 
 /// Watches the directories of a file. Without inotify the file is only read regularly.
@@ -36,7 +36,7 @@ pub struct FileWatch {
     file: PathBuf,
     new_watcher: Arc<NewWatcher>,
     poll_interval: Duration,
-    /// `None`: it could not be created, or it failed. It is created again when the file is next read.
+    /// `None`: it is not created yet, or could not be. Every call of [`Self::watch`] tries again.
     inotify: Option<Inotify>,
     /// Whether the log says that the file is only polled.
     is_polling: bool,
@@ -67,7 +67,7 @@ impl FileWatch {
         }
     }
 
-    /// Waits for an event and a quiet period after it, or until it is time to read the file.
+    /// Waits until the file is to be read: an event and a quiet period after it, or the poll interval.
     pub async fn changed(&mut self) {
         let Some(Inotify { events, .. }) = &mut self.inotify else {
             return sleep(self.poll_interval).await;
@@ -96,7 +96,7 @@ impl FileWatch {
         };
         match spawn_blocking(watch).await {
             Ok(watching) => Some(watching),
-            // notify panics if its thread has just ended. The watch is lost then, and begins anew.
+            // The crate `notify` panics if its thread has just ended. The watch is lost then, and begins anew.
             Err(error) => error.is_panic().then(|| Self {
                 is_polling,
                 ..Self::with(file, new_watcher, poll_interval)
@@ -155,8 +155,8 @@ impl Inotify {
     }
 
     fn watch_directories(&mut self, file: &Path) -> notify::Result<()> {
-        for before in std::mem::take(&mut self.directories) {
-            let _ = self.watcher.unwatch(&before); // fails if the directory was removed
+        for directory in std::mem::take(&mut self.directories) {
+            let _ = self.watcher.unwatch(&directory); // fails if the directory was removed
         }
         let mut result = Ok(());
         for directory in directories(file) {
@@ -274,9 +274,9 @@ mod tests {
             _ => new_watcher(sender),
         };
         let mut watch = FileWatch::with(file.clone(), Arc::new(new), Duration::from_millis(1));
-        for polls in [true, true, true, false] {
+        for is_polling in [true, true, true, false] {
             watch = watch.watch().await.unwrap();
-            assert_eq!(watch.is_polling, polls);
+            assert_eq!(watch.is_polling, is_polling);
             watch.changed().await;
         }
         watch.poll_interval = POLL_INTERVAL;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A pattern. Compared byte by byte: names of databases differ by case.
+/// A pattern. Compared byte by byte: names of databases are case-sensitive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Glob(Arc<str>);
 
@@ -15,7 +15,7 @@ impl Glob {
         Self(pattern.into())
     }
 
-    /// Whether the pattern matches the whole text. The time is at most the product of both lengths.
+    /// Whether the pattern matches the whole text. The time is at most proportional to the product of both lengths.
     #[must_use]
     pub fn matches(&self, text: &[u8]) -> bool {
         let mut parts = self.0.as_bytes().split(|byte| *byte == b'*');
@@ -85,7 +85,7 @@ mod tests {
             Some((b'*', rest)) => (0..=text.len()).any(|taken| matches_by_definition(rest, &text[taken..])),
             Some((byte, rest)) => text
                 .split_first()
-                .is_some_and(|(is, text)| is == byte && matches_by_definition(rest, text)),
+                .is_some_and(|(first, text)| first == byte && matches_by_definition(rest, text)),
         }
     }
 

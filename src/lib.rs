@@ -1,69 +1,69 @@
-//! acequia balances TCP connections: it accepts a client, reads no more of it than its route depends on, picks a
+//! acequia balances TCP connections: it accepts a client, reads only the bytes on which the route depends, picks a
 //! server, and relays bytes both ways until both sides are done.
 //!
 //! A module uses only those listed above it (`tests/tidy` enforces that), so that the crate can be read from top to
 //! bottom. As far as that allows, the modules that a connection meets are in the order in which it meets them.
 //!
 //! ```text
-//!  worker: one a core; accepts clients and runs their sessions
+//!  worker: one per core; accepts clients and runs their sessions
 //!    │
 //!    │         ┌────────────────────────── session: the steps of one connection ────────────┐
 //!    ▼         │                                                                            │
 //!  listen ─► PROXY ─► guard ─► sniff ─► route ───► pool ───► dial ───► relay ───► account ───► access log,
 //!  client    header                       │ ▲        ▲       ◄──── server ────►                metrics
-//!                                refuse ◄─┘ │        ├─ health: is it up? ◄─ check: one file a kind
+//!                                refuse ◄─┘ │        ├─ health: is it up? ◄─ check: one file per kind
 //!                                           │        └─ discover: where is it?
 //!                                           └─ live ◄─ plan ◄─ config
 //! ```
 //!
 //! **From accept to the access log.** Each [`worker`] is a thread with a runtime and listening sockets of its own; a
 //! session never leaves it. [`listen`] accepts a client, over TCP or on a [`unix_socket`], at a socket of its own or of
-//! the service manager, with a permit of the listener's limits ([`capacity`]). [`session::serve`] gets it with the
-//! listener's state, opens its entry in the [`account::Ledger`], and runs the stages. If a peer in front passes clients
-//! on (`accept_proxy`), the first step reads its PROXY header ([`proxy_protocol`]), which names the client. Then the
-//! [`guard`]s of the listener are asked, those of a route once it is chosen; what they count is returned at the end.
-//! Those that limit bandwidth also decide when [`relay`] may read. Where a route depends on the ClientHello, [`sniff`]
-//! reads until the bytes prove what the client wants, within a time and a size; on other listeners it reads nothing,
-//! because a server may be the one to speak first. A validation of an [`acme`] server is answered before it is routed,
-//! and a request to cancel a query of PostgreSQL goes to the server that [`cancel`] finds. A listener that redirects
-//! reads an HTTP request instead, and answers it ([`redirect`]). [`route`] finds a pool, or [`refuse`] ends the client
-//! with a TLS alert. Where the client's TLS is terminated, [`tls`] has the certificates and completes the handshake.
-//! [`pool`] picks a server among those that are up and gives a lease; [`dial`] connects within a time, and asks for
-//! another pick when that fails. If a server of PostgreSQL then says that it takes no sessions, the session dials
-//! again. The listener's state is dropped, a PROXY header ([`proxy_protocol`]) and the bytes that were read go to the
-//! server first, and [`relay`] moves the rest between the two [`ends`]; its decisions are a core without IO, its system
-//! calls an engine (`relay::engine` says where one on io_uring would go). Each direction copies, and splices while it
-//! carries bulk data, until both sides have finished, one has failed, or both were silent for too long. If that takes a
-//! moment, [`late_keepalive`] sets keepalive on the connection to the server. Then the sockets close, the lease is
-//! returned, and the entry is closed with one [`account::Ending`]: it counts the session and writes its record. The
-//! permit is returned last. A session that is cancelled or panics drops the same values, so that no count is ever off.
+//! the service manager, with a permit of the listener's limits ([`capacity`]). [`session::serve`] gets the client and
+//! the listener's state, opens the session's entry in the [`account::Ledger`], and runs the stages. If a peer in front
+//! passes clients on (`accept_proxy`), the first step reads its PROXY header ([`proxy_protocol`]), which names the
+//! client. Then the [`guard`]s of the listener are asked, those of a route once it is chosen; what they count is
+//! returned at the end. Those that limit bandwidth also decide when [`relay`] may read. Where a route depends on the
+//! ClientHello, [`sniff`] reads until the bytes prove what the client wants, within a time and a size; on other
+//! listeners it reads nothing, because a server may be the one to speak first. A validation of an [`acme`] server is
+//! answered before it is routed, and a request to cancel a query of PostgreSQL goes to the server that [`cancel`]
+//! finds. A listener that redirects reads an HTTP request instead, and answers it ([`redirect`]). [`route`] finds a
+//! pool, or [`refuse`] ends the connection, in TLS with an alert. Where the client's TLS is terminated, [`tls`] has the
+//! certificates and completes the handshake. [`pool`] picks a server among those that are up and gives a lease;
+//! [`dial`] connects within a time, and asks for another pick when that fails. If a server of PostgreSQL then says that
+//! it takes no sessions, the session dials again. The listener's state is dropped, a PROXY header ([`proxy_protocol`])
+//! and the bytes that were read go to the server first, and [`relay`] moves the rest between the two [`ends`]; its
+//! decisions are in a core without IO, its system calls in an engine (`relay::engine` says where one on io_uring would
+//! go). Each direction copies, and splices while it carries bulk data, until both sides have finished, one has failed,
+//! or both were silent for too long. If the relay still runs at the next tick of the worker (once a second),
+//! [`late_keepalive`] sets keepalive on the connection to the server. Then the sockets close, the lease is returned,
+//! and the entry is closed with one [`account::Ending`]: it counts the session and writes its record. The permit is
+//! returned last. A session that is cancelled or panics drops the same values, so that no count is ever off.
 //!
 //! **Not on the path of a connection.** [`scale`] decides when a pool grows or shrinks, and holds the processes of its
 //! clones; [`clones`] starts and stops these, and makes them servers. [`discover`] resolves the names of servers, and
 //! follows the sources that list servers: files, HTTP, DNS, etcd, Docker, Kubernetes. It also follows the
 //! [`local_addresses`]: with a new one, a server may turn out to be one of our own listeners. [`health`] decides which
-//! server is checked when, by one of the kinds in [`check`], and writes the results into the servers, where the next
-//! pick sees them. [`config`] turns a file into a plan, or reports all its errors; nothing uses it at run time.
+//! server is checked and when, by one of the kinds in [`check`], and writes the results into the servers, where the
+//! next pick sees them. [`config`] turns a file into a plan, or reports all its errors; nothing uses it at run time.
 //! [`import`] writes such a file from one of HAProxy or nginx. [`outage`] logs when a pool has no usable server or uses
 //! its fallback, and when that is over. [`sever`] cuts sessions of servers that should have none, by their
 //! [`account::Record`], and [`retire`] ends those that are too old or in excess; [`drain`] lets all sessions end and
 //! cuts what is left. [`state_dir`] keeps over restarts which servers were primaries, and which were listed or added by
-//! hand. [`acme`] orders certificates and renews them; its requests, and those of the commands, go through
+//! hand. [`acme`] orders certificates and renews them; its requests, and those of the command line, go through
 //! [`http_client`]. [`history`] samples the counters every second. [`remote`] follows the configuration that a fleet
 //! shares in a store, requests reloads, and writes back what came of them; it and [`discover`] read [`etcd`], with a
 //! [`back_off`] after failures. `docker` asks engines of Docker, which run servers and clones. `command` runs the
 //! commands of an operator: those of checks, and those that start and stop clones. [`admin`] shows the state, also as a
-//! page, and changes it on request. [`app`] binds and starts all this, handles signals, and is the only module that may
-//! use all others; [`cli`] is the command line. If root runs `acequia check`, it also checks what the [`user`] of the
-//! service may read.
+//! page, and changes it on request. [`app`] binds and starts all this, and handles signals; it may use all modules but
+//! [`cli`], the command line. If root runs `acequia check`, it also checks what the [`user`] of the service may read.
 //!
 //! **Reload.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the plan, and its
 //! pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does everything
 //! that may fail or wait: reads, checks, resolves new names, opens, binds. [`live::Live::prepare`] builds the next
 //! pools, and keeps the servers that stay. Then [`live::Live::apply`] puts the plan in force; this step neither fails
-//! nor waits. The workers' sockets get the new state of their listeners, sockets of removed listeners accept, for a few
-//! seconds, the connections that are queued, and close, and [`health`], which subscribes to `live`, goes on with the
-//! pools of the new plan. A session keeps what it has taken from the old plan. Routes that are announced
+//! nor waits. The workers' sockets get the new state of their listeners. Sockets of removed listeners accept, for a few
+//! seconds, the connections that are queued, and then close. [`health`] subscribes to `live` and goes on with the pools
+//! of the new plan. A session keeps what it has taken from the old plan. Routes that are announced
 //! ([`discover::follow_announcements`]) are added to the plan of the file, and the result is applied the same way.
 //! Resolved names, listed servers and those that an operator adds change a pool through the same holder
 //! ([`live::Live::set_addresses`], [`live::Live::set_servers`], [`live::Live::add_server`]).

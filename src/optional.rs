@@ -28,7 +28,7 @@ impl OptionalCall {
     }
 
     /// Records the result of a call. Returns whether it succeeded.
-    pub fn try_result<E: Display>(&self, result: Result<(), E>) -> bool {
+    pub fn record_result<E: Display>(&self, result: Result<(), E>) -> bool {
         result.inspect_err(|error| self.record_failure(error)).is_ok()
     }
 

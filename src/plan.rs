@@ -46,7 +46,7 @@ pub use fallback::Fallback;
 pub use listed::{LISTED_MAX, ListedServer, WEIGHT_MAX, listed_entries};
 pub use pools::{PoolId, PoolPlans};
 pub use protocol::{Protocol, UnplacedCancel};
-pub use remote::{RemotePlan, RemoteText, RemoteTexts, RemoteTrust, TextVersion, has_parent};
+pub use remote::{RemotePlan, RemoteText, RemoteTexts, RemoteTrust, TextVersion, has_dot_dot};
 pub use retire::RetirePlan;
 pub use route_question::RouteQuestion;
 pub use server_entry::{ServerEntry, names_of};
@@ -57,7 +57,7 @@ pub use severing::{Failback, Sever, SeveringPlan};
 pub struct Plan {
     /// The process.
     pub runtime: RuntimePlan,
-    /// `state_dir` of `[runtime]`: a directory for state that outlives a restart; `None`: no state does.
+    /// `state_dir` of `[runtime]`: a directory for state that outlives a restart; `None`: no state is kept.
     pub state_dir: Option<PathBuf>,
     /// The admin port and the API.
     pub admin: AdminPlan,
@@ -75,7 +75,7 @@ pub struct Plan {
     pub pools: PoolPlans,
     /// The listeners that accept announcements, each with the number of routes that are announced there.
     pub announced_routes: Vec<(Arc<str>, usize)>,
-    /// The announcements of routes that have no effect.
+    /// The announcements that have no effect.
     pub refused_announcements: Vec<RefusedAnnouncement>,
 }
 
@@ -87,7 +87,7 @@ pub struct RuntimePlan {
     /// The most sessions of the whole process; `None`: what the descriptor limit allows.
     pub max_connections: Option<usize>,
     /// The most bytes that are buffered for all clients that have no server yet.
-    pub hello_bytes_max: usize,
+    pub hello_memory_bytes: usize,
     /// How long sessions may go on when the process ends.
     pub drain_timeout: Duration,
     /// How long `/ready` fails before the drain begins.
@@ -101,7 +101,8 @@ pub struct RuntimePlan {
 pub struct AdminPlan {
     /// The TCP address of `/metrics`, `/live`, `/ready` and the API; `None`: there is none.
     pub bind: Option<ListenAddr>,
-    /// Names the API answers to over TCP (`Host`), in lower case, besides IP literals and `localhost`.
+    /// The host names that requests over TCP may have in `Host`, in lower case. IP literals and `localhost` are always
+    /// accepted.
     pub hosts: Vec<Box<str>>,
     /// The file with the bearer token for writes over TCP; `None`: no such writes are allowed. It is read when it is
     /// needed, so that it may be changed at any time.
@@ -127,7 +128,7 @@ pub enum AdminSocket {
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPlan {
-    /// The format of both logs.
+    /// The format of the diagnostic log and of the access log.
     pub format: LogFormat,
     /// The level of the diagnostic log.
     pub level: tracing::Level,
@@ -142,7 +143,7 @@ pub struct ListenerPlan {
     pub name: Arc<str>,
     /// At least one.
     pub bind: Vec<ListenAddr>,
-    /// The permissions of the Unix sockets among them, as chmod(2) takes them.
+    /// The permissions of the Unix sockets in `bind`, as chmod(2) takes them.
     pub unix_mode: u32,
     /// The backlog of the listening socket.
     pub backlog: u32,
@@ -150,7 +151,7 @@ pub struct ListenerPlan {
     pub max_connections: Option<usize>,
     /// From whom a PROXY header is accepted; `None`: every peer is a client itself.
     pub accept_proxy: Option<AcceptProxy>,
-    /// The guards that every client has to pass before anything is read from it but a PROXY header.
+    /// The guards of every client. They are asked before anything is read, except for a PROXY header.
     pub guards: Vec<GuardId>,
     /// The protocol of its clients.
     pub protocol: Protocol,
@@ -213,7 +214,7 @@ pub struct PoolPlan {
     pub resolve: IpFamily,
     /// Whether the servers take a ClientHello that no SSLRequest of PostgreSQL precedes.
     pub direct_tls: bool,
-    /// The TLS that begins here; `None`: servers get what clients send.
+    /// The TLS between acequia and the servers; `None`: acequia adds none.
     pub tls: Option<PoolTlsPlan>,
 }
 
@@ -278,7 +279,7 @@ impl HealthPlan {
         self.check.as_ref()?.kind().service.as_ref()
     }
 
-    /// Whether a server that answers can be out of use for its role or lag.
+    /// Whether a server can be unusable because of its role or lag although it answers.
     #[must_use]
     pub fn role_matters(&self) -> bool {
         let tells = |check: &Arc<dyn Check>| check.tells_wrong_role();
@@ -310,12 +311,6 @@ impl PoolPlan {
     pub fn has_containers(&self) -> bool {
         let is_container = |scale: &Arc<ScalePlan>| matches!(scale.kind, CloneKind::Docker(_));
         self.scale.as_ref().is_some_and(is_container)
-    }
-
-    /// Whether this is the host name of an entry, as configured.
-    #[must_use]
-    pub fn has_name(&self, written: &str) -> bool {
-        self.names().any(|(entry, ..)| *entry.written == *written)
     }
 
     /// The policy.

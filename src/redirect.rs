@@ -1,4 +1,4 @@
-//! The response of a listener that redirects HTTP requests to another listener, by https.
+//! The response of a listener that redirects HTTP requests to another listener, which serves https.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ impl RedirectStatus {
 /// The response to a request that cannot be redirected.
 pub const BAD_REQUEST: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// The response to an HTTP request at a port that expects TLS, as nginx gives it.
+/// The response to an HTTP request at a port that expects TLS. nginx answers with the same status.
 pub const HTTPS_EXPECTED: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 24\r\n\
      Connection: close\r\n\r\nThis port is for https.\n";
 

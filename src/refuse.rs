@@ -24,9 +24,9 @@ use crate::socket::reset;
 /// How long bytes of a refused client are read and dropped.
 pub const REFUSAL_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// How many bytes of a refused client are read and dropped. That is enough for the longest ClientHello, in which both
-/// the cipher suites and the extensions are full (RFC 8446, section 4.1.2): it may be refused when only its first
-/// segment has come.
+/// How many bytes of a refused client are read and dropped. That is about the size of the longest ClientHello, in which
+/// both the cipher suites and the extensions are full (RFC 8446, section 4.1.2): a client may be refused when only the
+/// first segment of its ClientHello has come.
 pub const REFUSAL_BYTES_MAX: usize = 128 << 10;
 
 /// The size of one read.

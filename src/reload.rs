@@ -29,7 +29,7 @@ pub struct Changes {
     /// By name.
     #[serde(default)]
     pub guards: Difference,
-    /// The numbers of networks of each guard that is new, or whose networks have changed.
+    /// How many networks each guard has that is new, or whose networks have changed.
     #[serde(default)]
     pub guard_networks: Vec<GuardNetworks>,
     /// By name.
@@ -38,13 +38,13 @@ pub struct Changes {
     pub pools: Difference,
     /// As `pool/server`.
     pub servers: Difference,
-    /// Keys of `[runtime]`, `[admin]` and `[log]` whose new values are in force now.
+    /// Keys of `[runtime]`, `[admin]`, `[log]`, `[remote]` and `[acme]` whose new values are in force now.
     #[serde(default)]
     pub settings: Vec<String>,
     /// Keys whose change takes effect only after a restart.
     pub needs_restart: Vec<String>,
-    /// Files of TLS that are broken. What was read from them before is still in force, and so is everything else of the
-    /// new configuration; a start with these files would fail.
+    /// TLS files that are broken. What was read from them before stays in force. Everything else of the new
+    /// configuration is in force; a start with these files would fail.
     #[serde(default)]
     pub broken: Vec<String>,
     /// Warnings, as `acequia check` prints them; often empty.
@@ -151,7 +151,7 @@ fn pools(old: &Plan, new: &Plan) -> Difference {
     })
 }
 
-/// The difference of plans that have names. `changed_keys` is called for items in both.
+/// The difference of two lists of plans, compared by name. `changed_keys` is called for items in both.
 fn by_name<T>(
     old: &[Arc<T>],
     new: &[Arc<T>],
@@ -235,7 +235,7 @@ pub enum ReloadError {
     /// The system refused an address or a file.
     #[error(transparent)]
     System(Box<dyn Error + Send + Sync>),
-    /// It was not started from a file.
+    /// The process was not started from a file.
     #[error("there is no file to read: it was not started from one")]
     NoFile,
     /// The process is about to end.
@@ -252,7 +252,7 @@ impl From<io::Error> for ReloadError {
 /// A request for a reload.
 #[derive(Debug)]
 pub struct Request {
-    /// Who, for the log.
+    /// Who requests it, for the log.
     pub by: String,
     /// The texts of the store, if they were just read for this request.
     pub texts: Option<Arc<RemoteTexts>>,

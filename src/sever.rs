@@ -3,9 +3,10 @@
 //! again. The sessions are closed over a time, so that their clients do not all reconnect at once.
 //!
 //! It compares states instead of handling events. So a session that connects late and a server that is up again early
-//! need no code of their own. A server that leaves takes along why its sessions are closed ([`crate::live::Departed`]).
-//! All servers are looked at only after a change. Only the `GroupsToClose` are polled: the groups that should have no
-//! sessions. If there are none, this module sleeps until something changes.
+//! need no code of their own. For a server that left, the cause to close its sessions is kept
+//! ([`crate::live::Departed`]). All servers are looked at only after a change, or when time alone may change a cause.
+//! Only the `GroupsToClose` are polled: the groups that should have no sessions. If there are none, this module
+//! sleeps until something changes.
 
 mod pace;
 mod groups;
@@ -70,7 +71,7 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     }
 }
 
-/// The state between two looks.
+/// The state between two calls of [`Severer::close_due`].
 #[derive(Default)]
 struct Severer {
     groups: GroupsToClose,

@@ -42,10 +42,10 @@ impl Keepalive {
     ///
     /// Each of the calls is [optional](OptionalCall).
     pub fn apply(&self, socket: &SockRef<'_>) {
-        KEEPALIVE.try_result(socket.set_keepalive(true));
-        KEEPALIVE.try_result(sockopt::set_tcp_keepidle(&**socket, self.idle));
-        KEEPALIVE.try_result(sockopt::set_tcp_keepintvl(&**socket, self.interval));
-        KEEPALIVE.try_result(sockopt::set_tcp_keepcnt(&**socket, self.probes));
+        KEEPALIVE.record_result(socket.set_keepalive(true));
+        KEEPALIVE.record_result(sockopt::set_tcp_keepidle(&**socket, self.idle));
+        KEEPALIVE.record_result(sockopt::set_tcp_keepintvl(&**socket, self.interval));
+        KEEPALIVE.record_result(sockopt::set_tcp_keepcnt(&**socket, self.probes));
     }
 }
 
@@ -64,23 +64,23 @@ impl SocketOptions {
     ///
     /// Each of them is [optional](OptionalCall).
     pub fn apply(&self, socket: &SockRef<'_>) {
-        NO_DELAY.try_result(socket.set_tcp_nodelay(true));
-        OUT_OF_BAND_INLINE.try_result(socket.set_out_of_band_inline(true));
+        NO_DELAY.record_result(socket.set_tcp_nodelay(true));
+        OUT_OF_BAND_INLINE.record_result(socket.set_out_of_band_inline(true));
         if let Some(keepalive) = &self.keepalive {
             keepalive.apply(socket);
         }
         if self.user_timeout.is_some() {
-            USER_TIMEOUT.try_result(socket.set_tcp_user_timeout(self.user_timeout));
+            USER_TIMEOUT.record_result(socket.set_tcp_user_timeout(self.user_timeout));
         }
     }
 
     /// Sets the options on a socket that had others before.
     pub fn apply_anew(&self, socket: &SockRef<'_>) {
         if self.keepalive.is_none() {
-            KEEPALIVE.try_result(socket.set_keepalive(false));
+            KEEPALIVE.record_result(socket.set_keepalive(false));
         }
         if self.user_timeout.is_none() {
-            USER_TIMEOUT.try_result(socket.set_tcp_user_timeout(None));
+            USER_TIMEOUT.record_result(socket.set_tcp_user_timeout(None));
         }
         self.apply(socket);
     }
@@ -156,17 +156,17 @@ pub fn reset(socket: TcpStream) {
 
 /// Makes the socket end by a reset when it is closed.
 pub fn reset_when_closed(socket: &impl AsFd) {
-    LINGER.try_result(SockRef::from(socket).set_linger(Some(Duration::ZERO)));
+    LINGER.record_result(SockRef::from(socket).set_linger(Some(Duration::ZERO)));
 }
 
 /// Undoes [`reset_when_closed`].
 pub fn close_cleanly_again(socket: &impl AsFd) {
-    LINGER.try_result(SockRef::from(socket).set_linger(None));
+    LINGER.record_result(SockRef::from(socket).set_linger(None));
 }
 
 /// Lets the kernel delay ACKs, to send them with bytes or with the end of the stream (tcp(7), TCP_QUICKACK).
 pub fn delay_acks(socket: &impl AsFd) {
-    QUICK_ACK.try_result(sockopt::set_tcp_quickack(socket, false));
+    QUICK_ACK.record_result(sockopt::set_tcp_quickack(socket, false));
 }
 
 /// Ends what [`delay_acks`] began. An ACK that is due is sent. Does nothing to a Unix socket.

@@ -126,8 +126,8 @@ impl StateDir {
     ///
     /// # Errors
     /// A file of the directory exists and cannot be read. Its contents must not be forgotten because of a disk fault, a
-    /// shortage of this host, or a process that runs as another user than before. Also if the file of primaries is not
-    /// valid: without its contents, an old primary that is found first would be taken for the right one.
+    /// lack of memory or descriptors, or a process that runs as another user than before. Also if the file of primaries
+    /// is not valid: without its contents, an old primary that is found first would be taken for the right one.
     pub fn remembered(&self) -> io::Result<RememberedState> {
         self.read(TEXTS)?; // for its error only: when the texts were loaded, it could not be reported yet
         Ok(RememberedState {

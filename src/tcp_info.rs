@@ -38,8 +38,8 @@ impl TcpInfo {
         if answer != 0 {
             return None;
         }
-        // SAFETY: the struct is plain integers; it was zeroed, so that every bit pattern of it is valid however many
-        // of its bytes an older kernel filled in.
+        // SAFETY: the struct has only integers, for which every bit pattern is valid. It was zeroed, so that the bytes
+        // that an older kernel does not fill in are initialized, too.
         let info = unsafe { info.assume_init() };
         Some(Self {
             rtt_us: info.tcpi_rtt,

@@ -5,8 +5,11 @@
 
 use std::time::Duration;
 
-const DURATIONS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+/// The units of durations, each in milliseconds, the largest first.
+const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// The units of sizes, each in bytes, the largest first.
+const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// Why a text is not a duration. Displays what to write instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +61,7 @@ const BANDWIDTH_MIN: u64 = 1 << 10;
 /// The text has another form, or the count is not 1 to 1,000,000.
 pub fn parse_rate(text: &str) -> Result<(u32, Duration), RateError> {
     let (count, unit) = text.split_once('/').ok_or(RateError)?;
-    let unit = DURATIONS.iter().find(|(known, _)| *known == unit && unit != "ms");
+    let unit = DURATION_UNITS.iter().find(|(known, _)| *known == unit && unit != "ms");
     let (_, milliseconds) = unit.ok_or(RateError)?;
     let is_number = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
     let count = count
@@ -86,13 +89,14 @@ pub fn parse_bandwidth(text: &str) -> Result<u64, BandwidthError> {
 /// # Errors
 /// The text has another form, or the duration does not fit into 64 bits of milliseconds.
 pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
-    let milliseconds = parse(text, &DURATIONS);
+    let milliseconds = parse(text, &DURATION_UNITS);
     milliseconds
         .map(Duration::from_millis)
         .map_err(|number| number.map_or(DurationError::Malformed, DurationError::MissingUnit))
 }
 
-/// What to write instead of a number without a unit. HAProxy takes it for milliseconds, other proxies for seconds.
+/// What to write instead of a number without a unit. HAProxy reads such a number as milliseconds, other
+/// proxies read it as seconds.
 #[must_use]
 pub fn suggest_duration(number: u64) -> String {
     if number >= 1_000 {
@@ -107,25 +111,25 @@ pub fn suggest_duration(number: u64) -> String {
 /// # Errors
 /// The text has another form, or the size does not fit into 64 bits of bytes.
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
-    parse(text, &SIZES).map_err(|number| number.map_or(SizeError::Malformed, SizeError::MissingUnit))
+    parse(text, &SIZE_UNITS).map_err(|number| number.map_or(SizeError::Malformed, SizeError::MissingUnit))
 }
 
 /// What to write instead of a size without a unit.
 #[must_use]
 pub fn suggest_size(number: u64) -> String {
-    format!("\"{}\"", format_number(number, &SIZES))
+    format!("\"{}\"", format_number(number, &SIZE_UNITS))
 }
 
 /// Formats a duration with the largest unit that divides it. Fractions of a millisecond are dropped.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
-    format_number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATIONS)
+    format_number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATION_UNITS)
 }
 
 /// Formats a size with the largest unit that divides it.
 #[must_use]
 pub fn format_size(bytes: u64) -> String {
-    format_number(bytes, &SIZES)
+    format_number(bytes, &SIZE_UNITS)
 }
 
 /// Parses the permissions of a file, as in chmod(1): three or four octal digits, at most `0777`. `None`: the text has

@@ -1,4 +1,4 @@
-//! Users of this machine: who they are, and what they may do.
+//! Users of this machine: finds their IDs, and runs functions with their permissions.
 
 use std::fs;
 use std::io;

@@ -39,7 +39,7 @@ fn rendered(report: &Report) -> String {
     plain
 }
 
-/// The content of a plan, for comparison. Servers are left out, because each has an identifier and a time of its own.
+/// Part of the content of a plan, as text, for comparison.
 fn content(loaded: &Loaded) -> Vec<String> {
     let plan = &loaded.plan;
     let process = format!("{:?} {:?} {:?}", plan.runtime, plan.admin, plan.log);
@@ -55,8 +55,8 @@ fn content(loaded: &Loaded) -> Vec<String> {
         format!("{} {sockets:?} {limits:?} {routes:?}", listener.name)
     });
     let pools = plan.pools.iter().map(|pool| {
-        let ways = (&pool.dial, &pool.health, &pool.severing, pool.resolve_interval);
-        format!("{} {ways:?} {:?}", pool.name, pool.entries)
+        let settings = (&pool.dial, &pool.health, &pool.severing, pool.resolve_interval);
+        format!("{} {settings:?} {:?}", pool.name, pool.entries)
     });
     std::iter::once(process).chain(listeners).chain(pools).collect()
 }

@@ -1,4 +1,4 @@
-//! What is imported from HAProxy or nginx has no errors, whatever the file.
+//! If a configuration of HAProxy or nginx can be imported, the configuration that results has no errors.
 #![no_main]
 
 use acequia::config::read;

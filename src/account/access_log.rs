@@ -58,8 +58,6 @@ struct LogControl {
     next_output: Mutex<Option<(Option<Output>, LogFormat)>>,
 }
 
-impl LogControl {}
-
 impl AccessLog {
     /// Whether records are written anywhere. If not, callers need not build any.
     #[must_use]
@@ -116,7 +114,7 @@ pub struct AccessLogWriter {
 }
 
 impl AccessLogWriter {
-    /// Waits until all records are written, at most 2 s; returns whether they were. Every [`AccessLog`] must have been
+    /// Waits until the writer thread has ended, at most 2 s; returns whether it has. Every [`AccessLog`] must have been
     /// dropped before.
     #[must_use]
     pub fn finish(self) -> bool {

@@ -11,7 +11,7 @@ use super::names;
 pub struct AnnounceSample {
     /// Whether the latest answer of their source was usable.
     pub is_up: bool,
-    /// When it last gave a usable answer.
+    /// When their source last gave a usable answer.
     pub last_success: Option<SystemTime>,
     /// The number of routes in force, by listener.
     pub routes: Vec<(Arc<str>, usize)>,

@@ -67,7 +67,7 @@ pub(super) fn write_families<'a>(families: impl IntoIterator<Item = &'a GaugeFam
     text
 }
 
-/// The value of a time; 0: there is none.
+/// The time in seconds since the Unix epoch; 0 if there is none.
 pub(super) fn seconds_since_epoch(time: Option<SystemTime>) -> u64 {
     let since_epoch = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     since_epoch.map_or(0, |since| since.as_secs())

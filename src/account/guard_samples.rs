@@ -1,4 +1,4 @@
-//! The samples of guards. Each rendering reads them from the guards, so they end with their guard.
+//! The samples of guards. Each rendering reads them from the guards, so a removed guard has no samples.
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ pub const OPENMETRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0;
 /// section 12.5.1).
 #[must_use]
 pub fn prefers_openmetrics(accept: &str) -> bool {
-    // The highest quality of the ranges that are written like this; without `q` it is 1.
+    // The highest quality of the ranges that equal `wanted`. A range without `q` has the quality 1.
     let quality = |wanted: &str| {
         let of_type = accept.split(',').filter_map(|range| {
             let mut parts = range.split(';').map(str::trim);

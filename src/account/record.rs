@@ -115,7 +115,7 @@ impl Record {
         let Some(extras) = extras.filter(|extras| extras.has_passed_from(guard, network, client)) else {
             return false;
         };
-        // Under the lock, as the access log record is built: so the reason in the record belongs to its ending.
+        // The access log record is built under the same lock. So the reason in it always belongs to its ending.
         let is_first = self.cut(Ending::Denied);
         if is_first {
             extras.deny(guard);
@@ -129,12 +129,13 @@ impl Record {
         self.cancel.end_at_rest(ending);
     }
 
-    /// Asks the session whether bytes are on their way to a peer. If so, [`Self::deliveries`] changes.
+    /// Asks the session whether bytes are on their way to either side. If so, [`Self::deliveries`] changes.
     pub fn look_for_deliveries(&self) {
         self.cancel.look();
     }
 
-    /// A counter that changes when the session is asked to end, or to look, while bytes are on their way to a peer.
+    /// A counter that changes when the session is asked to end, or to look, while bytes are on their way to either
+    /// side.
     #[must_use]
     pub fn deliveries(&self) -> u8 {
         self.cancel.deliveries.count()
@@ -162,7 +163,7 @@ impl Record {
         Some((pool, info.server.as_ref()?.count_id()))
     }
 
-    /// Whether its server has ended it. It may go on towards its client.
+    /// Whether the server has ended its side of the session. The last bytes may still be on their way to the client.
     #[must_use]
     pub fn has_server_ended(&self) -> bool {
         self.traffic.down.has_ended()
@@ -257,7 +258,7 @@ pub struct SessionView {
     pub sni: Option<Arc<str>>,
     /// The ALPN protocols it offered, separated by commas.
     pub alpn: Option<Box<str>>,
-    /// The database that it asked for, if it is one of PostgreSQL whose StartupMessage could be read.
+    /// The database that it asked for, if it is a PostgreSQL session whose StartupMessage could be read.
     pub database: Option<String>,
     /// The user that it named, under the same condition.
     pub user: Option<String>,

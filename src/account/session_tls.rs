@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::sniff::postgres::StartupMessage;
 use crate::tls::TlsSummary;
 
-/// The TLS of a session that we end or begin.
+/// The TLS that is terminated or begun here, on either side of a session.
 #[derive(Debug, Default)]
 pub struct SessionTls {
     /// The TLS that was agreed with the client.

@@ -51,7 +51,7 @@ impl Challenges {
         self.0.lock().tls.get(name).cloned()
     }
 
-    /// The key authorization that a request for this path asks for; `None`: it is not one for a pending order.
+    /// The key authorization that a request for this path asks for; `None`: the path has no token of a pending order.
     #[must_use]
     pub fn key_authorization(&self, path: &str) -> Option<Box<str>> {
         let token = path.strip_prefix(HTTP_PREFIX)?;

@@ -26,7 +26,7 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// The wait between two requests for renewal information, if the server says nothing about it.
 const POLL_INTERVAL_DEFAULT: Duration = Duration::from_secs(6 * 3600);
 
-/// The longest `Retry-After` that is heeded.
+/// The longest wait that `Retry-After` can cause; a longer one is shortened to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(86_400);
 
 /// The error of a request that the server has not answered, or not as an ACME server does.
@@ -72,9 +72,9 @@ impl AcmeHttp {
         let now = SystemTime::now();
         let header = response.headers_mut().remove(RETRY_AFTER);
         let retry_at = header.and_then(|value| retry_time(&value, now));
-        // `instant_acme` reads this header again, and panics at a time that `SystemTime` cannot hold. It refuses
-        // renewal information without the header, although the time in it is only a recommendation (RFC 9773, section
-        // 4.3).
+        // `instant_acme` reads this header again, and panics at a time that `SystemTime` cannot hold. It also refuses
+        // renewal information, which is requested by GET, without the header, although the time in it is only a
+        // recommendation (RFC 9773, section 4.3).
         let shown_at = retry_at.or_else(|| is_get.then(|| now + POLL_INTERVAL_DEFAULT));
         if let Some(shown_at) = shown_at {
             let seconds = shown_at.duration_since(now).unwrap_or_default().as_secs();

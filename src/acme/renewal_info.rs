@@ -28,8 +28,8 @@ pub struct RenewalAnswer {
     pub retry_after: Duration,
 }
 
-/// The identifier of a certificate at its server (RFC 9773, section 4.1). `None`: the certificate has no such
-/// identifier, as when it is self-signed, or it has expired: a server must not be asked about an expired one.
+/// The identifier of a certificate at its server (RFC 9773, section 4.1). `None` if the certificate has expired,
+/// because a server must not be asked about it then, or if it has no such identifier: a self-signed one has none.
 #[must_use]
 pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
     if certificate.has_expired_itself() {
@@ -80,10 +80,10 @@ pub async fn renewal_info(
 /// The window from `start` to `end`.
 ///
 /// # Errors
-/// The window ends before it starts. The error says to retry after `retry_after`, which the answer asked for.
+/// The window does not end after it starts. The error says to retry after `retry_after`, which the answer asked for.
 fn window_of([start, end]: [SystemTime; 2], retry_after: Duration) -> Result<RenewalWindow, AcmeError> {
     RenewalWindow::new(start, end).ok_or_else(|| AcmeError::Server {
-        error: Error::Str("the suggested window ends before it starts"),
+        error: Error::Str("the suggested window does not end after it starts"),
         retry_after: Some(SystemTime::now() + retry_after),
     })
 }

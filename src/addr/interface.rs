@@ -35,10 +35,10 @@ impl Interface {
     /// The index by which the kernel identifies the interface.
     ///
     /// # Errors
-    /// Those of `socket` and SIOCGIFINDEX (netdevice(7)): ENODEV if there is no such interface.
+    /// Those of `socket`, `bind` and SIOCGIFINDEX (netdevice(7)): ENODEV if there is no such interface.
     pub fn index(&self) -> io::Result<u32> {
-        let any = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        Ok(name_to_index(&any, self.as_str())?)
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?; // the call needs a socket, of any kind
+        Ok(name_to_index(&socket, self.as_str())?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Access control of `/api`.
 //!
 //! Over the Unix socket every client that can open it may do everything. Over TCP the threat is a browser on this
-//! machine, which any web page can make send requests here. Therefore the host is checked (DNS rebinding),
+//! machine: any web page can cause it to send requests here. Therefore the host is checked (DNS rebinding),
 //! cross-origin writes are rejected, and writes need a token.
 
 use std::future::pending;
@@ -30,8 +30,8 @@ use crate::text::escape;
 /// The largest token file, in bytes. A larger one was named by mistake.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
-/// The path, without `/api/v1`, that returns the error of the last reload. It always needs a token, because the error
-/// quotes the configuration.
+/// The path, without `/api/v1`, that returns the error of the last reload. Over TCP it always needs a token, because
+/// the error quotes the configuration.
 const RELOAD_ERROR_PATH: &str = "/reload";
 
 /// The path of the streams of events. A page of another origin cannot read them, but could open so many that the
@@ -78,18 +78,18 @@ pub(super) async fn authorize(
     next: Next,
 ) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let (response, was_run) = match permit(&admin, client, (&method, &uri), request.headers()).await {
+    let (response, is_rejected) = match permit(&admin, client, (&method, &uri), request.headers()).await {
         Ok(proof) => {
             request.extensions_mut().insert(proof);
-            (next.run(request).await, true)
+            (next.run(request).await, false)
         }
-        Err(error) => (error.into_response(), false),
+        Err(error) => (error.into_response(), true),
     };
     let status = response.status();
     let has_failed = status.is_client_error() || status.is_server_error();
     if has_failed
-        && !(was_run && method.is_safe())
-        && let Some(suppressed) = admin.access.rejection_lines.take_line(Instant::now())
+        && (is_rejected || !method.is_safe())
+        && let Some(suppressed) = admin.access.failure_lines.take_line(Instant::now())
     {
         let path: String = uri.path().chars().take(PATH_CHARS_MAX).collect();
         let path = format!("{}{}", super::API, escape(&path, &[]));
@@ -167,18 +167,18 @@ fn check_host(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, message))
 }
 
-/// The host of an authority that has nothing else but a port; otherwise an empty string. `Authority` accepts text after
-/// the brackets of an IPv6 address.
+/// The host of an authority, if nothing or only a port follows the host; otherwise an empty string. `Authority` also
+/// accepts other text after the brackets of an IPv6 address.
 fn name_in(authority: &Authority) -> &str {
     let (whole, name) = (authority.as_str(), authority.host());
-    let is_all = whole
+    let is_valid = whole
         .strip_prefix(name)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
-    if is_all { name } else { "" }
+    if is_valid { name } else { "" }
 }
 
 /// Rejects requests that a browser sends for a page of another origin. Browsers set `Sec-Fetch-Site` (W3C Fetch
-/// Metadata) and `Origin` (WHATWG Fetch, section 3.2). If one of these headers is repeated, every value must be ours.
+/// Metadata) and `Origin` (WHATWG Fetch, section 3.2). If one of these headers is repeated, every value is checked.
 fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
     let texts = |name: &HeaderName| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or(""));

@@ -43,7 +43,7 @@ pub struct ChangesBody {
     /// far.
     #[serde(default)]
     routes: BTreeMap<String, BTreeMap<String, (usize, u64)>>,
-    /// Pools of which more has changed than their servers' values, such as the list of servers.
+    /// Pools whose list of servers, or a field of their own, has changed.
     pools: Vec<PoolBody>,
     /// Servers that have changed, in pools that are not in `pools`; by pool.
     servers: BTreeMap<String, Vec<ServerBody>>,
@@ -62,7 +62,7 @@ pub(super) enum StateChanges {
     Whole,
 }
 
-/// Compares two states of one process, and consumes the earlier one.
+/// Compares two states of one process. Consumes the earlier one, and leaves `now` as it was.
 pub(super) fn changes_between(mut before: StateBody, now: &mut StateBody) -> StateChanges {
     let mut changes = ChangesBody {
         uptime: now.uptime,
@@ -222,7 +222,7 @@ mod tests {
         serde_json::from_value(state).unwrap()
     }
 
-    /// The changes that are found after this one.
+    /// The changes that are found after `change` is applied to a state.
     fn changes(change: impl FnOnce(&mut StateBody)) -> StateChanges {
         changes_from(state(), change)
     }
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn new_listeners_or_pools_send_the_whole_state() {
+    fn a_changed_listener_or_list_of_pools_sends_the_whole_state() {
         assert!(matches!(changes(|state| state.pools.truncate(1)), StateChanges::Whole));
         assert!(matches!(
             changes(|state| state.listeners[0].pool = None),

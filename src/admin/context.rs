@@ -36,7 +36,7 @@ pub(super) fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-/// Converts seconds to milliseconds, rounded to the microsecond. All bodies have durations in this form.
+/// Converts seconds to milliseconds, rounded to the microsecond.
 pub(super) fn milliseconds(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e3
 }
@@ -44,19 +44,19 @@ pub(super) fn milliseconds(seconds: f64) -> f64 {
 /// The state of access control between requests.
 #[derive(Debug)]
 pub struct ApiAccess {
-    /// Bounds the lines about requests that were rejected.
-    pub(super) rejection_lines: LineBudget,
+    /// Bounds the log lines about requests that were rejected or failed.
+    pub(super) failure_lines: LineBudget,
     /// Whether the token could not be read when it was last needed.
     pub(super) is_token_unreadable: AtomicBool,
 }
 
 impl ApiAccess {
-    /// No request has been rejected.
+    /// No request has been rejected or has failed.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it depends on the time")]
     pub fn new() -> Self {
         Self {
-            rejection_lines: LineBudget::new(),
+            failure_lines: LineBudget::new(),
             is_token_unreadable: AtomicBool::new(false),
         }
     }
@@ -64,7 +64,7 @@ impl ApiAccess {
 
 /// The state that the handlers of the admin port read and change.
 pub struct Admin {
-    /// The series.
+    /// All metrics of the process.
     pub metrics: Arc<Metrics>,
     /// The sessions that listeners have, and may have.
     pub limits: Arc<ListenerLimits>,

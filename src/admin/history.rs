@@ -34,7 +34,7 @@ struct TotalsSeriesBody {
     bytes_up: Vec<u64>,
     bytes_down: Vec<u64>,
     connect_p99_ms: Vec<Option<f64>>,
-    /// The series of the endings that occurred.
+    /// The series of the endings that occurred in these 15 minutes.
     endings: Vec<EndingSeriesBody>,
 }
 
@@ -57,6 +57,7 @@ struct PoolSeriesBody {
     endings: ByEnding<u64>,
 }
 
+/// How many sessions ended in this way: in the last minute, in the last hour, and since the start.
 #[derive(Debug, Serialize)]
 struct EndingCountsBody {
     ending: &'static str,
@@ -136,7 +137,7 @@ impl HistoryBody {
             bytes_up: each(&pool.samples, |sample| sample.bytes_up as u64),
             bytes_down: each(&pool.samples, |sample| sample.bytes_down as u64),
             connect_p99_ms: each(&pool.samples, |sample| to_ms(sample.connect_p99)),
-            endings: occurred_in(&pool.endings()),
+            endings: by_ending(&pool.endings()),
         });
         Self {
             at: past.at().map(rfc3339),
@@ -174,7 +175,7 @@ fn to_ms(seconds: Option<f32>) -> Option<f64> {
 }
 
 /// The counts of endings that occurred.
-fn occurred_in<N: Copy + Default + PartialOrd>(endings: &[N; Ending::ALL.len()]) -> ByEnding<N> {
+fn by_ending<N: Copy + Default + PartialOrd>(endings: &[N; Ending::ALL.len()]) -> ByEnding<N> {
     let count = |ending: &Ending| (ending.as_str(), endings[*ending as usize]);
     let counts = Ending::ALL.iter().map(count);
     counts.filter(|(_, count)| *count > N::default()).collect()
@@ -202,7 +203,7 @@ pub(super) fn sample_body(sample: &Sample) -> SampleBody {
             bytes_up: totals.bytes_up,
             bytes_down: totals.bytes_down,
             connect_p99_ms: to_ms(totals.connect_p99),
-            endings: occurred_in(&totals.endings),
+            endings: by_ending(&totals.endings),
         },
         pools: sample.pools.iter().map(pool).collect(),
     }

@@ -105,7 +105,7 @@ static SNDBUF: OptionalCall = OptionalCall::new(
     "clients of the Unix socket that do not read are found later",
 );
 
-/// Serves at most `connections_max` clients at once, for as long as it is polled.
+/// Serves at most `connections_max` clients at once, not counting streams of events, for as long as it is polled.
 pub async fn serve(endpoint: AdminEndpoint, admin: Arc<Admin>, connections_max: usize) {
     let (live, router) = (Arc::clone(&admin.live), router(admin));
     let mut connections = Connections::default();
@@ -136,7 +136,7 @@ impl AdminEndpoint {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 SOCKET_OPTIONS.apply(&SockRef::from(&stream));
-                NOTSENT_LOWAT.try_result(SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX));
+                NOTSENT_LOWAT.record_result(SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX));
                 let bound_to_loopback = listener.local_addr()?.ip().is_loopback();
                 let client = ApiClient::Tcp {
                     peer,
@@ -150,7 +150,7 @@ impl AdminEndpoint {
             }
             Self::Unix(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
-                SNDBUF.try_result(SockRef::from(&stream).set_send_buffer_size(UNSENT_BYTES_MAX as usize));
+                SNDBUF.record_result(SockRef::from(&stream).set_send_buffer_size(UNSENT_BYTES_MAX as usize));
                 let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
                 AdminConnection::new(stream, router_for(ApiClient::Unix(uid)))
             }

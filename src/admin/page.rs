@@ -47,7 +47,7 @@ fn file(kind: &'static str, content: &'static str) -> impl IntoResponse {
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        // Another version of the program has other files.
+        // Another version of the program serves other files at the same paths.
         (header::CACHE_CONTROL, "no-cache"),
     ];
     (headers, content)

@@ -35,7 +35,7 @@ pub struct AddedServerBody {
     pub until: Option<String>,
 }
 
-/// A server that is left out because it is a listener that leads back to its pool.
+/// A server that is left out of its pool because its address is one of our own listeners, which leads back to the pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeftOutBody {
     /// Its name, else its address.
@@ -63,7 +63,7 @@ pub struct PoolTlsBody {
 pub struct QueueBody {
     /// Clients that wait.
     pub waiting: usize,
-    /// The most clients that may wait; absent: the queue was switched off, and these are left.
+    /// The most clients that may wait; absent: the queue was switched off while clients waited.
     pub max: Option<usize>,
     /// How long one client may wait.
     pub timeout: Option<String>,
@@ -76,7 +76,7 @@ pub struct ScaleBody {
     pub min: u32,
     /// The most clones.
     pub max: u32,
-    /// The target of sessions of each server.
+    /// The target number of sessions of each server.
     pub sessions_per_server: u32,
     /// How many clones an operator wants; absent: the load decides.
     pub wanted: Option<u32>,
@@ -97,7 +97,7 @@ pub struct ScaleBody {
 /// A clone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CloneBody {
-    /// Its name; that of its server.
+    /// Its name, which is also the name of its server.
     pub name: String,
     /// "starting", "running", "waiting" (to be started again), "draining" or "stopping".
     pub state: String,

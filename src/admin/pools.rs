@@ -36,7 +36,7 @@ pub(super) async fn trust(
     let Json(TrustRequest { server: name }) = request?;
     let in_force = admin.live.in_force();
     let (pool, server) = find(&in_force, &pool_name, &name)?;
-    // Returns whether the server calls itself primary, so that it can be trusted.
+    // Trusts a server as the primary. Returns false if the server does not call itself primary.
     let trust = |pool: &LivePool, server: &str| {
         let Some(recorded) = pool.trust(server) else {
             return false;
@@ -48,7 +48,7 @@ pub(super) async fn trust(
     if !trust(pool, &name) {
         return Err(ApiError::new(StatusCode::CONFLICT, nothing_to_trust(pool, &name)));
     }
-    // The server is the primary in every pool that it is in, such as a pool of readers.
+    // The server is also the primary in the other pools that contain it, such as a pool of replicas.
     for other in in_force.pools.iter().filter(|other| other.name() != pool.name()) {
         let members = other.servers();
         let mut same_address = members

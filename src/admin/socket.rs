@@ -1,4 +1,4 @@
-//! The Unix socket: its path and its permissions.
+//! The Unix socket of the API: its path and its permissions.
 
 use std::borrow::Cow;
 use std::fs::{DirBuilder, Metadata};
@@ -139,18 +139,18 @@ impl AdminListener {
 /// If another process listens on the socket, the error message with the remedy. `None`: no process does, and the socket
 /// may be replaced.
 fn in_use(path: &Path) -> io::Result<Option<String>> {
-    let owner = match connect_to_listener(path) {
+    let problem = match connect_to_listener(path) {
         Ok(None) => return Ok(None),
-        Ok(Some(socket)) => describe_owner(socket.into()),
+        Ok(Some(socket)) => describe_listening_process(socket.into()),
         Err(error) if error.kind() == ErrorKind::AddrInUse => error.to_string(),
         Err(error) => return Err(error),
     };
     Ok(Some(format!(
-        "{owner}: stop it, or give this process a socket of its own, `socket = \"/run/acequia/NAME.sock\"` in [admin]"
+        "{problem}: stop it, or give this process a socket of its own, `socket = \"/run/acequia/NAME.sock\"` in [admin]"
     )))
 }
 
-fn describe_owner(stream: UnixStream) -> String {
+fn describe_listening_process(stream: UnixStream) -> String {
     let pid = peer_of(&stream).map_or_else(String::new, |peer| format!(" (pid {})", peer.pid));
     match request_process(stream) {
         Ok(process) => {

@@ -220,13 +220,13 @@ fn listener_warnings(tls: &ListenerTls, renewals: &RenewalsByFile<'_>) -> Vec<St
     let store = tls.certificates();
     let expired = store.all().iter().filter(|certificate| certificate.has_expired());
     let mut warnings: Vec<_> = expired.map(|certificate| certificate.expiry_warning()).collect();
-    let ordered = store.all().iter().filter(|certificate| certificate.acme.is_some());
-    warnings.extend(failed_orders(ordered.map(|certificate| certificate.path()), renewals));
+    let from_acme = store.all().iter().filter(|certificate| certificate.acme.is_some());
+    warnings.extend(failed_orders(from_acme.map(|certificate| certificate.path()), renewals));
     warnings.extend(tls.client_auth_warnings());
     shown_warnings(&warnings)
 }
 
-/// A text for each of these files whose certificate could not be ordered lately: how many orders failed, and why.
+/// A text for each of these files whose latest order failed: how many orders failed in a row, and why the latest did.
 fn failed_orders<'a>(
     files: impl Iterator<Item = &'a Path>,
     renewals: &'a RenewalsByFile<'a>,

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::App;
 use super::listen_sockets::NewlyListening;
-use super::retirement::retire;
+use super::retirement::drop_later;
 use crate::discover::{AnnouncedAnswer, follow_announcements};
 use crate::drain::Drain;
 use crate::live::{InForce, Live};
@@ -109,7 +109,7 @@ impl App {
             let now = live.apply(next);
             self.follow(&now, NewlyListening::default(), drain);
             log_routes(&before.plan, &now.plan);
-            retire(before);
+            drop_later(before);
         }
         if live.record_announced(&self.announced.announcements, SystemTime::now()) {
             tracing::info!(source = "docker", "the source of announced routes answers");

@@ -43,17 +43,18 @@ pub(super) fn spawn_tasks(
     }));
     tasks.spawn(admin::publish(Arc::clone(admin)));
     tasks.spawn(retire::run(Arc::clone(&admin.live), admin.ledgers.clone()));
-    let requests_max = clients_max - streams_of(clients_max);
+    let requests_max = clients_max - event_streams_max(clients_max);
     for endpoint in endpoints {
-        // Each endpoint gets half of the clients that are no streams, so that those of one do not lock out those of the
-        // other.
+        // There are at most two endpoints. Each may have half of the clients that are not event streams, so that the
+        // clients of one endpoint cannot lock out those of the other.
         tasks.spawn(admin::serve(endpoint, Arc::clone(admin), (requests_max / 2).max(1)));
     }
     tasks
 }
 
-/// How many of the clients that all admin endpoints together may have can be streams of events.
-pub(super) fn streams_of(clients_max: usize) -> usize {
+/// The largest number of event streams of all admin endpoints together. `clients_max`: the largest number of their
+/// clients, including the event streams.
+pub(super) fn event_streams_max(clients_max: usize) -> usize {
     clients_max * 2 / 3
 }
 

@@ -11,7 +11,8 @@ use crate::tls::TlsFileError;
 /// Why the process cannot start, reload or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// All addresses that cannot be bound, each with its causes on a line of its own. None stays bound.
+    /// All addresses that cannot be bound, each with its causes on a line of its own. The other new addresses are
+    /// released.
     #[error("{}", .0.iter().map(|(name, error)| format!("{name}: {}", chain(error))).collect::<Vec<_>>().join("\n"))]
     Bind(Vec<(String, BindError)>),
     /// The access log cannot be opened.
@@ -26,7 +27,7 @@ pub enum Failure {
         #[source]
         cause: io::Error,
     },
-    /// A file of the configuration cannot be read.
+    /// A file that the configuration names cannot be read.
     #[error("{key}: cannot read {}", escape(&.path.to_string_lossy(), &[]))]
     File {
         /// The key that names it.

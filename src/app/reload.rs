@@ -11,7 +11,7 @@ use super::announced::log_refused;
 use super::listen_sockets::NewlyListening;
 use super::listener_tls::{broken_files, check_and_load};
 use super::remote::{ReadConfiguration, for_store};
-use super::retirement::retire;
+use super::retirement::drop_later;
 use super::{App, Failure, log_addresses, watch};
 use crate::account::Metrics;
 use crate::account::access_log::Output;
@@ -143,7 +143,7 @@ impl App {
         self.switch_logs(&old.plan.log, &now.plan.log, access_log);
         log_refused(&old.plan, &now.plan);
         self.watch(text);
-        retire(old);
+        drop_later(old);
         changes
     }
 
@@ -155,7 +155,7 @@ impl App {
         let shares = self.budget.divide(&now.plan, now.addresses.iter().map(Vec::len).sum());
         self.sockets.limits.resize_process(shares.sessions);
         self.sockets.cancels.resize(shares.cancels);
-        self.sockets.hello_memory.resize(now.plan.runtime.hello_bytes_max);
+        self.sockets.hello_memory.resize(now.plan.runtime.hello_memory_bytes);
         self.health.set_limits(shares.checks, shares.lookups);
         self.sockets.apply(now, listening, drain);
     }

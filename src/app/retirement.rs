@@ -8,14 +8,14 @@ use tokio::time::sleep;
 
 use crate::live::InForce;
 
-/// How long the old plan is kept. By then workers and sessions have dropped their references to it, so that none of
-/// them has to free it.
-const RETIREMENT: Duration = Duration::from_secs(1);
+/// How long the old plan is kept. By then workers and most sessions have dropped their references to parts of it, so
+/// that they do not have to free them. A session that still waits for its ClientHello or server may keep some longer.
+const KEEP_TIME: Duration = Duration::from_secs(1);
 
-/// Drops an old plan with its pools, after a while.
-pub(super) fn retire(old: Arc<InForce>) {
+/// Drops an old plan with its pools, after [`KEEP_TIME`].
+pub(super) fn drop_later(old: Arc<InForce>) {
     tokio::spawn(async move {
-        sleep(RETIREMENT).await;
+        sleep(KEEP_TIME).await;
         let _ = spawn_blocking(move || drop(old)).await;
     });
 }

@@ -98,8 +98,8 @@ fn send(states: &[NotifyState<'_>]) {
     }
 }
 
-/// The address of the service manager: a path, or a name in the abstract namespace behind `@`, which
-/// `sd_notify::notify` does not know.
+/// The address of the service manager: a path, or `@` and a name in the abstract namespace. `sd_notify::notify` takes
+/// only paths.
 fn address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_without_a_heartbeat_between_two_checks_is_stuck_unless_it_has_ended() {
+    fn a_worker_without_a_beat_between_two_checks_is_stuck_unless_it_has_ended() {
         let [first, second] = [Arc::<Heartbeat>::default(), Arc::default()];
         let heartbeats = [&first, &second].map(Arc::downgrade);
         let before = counts(&heartbeats);

@@ -20,8 +20,7 @@ pub(super) struct EndSignals {
     interrupt: Signal,
     quit: Signal,
     was_interrupted: bool,
-    /// Whether a request to cut has come.
-    is_cut: bool,
+    is_cut_requested: bool,
 }
 
 /// How the process is to end.
@@ -44,7 +43,7 @@ impl Signals {
                 interrupt: signal(SignalKind::interrupt())?,
                 quit: signal(SignalKind::quit())?,
                 was_interrupted: false,
-                is_cut: false,
+                is_cut_requested: false,
             },
             reopen: signal(SignalKind::user_defined1())?,
             reload: signal(SignalKind::hangup())?,
@@ -62,21 +61,21 @@ impl EndSignals {
                 End::Drain
             }
             _ = self.quit.recv() => {
-                self.is_cut = true;
+                self.is_cut_requested = true;
                 End::Cut
             }
         }
     }
 
     /// Waits, while the process drains, for a request to cut the remaining sessions: SIGQUIT, or the second SIGINT.
-    /// Further SIGTERMs are ignored, because supervisors send it more than once and to a whole process group. Does not
-    /// wait once such a request has come. Cancel safe.
+    /// Further SIGTERMs are ignored, because supervisors send more than one, and to a whole process group. Returns at
+    /// once if such a request has already come. Cancel safe.
     pub(super) async fn cut_requested(&mut self) {
-        while !self.is_cut {
+        while !self.is_cut_requested {
             tokio::select! {
                 _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => self.is_cut = std::mem::replace(&mut self.was_interrupted, true),
-                _ = self.quit.recv() => self.is_cut = true,
+                _ = self.interrupt.recv() => self.is_cut_requested = std::mem::replace(&mut self.was_interrupted, true),
+                _ = self.quit.recv() => self.is_cut_requested = true,
             }
         }
     }

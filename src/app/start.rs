@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::announced::{Announced, log_refused, with_announced};
-use super::background::{spawn_tasks, streams_of};
+use super::background::{event_streams_max, spawn_tasks};
 use super::descriptor_budget::DescriptorBudget;
 use super::failure::system;
 use super::fixed_settings::FixedSettings;
@@ -117,7 +117,7 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
         access: ApiAccess::new(),
         ledgers,
         history: Arc::default(),
-        events: admin::Events::new(streams_of(shares.admin)),
+        events: admin::Events::new(event_streams_max(shares.admin)),
         reloader,
         renewals: Arc::default(),
         unsaved: state.as_ref().map(StateDir::unsaved),
@@ -157,7 +157,7 @@ fn new_sockets(
     metrics: &Arc<Metrics>,
 ) -> (ListenSockets, Vec<UnboundedReceiver<ListenSocket>>) {
     let (to_workers, worker_sockets): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
-    let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
+    let memory = HelloMemory::new(plan.runtime.hello_memory_bytes);
     let sockets = ListenSockets::new(to_workers, Arc::clone(metrics), memory, PassedSockets::inherited());
     (sockets, worker_sockets)
 }

@@ -66,7 +66,7 @@ impl Check for AgentCheck {
 
 struct AgentProbe {
     check: Arc<AgentCheck>,
-    /// The agent. It is not the service, so that it gets no PROXY header.
+    /// The agent. It is not the service, so it gets no PROXY header.
     agent: CheckTarget,
     tls: Option<TlsProbe>,
     server: CheckTarget,
@@ -249,6 +249,6 @@ mod tests {
         let pass = state.record(gone()).unwrap();
         assert_eq!(pass.agent, AgentSettings::default());
         assert!(pass.agent_lost.is_some());
-        assert_eq!(state.record(gone()).unwrap().agent_lost, None, "it is lost once");
+        assert_eq!(state.record(gone()).unwrap().agent_lost, None, "it is reported once");
     }
 }

@@ -124,7 +124,7 @@ fn host(address: ServerAddr) -> String {
         .map_or_else(|| address.to_string(), IpAddr::to_string)
 }
 
-/// Runs a command to its end. `printed`: where to put what it prints, also if this future is dropped.
+/// Runs a command to its end. What it prints is put into `printed`, where it stays even if this future is dropped.
 ///
 /// # Errors
 /// It cannot be started, or it fails. The error of a failure has its exit status and a part of its output.
@@ -209,7 +209,7 @@ mod tests {
             assert_eq!(
                 run(left).await,
                 Ok(()),
-                "a process that is left does not delay the result"
+                "a process that is left behind does not delay the result"
             );
         }
     }

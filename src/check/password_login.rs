@@ -10,7 +10,8 @@ use super::file::read_password;
 pub struct PasswordLogin {
     /// The user.
     pub user: Box<str>,
-    /// Contains the password; the end of its line is left out. Read when a check needs it. `None`: no password.
+    /// Contains the password; a line end after the password is ignored. Read when a check needs it. `None`: no
+    /// password.
     pub password_file: Option<PathBuf>,
 }
 

@@ -132,8 +132,8 @@ impl TlsProbe {
         Self { check, target, tls }
     }
 
-    /// Connects, completes a handshake and closes. Returns when the server's certificate is valid, as
-    /// [`Self::connect`].
+    /// Connects, completes a handshake and closes. Returns the validity period of the server's certificate, as
+    /// [`Self::connect`] does.
     ///
     /// # Errors
     /// Those of [`Self::connect`], or the server selects no protocol although the check offers some.
@@ -149,8 +149,8 @@ impl TlsProbe {
         Ok(certificate)
     }
 
-    /// Connects and completes a handshake. Also returns when the server's certificate is valid; `None`: it cannot be
-    /// read.
+    /// Connects and completes a handshake. Also returns the validity period of the server's certificate; `None`: the
+    /// certificate cannot be read.
     ///
     /// # Errors
     /// Those of connecting; the handshake fails, or the certificate is not valid.
@@ -194,8 +194,8 @@ impl TlsCheck {
     }
 }
 
-/// Connects, in TLS if there is a probe for it. Also returns when the server's certificate is valid, as
-/// [`TlsProbe::connect`] does.
+/// Connects, in TLS if there is a probe for it. With TLS, also returns the validity period of the server's certificate,
+/// as [`TlsProbe::connect`] does.
 ///
 /// # Errors
 /// Those of connecting, and of the handshake.
@@ -252,7 +252,7 @@ impl OwnTls {
     }
 }
 
-/// The validity of a certificate (RFC 5280, section 4.1.2.5); `None`: the certificate cannot be read.
+/// The validity period of a certificate (RFC 5280, section 4.1.2.5); `None`: the certificate cannot be read.
 fn times(certificate: &CertificateDer<'_>) -> Option<CertificateTimes> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(CertificateTimes {

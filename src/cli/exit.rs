@@ -1,4 +1,4 @@
-//! Exit codes. Invalid arguments exit with 2, from clap.
+//! Exit codes. For invalid arguments, clap exits with 2.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use crate::config::report::Report;
 /// The configuration is invalid, or the process has rejected a request.
 pub const EXIT_CONFIG: u8 = 1;
 
-/// The answer could not be written.
+/// The output could not be written.
 pub(super) const EXIT_OUTPUT: u8 = 1;
 
 /// An argument does not fit the configuration.

@@ -36,6 +36,6 @@ pub(super) fn man(directory: &Path) -> ExitCode {
 
 fn write_man(directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    // Without the command `help`, for which a page for each command would be written again.
+    // Without the command `help`: it has each command as a subcommand, and each of these would get a second page.
     clap_mangen::generate_to(Arguments::command().disable_help_subcommand(true), directory)
 }

@@ -19,7 +19,7 @@ const BYTES_MAX: u64 = 16 << 20;
 /// The arguments of `acequia import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// The program whose configuration it is.
+    /// The program that the file configures.
     program: Program,
     /// The file: sections of HAProxy in `mode tcp`, or the `stream` block of nginx.
     file: PathBuf,

@@ -55,7 +55,7 @@ impl ServiceKind {
 #[must_use]
 pub fn run(args: &InitArgs) -> ExitCode {
     match write(args) {
-        Ok(message) => print(&message),
+        Ok(text) => print(&text),
         Err(error) => {
             print_message("error", &error);
             ExitCode::from(EXIT_CONFIG)
@@ -63,6 +63,7 @@ pub fn run(args: &InitArgs) -> ExitCode {
     }
 }
 
+/// Returns the text for standard output: the configuration if `--output` is `-`, otherwise a message.
 fn write(args: &InitArgs) -> Result<String, String> {
     let file = args.output.display().to_string();
     let is_stdout = file == "-";
@@ -108,9 +109,11 @@ impl InitAnswers {
         };
         let service = match args.service {
             Some(service) => service,
-            None => ask(input, "They speak (tcp, tls, postgres, mysql, redis)", |answer| {
-                ServiceKind::from_str(answer, true).map_err(|_| format!("`{answer}` is none of these"))
-            })?,
+            None => ask(
+                input,
+                "The servers speak (tcp, tls, postgres, mysql, redis)",
+                |answer| ServiceKind::from_str(answer, true).map_err(|_| format!("`{answer}` is none of these")),
+            )?,
         };
         Ok(Self {
             listen,
@@ -184,15 +187,15 @@ fn in_one_line((message, hint): (String, String)) -> String {
     format!("{message}: {hint}")
 }
 
-/// Asks on standard error, again after each line that is not an answer.
-fn ask<T>(input: &mut impl BufRead, question: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+/// Asks on standard error, and again after each invalid answer.
+fn ask<T>(input: &mut impl BufRead, question: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
     let mut err = io::stderr();
     loop {
         let _ = write!(err, "{question}: ").and_then(|()| err.flush());
         let mut answer = String::new();
         match input.read_line(&mut answer) {
             Ok(0) => return Err(String::from("no answer: use --listen, --servers and --service")),
-            Ok(_) => match read(answer.trim()) {
+            Ok(_) => match parse(answer.trim()) {
                 Ok(answer) => return Ok(answer),
                 Err(why) => drop(writeln!(err, "{why}")),
             },
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_wrong_answer_is_an_error() {
+    fn the_end_of_the_input_before_a_valid_answer_is_an_error() {
         let args = InitArgs {
             listen: Some(String::from("127.0.0.1:1")),
             servers: vec![String::from("10.0.0.1:1")],

@@ -232,7 +232,7 @@ fn write_notes(
                     "note: `{shown}` is not valid, only `*` and `*.suffix` match it: {error}"
                 )?;
             }
-            (Ok(_), Ok(name)) if listener.may_be_announced(&name) => writeln!(
+            (Ok(_), Ok(name)) if listener.accepts_announcement_of(&name) => writeln!(
                 text,
                 "note: containers may announce `{shown}` here; whether one does, only the process knows"
             )?,

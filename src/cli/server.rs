@@ -104,7 +104,7 @@ fn parse_server(text: &str) -> Result<PoolAndServer, String> {
     Ok((pool.to_owned(), server.to_owned()))
 }
 
-/// Sets an override and prints the state of the server.
+/// Requests the change and prints its result.
 #[must_use]
 pub fn run(remote: &Remote, command: &ServerCommand) -> ExitCode {
     let ((pool, server), body) = match command {
@@ -153,7 +153,7 @@ fn remove(remote: &Remote, (pool, server): &PoolAndServer) -> ExitCode {
     remote.request(ApiRequest::delete(path), shown)
 }
 
-/// A name as part of a path.
+/// Encodes a name for the path of a URL.
 pub(super) fn encode(name: &str) -> String {
     let encoded: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
     encoded.replace('+', "%20") // in a path, `+` is no space

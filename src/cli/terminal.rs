@@ -17,7 +17,7 @@ pub(super) fn print_json(json: &str) -> ExitCode {
     write(&escape_json(json))
 }
 
-/// Escapes unsafe characters, and ends the last line. In valid JSON, a carriage return is always between values: a
+/// Escapes unsafe characters, and ends the last line. In valid JSON, a carriage return is always between tokens: a
 /// space takes its place.
 fn escape_json(json: &str) -> String {
     text::escape_json(json).replace('\r', " ") + "\n"

@@ -1,8 +1,8 @@
 //! `acequia top`: the servers and sessions of a running process, live, in the terminal.
 //!
-//! It follows the stream of events, as the page does. The process makes each event only once for all viewers, so that
-//! the cost is bounded even with very many servers. The events contain the rates. Sessions are not part of the stream
-//! and are read while they are shown.
+//! It follows the stream of events, as the admin page does. The process makes each event only once for all viewers, so
+//! that the cost is bounded even with very many servers. The events contain the rates. Sessions are not part of the
+//! stream and are read while they are shown.
 
 mod columns;
 mod rows;
@@ -47,8 +47,8 @@ const SESSIONS_INTERVAL: Duration = Duration::from_secs(2);
 /// silent.
 const DRAW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows the process until the user quits or the process is lost. Returns the exit code: 0; 2 if there is no terminal;
-/// 3 if no process answers, or it is lost.
+/// Shows the process until the user quits, a signal ends the program, or an error occurs. Returns the exit code: 0; 2
+/// with `--json` or without a terminal; 3 if the terminal fails; otherwise the exit code of the `RemoteError`.
 #[must_use]
 pub fn run(remote: &Remote) -> ExitCode {
     let refuse = |message| {
@@ -118,7 +118,7 @@ struct Top {
     remote: Remote,
     news: mpsc::Receiver<Result<Update, RemoteError>>,
     /// The events of the terminal: keys, and others such as a change of its size.
-    keys: mpsc::Receiver<io::Result<Event>>,
+    terminal_events: mpsc::Receiver<io::Result<Event>>,
     /// The signals that end the program: SIGHUP, SIGINT, SIGTERM.
     signals: [Signal; 3],
     /// The signal that stops the program until a shell continues it.
@@ -138,7 +138,7 @@ impl Top {
         Ok(Self {
             remote: remote.clone(),
             news,
-            keys: read_keys()?,
+            terminal_events: read_terminal_events()?,
             signals: [
                 signal(SignalKind::hangup())?,
                 signal(SignalKind::interrupt())?,
@@ -170,7 +170,7 @@ impl Top {
                 _ = hang_up.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 _ = terminate.recv() => return Ok(()),
-                event = self.keys.recv() => {
+                event = self.terminal_events.recv() => {
                     let event = event.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))?;
                     // Everything is drawn again also after other events, such as a change of the size.
                     match event.as_key_event().and_then(|key| self.view.press(key)) {
@@ -221,7 +221,7 @@ impl Top {
 }
 
 /// Reads the terminal's events. The thread ends with the process: nothing interrupts a read.
-fn read_keys() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
+fn read_terminal_events() -> io::Result<mpsc::Receiver<io::Result<Event>>> {
     let (sender, receiver) = mpsc::channel(16);
     let thread = thread::Builder::new().name("keys".to_owned());
     thread.spawn(move || {

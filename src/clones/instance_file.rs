@@ -67,7 +67,7 @@ pub(super) struct EndedInstance {
 }
 
 impl EndedInstance {
-    /// Forgets the instance: it has left nothing behind.
+    /// Removes the file of the instance: none of its containers is left.
     ///
     /// # Errors
     /// Its file cannot be removed.

@@ -14,7 +14,7 @@ pub(super) struct Ports {
     last: AtomicU16,
 }
 
-/// The port of a clone. Dropping it gives it back.
+/// The port of a clone. Dropping this value makes the port free again.
 pub(super) struct Port {
     pub(super) number: u16,
     /// Tells all processes of acequia that the port is taken, because a clone begins to listen only some time after its

@@ -1,4 +1,4 @@
-//! What a command prints, as far as it is shown.
+//! The part of a command's output that is shown.
 
 use std::future::pending;
 use std::io;
@@ -13,8 +13,8 @@ use crate::text::{LINE_BYTES_MAX, Lines};
 /// killed by SIGPIPE, unless it ignores that.
 const OUTPUT_BYTES_MAX: usize = 1 << 16;
 
-/// The most bytes that are read at a time, so that a command that never stops printing cannot hold up the thread. No
-/// more than a pipe has by default.
+/// The most bytes that are read at a time, so that a command that never stops printing cannot hold up the thread. It
+/// is the default capacity of a pipe.
 const READ_BYTES_MAX: usize = 1 << 16;
 
 /// What a command has printed so far.

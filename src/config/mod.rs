@@ -3,8 +3,8 @@
 //! `file` parses TOML or JSON into a tree of values with positions; `parse` converts the tree to a plan and collects
 //! the problems, which [`report`] shows. Nothing at run time uses this module.
 //!
-//! A file with `[remote]` has only the settings of the process. The rest comes from a store, to which others may write:
-//! each text is parsed and merged with the file (`sections`). A setting that a text may not have is an error
+//! A file with `[remote]` has only the settings of the process. The rest comes from texts in a store, to which others
+//! may write: each text is parsed and merged with the file (`sections`). A setting that a text may not have is an error
 //! ([`Loaded::with_texts`]).
 
 mod input;
@@ -77,8 +77,8 @@ impl Loaded {
     }
 }
 
-/// The problem of a text that was not UTF-8: it was read with a replacement character. The argument is an item of
-/// [`InputText::files`].
+/// The problem of a text that was not UTF-8: when it was read, replacement characters took the place of invalid bytes.
+/// The argument is an item of [`InputText::files`].
 fn not_utf8((_, text, begin): (&str, &str, usize)) -> Option<Problem> {
     let at = begin + text.find(char::REPLACEMENT_CHARACTER)?;
     let position = Position::Bytes(at..at + char::REPLACEMENT_CHARACTER.len_utf8());
@@ -144,7 +144,7 @@ pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The Unix socket of a process that runs with this file, even if the file has other errors.
+/// The admin socket of a process that runs with this file. Errors in other settings are ignored.
 ///
 /// # Errors
 /// Why the file cannot be read or parsed.

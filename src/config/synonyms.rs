@@ -322,7 +322,7 @@ const ROUTE_SYNONYMS: Synonyms = &[
     (&["middleware", "middlewares", "ipallowlist", "ipwhitelist"], "`guards`"),
     (
         &["priority"],
-        "rank: an exact name before `*.suffix` before `*`, then the first route in the file",
+        "none: an exact name wins over `*.suffix`, then more kinds of conditions over fewer, then the first route",
     ),
 ];
 

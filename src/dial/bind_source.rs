@@ -126,7 +126,7 @@ impl BindSource {
                 ip
             }
         };
-        LATE_PORT.try_result(choose_port_late(socket));
+        LATE_PORT.record_result(choose_port_late(socket));
         let bound = socket.bind(&SocketAddr::new(address, 0).into());
         bound.map_err(|error| BindSourceError::Bind(address, error))
     }

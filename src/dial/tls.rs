@@ -9,12 +9,12 @@ use crate::tls::{
     ClientChoice, HandshakeError, OfferedProtocols, PoolTls, SentSni, TlsConnection, handshake_with_server,
 };
 
-/// The TLS that begins when a server is connected to.
+/// What a dial needs for the TLS handshake with a server.
 #[derive(Clone, Copy, Debug)]
 pub struct DialTls<'a> {
     /// The TLS settings of the pool.
     pub tls: &'a PoolTls,
-    /// The name and the protocol that the client has chosen.
+    /// The name that the client asked for, and the protocol that was agreed with it.
     pub client: ClientChoice<'a>,
     /// The bytes for the server before the handshake: a PROXY header, or nothing.
     pub header: &'a [u8],
@@ -24,8 +24,8 @@ pub struct DialTls<'a> {
 #[derive(Debug)]
 pub(super) struct TlsFailure {
     pub(super) error: HandshakeError,
-    /// Whether the name or the protocol that the client has chosen may be the reason. Then the failure does not count
-    /// against the server: otherwise a client could eject servers by names that they do not have.
+    /// Whether the cause may be the name or the protocol, because it was taken from the client's TLS. Then the failure
+    /// does not count against the server: otherwise a client could eject servers by names that they do not have.
     pub(super) may_be_client_fault: bool,
 }
 

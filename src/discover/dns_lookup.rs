@@ -16,15 +16,15 @@ use super::dns_records::SrvRecord;
 use crate::error::chain;
 use crate::text::Reason;
 
-/// The longest time that an answer without records holds. Zones may allow hours; it is also used where they say
-/// nothing.
+/// The longest time that an answer without records holds. Zones may allow hours. An answer that gives no time holds
+/// this long.
 const ABSENT_TTL_MAX: Duration = Duration::from_secs(30);
 
 /// The most addresses of one host that are used: the lowest ones. The names in `servers` have the same limit.
 const ADDRESSES_MAX: usize = 256;
 
-/// The most aliases in a row: as many as the resolver follows for addresses.
-const ALIASES_MAX: usize = 8;
+/// The most names that are asked for in a chain of aliases: as many as the resolver asks for addresses.
+const ALIAS_CHAIN_MAX: usize = 8;
 
 /// The reason for the failure of a question without an answer.
 pub(super) const SILENT: &str = "the name server does not answer";
@@ -70,7 +70,7 @@ pub(super) fn open(server: Option<SocketAddr>) -> Result<TokioResolver, NetError
 /// addresses, but not for SRV records.
 pub(super) async fn ask_srv(resolver: &TokioResolver, mut name: Name) -> Result<Found<SrvRecord>, Reason> {
     let mut ttl = Duration::MAX;
-    for _ in 0..ALIASES_MAX {
+    for _ in 0..ALIAS_CHAIN_MAX {
         let found = ask(resolver, name.clone(), RecordType::SRV, srv_record).await?;
         if !found.records.is_empty() {
             return Ok(found.limited_to(ttl));
@@ -101,7 +101,7 @@ pub(super) async fn ask_addresses(
     Ok(found)
 }
 
-/// Asks for the records of a name. No records are an answer, too.
+/// Asks for the records of a name. An answer without records is not an error.
 async fn ask<T: Ord>(
     resolver: &TokioResolver,
     name: Name,

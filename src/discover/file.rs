@@ -35,7 +35,7 @@ impl ServerSource for FileSource {
             while let Some(mut watching) = watch.watch().await {
                 let (path, defaults) = (self.path.clone(), self.defaults);
                 let read = spawn_blocking(move || read(&path, defaults)).await;
-                reports.report(read.unwrap_or_else(|lost| Err(Reason::new(&lost.to_string()))));
+                reports.report(read.unwrap_or_else(|panicked| Err(Reason::new(&panicked.to_string()))));
                 watching.changed().await;
                 watch = watching;
             }
@@ -110,11 +110,11 @@ fn line(text: &str) -> Result<ListedServer, String> {
         let (key, value) = word
             .split_once('=')
             .ok_or_else(|| format!("`{word}` is not KEY=VALUE"))?;
-        let number = |_| format!("`{value}` is not a number that `{key}` can have");
+        let not_a_number = |_| format!("`{value}` is not a number that `{key}` can have");
         match key {
             "name" => server.name = Some(value.to_owned()),
-            "weight" => server.weight = Some(value.parse().map_err(number)?),
-            "priority" => server.priority = Some(value.parse().map_err(number)?),
+            "weight" => server.weight = Some(value.parse().map_err(not_a_number)?),
+            "priority" => server.priority = Some(value.parse().map_err(not_a_number)?),
             "draining" => server.draining = value.parse().map_err(|_| "`draining` is true or false".to_owned())?,
             _ => {
                 return Err(format!(
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_file_is_never_a_valid_list() {
+    fn a_list_truncated_within_a_line_is_not_valid() {
         for (name, text) in [
             ("list.json", r#"["10.0.0.1:10", {"address": "b.test:2", "weight": 30}]"#),
             (

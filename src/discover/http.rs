@@ -31,7 +31,7 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 pub(super) struct HttpSource {
     plan: HttpSourcePlan,
     defaults: MemberConfig,
-    /// The latest list that came with an `ETag`, and this tag.
+    /// The latest list and its `ETag`; `None`: there is no list yet, or it came without one.
     tagged: Option<(HeaderValue, ServerList)>,
 }
 

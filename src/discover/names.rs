@@ -156,7 +156,7 @@ impl PoolNames {
                 && state.lookup.take_if(|lookup| lookup.id() == id).is_some()
             {
                 state.was_prompt = result.is_prompt;
-                let addresses = state.record(pool, &name, sorted(result.addresses));
+                let addresses = state.record(pool, &name, usable_addresses(result.addresses));
                 let is_known = addresses.is_some() || !pool.addresses(&name).is_empty();
                 state.schedule(pool.plan(), is_known);
                 changed.extend(addresses.map(|addresses| (name, addresses)));
@@ -248,13 +248,13 @@ impl NameState {
 /// known by `deadline`. Other names keep the addresses that their pools have found. Returns the addresses by pool.
 pub async fn resolve_new_names(
     next: &Plan,
-    now: &Plan,
+    current: &Plan,
     resolver: &Resolver,
     deadline: Instant,
 ) -> HashMap<Arc<str>, NameAddresses> {
     let mut lookups = Vec::new();
     for pool in &next.pools {
-        let present = now.pool(&pool.name);
+        let present = current.pool(&pool.name);
         // With another address family, all names are looked up again.
         let same_family = present.filter(|present| present.resolve == pool.resolve);
         let known: HashSet<&str> = same_family
@@ -262,7 +262,8 @@ pub async fn resolve_new_names(
             .flat_map(|present| present.names().map(|(entry, ..)| &*entry.written))
             .collect();
         for (entry, host, port) in pool.names().filter(|(entry, ..)| !known.contains(&*entry.written)) {
-            let lookup = tokio::spawn(resolver.resolve(host, port, pool.resolve, true));
+            let was_prompt = true; // no earlier lookup in this family
+            let lookup = tokio::spawn(resolver.resolve(host, port, pool.resolve, was_prompt));
             lookups.push((pool, entry, AbortOnDropHandle::new(lookup)));
         }
     }
@@ -270,7 +271,7 @@ pub async fn resolve_new_names(
     for (pool, entry, lookup) in lookups {
         // Even after the deadline, this takes results that are ready: one slow name does not affect the others.
         if let Ok(Ok(result)) = timeout_at(deadline, lookup).await
-            && let Ok(mut addresses) = sorted(result.addresses)
+            && let Ok(mut addresses) = usable_addresses(result.addresses)
         {
             addresses.truncate(ADDRESSES_MAX);
             let of_pool = found.entry(Arc::clone(&pool.name)).or_default();
@@ -282,12 +283,12 @@ pub async fn resolve_new_names(
 
 /// The addresses that were found, sorted and without duplicates: resolvers rotate their answers. Addresses that are not
 /// of one host are left out: resolvers that block a name answer 0.0.0.0, and that would send clients to this machine.
-fn sorted(found: io::Result<Vec<SocketAddr>>) -> Resolution {
+fn usable_addresses(found: io::Result<Vec<SocketAddr>>) -> Resolution {
     let addresses = found.map_err(|error| Reason::from(chain(&error)))?;
     if addresses.is_empty() {
         return Err(Reason::new("the name has no address"));
     }
-    let (usable, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|found| is_of_one_host(found.ip()));
+    let (usable, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| is_of_one_host(address.ip()));
     if let ([], Some(other)) = (&usable[..], others.first()) {
         let message = format!(
             "the name has only addresses that are not of one host, such as {}",

@@ -58,5 +58,5 @@ async fn follow_reports(live: &Live) -> io::Result<Infallible> {
 /// Reads the addresses. If that fails, the addresses read before stay in force. Returns whether it succeeded.
 async fn refresh(live: &Live) -> bool {
     let addresses = blocking(LocalAddresses::read).await;
-    READ.try_result(addresses.map(|addresses| live.set_local_addresses(addresses)))
+    READ.record_result(addresses.map(|addresses| live.set_local_addresses(addresses)))
 }

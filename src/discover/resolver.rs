@@ -4,7 +4,7 @@
 //! to 30 s if a name server drops the query (`timeout` and `attempts` of resolv.conf(5)). Three bounds make sure that a
 //! name without an answer delays no other, and that a name server is not flooded:
 //!
-//! - At most [`STARTING_MAX`] lookups at once are in their first second ([`PROMPT`]).
+//! - At most [`STARTING_MAX`] lookups at once are in their first second ([`PROMPT`]), except those of the third bound.
 //! - At most as many as the resolver's capacity (see [`crate::descriptors`]) run at once, including those without an
 //!   answer.
 //! - Names whose last lookup was not prompt wait in a queue of their own, and may use half of the capacity.
@@ -23,8 +23,8 @@ use tokio::time::timeout;
 use crate::addr::IpFamily;
 use crate::capacity::Capacity;
 
-/// How many lookups may be in their first second at once. Each may be two queries; a small forwarder refuses the 151st
-/// query (`dns-forward-max` of dnsmasq).
+/// How many lookups may be in their first second at once, without those of names whose last lookup was not prompt. Each
+/// may be two queries; a small forwarder refuses the 151st query (`dns-forward-max` of dnsmasq).
 const STARTING_MAX: usize = 32;
 
 /// The longest time that a prompt answer takes.
@@ -69,7 +69,7 @@ impl Resolver {
         }
     }
 
-    /// Changes the capacity; at least one. To be called within a runtime.
+    /// Changes the capacity, which must be at least one. To be called within a runtime.
     pub fn resize(&self, capacity: usize) {
         self.capacity.resize(Some(capacity));
         self.slow_capacity.resize(Some(half(capacity)));

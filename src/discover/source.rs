@@ -95,7 +95,7 @@ impl Reports {
             .send_replace(Some(SourceReport::Change(Arc::clone(findings) as _)));
     }
 
-    /// Whether a list was reported since this was last asked.
+    /// Whether a list was reported since the last call.
     pub(super) fn take_success(&self) -> bool {
         self.has_succeeded.swap(false, Relaxed)
     }

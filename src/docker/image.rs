@@ -11,7 +11,7 @@ use crate::http_client::ResponseLines;
 use crate::text::Reason;
 use crate::units::format_duration;
 
-/// How long the pull of an image may take: gigabytes over a slow line.
+/// How long the pull of an image may take: enough for gigabytes over a slow network.
 const PULL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// The longest line about the progress of a pull.
@@ -20,12 +20,12 @@ const PROGRESS_BYTES_MAX: usize = 64 << 10;
 /// A line about the progress of a pull.
 #[derive(Default, Deserialize)]
 struct PullProgress {
-    /// Why it has failed.
+    /// Why the pull has failed.
     error: Option<String>,
 }
 
 impl DockerEngine {
-    /// Whether it has an image.
+    /// Whether the engine has an image.
     pub(crate) async fn has_image(&self, image: &str) -> Result<bool, DockerError> {
         let path = format!("/images/{image}/json");
         let response = self.ask(Method::GET, &path, None, REQUEST_TIMEOUT).await?;

@@ -1,8 +1,8 @@
 //! The API of a Docker engine over its Unix socket (Docker Engine API,
 //! <https://docs.docker.com/reference/api/engine/>).
 //!
-//! Discovery needs three requests: `GET /version`, `GET /containers/json` and `GET /events`. A proxy in front of the
-//! socket need not allow others, unless clones are containers.
+//! Discovery needs three requests: `GET /version`, `GET /containers/json` and `GET /events`. If no clone is
+//! a container, a proxy in front of the socket may refuse all others.
 
 mod engine;
 mod endpoint;

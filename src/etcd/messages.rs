@@ -101,7 +101,7 @@ pub struct KeyChange {
 }
 
 impl KeyChange {
-    /// Whether the key was deleted; else it was put. A put has no type, because it is the default.
+    /// Whether the key was deleted; else it was put. The gateway omits the type `PUT`, because it is the default.
     #[must_use]
     pub fn is_delete(&self) -> bool {
         self.kind == "DELETE"
@@ -119,11 +119,11 @@ pub(super) struct Header {
 pub(super) struct ReadResponse {
     pub(super) header: Header,
     #[serde(default)]
-    pub(super) responses: Vec<RangeOperation>,
+    pub(super) responses: Vec<OperationResponse>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct RangeOperation {
+pub(super) struct OperationResponse {
     pub(super) response_range: RangeResponse,
 }
 
@@ -131,7 +131,7 @@ pub(super) struct RangeOperation {
 pub(super) struct RangeResponse {
     #[serde(default)]
     pub(super) kvs: Vec<EtcdKeyValue>,
-    /// Whether there are more keys than were asked for.
+    /// Whether the range has more keys than the limit of the request.
     #[serde(default)]
     pub(super) more: bool,
 }

@@ -1,7 +1,7 @@
 //! etcd over its JSON gateway (API v3, etcd 3.4 and later): keys are read, watched and written.
 //!
 //! [`Members::follow`] reads keys and watches them from the revision of that read on. It reconnects, and reads them
-//! again when the watch cannot go on. [`Members::read`] asks the first member that answers.
+//! again when the watch cannot go on. [`Members::read`] asks one member after another until one answers.
 
 mod plan;
 mod messages;

@@ -13,7 +13,7 @@ pub struct EtcdPlan {
     pub endpoints: Vec<Uri>,
     /// `None`: without a login.
     pub login: Option<EtcdLogin>,
-    /// The authorities of its members; `None`: those of the system.
+    /// The certificate authorities of its members; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
     /// Our certificate, for members that ask for one. It is not a login: an etcd that requires logins refuses, in
     /// its gRPC gateway, clients whose certificate has a common name.

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::rate::{Nanos, nanos};
 
-/// The most bytes of a slot: half of what the smallest receive buffer holds (`net.ipv4.tcp_rmem`). While a direction
-/// waits for its slot, the buffer fills up, so that the bytes of the next slot are there when this one is read.
+/// The most bytes of a slot: half of what a receive buffer of the default size holds (`net.ipv4.tcp_rmem`). While a
+/// direction waits for its slot, the buffer fills up, so that the bytes of the next slot are there when this one is
+/// read.
 pub(super) const SLOT_BYTES_MAX: u64 = 32 << 10;
 
 /// The fewest bytes of a slot.
@@ -41,7 +42,7 @@ struct SlotQueue {
     generation: u64,
     /// When the last reserved slot ends.
     reserved_until: Nanos,
-    /// The length of all slots together that wait for this bucket and are not used yet.
+    /// The length of the round: of all slots that [`ByteBucket::join_round`] has added and whose use has not ended.
     waiting: Nanos,
 }
 
@@ -112,8 +113,8 @@ impl ByteBucket {
         (begins, reserved)
     }
 
-    /// Adds a slot to the round of this bucket, because it is the one that its direction waits for. Returns how long
-    /// the round is: the slots of all directions that wait for this bucket now.
+    /// Adds a slot to the round of this bucket. To be called if this is the bucket that the direction waits for.
+    /// Returns the length of the round: that of the slots of all directions that wait for this bucket now.
     pub(super) fn join_round(&self, reserved: &mut Reserved) -> Nanos {
         let mut queue = self.queue.lock();
         if queue.generation == reserved.generation {

@@ -57,8 +57,8 @@ impl fmt::Display for ClientSource {
     }
 }
 
-/// A source with its hash. The hash is computed once for each guard that is asked. It has a key of this process, so
-/// that nobody knows which sources share a place of a table.
+/// A source with its hash. The hash is computed once for each guard that is asked. Its key is random for each process,
+/// so that no client knows which sources collide in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HashedClientSource {
     pub(super) hash: u64,

@@ -23,7 +23,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `count` per `period`, and `burst` at once. All of them at least one.
+    /// `count` per `period`, and `burst` at once. A count or burst of 0 means 1.
     #[must_use]
     pub fn new(count: u32, period: Duration, burst: u32) -> Self {
         let period = Nanos::try_from(period.as_nanos()).unwrap_or(Nanos::MAX);
@@ -131,9 +131,9 @@ mod tests {
             prop_assert!(bucket.take(after, SECOND + after.interval));
         }
 
-        /// In any period, no more passes than the burst plus the rate times the period.
+        /// In any period, the units that pass are at most the burst plus the rate times the period.
         #[test]
-        fn no_more_passes_than_the_rate_and_the_burst_allow(
+        fn no_more_units_pass_than_the_rate_and_the_burst_allow(
             count in 1u32..2_000,
             burst in 1u32..100,
             gaps in proptest::collection::vec(0u64..SECOND / 50, 1..500),

@@ -30,11 +30,11 @@ impl RefusedSources {
         }
     }
 
-    /// The sources with the most refusals, at most `sources_max`, sorted by that.
-    pub(super) fn top(&self, sources_max: usize) -> Vec<(ClientSource, u64)> {
+    /// The sources with the most refusals, at most `shown_max`, the most refused first.
+    pub(super) fn top(&self, shown_max: usize) -> Vec<(ClientSource, u64)> {
         let mut top = self.followed.lock().clone();
         top.sort_unstable_by_key(|(source, refusals)| (std::cmp::Reverse(*refusals), *source));
-        top.truncate(sources_max);
+        top.truncate(shown_max);
         top
     }
 }

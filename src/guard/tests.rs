@@ -133,7 +133,7 @@ async fn a_reloaded_guard_keeps_the_counts() {
 }
 
 #[test]
-fn a_report_only_guard_counts_and_admits_all_clients() {
+fn a_report_only_guard_admits_all_clients_and_counts_what_it_would_refuse() {
     let guard = guard(GuardRules {
         deny: networks(&["10.0.0.0/8"]),
         sessions: Some(1),
@@ -148,7 +148,7 @@ fn a_report_only_guard_counts_and_admits_all_clients() {
     assert_eq!(
         would_refuse,
         [Some(GuardReason::Deny), None, Some(GuardReason::Sessions)],
-        "what it would have refused does not count"
+        "a client that would be refused takes nothing from the limit of sessions"
     );
     assert_eq!(guard.reports()[2], (GuardReason::Sessions, 1));
     assert_eq!((guard.sessions(), guard.sources()), (1, 1));

@@ -32,10 +32,10 @@ struct CurrentChecks {
 }
 
 impl PoolChecks {
-    /// Begins the checks of servers that are new in the pool, and ends those of servers that have left it. If their
-    /// configuration has changed, all servers are checked anew. To be called within a runtime.
+    /// Begins the checks of servers that are new in the pool, and ends those of servers that have left it. If the
+    /// configuration of the checks has changed, all servers are checked anew. To be called within a runtime.
     pub(super) fn update(&mut self, pool: &LivePool, checks: &Arc<SharedChecks>) {
-        // Dropped after the new uses have begun, so that a check which one of these uses again goes on.
+        // What is left of it is dropped at the end: a check that a new use shares with an old one goes on.
         let mut before = std::mem::take(&mut self.uses);
         let (capacity, is_same) = self.take_over_plan(pool);
         let check = pool.plan().health.check.as_ref();
@@ -45,6 +45,7 @@ impl PoolChecks {
             if !reads_certificate {
                 series.clear_certificate();
             }
+            // Only checks that speak the protocol of a service log in to it, and may be refused.
             series.publish_may_refuse_checks(pool.plan().health.service().is_some());
             let kept = if is_same { before.remove(&server.id()) } else { None };
             let used = kept.or_else(|| {

@@ -209,7 +209,7 @@ impl ServerCheck {
     }
 }
 
-/// The reason that a server has given, or words that say so if it is empty.
+/// The reason that a server has given, or a text that says that it has given none.
 fn reason_given(reason: &str) -> Reason {
     match reason.trim() {
         "" => "the server gives no reason".into(),
@@ -217,7 +217,7 @@ fn reason_given(reason: &str) -> Reason {
     }
 }
 
-/// Counts and logs the servers whose verdict has changed, and the sessions that are cut for that.
+/// Counts and logs the changes of verdicts. The log also says how many sessions are cut because of such a change.
 pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOutcome]) {
     for RecordedOutcome {
         server,

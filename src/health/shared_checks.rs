@@ -28,7 +28,8 @@ impl SharedChecks {
         })
     }
 
-    /// Has a server checked. If a check like this one runs already, it is used. To be called within a runtime.
+    /// Begins to check a server for a pool. If a check with the same setup already runs, that check is used. To be
+    /// called within a runtime.
     pub(super) fn begin(self: &Arc<Self>, setup: CheckSetup, user: ServerCheck) -> CheckUse {
         let user = Arc::new(user);
         let mut checks = self.by_address.lock();

@@ -65,8 +65,8 @@ impl CheckSetup {
         self.target.address
     }
 
-    /// Whether one running check serves both. Pools that speak TLS with their servers do not share checks: each reads
-    /// its own files again.
+    /// Whether one running check serves both. Pools that speak TLS with their servers do not share checks: each pool
+    /// reloads its TLS files by itself.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let Self {
             check,

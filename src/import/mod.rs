@@ -1,7 +1,8 @@
 //! Converts the TCP part of a configuration of HAProxy or nginx to one of acequia: text to text.
 //!
 //! Each importer reads its file into an `Imported`, which `complete` makes consistent and `toml` writes. What
-//! cannot be carried over is written as a comment in the section to which it belongs. The result has no errors.
+//! cannot be carried over is written as a comment in the section to which it belongs. The result is a valid
+//! configuration.
 
 mod number;
 mod imported;

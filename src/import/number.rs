@@ -13,7 +13,7 @@ const DURATION_MIN: Duration = Duration::from_millis(1);
 const DURATION_MAX_MS: u64 = 365 * 24 * 3_600_000;
 
 /// Parses a duration such as `30s`, `1h30m` or `500`. A number without a unit counts units of `unit_ms` milliseconds.
-/// Parts of a millisecond are rounded up. `None`: it has another form.
+/// Parts of a millisecond are rounded up. `None`: it has another form, or a number in it is too large.
 pub(super) fn duration(text: &str, unit_ms: u64) -> Option<Duration> {
     let mut rest = text;
     let mut total_us: u64 = 0;
@@ -52,8 +52,8 @@ pub(super) fn integer(text: &str, least: u32, most: u32) -> Option<u32> {
     is_number.then(|| text.parse().unwrap_or(u32::MAX).clamp(least, most))
 }
 
-/// An IP address that connections can come from. `None`: the text is not one.
-pub(super) fn own_address(text: &str) -> Option<String> {
+/// The IP address that connections to servers come from. `None`: the text is not such an address.
+pub(super) fn source_address(text: &str) -> Option<String> {
     let ip: IpAddr = text.parse().ok()?;
     let text = ip.to_canonical().to_string();
     address::ip(&text).is_ok().then_some(text)

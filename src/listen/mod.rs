@@ -151,7 +151,7 @@ impl Bound {
     /// address since this one was bound.
     pub fn share(&self) {
         if let BoundSocket::Tcp(first, _) = &self.socket {
-            REUSE_PORT.try_result(first.set_reuse_port(true)); // where it fails, listening fails too, and reports it
+            REUSE_PORT.record_result(first.set_reuse_port(true)); // where it fails, listening fails too, and reports it
         }
     }
 
@@ -193,7 +193,7 @@ fn listen_tcp(
     backlog: i32,
 ) -> io::Result<Listening> {
     first.listen(backlog).map_err(|error| refused("listen", error))?;
-    let has_reuse_port = REUSE_PORT.try_result(first.set_reuse_port(true));
+    let has_reuse_port = REUSE_PORT.record_result(first.set_reuse_port(true));
     let mut sockets = vec![OwnedFd::from(first)];
     while has_reuse_port && sockets.len() < workers {
         let next = bind(address, options, true)?;
@@ -243,9 +243,9 @@ fn bind(address: ListenAddr, options: &SocketOptions, reuse_port: bool) -> io::R
             .set_only_v6(true)
             .map_err(|error| refused("setsockopt(IPV6_V6ONLY)", error))?;
     }
-    REUSE_ADDRESS.try_result(socket.set_reuse_address(true));
+    REUSE_ADDRESS.record_result(socket.set_reuse_address(true));
     if reuse_port {
-        REUSE_PORT.try_result(socket.set_reuse_port(true));
+        REUSE_PORT.record_result(socket.set_reuse_port(true));
     }
     socket
         .set_nonblocking(true)

@@ -14,7 +14,7 @@ pub struct Cause {
     /// The time over which they are closed.
     pub over: Duration,
     /// Sessions that connected after this time, and those that still await the server's first answer, are closed at
-    /// once; `None`: all are closed over `over`. The time is that at which the server last served. Later sessions came
+    /// once; `None`: all are closed over `over`. At this time the server was last seen to serve. Later sessions came
     /// while it hung. They must not be served when it runs again, because it may be an old primary by then.
     pub at_once_since: Option<Instant>,
 }

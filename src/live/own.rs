@@ -1,4 +1,4 @@
-//! Finds servers that are our own listeners: a listener that leads to a pool may not be a server of that pool.
+//! Finds servers that are our own listeners: a listener that leads to a pool must not be a server of that pool.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use crate::local_addresses::LocalAddresses;
 use crate::plan::{Fallback, ListenerPlan, Plan, ServerEntry};
 use crate::pool::{ListenersAt, Member, OwnListener, ServerRegistry};
 
-/// Our listeners, with the addresses that they are bound to. Routes with `from` do not count, as in the check of a
-/// file: they may not match our own connections.
+/// Our listeners, with the addresses that they are bound to. Routes with `from` do not count, because it is not known
+/// whether our own connections match them.
 #[must_use]
 pub fn own_listeners(plan: &Plan, addresses: &[Vec<ListenAddr>]) -> Vec<OwnListener> {
     let listeners = plan.listeners.iter().zip(addresses);
@@ -40,7 +40,7 @@ fn pools_of(plan: &Plan, listener: &ListenerPlan) -> HashSet<Arc<str>> {
 
 impl LivePool {
     /// Records which of our listeners are servers of this pool, and which are left out. To be called only for a pool in
-    /// force: the plan of any other may never be applied.
+    /// force, because it is not certain that another plan will be applied.
     pub(super) fn record_own_listeners(&self, servers: &[Member], registry: &ServerRegistry) {
         let own = registry.own_listeners();
         own.set_left_out(self.name(), &self.left_out());

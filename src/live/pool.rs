@@ -29,7 +29,7 @@ pub struct LivePool {
     /// The servers that are left out because they are listeners leading to this pool.
     // A blocking mutex: locked for a line.
     left_out: Mutex<Vec<LeftOutServer>>,
-    /// The entries of its plan, those that its source lists, and those that operators have added.
+    /// The entries of its plan, those that its source or its clones list, and those that operators have added.
     entries: watch::Sender<Arc<[ServerEntry]>>,
     /// Shared with the pools that it has replaced, and with those that will replace it.
     dynamic: Arc<DynamicServers>,
@@ -131,8 +131,8 @@ impl LivePool {
         }
     }
 
-    /// Takes over the servers that its source lists now, and those that operators have added. Returns whether the
-    /// servers that were kept from the previous list have left.
+    /// Takes over the servers that are listed now, and those that operators have added. Returns whether the servers
+    /// that were kept from the previous list have left.
     pub(super) fn update_dynamic_servers(&self, registry: &ServerRegistry) -> bool {
         let has_released = self.release_kept(registry);
         self.update_entries(self.dynamic.entries(&self.plan), self, registry);
@@ -228,7 +228,7 @@ impl LivePool {
         self.left_out.lock().clone()
     }
 
-    /// Its entries: those of its plan, of its source, and of operators.
+    /// All its entries: those of its plan and the dynamic ones.
     #[must_use]
     pub fn entries(&self) -> Arc<[ServerEntry]> {
         Arc::clone(&self.entries.borrow())
@@ -283,7 +283,7 @@ impl LivePool {
         &self.scale
     }
 
-    /// Whether there may be sessions on its fallback: something besides the pool and its successors holds their origin.
+    /// Whether there may be sessions on its fallback: something besides this pool holds their origin.
     #[must_use]
     pub fn has_fallback_sessions(&self) -> bool {
         Arc::strong_count(&self.fallback_origin) > 1
@@ -337,8 +337,8 @@ impl LivePool {
             .collect()
     }
 
-    /// What the pool waits for before it is ready; `None`: it is ready. `needs_address`: whether it must have a server
-    /// to be ready.
+    /// What the pool waits for before it is ready; `None`: it is ready. `needs_address`: whether it must have a server,
+    /// and so an address, to be ready.
     #[must_use]
     pub fn why_not_ready(&self, needs_address: bool) -> Option<String> {
         let name = self.name();

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pool_without_servers_starts_until_its_source_has_answered() {
+    async fn a_pool_without_servers_is_starting_until_its_source_has_answered() {
         let (listed, now) = (
             pool("discover = { file = \"/run/servers.json\", allow_empty = true }"),
             Instant::now(),

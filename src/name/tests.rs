@@ -65,7 +65,7 @@ fn parents_are_ordered_from_the_longest() {
 }
 
 #[test]
-fn empty_names_and_ip_literals_count_as_no_name() {
+fn only_empty_names_and_ip_literals_count_as_no_name() {
     for sent in [
         "",
         ".",
@@ -105,9 +105,9 @@ proptest::proptest! {
         let Some(Sni::Valid(name)) = Sni::from_wire(text.as_bytes()) else {
             return Ok(()); // an IP literal
         };
-        let bytes = Sni::Invalid(InvalidName::normalized(text.as_bytes()));
+        let invalid = Sni::Invalid(InvalidName::normalized(text.as_bytes()));
         let valid = Sni::Valid(name);
-        proptest::prop_assert!(bytes.parents().eq(valid.parents()));
+        proptest::prop_assert!(invalid.parents().eq(valid.parents()));
     }
 }
 

@@ -15,7 +15,7 @@ use crate::text::{NAME_BYTES_MAX, Reason, is_name};
 /// The most names that one server may announce.
 const SERVER_NAMES_MAX: usize = 100;
 
-/// The most names that are announced at one listener: each has a pool, with some 90 series of metrics.
+/// The most names that are announced at one listener: each has a pool, with about 90 series of metrics.
 const LISTENER_NAMES_MAX: usize = 1000;
 
 /// `announce` of a listener: who may announce routes at it.
@@ -33,7 +33,7 @@ pub struct AnnouncePlan {
 
 /// The servers that announce one name at one listener.
 struct AnnouncedPool {
-    /// The group (`acequia.pool`) of the oldest server, which the others must have, too.
+    /// The group (`acequia.pool`) of the oldest server. The other servers must have the same group.
     group: Option<Box<str>>,
     /// The name of the oldest server.
     oldest: Arc<str>,
@@ -114,11 +114,11 @@ impl Plan {
         in_order.sort_by_key(|announcement| (announcement.created, &announcement.from));
         let by_name = |(index, listener): (usize, &Arc<ListenerPlan>)| (Arc::clone(&listener.name), index);
         let listeners: HashMap<Arc<str>, usize> = self.listeners.iter().enumerate().map(by_name).collect();
-        let mut announced = Admitted::default();
+        let mut admitted = Admitted::default();
         let mut refused = Vec::new();
         for announcement in in_order {
             let listener = listeners.get(&*announcement.listener).copied();
-            if let Err((refusal, reason)) = self.admit(announcement, listener, &mut announced) {
+            if let Err((refusal, reason)) = self.admit(announcement, listener, &mut admitted) {
                 refused.push(RefusedAnnouncement {
                     from: Arc::clone(&announcement.from),
                     listener: Reason::new(&announcement.listener),
@@ -130,7 +130,7 @@ impl Plan {
         }
         Self {
             refused_announcements: refused,
-            ..self.with_pools(announced.pools)
+            ..self.with_pools(admitted.pools)
         }
     }
 
@@ -140,7 +140,7 @@ impl Plan {
         &self,
         announcement: &Announcement,
         listener: Option<usize>,
-        announced: &mut Admitted,
+        admitted: &mut Admitted,
     ) -> Result<(), (AnnouncementRefusal, Reason)> {
         let Announcement { sni, .. } = announcement;
         let no_listener = || (AnnouncementRefusal::NoListener, "there is no such listener".into());
@@ -161,7 +161,7 @@ impl Plan {
         if is_address_of(listener, &server) {
             return Err(no_server("its address is that of the listener".into()));
         }
-        announced.add((index, name), announcement, server)
+        admitted.add((index, name), announcement, server)
     }
 
     /// Checks that the configuration itself does not use the name at a listener.
@@ -218,10 +218,10 @@ impl Plan {
 }
 
 impl ListenerPlan {
-    /// Whether a server may announce a route for this name here: `announce` allows it, and no route of the
-    /// configuration has it.
+    /// Whether a server may announce a route for this name at the listener: `announce` allows the name, and no route of
+    /// the configuration has it.
     #[must_use]
-    pub fn may_be_announced(&self, name: &ServerName) -> bool {
+    pub fn accepts_announcement_of(&self, name: &ServerName) -> bool {
         check_allowed(self, name).is_ok() && self.routes.route_of(name).is_none()
     }
 }

@@ -14,7 +14,7 @@ use super::{AdminPlan, LogPlan, Plan, PoolPlan, RetirePlan, RuntimePlan, ServerE
 use crate::dial::{ConnectOptions, DialOptions};
 use crate::pool::{EjectLimits, PoolRules};
 use crate::socket::SocketOptions;
-use checks::{differing_of_checks, health_settings};
+use checks::{differing_check_keys, health_settings};
 
 /// A key, and its value as text for comparison.
 type Setting = (&'static str, String);
@@ -42,7 +42,7 @@ impl Plan {
         let RuntimePlan {
             workers: _,
             max_connections,
-            hello_bytes_max,
+            hello_memory_bytes,
             drain_timeout,
             drain_delay,
             watch,
@@ -57,7 +57,7 @@ impl Plan {
         let LogPlan { format, level, access } = &self.log;
         vec![
             setting("runtime.max_connections", max_connections),
-            setting("runtime.hello_memory", hello_bytes_max),
+            setting("runtime.hello_memory", hello_memory_bytes),
             setting("runtime.drain_timeout", drain_timeout),
             setting("runtime.drain_delay", drain_delay),
             setting("runtime.watch", watch),
@@ -79,7 +79,7 @@ impl PoolPlan {
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
-        keys.extend(differing_of_checks(&self.health, &next.health));
+        keys.extend(differing_check_keys(&self.health, &next.health));
         let written = |pool: &Self| -> Vec<_> {
             let entries = pool.entries.iter();
             entries

@@ -69,7 +69,7 @@ pub struct HttpSourcePlan {
     pub url: Uri,
     /// The time between an answer and the next request, before jitter.
     pub interval: Duration,
-    /// The authorities that may issue the server's certificate; `None`: those of the system.
+    /// The authorities that may issue the certificate of the URL's host; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
 }
 

@@ -21,7 +21,7 @@ pub struct RemotePlan {
     pub key: Box<str>,
     /// The name of this process in the store.
     pub instance: Box<str>,
-    /// What the texts may do beyond the settings that are safe whoever writes the texts.
+    /// Which commands and files the texts may name. All other settings are safe, no matter who writes the texts.
     pub allowed: RemoteTrust,
 }
 
@@ -77,20 +77,20 @@ impl RemoteTrust {
     /// Why a text may not name this file; `None`: it may. A symbolic link counts as the file that it leads to.
     #[must_use]
     pub fn refusal(&self, path: &Path) -> Option<&'static str> {
-        if !path.is_absolute() || has_parent(path) {
+        if !path.is_absolute() || has_dot_dot(path) {
             return Some("the path is not absolute, or has `..`");
         }
         let Ok(real) = resolved(path) else {
             return Some("where the path leads to is not known");
         };
         let is_below = |allowed: &PathBuf| resolved(allowed).is_ok_and(|allowed| real.starts_with(allowed));
-        (!self.files.iter().any(is_below)).then_some("files are not taken from the store")
+        (!self.files.iter().any(is_below)).then_some("this file is not taken from the store")
     }
 }
 
 /// Whether a part of the path is `..`.
 #[must_use]
-pub fn has_parent(path: &Path) -> bool {
+pub fn has_dot_dot(path: &Path) -> bool {
     path.components().any(|part| part == Component::ParentDir)
 }
 
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allowed_directory_covers_files_below_it_behind_links() {
+    fn an_allowed_directory_covers_the_files_below_it_once_links_are_resolved() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for name in ["certs", "certs-of-others", "secrets", "certs/below"] {

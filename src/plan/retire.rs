@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-/// When a pool ends healthy sessions. Each is ended at a moment at which it is idle.
+/// When a pool ends healthy sessions. A session is ended only while it is at rest. But if a session that has reached
+/// its age is never at rest during a further tenth of `max_age`, it is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetirePlan {
     /// The age at which a session is ended, 10 % more or less; `None`: sessions may be of any age.
     pub max_age: Option<Duration>,
     /// While a server has more sessions than its share: the time over which the surplus is ended; `None`: it stays.
     pub rebalance: Option<Duration>,
-    /// How long a session must have moved no byte before it is ended.
+    /// How long a session must have moved no byte to be at rest.
     pub idle_for: Duration,
 }
 

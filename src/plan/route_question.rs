@@ -17,8 +17,8 @@ pub struct RouteQuestion<'a> {
     pub alpn: &'a [String],
     /// Its address; `None`: no `from` condition holds.
     pub client: Option<IpAddr>,
-    /// The database that it names, if it is a PostgreSQL client whose StartupMessage is read. `None`: the name of
-    /// the user, as PostgreSQL has it.
+    /// The database that it names, if it is a PostgreSQL client whose StartupMessage is read. `None`: it names none,
+    /// and the database has the name of the user, as in PostgreSQL.
     pub database: Option<&'a str>,
     /// The user that it names, if it is a PostgreSQL client whose StartupMessage is read.
     pub user: Option<&'a str>,

@@ -13,7 +13,7 @@ pub struct SeveringPlan {
     pub on_recover: Sever,
     /// For the sessions of a server that leaves the pool.
     pub on_leave: Sever,
-    /// The time over which they are closed.
+    /// The time over which the sessions are closed.
     pub close_over: Duration,
 }
 

@@ -14,8 +14,8 @@ use super::{Member, PoolRules, Server, ServerId};
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) server: Arc<Server>,
-    /// The count of open sessions of `server`: a copy of its pointer, so that a scan reads one cache line less for each
-    /// candidate. Valid as long as `server` is held.
+    /// The count of open sessions of `server`. This is a copy of the reference in `server`, so that a scan reads one
+    /// cache line less for each candidate. Valid as long as `server` is held.
     live: &'static AtomicU32,
     /// Its index in the pool's list of servers.
     pub(super) index: usize,

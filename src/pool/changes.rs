@@ -52,7 +52,7 @@ pub(super) struct Subscribers {
 }
 
 impl Subscribers {
-    /// Adds a counter. It is removed when its pool is gone.
+    /// Adds a counter, unless it is there already. Removes the counters of pools that are gone.
     pub(super) fn add(&self, counter: &Arc<ChangeCounter>) {
         let mut counters = self.counters.lock();
         counters.retain(|other| other.strong_count() > 0 && other.as_ptr() != Arc::as_ptr(counter));

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-/// The original pool of the sessions that it has passed on to its fallback. Each of these sessions holds a reference,
-/// so that the pool knows whether there are any.
+/// Names the pool that has passed on sessions to its fallback. Each of these sessions holds a reference, so that the
+/// pool knows whether there are any.
 #[derive(Debug)]
 pub struct FallbackOrigin {
     pool: Arc<str>,

@@ -43,7 +43,7 @@ pub enum Standing {
     /// It was seen as a replica, and has called itself primary since; the primary has not been seen alive after that.
     Promoted,
     /// It was not seen as a replica beside the primary, or called itself primary while the primary was alive. It may be
-    /// an old primary: before it is used as one, it needs a higher timeline or an operator's decision, or must be seen
-    /// as a replica.
+    /// an old primary: before it is used as the primary, it needs a higher timeline or an operator's decision, or must
+    /// be seen as a replica.
     Rejected,
 }

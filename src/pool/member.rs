@@ -55,7 +55,8 @@ impl Member {
         self.member_config.sessions_max
     }
 
-    /// Whether it gets sessions while it is healthy: its weight is not 0, and it is neither draining nor disabled.
+    /// Whether it gets sessions while it is healthy: its weight is not 0, and it is not draining, disabled or
+    /// awaiting failback.
     #[must_use]
     pub(super) fn is_in_service(&self) -> bool {
         self.weight() > 0 && self.server.is_enabled() && !self.member_config.is_draining
@@ -70,13 +71,14 @@ impl Member {
         }
     }
 
-    /// Whether it may be picked while no other server is left: it is in service, and the stand-in of its pool.
+    /// Whether it may be picked while no other server is left: it is in service, it is the stand-in of its pool,
+    /// and it does not refuse new sessions.
     pub(super) fn may_stand_in(&self) -> bool {
         self.is_in_service() && self.server.may_stand_in()
     }
 
-    /// Whether it may be picked while the pool is in panic: it is in service, its role is not wrong, and it does not
-    /// refuse new sessions.
+    /// Whether it may be picked while the pool is in panic: it is in service, its role is not wrong, it is not
+    /// too far behind its primary, and it does not refuse new sessions.
     pub(super) fn is_usable_in_panic(&self) -> bool {
         self.is_in_service() && !self.server.is_unfit() && !self.server.is_suspended()
     }

@@ -19,13 +19,13 @@ pub enum MemberState {
     Unhealthy,
     /// It answers its checks, but it has the wrong role or is too far behind.
     WrongRole,
-    /// It refuses its checks.
+    /// Its latest check was refused, and it gets no new sessions because of that.
     CheckRefused,
-    /// Connects of sessions have failed.
+    /// It is ejected because sessions on it failed, and no trial is due.
     Ejected,
     /// Its weight is 0.
     ZeroWeight,
-    /// An operator, or the server's agent, has drained it.
+    /// An operator, the server's agent or the source that lists it has drained it.
     Draining,
     /// It went down, and waits until an operator enables it.
     AwaitingFailback,
@@ -67,8 +67,8 @@ impl MemberState {
 }
 
 impl Member {
-    /// Its state. If several reasons keep it from new sessions, what an operator or the server's agent has set comes
-    /// before the results of checks.
+    /// Its state. If several reasons keep it from new sessions, what an operator, the server's agent or the source that
+    /// lists it has set comes before the results of checks.
     #[must_use]
     pub fn state(&self, now: Instant) -> MemberState {
         match self.shown_overrides().admin_state {

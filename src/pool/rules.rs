@@ -53,7 +53,7 @@ pub struct PoolRules {
     /// When failures eject a server.
     pub eject: EjectLimits,
     /// The longest time that a connect takes. If the session that tries an ejected server has not reported a result
-    /// after this time, another one may try.
+    /// after this time, another session may try the server.
     pub connect_timeout: Duration,
     /// The time in which the weight of a server that came back grows to its full value; `None`: at once.
     pub slow_start: Option<Duration>,

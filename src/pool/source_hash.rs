@@ -86,7 +86,8 @@ impl<'a> Scored<'a> {
     }
 
     fn best_first(&self, other: &Self) -> Ordering {
-        // 1/score is minus_ln/weight. Times both weights, it is a product of 63 and 15 bits.
+        // The higher score has the lower minus_ln/weight. Both sides are multiplied by both weights; each is then the
+        // product of a number of 63 bits and one of 15 bits.
         let crosswise = |of: &Self, by: &Self| u128::from(of.minus_ln) * u128::from(by.candidate.weight);
         crosswise(self, other)
             .cmp(&crosswise(other, self))
@@ -120,7 +121,7 @@ fn client_key(client: ClientHost) -> u64 {
     }
 }
 
-/// The finaliser of SplitMix64: a bijection whose every bit depends on every bit.
+/// The finaliser of SplitMix64: a bijection. Every bit of the result depends on every bit of `z`.
 const fn finalise(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -170,8 +171,8 @@ const fn minus_ln_at_least(hash: u64) -> u64 {
 
 /// (2^64 - m) / (2^64 + m), in units of 2^-63.
 fn ratio(m: u64) -> u64 {
-    let (above, below) = (u128::from(m.wrapping_neg()) << 63, (1 << 64) + u128::from(m));
-    (above / below) as u64
+    let (numerator, denominator) = (u128::from(m.wrapping_neg()) << 63, (1 << 64) + u128::from(m));
+    (numerator / denominator) as u64
 }
 
 /// The product of two numbers in units of 2^-63.

@@ -23,7 +23,7 @@ const LINE_START: &[u8] = b"PROXY ";
 /// The contents of a header about the client's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyHeader {
-    /// Where it comes from.
+    /// Where the connection comes from.
     pub addresses: ProxyAddresses,
     /// The server name that the client asked for, as it was sent (version 2).
     pub authority: Option<Box<[u8]>>,
@@ -67,7 +67,7 @@ pub enum InvalidHeader {
     /// It has a version or a command that does not exist.
     #[error("the version or the command of the PROXY header is unknown")]
     Version,
-    /// It has an address family that does not exist.
+    /// It has an address family or a type of socket that does not exist.
     #[error("the address family of the PROXY header is unknown")]
     Family,
     /// A length in it does not fit its contents.
@@ -207,7 +207,7 @@ fn decode_v2(bytes: &[u8]) -> Decoded {
 
 fn decode_proxy(whole: &[u8], family: u8) -> Result<ProxyHeader, InvalidHeader> {
     let address_bytes = match family >> 4 {
-        // AF_UNSPEC: the addresses are to be ignored, and nobody says how long they are.
+        // AF_UNSPEC: the addresses are to be ignored, and their length is not specified.
         0 => return unspecified(family),
         1 => IPV4_BYTES,
         2 => IPV6_BYTES,
@@ -258,7 +258,8 @@ impl ProxyHeader {
         }
     }
 
-    /// Reads the values behind the addresses. Unknown ones are skipped; of several of a type the last counts.
+    /// Reads the TLVs after the addresses. Unknown types are skipped. If a type occurs more than once, the last value
+    /// is kept.
     fn read_values(&mut self, whole: &[u8], mut values: &[u8]) -> Result<(), InvalidHeader> {
         while let Some((&kind, rest)) = values.split_first() {
             let (length, rest) = rest.split_first_chunk::<2>().ok_or(InvalidHeader::Length)?;
@@ -282,7 +283,8 @@ impl ProxyHeader {
     }
 }
 
-/// Verifies the checksum (section 2.2.3): it is over the whole header, with its own value, at `at`, set to zero.
+/// Verifies the checksum (section 2.2.3). It is computed over the whole header, with the 4 bytes of its own value (from
+/// index `at`) set to zero.
 fn verify(whole: &[u8], at: usize, value: &[u8]) -> Result<(), InvalidHeader> {
     let sent = *value.first_chunk::<4>().ok_or(InvalidHeader::Length)?;
     if value.len() != sent.len() {

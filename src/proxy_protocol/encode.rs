@@ -167,7 +167,7 @@ impl ClientInfo<'_> {
 /// ```text
 /// client(1) | verify(4) | { type | length(2) | value }*
 /// ```
-/// `verify` is zero if the client has shown a certificate. Such a certificate was verified: no other is accepted.
+/// `verify` is zero if the client has shown a certificate: only certificates that pass verification are accepted.
 fn encode_tls(tls: &TlsSummary) -> Vec<u8> {
     let has_certificate = tls.peer.is_some();
     let client = match (has_certificate, tls.resumed) {
@@ -189,7 +189,7 @@ fn encode_tls(tls: &TlsSummary) -> Vec<u8> {
 
 fn push_value(bytes: &mut Vec<u8>, kind: u8, value: &[u8]) {
     bytes.push(kind);
-    bytes.extend((value.len() as u16).to_be_bytes()); // at most what a header has room for
+    bytes.extend((value.len() as u16).to_be_bytes()); // less than 65,536: see `encode_v2`
     bytes.extend(value);
 }
 

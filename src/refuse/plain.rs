@@ -44,8 +44,8 @@ impl PlainRefusal {
     }
 
     /// The error that answers any command to Redis ("Simple errors" in the Redis serialization protocol specification).
-    /// Where a later attempt may succeed, it is an error after which drivers try again: `LOADING`, as of a server that
-    /// starts, or the message of a server whose `maxclients` are connected.
+    /// Where a later attempt may succeed, it is an error after which drivers try again: `LOADING`, which a server sends
+    /// while it starts, or the message of a server that has reached its `maxclients`.
     #[must_use]
     pub fn redis(self) -> Vec<u8> {
         let (code, message) = match self {

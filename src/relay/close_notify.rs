@@ -11,8 +11,8 @@ const TLS13_ALERT: (u8, u8) = (0x17, 2 + 1 + 16);
 /// (RFC 7905), and with AES-CBC and SHA-1 or SHA-256 (RFC 5246, section 6.2.3.2).
 const TLS12_ALERTS: [(u8, u8); 4] = [(0x15, 8 + 2 + 16), (0x15, 2 + 16), (0x15, 16 + 32), (0x15, 16 + 48)];
 
-/// Whether the bytes end with a record that is as long as an encrypted alert. If the last record of a connection has
-/// this length, it is its close_notify (RFC 8446, section 6.1), or an error alert with the same effect.
+/// Whether the bytes end with a record that is as long as an encrypted alert. If this is the last record of a
+/// connection, it is probably a close_notify (RFC 8446, section 6.1), or an error alert with the same effect.
 pub(super) fn ends_with_close_notify(bytes: &[u8]) -> bool {
     let ends_with = |(content_type, length): (u8, u8)| {
         let start = bytes.len().checked_sub(HEADER_BYTES + usize::from(length));

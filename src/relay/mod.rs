@@ -84,8 +84,8 @@ pub async fn relay_tls<'a>(
     let (client, server) = (client.wire(), server.wire());
     let closed = relay_between(&client, &server, first, limits, traffic, throttle, end).await;
     if !closed.is_abrupt() {
-        // Ends the streams that are still open, for example after too long a silence. Nothing is unsent, so there is
-        // room for that.
+        // Ends the streams that are still open, for example after an idle timeout. Nothing is unsent, so the
+        // kernel has room for a close_notify.
         poll_fn(|cx| {
             for wire in [&client, &server] {
                 let _ = wire.poll_shut_down(cx);

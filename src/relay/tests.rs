@@ -1,7 +1,7 @@
 //! The relay over real sockets (a client and a server outside, two sockets of ours between them), and over a
 //! [model](kernel) of them.
 //!
-//! Client and server may run on the same thread as the relay: every wait is for an event, and bounded by [`within`].
+//! Client and server may run on the same thread as the relay, so a test must not block it.
 
 mod completions;
 mod endings;
@@ -91,7 +91,7 @@ impl Session {
         Self::start(setup, None).await
     }
 
-    /// A session whose client's TLS ends in the relay, with this connection.
+    /// A session whose client uses TLS, which the relay terminates with `tls`.
     async fn over_tls(tls: TlsConnection) -> Self {
         Self::start(Setup::default(), Some(tls)).await
     }
@@ -152,7 +152,7 @@ async fn connected(near: Option<usize>, far: Option<usize>) -> (TcpStream, TcpSt
     let listener = listening.listen(1).unwrap();
     let near = near_socket.connect(listener.local_addr().unwrap()).await.unwrap();
     let (far, _) = listener.accept().await.unwrap();
-    // Registered anew, as sessions' sockets are: tokio takes a socket that it accepted itself for readable at once.
+    // Registered anew, as sessions' sockets are: tokio assumes that a socket that it accepted itself is readable.
     let far = TcpStream::from_std(far.into_std().unwrap()).unwrap();
     for socket in [&near, &far] {
         OPTIONS.apply(&SockRef::from(socket));
@@ -160,7 +160,7 @@ async fn connected(near: Option<usize>, far: Option<usize>) -> (TcpStream, TcpSt
     (near, far)
 }
 
-/// Fails a test that hangs, after much more time than anything slow takes.
+/// Fails a test that hangs. The time is much longer than the slowest wait takes.
 async fn within<F: Future>(future: F) -> F::Output {
     timeout(Duration::from_secs(20), future)
         .await
@@ -180,7 +180,7 @@ async fn read_all(socket: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
     }
 }
 
-async fn read_some(socket: &mut TcpStream, bytes: usize) -> Vec<u8> {
+async fn read_exactly(socket: &mut TcpStream, bytes: usize) -> Vec<u8> {
     let mut buffer = vec![0; bytes];
     within(socket.read_exact(&mut buffer)).await.unwrap();
     buffer

@@ -25,7 +25,7 @@ impl ByteCounter {
         self.0.store(self.0.load(Relaxed) + bytes as u64, Relaxed);
     }
 
-    /// Begins to count anew. Only the session that owns it may call this, and only before its bytes are added to the
+    /// Resets the count to 0. Only the session that owns it may call this, and only before its bytes are added to the
     /// metrics.
     pub fn restart(&self) {
         self.0.store(0, Relaxed);
@@ -42,8 +42,9 @@ impl ByteCounter {
         self.0.store(self.0.load(Relaxed) | HAS_ENDED, Relaxed);
     }
 
-    /// Whether the stream has ended. A server's stream has ended once its end, or a reset, has arrived, even if bytes
-    /// before that are not read yet. A client's stream has ended once its end was sent on to the server.
+    /// Whether the stream has ended. A server's stream has ended once its end has arrived or its connection is broken,
+    /// even if bytes before that are not read yet; invalid TLS does not count. A client's stream has ended once its end
+    /// was sent on to the server.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.0.load(Relaxed) & HAS_ENDED != 0

@@ -23,8 +23,8 @@ const LOOK_GAP: Duration = Duration::from_secs(LEASE.as_secs() / 3);
 /// After this many looks in a row that have found our status, another process with our name counts as gone.
 const QUIET_LOOKS: u32 = 2;
 
-/// After this many failures in a row, one is reported: the first may only mean that a login has expired.
-const REPORTED_FAILURES: u32 = 2;
+/// A failure is reported once there are this many in a row: the first may only mean that a login has expired.
+const REPORT_AFTER_FAILURES: u32 = 2;
 
 /// Writes the status whenever it changes. Never returns.
 pub(super) async fn write(plan: &RemotePlan, config: &RemoteConfig) -> Infallible {
@@ -33,7 +33,7 @@ pub(super) async fn write(plan: &RemotePlan, config: &RemoteConfig) -> Infallibl
     let mut back_off = BackOff::default();
     let mut failures = Failures::default();
     loop {
-        config.set_namesake(false); // nobody knows yet
+        config.set_namesake(false); // unknown until the first look
         let on_write = || {
             if std::mem::take(&mut failures).is_reported {
                 tracing::info!(key = plan.status_key(), "the status is written to the store again");
@@ -60,7 +60,7 @@ impl Failures {
     /// Counts a failure. Returns whether it is to be reported. `is_store_lost`: the follower of the store reports that.
     fn add(&mut self, is_store_lost: bool) -> bool {
         self.count = self.count.saturating_add(1);
-        let is_to_report = self.count >= REPORTED_FAILURES && !self.is_reported && !is_store_lost;
+        let is_to_report = self.count >= REPORT_AFTER_FAILURES && !self.is_reported && !is_store_lost;
         self.is_reported |= is_to_report;
         is_to_report
     }
@@ -101,7 +101,7 @@ async fn write_while_possible(
                             last = None; // write it again
                         }
                     }
-                    // A user may be permitted to write its status, and not to read it.
+                    // A user of etcd may be permitted to write its status, and not to read it.
                     Err(_) => {
                         config.set_namesake(false);
                     }
@@ -151,7 +151,7 @@ impl OwnStatus {
         };
         match found {
             StatusFound::Other => true,
-            // At the first look, the other one may not have looked since we have written.
+            // At the first look, the other process may not have looked since we have written.
             StatusFound::Own => before && self.looks < QUIET_LOOKS,
             StatusFound::Nothing => false,
         }
@@ -214,9 +214,9 @@ mod tests {
         assert!(!look(&mut own, StatusFound::Own));
         assert!(look(&mut own, StatusFound::Other));
         own.record_write();
-        assert!(look(&mut own, StatusFound::Own), "it may not have looked yet");
+        assert!(look(&mut own, StatusFound::Own), "the other may not have looked yet");
         own.record_write(); // because our state has changed
-        assert!(look(&mut own, StatusFound::Own), "it may not have looked since");
+        assert!(look(&mut own, StatusFound::Own), "the other may not have looked since");
         assert!(!look(&mut own, StatusFound::Own));
         assert!(look(&mut own, StatusFound::Other));
         assert!(!look(&mut own, StatusFound::Nothing), "its lease has ended");

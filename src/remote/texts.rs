@@ -26,7 +26,7 @@ pub async fn fetch(plan: &RemotePlan) -> Result<RemoteTexts, EtcdError> {
     let wanted = plan.keys();
     let found = in_time(FETCH_TIMEOUT, "etcd", members.read(&wanted, MEMBER_TIMEOUT)).await?;
     let mut texts = KnownTexts::default();
-    found.into_iter().for_each(|key| texts.put(key));
+    found.into_iter().for_each(|kv| texts.put(kv));
     texts.all(plan)
 }
 
@@ -75,9 +75,9 @@ impl<'a, F: FnMut(RemoteTexts) + Send> TextFollower<'a, F> {
 }
 
 impl<F: FnMut(RemoteTexts) + Send> KeyFollower for TextFollower<'_, F> {
-    fn take_all(&mut self, keys: Vec<EtcdKeyValue>) -> Result<(), EtcdError> {
+    fn take_all(&mut self, kvs: Vec<EtcdKeyValue>) -> Result<(), EtcdError> {
         self.known.0.clear();
-        keys.into_iter().for_each(|key| self.known.put(key));
+        kvs.into_iter().for_each(|kv| self.known.put(kv));
         (self.take)(self.known.all(self.plan)?);
         Ok(())
     }

@@ -11,7 +11,7 @@ const END_AT: f64 = 1.05;
 /// How sessions are spread over the servers of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Balance {
-    /// The largest multiple of its share that a server has; only servers from which a session could move count.
+    /// The largest ratio of a server's sessions to its share. Only servers in `excess` count; 0: there are none.
     fullest: f64,
     /// The whole sessions that each server has in excess of its share, most first. Servers without excess are left out.
     pub(super) excess: Vec<(CountId, usize)>,
@@ -152,7 +152,7 @@ mod tests {
     fn sessions_above_the_limit_of_a_server_stay_on_the_others() {
         assert_eq!(excess(&[(1, 90, 0), (1, 10, 10)]), [0, 0]);
         assert_eq!(excess(&[(1, 100, 0), (1, 0, 10)]), [10, 0]);
-        assert!(!is_uneven(&[(1, 90, 0), (1, 10, 10)]), "its session could go nowhere");
+        assert!(!is_uneven(&[(1, 90, 0), (1, 10, 10)]), "no other server has room");
     }
 
     proptest! {
@@ -165,7 +165,7 @@ mod tests {
             for (load, share) in loads.iter().zip(&shares) {
                 let over = balance.excess.iter().find(|(id, _)| *id == load.id).map_or(0, |(_, n)| *n);
                 let left = f64::from(load.sessions) - over as f64;
-                prop_assert!(over == 0 || left + 1e-6 >= *share, "never more than brings it into balance");
+                prop_assert!(over == 0 || left + 1e-6 >= *share, "the excess is not more than what is above the share");
                 prop_assert!(left < share + 1.0 + 1e-6);
             }
             prop_assert!(shares.iter().sum::<f64>() <= f64::from(sessions) + 1e-6);

@@ -15,7 +15,7 @@ pub struct RouteInput<'a> {
     pub name: Option<&'a Sni>,
     /// The protocols it offered (RFC 7301).
     pub alpn: &'a ProtocolList,
-    /// The client's address. `None`, in a question about no client in particular: no `from` condition holds.
+    /// The client's address. `None` in a question about no particular client: then no `from` condition holds.
     pub client: Option<ClientAddr>,
     /// The database in a StartupMessage of PostgreSQL that came in the clear, or within TLS that is terminated here.
     pub database: Option<&'a [u8]>,
@@ -24,7 +24,7 @@ pub struct RouteInput<'a> {
 }
 
 impl<'a> RouteInput<'a> {
-    /// What a client's first bytes tell.
+    /// The facts in a client's address and first bytes.
     #[must_use]
     pub fn of(client: ClientAddr, hello: Option<&'a Hello>, startup: Option<&'a StartupMessage>) -> Self {
         static NO_PROTOCOLS: LazyLock<ProtocolList> = LazyLock::new(ProtocolList::default);

@@ -19,7 +19,7 @@ pub struct ScalePlan {
     pub member_config: MemberConfig,
     /// How long the sessions on a leaving clone may go on, and how long its process may take to end after SIGTERM.
     pub drain: Duration,
-    /// The time from the start of a clone to its first good check.
+    /// How long a clone may take from its start to its first good check.
     pub start_timeout: Duration,
     /// How long a clone may be down before another one replaces it.
     pub replace_after: Duration,
@@ -28,7 +28,7 @@ pub struct ScalePlan {
 impl ScalePlan {
     /// How long the first client of a pool that sleeps may wait; `None`: the pool never sleeps.
     #[must_use]
-    pub fn wake(&self) -> Option<Duration> {
+    pub fn wake_timeout(&self) -> Option<Duration> {
         (self.rules.min == 0).then_some(self.start_timeout)
     }
 
@@ -53,13 +53,13 @@ pub enum CloneKind {
     Hook(CloneHook),
 }
 
-/// `command` of `[pools.NAME.scale]`, and the keys that belong to it. In all texts `{port}`, `{name}` and `{pool}` are
-/// replaced.
+/// `command` of `[pools.NAME.scale]`, and the keys that belong to it. In `words` and the values of `env`, `{port}`,
+/// `{name}` and `{pool}` are replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloneCommand {
     /// The absolute path of a program, and its arguments.
     pub words: Vec<Box<str>>,
-    /// Environment variables: the same for all clones.
+    /// The configured environment variables.
     pub env: Vec<(Box<str>, Box<str>)>,
     /// The user that clones run as; `None`: that of this process.
     pub user: Option<Box<str>>,
@@ -67,7 +67,7 @@ pub struct CloneCommand {
     pub ports: RangeInclusive<u16>,
 }
 
-/// `docker` of `[pools.NAME.scale]`. In the values of `env` `{port}`, `{name}` and `{pool}` are replaced.
+/// `docker` of `[pools.NAME.scale]`. In the values of `env`, `{port}`, `{name}` and `{pool}` are replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloneContainer {
     /// The Unix socket of the engine's API.
@@ -76,7 +76,7 @@ pub struct CloneContainer {
     pub image: Box<str>,
     /// The port of the server in the container.
     pub port: u16,
-    /// Environment variables: the same for all clones.
+    /// The configured environment variables.
     pub env: Vec<(Box<str>, Box<str>)>,
     /// The network whose address a clone has; `None`: the default of the engine.
     pub network: Option<Box<str>>,

@@ -21,11 +21,15 @@ pub struct PrintedLine {
     pub suppressed: u64,
 }
 
-/// The lines of a clone that are logged: the beginning of long ones, and 20 a second after the first hundred.
+/// The lines of a clone that are logged: the beginning of long ones, 20 a second after the first hundred, and the last
+/// one.
 pub struct PrintedLines {
     lines: Lines,
     allowance: Allowance,
+    /// How many lines have not been logged since the last one that was.
     suppressed: u64,
+    /// The latest of them.
+    last_suppressed: Option<String>,
 }
 
 impl PrintedLines {
@@ -36,6 +40,7 @@ impl PrintedLines {
             lines: Lines::default(),
             allowance: Allowance::new(now),
             suppressed: 0,
+            last_suppressed: None,
         }
     }
 
@@ -45,28 +50,33 @@ impl PrintedLines {
         ended.into_iter().filter_map(|line| self.admit(&line, now)).collect()
     }
 
-    /// The last line, if it has no end. To be called when there is nothing more.
+    /// The last line, unless it was logged. To be called when there is nothing more.
     pub fn finish(&mut self, now: Instant) -> Option<PrintedLine> {
-        let line = self.lines.finish()?;
-        self.admit(&line, now)
+        let admitted = self.lines.finish().and_then(|line| self.admit(&line, now));
+        admitted.or_else(|| {
+            let line = self.last_suppressed.take()?;
+            let suppressed = std::mem::take(&mut self.suppressed) - 1;
+            Some(PrintedLine { line, suppressed })
+        })
     }
 
     fn admit(&mut self, line: &[u8], now: Instant) -> Option<PrintedLine> {
+        let line = String::from_utf8_lossy(line).into_owned();
         if !self.allowance.take(now) {
             self.suppressed += 1;
+            self.last_suppressed = Some(line);
             return None;
         }
-        Some(PrintedLine {
-            line: String::from_utf8_lossy(line).into_owned(),
-            suppressed: std::mem::take(&mut self.suppressed),
-        })
+        self.last_suppressed = None;
+        let suppressed = std::mem::take(&mut self.suppressed);
+        Some(PrintedLine { line, suppressed })
     }
 }
 
 /// How many lines may be logged.
 struct Allowance {
     lines: u32,
-    /// When lines were last added.
+    /// The time up to which lines were added.
     added_at: Instant,
 }
 
@@ -80,10 +90,12 @@ impl Allowance {
 
     fn take(&mut self, now: Instant) -> bool {
         let gained = (now - self.added_at).as_nanos() / LINE_EVERY.as_nanos();
-        let gained = u32::try_from(gained).unwrap_or(u32::MAX);
-        if gained > 0 {
-            self.lines = self.lines.saturating_add(gained).min(BURST);
-            self.added_at = now;
+        match u32::try_from(gained) {
+            Ok(gained) if gained < BURST => {
+                self.lines = (self.lines + gained).min(BURST);
+                self.added_at += gained * LINE_EVERY; // a part of the time for one more line counts later
+            }
+            _ => (self.lines, self.added_at) = (BURST, now),
         }
         let is_allowed = self.lines > 0;
         self.lines = self.lines.saturating_sub(1);
@@ -105,6 +117,33 @@ mod tests {
         };
         assert_eq!((admitted(0), admitted(1), admitted(2)), (119, 20, 20));
         assert_eq!(admitted(3600), 119, "a burst is saved up");
+        let start = start + Duration::from_secs(7200);
+        let every_49_ms = (0..1000).map(|line| start + Duration::from_millis(49 * line));
+        let logged = every_49_ms.filter(|at| allowance.take(*at)).count();
+        assert_eq!(logged, 1000, "the burst makes up for 20 lines");
+        let every_30_ms = (0..1000).map(|line| start + Duration::from_secs(60) + Duration::from_millis(30 * line));
+        let logged = every_30_ms.filter(|at| allowance.take(*at)).count();
+        assert_eq!(
+            logged,
+            100 + 30 * 20 - 1,
+            "a hundred at once and 20 a second, for 29.97 s"
+        );
+    }
+
+    #[test]
+    fn the_last_line_of_a_flood_is_logged() {
+        let now = Instant::now();
+        let mut printed = PrintedLines::new(now);
+        printed.push(&b"again\n".repeat(102), now);
+        printed.push(b"crashed\n", now);
+        let last = |line: &str, suppressed| PrintedLine {
+            line: line.into(),
+            suppressed,
+        };
+        assert_eq!(printed.finish(now), Some(last("crashed", 2)));
+        assert_eq!(printed.finish(now), None, "it is logged once");
+        printed.push(b"more\nand mor", now);
+        assert_eq!(printed.finish(now), Some(last("and mor", 1)));
     }
 
     #[test]

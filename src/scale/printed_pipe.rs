@@ -30,7 +30,7 @@ impl PrintedPipe {
         })
     }
 
-    /// The next printed lines, without those that are not to be logged; `None`: all processes have closed their ends.
+    /// The next printed lines, except the suppressed ones; `None`: all processes have closed their ends.
     ///
     /// # Errors
     /// Those of reading.

@@ -28,7 +28,7 @@ impl Identified<'_> {
         self.state.challenges.tls_config(hello.server_name()?.as_str())
     }
 
-    /// Completes the handshake with the ACME server, which ends the session.
+    /// Completes the handshake with the ACME server. The session ends after that.
     pub(super) async fn answer_challenge(self, config: Arc<ServerConfig>) -> Refusal {
         let first = self.sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default();
         let mut connection = match TlsConnection::server(config) {

@@ -16,16 +16,18 @@ use super::steps::Connected;
 use crate::account::Entry;
 use crate::socket::{Fault, reset_when_closed};
 
-/// How long the server's messages are read to find the key; after that, the session goes on without a key.
+/// How long the server's first message is awaited, and then how long its messages are read to find the key that cancels
+/// queries. After that, the session goes on without a key.
+///
 /// `authentication_timeout` of PostgreSQL is 1 min.
 pub(super) const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long one side may take to read what the other one sent during the login.
 pub(super) const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Sends the server the first packet of a session whose bytes are read here, and reads its first message. A server that
-/// does not begin the session gives way to another one, or is waited for. Returns the connection to the last server,
-/// and its bytes for the client, or why the connection broke.
+/// Sends the server the first packet of a session whose bytes are read here, and reads the server's first message. If
+/// the server does not begin the session, connects to another one, or waits until one is back. Returns the connection
+/// to the last server, and its bytes for the client, or why the connection broke.
 ///
 /// # Errors
 /// See [`move_on`]. If the session ends while this runs, the server's connection is reset.

@@ -11,8 +11,9 @@ use crate::live::LivePool;
 use crate::plan::PoolId;
 use crate::pool::Server;
 
-/// The fallback for a client that was not connected for this reason, if the pool has become unusable since it was
-/// chosen. `None`: the pool is still usable, no fallback is, or the reason is one for which none is tried.
+/// The fallback for a client that could not be connected to this pool, if the pool has become unusable since it was
+/// chosen. `None`: the pool is still usable, no fallback is usable, or no fallback is tried after a failure for this
+/// reason.
 pub(super) fn fallback_after(state: &ListenerState, pool: PoolId, reason: DialError) -> Option<PoolId> {
     if !matches!(reason, DialError::NoServer | DialError::ConnectFailed) {
         return None;
@@ -20,7 +21,8 @@ pub(super) fn fallback_after(state: &ListenerState, pool: PoolId, reason: DialEr
     state.pools.usable_fallback(pool, Instant::now())
 }
 
-/// Notes it if a session is on a stand-in: on the primary of a pool of replicas, because no replica is usable.
+/// Notes the pool of a session as with [`note_fallback`], if its server is a stand-in: the primary of a pool of
+/// replicas, which is used because no replica is usable.
 pub(super) fn note_stand_in(entry: &Entry, pool: &LivePool, server: &Server) {
     if server.is_stand_in() {
         note_fallback(entry, pool);

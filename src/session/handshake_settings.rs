@@ -12,7 +12,7 @@ use crate::tls::ListenerTls;
 /// The settings of a client's TLS handshake.
 pub(super) struct HandshakeSettings<'a> {
     pub(super) tls: &'a ListenerTls,
-    /// The protocols that may be agreed.
+    /// The ALPN protocols that may be negotiated.
     pub(super) alpn: &'a [Box<[u8]>],
     /// When the handshake must be complete.
     pub(super) deadline: Instant,

@@ -1,4 +1,4 @@
-//! Reads in the first message of a PostgreSQL server whether it takes no sessions now. No IO, no log, no clock.
+//! Finds out from the first message of a PostgreSQL server whether it takes no sessions now. No IO, no log, no clock.
 //!
 //! ```text
 //! "Message Formats" and "Error and Notice Message Fields" in the PostgreSQL documentation

@@ -1,7 +1,7 @@
 //! The steps of a session from accept to a connection to its server. Each step consumes the result of the step before.
 //!
-//! The steps that wait are not `async fn`s: their futures would hold `self` beside its parts, and a client that is slow
-//! to send its ClientHello must stay cheap.
+//! A step that takes `self` apart and then waits is not an `async fn`: its future would hold `self` beside its parts,
+//! and a client that is slow to send its ClientHello must stay cheap.
 
 use std::io;
 
@@ -38,6 +38,7 @@ use crate::tls::{TlsConnection, TlsSummary};
 pub(super) struct Opened<'a> {
     pub(super) client: &'a mut TcpStream,
     pub(super) state: &'a ListenerState,
+    /// When the client was accepted.
     pub(super) at: Instant,
     pub(super) entry: &'a mut Entry,
 }
@@ -83,7 +84,7 @@ pub(super) struct Connected {
     pub(super) keepalive: Option<Keepalive>,
     /// Whether `first` ends with an SSLRequest of PostgreSQL, which the server is to answer.
     pub(super) asks_server: bool,
-    /// For a client of PostgreSQL: what it takes to connect it to a server again.
+    /// For a client of PostgreSQL: what is needed to connect the client to a server again.
     pub(super) redial: Option<Box<Redial>>,
 }
 
@@ -142,8 +143,8 @@ impl<'a> Identified<'a> {
         self.route_within(None)
     }
 
-    /// As [`Self::route`]. `tls`: the ClientHello of a client whose TLS is terminated here.
-    pub(super) fn route_within(self, tls: Option<&Hello>) -> Result<Routed<'a>, Refusal> {
+    /// As [`Self::route`]. `terminated`: the ClientHello of a client whose TLS is terminated here.
+    pub(super) fn route_within(self, terminated: Option<&Hello>) -> Result<Routed<'a>, Refusal> {
         let Self {
             client,
             state,
@@ -151,10 +152,10 @@ impl<'a> Identified<'a> {
             entry,
             sniffed,
         } = self;
-        let hello = tls.or(sniffed.as_ref().and_then(Sniffed::hello));
+        let hello = terminated.or(sniffed.as_ref().and_then(Sniffed::hello));
         let startup = sniffed.as_ref().and_then(Sniffed::startup);
         let reply = |error| reply(sniffed.as_ref(), state.plan.protocol, alert_without_route, error);
-        if startup.is_some() && tls.is_none() && requires_tls(&state.plan) {
+        if startup.is_some() && terminated.is_none() && requires_tls(&state.plan) {
             entry.info().detail = Some("tls_required");
             return Err(Refusal::Refused(reply(PostgresError::TlsRequired)));
         }
@@ -175,7 +176,7 @@ impl<'a> Identified<'a> {
         let meant = pool;
         let pool = state.pools.serving(meant, Instant::now());
         enter_pool(state, pool, meant, sniffed.as_ref(), entry)?;
-        let handshake = match tls {
+        let handshake = match terminated {
             None => HandshakeSettings::new(state, mode, alpn, at),
             Some(_) => None, // it is complete
         };
@@ -252,7 +253,8 @@ pub(super) struct ClientTls<'a> {
 }
 
 /// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the
-/// client's first bytes for it, or trust our own address as the client's. So there is no session without `local`.
+/// client's first bytes for it, or trust our own address as the client's. So the session is refused if `local` is
+/// needed but not known.
 ///
 /// `hello` is the ClientHello of a client whose TLS is passed on; `tls` is the client's TLS if it is terminated here.
 pub(super) fn proxy_header(

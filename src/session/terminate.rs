@@ -89,7 +89,7 @@ pub(super) async fn complete_handshake(
     let started = Instant::now();
     let config = tls
         .config(alpn)
-        .expect("there is one for each list of protocols of the listener");
+        .expect("the listener has a configuration for each of its ALPN lists");
     let mut connection = TlsConnection::server(config).map_err(|error| Refusal::Handshake(error.into()))?;
     let mut held = HeldBytes::new(memory);
     let result = handshake_with_client(client, &mut connection, first.into_vec(), deadline, |bytes| {
@@ -104,11 +104,12 @@ pub(super) async fn complete_handshake(
         entry.session_resumed();
     }
     entry.info().tls_mut().client = Some(summary);
-    entry.traffic().up.restart(); // what counts from now on is the plaintext
+    entry.traffic().up.restart(); // from now on the plaintext is counted
     Ok((Box::new(connection), hello))
 }
 
-/// Reads on while all that has come may be the method of an HTTP request, which a single byte does not show.
+/// Reads more bytes while those so far may be the beginning of an HTTP method. The first byte alone does not
+/// show whether the client speaks HTTP.
 async fn read_http_method(client: &TcpStream, entry: &Entry, sniffed: &mut Sniffed) -> io::Result<()> {
     while sniffed.is_http_method() {
         client.readable().await?;

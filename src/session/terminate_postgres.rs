@@ -22,7 +22,8 @@ use crate::sniff::postgres::ALPN;
 use crate::sniff::{PostgresOpening, Sniffed, TlsAnswer, TlsStart, sniff_postgres};
 use crate::tls::{HandshakeError, TlsConnection, error_word};
 
-/// The settings of the handshake with a client whose TLS is terminated here; `None`: the client goes on as it is.
+/// The settings of the handshake with a client whose TLS is terminated here; `None`: the client has
+/// not begun TLS, or its TLS is passed on.
 ///
 /// # Errors
 /// The client begins with its ClientHello and does not offer the ALPN protocol of PostgreSQL. It may be a client of
@@ -34,8 +35,8 @@ pub(super) fn find_handshake_settings<'a>(
         return Ok(None);
     };
     let state = identified.state;
-    let known = RouteInput::of(identified.entry.info().client(), Some(hello), None);
-    let Some((mode, alpn)) = state.plan.routes.tls_before_startup(&known) else {
+    let input = RouteInput::of(identified.entry.info().client(), Some(hello), None);
+    let Some((mode, alpn)) = state.plan.routes.tls_before_startup(&input) else {
         return Ok(None);
     };
     let handshake = HandshakeSettings::new(state, mode, alpn, identified.at);
@@ -94,13 +95,13 @@ async fn read_startup(
     }
     let sniffed = sniffed.map_err(|error| count_unsniffed(error, entry));
     // TLS may have an answer to the client, for example to a request for new keys.
-    let is_flushed = timeout_at(at + limits.hello_timeout, stream.flush()).await.is_ok();
+    let is_in_time = timeout_at(at + limits.hello_timeout, stream.flush()).await.is_ok();
     let sniffed = sniffed.and_then(|sniffed| {
-        is_flushed
+        is_in_time
             .then_some(sniffed)
             .ok_or(Refusal::Handshake(HandshakeError::TooSlow))
     });
-    let tls = stream.into_tls().expect("the stream was made of it");
+    let tls = stream.into_tls().expect("the stream was created with TLS");
     (Box::new(tls), sniffed)
 }
 

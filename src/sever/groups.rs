@@ -24,11 +24,11 @@ pub(super) struct GroupsToClose {
 #[derive(Debug)]
 struct GroupToClose {
     cause: Cause,
-    sessions: SessionOwner,
+    owner: SessionOwner,
 }
 
-/// Finds out whether a group has sessions. It holds servers and pools weakly: a removed server that returns would keep
-/// its old state if something still held it.
+/// The server or pool that knows whether a group has sessions. It is held weakly: a removed server that returns would
+/// keep its old state if something still held it.
 #[derive(Debug)]
 enum SessionOwner {
     Server(Weak<Server>),
@@ -37,7 +37,7 @@ enum SessionOwner {
 
 impl GroupsToClose {
     /// Looks at all servers of pools that close sessions, at those that have left their pool, and at those that an
-    /// operator drains. If such a server has another cause, too, both hold: see [`Cause::combined_with`].
+    /// operator drains. If a drained or renamed server has another cause, too, both hold: see [`Cause::combined_with`].
     pub(super) fn find(live: &Live, now: Instant) -> Self {
         let mut groups = Self::default();
         let in_force = live.in_force();
@@ -109,19 +109,19 @@ impl GroupsToClose {
     }
 
     fn add_server(&mut self, server: &Arc<Server>, cause: Cause) {
-        let sessions = SessionOwner::Server(Arc::downgrade(server));
-        self.add(Group::Server(server.id()), cause, sessions);
+        let owner = SessionOwner::Server(Arc::downgrade(server));
+        self.add(Group::Server(server.id()), cause, owner);
     }
 
-    fn add(&mut self, group: Group, cause: Cause, sessions: SessionOwner) {
-        self.by_group.insert(group, GroupToClose { cause, sessions });
+    fn add(&mut self, group: Group, cause: Cause, owner: SessionOwner) {
+        self.by_group.insert(group, GroupToClose { cause, owner });
     }
 
-    /// The groups that have sessions.
+    /// The groups that have sessions. Removes those whose server or pool no longer exists.
     pub(super) fn with_sessions(&mut self) -> HashMap<Group, Cause> {
         let mut wanted = HashMap::new();
         self.by_group.retain(|group, to_close| {
-            let has_sessions = match &to_close.sessions {
+            let has_sessions = match &to_close.owner {
                 SessionOwner::Server(server) => server.upgrade().map(|server| server.live() > 0),
                 SessionOwner::FallbackOf(pool) => pool.upgrade().map(|pool| pool.has_fallback_sessions()),
             };

@@ -18,7 +18,7 @@ pub struct Pace {
 impl Pace {
     /// How many of the present sessions have to be ended now, so that no more are left than may be at this time. Of n
     /// sessions the i-th is ended after (i - 1)/n of the time, so the first one at once. A session that has ended by
-    /// itself is one of them. At the end of the time none is left, however many were added meanwhile.
+    /// itself counts as one that was ended. At the end of the time none is left, however many were added meanwhile.
     #[must_use]
     pub fn due(&self, now: Instant, present: usize) -> usize {
         let left = self.over.saturating_sub(now - self.began);
@@ -26,7 +26,7 @@ impl Pace {
             return present;
         }
         let may_be_left = (self.initial as u128 * left.as_nanos()).div_ceil(self.over.as_nanos());
-        // Not more than `initial`, so that it is a `usize`. One less may be left, because the first session is ended at
+        // At most `initial`, so it fits into a `usize`. One less may be left, because the first session is ended at
         // once.
         present.saturating_sub((may_be_left as usize).saturating_sub(1))
     }
@@ -88,8 +88,9 @@ mod tests {
                 let left = pace.over.saturating_sub(now - pace.began);
                 // Whole nanoseconds on both sides: (present + 1) * over against first * left.
                 let (over, allowed) = (pace.over.as_nanos(), first as u128 * left.as_nanos());
-                let taken = present as u128 * over;
-                prop_assert!(due == 0 || taken < allowed.max(1) && taken + over >= allowed);
+                let remaining = present as u128 * over;
+                prop_assert!(remaining < allowed.max(1));
+                prop_assert!(due == 0 || remaining + over >= allowed);
             }
             prop_assert_eq!(pace.due(pace.began + pace.over, present), present);
         }

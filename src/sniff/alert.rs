@@ -16,8 +16,8 @@ pub enum Alert {
     UnexpectedMessage = 10,
     /// A record that is longer than a record may be.
     RecordOverflow = 22,
-    /// No route takes a client without a name, and it is older than TLS 1.3. Or the server of a PostgreSQL client does
-    /// not agree to TLS.
+    /// No route takes the client, or its route refuses it: a client that sent no name and does not offer TLS 1.3. Or
+    /// the server of a PostgreSQL client does not agree to TLS.
     HandshakeFailure = 40,
     /// The ClientHello can be read but contradicts a rule, or it is longer than `hello_max`.
     IllegalParameter = 47,
@@ -31,18 +31,19 @@ pub enum Alert {
     /// There is no server for the client, or its server does not answer a request for TLS. Or a PostgreSQL client that
     /// sent an SSLRequest exceeds a limit.
     InternalError = 80,
-    /// The ClientHello took longer than `hello_timeout`.
+    /// The ClientHello took longer than `hello_timeout`, or the client was evicted because `HelloMemory` was used up.
     ///
     /// RFC 8446, section 6.1, says that this alert generally is a warning, followed by `close_notify`. It is sent as
     /// fatal here: OpenSSL and rustls skip the warning, and then report no more than that the connection was closed.
     /// They report the fatal alert by its name.
     UserCanceled = 90,
-    /// No route takes a client without a name, and it offers TLS 1.3, which has this alert for it.
+    /// No route takes the client, or its route refuses it: a client that sent no name and offers TLS 1.3, which has
+    /// this alert for a missing extension.
     MissingExtension = 109,
-    /// No route takes the client's name.
+    /// No route takes the client, or its route refuses it: a client that sent a name.
     UnrecognizedName = 112,
-    /// A PostgreSQL client begins TLS without an SSLRequest, which its servers or its ALPN do not allow (RFC 7301,
-    /// section 3.2).
+    /// A PostgreSQL client begins TLS without an SSLRequest, but the servers of its pool do not expect that, or the
+    /// client does not offer the ALPN protocol of PostgreSQL (RFC 7301, section 3.2).
     NoApplicationProtocol = 120,
 }
 

@@ -7,7 +7,7 @@
 //!   | 0x16 | 03 xx   | n (u16) | fragment: n bytes, 1..2^14 |  next record ...
 //!   +------+---------+---------+----------------------------+
 //!
-//! handshake message, RFC 8446 section 4: the fragments in a row; it may be cut anywhere, also in its header
+//! handshake message, RFC 8446 section 4: the fragments joined; they may split it anywhere, even in its header
 //!   0      1         4
 //!   +------+---------+----------------------+
 //!   | 0x01 | m (u24) | ClientHello: m bytes | what follows is not read

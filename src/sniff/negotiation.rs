@@ -1,4 +1,5 @@
-//! Reads a PostgreSQL client up to the packet that it can be routed by, and answers its requests for encryption.
+//! Reads the packets of a PostgreSQL client up to the one that decides its route, and answers its requests for
+//! encryption.
 //!
 //! ```text
 //! client                     us

@@ -54,7 +54,7 @@ pub enum SniffFailure {
     /// The client finished before it was decided.
     #[error("the client left too early")]
     LeftEarly,
-    /// Reading failed; mostly a reset.
+    /// Reading, or writing a reply, failed; mostly a reset.
     #[error("the client is gone")]
     Io(#[from] io::Error),
 }

@@ -92,8 +92,8 @@ pub struct TlsReload {
     /// Whether the rules for clients' certificates or the secrets of tickets have changed. For a pool: whether any of
     /// its files has changed.
     pub policy: bool,
-    /// Problems of new or changed certificates that can be used nevertheless; and certificates that have expired since
-    /// the last check.
+    /// Problems of new or changed certificates that can be used nevertheless; and certificates and lists of revoked
+    /// certificates that have expired since the last check.
     pub warnings: Vec<String>,
     /// The files that are broken now and were not before. What was in force stays.
     pub broken: Vec<String>,
@@ -139,8 +139,8 @@ impl ListenerTlsPlan {
         let ticketer: Arc<dyn ProducesTickets> = match &self.tickets {
             Some(path) => Arc::new(Ticketer::new(&TicketSecrets::read(path)?, &hash)),
             // Each policy gets a ticketer with new keys, so that no ticket outlives its policy. A ticketer replaces its
-            // keys every six hours, and tickets are good for twelve: whoever gets hold of the keys cannot decrypt older
-            // sessions of TLS 1.2.
+            // keys every six hours, and tickets are valid for twelve: an attacker who gets the keys cannot decrypt
+            // sessions of TLS 1.2 whose tickets are older than that.
             None => aws_lc_rs::Ticketer::new().expect("the system has random bytes"),
         };
         let lists: HashSet<_> = self.route_alpn.iter().chain([&self.alpn]).collect();
@@ -336,40 +336,4 @@ impl ListenerTls {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::channel;
-    use std::thread::spawn;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::tls::CertificateFiles;
-
-    /// The admin port answers on the thread that checks servers and handles signals: a file system that hangs must not
-    /// stop these.
-    #[test]
-    fn broken_files_can_be_listed_during_a_reload() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("own.pem");
-        let own = rcgen::generate_simple_self_signed(["own.example".to_owned()]).unwrap();
-        std::fs::write(&file, own.cert.pem() + &own.signing_key.serialize_pem()).unwrap();
-        let plan = ListenerTlsPlan {
-            certificates: vec![CertificateLocation::Files(CertificateFiles {
-                cert: file.clone(),
-                key: file,
-            })],
-            alpn: Vec::new(),
-            min_version: MinVersion::Tls12,
-            client_auth: None,
-            tickets: None,
-            route_alpn: Vec::new(),
-        };
-        let tls = Arc::new(ListenerTls::load(plan, &CertificateStore::default()).unwrap());
-        let _reading = tls.reload.lock();
-        let (answers, answer) = channel();
-        spawn({
-            let tls = Arc::clone(&tls);
-            move || answers.send(tls.broken())
-        });
-        assert_eq!(answer.recv_timeout(Duration::from_secs(20)), Ok(Vec::new()));
-    }
-}
+mod tests;

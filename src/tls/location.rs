@@ -42,7 +42,8 @@ impl CertificateLocation {
     }
 }
 
-/// Adds the certificates of a directory to `found`. Returns the directories in it, but none if it is one of certbot.
+/// Adds the certificates of a directory to `found`. Returns its subdirectories; none if it has a pair with the names
+/// that certbot uses.
 fn list_directory(
     path: &Path,
     is_known: &dyn Fn(&CertificateFiles) -> bool,
@@ -50,7 +51,7 @@ fn list_directory(
 ) -> Result<Vec<PathBuf>, TlsFileError> {
     let listed = path.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let listed = listed.map_err(|error| TlsFileError::new(path, error.to_string()))?;
-    // Names with a dot are not for us: Kubernetes keeps the files of a secret in `..data`, behind links.
+    // Names that begin with a dot are skipped: Kubernetes keeps the files of a secret in `..data`, behind links.
     let is_hidden = |entry: &DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
     let listed = listed.iter().filter(|entry| !is_hidden(entry));
     let mut paths: Vec<_> = listed.map(DirEntry::path).collect();
@@ -85,7 +86,7 @@ fn list_directory(
                     key: file.clone(),
                 },
             }),
-            // Only if its certificate is being replaced. Otherwise the pair is found by the certificate.
+            // Only while its certificate file is being replaced. Otherwise the pair is found by that file.
             Some("key") => {
                 let pairs = ["crt", "pem"].map(pair);
                 if pairs.iter().all(|pair| !is_there(&pair.cert)) {

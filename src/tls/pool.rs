@@ -18,7 +18,7 @@ use super::connection::TlsConnection;
 use super::file::{FileVersion, PemText, TlsFileError, certificates, file_version};
 use super::last_expiry_check::LastExpiryCheck;
 use super::listener::{Protocols, TlsReload};
-use super::verification::{unverified, verified};
+use super::verification::{any_certificate_verifier, authority_verifier};
 use crate::name::ServerName;
 
 /// For how many names a server's tickets are kept. A server has several names only where `sni` is the client's; beyond
@@ -169,9 +169,9 @@ impl PoolTlsPlan {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = if self.verify {
             let trusted = self.ca_file.as_deref().map(PemText::read).transpose()?;
-            verified(trusted.as_ref(), &provider)?
+            authority_verifier(trusted.as_ref(), &provider)?
         } else {
-            unverified(&provider)
+            any_certificate_verifier(&provider)
         };
         let mut config = config_with(provider, verifier);
         let identity = self.identity.as_ref().map(CertificateFiles::load).transpose()?;
@@ -224,7 +224,7 @@ pub fn client_config_of(
     identity: Option<&(PemText, PemText)>,
 ) -> Result<Arc<ClientConfig>, TlsFileError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = config_with(Arc::clone(&provider), verified(trusted, &provider)?);
+    let mut config = config_with(Arc::clone(&provider), authority_verifier(trusted, &provider)?);
     if let Some((chain, key)) = identity {
         let (certificates, parsed) = (
             certificates(&chain.name, &chain.text)?,

@@ -1,6 +1,6 @@
 //! The certificates of a listener, found by the name for which a client asks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::thread;
 
@@ -79,7 +79,9 @@ impl CertificateStore {
                 }
             }
         }
-        changed += before.all.len().saturating_sub(all.len());
+        let remaining: HashSet<_> = all.iter().map(|certificate| &certificate.files).collect();
+        let is_gone = |certificate: &&Arc<Certificate>| !remaining.contains(&certificate.files);
+        changed += before.all.iter().filter(is_gone).count();
         LoadedStore {
             store: Self::new(all),
             changed,
@@ -129,15 +131,15 @@ impl CertificateStore {
         &self.all
     }
 
-    /// The certificates for a name, in lower case; empty if there is none.
+    /// The certificates for a name, which must be in lower case; empty if there is none.
     #[must_use]
     pub fn for_name(&self, name: &str) -> &[Arc<Certificate>] {
         let wildcard = || self.wildcards.get(name.split_once('.')?.1);
         self.exact.get(name).or_else(wildcard).map_or(&[], Vec::as_slice)
     }
 
-    /// The certificate for a client: one for the name that it asks for, else the first one; with a key that the client
-    /// can verify.
+    /// The certificate for a client: one for the name that it asks for, in lower case. Prefers one with a key that the
+    /// client can verify. If there is none for the name, chooses among all certificates in the same way.
     #[must_use]
     pub fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<Certificate>> {
         let fits = |certificate: &&Arc<Certificate>| certificate.key.key.choose_scheme(schemes).is_some();

@@ -12,15 +12,15 @@ use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::file::{PemText, TlsFileError, authorities};
 
-/// The name that errors have instead of a file.
+/// What an error names in place of a file.
 const SYSTEM: &str = "the system trust store";
 
-/// The verifier that accepts a certificate if it is for the server's name and was issued by a trusted authority: one in
-/// the PEM text or, if there is none, one of the system.
+/// The verifier that accepts a certificate if it is for the server's name and was issued by a trusted authority.
+/// `trusted`: the trusted authorities, as PEM text; `None`: those of the system.
 ///
 /// # Errors
 /// The text cannot be used.
-pub(super) fn verified(
+pub(super) fn authority_verifier(
     trusted: Option<&PemText>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsFileError> {
@@ -35,12 +35,13 @@ pub(super) fn verified(
         .map_err(|error| TlsFileError::new(about, error.to_string()))
 }
 
-/// The verifier that accepts any certificate, as long as the server has its key.
-pub(super) fn unverified(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
+/// The verifier that accepts any certificate, as long as the server proves that it has the certificate's private key.
+pub(super) fn any_certificate_verifier(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
     Arc::new(AnyCertificate(Arc::clone(provider)))
 }
 
-/// The authorities of the system trust store, as they are now. Those that have not changed are shared by all pools.
+/// The authorities of the system trust store, as they are now. All pools share one [`RootCertStore`] until the
+/// certificates in the system trust store change.
 fn system_authorities() -> Result<Arc<RootCertStore>, TlsFileError> {
     /// The certificates as they were loaded, and the store that was made of them.
     type Latest = (Vec<CertificateDer<'static>>, Arc<RootCertStore>);
@@ -59,7 +60,7 @@ fn system_authorities() -> Result<Arc<RootCertStore>, TlsFileError> {
         let error = loaded
             .errors
             .first()
-            .map_or_else(|| "none".to_owned(), ToString::to_string);
+            .map_or_else(|| "it has no usable certificate".to_owned(), ToString::to_string);
         let what = format!("cannot be read ({error}): install them (ca-certificates), or name a `ca_file`");
         return Err(TlsFileError::new(Path::new(SYSTEM), what));
     }

@@ -14,8 +14,9 @@ use x509_parser::parse_x509_certificate;
 use crate::error::chain_with;
 use crate::text::{abbreviated, escape, first_and_more};
 
-/// The longest subject or issuer of a certificate in logs and in the API, in bytes.
-const SUBJECT_BYTES_MAX: usize = 255;
+/// The longest text of a certificate (a subject, an issuer, or all names) in logs and in the API, in bytes, without the
+/// ellipsis.
+const CERTIFICATE_TEXT_BYTES_MAX: usize = 255;
 
 /// What was negotiated in a TLS connection, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ pub fn shown_warnings(warnings: &[String]) -> Vec<String> {
 
 /// Text of a certificate, escaped and not too long.
 pub(super) fn bounded(text: &str) -> Box<str> {
-    abbreviated(&escape(text, &[]), SUBJECT_BYTES_MAX).into()
+    abbreviated(&escape(text, &[]), CERTIFICATE_TEXT_BYTES_MAX).into()
 }
 
 /// The word for a version.
@@ -109,8 +110,7 @@ pub fn version_word(version: Option<ProtocolVersion>) -> &'static str {
 /// Whether a handshake failed because no trusted authority has issued the peer's certificate.
 #[must_use]
 pub fn has_unknown_issuer(error: &io::Error) -> bool {
-    // `io::Error::source` skips the error that it wraps, and returns the source of that one. Only `get_ref` returns the
-    // wrapped error itself.
+    // `io::Error::source` returns the source of the wrapped error. Only `get_ref` returns the wrapped error itself.
     let mut causes = std::iter::successors(
         error.get_ref().map(|cause| cause as &(dyn std::error::Error + 'static)),
         |cause| match cause.downcast_ref::<io::Error>() {
@@ -126,7 +126,7 @@ pub fn has_unknown_issuer(error: &io::Error) -> bool {
     })
 }
 
-/// Whether a handshake failed because of the client's certificate, or because it has none.
+/// Whether a handshake with a client failed because of the client's certificate, or because the client sent none.
 #[must_use]
 pub fn is_about_client_certificate(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(_) | Error::NoCertificatesPresented)
@@ -198,7 +198,7 @@ fn is_of_authority(error: &OtherError) -> bool {
     matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// What is said of a certificate for other names.
+/// The text of the error that a certificate is not for the expected name.
 fn wrong_name(expected: &str, presented: &[String]) -> String {
     let names: Vec<&str> = presented.iter().map(|name| plain_name(name)).collect();
     let names = match names.as_slice() {
@@ -348,12 +348,12 @@ mod tests {
             assert_eq!(shown(presented), format!("{start}{rest}"));
         }
         let many = vec![r#"DnsName("a\n.example")"#; 1000];
-        assert!(shown(&many).len() < 2 * SUBJECT_BYTES_MAX, "{}", shown(&many));
+        assert!(shown(&many).len() < 2 * CERTIFICATE_TEXT_BYTES_MAX, "{}", shown(&many));
     }
 
     #[test]
     fn a_subject_is_escaped_and_bounded() {
         assert_eq!(&*bounded("a\nb"), "a\\nb");
-        assert!(bounded(&"é".repeat(1000)).len() <= SUBJECT_BYTES_MAX + '…'.len_utf8());
+        assert!(bounded(&"é".repeat(1000)).len() <= CERTIFICATE_TEXT_BYTES_MAX + '…'.len_utf8());
     }
 }

@@ -61,12 +61,12 @@ fn checks(proxy: &Proxy) -> f64 {
 fn nth_line(proxy: &Proxy, ending: &str, count: usize) -> Value {
     wait_for(ending, || {
         let lines = proxy.access();
-        let mut of_it = lines.into_iter().filter(|line| line["ending"] == ending);
-        of_it.nth(count - 1)
+        let mut with_ending = lines.into_iter().filter(|line| line["ending"] == ending);
+        with_ending.nth(count - 1)
     })
 }
 
-fn ms(line: &Value) -> f64 {
+fn duration_ms(line: &Value) -> f64 {
     line["duration_ms"].as_f64().unwrap()
 }
 
@@ -76,7 +76,7 @@ fn wall_clock_steps_do_not_change_timeouts_or_durations() {
     let proxy = start(&server);
     let began = SystemTime::now();
     let mut lasting = Client::connect(proxy.at("slow"));
-    // The clock, and how far it is then ahead of the real time; zero: it is behind.
+    // The offset of the proxy's wall clock, and how far ahead of real time the clock then is; zero if it is behind.
     for (count, (clock, ahead)) in [("+1d", DAY), ("-1d", Duration::ZERO), ("+2d", 2 * DAY)]
         .into_iter()
         .enumerate()
@@ -97,7 +97,7 @@ fn wall_clock_steps_do_not_change_timeouts_or_durations() {
         );
         for (ending, least) in [("idle_timeout", 400.0), ("hello_timeout", 2000.0)] {
             let line = nth_line(&proxy, ending, count + 1);
-            assert!((least..20_000.0).contains(&ms(&line)), "{line}");
+            assert!((least..20_000.0).contains(&duration_ms(&line)), "{line}");
             let time = humantime::parse_rfc3339(line["time"].as_str().unwrap()).unwrap();
             assert_eq!(
                 time > began + ahead,
@@ -107,7 +107,8 @@ fn wall_clock_steps_do_not_change_timeouts_or_durations() {
         }
     }
     lasting.finish().read_all();
-    assert!(ms(&nth_line(&proxy, "client_closed", 4)) < 60_000.0);
+    // The first three sessions with this ending are those of `ask`.
+    assert!(duration_ms(&nth_line(&proxy, "client_closed", 4)) < 60_000.0);
     assert_eq!(proxy.metrics().sum("acequia_server_up", &[]), 1.0);
     assert_eq!(
         proxy

@@ -48,7 +48,7 @@ fn as_nobody(config: &str, capabilities: &str) -> Proxy {
     proxy
 }
 
-/// Its effective capabilities.
+/// The effective capabilities of the proxy, as bits.
 fn capabilities(proxy: &Proxy) -> u64 {
     let status = read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
@@ -56,7 +56,7 @@ fn capabilities(proxy: &Proxy) -> u64 {
 }
 
 #[test]
-fn with_cap_net_bind_service_an_unprivileged_user_serves_a_low_port_reloads_checks_and_drains() {
+fn an_unprivileged_user_with_cap_net_bind_service_serves_a_low_port_and_can_reload_and_drain() {
     let Some(low) = low_address() else { return };
     let second = SocketAddr::from(([127, 41, 0, 24], low.port()));
     let server = Server::named("s1");

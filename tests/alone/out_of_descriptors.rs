@@ -1,5 +1,5 @@
-//! Without free descriptors acequia pauses accepting, logs it once, and recovers by itself. An accepted client always
-//! has the descriptors that its session needs.
+//! Without free descriptors acequia pauses accepting, logs it once, and recovers by itself. An accepted client has the
+//! descriptors that its session needs, unless the limit is lowered while acequia runs.
 
 use std::time::Duration;
 
@@ -104,6 +104,7 @@ fn accepted_clients_have_descriptors_with_many_addresses_and_after_reloads() {
             log_count(&proxy, "accepting pauses") > 0,
             "all clients fit: the test shows nothing"
         );
+        // The pauses in the log have the reason `limit`: sessions are bounded so that descriptors do not run out.
         let by_descriptors = [("reason", "descriptors")];
         let pauses = proxy.metrics().sum("acequia_accept_pauses_total", &by_descriptors);
         assert_eq!(
@@ -254,7 +255,7 @@ fn the_admin_port_answers_accepted_clients_and_later_ones_once_descriptors_are_f
     let used = cpu_time_over(&proxy, Duration::from_millis(500));
     assert!(
         used < Duration::from_millis(100),
-        "expected less than 100 ms of CPU time while it cannot accept, used {used:?}"
+        "expected less than 100 ms of CPU time while acequia cannot accept, used {used:?}"
     );
     lift_limit(&proxy);
     assert!(late.read_all().starts_with(b"HTTP/1.1 200 OK"));

@@ -9,8 +9,9 @@ use acequia::cli::run::start_log;
 use acequia::plan::LogPlan;
 use serde_json::Value;
 
-/// The log format, in a child process: if it is set, the test panics and does nothing else.
-const FORMAT: &str = "ACEQUIA_TEST_PANICS";
+/// The environment variable with the log format. Only a child process has it: there, the test panics and does nothing
+/// else.
+const FORMAT_VARIABLE: &str = "ACEQUIA_TEST_PANICS";
 
 /// Starts the log and panics in a thread, as a worker might while it serves a session.
 fn panic_in_a_thread(format: LogFormat) {
@@ -28,14 +29,14 @@ fn panic_in_a_thread(format: LogFormat) {
 fn stderr_of_panic(format: &str) -> String {
     let mut child = Command::new(env::current_exe().unwrap());
     child.args(["--exact", "panics::a_panic_is_one_log_line", "--nocapture"]);
-    let finished = finished(child.env(FORMAT, format).env_remove("RUST_BACKTRACE"));
+    let finished = finished(child.env(FORMAT_VARIABLE, format).env_remove("RUST_BACKTRACE"));
     assert_eq!(finished.code, Some(0), "{finished:#?}");
     finished.stderr
 }
 
 #[test]
 fn a_panic_is_one_log_line() {
-    match env::var(FORMAT).as_deref() {
+    match env::var(FORMAT_VARIABLE).as_deref() {
         Ok("json") => return panic_in_a_thread(LogFormat::Json),
         Ok(_) => return panic_in_a_thread(LogFormat::Text),
         Err(_) => {}

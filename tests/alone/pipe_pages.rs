@@ -30,7 +30,7 @@ fn bulk_data_is_copied_while_the_pipe_quota_is_used_up_and_spliced_afterwards() 
     if !is_root_for("another user") {
         return;
     }
-    // A user of its own, because the kernel counts pages per user.
+    // A user that no other process has, because the kernel counts pages per user.
     let user = 20_000 + id() % 10_000;
     let (uid, gid) = (format!("--reuid={user}"), format!("--regid={user}"));
     let as_user = ["setpriv", &*uid, &*gid, "--clear-groups"];

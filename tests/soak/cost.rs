@@ -7,7 +7,7 @@ use crate::support::proxy::Proxy;
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     pub rss_kib: u64,
-    /// Threads but those of tokio's blocking pool.
+    /// Threads, except those of tokio's blocking pool.
     pub threads: usize,
     /// Threads of that pool: lookups, reloads and metrics run on them. An idle one ends after 10 s.
     pub blocking_threads: usize,

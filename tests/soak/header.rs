@@ -17,7 +17,7 @@ pub struct Header {
 #[derive(Clone, Copy)]
 enum Version {
     Text,
-    /// With a meaningless TLV of this many bytes.
+    /// With a TLV of the type NOOP whose value has this many bytes; without a TLV if 0.
     Binary {
         noop_bytes: u16,
     },

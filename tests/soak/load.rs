@@ -51,7 +51,7 @@ impl Load {
     }
 
     /// Starts the servers. Must be called within a runtime.
-    pub fn servers(&self, site: &Site) -> Vec<Arc<Server>> {
+    pub fn start_servers(&self, site: &Site) -> Vec<Arc<Server>> {
         let start = |host: &Host| Arc::new(Server::start(host, self.acceptor(host.nature), &self.records));
         site.hosts.iter().map(start).collect()
     }

@@ -95,7 +95,7 @@ impl Stage {
     fn set() -> Self {
         let (site, load, handle) = (Site::new(), Load::new(), background());
         let within = handle.enter();
-        let servers = load.servers(&site);
+        let servers = load.start_servers(&site);
         drop(within);
         Self {
             proxy: Proxy::start(&site.config(Turn::First)),

@@ -19,9 +19,9 @@ pub struct Order {
 /// The course of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// Both send at once; after receiving everything the client half-closes, then the server.
+    /// Both send at the same time; after receiving everything the client half-closes, then the server.
     Both,
-    /// Both send at once; the server half-closes as soon as it has sent everything.
+    /// Both send at the same time; the server half-closes as soon as it has sent everything.
     ServerFirst,
     /// The client sends and half-closes; only then does the server answer.
     AfterTheEnd,
@@ -29,7 +29,7 @@ pub enum Manner {
     ServerResets,
     /// Both stop sending without a half-close.
     Silence,
-    /// The client half-closes, and the server sends nothing more.
+    /// The client half-closes; the server sends nothing and does not half-close.
     HalfSilence,
 }
 

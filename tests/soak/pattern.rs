@@ -24,7 +24,7 @@ pub struct Pattern {
 
 impl Pattern {
     pub fn new(session: u32, direction: Direction) -> Self {
-        let number = usize::try_from(session).expect("a usize has 32 bits") * 2 + direction as usize;
+        let number = usize::try_from(session).expect("a usize has at least 32 bits") * 2 + direction as usize;
         Self {
             at: number * 7_919 % PERIOD,
         }

@@ -15,9 +15,9 @@ pub enum Nature {
     Plain,
     /// Sends a greeting first.
     Greets,
-    /// Speaks TLS, as the pool of this name.
+    /// Speaks TLS, with the certificate of the pool of this name.
     Tls(&'static str),
-    /// Requires a PROXY header of version 2. Its client is in 127/8 or, if `is_named`, in
+    /// Requires a PROXY header of version 2. The client in it is in 127/8 or, if `is_named`, in
     /// [`NAMED`](crate::records::NAMED).
     Proxied { is_named: bool },
 }
@@ -68,7 +68,7 @@ const fn steady(name: &'static str, servers: usize, nature: Nature, keys: &'stat
 }
 
 const UNCHECKED: &str = "health.check = \"off\"";
-/// With a timeout that even a busy machine meets: a server that is down has died.
+/// With a timeout that even a busy machine meets, so that only a server that has died is marked down.
 const CHECKED: &str = "health = { interval = \"500ms\", timeout = \"5s\", fall = 2 }";
 /// With a limit that is never reached: no session is refused for it, and every place comes back.
 const LIMITED: &str = "max_sessions = 10000\nqueue = {}\n\

@@ -17,11 +17,15 @@ pub fn print(evidence: &Evidence) {
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["sessions", "clients", "endings in the log"]);
+    table.set_header(["kind", "clients", "endings in the log"]);
     for kind in KINDS {
         let is_of_kind = |record: &&crate::records::Record| record.client.is_some_and(|(name, _)| name == kind.name);
         let clients = evidence.records.values().filter(is_of_kind).count();
-        table.add_row([kind.name.to_owned(), clients.to_string(), words(endings.get(kind.name))]);
+        table.add_row([
+            kind.name.to_owned(),
+            clients.to_string(),
+            endings_text(endings.get(kind.name)),
+        ]);
     }
     println!("{table}");
     let mut table = Table::new();
@@ -35,24 +39,24 @@ pub fn print(evidence: &Evidence) {
         evidence.outcome.deaths.to_string(),
     ]);
     println!("{table}");
-    sums(evidence);
+    print_sums(evidence);
 }
 
-fn words(endings: Option<&BTreeMap<&str, u64>>) -> String {
-    let word = |(ending, times): (&&str, &u64)| format!("{ending} {times}");
-    endings.into_iter().flatten().map(word).collect::<Vec<_>>().join(", ")
+fn endings_text(endings: Option<&BTreeMap<&str, u64>>) -> String {
+    let text = |(ending, times): (&&str, &u64)| format!("{ending} {times}");
+    endings.into_iter().flatten().map(text).collect::<Vec<_>>().join(", ")
 }
 
-fn sums(evidence: &Evidence) {
+fn print_sums(evidence: &Evidence) {
     let bytes = |of: fn(&crate::access::Line) -> u64| evidence.lines.iter().map(of).sum::<u64>();
     let (early, late) = evidence.memory();
     println!(
-        "{} clients, {} sessions: {} lines in the access log, {} dropped, {} visits without a line",
+        "{} clients, {} sessions: {} lines in the access log, {} dropped, {} sessions without a line",
         evidence.outcome.clients,
         evidence.connections(),
         evidence.lines.len(),
         evidence.metrics.sum("acequia_log_lines_dropped_total", &[]),
-        evidence.visits(),
+        evidence.sessions_without_line(),
     );
     println!(
         "{} bytes up, {} bytes down",

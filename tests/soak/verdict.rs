@@ -142,7 +142,7 @@ impl Evidence {
     }
 
     /// The number of sessions that have no line because they moved no byte.
-    pub fn visits(&self) -> u64 {
+    pub fn sessions_without_line(&self) -> u64 {
         self.connections()
             .saturating_sub(self.lines.len() as u64 + self.dropped())
     }
@@ -156,19 +156,20 @@ impl Evidence {
             .filter(|(session, _)| !logged.contains(session))
             .collect();
         let of_clients = unlogged.iter().filter(|(_, record)| record.client.is_some()).count() as u64;
-        let (visits, dropped) = (self.visits(), self.dropped());
+        let (without_line, dropped) = (self.sessions_without_line(), self.dropped());
         found.must(self.connections() >= self.lines.len() as u64 + dropped, || {
             "more lines than sessions".to_owned()
         });
-        found.must(visits <= of_clients, || {
-            format!("{visits} sessions without a line, but only {of_clients} clients without one")
+        found.must(without_line <= of_clients, || {
+            format!("{without_line} sessions without a line, but only {of_clients} clients without one")
         });
         if dropped == 0 {
             for (session, record) in unlogged {
                 let client = record.client.map(|(_, side)| side);
                 let is_refused = may_be_refused(*session, record);
-                let is_visit = client.is_some_and(|side| (side.end == End::Left || is_refused) && side.received == 0);
-                found.must(is_visit && record.server.is_none(), || {
+                let may_lack_line =
+                    client.is_some_and(|side| (side.end == End::Left || is_refused) && side.received == 0);
+                found.must(may_lack_line && record.server.is_none(), || {
                     format!("no line: {session} {record:?}")
                 });
             }
@@ -195,10 +196,12 @@ impl Evidence {
                 let labels = [("listener", key[0]), ("pool", key[1]), ("server", key[2])];
                 let labels = labels.map(|(key, value)| (key, value.as_str()));
                 let counted = self.metrics.sum(name, &[&labels[..], &[(label, value)]].concat()) as u64;
-                let is_visit = ["client_closed", "client_reset", "client_left_early"].contains(value)
+                let may_lack_line = ["client_closed", "client_reset", "client_left_early"].contains(value)
                     || REFUSED_BY_GUARD.contains(value);
-                unlogged += if is_visit { counted.saturating_sub(*logged) } else { 0 };
-                let holds = counted == *logged || counted > *logged && (is_visit || !is_log_complete);
+                if may_lack_line {
+                    unlogged += counted.saturating_sub(*logged);
+                }
+                let holds = counted == *logged || counted > *logged && (may_lack_line || !is_log_complete);
                 found.must(holds, || {
                     format!("{name} {key:?} {value}: {counted}, but {logged} in the log")
                 });
@@ -224,8 +227,9 @@ impl Evidence {
                 format!("{counted} bytes {direction}, but {logged} in the log")
             });
         }
-        found.must(unlogged <= self.visits(), || {
-            format!("{unlogged} sessions more than lines, {} visits", self.visits())
+        let without_line = self.sessions_without_line();
+        found.must(unlogged <= without_line, || {
+            format!("{unlogged} sessions more than lines, {without_line} without a line")
         });
         found.must(
             self.metrics.sum("acequia_sessions_total", &[("ending", "internal")]) == 0.0,

@@ -99,7 +99,7 @@ pub async fn send(
     bytes: u32,
     pace: Pace,
 ) -> io::Result<()> {
-    let mut left = usize::try_from(bytes).expect("a usize has 32 bits");
+    let mut left = usize::try_from(bytes).expect("a usize has at least 32 bits");
     while left > 0 {
         let next = what.next(left.min(pace.chunk()));
         to.write_all(next).await?;
@@ -120,7 +120,7 @@ pub async fn receive(
     bytes: u32,
     pace: Pace,
 ) -> io::Result<()> {
-    let mut left = usize::try_from(bytes).expect("a usize has 32 bits");
+    let mut left = usize::try_from(bytes).expect("a usize has at least 32 bits");
     let mut buffer = vec![0; pace.chunk().min(left)];
     while left > 0 {
         let room = buffer.len().min(left);

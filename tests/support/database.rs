@@ -116,8 +116,8 @@ impl Postgres {
     pub fn start_with_tls() -> Self {
         let directory = Self::initialized();
         let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
-        let certificate = Self::own_file(directory.path(), "server.crt", &made.cert.pem());
-        let key = Self::own_file(directory.path(), "server.key", &made.signing_key.serialize_pem());
+        let certificate = Self::write_private(directory.path(), "server.crt", &made.cert.pem());
+        let key = Self::write_private(directory.path(), "server.key", &made.signing_key.serialize_pem());
         let files = [("ssl_cert_file", certificate), ("ssl_key_file", key)];
         let files = files.map(|(setting, file)| format!("{setting}={}", file.display()));
         Self::run(directory, &["ssl=on", &files[0], &files[1]])
@@ -158,12 +158,13 @@ impl Postgres {
         }
     }
 
-    /// Ends it with all its sessions, and starts it again on the same port. Until [`Self::finish_starting`] it refuses
-    /// every session with SQLSTATE 57P03, as any server does while it starts.
+    /// Stops the server, which ends its sessions, and starts it again on the same port, as a standby with
+    /// `hot_standby=off`. Until [`Self::finish_starting`] promotes it, it refuses every session with SQLSTATE 57P03, as
+    /// any server does while it starts.
     pub fn restart_slowly(&mut self) {
         self.process.signal(Signal::INT);
         self.process.wait();
-        Self::own_file(&self.directory.path().join("data"), "standby.signal", "");
+        Self::write_private(&self.directory.path().join("data"), "standby.signal", "");
         self.process = Self::spawn(&self.directory, &self.port, &["hot_standby=off"]);
         let refuses = || {
             let refused = super::process::finished(&mut psql(self.port.address, "SELECT 1"));
@@ -248,7 +249,7 @@ impl Postgres {
     }
 
     /// Writes a file that only the `postgres` user may read.
-    pub fn own_file(directory: &Path, name: &str, text: &str) -> PathBuf {
+    pub fn write_private(directory: &Path, name: &str, text: &str) -> PathBuf {
         let path = directory.join(name);
         std::fs::write(&path, text).unwrap();
         must(Command::new("chown").arg("postgres").arg(&path));
@@ -338,6 +339,6 @@ fn program(name: &str) -> PathBuf {
         .expect("PostgreSQL is installed")
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok())
         .max()
-        .expect("a version of it");
+        .expect("a version of PostgreSQL is installed");
     versions.join(newest.to_string()).join("bin").join(name)
 }

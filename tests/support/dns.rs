@@ -55,8 +55,8 @@ impl NameServer {
         })
     }
 
-    /// A proxy that asks it and nobody else.
-    pub fn asked_by(&self, config: &str) -> Setup {
+    /// The setup of a proxy that asks only this name server.
+    pub fn proxy_setup(&self, config: &str) -> Setup {
         let mount = |name: &str| {
             let file = self.directory.path().join(name);
             format!(
@@ -94,7 +94,7 @@ fn serve(socket: &UdpSocket, should_end: &AtomicBool) {
 /// The answer to a query; `None`: it is dropped.
 fn answer(query: &[u8]) -> Option<Vec<u8>> {
     let mut name = String::new();
-    let mut at = 12; // behind the header
+    let mut at = 12; // after the header
     while let length @ 1.. = usize::from(*query.get(at)?) {
         name.push_str(std::str::from_utf8(query.get(at + 1..at + 1 + length)?).ok()?);
         name.push('.');

@@ -53,7 +53,7 @@ impl Hello {
     fn message(&self) -> Vec<u8> {
         let mut body = vec![3, 3];
         body.extend([7; 32]); // random
-        body.push(0); // session
+        body.push(0); // session ID: none
         body.extend([0, 4, 0x13, 0x01, 0xc0, 0x2f]); // cipher suites
         body.extend([1, 0]); // compression
         body.extend(sized16(&self.extensions()));

@@ -15,7 +15,7 @@ use super::eventually;
 use super::server::Server;
 use super::tls_server::ManualTlsServer;
 
-/// The token that it accepts.
+/// The token that [`ApiServer`] accepts.
 pub const TOKEN: &str = "correct-1";
 
 /// A fake API server. It speaks TLS, and wants [`TOKEN`] or, with [`Self::for_certificates`], a certificate of the
@@ -37,7 +37,7 @@ struct State {
     /// The slices by namespace and name.
     slices: BTreeMap<(String, String), Value>,
     version: u64,
-    /// All changes since the start, by version.
+    /// All events since the start, each with its version.
     events: Vec<(u64, Value)>,
     /// Nothing is known of versions below this one.
     oldest: u64,
@@ -98,7 +98,7 @@ impl ApiServer {
         &self.authority
     }
 
-    /// Writes a kubeconfig whose user has these keys. Returns its path.
+    /// Writes a kubeconfig. `user` has the credentials of its user, as a YAML mapping. Returns the path of the file.
     pub fn kubeconfig(&self, directory: &Path, user: &str) -> PathBuf {
         let (file, port) = (directory.join("kubeconfig"), self.port());
         let authority = BASE64.encode(self.authority.certificate());
@@ -117,7 +117,7 @@ impl ApiServer {
     pub fn put(&self, service: &str, name: &str, slice: Value) {
         self.change(|state| {
             let key = ("default".to_owned(), name.to_owned());
-            let kind = if state.slices.contains_key(&key) {
+            let event_type = if state.slices.contains_key(&key) {
                 "MODIFIED"
             } else {
                 "ADDED"
@@ -138,7 +138,7 @@ impl ApiServer {
                     "kubernetes.io/service-name": service,
                 },
             });
-            state.add(kind, &slice);
+            state.add(event_type, &slice);
             state.slices.insert(key, slice);
         });
     }
@@ -189,7 +189,7 @@ impl ApiServer {
         self.change(|state| state.forbidden = verb);
     }
 
-    /// Closes all connections while it is away.
+    /// Sets whether the server closes all connections, also new ones.
     pub fn set_unreachable(&self, is_unreachable: bool) {
         self.change(|state| {
             state.is_unreachable = is_unreachable;
@@ -224,10 +224,10 @@ impl Drop for ApiServer {
 
 impl State {
     /// Adds an event of this type with the next version, which the caller has written into the object.
-    fn add(&mut self, kind: &str, object: &Value) {
+    fn add(&mut self, event_type: &str, object: &Value) {
         self.version += 1;
         self.events
-            .push((self.version, json!({ "type": kind, "object": object })));
+            .push((self.version, json!({ "type": event_type, "object": object })));
     }
 }
 
@@ -320,9 +320,9 @@ impl Shared {
             return;
         }
         loop {
-            let bookmarks = parameters.contains_key("allowWatchBookmarks");
+            let wants_bookmarks = parameters.contains_key("allowWatchBookmarks");
             let is_wanted = |event: &Value| match event["type"] == "BOOKMARK" {
-                true => bookmarks,
+                true => wants_bookmarks,
                 false => is_selected(&event["object"], namespace, parameters),
             };
             let news = state
@@ -358,7 +358,7 @@ fn send(stream: &mut impl Write, event: &Value) -> std::io::Result<()> {
     stream.flush()
 }
 
-/// A page of the slices. `continue` of the next page has the version and the name of the last slice before it.
+/// A page of the slices. Its `continue` token holds the version of the list and the name of the last slice of the page.
 fn list(state: &State, namespace: &str, parameters: &BTreeMap<String, String>) -> Result<Value, Refusal> {
     let selected = state
         .slices
@@ -404,10 +404,10 @@ fn list(state: &State, namespace: &str, parameters: &BTreeMap<String, String>) -
 
 fn is_selected(slice: &Value, namespace: &str, parameters: &BTreeMap<String, String>) -> bool {
     let metadata = &slice["metadata"];
-    let has_label = parameters
+    let wanted_label = parameters
         .get("labelSelector")
         .and_then(|selector| selector.split_once('='));
-    metadata["namespace"] == namespace && has_label.is_none_or(|(key, value)| metadata["labels"][key] == value)
+    metadata["namespace"] == namespace && wanted_label.is_none_or(|(key, value)| metadata["labels"][key] == value)
 }
 
 fn status(line: &'static str, reason: &str, message: &str) -> Refusal {

@@ -34,8 +34,8 @@ pub fn leave_descriptors(proxy: &Proxy, count: usize) {
     };
     let mut always = open();
     for _ in 0..20 {
-        sleep(Duration::from_millis(10)); // drops short-lived ones, such as of a check or an admin connection
-        always = &always & &open();
+        sleep(Duration::from_millis(10));
+        always = &always & &open(); // drops short-lived ones, such as of a check or an admin connection
     }
     // A new descriptor gets the smallest free number, and must be below the limit.
     let limit = (0..).filter(|number| !always.contains(number)).nth(count);

@@ -11,7 +11,8 @@ use super::eventually;
 use super::process::{Port, Process, finished, must};
 
 /// A MariaDB server with a binary log. `root` needs no password at its socket; over TCP there are `app`, without a
-/// password and with all privileges, and `checker`, which may only watch the replication and needs [`PASSWORD`].
+/// password and with all privileges but SUPER and READ_ONLY ADMIN, and `checker`, which may only watch the replication
+/// and needs [`PASSWORD`].
 pub struct MariaDb {
     port: Port,
     process: Process,
@@ -86,7 +87,7 @@ impl MariaDb {
         command
             .arg("--no-defaults")
             .arg(format!("--datadir={}", directory.path().join("data").display()))
-            // A server that starts removes the temporary tables that it finds there: those of others, if it is shared.
+            // Not shared: at its start, a server removes all temporary tables in this directory.
             .arg(format!("--tmpdir={}", directory.path().display()))
             .arg(format!("--socket={}", directory.path().join("socket").display()))
             .arg(format!("--pid-file={}", directory.path().join("pid").display()))

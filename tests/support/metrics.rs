@@ -58,7 +58,7 @@ impl Metrics {
                 let family = metrics.families.get_mut(&current).expect("a TYPE comes first");
                 assert!(
                     family.may_have(&current, &sample.name),
-                    "`{line}` among those of {current}"
+                    "`{line}` is among the series of {current}"
                 );
                 family.samples.push(sample);
             }

@@ -13,8 +13,8 @@ use super::client::Client;
 use super::is_root_for;
 use super::process::{Finished, finished, must};
 
-/// Namespaces connected as a star: acequia's in the middle is number 0, the outer ones are numbers 1 and up. On link n
-/// the middle has the address 10.98.n.1 and the outer namespace 10.98.n.2.
+/// Namespaces connected as a star. Number 0 is in the middle, where acequia runs; the outer ones are numbers 1 and up.
+/// On link n the middle has the address 10.98.n.1 and the outer namespace 10.98.n.2.
 pub struct Namespaces {
     names: Vec<String>,
 }
@@ -68,8 +68,8 @@ impl Namespaces {
 
     /// Moves the calling thread to a namespace.
     fn go_to(&self, number: usize) {
-        let name = File::open(format!("/run/netns/{}", self.names[number])).unwrap();
-        move_into_link_name_space(name.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        let namespace = File::open(format!("/run/netns/{}", self.names[number])).unwrap();
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
     }
 
     /// Runs `make` on a thread in another namespace; its sockets stay there.
@@ -87,6 +87,7 @@ impl Namespaces {
         self.at(number, || TcpListener::bind(format!("10.98.{number}.2:0")).unwrap())
     }
 
+    /// A client in an outer namespace. It connects to the middle, at the port of `listener`.
     pub fn client(&self, number: usize, listener: SocketAddr) -> Client {
         let address = SocketAddr::new([10, 98, number as u8, 1].into(), listener.port());
         self.at(number, || Client::connect(address))

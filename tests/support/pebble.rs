@@ -161,7 +161,7 @@ impl Pebble {
     }
 
     /// The lines `directory` and `ca_file` of a configuration's `[acme.NAME]`.
-    pub fn keys(&self) -> String {
+    pub fn config_lines(&self) -> String {
         let ca_file = self.files.path().join("ca.pem");
         format!(
             "directory = \"https://localhost:{}/dir\"\nca_file = {ca_file:?}\n",
@@ -169,7 +169,7 @@ impl Pebble {
         )
     }
 
-    /// A client that trusts its certificates.
+    /// A client that trusts the certificates that Pebble issues.
     pub fn client(&self) -> TlsSetup {
         let management = ([127, 0, 0, 1], self.management_port).into();
         let mut client = TlsSetup::trusting(&self.authority)

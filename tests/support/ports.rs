@@ -7,7 +7,7 @@ use rustix::fs::{FlockOperation, flock};
 /// How many ports a block has.
 const PORTS: u16 = 100;
 
-/// Below the ports that the system chooses.
+/// The first port of the first block. All blocks are below the ports that the system chooses.
 const FIRST: u16 = 10_000;
 
 const BLOCKS: u16 = 200;

@@ -28,7 +28,7 @@ pub fn take_answered(waiting: &mut Vec<Client>) -> Vec<Client> {
 }
 
 /// Closes each of [`waiting_clients`] when it has its answer, until all have been served. Returns the largest number
-/// served at once.
+/// served at the same time.
 pub fn serve_in_turn(mut waiting: Vec<Client>) -> usize {
     let mut most = 0;
     while !waiting.is_empty() {

@@ -32,7 +32,7 @@ impl RedisNode {
         Self::run(port, &[&usual[..], settings].concat(), &[])
     }
 
-    /// A server that speaks nothing but TLS.
+    /// A server that speaks only TLS.
     pub fn start_tls(certificate: &Path, key: &Path) -> Self {
         let port = Port::keep();
         let settings = [
@@ -61,19 +61,19 @@ impl RedisNode {
         Self::sentinel(primary, 0, 500)
     }
 
-    /// A Sentinel that watches this server as `orders`, as after a failover of this epoch. It waits so long for a
-    /// server that is down that it begins no failover by itself.
+    /// A Sentinel that watches this server as `orders`, with the epoch of an earlier failover. It begins no failover by
+    /// itself, because it considers a server down only after a minute.
     pub fn sentinel_in_epoch(primary: &Self, epoch: u32) -> Self {
         Self::sentinel(primary, epoch, 60_000)
     }
 
-    fn sentinel(primary: &Self, epoch: u32, down_after: u32) -> Self {
+    fn sentinel(primary: &Self, epoch: u32, down_after_ms: u32) -> Self {
         let port = Port::keep();
         let monitor = format!("sentinel monitor orders 127.0.0.1 {} 1", primary.port.number());
         let lines = [
             format!("sentinel config-epoch orders {epoch}"),
             format!("sentinel current-epoch {epoch}"),
-            format!("sentinel down-after-milliseconds orders {down_after}"),
+            format!("sentinel down-after-milliseconds orders {down_after_ms}"),
         ];
         let settings = [
             monitor.as_str(),
@@ -96,7 +96,7 @@ impl RedisNode {
         let lines: Vec<&str> = own.iter().map(String::as_str).chain(settings.iter().copied()).collect();
         std::fs::write(&file, lines.join("\n")).unwrap();
         let process = Process::start(Command::new("redis-server").arg(&file).args(arguments));
-        eventually("Redis answers", || Client::try_connect(port.address).is_ok());
+        eventually("Redis listens", || Client::try_connect(port.address).is_ok());
         Self {
             port,
             process,
@@ -140,7 +140,7 @@ impl RedisNode {
         });
     }
 
-    /// Has this Sentinel make the replica the master of `orders`. At first it may say that no replica is good for that.
+    /// Requests a failover of `orders` until this Sentinel begins it. At first it may know no suitable replica.
     pub fn fail_over(&self) {
         eventually("Sentinel begins a failover", || {
             self.ask("SENTINEL FAILOVER orders") == "+OK\r\n"
@@ -152,7 +152,7 @@ impl RedisNode {
 pub fn redis_answer(address: SocketAddr, command: &str) -> std::io::Result<String> {
     let mut client = Client::try_connect(address)?;
     client.0.write_all(format!("{command}\r\n").as_bytes())?;
-    client.0.shutdown(Shutdown::Write)?; // Redis answers before it reads on; a Sentinel knows no QUIT
+    client.0.shutdown(Shutdown::Write)?; // Redis answers before it reads the end; Sentinels have no QUIT
     let answer = client.try_read_all()?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -58,7 +58,7 @@ impl TlsSetup {
         }
     }
 
-    /// Offers these protocols.
+    /// Offers these protocols by ALPN.
     pub fn offering(&self, protocols: &[&str]) -> Self {
         let mut config = (*self.config).clone();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();

@@ -38,7 +38,7 @@ impl Tmux {
         must(&mut self.command(&["capture-pane", "-p"]))
     }
 
-    /// The screen with sequences for colours and attributes.
+    /// The screen with the escape sequences for colours and attributes.
     pub fn colors(&self) -> String {
         must(&mut self.command(&["capture-pane", "-p", "-e"]))
     }

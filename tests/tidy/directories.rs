@@ -1,4 +1,4 @@
-//! Order inside directories: a file uses only those that its directory lists above it, and no two use each other.
+//! Order inside directories: a file uses only files that its directory lists above it, so no two use each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::{files, read};
 
 /// A file with modules, and the directory that they are in.
 struct Directory {
-    /// `src/pool`
+    /// For example `src/pool`.
     path: String,
     /// Its modules in the listed order, without those of tests.
     modules: Vec<String>,
@@ -75,7 +75,7 @@ impl Directory {
             .collect()
     }
 
-    /// The modules of this directory that a file below it uses.
+    /// The modules of this directory that a file inside it uses.
     fn used_by(&self, file: &str) -> Vec<String> {
         let code = without_tests(tokens(&read(file)));
         let inside = file.strip_prefix(&self.path).unwrap().trim_start_matches('/');

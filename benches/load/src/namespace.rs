@@ -26,7 +26,7 @@ impl NetworkNamespace {
             return Command::new(program);
         };
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", name, program]); // `ip` executes the program in its own place
+        command.args(["netns", "exec", name, program]); // `ip` execs the program: its process ID stays
         command
     }
 }

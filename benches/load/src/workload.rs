@@ -1,4 +1,4 @@
-//! The workloads that each proxy runs.
+//! The workloads with which each proxy is measured.
 
 /// A named load.
 #[derive(Clone, Debug)]
@@ -20,13 +20,13 @@ pub(crate) enum Load {
     NewSessions { clients: usize },
     /// The same with a ClientHello for one of this many names.
     NewByName { clients: usize, names: usize },
-    /// A few clients that connect, say something and wait for an answer that the server sends in two writes, with
-    /// Nagle's algorithm on; `by_name`: what they say begins with a ClientHello. The latency is that of the whole
-    /// answer, from before the connect: a delayed ACK on the way is in it.
+    /// A few clients connect, send a request and wait for an answer that the server sends in two writes, with Nagle's
+    /// algorithm on; `by_name`: the request begins with a ClientHello. The latency is measured from before the connect
+    /// to the end of the answer, so that it includes a delayed ACK.
     FirstAnswer { answer: Answer, by_name: bool },
     /// Endless transfers.
     Bulk { sessions: usize, up: bool, down: bool },
-    /// Round trips of 64 bytes beside this many clients that read an endless answer at 160 KiB per second.
+    /// Round trips of 64 bytes beside `slow` clients, each of which reads an endless answer at 160 KiB per second.
     BesideSlow { sessions: usize, slow: usize },
 }
 
@@ -46,10 +46,10 @@ impl Load {
     }
 }
 
-/// An answer in two writes. A client asks for it by what it says last.
+/// An answer in two writes. The last bytes of a client's request select it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// A byte each.
+    /// One byte in each write.
     Bytes,
     /// A certificate chain of 6 KiB, as OpenSSL sends one: 4 KiB first.
     Chain,
@@ -58,7 +58,7 @@ pub(crate) enum Answer {
 impl Answer {
     pub(crate) const ALL: [Self; 2] = [Self::Bytes, Self::Chain];
 
-    /// What asks for it.
+    /// The end of a request for this answer.
     pub(crate) const fn request(self) -> &'static [u8] {
         match self {
             Self::Bytes => b"\nanswer: two bytes\n",

@@ -1,4 +1,4 @@
-//! The metrics of the certificates of listeners, of their renewals, and of lists of revoked certificates.
+//! The metrics of the certificates of listeners and pools, of ACME orders, and of lists of revoked certificates.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ pub fn certificate_expiries<'a>(
         names::OWN_CERTIFICATE_NOT_BEFORE,
         "From when a certificate is valid, in seconds since the Unix epoch.",
     );
-    let mut lists = GaugeFamily::new(
+    let mut next_updates = GaugeFamily::new(
         names::CRL_NEXT_UPDATE,
         "When the first list of revoked certificates should be replaced, in seconds since the Unix epoch.",
     );
-    let mut write = |user: (&str, &str), certificates: &[Arc<Certificate>]| {
+    let mut write = |owner: (&str, &str), certificates: &[Arc<Certificate>]| {
         // By name, `not_after` and `not_before` of the certificate that expires first: the smallest array.
         let mut earliest = BTreeMap::<String, [i64; 2]>::new();
         for certificate in certificates {
@@ -37,7 +37,7 @@ pub fn certificate_expiries<'a>(
             *kept = times.min(*kept);
         }
         for (name, [not_after, not_before]) in earliest {
-            let labels = format_labels(&[user, ("name", &name)]);
+            let labels = format_labels(&[owner, ("name", &name)]);
             expiries.add(&labels, not_after);
             begins.add(&labels, not_before);
         }
@@ -46,14 +46,14 @@ pub fn certificate_expiries<'a>(
         write(("listener", listener), tls.certificates().all());
         if let Some(next_update) = tls.crl_next_update() {
             let labels = format_labels(&[("listener", listener)]);
-            lists.add(&labels, next_update);
+            next_updates.add(&labels, next_update);
         }
     }
     for (pool, tls) in pools {
         write(("pool", pool), tls.identity().as_slice());
     }
     let mut text = String::new();
-    for family in [expiries, begins, lists] {
+    for family in [expiries, begins, next_updates] {
         family.write(&mut text);
     }
     text

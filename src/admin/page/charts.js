@@ -1,7 +1,7 @@
 // Lines of the last 15 minutes.
 
 import { byId, bytes, count, duration, element, show } from "./dom.js";
-import { isSampled, known, newest } from "./state.js";
+import { isSampleCurrent, known, newest } from "./state.js";
 
 /** A chart is as wide as the number of its samples, but at least this wide. */
 const SAMPLES_MIN = 120;
@@ -67,7 +67,7 @@ export function showCharts() {
 function figure({ title, lines, format }, source) {
   const drawn = lines.map(([name, valuesOf]) => {
     const values = valuesOf(source);
-    return { label: name ? `${name}: ` : "", values, last: isSampled() ? newest(values) : undefined };
+    return { label: name ? `${name}: ` : "", values, last: isSampleCurrent() ? newest(values) : undefined };
   });
   const highest = Math.max(...drawn.flatMap(({ values }) => values.map((value) => value ?? 0)), 0);
   const top = highest > 0 ? highest * HEADROOM : 1;
@@ -76,7 +76,7 @@ function figure({ title, lines, format }, source) {
     return element("span", {}, key, label, element("b", {}, last === undefined ? "–" : format(last)));
   });
   const described = drawn.map(({ label, last }) => `${label}now ${last === undefined ? "none" : format(last)}`);
-  const age = isSampled() ? 0 : Math.round((Date.now() - known.sampledAt) / 1000);
+  const age = isSampleCurrent() ? 0 : Math.round((Date.now() - known.sampledAt) / 1000);
   const width = Math.max(SAMPLES_MIN, source.sessions.length);
   const svg = element(
     "svg:svg",
@@ -94,7 +94,8 @@ function figure({ title, lines, format }, source) {
   );
 }
 
-const height = (value, top) => (HEIGHT - 2 - (HEIGHT - 6) * (value / top)).toFixed(1);
+/** The y coordinate of a value. `top` is the value at the upper edge. */
+const yOf = (value, top) => (HEIGHT - 2 - (HEIGHT - 6) * (value / top)).toFixed(1);
 
 /** A line with the newest sample at the right edge. Missing values are gaps. */
 function path(values, top, width) {
@@ -106,7 +107,7 @@ function path(values, top, width) {
       isGap = true;
       return;
     }
-    const y = height(value, top);
+    const y = yOf(value, top);
     // A value between two gaps is a short stroke.
     text += isGap ? `M${start + at} ${y}h1` : `L${start + at} ${y}`;
     isGap = false;
@@ -117,6 +118,6 @@ function path(values, top, width) {
 /** The area below a line without gaps. */
 function area(values, top, width) {
   const start = width - values.length;
-  const line = values.map((value, at) => `L${start + at} ${height(value, top)}`).join("");
+  const line = values.map((value, at) => `L${start + at} ${yOf(value, top)}`).join("");
   return values.length > 0 ? `M${start} ${HEIGHT}${line}L${width - 1} ${HEIGHT}Z` : "";
 }

@@ -1,7 +1,8 @@
 // Elements and numbers. Text enters the page through text nodes only, never as HTML.
 
 /**
- * Makes an element. `properties` are attributes, except for the listener `onclick`. Those that are null are left out.
+ * Makes an element. `properties` are attributes, except for the event handler `onclick`. Those that are null, undefined
+ * or false are left out.
  */
 export function element(name, properties = {}, ...children) {
   const made = name.startsWith("svg:")
@@ -27,7 +28,7 @@ const flat = (children) => children.flat(Infinity)
  */
 const UNSAFE = /[\0-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\p{Cf}\u{e0000}-\u{e007f}]/gu;
 
-/** Text that is what it looks like. Clients choose the names of users and databases. */
+/** Replaces unsafe characters by visible escapes. Clients choose the names of users and databases. */
 const visible = (text) => text.replace(UNSAFE, (character) => `\\u{${character.codePointAt(0).toString(16)}}`);
 
 /** Text that may break after the separators of names and addresses. */
@@ -39,8 +40,8 @@ export const byId = (id) => document.getElementById(id);
  * Gives an element these children. A child that it already has stays in the page, and only the differences are changed.
  * So a click under way, the focus, the selection and the scroll position are kept; a child that moves keeps only the
  * focus. Two children are the same if they have the same element name and the same `data-key`; several such children
- * are matched in order. A listener must not refer to a child that it was made with: that child may have been merged
- * into another one in the page.
+ * are matched in order. An event handler must not refer to a child that was passed here: an older child may be in the
+ * page instead of it.
  */
 export function show(parent, ...children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement : null;

@@ -5,8 +5,8 @@ import { allServers, isDegraded, known, serverCounts, serverState } from "./stat
 import { showListener, showPool, showServer } from "./actions.js";
 
 /**
- * The most boxes in a column on a wide screen, and on a narrow one, where the columns are below each other. Boxes that
- * need attention come first, and the boxes left out are counted.
+ * The most boxes in a column on a wide screen, and on a narrow one, where the columns are below each other. If
+ * there are more, those that need attention or have the most sessions are shown, and the others are counted.
  */
 const [BOXES_MAX, NARROW_BOXES_MAX] = [16, 5];
 
@@ -184,7 +184,7 @@ function servers(links) {
   return { title: selected ? `Servers of ${selected}` : "Servers", boxes, more: all.length - boxes.length };
 }
 
-function draw(chart, links, all) {
+function draw(chart, links, totalSessions) {
   const svg = chart.querySelector("svg");
   const area = chart.getBoundingClientRect();
   const at = (id) => document.getElementById(id)?.getBoundingClientRect();
@@ -193,7 +193,7 @@ function draw(chart, links, all) {
     if (!a || !b || a.right >= b.left) return [];
     const [x1, y1, x2, y2] = [a.right - area.left, (a.top + a.bottom) / 2 - area.top, b.left - area.left, (b.top + b.bottom) / 2 - area.top];
     const middle = (x1 + x2) / 2;
-    const width = 1 + 11 * Math.min(1, sessions / all);
+    const width = 1 + 11 * Math.min(1, sessions / totalSessions);
     return [element("svg:path", { d: `M${x1} ${y1}C${middle} ${y1} ${middle} ${y2} ${x2} ${y2}`, "stroke-width": width.toFixed(1), class: sessions > 0 ? "busy" : null })];
   });
   show(svg, lines);

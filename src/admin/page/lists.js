@@ -1,7 +1,7 @@
 // The tables of servers, sessions and endings.
 
 import { breakable, byId, bytes, count, counted, duration, element, now, show, since } from "./dom.js";
-import { SERVER_STATES, allServers, isHistoryCurrent, isSampled, known, originOf, serverState, urgency } from "./state.js";
+import { SERVER_STATES, allServers, isHistoryCurrent, isSampleCurrent, known, originOf, serverState, urgency } from "./state.js";
 import { get } from "./source.js";
 import { killSession, mayWrite, showServer } from "./actions.js";
 import { Table } from "./tables.js";
@@ -133,7 +133,7 @@ export async function readSessions() {
 let endings;
 
 export function setUpEndings() {
-  const isKnown = { minute: isSampled, hour: isHistoryCurrent, start: () => true };
+  const isKnown = { minute: isSampleCurrent, hour: isHistoryCurrent, start: () => true };
   const column = (title, span) => ({
     title,
     number: true,

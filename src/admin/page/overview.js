@@ -46,7 +46,7 @@ function reloadNote(reload) {
   return reload.done ? `✓ reloaded by ${reload.by}` : `✕ reload failed ${since(reload.at)} ago`;
 }
 
-/** The notices. They contain no running times: a screen reader would read each change. */
+/** The notices. They contain no durations that grow every second: a screen reader would read each change. */
 function notices(state) {
   const notice = (kind, title, text) => element("p", { class: `notice ${kind}` }, element("strong", {}, title), ` ${text}`);
   const list = [];
@@ -118,7 +118,7 @@ function ofStore({ from, instance, revision, refused, lost, lost_since, has_name
   ].filter(Boolean);
 }
 
-/** The errors of the reload at this time. Reading them needs the token, because they quote the configuration. */
+/** The errors of the reload that ended at `at`. Reading them needs the token, because they quote the configuration. */
 export const reloadError = { at: null, text: null };
 
 function failedReload(reload) {
@@ -130,7 +130,7 @@ function failedReload(reload) {
     "div",
     { class: "notice bad" },
     element("strong", {}, "The last reload failed."),
-    ` It was requested by ${reload.by} at ${localTime(reload.at)}. The configuration of ${localTime(known.state.in_force_since)} stays in force.`,
+    ` It was requested by ${reload.by} and ended at ${localTime(reload.at)}. The configuration of ${localTime(known.state.in_force_since)} stays in force.`,
     text,
   );
 }

@@ -80,13 +80,13 @@ function report(what, reason) {
   badge.title = reason?.message ?? reason ?? "";
   needsToken = what === "token";
   byId("main").hidden = needsToken; // its content is out of date
-  if (needsToken) byId("access").textContent = wantedToken(reason);
+  if (needsToken) byId("access").textContent = tokenNotice(reason);
   if (what === "lost") draw(); // shows that the content is out of date
 }
 
 const TOKEN_FILE = "it is in the file that token_file of [admin] names.";
 
-const wantedToken = ({ status, message }) => (status === 401 && !hasToken()
+const tokenNotice = ({ status, message }) => (status === 401 && !hasToken()
   ? `Nothing can be shown until the token is entered: ${TOKEN_FILE}`
   : `Not accepted: ${message}.`);
 

@@ -7,7 +7,7 @@ import { HISTORY_INTERVAL_MS, SILENCE_MAX_MS, apply, byEnding, known } from "./s
 let token = "";
 
 export const setToken = (text) => {
-  token = /^[\x20-\x7e]*$/.test(text) ? text : "?"; // a token with a character that a header cannot have is wrong
+  token = /^[\x20-\x7e]*$/.test(text) ? text : "?"; // a header cannot have other characters: the process refuses `?`
 };
 
 export const hasToken = () => token !== "";
@@ -20,26 +20,26 @@ export class ApiError extends Error {
   }
 }
 
-/** Called when the process may not have accepted the token. */
+/** Called after an answer whose reason may be that the process did not accept the token. */
 let doubt = () => {};
 
 export const onDoubt = (listener) => {
   doubt = listener;
 };
 
-/** Reading this needs the token over loopback, too. */
-const PROOF = "reload";
+/** The path that is read to check the token: this needs the token even over loopback. */
+const TOKEN_CHECK_PATH = "reload";
 
 /**
- * The statuses with which the process answers, among other reasons, if the token is missing, wrong or of no use, or its
- * file cannot be read (503).
+ * The statuses with which the process answers if the token is missing or wrong (401), if none is configured (403), or
+ * if its file cannot be read (503). They may have other reasons, too.
  */
 const DOUBTFUL = [401, 403, 503];
 const REFUSED = [401, 403];
 
 /**
- * The process closes a connection that is not a stream after 15 s. A request may also wait in the browser before it is
- * sent.
+ * The process closes a connection after 15 s if it is not a stream. The page needs this limit, too: a request may wait
+ * in the browser before it is sent.
  */
 const REQUEST_TIME_MAX_MS = 15_000;
 
@@ -50,18 +50,19 @@ async function request(path, options = {}) {
   const response = await fetch(`/api/v1/${path}`, { ...options, headers, signal, cache: "no-store" });
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  if (token && DOUBTFUL.includes(response.status) && path !== PROOF) doubt();
-  if (REFUSED.includes(response.status) && path !== PROOF && !options.method) isRefused = true;
+  if (token && DOUBTFUL.includes(response.status) && path !== TOKEN_CHECK_PATH) doubt();
+  const isRead = !options.method;
+  if (REFUSED.includes(response.status) && path !== TOKEN_CHECK_PATH && isRead) isRefused = true;
   throw new ApiError(response.status, body.error ?? `status ${response.status}`);
 }
 
 export const get = async (path) => (await request(path)).json();
 
-/** Forgets the token if the process refuses it. Returns why it is not accepted; null: it is. */
+/** Forgets the token if the process refuses it. Returns why it is not accepted, or null if it is. */
 export async function checkToken() {
   const checked = token;
   try {
-    await get(PROOF);
+    await get(TOKEN_CHECK_PATH);
     return null;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
@@ -111,7 +112,7 @@ export async function follow(report, changed) {
     if (!document.hidden && Date.now() - known.historyReadAt > HISTORY_INTERVAL_MS) readAgain().then(changed);
   });
   known.heardAt = Date.now();
-  // With a timer, because a request may wait for long before it fails.
+  // A timer checks this, because a request may wait for long before it fails.
   setInterval(() => {
     if (Date.now() - known.heardAt > SILENCE_MAX_MS && !tokenWaiter) report("lost", `nothing has come for ${SILENCE_MAX_MS / 1000} s`);
   }, 1000);
@@ -213,8 +214,11 @@ async function passOn(channel, take, number = 0) {
   }
 }
 
-/** Takes the events that another tab passes on, until it is silent. Returns whether there were any. */
-async function listen(channel, take, silence) {
+/**
+ * Takes the events that another tab passes on, until it is silent. Waits `firstWaitMs` for the first one. Returns
+ * whether there were any.
+ */
+async function listen(channel, take, firstWaitMs) {
   let heard = false;
   channel.onmessage = ({ data: message }) => {
     if (message === "state?" || isRefused) return;
@@ -223,7 +227,7 @@ async function listen(channel, take, silence) {
   };
   const began = Date.now();
   channel.postMessage("state?");
-  while (!isRefused && Date.now() - (heard ? known.heardAt : began) < (heard ? SILENCE_MAX_MS : silence)) await pause(500);
+  while (!isRefused && Date.now() - (heard ? known.heardAt : began) < (heard ? SILENCE_MAX_MS : firstWaitMs)) await pause(500);
   channel.onmessage = null;
   return heard;
 }

@@ -2,7 +2,7 @@
 
 import { clock, counted } from "./dom.js";
 
-/** The number of samples that are kept, as by the process. */
+/** The number of samples that are kept; the process keeps as many. */
 const SAMPLES_MAX = 900;
 
 /** How long nothing may come before a connection counts as lost. */
@@ -17,7 +17,7 @@ export const known = {
   heardAt: 0,
   /** When the last sample came. */
   sampledAt: 0,
-  /** The time of the last sample of the stream, by the process. */
+  /** The time of the last sample of the stream, by the clock of the process. */
   sampleTime: 0,
   /** When the history was read as a whole. */
   historyReadAt: 0,
@@ -50,14 +50,14 @@ export function apply(name, data) {
 }
 
 /**
- * The smallest difference between the clocks of this machine and of the process that counts. A sample comes within a
- * second.
+ * A smaller difference between the clock of this machine and that of the process is ignored: it may be the time that a
+ * sample needed to get here.
  */
-const CLOCK_STEP_MIN_MS = 5000;
+const CLOCK_DIFFERENCE_MIN_MS = 5000;
 
 function followClock(at) {
   const ahead = Date.now() - Date.parse(at);
-  clock.ahead = Math.abs(ahead) < CLOCK_STEP_MIN_MS ? 0 : ahead;
+  clock.ahead = Math.abs(ahead) < CLOCK_DIFFERENCE_MIN_MS ? 0 : ahead;
 }
 
 function applyChanges(state, changes) {
@@ -123,7 +123,7 @@ function applySample(history, sample) {
 
 const lastSessions = (lists) => lists.sessions.at(-1) ?? 0;
 
-/** The part of a count of several seconds that has come by the end of this one. */
+/** The part of a count of several seconds (`of`) that belongs to the seconds up to this `number`. */
 const until = (count, { number, of }) => Math.trunc(count * number / of);
 
 /** The share of a second in a count of several. The shares together are the count. */
@@ -149,14 +149,14 @@ const SAMPLE_AGE_MAX_MS = 5000;
 /** A p99 is shown for this many seconds after the last connect. */
 const P99_SECONDS = 60;
 
-/** The newest value of a list that is not null, of the last minute; undefined if there is none. */
+/** The newest value other than null in the last minute of a list; undefined if there is none. */
 export const newest = (values) => values.slice(-P99_SECONDS).findLast((value) => value !== null);
 
 /** Whether the newest sample is current. */
-export const isSampled = () => Date.now() - known.sampledAt < SAMPLE_AGE_MAX_MS;
+export const isSampleCurrent = () => Date.now() - known.sampledAt < SAMPLE_AGE_MAX_MS;
 
-/** The newest value of a list of the process; null if it is not current. */
-export const latest = (key) => (isSampled() ? known.history?.totals[key].at(-1) ?? 0 : null);
+/** The newest value of a list of the totals; null if it is not current. */
+export const latest = (key) => (isSampleCurrent() ? known.history?.totals[key].at(-1) ?? 0 : null);
 
 /**
  * The word, the sign and the colour for the state of a server, and since when it has been in that state, if known. The

@@ -13,9 +13,11 @@ function compare(a, b) {
 }
 
 /**
- * A table. The values of its first column identify the rows. A column has a `title`, a `value` by which rows are
- * sorted, and optionally a `cell`, the element or text that is shown (by default the value). Its kind may be `number`,
- * `word`, `long` or `name`. A column with a `when` is shown only if that holds for at least one row.
+ * A table. The values of its first column identify the rows. A column has a `title` and a function `value`, by whose
+ * results rows are sorted. Optional are the functions `cell`, which returns the element or text that is shown (by
+ * default the value), and `when`: the column is shown only if this is true for at least one row. One of the flags
+ * `number`, `word`, `long` and `name` sets the kind of the column. A column with an empty title contains buttons; rows
+ * cannot be sorted by it.
  *
  * `sort` is the title of the column that the table is sorted by at first, and `descending` says whether the highest
  * value comes first. `onsort` is called when another order is chosen.

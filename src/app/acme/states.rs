@@ -22,7 +22,7 @@ pub(super) type LatestOrders = HashMap<PathBuf, LatestOrder>;
 #[derive(Clone, Debug)]
 pub(super) enum LatestOrder {
     Failed(Attempts),
-    /// It was issued. There is a pause before another order for these names.
+    /// The certificate was issued. Another order for these names is not due before `until`.
     Issued {
         names: Arc<[ServerName]>,
         until: Instant,
@@ -49,7 +49,7 @@ pub(super) fn states(in_force: &InForce, latest: &LatestOrders, suggestions: &Su
                 continue;
             }
             let current = by_file.get(&*wanted.file);
-            let kept = attempts.get(&wanted.acme).and_then(|of| of.get(wanted.name()));
+            let kept = attempts.get(&wanted.acme).and_then(|saved| saved.get(wanted.name()));
             let due = current.map_or_else(Due::default, |current| due(current, wanted, suggestions));
             states.push(state(wanted, due, kept, latest.get(&wanted.file)));
         }
@@ -66,7 +66,7 @@ struct Due {
 }
 
 impl Default for Due {
-    /// At once: none is issued.
+    /// At once: no certificate has been issued.
     fn default() -> Self {
         Self {
             at: UNIX_EPOCH,
@@ -78,7 +78,7 @@ impl Default for Due {
 }
 
 /// The state of a certificate. `due`: when it is to be replaced, and why. `latest`: the latest order of this process.
-/// If there was none, the attempts that an earlier process has `kept` count.
+/// `kept`: the failed attempts in the file; they count only if this process has made no order.
 fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Option<&LatestOrder>) -> RenewalState {
     let now = SystemTime::now();
     let (failed, not_before) = match latest {

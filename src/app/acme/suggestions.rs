@@ -37,10 +37,10 @@ impl Suggestions {
     /// certificates are forgotten. Never ends if there are no certificates. Nothing is lost if this is dropped: the
     /// question is asked again.
     pub(super) async fn poll(&mut self, accounts: &[AcmePlan], states: &[RenewalState]) {
-        // For each certificate in use: the key of its answer, its identifier, whom to ask, and its name in the log.
+        // For each issued certificate: the key of its answer, its identifier, whom to ask, and its name in the log.
         let asked = states.iter().filter_map(|state| {
-            let is_used = state.reason != RenewalReason::NotIssued;
-            let identifier = state.identifier.as_ref().filter(|_| is_used)?;
+            let is_issued = state.reason != RenewalReason::NotIssued;
+            let identifier = state.identifier.as_ref().filter(|_| is_issued)?;
             let plan = accounts.iter().find(|plan| plan.name == state.wanted.acme)?;
             Some((identifier.to_string(), identifier, plan, state.wanted.name()))
         });

@@ -9,7 +9,8 @@
 //!  AuthSwitchRequest: plugin, scramble  ──────►  if the account has another plugin
 //!                                       ◄──────  proof
 //!  AuthMoreData: 4                      ──────►  caching_sha2_password, if the server does not remember the password
-//!                                       ◄──────  the password itself in TLS or over a Unix socket; else encrypted by the server's key
+//!                                       ◄──────  the password: as it is in TLS or over a Unix socket,
+//!                                                else encrypted by the server's key
 //!  OK or ERR                            ──────►
 //! ```
 
@@ -35,13 +36,18 @@ const SSL: u32 = 1 << 11;
 const SECURE_CONNECTION: u32 = 1 << 15;
 const PLUGIN_AUTH: u32 = 1 << 19;
 
-/// utf8mb4_general_ci, which every version knows.
+/// utf8mb4_general_ci, which every version from 5.5 on has.
 const CHARSET: u8 = 45;
+
+/// The first byte of a packet from the server.
+const OK: u8 = 0;
+const AUTH_MORE_DATA: u8 = 1;
+const AUTH_SWITCH_REQUEST: u8 = 0xfe;
 
 /// ER_NOT_SUPPORTED_AUTH_MODE
 const NOT_SUPPORTED_AUTH_MODE: u16 = 1251;
 
-/// Bytes of a scramble.
+/// Bytes of a scramble: the random bytes of the server that a proof depends on.
 const SCRAMBLE_BYTES: usize = 20;
 
 /// The user to log in as.
@@ -57,7 +63,7 @@ enum Plugin {
     CachingSha2,
 }
 
-/// Logs in. Uses TLS if the server offers it and `tls`, the TLS configuration and the server, is given.
+/// Logs in. `tls`: the TLS configuration, and the server. TLS is used only if `tls` is given and the server offers TLS.
 ///
 /// # Errors
 /// The server's error if it denies the login; the account needs another plugin; those of the connection.
@@ -100,8 +106,8 @@ async fn finish(
         let packet = packets.receive().await?;
         let (&kind, rest) = packet.split_first().ok_or_else(malformed)?;
         match kind {
-            0 => return Ok(()),
-            0xfe if may_switch => {
+            OK => return Ok(()),
+            AUTH_SWITCH_REQUEST if may_switch => {
                 may_switch = false;
                 let mut fields = Fields(rest);
                 let name = fields.terminated().ok_or_else(malformed)?;
@@ -117,7 +123,7 @@ async fn finish(
                 }
                 packets.send(&proof).await?;
             }
-            1 if plugin == Plugin::CachingSha2 => match rest {
+            AUTH_MORE_DATA if plugin == Plugin::CachingSha2 => match rest {
                 [3] => {} // the server remembers the password; OK follows
                 [4] if packets.is_secure() => packets.send(&terminated(&account.password)).await?,
                 [4] => packets.send(&[2]).await?, // asks for the server's key
@@ -165,7 +171,7 @@ fn read_scramble(fields: &mut Fields<'_>) -> Option<[u8; SCRAMBLE_BYTES]> {
     fields.bytes(SCRAMBLE_BYTES)?.try_into().ok()
 }
 
-/// The beginning of SSLRequest and of the response.
+/// An SSLRequest. The response begins with the same bytes.
 fn response_head(capabilities: u32) -> Vec<u8> {
     let packet_bytes_max: u32 = 1 << 24;
     let mut head = [capabilities.to_le_bytes(), packet_bytes_max.to_le_bytes()].concat();

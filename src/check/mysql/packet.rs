@@ -4,7 +4,7 @@
 //! ```text
 //!  length (3, little-endian) | sequence (1) | payload (length)
 //!
-//!  ERR:  0xff | code (2) | "#" and SQLSTATE (6, not before the login) | message
+//!  ERR:  0xff | code (2) | "#" and SQLSTATE (6, absent if ERR is sent instead of the greeting) | message
 //! ```
 
 use std::io;

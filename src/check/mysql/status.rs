@@ -28,7 +28,7 @@ pub(super) const STOPPED: Duration = Duration::MAX;
 /// What a server says of itself.
 pub(super) struct MysqlStatus {
     pub(super) role: Role,
-    /// How far it is behind, or [`STOPPED`]; `None`: it is not a replica, or the user may not ask.
+    /// How far it is behind, or [`STOPPED`]; `None`: it is a primary, it has no source, or the user may not ask.
     pub(super) lag: Option<Duration>,
     /// For a primary, its own `server_id`. For a replica, the `server_id` of its source, if it has only one and is
     /// connected to it.
@@ -53,7 +53,7 @@ impl MysqlStatus {
     pub(super) async fn ask(packets: &mut Packets) -> Result<Self, MysqlFailure> {
         let variables = query(packets, VARIABLES).await?;
         variables.variable("read_only").ok_or_else(malformed)?;
-        // Since version 12, MariaDB knows more values than ON and OFF.
+        // Since version 12, `read_only` of MariaDB has more values than ON and OFF.
         let is_set = |name| variables.variable(name).is_some_and(|value| value != "OFF");
         let galera = match is_set("wsrep_on") {
             true => Some(GaleraMember::read(&query(packets, GALERA_STATUS).await?)),

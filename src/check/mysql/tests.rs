@@ -142,11 +142,10 @@ fn pem_of(key: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn malformed_logins_fail_without_a_panic() {
-    let switch = |plugin: &str| [b"\xfe", plugin.as_bytes(), b"\0", &SCRAMBLE[..], b"\0"].concat();
-    let twice = switch("mysql_native_password");
+async fn malformed_answers_to_a_login_fail_without_a_panic() {
+    let switch = [&b"\xfemysql_native_password\0"[..], SCRAMBLE, b"\0"].concat();
     for (answers, expected) in [
-        (vec![twice.clone(), twice.clone()], "malformed packet"),
+        (vec![switch.clone(), switch], "malformed packet"),
         (vec![b"\xfemysql_native_password\0short".to_vec()], "malformed packet"),
         (vec![Vec::new()], "malformed packet"),
         (vec![b"\x01\x04".to_vec()], "malformed packet"),
@@ -169,7 +168,7 @@ async fn malformed_logins_fail_without_a_panic() {
 }
 
 #[tokio::test]
-async fn another_login_plugin_is_refused_and_without_a_password_the_proof_is_empty() {
+async fn an_unknown_login_plugin_is_refused_and_without_a_password_gets_an_empty_proof() {
     let switch = [&b"\xfeclient_ed25519\0"[..], SCRAMBLE, b"\0"].concat();
     let (packets, mut server) = conversation();
     let serve = async {
@@ -219,18 +218,27 @@ async fn an_error_instead_of_the_greeting_is_reported_in_the_servers_words() {
 
 #[tokio::test]
 async fn other_protocols_and_endless_answers_fail() {
-    for bytes in [
-        b"SSH-2.0-OpenSSH_9.2p1\r\n".to_vec(),
-        b"\xff\xff\xff\x00".to_vec(),
-        b"\x01\0\0\0\x09".to_vec(),
+    let too_long = "not a MySQL server, or one that sends more than 256 KiB";
+    let mut version_9 = greeting("mysql_native_password");
+    version_9[0] = 9;
+    let length = u8::try_from(version_9.len()).unwrap();
+    for (bytes, expected) in [
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n".to_vec(), too_long),
+        (b"\xff\xff\xff\x00".to_vec(), too_long),
+        (
+            [&[length, 0, 0, 0], &version_9[..]].concat(),
+            "not a MySQL server: malformed packet",
+        ),
     ] {
         let (packets, mut server) = conversation();
         let send = async {
             server.0.write_all(&bytes).await.unwrap();
             drop(server);
         };
-        let (login, ()) = tokio::join!(logged_in(packets), send);
-        assert!(matches!(login, Err(MysqlFailure::Io(_))), "{bytes:?}");
+        match tokio::join!(logged_in(packets), send).0 {
+            Err(MysqlFailure::Io(error)) => assert_eq!(error.to_string(), expected, "{bytes:?}"),
+            _ => panic!("{bytes:?}"),
+        }
     }
 }
 
@@ -238,9 +246,9 @@ fn string(text: &str) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
-/// To a query that begins with a text in `answers`, answers with the pairs beside that text (name and value); to any
-/// other query, with no pairs. A pair is a row in the answer to `SHOW GLOBAL`, and a column of the only row in any
-/// other answer.
+/// Answers queries. Each element of `answers` has the beginning of a query, and the pairs of a name and a value to
+/// answer it with. In the answer to `SHOW GLOBAL`, each pair is a row; in any other answer, each pair is a column of
+/// the only row. A query without an element gets an answer without pairs.
 async fn serve_rows(mut server: PlaybackServer, answers: &[(&str, Vec<(&str, &str)>)]) {
     loop {
         let mut header = [0; 4];

@@ -10,8 +10,8 @@ use crate::check::CheckFailure;
 use crate::check::file::read_password;
 use crate::check::stream::CheckStream;
 
-/// The most bytes read from a server in one check: `INFO replication` has a line for each replica. Usually it sends 2
-/// KiB.
+/// The most bytes read from a server in one check. Usually the server sends 2 KiB, but the reply to `INFO replication`
+/// has a line for each replica.
 const REPLY_BYTES_MAX: u64 = 64 << 10;
 
 /// How to log in.
@@ -19,7 +19,7 @@ const REPLY_BYTES_MAX: u64 = 64 << 10;
 pub struct RedisLogin {
     /// The user; `None`: the default user.
     pub user: Option<Box<str>>,
-    /// Contains the password; the end of its line is left out. Read when a check needs it.
+    /// Contains the password; a line end after the password is ignored. Read when a check needs it.
     pub password_file: PathBuf,
 }
 
@@ -48,9 +48,10 @@ impl Credentials {
 /// Commands that are sent together.
 pub(super) struct Pipeline {
     bytes: Vec<u8>,
-    /// How many replies are to the commands that must succeed: `AUTH` and `PING`.
-    preliminary: usize,
-    replies: usize,
+    /// The number of commands before those that were added: `AUTH` and `PING`.
+    preliminary_count: usize,
+    /// The number of all commands, each of which gets a reply.
+    command_count: usize,
 }
 
 impl Pipeline {
@@ -64,17 +65,17 @@ impl Pipeline {
             write_command(&mut bytes, &words);
         }
         write_command(&mut bytes, &[b"PING"]);
-        let preliminary = 1 + usize::from(credentials.is_some());
+        let preliminary_count = 1 + usize::from(credentials.is_some());
         Self {
             bytes,
-            preliminary,
-            replies: preliminary,
+            preliminary_count,
+            command_count: preliminary_count,
         }
     }
 
     pub(super) fn add(&mut self, command: &[&[u8]]) {
         write_command(&mut self.bytes, command);
-        self.replies += 1;
+        self.command_count += 1;
     }
 
     /// Sends the commands. Returns the replies to those that were added.
@@ -91,20 +92,20 @@ impl Pipeline {
     /// `PING` but answers `ROLE` and `INFO`: then the result has both the refusal and the replies.
     ///
     /// # Errors
-    /// Those of [`Self::send`], but for that refusal.
+    /// Those of [`Self::send`], except that refusal.
     pub(super) async fn exchange(self, mut stream: Box<dyn CheckStream>) -> Result<Replies, CheckFailure> {
         // A server that has no room for a client says so and closes. Then the write may fail although there is a reply,
         // so the error of the write counts only if there is none.
         let sent = stream.write_all(&self.bytes).await;
         let mut stream = stream.take(REPLY_BYTES_MAX);
-        let (mut received, mut read) = (Vec::new(), 0);
-        let mut replies = Vec::with_capacity(self.replies);
+        let (mut received, mut parsed_bytes) = (Vec::new(), 0);
+        let mut replies = Vec::with_capacity(self.command_count);
         let mut refusal = None;
-        while replies.len() < self.replies {
-            match read_reply(&received[read..]) {
+        while replies.len() < self.command_count {
+            match read_reply(&received[parsed_bytes..]) {
                 Ok((reply, rest)) => {
-                    read = received.len() - rest.len();
-                    if replies.len() < self.preliminary {
+                    parsed_bytes = received.len() - rest.len();
+                    if replies.len() < self.preliminary_count {
                         refusal = refusal.or(judge(&reply)?);
                     }
                     replies.push(reply);
@@ -119,7 +120,7 @@ impl Pipeline {
             }
         }
         Ok(Replies {
-            added: replies.split_off(self.preliminary),
+            added: replies.split_off(self.preliminary_count),
             refusal,
         })
     }
@@ -149,6 +150,6 @@ fn judge(reply: &RespValue) -> Result<Option<CheckFailure>, CheckFailure> {
             };
             if is_suspended { Ok(Some(refusal)) } else { Err(refusal) }
         }
-        _ => Err(io::Error::other("not a Redis server: unexpected reply to PING").into()),
+        _ => Err(io::Error::other("not a Redis server: unexpected reply to AUTH or PING").into()),
     }
 }

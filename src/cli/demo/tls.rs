@@ -61,7 +61,7 @@ fn self_signed(owner: &str, host: &str) -> io::Result<(Certificate, KeyPair)> {
     Ok((certificate, key))
 }
 
-/// Serves clients for as long as it is polled.
+/// Serves clients until a client cannot be accepted, for example because too many files are open.
 pub(super) async fn serve(listener: TcpListener, name: &'static str, acceptor: TlsAcceptor) {
     while let Ok((socket, _)) = listener.accept().await {
         tokio::spawn(serve_client(socket, name, acceptor.clone()));

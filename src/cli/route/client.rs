@@ -9,7 +9,7 @@ use crate::plan::{ClientOf, GuardPlan, Plan};
 /// Explains who the client is when this peer connects.
 pub(super) fn explain_peer(peer: IpAddr, client: ClientOf) -> String {
     match client {
-        // `--from` stands for the PROXY header. The user has left it out, and is told what it would be.
+        // The user did not give `--from`, so the message says what the option stands for.
         ClientOf::Named(None) => format!("peer {peer} is trusted: its PROXY header names the client, here --from\n"),
         ClientOf::Named(Some(_)) => format!("peer {peer} is trusted to name its client by a PROXY header\n"),
         ClientOf::Peer(_) => format!("peer {peer} is not trusted to name a client: it is the client\n"),

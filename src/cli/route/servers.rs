@@ -60,14 +60,15 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
     if let Some(discover) = &pool.discover {
         writeln!(text, "note: the servers are listed by {}", discover.source)?;
     }
-    let idle = pool.entries.iter().filter(|entry| entry.member_config.weight == 0);
-    idle.map(|entry| entry.name.as_ref().unwrap_or(&entry.written))
+    let without_weight = pool.entries.iter().filter(|entry| entry.member_config.weight == 0);
+    without_weight
+        .map(|entry| entry.name.as_ref().unwrap_or(&entry.written))
         .try_for_each(|label| writeln!(text, "note: {label} has weight 0 and takes no new session"))?;
-    write_full(text, pool)
+    write_when_full(text, pool)
 }
 
 /// Writes what happens while servers are at their session limits.
-fn write_full(text: &mut String, pool: &PoolPlan) -> fmt::Result {
+fn write_when_full(text: &mut String, pool: &PoolPlan) -> fmt::Result {
     let limits = || pool.entries.iter().map(|entry| entry.member_config.sessions_max);
     if limits().all(|limit| limit.is_none()) {
         return Ok(());

@@ -8,8 +8,8 @@ use crate::plan::{ListenerPlan, PoolId};
 use crate::route::{RouteChoice, TlsMode};
 use crate::tls::ListenerTls;
 
-/// Explains what happens to TLS, if any is terminated at the listener. `tls`: the TLS of the listener; `None`: its
-/// files cannot be read.
+/// Explains whether TLS is terminated or passed on. Writes nothing for a listener without a `tls` section. `tls`: the
+/// certificates of the listener; `None`: its files cannot be read.
 pub(super) fn write_tls(
     text: &mut String,
     listener: &ListenerPlan,

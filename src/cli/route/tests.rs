@@ -202,7 +202,7 @@ fn plan() -> Plan {
         runtime: RuntimePlan {
             workers: None,
             max_connections: None,
-            hello_bytes_max: 1,
+            hello_memory_bytes: 1,
             drain_timeout: SECOND,
             drain_delay: SECOND,
             watch: false,
@@ -400,7 +400,7 @@ fn assert_explains(explanation: &str, expected: &[&str]) {
 }
 
 #[test]
-fn a_postgresql_session_in_the_clear_is_explained() {
+fn the_route_of_a_postgresql_session_without_tls_is_explained() {
     let taken = explained_in(POSTGRES, Some("app"), None);
     let expected = [
         "listener db: a client from anywhere, no sni, no alpn, database orders_2, user app\n",

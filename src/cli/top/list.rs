@@ -2,7 +2,7 @@
 
 use super::columns::Column;
 
-/// The longest filter, in characters.
+/// The longest filter that can be typed, in characters.
 const FILTER_CHARS_MAX: usize = 200;
 
 /// The state of a table whose rows are identified by an `I`.
@@ -120,8 +120,8 @@ impl<I: Clone + PartialEq> List<I> {
         }
     }
 
-    /// Selects the row that the user has chosen, and moves from there. If that row is gone, the one in its place
-    /// counts.
+    /// Selects the row that the user has chosen, and moves from there. If that row is gone, the row that is now in its
+    /// place is selected instead.
     fn select<R>(&mut self, rows: &[R], id: impl Fn(&R) -> I) {
         let chosen = self.chosen.as_ref();
         let found = chosen.and_then(|chosen| rows.iter().position(|row| id(row) == *chosen));
@@ -170,7 +170,11 @@ mod tests {
         assert_eq!(shown(&mut list, &[1, 3, 2, 4]), (vec![4, 3, 2], 0));
         list.move_by(1);
         assert_eq!(shown(&mut list, &[1, 3, 2, 4]), (vec![4, 3, 2], 1));
-        assert_eq!(shown(&mut list, &[1, 3, 2, 4, 5]), (vec![5, 4, 3], 2), "it is 3 still");
+        assert_eq!(
+            shown(&mut list, &[1, 3, 2, 4, 5]),
+            (vec![5, 4, 3], 2),
+            "3 stays selected"
+        );
         assert_eq!(list.selected(), Some(&3));
         assert_eq!(
             shown(&mut list, &[1, 2, 4, 5]),

@@ -41,7 +41,7 @@ const CONDITIONS: [&str; 15] = [
 /// The effect of a key beyond the view.
 pub(super) enum Action {
     Quit,
-    /// Stop until a shell continues it.
+    /// Stop this program until the shell continues it.
     Stop,
     ReadSessions,
     Change {
@@ -61,7 +61,7 @@ pub(super) struct View {
     /// `None`: they are not known.
     pub(super) rates: Option<Rates>,
     pub(super) is_polling: bool,
-    /// When the process was last heard of.
+    /// When the last update from the process arrived.
     pub(super) heard_at: Instant,
     server_rates: ServerRates,
     /// The sessions that were read last, or why they could not be read.
@@ -75,7 +75,7 @@ pub(super) struct View {
     pub(super) is_typing: bool,
     pub(super) shows_help: bool,
     pub(super) question: Option<Question>,
-    /// The answer to the last act.
+    /// The answer to the last [`Action::Change`]; `Err`: why it failed.
     pub(super) answer: Option<Result<String, String>>,
 }
 
@@ -169,7 +169,7 @@ impl View {
     pub(super) fn sessions_path(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("limit", &SESSIONS_READ.to_string());
-        // Where there are more, the order decides which ones are read.
+        // Where there are more, the order decides which ones are read. The API can only put the highest first.
         let order = session_order(session_columns()[self.sessions.sort].title);
         if let Some(order) = order.filter(|_| self.sessions.is_descending) {
             query.append_pair("sort", order);

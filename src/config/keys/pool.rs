@@ -1,4 +1,4 @@
-//! The keys of those sections of a pool to which the kinds of checks add none.
+//! The keys of some sections of a pool: servers, discovery, queue and scaling.
 
 use super::SectionKeys;
 

@@ -13,7 +13,7 @@ const UNIX: &str = "unix";
 /// The values of `others`, each with whether peers that are not in `from` are refused.
 const OTHERS: [(&str, bool); 2] = [("serve", false), ("refuse", true)];
 
-/// Converts `accept_proxy`; `None`: the listener has none.
+/// Converts `accept_proxy`; `None`: the listener has none, or its value is not a table.
 pub(super) fn accept_proxy(
     listener: &Section<'_>,
     bind: &[ListenAddr],

@@ -21,7 +21,7 @@ pub(super) struct BoundAddresses {
 
 impl BoundAddresses {
     /// Parses an address and adds it, or reports that it is bound already. `None`: it is invalid. Port 0 may be bound
-    /// often: it stands for any free port.
+    /// more than once: it stands for any free port.
     pub(super) fn add(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
         let parsed = match &node.value {
             Value::Integer(port) => address::listen(&port.to_string()), // reports a port without an address
@@ -61,7 +61,7 @@ impl BoundAddresses {
         Some(address)
     }
 
-    /// Adds a Unix socket, or reports that it is there already by another path, or is the socket of the API.
+    /// Adds a Unix socket, or reports that it was added already by another path, or that it is the socket of the API.
     fn add_unix(&mut self, path: &UnixPath, position: &Position, problems: &mut Problems<'_>) {
         let (written, first) = match self.unix.entry(path.place()) {
             Entry::Vacant(vacant) => {

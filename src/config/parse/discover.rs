@@ -17,13 +17,13 @@ use crate::plan::{DiscoverPlan, DiscoverSource, DockerSourcePlan, HttpSourcePlan
 use crate::pool::MemberConfig;
 use crate::text::is_name;
 
-/// `settle`. A longer time would only delay changes.
+/// The bounds of `settle`. A longer time would only delay changes.
 const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 
 /// The default of `settle`.
 const SETTLE_DEFAULT: Duration = Duration::from_millis(200);
 
-/// `interval` of a URL.
+/// The bounds of `interval`, the time between two requests to a URL.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 /// The default of `interval`.
@@ -99,7 +99,7 @@ pub(super) fn discover(
     })
 }
 
-/// Warns about keys of sources that are not named.
+/// Warns about keys that have no effect with the source of this pool.
 fn warn_of_other_keys(section: &Section<'_>, problems: &mut Problems<'_>) {
     let owned: [(&str, &[&str]); 5] = [
         ("interval", &["http"]),
@@ -198,7 +198,7 @@ fn kubernetes(section: &Section<'_>, providers: &Providers, problems: &mut Probl
     }))
 }
 
-/// A name or a number.
+/// The port of a Service: a name or a number. A number in quotes is an error.
 fn service_port(node: &Node, problems: &mut Problems<'_>) -> Option<ServicePort> {
     match &node.value {
         Value::String(text) if text.parse::<u16>().is_err() => {

@@ -1,4 +1,4 @@
-//! The keys of `[pools.NAME.health]` that do not belong to certain kinds of checks.
+//! The keys of `[pools.NAME.health]` that do not depend on the kind of check.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::units;
 /// A check costs a connection: more than a hundred a second to each server would be load.
 const CHECK_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=*NONZERO_DURATION.end();
 
-/// The limits of how many equal results in a row change a state.
+/// The bounds of `rise`, `fall` and `eject_after`: how many equal results in a row change the state of a server.
 const STREAK: RangeInclusive<u32> = 1..=1_000;
 
 /// Each check under way has a file descriptor, which is then missing for sessions.

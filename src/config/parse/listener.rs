@@ -55,7 +55,8 @@ pub(super) fn listener<'a>(
     let pools = &*names.pools;
     reject_own_servers(&bind, &table, &pools.in_order, &entry.position, problems);
     let accept_proxy = accept_proxy::accept_proxy(&section, &bind, problems);
-    // Both limits also hold for what a client of PostgreSQL sends first, and `hello_timeout` for a PROXY header.
+    // `hello_timeout` and `hello_max` also limit the first message of a PostgreSQL client. `hello_timeout` also limits
+    // the time for a PROXY header.
     let uses_hello_limits = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, uses_hello_limits, problems);
     double_tls::reject((&entry.key, &section), kind, (&table, &positions), pools, problems);
@@ -80,7 +81,7 @@ pub(super) fn listener<'a>(
     Some((plan, redirect))
 }
 
-/// The table of the routes. It reads the ClientHello also if the listener terminates TLS by default, or if routes may
+/// The table of the routes. It needs the ClientHello also if the listener terminates TLS by default, or if routes may
 /// be announced later.
 fn route_table(
     routes: Vec<Route<PoolId>>,
@@ -144,7 +145,7 @@ fn reject_own_servers(
     }
 }
 
-/// The permissions of the listener's Unix sockets, as octal digits.
+/// The permissions of the listener's Unix sockets. `unix_mode` has them as octal digits.
 fn unix_mode(section: &Section<'_>, bind: &[ListenAddr], problems: &mut Problems<'_>) -> u32 {
     const DEFAULT: u32 = 0o660;
     let Some((position, node)) = section.entry("unix_mode") else {
@@ -199,7 +200,7 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     protocol
 }
 
-/// The protocol, with `tls_required` if every client needs a certificate: a client without TLS would do without one.
+/// The protocol. Sets `tls_required` if every client needs a certificate: a client without TLS cannot present one.
 fn with_tls_required(
     mut protocol: Protocol,
     tls: Option<&ListenerTlsPlan>,

@@ -82,7 +82,7 @@ pub(super) fn pool(
     let proxy_protocol = proxy_protocol(&section, &health, problems);
     let scale = scale(&section, &health, defaults, providers, problems);
     let queue = queue(&section, &entries, defaults, problems);
-    let wake = scale.as_ref().and_then(|scale| scale.wake());
+    let wake = scale.as_ref().and_then(|scale| scale.wake_timeout());
     let rules = PoolRules {
         policy: policy.unwrap_or(Policy::LeastConn),
         eject,

@@ -7,7 +7,7 @@ use crate::config::keys;
 use crate::name::ServerName;
 use crate::tls::{CertificateFiles, OfferedProtocols, PoolTlsPlan, SentSni};
 
-/// The TLS with the servers of a pool; `None`: the bytes of clients are passed on as they are.
+/// The TLS with the servers of a pool; `None`: acequia starts no TLS with them.
 pub(super) fn pool_tls(pool: &Section<'_>, problems: &mut Problems<'_>) -> Option<PoolTlsPlan> {
     let (position, node) = pool.entry("tls")?;
     let section = Section::open(node, position, &keys::POOL_TLS, problems)?;

@@ -131,7 +131,7 @@ impl<'a> Pools<'a> {
         self.in_order.into_iter().collect()
     }
 
-    /// Warns of ranges with fewer ports than the pools that share them may have clones.
+    /// Warns of each port range that has fewer ports than the number of clones that may need them.
     pub(super) fn warn_of_ports(&self, problems: &mut Problems<'_>) {
         let ports_and_max = |plan: &Arc<PoolPlan>| {
             let scale = plan.scale.as_ref()?;
@@ -142,11 +142,11 @@ impl<'a> Pools<'a> {
         for (range, max) in self.in_order.iter().filter_map(ports_and_max) {
             *max_by_range.entry(range).or_default() += max;
         }
-        // The pools whose ranges are within this one share its ports.
+        // The number of clones that can get their ports only from this range: the range of their pool is within it.
         let needed = |range: &RangeInclusive<u16>| {
             let sharing = max_by_range
                 .iter()
-                .filter(|(of, _)| range.contains(of.start()) && range.contains(of.end()));
+                .filter(|(inner, _)| range.contains(inner.start()) && range.contains(inner.end()));
             sharing.map(|(_, max)| max).sum()
         };
         let needed_by_range: HashMap<_, u32> = max_by_range.keys().map(|range| (range, needed(range))).collect();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::report::{InputText, Position, Problem};
-use crate::plan::{RemoteTrust, has_parent};
+use crate::plan::{RemoteTrust, has_dot_dot};
 
 /// The problems found so far.
 pub(super) struct Problems<'a> {
@@ -81,7 +81,7 @@ impl<'a> Problems<'a> {
         let Some(refusal) = self.trust.refusal(path) else {
             return true;
         };
-        let hint = match path.is_absolute() && !has_parent(path) {
+        let hint = match path.is_absolute() && !has_dot_dot(path) {
             true => format!(
                 "allow it on this machine: allow = [\"files:{}\"] in [remote]",
                 path.display()

@@ -15,7 +15,7 @@ use crate::plan::{AdminPlan, AdminSocket, LogPlan, RuntimePlan};
 /// More threads than any machine has cores must be a typing error.
 const WORKERS: RangeInclusive<u32> = 1..=1024;
 
-/// A process on Linux has at most 2^30 descriptors (`fs.nr_open`).
+/// A process on Linux has fewer than 2^31 descriptors (the maximum of `fs.nr_open`), and a session needs two.
 pub(super) const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 30;
 
 /// The lower bound is the upper bound of `hello_max`. Most ClientHellos come in one packet and have 200 to 1,800 bytes;
@@ -34,7 +34,7 @@ pub(super) fn runtime(section: &Section<'_>, problems: &mut Problems<'_>) -> Run
     RuntimePlan {
         workers: section.get("workers").and_then(|node| workers(node, problems)),
         max_connections: max_connections(section, problems),
-        hello_bytes_max: section
+        hello_memory_bytes: section
             .get("hello_memory")
             .and_then(|node| value::size(node, HELLO_MEMORY, problems))
             .and_then(|bytes| usize::try_from(bytes).ok())
@@ -74,7 +74,7 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
     };
     match &plan.socket {
         AdminSocket::Path(path) => bound.reserve_admin_socket(path),
-        // If another socket has the default path, the admin socket gives way.
+        // The default path is not reserved: it depends on the environment of the process.
         AdminSocket::Default | AdminSocket::Off => {}
     }
     for key in ["hosts", "token_file", "tls"] {

@@ -8,7 +8,7 @@ use super::list::entries;
 use super::providers::Providers;
 use super::{Problems, Section, value};
 use crate::config::keys;
-use crate::plan::{RemotePlan, RemoteTrust, has_parent};
+use crate::plan::{RemotePlan, RemoteTrust, has_dot_dot};
 use crate::text::{is_name, is_unsafe};
 
 const FROM_EXAMPLE: &str = r#"from = "etcd:/acequia/edge""#;
@@ -95,7 +95,7 @@ fn allow(text: &str) -> Result<Allowed, InvalidValue> {
         return Ok(Allowed::Commands);
     }
     let path = text.strip_prefix("files:").map(Path::new);
-    match path.filter(|path| path.is_absolute() && !has_parent(path) && !text.contains('\0')) {
+    match path.filter(|path| path.is_absolute() && !has_dot_dot(path) && !text.contains('\0')) {
         Some(path) => Ok(Allowed::Files(path.into())),
         None => Err((format!("`{text}` cannot be allowed"), String::from(ALLOW_EXAMPLE))),
     }

@@ -117,8 +117,8 @@ fn tls_mode(route: &Section<'_>, terminates: bool, problems: &mut Problems<'_>) 
             ),
         }
     }
-    let session_key = route.entry("database").or_else(|| route.entry("user"));
-    if let (Some((position, _)), Some(TlsMode::Pass), true) = (session_key, mode, terminates) {
+    let postgres_condition = route.entry("database").or_else(|| route.entry("user"));
+    if let (Some((position, _)), Some(TlsMode::Pass), true) = (postgres_condition, mode, terminates) {
         let hint = "remove tls = \"pass\", or `database` and `user`";
         problems.error(position, "this is encrypted in TLS that is passed on", hint);
     }

@@ -19,7 +19,7 @@ const CLONES: RangeInclusive<u32> = 0..=256;
 
 const SESSIONS: RangeInclusive<u32> = 1..=1_000_000;
 
-/// Loads are looked at once a second.
+/// The load is read once a second, so shorter durations cannot be measured.
 const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=*NONZERO_DURATION.end();
 
 /// How the pool grows and shrinks; `None`: it does not.
@@ -42,7 +42,7 @@ pub(super) fn scale(
         kind: clone_kind(&section, rules.max, providers, problems)?,
         rules,
     };
-    if plan.wake().is_some()
+    if plan.wake_timeout().is_some()
         && let Some((position, _)) = pool.entry("fallback")
     {
         let message = "`fallback` does not go with `min = 0` of `scale`";
@@ -55,7 +55,7 @@ pub(super) fn scale(
     Some(Arc::new(plan))
 }
 
-/// Reports what the pool of clones cannot have.
+/// Reports settings of the pool and its checks that do not go with clones.
 fn check_pool(pool: &Section<'_>, scale: &Section<'_>, health: &HealthPlan, problems: &mut Problems<'_>) {
     let position = scale.position();
     if health.check.is_none() {
@@ -70,7 +70,7 @@ fn check_pool(pool: &Section<'_>, scale: &Section<'_>, health: &HealthPlan, prob
             "remove them: each clone is checked at its own address",
         );
     }
-    // All servers of the pool are processes of this machine.
+    // With `command` and without `servers`, all servers of the pool are processes of this machine.
     if pool.get("servers").is_none()
         && scale.get("command").is_some()
         && pool
@@ -93,12 +93,13 @@ fn rules(section: &Section<'_>, sessions_max: Option<NonZeroU32>, problems: &mut
     }
     section.required("sessions_per_server", "sessions_per_server = 50", problems);
     let sessions = section.integer("sessions_per_server", SESSIONS, problems);
-    if let Some(full) = sessions_max
-        && sessions.is_some_and(|sessions| sessions > full.get())
+    if let Some(sessions_max) = sessions_max
+        && sessions.is_some_and(|sessions| sessions > sessions_max.get())
         && let Some((position, _)) = section.entry("sessions_per_server")
     {
         let message = "`sessions_per_server` is more than `max_sessions`";
-        problems.error(position, message, format!("at most {full}: a full server gets no more"));
+        let hint = format!("at most {sessions_max}: a full server gets no more");
+        problems.error(position, message, hint);
     }
     ScaleRules {
         min,

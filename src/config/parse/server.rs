@@ -34,11 +34,11 @@ fn sessions_max(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<No
 }
 
 /// Converts `servers` of a pool. A pool without clones needs at least one server. Servers must have different
-/// identities, and not all of them weight 0. The list is empty if a source lists the servers.
+/// identities, and at least one of them a weight above 0. Returns an empty list if the pool has `discover`.
 pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut Problems<'_>) -> Vec<ServerEntry> {
     let is_discovered = !pool.is_missing("discover");
     let has_clones = pool.get("scale").is_some();
-    let Some((key, node)) = pool.entry("servers") else {
+    let Some((key_position, node)) = pool.entry("servers") else {
         if pool.is_missing("servers") && !is_discovered && !has_clones {
             problems.error(
                 pool.position(),
@@ -50,7 +50,7 @@ pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut
     };
     if is_discovered {
         problems.error(
-            key,
+            key_position,
             "this pool has both `servers` and `discover`",
             "remove one of them: the servers of a pool come from one place",
         );
@@ -75,7 +75,7 @@ pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut
         && entries.iter().all(|entry| entry.member_config.weight == 0)
     {
         problems.error(
-            key,
+            key_position,
             "all servers of this pool have weight 0",
             "give at least one server a weight above 0",
         );

@@ -12,7 +12,7 @@ use crate::route::{Route, Target, TlsMode};
 use crate::sniff::postgres;
 use crate::tls::{CertificateLocation, ClientAuthPlan, ListenerTlsPlan, MinVersion};
 
-/// The keys for the files of a certificate and of its private key.
+/// The configuration keys that name the files of a certificate and of its private key.
 const CERTIFICATE_KEYS: [&str; 2] = ["cert", "key"];
 
 /// The TLS of a listener; `None`: none is terminated there.
@@ -147,22 +147,30 @@ pub(super) fn unused_certificates(
         problems.warning(
             position,
             "the certificates are never used",
-            "every route has tls = \"pass\"",
+            "every route has tls = \"pass\" or refuse = true",
         );
     } else if !plan.alpn.is_empty()
         && !has_other_targets
         && routes.iter().all(|route| !terminates(route) || !route.alpn.is_empty())
     {
-        problems.warning(position, "`alpn` is never used", "every route has its own `alpn`");
+        problems.warning(
+            position,
+            "`alpn` is never used",
+            "every route that terminates TLS has its own `alpn`",
+        );
     }
 }
 
-/// Collects the `alpn` lists of the routes in `route_alpn`, without duplicates. A PostgreSQL listener without `alpn`
+/// Sets `route_alpn` to the `alpn` lists of the routes, without duplicates. A PostgreSQL listener without `alpn`
 /// gets the ALPN protocol of PostgreSQL: without that protocol, clients do not accept TLS that begins without an
 /// SSLRequest.
 pub(super) fn set_protocols(plan: &mut ListenerTlsPlan, routes: &[Route<PoolId>], protocol: Protocol) {
-    let own = |route: &&Route<PoolId>| route.tls == TlsMode::Terminate && !route.alpn.is_empty();
-    plan.route_alpn = routes.iter().filter(own).map(|route| route.alpn.clone()).collect();
+    let sets_alpn = |route: &&Route<PoolId>| route.tls == TlsMode::Terminate && !route.alpn.is_empty();
+    plan.route_alpn = routes
+        .iter()
+        .filter(sets_alpn)
+        .map(|route| route.alpn.clone())
+        .collect();
     plan.route_alpn.sort();
     plan.route_alpn.dedup();
     if plan.alpn.is_empty() && protocol.is_postgres() {

@@ -2,7 +2,7 @@
 
 use super::Synonyms;
 
-/// A certificate of a listener, for a listener that has no `[listeners.NAME.tls]` yet.
+/// A certificate, as a key of a listener instead of its `[listeners.NAME.tls]`.
 pub(super) const LISTENER_CERTIFICATE: &[&str] = &[
     "ssl",
     "crt",
@@ -19,7 +19,7 @@ pub(super) const LISTENER_CERTIFICATE: &[&str] = &[
     "downstreamtlscontext",
 ];
 
-/// TLS with servers, for a pool that has no `[pools.NAME.tls]` yet.
+/// TLS with servers, as a key of a pool or a server instead of `[pools.NAME.tls]`.
 pub(super) const SERVER_TLS: &[&str] = &[
     "ssl",
     "proxyssl",

@@ -1,4 +1,4 @@
-//! Servers that go out of use while they are connected to.
+//! Servers that go out of use while a dial connects to them.
 
 use std::time::SystemTime;
 
@@ -7,8 +7,9 @@ use crate::pool::{Override, ServerRegistry};
 
 const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
 
-/// Dials in a pool of two servers that are up. `at_first_attempt` is called while the first is being connected to.
-async fn dialled_while_connecting(
+/// The attempts of a dial in a pool of two servers that are up. `at_first_attempt` is called when the attempt to
+/// connect to the first server begins.
+async fn dial_attempts(
     registry: &ServerRegistry,
     panic_threshold: Option<u8>,
     at_first_attempt: impl Fn(&Pool) + Sync,
@@ -38,24 +39,24 @@ async fn dialled_while_connecting(
     done.attempts
 }
 
-const MOVED: [ReportedAttempt; 2] = [(0, Some(ConnectFailure::WentDown)), (1, None)];
+const SECOND_SERVER_USED: [ReportedAttempt; 2] = [(0, Some(ConnectFailure::WentDown)), (1, None)];
 
 #[tokio::test]
-async fn a_server_that_loses_its_role_while_it_is_connected_to_is_not_used() {
+async fn a_server_that_loses_its_role_during_the_connect_is_not_used() {
     let registry = ServerRegistry::default();
     for panic_threshold in [None, Some(100)] {
-        let attempts = dialled_while_connecting(&registry, panic_threshold, |pool| {
+        let attempts = dial_attempts(&registry, panic_threshold, |pool| {
             pool.servers()[0].record_check(&CheckOutcome::Unfit("an old primary".into()), THRESHOLDS);
         });
-        assert_eq!(attempts.await, MOVED, "{panic_threshold:?}");
+        assert_eq!(attempts.await, SECOND_SERVER_USED, "{panic_threshold:?}");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_is_disabled_while_it_is_connected_to_is_not_used() {
+async fn a_server_that_is_disabled_during_the_connect_is_not_used() {
     let registry = ServerRegistry::default();
     for panic_threshold in [None, Some(100)] {
-        let attempts = dialled_while_connecting(&registry, panic_threshold, |pool| {
+        let attempts = dial_attempts(&registry, panic_threshold, |pool| {
             let path = ("pool".into(), Arc::clone(&pool.servers()[0].spec().label));
             registry.apply_override(
                 &path,
@@ -64,21 +65,21 @@ async fn a_server_that_is_disabled_while_it_is_connected_to_is_not_used() {
                 SystemTime::now(),
             );
         });
-        assert_eq!(attempts.await, MOVED, "{panic_threshold:?}");
+        assert_eq!(attempts.await, SECOND_SERVER_USED, "{panic_threshold:?}");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_goes_down_while_it_is_connected_to_is_used_in_panic() {
+async fn a_server_that_goes_down_during_the_connect_is_used_only_in_panic() {
     let registry = ServerRegistry::default();
     let fail = |server: &Server| server.record_check(&CheckOutcome::Fail("no answer".into()), THRESHOLDS);
     for (panic_threshold, down, expected) in [
-        (None, 1, &MOVED[..]),
-        (Some(50), 1, &MOVED[..]),
+        (None, 1, &SECOND_SERVER_USED[..]),
+        (Some(50), 1, &SECOND_SERVER_USED[..]),
         (Some(51), 1, &[(0, None)]),
         (Some(50), 2, &[(0, None)]),
     ] {
-        let attempts = dialled_while_connecting(&registry, panic_threshold, |pool| {
+        let attempts = dial_attempts(&registry, panic_threshold, |pool| {
             for server in &pool.servers()[..down] {
                 fail(server);
             }

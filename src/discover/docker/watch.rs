@@ -25,7 +25,7 @@ const GATHERING: Duration = Duration::from_millis(50);
 /// it has sent the head of its response, but it keeps past events.
 const OVERLAP: Duration = Duration::from_secs(1);
 
-/// The signals that ask a process to end: SIGINT, SIGQUIT and SIGTERM. Images choose one of them by STOPSIGNAL.
+/// The signals that ask a process to end: SIGINT, SIGQUIT and SIGTERM. Most images use one of them (STOPSIGNAL).
 const STOP_SIGNALS: [&str; 3] = ["2", "3", "15"];
 
 /// Follows the containers with a label.
@@ -36,8 +36,8 @@ pub(in crate::discover) struct ContainerWatch {
     stopping: StoppingContainers,
     /// When the containers were last listed.
     listed: Option<Instant>,
-    /// Whether that list followed events.
-    has_news: bool,
+    /// Whether events led to the last list.
+    listed_after_events: bool,
 }
 
 impl ContainerWatch {
@@ -51,15 +51,19 @@ impl ContainerWatch {
             label: label.into(),
             stopping: StoppingContainers::default(),
             listed: None,
-            has_news: false,
+            listed_after_events: false,
         })
     }
 
     /// The containers: at once the first time, later when something may have happened to them.
     pub(in crate::discover) async fn next(&mut self) -> Result<Vec<Container>, DockerError> {
         if let Some(listed) = self.listed {
-            let quiet_max = if self.has_news { SECOND_LOOK } else { QUIET_MAX };
-            self.has_news = self.gather_events(listed + quiet_max).await?;
+            let quiet_max = if self.listed_after_events {
+                SECOND_LOOK
+            } else {
+                QUIET_MAX
+            };
+            self.listed_after_events = self.gather_events(listed + quiet_max).await?;
         }
         let containers = self.list().await?;
         self.listed = Some(Instant::now());
@@ -69,24 +73,25 @@ impl ContainerWatch {
     /// Waits for an event until `until`, and then takes all events of the next [`GATHERING`]. Returns whether any event
     /// came.
     async fn gather_events(&mut self, mut until: Instant) -> Result<bool, DockerError> {
-        let mut has_news = false;
+        let mut has_events = false;
         while Instant::now() < until
             && let Ok(event) = timeout_at(until, self.events.next()).await
         {
             self.stopping.note(&event?);
-            has_news = true;
+            has_events = true;
             until = until.min(Instant::now() + GATHERING);
         }
-        Ok(has_news)
+        Ok(has_events)
     }
 
     /// The running containers. A second request asks for those that are not healthy, because the list states the health
-    /// only in a text for humans. If it changes between the two answers, an event follows.
+    /// only in a text for humans. If the health changes between the two answers, an event follows.
     async fn list(&mut self) -> Result<Vec<Container>, DockerError> {
         let labelled = json!({ "label": [self.label] });
         let ill = json!({ "label": [self.label], "health": ["starting", "unhealthy"] });
-        let mut containers: Vec<Container> = self.engine.containers(&labelled, false).await?;
-        let ill: Vec<Container> = self.engine.containers(&ill, false).await?;
+        let with_stopped = false;
+        let mut containers: Vec<Container> = self.engine.containers(&labelled, with_stopped).await?;
+        let ill: Vec<Container> = self.engine.containers(&ill, with_stopped).await?;
         if containers.len() > LISTED_MAX {
             return Err(format!("more than {LISTED_MAX} containers have the label `{}`", self.label).into());
         }

@@ -1,5 +1,5 @@
 //! How the API server of Kubernetes is reached: its URL, the trusted authorities, and the login. The files are read
-//! again for each use, because tokens and certificates are replaced.
+//! again before each list and each watch, because tokens and certificates are replaced.
 
 use std::env;
 use std::net::IpAddr;
@@ -52,7 +52,7 @@ impl Access {
             (None, Some((certificate, _))) => certificate.name.display().to_string(),
             (None, None) => format!("{name}, which has neither a token nor a certificate"),
         };
-        let url: Option<Uri> = server.parse().ok().filter(has_host_only);
+        let url: Option<Uri> = server.parse().ok().filter(has_host_and_no_user);
         let with_tls = match url.as_ref().and_then(Uri::scheme_str) {
             Some("https") => true,
             Some("http") if token.is_none() => false,
@@ -73,7 +73,7 @@ impl Access {
 }
 
 /// Whether the URL has a host, and no user or password.
-fn has_host_only(url: &Uri) -> bool {
+fn has_host_and_no_user(url: &Uri) -> bool {
     url.authority()
         .is_some_and(|authority| !authority.as_str().contains('@'))
 }
@@ -106,8 +106,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn authorities_are_read_only_for_tls() {
-        for (server, is_read) in [("https://10.0.0.1:6443", true), ("http://127.0.0.1:8001", false)] {
+    fn authorities_are_parsed_for_tls_only() {
+        for (server, is_parsed) in [("https://10.0.0.1:6443", true), ("http://127.0.0.1:8001", false)] {
             let credentials = ApiCredentials {
                 server: server.to_owned(),
                 trusted: Some(PemText {
@@ -118,7 +118,7 @@ mod tests {
                 identity: None,
                 name: "the test".to_owned(),
             };
-            assert_eq!(Access::new(credentials).is_err(), is_read);
+            assert_eq!(Access::new(credentials).is_err(), is_parsed);
         }
     }
 

@@ -33,7 +33,7 @@ const AGENT: &str = concat!("acequia/", env!("CARGO_PKG_VERSION"));
 
 /// Why a request has failed.
 pub(super) enum KubernetesError {
-    /// The API server no longer has the version that was asked for (410): what is there must be listed again.
+    /// The API server no longer has the version that was asked for (410): the slices must be listed again.
     Gone,
     /// Anything else.
     Failed(AccessError),

@@ -189,7 +189,7 @@ async fn too_many_addresses_are_cut_in_a_stable_order() {
 fn multicast_and_unspecified_addresses_are_left_out() {
     let found = |ips: &[&str]| {
         let ips = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 7));
-        sorted(Ok(ips.collect())).map_err(|reason| reason.to_string())
+        usable_addresses(Ok(ips.collect())).map_err(|reason| reason.to_string())
     };
     let unusable = [
         "0.0.0.0",

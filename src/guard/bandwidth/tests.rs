@@ -49,8 +49,8 @@ async fn directions_that_share_a_bucket_get_equal_shares() {
     let all: u64 = shares.iter().sum();
     assert!((all as f64 / (250 * MIB) as f64 - 1.0).abs() < 0.02, "{all}");
     for share in &shares {
-        let fair = *share as f64 / (all as f64 / 8.0);
-        assert!((0.95..1.05).contains(&fair), "{shares:?}");
+        let ratio = *share as f64 / (all as f64 / 8.0);
+        assert!((0.95..1.05).contains(&ratio), "{shares:?}");
     }
 }
 
@@ -76,14 +76,14 @@ async fn a_prompt_direction_gets_no_larger_share_than_late_ones() {
     let late: Vec<_> = (0..7).map(|_| direction(Duration::from_millis(4))).collect();
     let prompt = direction(Duration::ZERO).await.unwrap();
     for task in late {
-        let fair = prompt as f64 / task.await.unwrap() as f64;
-        assert!((0.9..1.1).contains(&fair), "{fair}");
+        let ratio = prompt as f64 / task.await.unwrap() as f64;
+        assert!((0.9..1.1).contains(&ratio), "{ratio}");
     }
     assert!((prompt as f64 * 8.0 / (250 * MIB) as f64 - 1.0).abs() < 0.1, "{prompt}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_narrowest_of_several_limits_counts() {
+async fn the_lowest_of_several_limits_applies() {
     let start = Instant::now();
     let buckets = [Some(50 * MIB), Some(MIB), None].map(|rate| Arc::new(ByteBucket::new(rate)));
     let end = start + Duration::from_secs(5);
@@ -161,8 +161,8 @@ async fn a_direction_with_a_small_receive_buffer_gets_its_share() {
     };
     let small: Vec<_> = (0..4).map(|_| tokio::spawn(read_small(direction()))).collect();
     for task in large.into_iter().chain(small) {
-        let fair = task.await.unwrap() as f64 / (250 * MIB / 8) as f64;
-        assert!((0.95..1.05).contains(&fair), "{fair}");
+        let ratio = task.await.unwrap() as f64 / (250 * MIB / 8) as f64;
+        assert!((0.95..1.05).contains(&ratio), "{ratio}");
     }
 }
 
@@ -173,10 +173,10 @@ async fn quiet_directions_use_little_bandwidth() {
     let end = start + Duration::from_secs(10);
     let direction = || DirectionThrottle::new(vec![Arc::clone(&bucket)]);
     let downloads: Vec<_> = (0..10).map(|_| tokio::spawn(bytes_until(direction(), end))).collect();
-    let talk = |mut throttle: DirectionThrottle| async move {
+    let read_single_bytes = |mut throttle: DirectionThrottle| async move {
         let mut longest = Duration::ZERO;
-        for said in 1.. {
-            sleep_until(start + said * Duration::from_millis(500)).await; // all at once
+        for count in 1.. {
+            sleep_until(start + count * Duration::from_millis(500)).await; // all at once
             let asked = Instant::now();
             if asked >= end {
                 return longest;
@@ -187,7 +187,7 @@ async fn quiet_directions_use_little_bandwidth() {
         }
         unreachable!()
     };
-    let talkers: Vec<_> = (0..400).map(|_| tokio::spawn(talk(direction()))).collect();
+    let quiet: Vec<_> = (0..400).map(|_| tokio::spawn(read_single_bytes(direction()))).collect();
     let mut shares = Vec::new();
     for download in downloads {
         shares.push(download.await.unwrap());
@@ -195,8 +195,8 @@ async fn quiet_directions_use_little_bandwidth() {
     let all: u64 = shares.iter().sum();
     assert!((all as f64 / (20 * MIB) as f64 - 1.0).abs() < 0.05, "{shares:?}");
     assert!(shares.iter().all(|share| *share > all / 12), "{shares:?}");
-    for talker in talkers {
-        let longest = talker.await.unwrap();
+    for task in quiet {
+        let longest = task.await.unwrap();
         assert!(
             longest < Duration::from_millis(300),
             "a round of ten downloads takes 200 ms: {longest:?}"

@@ -74,7 +74,7 @@ fn a_stall_adds_a_sample_for_each_of_its_seconds() {
     let mut recorder = Recorder::default();
     recorder.choose_pools(&plan(), vec!["a".into()]);
     recorder.record(reading(2, 2, 1), 1);
-    // It comes 4 seconds after the reading before, whatever the times in both.
+    // This reading counts as 4 seconds after the previous one. The times in the readings do not matter.
     let sample = recorder.record(reading(12, 6, 1), 4).unwrap();
     assert_eq!(
         (sample.seconds, sample.totals.opened, sample.totals.bytes_up),
@@ -104,7 +104,7 @@ fn a_stall_adds_a_sample_for_each_of_its_seconds() {
     let reset = |endings: EndingCounts| endings[Ending::ServerReset as usize];
     assert_eq!(reset(recorder.endings_of_minute()), SAMPLES_A_MINUTE);
     assert!((3540..=3600).contains(&reset(recorder.endings_of_hour())));
-    // The number of sessions also falls.
+    // The number of open sessions can also decrease.
     let sample = recorder.record(reading(36_013, 1, 1), 2).unwrap();
     assert_eq!(
         (
@@ -150,7 +150,7 @@ fn pools_that_stay_chosen_keep_their_samples() {
 }
 
 #[test]
-fn all_rings_together_take_less_than_2_mb() {
+fn all_rings_together_take_less_than_2_mib() {
     let pools = super::super::POOLS_MAX * SAMPLES_MAX.next_power_of_two() * size_of::<PoolSample>();
     let totals = SAMPLES_MAX.next_power_of_two() * size_of::<TotalsSample>();
     assert!(pools + totals + MINUTES_MAX * size_of::<EndingCounts>() < 2 << 20);

@@ -72,8 +72,9 @@ impl AcceptedClients {
         }
     }
 
-    /// A rule that rejects clients by another condition. Notes if accepted clients may be among them.
-    pub(super) fn reject_any(&self) -> LineOutcome {
+    /// A rule that rejects clients by a condition on more than their networks, and becomes routes. Returns a note if
+    /// accepted clients may be among them.
+    pub(super) fn reject_by_routes(&self) -> LineOutcome {
         if self.has_others || self.networks.is_empty() {
             return self.reject_others();
         }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::super::number::own_address;
+use super::super::number::source_address;
 use crate::addr::{NetworkError, parse_network};
 use crate::config::address;
 
@@ -75,7 +75,7 @@ fn unix_path(text: &str) -> Option<String> {
 pub(super) fn source(text: &str) -> Option<String> {
     let (text, _) = without_family(text);
     let host = text.trim_matches(['[', ']']);
-    own_address(host).or_else(|| own_address(text.rsplit_once(':')?.0.trim_matches(['[', ']'])))
+    source_address(host).or_else(|| source_address(text.rsplit_once(':')?.0.trim_matches(['[', ']'])))
 }
 
 /// The text without a prefix such as `ipv4@`, and the family that the prefix names; 0: it names none.

@@ -18,7 +18,7 @@ const PARTIAL: &str = "a name whose end is the text, but without a dot before it
 pub(super) struct Frontend {
     listener: ImportedListener,
     acls: Acls,
-    /// What the rules of each set have accepted: `connection`, `session` and `content`.
+    /// The clients that rules have accepted, by the set of the rules: `connection`, `session` or `content`.
     accepted: HashMap<String, AcceptedClients>,
     /// `timeout client`
     pub(super) client_timeout: Option<Duration>,
@@ -98,7 +98,7 @@ impl Frontend {
     }
 
     /// Adds a route for each alternative of the condition, which begins at the word `at`. `pool`: where the clients go;
-    /// `None`: they are refused. If alternatives have several notes, the first one is returned.
+    /// `None`: they are refused. Returns why an alternative is left out, or else the first note.
     fn routes(&mut self, line: &Line, at: usize, pool: Option<&str>) -> LineOutcome {
         let condition = self.acls.condition(line.words.get(at..).unwrap_or_default());
         let mut outcome = LineOutcome::Carried;
@@ -197,9 +197,9 @@ impl Frontend {
         if is_unless {
             return LineOutcome::LeftOut("write routes for the clients that may pass");
         }
-        let of_accepted = accepted.reject_any();
+        let outcome = accepted.reject_by_routes();
         match self.routes(line, 4, None) {
-            LineOutcome::Carried => of_accepted,
+            LineOutcome::Carried => outcome,
             other => other,
         }
     }

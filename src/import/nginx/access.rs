@@ -54,7 +54,7 @@ pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) {
         } else if let Some(left) = without(std::slice::from_ref(&network), &allow) {
             deny.extend(left);
         } else {
-            // The rest of the network would be too many networks.
+            // Without the allowed networks, this one would become too many networks.
             let text = format!("{network} is denied before `allow` here");
             listener.section.remarks.push(Remark::note(rule.line, text));
             deny.push(network);

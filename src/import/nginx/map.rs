@@ -1,28 +1,28 @@
-//! `map $ssl_preread_server_name $variable { … }` (ngx_stream_map_module).
+//! `map $ssl_preread_server_name $variable { … }` and `map $ssl_preread_alpn_protocols …` (ngx_stream_map_module).
 
 use super::super::imported::{Remark, is_protocol};
 use super::block::Directive;
 use crate::name::NamePattern;
 
-/// The targets of server names.
+/// The targets of server names, or of ALPN protocols.
 #[derive(Debug, Default)]
-pub(super) struct NameMap {
-    /// For each entry: its line, the patterns for the name, and the target of `proxy_pass`.
+pub(super) struct TargetMap {
+    /// For each entry: its line, the patterns for the name or the protocols, and the target of `proxy_pass`.
     pub(super) entries: Vec<(usize, Vec<String>, String)>,
     pub(super) default: Option<String>,
-    /// Whether the keys are protocols of ALPN, and not names.
+    /// Whether the keys are protocols of ALPN, and not targets.
     pub(super) is_of_protocols: bool,
 }
 
-impl NameMap {
+impl TargetMap {
     /// Reads a map; returns the variable that it sets. `None`: it maps something else.
     pub(super) fn read(map: &Directive, block: &[Directive], remarks: &mut Vec<Remark>) -> Option<(String, Self)> {
         let (source, variable) = (map.word(1)?, map.word(2)?);
-        let mut names = Self {
+        let mut targets = Self {
             is_of_protocols: source == "$ssl_preread_alpn_protocols",
             ..Self::default()
         };
-        if source != "$ssl_preread_server_name" && !names.is_of_protocols {
+        if source != "$ssl_preread_server_name" && !targets.is_of_protocols {
             return None;
         }
         let has_host_names = block.iter().any(|entry| entry.name() == "hostnames");
@@ -30,19 +30,19 @@ impl NameMap {
             let (key, target) = (entry.name(), entry.word(1));
             match (key, target) {
                 ("hostnames" | "volatile", None) => {}
-                ("default", Some(target)) => names.default = Some(target.to_owned()),
-                (_, Some(target)) => match names.patterns(key, has_host_names) {
-                    Some(patterns) => names.entries.push((entry.line, patterns, target.to_owned())),
+                ("default", Some(target)) => targets.default = Some(target.to_owned()),
+                (_, Some(target)) => match targets.patterns(key, has_host_names) {
+                    Some(patterns) => targets.entries.push((entry.line, patterns, target.to_owned())),
                     None => remarks.push(entry.left_out("write a name, or `*` as its first label")),
                 },
                 _ => remarks.push(entry.left_out("")),
             }
         }
-        Some((variable.to_owned(), names))
+        Some((variable.to_owned(), targets))
     }
 
-    /// The patterns for a key; `None`: it is not carried over. Without `hostnames`, nginx compares a key that has a
-    /// wildcard literally, so that it matches no name.
+    /// The patterns for a key; `None`: it is not carried over. Without `hostnames`, nginx takes a wildcard in a key
+    /// literally, and such a key matches no name.
     fn patterns(&self, key: &str, has_host_names: bool) -> Option<Vec<String>> {
         if self.is_of_protocols {
             let is_protocol = is_protocol(key) && !key.starts_with('~') && !key.contains(',');

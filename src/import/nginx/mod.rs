@@ -14,7 +14,7 @@ use super::complete::valid_name;
 use super::imported::{Imported, ImportedListener, ImportedPool, ImportedServer, Remark};
 use super::number::integer;
 use block::{Directive, parse};
-use map::NameMap;
+use map::TargetMap;
 
 /// Converts the text of a file. A file without a `stream` block is read as the contents of one: it may be an included
 /// file.
@@ -42,7 +42,7 @@ pub(super) fn read(text: &str) -> Imported {
 /// What `server` blocks refer to.
 #[derive(Default)]
 struct Targets {
-    maps: HashMap<String, NameMap>,
+    maps: HashMap<String, TargetMap>,
     /// The zones that count the sessions of each client. The value is how many limits of servers have used the zone.
     client_zones: HashMap<String, usize>,
     /// The pools to write: those in `upstreams`, with the settings of the `server` blocks that use them, and copies.
@@ -124,7 +124,7 @@ fn read_stream(stream: &[Directive], imported: &mut Imported) {
                 let name = directive.word(1).unwrap_or_default();
                 targets.add(upstream::read(name, block));
             }
-            ("map", Some(block)) => match NameMap::read(directive, block, &mut imported.remarks) {
+            ("map", Some(block)) => match TargetMap::read(directive, block, &mut imported.remarks) {
                 Some((variable, map)) => drop(targets.maps.insert(variable, map)),
                 None => imported
                     .remarks

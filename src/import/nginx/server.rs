@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::imported::{ImportedListener, ImportedRoute, Remark, is_file, is_protocol, quoted};
-use super::super::number::{duration, duration_value, integer, own_address};
+use super::super::number::{duration, duration_value, integer, source_address};
 use super::Targets;
 use super::access;
 use super::access_limits;
@@ -88,7 +88,7 @@ pub(super) fn read(
         .collect();
     access::read(&rules, &mut listener);
     set_certificates(&all, &mut listener);
-    set_proxied_peers(&all, &mut listener);
+    set_proxy_peers(&all, &mut listener);
     access_limits::read(&all, targets, &mut listener);
     set_settings(&all, targets, &mut listener);
     proxy_ssl::read(&all, targets, &listener);
@@ -148,7 +148,7 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) {
     }
 }
 
-/// Sets the pool, and routes where the target depends on the server name.
+/// Sets the pool, and routes where the target depends on a `map`.
 fn set_target(
     directive: &Directive,
     connects_by: &str,
@@ -248,7 +248,7 @@ fn set_certificates(all: &[&Directive], listener: &mut ImportedListener) {
 }
 
 /// `set_real_ip_from`: the peers whose PROXY header is believed.
-fn set_proxied_peers(all: &[&Directive], listener: &mut ImportedListener) {
+fn set_proxy_peers(all: &[&Directive], listener: &mut ImportedListener) {
     if listener.proxy_peers.is_empty() {
         return;
     }
@@ -267,7 +267,7 @@ fn set_proxied_peers(all: &[&Directive], listener: &mut ImportedListener) {
     }
 }
 
-/// Sets timeouts, and the settings of the server's pools.
+/// Sets timeouts, and the settings of the pools of the listener.
 fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut ImportedListener) {
     let (mut idle_timeout, mut connect_timeout, mut hello_timeout) = (PROXY_TIMEOUT, PROXY_CONNECT_TIMEOUT, None);
     let mut sends_header = false;
@@ -323,7 +323,7 @@ fn set_source(directive: &Directive, targets: &mut Targets, listener: &mut Impor
         ("$remote_addr" | "$remote_addr:$remote_port" | "$remote_addr:0", Some("transparent")) => {
             Some(String::from("client"))
         }
-        (address, None) => own_address(address),
+        (address, None) => source_address(address),
         _ => None,
     };
     match source {
@@ -339,7 +339,7 @@ fn set_source(directive: &Directive, targets: &mut Targets, listener: &mut Impor
     }
 }
 
-/// Sets a key of each pool of a listener. The first server that sets it decides for all.
+/// Sets a key of each pool of a listener. The first `server` block that sets it decides for all.
 fn set_in_pools(targets: &mut Targets, listener: &mut ImportedListener, key: &'static str, value: &str) {
     let mut remarks = Vec::new();
     for pool in targets.used_by(listener) {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Words that make a difference, in any order.
+/// Files of these words in any order, with random text among them.
 fn file(words: &'static [&'static str]) -> impl Strategy<Value = String> {
     let word = prop_oneof![8 => proptest::sample::select(words).prop_map(String::from), 1 => ".{0,12}"];
     proptest::collection::vec(word, 0..80).prop_map(|words| words.join(" "))

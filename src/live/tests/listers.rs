@@ -48,7 +48,7 @@ fn clones_stay_until_a_new_source_lists_a_server_that_can_be_used() {
     assert!(pool.list(Lister::Source, &["10.0.0.1:1"]));
     pool.reload(SCALED);
     assert!(pool.labels().is_empty(), "no clone runs");
-    assert!(!pool.list(Lister::Source, &["10.0.0.2:1"]), "the source is late");
+    assert!(!pool.list(Lister::Source, &["10.0.0.2:1"]), "not the lister now");
     assert!(pool.list(Lister::Clones, &["127.0.0.1:1"]));
     // A plan that is prepared and not applied changes nothing.
     drop(pool.0.prepare(plan_of(DISCOVERED), HashMap::new()));
@@ -87,7 +87,7 @@ fn clones_that_a_reload_has_removed_are_not_used_when_scaling_is_configured_agai
 }
 
 #[test]
-fn servers_of_before_stay_until_the_first_clone_is_up() {
+fn earlier_servers_stay_until_the_first_clone_is_up() {
     let pool = Fixture::new(SCALED);
     let never_asleep = SCALED.replace("min = 0", "min = 1");
     for before in [FIXED, DISCOVERED] {
@@ -140,7 +140,7 @@ fn a_server_that_is_a_listener_of_its_own_pool_is_left_out() {
     assert!(matches!(added, Err(AddServerError::OwnListener { .. })), "{added:?}");
 }
 
-/// Listeners `a` and `b` with pools of the same names, each of which lists the other listener: `b` leaves out `a`.
+/// Listeners `a` and `b` with pools of the same names. Each pool lists the other listener; pool `b` leaves it out.
 fn live_with_circle() -> Live {
     let live = Live::new(
         plan_of_two(DISCOVERED),
@@ -177,11 +177,11 @@ fn a_plan_that_is_prepared_and_not_applied_changes_nothing() {
     let live = live_with_circle();
     drop(live.prepare(plan_of_two("servers = [\"10.0.0.9:1\"]"), HashMap::new()));
     list_of(&live, "a", "10.0.0.1:1");
-    assert_eq!(labels(&members_of(&live, "b")), ["[::1]:1"], "a leads to b no more");
+    assert_eq!(labels(&members_of(&live, "b")), ["[::1]:1"], "a no longer leads to b");
 }
 
 #[test]
-fn a_pool_that_leaves_out_a_server_is_updated_only_when_the_server_leads_back_no_more() {
+fn a_pool_that_leaves_out_a_server_is_updated_only_when_the_server_no_longer_leads_back() {
     let live = live_with_circle();
     let entries = live.in_force().pool("b").unwrap().subscribe_entries();
     let list_both = ["10.0.0.1:1", "[::1]:2"].map(|address| ListedServer::at(address.to_owned()));

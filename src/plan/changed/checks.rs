@@ -1,4 +1,4 @@
-//! The keys of `[pools.NAME.health]`, and of each kind of check.
+//! The keys of a pool's checks: those of `[pools.NAME.health]`, those of the role, and those of each kind of check.
 
 use super::{Setting, setting};
 use crate::plan::HealthPlan;
@@ -35,8 +35,8 @@ pub(super) fn health_settings(health: &HealthPlan) -> Vec<Setting> {
     ]
 }
 
-/// Keys of the checks of two pools whose values differ. A key that only one of them has differs.
-pub(super) fn differing_of_checks(old: &HealthPlan, new: &HealthPlan) -> Vec<&'static str> {
+/// The keys whose values differ between two checks. A key that only one of the checks has is returned, too.
+pub(super) fn differing_check_keys(old: &HealthPlan, new: &HealthPlan) -> Vec<&'static str> {
     let settings = |plan: &HealthPlan| plan.check.as_ref().map(|check| check.settings()).unwrap_or_default();
     let (old, new) = (settings(old), settings(new));
     let only = |some: &[Setting], others: &[Setting]| -> Vec<_> {

@@ -169,12 +169,12 @@ async fn unserved_sessions_of_three_addresses_eject_a_server() {
     );
     let seven = EjectLimits { after: 7, ..LIMITS };
     let (mut ejection, _) = unserving(2, now);
-    let outs = [(); 5].map(|()| {
+    let ejects = [(); 5].map(|()| {
         ejection
             .record_unserved(client(9), now, seven, PERMITTED, LeaseKind::Regular)
             .is_some()
     });
-    assert_eq!(outs, [false, false, false, false, true], "the seventh");
+    assert_eq!(ejects, [false, false, false, false, true], "the seventh");
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,8 +18,8 @@ pub(in crate::pool) struct CheckRecord {
     pub(in crate::pool) reason: Option<Reason>,
     /// When the verdict last changed, or the checks began or ceased to be refused.
     pub(in crate::pool) since: SystemTime,
-    /// When a check last found that the server has the right role, or that it is a stand-in; `None`: no check has, or a
-    /// later one has found the wrong role.
+    /// When a check last passed, or found that the server is a stand-in; `None`: no check has, or a later one has
+    /// found that the server must not be used, for example because of its role.
     pub(in crate::pool) passed_at: Option<Instant>,
     /// When a check last found that the server serves sessions; if no check has, when its checks began.
     pub(in crate::pool) seen_serving_at: Instant,

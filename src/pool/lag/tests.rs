@@ -138,7 +138,7 @@ async fn a_reported_lag_counts_only_for_the_time_that_it_has_lasted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_position_of_a_lost_primary_proves_no_absence_of_later_writes() {
+async fn after_the_primary_is_lost_its_last_position_and_received_writes_count() {
     let (primary, label) = labels();
     let mut lags = LagWatch::default();
     let start = Instant::now();
@@ -186,7 +186,7 @@ proptest! {
         let (primary, label) = labels();
         let mut lags = LagWatch::default();
         let start = Instant::now();
-        // (time of the write, position behind it, time at which it is applied)
+        // (time of the write, position after it, time at which it is applied)
         let (mut time, mut position, mut applied_by) = (0, 1, 0);
         let mut log = Vec::new();
         for (index, (wait, bytes)) in writes.into_iter().enumerate() {

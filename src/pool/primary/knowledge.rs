@@ -12,15 +12,14 @@ pub(in crate::pool) enum Observation {
         /// What it reports about its history.
         claim: Claim,
     },
-    /// It does not call itself primary. Also a server that takes writes, if its cluster has several primaries by
-    /// design.
+    /// It does not call itself primary, or its cluster has several primaries by design.
     Replica {
         /// The identity of its data.
         system_identifier: Option<u64>,
     },
     /// It answers, but refused the check: its role is not known from that.
     Refused {
-        /// Whether it still gets new sessions: it neither starts up nor shuts down.
+        /// Whether it still gets new sessions: it is neither starting up nor shutting down.
         accepts_sessions: bool,
     },
     /// The check failed.
@@ -31,7 +30,7 @@ pub(in crate::pool) enum Observation {
     },
 }
 
-/// A server calls itself primary.
+/// The claim of a server to be the primary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::pool) struct Claim {
     /// Its timeline.
@@ -50,7 +49,8 @@ pub(super) enum Knowledge {
     Silent,
     /// Its role is known, or it is down.
     Seen(Seen),
-    /// An operator has disabled it: it is not checked, and what was seen of it does not count. Nothing waits for it.
+    /// An operator has disabled it: it is not checked, and what was seen of it does not count. No decision waits for
+    /// it.
     Disabled,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct ClaimPeriod {
     pub(super) latest: u64,
 }
 
-/// Numbers the checks of all servers of a pool at which one calls itself primary, in the order of their results.
+/// Gives numbers to the checks at which a server of the pool calls itself primary, in the order of their results.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClaimNumbers(u64);
 
@@ -137,8 +137,8 @@ impl Seen {
         }
     }
 
-    /// Whether the server calls itself primary at this check. One that is alive and refuses a check is still what it
-    /// was.
+    /// Whether the server calls itself primary at this check. A server that refuses a check but accepts sessions
+    /// still has its role.
     fn is_claim(&self, observation: Observation) -> bool {
         match observation {
             Observation::Primary { .. } => true,
@@ -160,7 +160,8 @@ impl Seen {
 }
 
 impl ClaimNumbers {
-    /// Numbers a check, and adds it to the period of this server, or begins a new one if it had another role before.
+    /// Numbers a check, and adds it to the period of this server, or begins a new period if the server had another
+    /// role before.
     fn extend(&mut self, before: Seen) -> ClaimPeriod {
         self.0 += 1;
         ClaimPeriod {

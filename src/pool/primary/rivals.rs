@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::PrimaryWatch;
 
 impl PrimaryWatch {
-    /// The servers that call themselves primary at the same time: those that have done so at a check since the newest
-    /// claim began.
+    /// The servers that call themselves primary at the same time. One of them is the server that did so last. The
+    /// others are those that have done so at a check since that server began to.
     ///
     /// For example, in a switchover `a` is the primary at one check, and `b` at the next one. Until `a` is checked
-    /// again, it is not among them: it may be a replica by now.
+    /// again, `a` is not among them: it may be a replica by now.
     pub(in crate::pool) fn claimants(&self) -> impl Iterator<Item = &Arc<str>> {
         let periods = self.claims().map(|(_, seen, _)| seen.claimed);
         let newest = periods.max_by_key(|claimed| claimed.latest);

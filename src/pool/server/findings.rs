@@ -14,7 +14,8 @@ impl Server {
         self.checks.lock().rise_fall.is_healthy()
     }
 
-    /// Whether a check has passed within this time, and found no other role since.
+    /// Whether, within this time, a check has passed or has found that it is a stand-in, and no later check has found
+    /// the wrong role.
     #[must_use]
     pub fn passed_within(&self, time: Duration) -> bool {
         self.checks.lock().passed_at.is_some_and(|at| at.elapsed() <= time)

@@ -1,4 +1,4 @@
-//! What the simulation does not cover, such as a system that does not report send queues; and rules, one by one.
+//! Tests of what the simulation does not cover, such as a system that does not report send queues, and of single rules.
 
 use super::super::closed::{DeliveryNotes, EndRequest, Pending};
 use super::*;
@@ -22,7 +22,7 @@ fn expire_until_closed(core: &mut Core<'_>, mut now: Instant) -> (Instant, Close
 }
 
 #[test]
-fn without_send_queue_figures_delivery_after_a_reset_gets_its_whole_time() {
+fn delivery_after_a_reset_takes_the_whole_timeout_if_send_queues_are_not_reported() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     let mut core = Core::new(0, IDLE, &traffic, false, start);
     core.received(Side::Server, 100);
@@ -35,7 +35,7 @@ fn without_send_queue_figures_delivery_after_a_reset_gets_its_whole_time() {
 }
 
 #[test]
-fn without_send_queue_figures_silence_ends_a_session_in_an_orderly_way() {
+fn silence_ends_a_session_in_an_orderly_way_if_send_queues_are_not_reported() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     let mut core = Core::new(0, IDLE, &traffic, false, start);
     let (now, closed) = expire_until_closed(&mut core, start);
@@ -44,7 +44,7 @@ fn without_send_queue_figures_silence_ends_a_session_in_an_orderly_way() {
 }
 
 #[test]
-fn silence_with_unsent_bytes_ends_abruptly_without_send_queue_figures_too() {
+fn silence_with_unsent_bytes_ends_abruptly_even_if_send_queues_are_not_reported() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     let mut core = Core::new(7, IDLE, &traffic, false, start);
     assert_eq!(expire_until_closed(&mut core, start).1, Closed::Idle(Pending::Bytes));
@@ -79,7 +79,7 @@ fn a_truncated_server_never_counts_as_finished() {
         core.received(Side::Server, 100);
         core.sent(Side::Server, 100);
         core.broke(Side::Server, Fault::Truncated, start);
-        core.broke(Side::Server, Fault::Truncated, start); // it is read once more
+        core.broke(Side::Server, Fault::Truncated, start); // the next read reports it again
         core.expire(start, |_| Some(SendQueue::EMPTY));
         assert_eq!(core.closed(), Some(Closed::Broke(Side::Server, Fault::Truncated)));
     }
@@ -243,7 +243,8 @@ fn a_session_that_ends_with_its_server_gives_the_client_a_moment_to_follow() {
     );
 }
 
-/// A client that was slow follows its server as any other, and no limit counts twice.
+/// After a slow client has taken everything, it has as long to follow its server as any other client. The two limits
+/// are not added up.
 #[test]
 fn a_slow_client_follows_its_server_once_it_has_everything() {
     let second = Duration::from_secs(1);
@@ -293,7 +294,7 @@ fn a_slow_client_follows_its_server_once_it_has_everything() {
 }
 
 #[test]
-fn a_server_that_is_cut_off_has_ended_the_session() {
+fn a_broken_server_counts_as_ended_unless_tls_failed() {
     for (fault, expected) in [
         (Fault::Reset, true),
         (Fault::Lost, true),

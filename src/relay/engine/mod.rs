@@ -6,12 +6,12 @@
 //! with [`poll`].
 //!
 //! Each [`worker`](crate::worker) would own a ring, and wake its tokio runtime by an eventfd of the ring. A throttled
-//! direction is read only when its [`Throttle`](crate::guard::Throttle) is ready, so an engine polls that before it
-//! submits a read. `limit_pipes` belongs to `poll`, although the worker calls it: another engine would have limits of
-//! its own.
+//! direction is read only when its [`DirectionThrottle`](crate::guard::DirectionThrottle) is ready, so an engine polls
+//! that before it submits a read. `limit_pipes` belongs to `poll`, although the worker calls it: another engine would
+//! have limits of its own.
 //!
 //! A relay that is dropped would have operations under way: their buffers and sockets belong to the ring until these
-//! complete. The descriptors of rings would be a share in `descriptors`. Where io_uring is refused
-//! ([`crate::optional`]), [`poll`] would take over.
+//! complete. The descriptors of rings would get a share of their own in [`crate::descriptors`]. Where io_uring is
+//! refused ([`crate::optional`]), [`poll`] would take over.
 
 pub(super) mod poll;

@@ -1,5 +1,4 @@
-//! A deterministic model of the kernel's side of the two sockets of a session, and of their peers: a case that fails
-//! once fails every time.
+//! A deterministic model of the kernel's side of the two sockets of a session, and of their peers.
 //!
 //! The rules are those of Linux (6.18: `net/ipv4/tcp.c`, `tcp_input.c`, `tcp_output.c`, `net/core/stream.c`), as far as
 //! recv(2), send(2), splice(2) and epoll(7) show them, and above them tokio's readiness (`runtime/io/scheduled_io.rs`).
@@ -11,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::LazyLock;
 use std::task::Waker;
 
-use rustix::io::{Errno, Result as Answer};
+use rustix::io::{Errno, Result as CallResult};
 use tokio::io::Ready;
 use tokio::sync::oneshot;
 
@@ -22,14 +21,14 @@ use crate::relay::engine::poll::TURN_BYTES;
 /// The most bytes that a peer sends, or the relay sends, at once.
 pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
 
-/// The most system calls of a poll, more than any turn in pieces of a few bytes needs: a poll with more never ends.
+/// The most system calls in one poll: more than any turn needs, even in pieces of a few bytes.
 const CALLS_A_POLL_MAX: u32 = 20_000;
 
 /// The two streams. Their periods are different primes, so that a shift or a swap is found.
 static STREAMS: LazyLock<[Vec<u8>; 2]> =
     LazyLock::new(|| [251, 241].map(|period| (0..PIECE_BYTES_MAX + period).map(|at| (at % period) as u8).collect()));
 
-/// Bytes of what goes towards `to`, from a position on.
+/// `length` bytes of the stream towards `to`, from `position` on.
 fn bytes(to: Side, position: usize, length: usize) -> &'static [u8] {
     let (stream, period) = match to {
         Side::Server => (&STREAMS[0], 251),
@@ -80,7 +79,7 @@ pub(super) struct World {
     pub(super) server: End,
     steps: VecDeque<Step>,
     /// Whether the system splices, out of sockets and into them.
-    pub(super) splices: [Answer<()>; 2],
+    pub(super) splices: [CallResult<()>; 2],
     cut: Option<oneshot::Sender<()>>,
     /// The side whose end the relay read first, and when.
     pub(super) first_ended: Option<(Side, Instant)>,
@@ -98,10 +97,11 @@ pub(super) struct End {
     /// How far its peer's stream has arrived, and how far the relay has read it.
     pub(super) arrived: usize,
     pub(super) read: usize,
-    /// How much of it the relay has read in the last poll.
+    /// How many bytes of it the relay has read in the last poll.
     pub(super) turn: usize,
-    /// The peer's FIN has arrived (SOCK_DONE), and the relay has read it.
+    /// The peer's FIN has arrived (SOCK_DONE).
     pub(super) ended: bool,
+    /// A read has returned the end of the stream.
     pub(super) end_read: bool,
     /// The stream was cut off. The socket does not know: the relay finds it out by reading.
     is_truncated: bool,
@@ -119,7 +119,7 @@ pub(super) struct End {
     no_space: bool,
     /// epoll has an event to report.
     event: bool,
-    /// A read has found it empty since the last event: another read is a wasted call.
+    /// A read has left it empty since the last event: another read is a wasted call.
     pub(super) drained: bool,
     /// The readiness that tokio has cached, and the wakers that it calls.
     pub(super) ready: Ready,
@@ -175,9 +175,9 @@ impl End {
         self.arrived > self.read || ((self.ended || self.broke.is_some()) && !self.end_read)
     }
 
-    /// `tcp_recvmsg_locked`: bytes come before the end, the end before the error, and the error once: after it there
-    /// is nothing but the end.
-    pub(super) fn nothing_to_read(&mut self) -> Answer<usize> {
+    /// What a read returns when no bytes are left (`tcp_recvmsg_locked`): the end comes before the error, and the error
+    /// once. After the error, every read returns the end.
+    pub(super) fn read_empty(&mut self) -> CallResult<usize> {
         if self.ended {
             return Ok(0);
         }
@@ -195,7 +195,7 @@ impl End {
 
     /// `tcp_sendmsg_locked` and `sk_stream_error`: the error once, then EPIPE. Otherwise how many of `length` bytes it
     /// takes; if fewer, an event will follow.
-    fn takes(&mut self, length: usize) -> Answer<usize> {
+    fn takes(&mut self, length: usize) -> CallResult<usize> {
         if self.broke.is_some() || self.finished {
             return Err(self.take_error().unwrap_or(Errno::PIPE));
         }
@@ -209,8 +209,8 @@ impl End {
     }
 
     /// `tcp_reset` and `tcp_write_err`: queued bytes are lost, but not the bytes that have arrived. The error is EPIPE
-    /// if the peer's FIN had arrived before a reset. After a timeout it is that of an earlier ICMPv6 message: EACCES
-    /// could also be a refusal of the call.
+    /// if the peer's FIN had arrived before a reset. After a timeout it is that of an earlier ICMPv6 message: here
+    /// EACCES, which the relay could also take for a refusal of the system call.
     fn breaks(&mut self, fault: Fault) {
         let is_closed = self.ended && self.finished && self.queued() == 0;
         if self.broke.is_some() || is_closed || self.is_truncated {
@@ -275,7 +275,7 @@ impl World {
     pub(super) fn new(
         first: usize,
         queue_sizes: [usize; 2],
-        splices: [Answer<()>; 2],
+        splices: [CallResult<()>; 2],
         steps: &[Step],
         cut: oneshot::Sender<()>,
     ) -> Self {
@@ -311,7 +311,7 @@ impl World {
         self.cut.is_none()
     }
 
-    /// The time until the next step; zero for one that only waits for calls.
+    /// The time from the last step to the next one; zero for one that waits for calls.
     pub(super) fn next_step_in(&self) -> Option<Duration> {
         self.steps.front().map(|step| match step.when {
             When::Calls(_) => Duration::ZERO,
@@ -419,7 +419,7 @@ impl World {
         side: Side,
         max: usize,
         give: impl FnOnce(&'static [u8]) -> usize,
-    ) -> Answer<usize> {
+    ) -> CallResult<usize> {
         let end = self.end_mut(side);
         let there = (end.arrived - end.read).min(max);
         if there > 0 {
@@ -429,7 +429,7 @@ impl World {
             self.moved_at = Instant::now();
             return Ok(given);
         }
-        let answer = end.nothing_to_read();
+        let answer = end.read_empty();
         if answer == Ok(0) && !end.end_read {
             end.end_read = true;
             if end.ended && !end.is_truncated {
@@ -459,7 +459,7 @@ impl World {
         side: Side,
         length: usize,
         get: impl FnOnce(usize) -> B,
-    ) -> Answer<usize> {
+    ) -> CallResult<usize> {
         let available = self.end(side.other()).read;
         let end = self.end_mut(side);
         let taken = end.takes(length)?;

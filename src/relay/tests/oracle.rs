@@ -23,7 +23,7 @@ pub(super) struct Oracle<'a> {
     spurious_polls_left: u32,
     /// How long bytes, an end of stream or an error may wait to be read, because the bandwidth is limited.
     pub(super) slot_wait: Duration,
-    /// Whether the engine learns that the server has ended although it does not read up to that.
+    /// Whether the engine learns of the end of the server's stream before it has read up to it.
     pub(super) sees_unread_end: bool,
 }
 
@@ -157,7 +157,7 @@ impl<'a> Oracle<'a> {
                 let is_reset = server_broke == Some(Fault::Reset) || world.client.broke == Some((now, Fault::Reset));
                 assert!(
                     is_reset && had_finished(&world),
-                    "{closed:?}, but the client had not finished"
+                    "{closed:?}, but there was no reset, or the client had not finished"
                 );
                 let is_end_known = self.traffic.down.has_ended(); // the relay may not have seen that the server broke
                 assert!(
@@ -197,7 +197,7 @@ impl<'a> Oracle<'a> {
                 assert!(now >= silence.earliest, "it was not quiet for long enough");
                 assert_eq!(matches!(closed, Closed::HalfClosed(_)), silence.is_half_close);
                 let bytes = bytes_pending(&world);
-                assert!(bytes > 0 || !self.follows_server(&world), "the client had not followed");
+                assert!(bytes > 0 || !self.follows_server(&world), "the server had ended it");
                 assert_eq!(pending == Pending::Bytes, bytes > 0, "{bytes} bytes were on their way");
             }
             Closed::Cut => assert!(world.is_cut()),

@@ -63,7 +63,7 @@ async fn limited(limits: RelayLimits) -> Session {
 async fn silence_ends_the_relay_cleanly() {
     let mut session = limited(IDLE).await;
     session.client.write_all(b"once").await.unwrap();
-    read_some(&mut session.server, 4).await;
+    read_exactly(&mut session.server, 4).await;
     let began = Instant::now();
     assert!(read_all(&mut session.client).await.1.is_ok());
     assert!(read_all(&mut session.server).await.1.is_ok());
@@ -114,7 +114,7 @@ async fn trickles(limits: RelayLimits) -> bool {
         return false;
     }
     assert!(!session.relay.is_finished());
-    assert_eq!(read_some(&mut session.client, 25).await, [b'.'; 25]);
+    assert_eq!(read_exactly(&mut session.client, 25).await, [b'.'; 25]);
     let closed = match limits {
         IDLE => Closed::Idle(Pending::Nothing),
         _ => Closed::HalfClosed(Pending::Nothing),

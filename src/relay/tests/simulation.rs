@@ -21,8 +21,8 @@ use super::*;
 use crate::guard::Throttle;
 use crate::relay::engine::poll::{pipes, relay_between};
 
-/// How long after the last step the peers of a session that ends well take all they are sent and end. After the same
-/// time they again take all they are sent, until the relay is over.
+/// How long after the last step the peers of a session that ends well take all they are sent and end. From then on they
+/// take what they are sent at this interval, until the relay is over.
 const END_AFTER: Duration = Duration::from_millis(1);
 
 /// How long after the last step the session is cut, if no limit has ended it.
@@ -56,13 +56,13 @@ pub(super) struct Case {
 struct RelayWaker {
     notify: Notify,
     /// Whether it was called since the relay was last polled.
-    since_poll: AtomicBool,
+    was_called: AtomicBool,
 }
 
 impl Wake for RelayWaker {
     fn wake(self: Arc<Self>) {
         // Two wake-ups make one poll, as in a task: two timers may expire at once.
-        if !self.since_poll.swap(true, Relaxed) {
+        if !self.was_called.swap(true, Relaxed) {
             self.notify.notify_one();
         }
     }
@@ -97,23 +97,23 @@ async fn relay_case(case: &Case) -> Closed {
     if case.bandwidth.is_some() {
         oracle.slot_wait = SLOT_WAIT_MAX;
     }
-    let woken = Arc::new(RelayWaker::default());
-    let waker = Waker::from(Arc::clone(&woken));
+    let relay_waker = Arc::new(RelayWaker::default());
+    let waker = Waker::from(Arc::clone(&relay_waker));
     waker.wake_by_ref();
     let mut last_step_at = Instant::now();
     loop {
         let wait = world.lock().next_step_in().unwrap_or(end_after(case));
         tokio::select! {
             biased;
-            () = woken.notify.notified() => {
+            () = relay_waker.notify.notified() => {
                 oracle.before_poll();
-                woken.since_poll.store(false, Relaxed);
+                relay_waker.was_called.store(false, Relaxed);
                 if let Poll::Ready(closed) = relay.as_mut().poll(&mut Context::from_waker(&waker)) {
                     oracle.ended(closed);
                     return closed;
                 }
-                let by_itself = woken.since_poll.load(Relaxed) && !world.lock().was_woken;
-                assert!(!by_itself, "it wakes itself, so that no other task gets a turn");
+                let by_itself = relay_waker.was_called.load(Relaxed) && !world.lock().was_woken;
+                assert!(!by_itself, "the relay wakes itself, so that no other task gets a turn");
             }
             () = sleep_until(last_step_at + wait) => {
                 last_step_at = Instant::now();

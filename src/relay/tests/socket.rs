@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use parking_lot::{Mutex, MutexGuard};
-use rustix::io::{Errno, Result as Answer};
+use rustix::io::{Errno, Result as CallResult};
 use rustix::net::RecvFlags;
 use tokio::io::{Interest, Ready};
 
@@ -30,7 +30,7 @@ impl ModelSocket<'_> {
         answer(&mut world)
     }
 
-    fn receive(&self, max: usize, give: impl FnOnce(&'static [u8]) -> usize) -> Answer<usize> {
+    fn receive(&self, max: usize, give: impl FnOnce(&'static [u8]) -> usize) -> CallResult<usize> {
         self.call(|world| {
             let is_wanted = world.end(self.side.other()).ready.is_writable();
             assert!(is_wanted, "it reads what it cannot send");
@@ -39,7 +39,7 @@ impl ModelSocket<'_> {
         })
     }
 
-    fn take<B: AsRef<[u8]>>(&self, length: usize, get: impl FnOnce(usize) -> B) -> Answer<usize> {
+    fn take<B: AsRef<[u8]>>(&self, length: usize, get: impl FnOnce(usize) -> B) -> CallResult<usize> {
         self.call(|world| world.take(self.side, length, get))
     }
 }
@@ -94,12 +94,12 @@ impl Socket for ModelSocket<'_> {
         })
     }
 
-    fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> Answer<usize> {
+    fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> CallResult<usize> {
         if flags.contains(RecvFlags::PEEK) {
             return self.call(|world| {
                 let end = world.end_mut(self.side);
                 let there = (end.arrived - end.read).min(buffer.len());
-                if there > 0 { Ok(there) } else { end.nothing_to_read() }
+                if there > 0 { Ok(there) } else { end.read_empty() }
             });
         }
         let all = buffer.len();
@@ -117,19 +117,19 @@ impl Socket for ModelSocket<'_> {
         answer
     }
 
-    fn send(&self, bytes: &[u8]) -> Answer<usize> {
+    fn send(&self, bytes: &[u8]) -> CallResult<usize> {
         self.take(bytes.len(), |taken| &bytes[..taken])
     }
 
     /// The pipe is a real one, so that the pool of pipes is tested too.
-    fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> Answer<usize> {
+    fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> CallResult<usize> {
         self.world().splices[0]?;
         self.receive(PIECE_BYTES_MAX.min(bytes_max), |bytes| {
             rustix::io::write(pipe, bytes).expect("an empty pipe has room")
         })
     }
 
-    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> Answer<usize> {
+    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize> {
         self.world().splices[1]?;
         self.take(bytes, |taken| {
             let mut buffer = vec![0; taken];

@@ -24,7 +24,7 @@ impl Pattern {
         Self((0..PATTERN_BYTES).map(|_| rng.u8(..)).collect())
     }
 
-    /// Up to `bytes` of it from a position on.
+    /// At most `bytes` bytes from a position on.
     fn at(&self, position: usize, bytes: usize) -> &[u8] {
         let start = position % PATTERN_BYTES;
         &self.0[start..PATTERN_BYTES.min(start + bytes)]
@@ -35,19 +35,20 @@ impl Pattern {
     }
 }
 
-/// How one side writes: phases of talk, bulk and silence, then its end.
+/// How one side writes and reads. It writes phases of talk, bulk and silence, and then ends its stream.
 #[derive(Debug)]
 struct Script {
     phases: Vec<Phase>,
-    /// How much it reads at once, and whether it rests in between.
+    /// The most bytes that it reads at once.
     read_max: usize,
+    /// The number of bytes after which it stops reading for 1 ms; `None`: it never stops.
     rests_every: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Talk { messages: usize },
-    Bulk { bytes: usize },
+    Bulk { bytes: usize }, // roughly: the size of each write is random
     Pause(Duration),
 }
 
@@ -204,7 +205,7 @@ async fn the_ack_of_the_first_answer_is_not_delayed() {
     let outside = async {
         let (mut server, _) = listener.accept().await.unwrap();
         server.read_exact(&mut [0; 4]).await.unwrap();
-        client.write_all(b"body").await.unwrap(); // within 40 ms of the connect: the kernel delays ACKs again
+        client.write_all(b"body").await.unwrap(); // a write within 40 ms of the connect: the kernel delays ACKs again
         server.read_exact(&mut [0; 4]).await.unwrap();
         server.write_all(b"answer").await.unwrap();
         client.read_exact(&mut [0; 6]).await.unwrap();

@@ -77,7 +77,7 @@ async fn watched<F: Future<Output = ()>>(test: impl FnOnce(Watched) -> F) {
 async fn an_idle_relay_sleeps() {
     watched(|mut session| async move {
         session.client.write_all(b"ping").await.unwrap();
-        read_some(&mut session.server, 4).await;
+        read_exactly(&mut session.server, 4).await;
         assert!(session.polls_at_rest().await <= 2);
     })
     .await;
@@ -123,9 +123,9 @@ async fn a_message_costs_few_polls() {
         let before = session.polls.get();
         for _ in 0..100 {
             session.client.write_all(b"ping").await.unwrap();
-            read_some(&mut session.server, 4).await;
+            read_exactly(&mut session.server, 4).await;
             session.server.write_all(b"pong").await.unwrap();
-            read_some(&mut session.client, 4).await;
+            read_exactly(&mut session.client, 4).await;
         }
         let polls = session.polls.get() - before;
         assert!(polls <= 400, "{polls} polls for 200 messages");
@@ -157,7 +157,7 @@ async fn an_idle_session_holds_no_pipe() {
         client.write_all(&bytes).await.unwrap();
         client
     });
-    read_some(&mut server, 8 << 20).await;
+    read_exactly(&mut server, 8 << 20).await;
     session.client = sent.await.unwrap();
     let pipes = pipes();
     assert!(pipes.made > 0, "expected bulk to be spliced");

@@ -8,8 +8,8 @@ fn send_urgent(socket: &TcpStream, bytes: &[u8]) {
     assert_eq!(sent, bytes.len());
 }
 
-/// A read stops before an urgent byte. It looks like a read that has emptied the socket, and telling them apart would
-/// take another call: so an urgent byte behind others may wait for the bytes that follow.
+/// A read that stops before an urgent byte looks like a read that has emptied the socket. Only another system call
+/// could tell them apart, so an urgent byte behind others may wait for the bytes that follow.
 #[tokio::test]
 async fn an_urgent_byte_behind_others_waits_at_most_for_the_next_bytes() {
     let mut session = Session::new().await;

@@ -22,7 +22,7 @@ use crate::user;
 /// How long all children may take to end after SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The pause before it is looked again whether killed children have ended.
+/// The pause between two attempts to reap killed children.
 const REAP_PAUSE: Duration = Duration::from_millis(5);
 
 /// The most processes named in an error.

@@ -51,8 +51,8 @@ pub fn run() -> io::Result<()> {
     })
 }
 
-/// Makes sure that programs get no capability when they are started, even as root (capabilities(7), P'(permitted)). We
-/// keep our own: they are needed to start a clone as another user.
+/// Makes sure that programs get no capability when they are started, even as root (capabilities(7), P'(permitted)). The
+/// keeper keeps its own: it needs them to start a clone as another user.
 fn drop_capabilities() {
     let _ = clear_ambient_capability_set(); // fails on a kernel without ambient capabilities
     for capability in CapabilitySet::all().iter() {
@@ -60,7 +60,7 @@ fn drop_capabilities() {
     }
 }
 
-/// Sets the usual limit of open files for clones: we have raised the soft limit for our sessions.
+/// Sets the usual limit of open files for clones: acequia has raised the soft limit for its sessions.
 fn reset_limits() -> io::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let limit = Rlimit {
@@ -103,7 +103,7 @@ impl Keeper {
         let (events, mut to_send) = channel(EVENTS_MAX);
         loop {
             tokio::select! {
-                // All of them are cancel safe: a line that is not complete is kept.
+                // All branches are cancel safe: a line that is not complete is kept.
                 request = requests.next_line() => match request? {
                     None => return Ok(()),
                     Some(line) => self.handle(serde_json::from_str(&line)?, &events),
@@ -150,8 +150,8 @@ impl Keeper {
             // Only the end of the leader is reported. Other processes became children of the keeper when their parents
             // ended.
             if let Some(leader) = self.leader.take_if(|leader| leader.pid == pid) {
-                child::signal(pid, Signal::KILL); // what it has left in its group
-                let _ = child::kill_all().await; // it is tried again before we end
+                child::signal(pid, Signal::KILL); // the rest of its group
+                let _ = child::kill_all().await; // `run` tries it again
                 tokio::spawn(report_end(leader.output, status, events.clone()));
             }
         }

@@ -50,8 +50,8 @@ impl ProtocolList {
         self.0.is_empty()
     }
 
-    /// The size of the wire format in bytes, without the length of the whole list. The list has at most half as many
-    /// names.
+    /// The size of the wire format in bytes, without the length of the whole list. A name takes at least 2
+    /// bytes.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
         self.0.len()

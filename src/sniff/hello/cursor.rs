@@ -1,7 +1,7 @@
-//! Bounds-checked reading of a ClientHello: the only code that indexes its bytes.
+//! Bounds-checked reading of the bytes of a ClientHello.
 
-/// The unread rest of some bytes. Each method reads from its front, and returns `None` if there are too few bytes.
-/// Nothing here can panic.
+/// The unread rest of some bytes. Methods that return an `Option` read from the front, and return `None` if there are
+/// too few bytes. Nothing here can panic.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor<'a>(&'a [u8]);
 

@@ -25,7 +25,7 @@ const AUTHORITY: bool = true;
 const NO_AUTHORITY: bool = false;
 
 fn list(authority: &Authority, number: u64, scope: Option<(&str, CrlScope)>) -> RevocationList {
-    let point = |(url, scope)| CrlIssuingDistributionPoint {
+    let issuing_point = |(url, scope)| CrlIssuingDistributionPoint {
         distribution_point: point(url),
         scope: Some(scope),
     };
@@ -33,7 +33,7 @@ fn list(authority: &Authority, number: u64, scope: Option<(&str, CrlScope)>) -> 
         this_update: date_time_ymd(2024, 1, 1),
         next_update: date_time_ymd(2090, 1, 1),
         crl_number: SerialNumber::from(number),
-        issuing_distribution_point: scope.map(point),
+        issuing_distribution_point: scope.map(issuing_point),
         revoked_certs: Vec::new(),
         key_identifier_method: KeyIdMethod::Sha256,
     };
@@ -71,7 +71,7 @@ fn a_part_of_a_list_covers_the_certificates_that_refer_to_it() {
         assert!(list(&authority, 1, None).covers(&certificate, AUTHORITY));
     }
     assert!(!part.covers(&CertificateDer::from(vec![0]), NO_AUTHORITY));
-    // Its cRLDistributionPoints are no sequence.
+    // Its cRLDistributionPoints are an integer, not a sequence.
     let broken = certificate_with(&authority, |params| {
         let points = CustomExtension::from_oid_content(&[2, 5, 29, 31], vec![2, 1, 0]);
         params.custom_extensions.push(points);
@@ -83,7 +83,7 @@ fn a_part_of_a_list_covers_the_certificates_that_refer_to_it() {
 fn lists_about_the_same_certificates_have_the_same_key_and_the_same_scope() {
     let (authority, namesake) = (authority(), authority());
     let (one, newer) = (list(&authority, 200, None), list(&authority, 1000, None));
-    // Until their keys are known, one may be of a namesake.
+    // Until their keys are known, the lists may be of two authorities with the same name.
     assert!(!newer.is_about_the_same(&one) && one.by_age(&newer) == Ordering::Greater);
     let part = list(&authority, 1, Some(("http://a.example/", CrlScope::UserCertsOnly)));
     assert!(!part.is_about_the_same(&one));

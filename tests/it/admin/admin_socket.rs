@@ -65,7 +65,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
     assert_eq!(second.command(&["status"]).code, Some(0));
 }
 
-/// Asserts that a process has not started, and that its error names the one that has the socket, and the remedy.
+/// Asserts that a process has not started, and that its error names the running process and the remedy.
 fn assert_refused(refused: &Finished, running: &Proxy) {
     assert_eq!(refused.code, Some(3), "{refused:#?}");
     let file = running.directory().join("acequia.toml");
@@ -79,7 +79,7 @@ fn assert_refused(refused: &Finished, running: &Proxy) {
     }
 }
 
-/// A configuration that does not name the socket: it has the default path.
+/// A configuration without a path of the socket: the default path is used.
 fn with_default_socket(server: &Server) -> String {
     format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
@@ -143,7 +143,7 @@ fn a_command_does_not_reach_a_process_with_another_configuration() {
         "{in_there:#?}"
     );
     assert_eq!(proxy.server("p", &server.address.to_string())["use"], "enabled");
-    // A link to the file of the process is no other configuration, and `--socket` reaches it from any directory.
+    // A link to the process's file counts as the same configuration. `--socket` reaches the process from any directory.
     let link = other.path().join("link.toml");
     std::os::unix::fs::symlink(proxy.directory().join("acequia.toml"), &link).unwrap();
     assert_eq!(proxy.command(&["status", "-c", link.to_str().unwrap()]).code, Some(0));
@@ -189,11 +189,11 @@ fn a_directory_where_others_may_replace_the_socket_is_rejected() {
         refused.code == Some(3) && refused.stderr.contains(&message),
         "{refused:#?}"
     );
-    mode(0o1777);
-    drop(Proxy::start(&text)); // as /tmp
+    mode(0o1777); // as /tmp
+    drop(Proxy::start(&text));
     mode(0o755);
     if !rustix::process::geteuid().is_root() {
-        return; // nobody else can give a directory away
+        return; // only root can change the owner of a directory
     }
     std::os::unix::fs::chown(&inner, Some(65534), None).unwrap();
     let refused = run(&text);
@@ -208,7 +208,8 @@ fn other_files_in_the_directory_are_left_alone() {
     let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
     let path = directory.path().join("a.sock");
     let text = with_socket(&server, path.to_str().unwrap());
-    // The shell becomes acequia, so that `$$` is the PID of acequia, too.
+    // Earlier versions used this file name for a temporary socket. The shell becomes acequia, so that `$$` is also its
+    // PID.
     let script = format!("echo precious > {}/.$$ && exec \"$@\"", directory.path().display());
     let proxy = Proxy::setup(&text).under(&["sh", "-c", &script, "sh"]).start();
     let beside = directory.path().join(format!(".{}", proxy.pid()));
@@ -216,7 +217,7 @@ fn other_files_in_the_directory_are_left_alone() {
     assert_eq!(directory.path().read_dir().unwrap().count(), 2);
 }
 
-/// A fake process that sends each of these responses, status and body, to one client.
+/// A fake process that answers each client with the next of these responses (status and body).
 fn fake_process(path: &Path, answers: Vec<(u16, String)>) -> JoinHandle<()> {
     let listener = UnixListener::bind(path).unwrap();
     std::thread::spawn(move || {
@@ -262,8 +263,8 @@ fn responses_cannot_control_the_terminal() {
     let difference = json!({ "added": [evil], "removed": [evil], "kept": [] });
     let changes = json!({ "listeners": difference, "pools": difference, "servers": difference,
         "needs_restart": [evil], "warnings": EVIL });
-    // A command, its exit code, and the status and the body of the response. This JSON has unsafe characters as they
-    // are; that of acequia has them escaped.
+    // A command, its exit code, and the status and the body of the response. serde_json escapes only ASCII
+    // control characters. A response of acequia has all unsafe characters escaped.
     let cases: Vec<(&[&str], i32, u16, String)> = vec![
         (&["status"], 0, 200, state.to_string()),
         (&["servers"], 0, 200, state.to_string()),
@@ -289,8 +290,8 @@ fn responses_cannot_control_the_terminal() {
     for (words, code, _, body) in cases {
         let output = finished(&mut acequia(&[words, &["--socket", path.to_str().unwrap()]].concat()));
         assert_eq!(output.code, Some(code), "{words:?}: {output:#?}");
-        // The other ASCII characters of `EVIL` do nothing without a control character before them.
-        let is_harmless = |c: char| c == '\n' || !(c.is_control() || EVIL.contains(c) && !c.is_ascii());
+        // The printable ASCII characters of `EVIL` do nothing without a control character before them.
+        let is_harmless = |c: char| c == '\n' || !c.is_control() && (c.is_ascii() || !EVIL.contains(c));
         let all = format!("{}{}", output.stdout, output.stderr);
         assert!(all.chars().all(is_harmless), "{words:?}: {output:#?}");
         if words.contains(&"--json") && code == 0 {

@@ -21,7 +21,7 @@ pub(super) fn submit(browser: &mut Browser, token: &str) {
     ));
 }
 
-/// Enters the right token.
+/// Enters the right token, and waits until the page accepts it.
 pub(super) fn enter(browser: &mut Browser, token: &str) {
     submit(browser, token);
     browser.eventually("!document.getElementById('reload').hidden");
@@ -95,7 +95,7 @@ fn the_flow_follows_the_sessions_of_routes() {
 }
 
 #[test]
-fn the_sessions_of_postgresql_have_a_database_and_a_user() {
+fn the_page_shows_the_database_and_user_of_a_postgresql_session() {
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
         "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.pg]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n\
@@ -130,7 +130,7 @@ fn the_page_explains_a_route_like_the_command() {
 }
 
 #[test]
-fn where_a_session_of_postgresql_would_go_is_explained_by_its_database_and_user() {
+fn the_page_explains_a_route_of_postgresql_for_a_database_and_user() {
     let proxy = Proxy::start(
         "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.pg]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n\
          accept_proxy = { from = [\"10.0.0.0/8\"], others = \"refuse\" }\n\
@@ -178,9 +178,9 @@ fn without_a_token_the_page_is_read_only_and_says_how_to_change_that() {
         detail.contains("Address\n127.0.0.1:") && !detail.contains("[object"),
         "{detail}"
     );
-    let acts =
+    let enabled_buttons =
         browser.evaluate("[...document.querySelectorAll('#detail button')].filter((one) => !one.disabled).length");
-    assert_eq!(acts, 1, "only `Close`");
+    assert_eq!(enabled_buttons, 1, "only `Close`");
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn with_the_token_the_page_confirms_drains_and_shows_the_answer() {
         assert!(question.contains("shop/big"), "{question}");
         browser.evaluate("document.querySelector('#question button.danger').click()");
     };
-    let usage = || tcp(&proxy, "GET", "/api/v1/servers/shop/big", &[], "").1;
+    let server_state = || tcp(&proxy, "GET", "/api/v1/servers/shop/big", &[], "").1;
     for wrong in ["wrong", "schlüssel☃"] {
         submit(&mut browser, wrong);
         browser.eventually("document.querySelector('#access').innerText.startsWith('Not accepted: wrong token')");
@@ -212,7 +212,7 @@ fn with_the_token_the_page_confirms_drains_and_shows_the_answer() {
     enter(&mut browser, TOKEN);
     drain(&mut browser);
     browser.eventually("document.querySelector('#question').innerText.includes('Done.')");
-    eventually("the server drains", || usage().contains("\"use\":\"draining\""));
+    eventually("the server drains", || server_state().contains("\"use\":\"draining\""));
     browser.evaluate("document.getElementById('question').close()");
     browser.evaluate("document.getElementById('servers').scrollIntoView()");
     browser.eventually("document.querySelector('#server-table .warn')?.innerText.includes('draining')");

@@ -1,4 +1,4 @@
-//! Many tabs of one browser share one stream: a browser has six connections to a host.
+//! Many tabs of one browser share one stream: a browser opens at most six connections to a host.
 
 use super::api::{TOKEN, token};
 use super::page::enter;
@@ -7,7 +7,7 @@ use crate::support::browser::Browser;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// More than a browser has connections.
+/// More than the connections that a browser opens to a host.
 const TABS: usize = 8;
 
 #[test]
@@ -17,8 +17,8 @@ fn many_tabs_stay_live_if_reading_needs_the_token() {
     let admin = format!("bind = \"0.0.0.0:0\"\nhosts = [\"lb.test\"]\n{line}");
     let proxy = Proxy::start(&config(&[&a, &b], &admin));
     let port = proxy.admin().port();
-    // Tabs of the first host elect the one that has the stream by a lock. To pages of the second host, which is reached
-    // neither by TLS nor as localhost, browsers offer no locks.
+    // Tabs of the first host choose by a lock which tab opens the stream. Tabs of the second host have no locks:
+    // browsers offer locks only over TLS and on loopback hosts.
     for host in ["127.0.0.1", "lb.test"] {
         let url = format!("http://{host}:{port}/");
         let arguments = ["--host-resolver-rules=MAP lb.test 127.0.0.1".to_owned()];

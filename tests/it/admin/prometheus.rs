@@ -66,19 +66,18 @@ impl Prometheus {
     /// The `data` of an answer of its API; `None`: it does not answer yet, or the query is wrong.
     fn get(&self, path: &str) -> Option<Value> {
         let (_, body) = http_get(self.address, path).ok()?;
-        // The body may be chunked: the JSON is between the sizes of its chunks.
+        // The body may be chunked: then a line with a size stands before the JSON and another after it.
         let json = body.find('{').and_then(|begin| Some(&body[begin..=body.rfind('}')?]))?;
         let answer: Value = serde_json::from_str(json).ok()?;
         (answer["status"] == "success").then(|| answer["data"].clone())
     }
 
-    /// The names of the alerts that fire for a server or pool label.
-    fn firing(&self, label: &str, value: &str) -> Vec<String> {
-        let alerts = self.get("/api/v1/alerts").unwrap_or_default();
-        let alerts = alerts["alerts"].as_array().cloned().unwrap_or_default();
+    /// The names of the firing alerts whose label `label` has this value; `None`: it does not answer.
+    fn firing(&self, label: &str, value: &str) -> Option<Vec<String>> {
+        let alerts = self.get("/api/v1/alerts")?["alerts"].as_array()?.clone();
         let is_meant = |alert: &&Value| alert["state"] == "firing" && alert["labels"][label] == value;
         let name = |alert: &Value| alert["labels"]["alertname"].as_str().unwrap().to_owned();
-        alerts.iter().filter(is_meant).map(name).collect()
+        Some(alerts.iter().filter(is_meant).map(name).collect())
     }
 
     /// Whether a query finds a sample.
@@ -98,7 +97,7 @@ fn the_alerts_are_valid_and_pass_their_unit_tests() {
         ["check", "rules", "rules.yml"],
         ["test", "rules", "rules_test.yml"],
     ] {
-        // Without a time limit: it computes for seconds, longer on a busy machine, and waits for nothing.
+        // No time limit: promtool computes for seconds, longer on a busy machine, but it never waits for anything.
         let checked = Command::new("promtool")
             .args(arguments)
             .current_dir(conf("prometheus"))
@@ -123,6 +122,16 @@ fn every_alert_has_a_unit_test() {
     }
 }
 
+/// No alert.
+fn none() -> Option<Vec<String>> {
+    Some(Vec::new())
+}
+
+/// This alert alone.
+fn only(alert: &str) -> Option<Vec<String>> {
+    Some(vec![alert.to_owned()])
+}
+
 #[test]
 fn a_killed_server_fires_its_alerts_and_a_restarted_one_clears_them() {
     let mut server = Redis::start();
@@ -137,14 +146,15 @@ fn a_killed_server_fires_its_alerts_and_a_restarted_one_clears_them() {
     eventually("the server is scraped", || {
         prometheus.finds("acequia_server_healthy == 1")
     });
-    assert_eq!((server_alerts(), pool_alerts()), (vec![], vec![]));
+    assert_eq!((server_alerts(), pool_alerts()), (none(), none()));
     server.kill();
     eventually("the alerts fire", || {
-        server_alerts() == ["AcequiaServerDown"] && pool_alerts().contains(&String::from("AcequiaPoolUnusable"))
+        server_alerts() == only("AcequiaServerDown")
+            && pool_alerts().is_some_and(|alerts| alerts.iter().any(|alert| alert == "AcequiaPoolUnusable"))
     });
     server.restart();
     eventually("the alerts are over", || {
-        server_alerts().is_empty() && pool_alerts().is_empty()
+        server_alerts() == none() && pool_alerts() == none()
     });
 }
 
@@ -163,16 +173,16 @@ fn a_server_that_awaits_failback_fires_an_alert_until_it_is_enabled() {
     });
     server.kill();
     eventually("the alert for a dead server fires", || {
-        server_alerts() == ["AcequiaServerDown"]
+        server_alerts() == only("AcequiaServerDown")
     });
     server.restart();
     eventually("the alert for an awaited failback fires", || {
-        server_alerts() == ["AcequiaServerAwaitsFailback"]
+        server_alerts() == only("AcequiaServerAwaitsFailback")
             && prometheus.finds("acequia_pool_servers{state=\"awaiting_failback\"} == 1")
     });
     proxy.answer(&["server", "enable", &format!("p/{label}")]);
     eventually("the alerts are over", || {
-        server_alerts().is_empty() && prometheus.finds("acequia_server_usable == 1")
+        server_alerts() == none() && prometheus.finds("acequia_server_usable == 1")
     });
 }
 
@@ -187,11 +197,11 @@ fn every_expression_of_the_dashboard_finds_data() {
     assert!(missing.len() > 20, "{missing:?}");
     let setting = Setting::start();
     let prometheus = Prometheus::scraping(&setting.proxy);
-    eventually("it is scraped", || prometheus.finds("acequia_build_info"));
+    eventually("the proxy is scraped", || prometheus.finds("acequia_build_info"));
     mixed_load(&setting.proxy);
     let narrow = setting.proxy.at("narrow");
     let first = Client::connect(narrow);
-    let second = Client::connect(narrow); // accepting pauses
+    let second = Client::connect(narrow); // its `max_connections` is reached: accepting pauses
     let query = |expression: &str| {
         let variables = ["$instance", "$listener", "$pool"];
         let all = variables

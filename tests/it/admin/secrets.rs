@@ -13,7 +13,8 @@ use crate::support::proxy::{Proxy, acequia, config_directory};
 use crate::support::server::Server;
 use serde_json::Value;
 
-// Neither contains a word such as `password`: a report does not quote a line with such a word, and would not show them.
+// Neither contains a word such as `password`: error reports never quote a line with such a word, so they would not show
+// a secret that contains it, whatever else is wrong.
 const PASSWORD: &str = "xyzzy-open-sesame";
 const TOKEN: &str = "plugh-let-me-in";
 
@@ -21,7 +22,7 @@ const TOKEN: &str = "plugh-let-me-in";
 const PROOF: &[u8] = b"md55ae17172e7a5e472248e5c8625a63e3a\0";
 
 /// A server that speaks as much PostgreSQL as a check needs. It asks for a proof of the password, and answers each
-/// query with `f`, for false, because it is not a replica.
+/// query with `f` (false): the check asks whether the server is a replica.
 fn postgres() -> Server {
     Server::run(|mut stream| drop(primary(&mut stream))) // an error means that the check has closed its connection
 }
@@ -31,7 +32,7 @@ fn primary(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(b"N")?;
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
-    rest(stream, length)?; // StartupMessage
+    read_body(stream, length)?; // StartupMessage
     write_message(stream, b'R', b"\0\0\0\x05salt")?; // AuthenticationMD5Password
     if read_message(stream)? != PROOF {
         return write_message(stream, b'E', b"SFATAL\0C28P01\0Mthat is not the password\0\0");
@@ -55,15 +56,15 @@ fn write_message(stream: &mut TcpStream, kind: u8, body: &[u8]) -> io::Result<()
 fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut head = [0; 5];
     stream.read_exact(&mut head)?;
-    rest(stream, [head[1], head[2], head[3], head[4]])
+    read_body(stream, [head[1], head[2], head[3], head[4]])
 }
 
-fn rest(stream: &mut TcpStream, length: [u8; 4]) -> io::Result<Vec<u8>> {
+fn read_body(stream: &mut TcpStream, length: [u8; 4]) -> io::Result<Vec<u8>> {
     let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
     stream.read_exact(&mut body).map(|()| body)
 }
 
-/// With the secrets in the files `password` and `token` of this directory.
+/// A configuration that names the files `password` and `token` of this directory, which hold the secrets.
 fn config(server: &Server, directory: &Path) -> String {
     format!(
         "[log]\nlevel = \"trace\"\n[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = {:?}\n\

@@ -30,7 +30,8 @@ fn server_command(proxy: &Proxy, words: &[&str]) {
     assert_eq!(done.code, Some(0), "{done:#?}");
 }
 
-/// The names of the servers that serve this many clients, one after the other; each once.
+/// Connects `count` clients, one after the other. Returns the names of the servers that served them, sorted, each name
+/// once.
 fn served(proxy: &Proxy, count: usize) -> Vec<String> {
     let mut names: Vec<_> = (0..count).map(|_| server_reached(proxy.at("l"))).collect();
     names.sort();
@@ -60,7 +61,7 @@ fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
     let row = status.lines().find(|line| line.starts_with("p ")).unwrap();
     let cells: Vec<_> = row.split_whitespace().collect();
     assert_eq!(cells[2..5], ["2", "2", "1"], "SERVERS, UP and USABLE: {status}");
-    // Ended sessions and a reload do not change that.
+    // The server stays drained after its sessions have ended, and after a reload.
     for client in &mut stays {
         assert_eq!(client.finish().read_all(), b"");
     }
@@ -274,8 +275,8 @@ fn kept(proxy: &Proxy) -> Vec<(String, String, Option<u64>)> {
 #[test]
 fn overrides_survive_a_configuration_without_the_server() {
     let (a, b) = (Server::named("a"), Server::named("b"));
-    let turns = "balance = \"round-robin\"";
-    let (both, without) = (config(&[&a, &b], turns), config(&[&b], turns));
+    let round_robin = "balance = \"round-robin\"";
+    let (both, without) = (config(&[&a, &b], round_robin), config(&[&b], round_robin));
     let proxy = Proxy::start(&both);
     assert_eq!(kept(&proxy), []);
     server_command(&proxy, &["drain", &named(&a), "--close-over", "30s"]);
@@ -302,8 +303,8 @@ fn overrides_survive_a_configuration_without_the_server() {
 #[test]
 fn overrides_of_an_absent_server_can_be_changed_and_reverted() {
     let (a, b) = (Server::named("a"), Server::named("b"));
-    let turns = "balance = \"round-robin\"";
-    let (both, without) = (config(&[&a, &b], turns), config(&[&b], turns));
+    let round_robin = "balance = \"round-robin\"";
+    let (both, without) = (config(&[&a, &b], round_robin), config(&[&b], round_robin));
     let proxy = Proxy::start(&both);
     server_command(&proxy, &["disable", &named(&a)]);
     server_command(&proxy, &["weight", &named(&a), "0"]);
@@ -332,7 +333,7 @@ fn overrides_of_an_absent_server_can_be_changed_and_reverted() {
 }
 
 #[test]
-fn overrides_survive_without_the_pool_and_apply_to_the_name_at_another_address() {
+fn overrides_survive_removal_of_the_pool_and_apply_to_the_same_name_at_another_address() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let pool = |pool: &str, server: &Server| {
         format!(

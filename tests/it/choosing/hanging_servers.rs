@@ -26,8 +26,8 @@ fn client_address_hashed_to(proxy: &Proxy, first: std::net::SocketAddr) -> Strin
         must(acequia(&words).arg(file))
     };
     let mut clients = (1..=50).map(|last| format!("127.0.0.{last}"));
-    let hashes_to_it = |client: &String| order(client).contains(&format!("1. {first}"));
-    clients.find(hashes_to_it).unwrap()
+    let tries_it_first = |client: &String| order(client).contains(&format!("1. {first}"));
+    clients.find(tries_it_first).unwrap()
 }
 
 #[test]
@@ -42,8 +42,8 @@ fn the_next_server_is_used_after_connect_timeout() {
     assert_eq!(line["attempts"], 2, "{line}");
     assert!(line["duration_ms"].as_f64().unwrap() >= 300.0, "{line}");
     let failures = |labels: &[_]| proxy.metrics().sum("acequia_connect_failures_total", labels);
-    let of_it = [("reason", "timeout"), ("server", &*hanging.address.to_string())];
-    assert_eq!((failures(&of_it), failures(&[])), (1.0, 1.0));
+    let of_hanging = [("reason", "timeout"), ("server", &*hanging.address.to_string())];
+    assert_eq!((failures(&of_hanging), failures(&[])), (1.0, 1.0));
 }
 
 #[test]

@@ -20,8 +20,8 @@ fn psql_sessions_over_tls_end_as_closed() {
         assert_eq!(output, "t\n", "expected TLS");
     }
     let lines = proxy.access_lines(SESSIONS);
-    // psql says goodbye and closes at once, and the server closes at the goodbye: sometimes the server's end comes
-    // first.
+    // psql sends Terminate and closes at once. The server closes when it has read Terminate, and sometimes the FIN of
+    // the server arrives first.
     let is_closed = |ending: &str| ending == "client_closed" || ending == "server_closed";
     let others: Vec<_> = lines
         .iter()

@@ -71,10 +71,11 @@ fn readers_without_a_replica_use_the_primary_until_one_is_back() {
         log_count(&proxy, "pool has no usable server: its fallback is used") == 1
     });
 
-    // In its own pool the primary counts as down because of its role; that cuts no session.
-    let mut stopgap = session(&proxy);
+    // In a pool of replicas the primary counts as down. While it is the fallback, `on_down` does not cut its sessions.
+    // `on_recover` cuts them when the replica is back.
+    let mut on_primary = session(&proxy);
     replica.thaw();
-    stopgap.must_be_reset();
+    on_primary.must_be_reset();
     assert_eq!(proxy.access_lines(3)[2]["ending"], "failed_back");
     assert!(!is_on_fallback(&proxy) && role().contains("slave"));
 

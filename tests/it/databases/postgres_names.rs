@@ -1,4 +1,5 @@
-//! Listeners with `protocol = "postgres"`: each client reaches the server that it names, and prints why it is refused.
+//! Listeners with `protocol = "postgres"`: each client reaches the server that it names; a refused client
+//! prints the reason.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -62,7 +63,7 @@ fn tls_clients_are_routed_by_name_and_others_by_database() {
         let mut of = lines.iter().filter(|line| line[key] == value);
         of.any(|line| endings.iter().any(|ending| line["ending"] == *ending))
     };
-    // psql and the server both close at the goodbye of psql; either may be seen first.
+    // psql and the server both close after the Terminate message of psql; acequia may see either first.
     let closed = ["client_closed", "server_closed"];
     assert!(is_logged("server", &a.address().to_string(), &closed), "{lines:#?}");
     assert!(is_logged("database", "orders", &["no_route"]), "{lines:#?}");
@@ -162,13 +163,13 @@ fn a_client_queued_beyond_hello_timeout_still_gets_its_tls_answer() {
     };
     let mut first = Client::connect(proxy.at("db"));
     log_in(first.send(&SSL_REQUEST));
-    let mut waits = Client::connect(proxy.at("db"));
-    waits.send(&SSL_REQUEST);
+    let mut second = Client::connect(proxy.at("db"));
+    second.send(&SSL_REQUEST);
     let queued = || proxy.metrics().sum("acequia_pool_queue", &[("pool", "p")]) == 1.0;
-    eventually("it waits", queued);
+    eventually("the second client waits", queued);
     std::thread::sleep(std::time::Duration::from_millis(1200)); // longer than hello_timeout
     drop(first);
-    log_in(&mut waits);
+    log_in(&mut second);
 }
 
 #[test]
@@ -250,7 +251,7 @@ fn nothing_is_smuggled_before_the_tls_answer_of_the_server() {
 }
 
 #[test]
-fn a_missing_tls_of_the_server_or_pool_is_answered_by_an_alert() {
+fn an_alert_refuses_tls_that_the_server_or_pool_does_not_accept() {
     let without = Postgres::start();
     let proxy = Proxy::start(&by_name(without.address(), without.address(), ""));
     let refused = finished(&mut psql_to("b.example", proxy.at("db"), "require"));
@@ -304,16 +305,16 @@ fn a_server_that_closes_or_hangs_at_a_tls_request_sets_the_ending() {
             .send(&Hello::named(&format!("{name}.example")).bytes())
             .read_all();
         assert_eq!(alert, [21, 3, 3, 0, 2, 2, 80], "{name}: internal_error");
-        // The other listeners leave the answer to the server. If that resets or hangs, acequia agrees, so that an alert
-        // can follow the hello.
+        // The other listeners leave the answer to the server. If the server resets or hangs, acequia itself agrees to
+        // TLS, so that an alert can follow the hello.
         let answer = Client::connect(proxy.at(name)).send(&SSL_REQUEST).read_all();
         let expected: &[u8] = if *name == "closes" { b"" } else { b"S" };
         assert_eq!(answer, expected, "{name}");
         lines += 2;
         for line in &proxy.access_lines(lines)[lines - 2..] {
             assert_eq!(line["ending"], *ending, "{name}: {line:#}");
-            let is_unanswered = line["listener"] == "db" || *name != "closes";
-            assert_eq!(line["detail"] == "tls_request", is_unanswered, "{name}: {line:#}");
+            let has_detail = line["listener"] == "db" || *name != "closes";
+            assert_eq!(line["detail"] == "tls_request", has_detail, "{name}: {line:#}");
         }
     }
     let lines = log_lines(&proxy, "the server does not answer a request for TLS", 5);

@@ -1,4 +1,4 @@
-//! Replicas that follow an old primary: their data is not that of the primary, though they are not behind it.
+//! Replicas that follow an old primary: they do not lag behind it, but their data is not that of the new primary.
 
 use super::redis::{config, has_state, reason};
 use crate::support::eventually;
@@ -18,7 +18,7 @@ fn a_replica_of_an_old_primary_of_redis_serves_no_reader_until_it_follows_the_ne
     b.ask("REPLICAOF NO ONE");
     eventually("b is the primary", || is_up("primary", &b));
     a.thaw();
-    // By name, although acequia knows only the address.
+    // `c` follows `a` by a host name, although acequia knows only the address of `a`.
     c.ask(&format!("REPLICAOF localhost {}", a.address().port()));
     let why = format!("not a replica of {}: it follows {}", b.address(), a.address());
     eventually("c is no replica of b", || reason(&proxy, "replica", &c).contains(&why));

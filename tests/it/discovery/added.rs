@@ -161,11 +161,11 @@ fn a_configured_server_replaces_an_added_one_with_its_name() {
         .config(&first)
         .replace(&format!("servers = [\"{}\"]", first.address), &configured);
     assert!(proxy.reload(&next));
-    let servers = || {
+    let server_count = || {
         let (_, state) = api::unix(&proxy, "GET", "/api/v1/state", "");
         state["pools"][0]["servers"].as_array().unwrap().len()
     };
-    assert_eq!(servers(), 3);
+    assert_eq!(server_count(), 3);
     let status = proxy.command(&["status"]).stdout;
     let note = status.lines().find(|line| line.starts_with("p/db: added by ")).unwrap();
     assert!(
@@ -176,7 +176,7 @@ fn a_configured_server_replaces_an_added_one_with_its_name() {
         proxy.command(&["server", "remove", &format!("p/{address}")]).code,
         Some(0)
     );
-    assert_eq!(servers(), 3, "that of the configuration stays");
+    assert_eq!(server_count(), 3, "that of the configuration stays");
     wait_until_used(&proxy, "second");
 }
 

@@ -252,7 +252,7 @@ fn the_name_servers_of_the_system_are_asked_by_default() {
     let Some(name_server) = NameServer::start() else { return };
     let first = Server::named("first");
     let discover = format!("dns = \"a.live.test:{}\"", first.address.port());
-    let proxy = name_server.asked_by(&config(&discover, "")).start();
+    let proxy = name_server.proxy_setup(&config(&discover, "")).start();
     assert!(reaches_only(&proxy, "first"));
     assert_eq!(
         names(&proxy),
@@ -270,7 +270,8 @@ fn a_server_is_kept_when_its_name_moves_from_servers_to_discover() {
     let proxy = Proxy::start(&by_servers);
     let mut old = Client::connect(proxy.at("l"));
     assert_eq!(old.read(5), b"first");
-    let discover = format!("discover = {{ dns = \"{address}\", resolver = \"127.0.0.1:53\" }}"); // not asked about `localhost`
+    // The resolver is not asked about `localhost`.
+    let discover = format!("discover = {{ dns = \"{address}\", resolver = \"127.0.0.1:53\" }}");
     assert!(proxy.reload(&by_servers.replace(&format!("servers = [\"{address}\"]"), &discover)));
     log_lines(&proxy, "servers listed", 1);
     assert_eq!(proxy.server("p", &format!("{address}@127.0.0.1"))["sessions"], 1);

@@ -57,7 +57,7 @@ fn servers_follow_the_keys_of_etcd_and_no_session_is_lost() {
     assert_eq!(state["pools"][0]["servers"][0]["name"], "two");
     assert_eq!(state["pools"][0]["discovery"]["up"], true);
     etcd.put("/orders/2", &second.address.to_string());
-    eventually("a valid value ends it", || {
+    eventually("a valid value ends the warning", || {
         let (_, state) = api::unix(&proxy, "GET", "/api/v1/state", "");
         state["pools"][0]["discovery"]["warning"].is_null()
     });

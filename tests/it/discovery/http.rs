@@ -30,20 +30,20 @@ impl Registry {
         Self::with(None)
     }
 
-    /// One that speaks TLS.
-    fn over_tls(own: &Issued) -> Self {
-        Self::with(Some(Mutex::new(ManualTlsServer::new(own))))
+    /// A registry that speaks TLS, with this certificate.
+    fn over_tls(certificate: &Issued) -> Self {
+        Self::with(Some(Mutex::new(ManualTlsServer::new(certificate))))
     }
 
     fn with(tls: Option<Mutex<ManualTlsServer>>) -> Self {
         let answer = Arc::<Mutex<Vec<u8>>>::default();
         let requests = Arc::<Mutex<Vec<String>>>::default();
-        let (now, seen) = (Arc::clone(&answer), Arc::clone(&requests));
+        let (current, seen) = (Arc::clone(&answer), Arc::clone(&requests));
         let respond = move |stream: &mut dyn ReadWrite| {
             let lines = BufReader::new(&mut *stream).lines().map_while(Result::ok);
             let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
             seen.lock().unwrap().push(head.join("\n").to_lowercase());
-            let answer = now.lock().unwrap().clone();
+            let answer = current.lock().unwrap().clone();
             let _ = stream.write_all(&answer).and_then(|()| stream.flush()); // the client may not want all of it
         };
         let server = Server::run(move |mut stream| match &tls {
@@ -105,7 +105,7 @@ fn servers_follow_the_list_of_the_url() {
 
     registry.answer("304 Not Modified", "");
     let before = registry.requests().len();
-    eventually("it is asked twice with the tag", || {
+    eventually("the registry is asked three more times", || {
         registry.requests().len() > before + 2
     });
     assert!(registry.requests()[before + 1].contains("if-none-match: \"v1\""));
@@ -116,7 +116,7 @@ fn servers_follow_the_list_of_the_url() {
 }
 
 #[test]
-fn an_incomplete_list_changes_nothing() {
+fn an_answer_that_is_not_usable_changes_nothing() {
     let first = Server::named("first");
     let registry = Registry::start();
     registry.list(&first);
@@ -133,7 +133,7 @@ fn an_incomplete_list_changes_nothing() {
         wait_for_error(&proxy, error);
         assert_eq!(server_reached(proxy.at("l")), "first");
         registry.list(&first);
-        eventually("it is up again", || discovery(&proxy)["up"] == true);
+        eventually("the source of servers is up again", || discovery(&proxy)["up"] == true);
     }
     log_lines(&proxy, KEPT, 5);
     assert!(proxy.log().iter().all(|line| !line.to_string().contains("secret")));

@@ -13,7 +13,7 @@ use crate::support::usage::cpu_time;
 
 const LISTED: &str = "servers listed";
 
-/// This many addresses of this machine; the last one leads to another server.
+/// `count` addresses of this machine: the last one leads to the server `last`, all others to `server`.
 fn list(server: &Server, count: usize, last: &Server) -> String {
     let ports = (1..count).map(|_| server.address.port()).chain([last.address.port()]);
     let addresses = ports

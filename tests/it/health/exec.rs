@@ -38,7 +38,7 @@ fn processes(file: &Path) -> Vec<String> {
 }
 
 /// The states of the children of a process, as in proc_pid_stat(5).
-fn children(proxy: &Proxy) -> Vec<char> {
+fn child_states(proxy: &Proxy) -> Vec<char> {
     let mut states = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Ok(stat) = read_to_string(entry.path().join("stat")) else {
@@ -57,7 +57,7 @@ fn children(proxy: &Proxy) -> Vec<char> {
 fn a_command_gets_the_server_and_no_environment_of_the_process() {
     let (server, directory) = (Server::silent(), tempfile::tempdir().unwrap());
     let file = |name: &str| directory.path().join(name).display().to_string();
-    // The first check alone writes, so that no file is empty when it is read.
+    // Only the first check writes, so that no file is empty when it is read.
     let script = format!(
         "[ -e {0} ] && exit 0; cat /proc/$$/environ | tr '\\0' '\\n' > {0}; ls -l /proc/$$/fd > {1}; \
          grep CapAmb /proc/$$/status > {2}; echo; exit 0",
@@ -130,7 +130,7 @@ fn a_failure_shows_the_last_line_of_the_standard_error() {
     assert_eq!(health(&proxy, server.address), ("down".to_owned(), reason.to_owned()));
     let lines = log_lines(&proxy, "server is down", 1);
     assert_eq!(lines[0]["reason"], reason);
-    // It never ends, and neither does what it prints.
+    // A command that does not exit, and prints without end.
     let endless = "echo connecting; yes 'waiting for a lock' >&2";
     assert!(proxy.reload(&config(server.address, endless, "timeout = \"200ms\"")));
     let reason = "no exit within 200ms: connecting; standard error: waiting for a lock";
@@ -154,9 +154,9 @@ fn commands_that_ignore_signals_are_killed_with_their_children() {
             .sum("acequia_health_checks_total", &[("result", "timeout")])
     };
     eventually("some commands ran into the timeout", || timeouts() >= 5.0);
-    // Each earlier run is gone: at most the processes of one run, and of one that is being killed.
+    // A run has four processes. At most two runs are left: one under way, and one that is being killed.
     eventually("earlier commands are killed and reaped", || {
-        processes(&pids).len() <= 8 && !children(&proxy).contains(&'Z')
+        processes(&pids).len() <= 8 && !child_states(&proxy).contains(&'Z')
     });
     assert_eq!(health(&proxy, server.address).0, "down");
     // A child that outlives its parent is killed too.

@@ -35,7 +35,7 @@ fn a_failed_server_awaits_failback_until_it_is_enabled() {
     let label = port.address.to_string();
     let proxy = Proxy::start(&config("manual", &servers));
     let state = || proxy.server("p", &label);
-    assert_eq!(state()["use"], "enabled", "it was never up");
+    assert_eq!(state()["use"], "enabled", "it was never up, so it awaits nothing");
     let mut back = Some(Server::named_on(port.listen(), "back"));
     eventually("it is up", || state()["health"] == "up");
     flap(&proxy, &mut back);
@@ -47,7 +47,7 @@ fn a_failed_server_awaits_failback_until_it_is_enabled() {
     eventually("it is used", || server_reached(proxy.at("l")) == "back");
     flap(&proxy, &mut back);
     assert!(proxy.reload(&config("auto", &servers)));
-    assert_eq!(state()["use"], "enabled", "no operator is asked for any more");
+    assert_eq!(state()["use"], "enabled", "expected `auto` to need no operator");
 }
 
 #[test]

@@ -363,7 +363,7 @@ fn twenty_zones_without_an_answer_delay_no_other_name() {
     let (server, other) = (Server::named("s1"), Server::named("s2"));
     let (first, second) = (with_dead_zones("first", &server), with_dead_zones("second", &other));
     let listener = |pool: &str| format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n");
-    let proxy = names.asked_by(&format!("{}{first}", listener("first"))).launch();
+    let proxy = names.proxy_setup(&format!("{}{first}", listener("first"))).launch();
     eventually("the good one is used", || server_reached(proxy.at("l")) == "s1");
     let has_failed = proxy.log().iter().any(|line| line["message"] == UNRESOLVED);
     assert!(!has_failed, "the good one was used only after another had failed");
@@ -385,7 +385,7 @@ fn a_pool_that_resolves_only_ipv4_works_while_ipv6_queries_are_dropped() {
         )
     };
     let text = [pool("four", "resolve = \"ipv4\""), pool("all", "")].concat();
-    let proxy = names.asked_by(&text).launch();
+    let proxy = names.proxy_setup(&text).launch();
     eventually("it is used", || server_reached(proxy.at("four")) == "s1");
     assert_eq!(ask(proxy.at("all"), b""), b"", "the other is still asking");
 }

@@ -254,8 +254,8 @@ fn tls_settings() -> (TempDir, [String; 3]) {
     let keys = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
     must(Command::new("chmod").arg("755").arg(keys.path()));
-    let certificate = Postgres::own_file(keys.path(), "server.crt", &made.cert.pem());
-    let key = Postgres::own_file(keys.path(), "server.key", &made.signing_key.serialize_pem());
+    let certificate = Postgres::write_private(keys.path(), "server.crt", &made.cert.pem());
+    let key = Postgres::write_private(keys.path(), "server.key", &made.signing_key.serialize_pem());
     let settings = [
         "ssl=on".to_owned(),
         format!("ssl_cert_file={}", certificate.display()),

@@ -16,8 +16,7 @@ use crate::support::server::{Server, hanging};
 
 const THREADS: usize = 20;
 const ROUNDS: usize = 25;
-/// Sessions per round.
-const WAYS: usize = 10;
+const SESSIONS_PER_ROUND: usize = 10;
 
 /// Two servers are healthy, one refuses, one hangs. None is ever ejected, so that every session may reach any of them.
 fn config(servers: &[(&str, SocketAddr)]) -> String {
@@ -75,7 +74,7 @@ fn after_sessions_left_in_every_phase_gauges_are_0_and_shares_even() {
         }
     });
     eventually("all sessions are over", || {
-        proxy.metrics().sum("acequia_sessions_total", &[]) == (THREADS * ROUNDS * WAYS) as f64
+        proxy.metrics().sum("acequia_sessions_total", &[]) == (THREADS * ROUNDS * SESSIONS_PER_ROUND) as f64
     });
     let metrics = proxy.metrics();
     for gauge in ["acequia_sessions_active", "acequia_server_sessions_active"] {

@@ -1,4 +1,4 @@
-//! As many clients as `backlog` says wait in the kernel's accept queue, and are served in the end.
+//! `backlog` limits how many clients wait in the kernel's accept queue. They are served in the end.
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use crate::support::queue::{serve_in_turn, waiting_clients};
 use crate::support::server::Server;
 
 #[test]
-fn the_accept_queue_holds_backlog_clients_and_not_one_more() {
+fn the_accept_queue_holds_one_client_more_than_backlog() {
     const BACKLOG: usize = 5;
     let server = Server::echo();
     let proxy = Proxy::start(&format!(

@@ -1,4 +1,4 @@
-//! Every numeric bound of the configuration is exact: a value on the bound is accepted, one beyond it is rejected.
+//! The numeric bounds of the configuration are exact: a value on the bound is accepted, one beyond it is rejected.
 
 use acequia::config::{self, report::ColorChoice};
 
@@ -50,6 +50,7 @@ const BOUNDS: &[(&str, &[&str], &[&str])] = &[
     ("pools.p.health:rise", &["1", "1000"], &["0", "1001"]),
     ("pools.p.health:fall", &["1", "1000"], &["0", "1001"]),
     ("pools.p.health:eject_after", &["1", "1000"], &["0", "1001"]),
+    // `eject_max_for` is 30 s by default.
     ("pools.p.health:eject_for", &["1ms", "30s"], &["0ms", "30001ms"]),
     (
         "pools.p.health:eject_max_for",
@@ -65,32 +66,33 @@ const BOUNDS: &[(&str, &[&str], &[&str])] = &[
     ("pools.p.health:port", &["1", "65535"], &["0", "65536"]),
 ];
 
-/// A valid configuration with this value for this key. Integers stand bare, anything else in quotes.
+/// A configuration with this value for this key (`section:key`), and otherwise valid. Integers are written without
+/// quotes, all other values with quotes.
 fn with(place: &str, value: &str) -> String {
     let (section, key) = place.split_once(':').unwrap_or_else(|| panic!("{place}"));
     let value = value
         .parse::<i64>()
         .map_or_else(|_| format!("{value:?}"), |number| number.to_string());
-    let line = |of: &str| {
-        if of == section {
+    let line = |table: &str| {
+        if table == section {
             format!("{key} = {value}\n")
         } else {
             String::new()
         }
     };
     ["runtime", "defaults", "listeners.l", "pools.p", "pools.p.health"]
-        .map(|of| {
-            let base = match of {
+        .map(|table| {
+            let base = match table {
                 "listeners.l" => "bind = \"127.0.0.1:1\"\npool = \"p\"\n",
                 "pools.p" => "servers = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n",
                 _ => "",
             };
-            format!("[{of}]\n{base}{}", line(of))
+            format!("[{table}]\n{base}{}", line(table))
         })
         .concat()
 }
 
-/// The report of its errors; empty for a valid configuration.
+/// The report of the errors of a configuration; empty for a valid configuration.
 fn report(text: &str) -> String {
     config::read("acequia.toml", text).map_or_else(|report| report.render(ColorChoice::Never), |_| String::new())
 }
@@ -108,7 +110,8 @@ fn numbers_and_durations_are_accepted_up_to_their_bounds() {
     }
 }
 
-/// A configuration with a name for its server, one for its pool, and conditions of a route.
+/// A configuration with these names of a server and of its pool, these conditions of a route, and these weights of the
+/// pool's two servers.
 fn named(server: &str, pool: &str, route: &str, weights: [u32; 2]) -> String {
     let [first, second] = weights;
     format!(

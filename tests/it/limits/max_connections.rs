@@ -14,10 +14,10 @@ use crate::support::usage::cpu_time_over;
 use crate::support::{configs, eventually};
 use rustix::process::Signal;
 
-fn config(server: &Server, process: &str, listener: &str) -> String {
+fn config(server: &Server, runtime: &str, narrow: &str) -> String {
     [
-        format!("[runtime]\nworkers = 2\n{process}\n"),
-        configs::listener("narrow", "echo", listener),
+        format!("[runtime]\nworkers = 2\n{runtime}\n"),
+        configs::listener("narrow", "echo", narrow),
         configs::listener("other", "echo", ""),
         configs::pool("echo", &[server.address], ""),
     ]

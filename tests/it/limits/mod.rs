@@ -1,4 +1,4 @@
-//! Connection limits, and the bounds of every configuration key.
+//! Connection limits, and the bounds of configuration keys.
 
 mod max_connections;
 mod backlog;

@@ -78,7 +78,7 @@ fn a_failed_start_is_reported_before_its_leftovers_are_stopped() {
 }
 
 #[test]
-fn the_last_error_that_a_hook_prints_is_the_reason() {
+fn the_last_line_of_the_standard_error_of_a_hook_is_the_reason() {
     let hooks = Hooks::new();
     let config = hooks.config(1, "echo connecting >&2; echo quota exceeded >&2; exit 1", "exit 0");
     let proxy = Proxy::setup(&config).launch();
@@ -97,8 +97,8 @@ fn a_start_that_the_shutdown_ends_is_no_failure() {
     eventually("the clone is being started", || begun.exists());
     let finished = proxy.stop();
     assert_eq!((finished.code, hooks.stopped()), (Some(0), "app-1 \n".into()));
-    let is_warning = |line: &Value| line["message"] == "a clone cannot be started";
-    assert!(!finished.log.iter().any(is_warning), "{:#?}", finished.log);
+    let is_failure = |line: &Value| line["message"] == "a clone cannot be started";
+    assert!(!finished.log.iter().any(is_failure), "{:#?}", finished.log);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn stop_gets_the_address_that_a_start_printed_before_it_was_killed() {
 }
 
 #[test]
-fn two_clones_cannot_have_one_address() {
+fn two_clones_cannot_have_the_same_address() {
     let server = Server::echo();
     let hooks = Hooks::new();
     let stop = format!("echo \"$1 $2\" >> {}", hooks.file("stopped").display());

@@ -184,7 +184,8 @@ fn refused_sessions_are_logged_with_the_known_fields() {
         let (ending, up, down) = end(&line);
         assert_eq!((up, down), (bytes.len() as u64, 0));
         let text = |field: &str| line[field].as_str().unwrap_or("-").to_owned();
-        assert!(line["server"].is_null() == (ending != "connect_failed"), "{line}");
+        let names_server = !line["server"].is_null();
+        assert_eq!(names_server, ending == "connect_failed", "{line}");
         [
             ending.to_owned(),
             text("sni"),
@@ -256,7 +257,7 @@ fn without_a_usable_server_a_session_ends_as_no_server() {
 }
 
 /// The logged endings of three connections: one without bytes at each listener, and one with bytes.
-fn endings_of_silent_connections(config: &str) -> Vec<String> {
+fn logged_endings(config: &str) -> Vec<String> {
     let proxy = Proxy::start(config);
     for listener in ["plain", "tls"] {
         Client::connect(proxy.at(listener)).finish().read_all();
@@ -276,11 +277,11 @@ fn endings_of_silent_connections(config: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_connection_without_bytes_is_counted_and_logged_only_at_debug_level() {
+fn a_connection_without_bytes_is_always_counted_but_logged_only_at_debug_level() {
     let server = Server::silent();
     let quiet = config(server.address);
-    assert_eq!(endings_of_silent_connections(&quiet), ["client_closed"]);
-    let all = endings_of_silent_connections(&format!("{quiet}\n[log]\nlevel = \"debug\""));
+    assert_eq!(logged_endings(&quiet), ["client_closed"]);
+    let all = logged_endings(&format!("{quiet}\n[log]\nlevel = \"debug\""));
     assert_eq!(all, ["client_closed", "client_closed", "client_left_early"]);
 }
 
@@ -292,7 +293,7 @@ fn a_line_is_written_soon_after_the_session_ends() {
         ask(proxy.at("plain"), b"x");
         let began = Instant::now();
         proxy.access_lines(sessions);
-        // The promise is 250 ms; the bound here leaves room for a busy machine.
+        // The writer waits at most 100 ms between batches; the bound here leaves room for a busy machine.
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     }
 }
@@ -313,7 +314,7 @@ fn standard_output_carries_only_the_access_log() {
 }
 
 #[test]
-fn text_lines_leave_out_unknown_fields() {
+fn text_lines_leave_out_fields_without_a_value() {
     let server = Server::echo();
     let proxy = Proxy::setup(&format!(
         "{}\n[log]\nformat = \"text\"\naccess = \"access.log\"",
@@ -329,12 +330,12 @@ fn text_lines_leave_out_unknown_fields() {
         .split(' ')
         .map(|pair| pair.split_once('=').expect(&text).0)
         .collect();
-    let unknown = ["sni", "alpn", "route", "hello_ms", "tls"];
+    let absent = ["sni", "alpn", "route", "hello_ms", "tls"];
     assert_eq!(
         words,
         FIELDS
             .into_iter()
-            .filter(|field| !unknown.contains(field))
+            .filter(|field| !absent.contains(field))
             .collect::<Vec<_>>()
     );
     assert!(text.contains(" ending=client_closed "), "{text}");

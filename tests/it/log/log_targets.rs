@@ -28,10 +28,10 @@ fn config(server: &Server, target: &str) -> String {
     )
 }
 
-/// Runs these shell commands in the configuration's directory, in a mount namespace of its own, before the proxy
-/// starts.
-fn after(words: &str, config: &str) -> Setup {
-    let script = format!("{words} && exec \"$@\"");
+/// A proxy that starts after these shell commands. They run in the configuration's directory, in a mount namespace of
+/// its own.
+fn after(commands: &str, config: &str) -> Setup {
+    let script = format!("{commands} && exec \"$@\"");
     Proxy::setup(config).under(&["unshare", "--map-root-user", "--mount", "sh", "-ec", &script, "sh"])
 }
 
@@ -49,10 +49,10 @@ fn dropped(proxy: &Proxy) -> usize {
 #[test]
 fn lines_are_dropped_while_the_disk_is_full_and_written_again_afterwards() {
     let server = Server::echo();
-    let disk = "mkdir disk && mount -t tmpfs -o size=64k none disk";
-    let proxy = after(disk, &config(&server, "disk/access.log")).start();
-    let seen_by_it = format!("/proc/{}/root{}/disk", proxy.pid(), proxy.directory().display());
-    let [log, ballast] = ["access.log", "ballast"].map(|name| Path::new(&seen_by_it).join(name));
+    let mount_disk = "mkdir disk && mount -t tmpfs -o size=64k none disk";
+    let proxy = after(mount_disk, &config(&server, "disk/access.log")).start();
+    let disk = format!("/proc/{}/root{}/disk", proxy.pid(), proxy.directory().display());
+    let [log, ballast] = ["access.log", "ballast"].map(|name| Path::new(&disk).join(name));
     run_sessions(&proxy, 1);
     eventually("the line is written", || lines(&log) == 1);
     let full = fs::write(&ballast, vec![0; 1 << 17]).unwrap_err();

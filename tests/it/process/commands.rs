@@ -1,4 +1,4 @@
-//! The command line: exit codes, and the errors when it cannot run.
+//! The command line: exit codes, and the errors of commands that cannot run.
 
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, TcpStream};
@@ -43,7 +43,7 @@ fn assert_cannot_bind(finished: &Finished, words: &[&str]) {
 }
 
 #[test]
-fn a_second_process_on_an_address_names_it_and_opens_no_listener() {
+fn a_second_process_on_an_address_reports_the_address_and_opens_no_listener() {
     let server = Server::named("s1");
     let first = Proxy::start(&FINE.replace("127.0.0.1:9", &server.address.to_string()));
     let (taken, free) = (first.at("l").to_string(), Port::keep());
@@ -157,7 +157,7 @@ fn exposed_secrets_cause_warnings() {
     for warning in &warnings {
         assert!(checked.stderr.contains(&format!("warning: {warning}")), "{checked:#?}");
         assert!(reloaded.stdout.contains(warning.as_str()), "{reloaded:#?}");
-        eventually("it is in the log of the start and of the reload", || {
+        eventually("the warning is in the log of the start and of the reload", || {
             let log: String = proxy.log().iter().map(|line| line["message"].to_string()).collect();
             log.matches(warning.as_str()).count() == 2
         });
@@ -171,8 +171,8 @@ fn exposed_secrets_cause_warnings() {
 #[test]
 fn a_privileged_port_without_privileges_is_reported() {
     let directory = config_directory("acequia.toml", &bound_to(&["0.0.0.0:443".to_owned()]));
-    // A network namespace of its own, with the default limit for privileged ports and no other listeners; no
-    // capabilities.
+    // A new network namespace has no other listeners, and the default limit for privileged ports. A program that is
+    // started in a new user namespace has no capabilities if its user is not mapped to root.
     let mut command = Command::new("unshare");
     command
         .args(["--user", "--net", BINARY, "run", "-c"])
@@ -320,7 +320,7 @@ fn a_json_configuration_is_accepted() {
 fn failing_to_write_the_answer_exits_with_1_and_a_closed_pipe_with_0() {
     let directory = config_directory("acequia.toml", FINE);
     let into = |out: &str| {
-        let script = format!("{BINARY} \"$@\" {out}; exit ${{PIPESTATUS[0]}}");
+        let script = format!("{BINARY} \"$@\" {out}");
         let mut command = Command::new("bash");
         finished(
             command
@@ -331,7 +331,7 @@ fn failing_to_write_the_answer_exits_with_1_and_a_closed_pipe_with_0() {
     let full = into("> /dev/full");
     assert_eq!(full.code, Some(1), "{full:#?}");
     assert!(full.stderr.contains("cannot write the answer"), "{full:#?}");
-    // The reader is gone before the command can write.
+    // The reader ends without reading, usually before the command writes.
     let gone = into("> >(exec true)");
     assert!(gone.code == Some(0) && gone.stderr.is_empty(), "{gone:#?}");
 }
@@ -374,18 +374,18 @@ fn an_import_reads_a_pipe_up_to_the_size_limit() {
 fn the_explanation_of_a_route_names_what_containers_may_announce() {
     let text = "[listeners.l]\nbind = \"127.0.0.1:0\"\nannounce = { from = \"docker\", names = [\"*.apps.test\"] }\n\
                 [[listeners.l.routes]]\nsni = \"own.apps.test\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]\n";
-    for (sni, may_be) in [("shop.apps.test", true), ("own.apps.test", false), ("shop.test", false)] {
+    for (sni, is_noted) in [("shop.apps.test", true), ("own.apps.test", false), ("shop.test", false)] {
         let explained = on(text, &["route", "--listener", "l", "--sni", sni]);
         let note = format!("note: containers may announce `{sni}` here");
         assert_eq!(
             (explained.code, explained.stdout.contains(&note)),
-            (Some(0), may_be),
+            (Some(0), is_noted),
             "{explained:#?}"
         );
     }
 }
 
-/// The package's upgrade, and operators before a restart, rely on it.
+/// An upgrade of the package, and operators before a restart, rely on this.
 #[test]
 fn check_refuses_what_run_refuses_with_the_same_exit_code() {
     let directory = tempfile::tempdir().unwrap();
@@ -412,13 +412,13 @@ fn check_refuses_what_run_refuses_with_the_same_exit_code() {
         let errors: Vec<&str> = check.stderr.lines().collect();
         assert!(
             errors.len() == 1 && errors[0].contains(key),
-            "each file once: {check:#?}"
+            "expected one error for each file: {check:#?}"
         );
         assert!(!check.stdout.contains("fine"), "{check:#?}");
         let unread = on(&text, &["check", "--without-files"]);
         assert_eq!((unread.code, &*unread.stderr), (Some(0), ""), "{text}");
     }
-    // The service manager creates such a directory, or passes the socket.
+    // A missing directory of a socket is only a warning: the service manager may create it, or pass the socket.
     let socket = FINE.replace("127.0.0.1:0", &format!("unix:{}/socket", missing.display()));
     let check = on(&socket, &["check"]);
     let expected = format!(

@@ -91,7 +91,8 @@ fn sessions_left_at_the_drain_timeout_are_reset_on_both_sides() {
     assert_eq!(endings, ["drained", "drained"]);
 }
 
-/// The signals are sent one after the other, to a process that has a session under way. Only the last one cuts it.
+/// The signals are sent one after the other, to a process with an open session. Only the last signal cuts the
+/// session.
 fn the_last_signal_cuts(runtime: &str, signals: &[Signal]) {
     let server = Server::echo();
     let proxy = start(&server, runtime);

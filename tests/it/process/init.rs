@@ -44,7 +44,7 @@ fn answers_and_flags_give_a_valid_file() {
 }
 
 #[test]
-fn init_keeps_an_existing_file_and_writes_none_on_a_wrong_answer() {
+fn init_keeps_an_existing_file_and_writes_none_if_the_input_ends_before_a_valid_answer() {
     let directory = tempfile::tempdir().unwrap();
     let (kept, absent) = (directory.path().join("kept.toml"), directory.path().join("absent.toml"));
     fs::write(&kept, "mine").unwrap();
@@ -71,7 +71,7 @@ fn init_keeps_an_existing_file_and_writes_none_on_a_wrong_answer() {
 }
 
 #[test]
-fn a_wrong_answer_is_asked_for_again_and_a_file_named_minus_is_standard_output() {
+fn a_question_is_repeated_after_a_wrong_answer_and_a_file_named_minus_is_standard_output() {
     let answers = "5000\\n127.0.0.1:5000\\n10.0.0.1:5432, db internal:1\\n10.0.0.1:5432\\nftp\\ntcp\\n";
     let done = answered(Path::new("-"), answers, "");
     assert_eq!(done.code, Some(0), "{done:?}");

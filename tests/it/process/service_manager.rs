@@ -159,9 +159,10 @@ fn shipped_unit() -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// The default path of the socket is `/run/acequia/admin.sock` if `XDG_RUNTIME_DIR` is not set. For root it is not set.
+/// Without `XDG_RUNTIME_DIR` the service opens its admin socket at `/run/acequia/admin.sock`. The commands always try
+/// this path, after the one in their own `XDG_RUNTIME_DIR`, if that is set.
 #[test]
-fn commands_of_root_find_the_socket_of_the_unit_for_systemd() {
+fn commands_of_root_find_the_admin_socket_of_the_unit_for_systemd() {
     let unit = shipped_unit();
     assert!(unit.lines().any(|line| line == "RuntimeDirectory=acequia"));
     assert!(!unit.contains("XDG_RUNTIME_DIR"));
@@ -181,10 +182,10 @@ fn the_unit_for_systemd_uses_arguments_that_the_program_accepts() {
         acequia(&arguments).output().unwrap()
     };
     let [start] = commands("ExecStart=")[..] else {
-        panic!("one command starts it")
+        panic!("expected one command in ExecStart")
     };
     let [check, reload] = commands("ExecReload=")[..] else {
-        panic!("a check, and the reload")
+        panic!("expected two commands in ExecReload: check and reload")
     };
     assert!(
         !reload.starts_with('-'),

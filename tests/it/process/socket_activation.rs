@@ -28,7 +28,7 @@ impl ServiceManager {
     fn new() -> Self {
         let server = Server::echo();
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        fcntl_setfd(&socket, FdFlags::empty()).unwrap();
+        fcntl_setfd(&socket, FdFlags::empty()).unwrap(); // no CLOEXEC: the proxy inherits it
         let address = socket.local_addr().unwrap();
         Self {
             config: at(address) + &pool("p", &[server.address], ""),
@@ -45,7 +45,7 @@ impl ServiceManager {
     }
 }
 
-/// A listener `l` at this address.
+/// A listener `l` at this address, and two workers. Its backlog must not change the queue of a passed socket.
 fn at(address: SocketAddr) -> String {
     format!("[runtime]\nworkers = 2\n[listeners.l]\nbind = \"{address}\"\npool = \"p\"\nbacklog = 1\n")
 }

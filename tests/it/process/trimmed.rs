@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::support::process::must;
 
-/// Builds a program that may panic, as cargo would, from a file in the registry of this directory.
+/// Compiles a program that panics, as cargo would, from a source file in the registry below `cargo_home`.
 fn built(cargo_home: &Path, opt_level: &str) -> Vec<u8> {
     let source = cargo_home.join("registry/main.rs");
     std::fs::create_dir_all(source.parent().unwrap()).unwrap();
@@ -34,7 +34,7 @@ fn optimized_code_does_not_contain_its_source_directory() {
     let debugged = built(directory.path(), "opt-level=0");
     assert!(
         has(&debugged, directory.path().to_str().unwrap()),
-        "a debugger finds it"
+        "expected the source directory, for a debugger"
     );
 }
 

@@ -21,7 +21,7 @@ fn config(server: &Server, listener: &str, pool: &str) -> String {
 }
 
 #[test]
-fn command_log_and_api_report_what_changed() {
+fn the_command_the_log_and_the_api_report_what_changed() {
     let server = Server::named("it");
     let proxy = Proxy::start(&config(
         &server,

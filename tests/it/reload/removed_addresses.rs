@@ -1,5 +1,5 @@
 //! An address that a reload removes while clients wait there for permits: they go to the listener that takes over the
-//! address; if there is none, they wait for a few seconds, and further clients are refused.
+//! address; if there is none, they are reset after a few seconds, and further clients are refused from then on.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};

@@ -73,20 +73,20 @@ fn invalid_requests_get_status_400() {
 }
 
 #[test]
-fn a_head_over_16_kib_or_100_fields_is_refused() {
+fn a_head_over_16_kib_or_100_fields_gets_status_431() {
     let proxy = redirecting("");
     let too_large = "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    let request = format!("GET / HTTP/1.1\r\nHost: a.example\r\nA: {}", "x".repeat(16 << 10));
-    assert_eq!(response(&proxy, &request, 4096), too_large);
-    let fields = format!("GET / HTTP/1.1\r\nHost: a.example\r\n{}\r\n", "A: b\r\n".repeat(101));
-    assert_eq!(response(&proxy, &fields, 4096), too_large);
+    let long_field = format!("GET / HTTP/1.1\r\nHost: a.example\r\nA: {}", "x".repeat(16 << 10));
+    assert_eq!(response(&proxy, &long_field, 4096), too_large);
+    let many_fields = format!("GET / HTTP/1.1\r\nHost: a.example\r\n{}\r\n", "A: b\r\n".repeat(101));
+    assert_eq!(response(&proxy, &many_fields, 4096), too_large);
     let lines = proxy.access_lines(2);
     let endings: Vec<_> = lines.iter().map(|line| &line["ending"]).collect();
     assert_eq!(endings, ["hello_too_long", "request_invalid"]);
 }
 
 #[test]
-fn a_request_that_does_not_end_in_time_gets_status_408_and_a_silent_client_nothing() {
+fn an_incomplete_request_gets_status_408_and_a_silent_client_gets_no_response() {
     let proxy = redirecting("");
     let mut slow = Client::connect(proxy.at("http"));
     let mut silent = Client::connect(proxy.at("http"));
@@ -102,7 +102,7 @@ fn a_request_that_does_not_end_in_time_gets_status_408_and_a_silent_client_nothi
 }
 
 #[test]
-fn a_redirect_connection_gets_one_response() {
+fn only_the_first_request_of_a_connection_gets_a_response() {
     let proxy = redirecting("");
     let second = "GET /second HTTP/1.1\r\nHost: evil.example\r\n\r\n";
     for request in [
@@ -149,7 +149,7 @@ fn commands_show_that_a_listener_redirects() {
 }
 
 #[test]
-fn a_redirect_has_the_configured_status_and_the_port_of_the_listener() {
+fn a_redirect_has_the_configured_status_and_the_port_of_the_https_listener() {
     let (port, server) = (Port::keep(), Server::echo());
     for (code, status) in [(301, "301 Moved Permanently"), (307, "307 Temporary Redirect")] {
         let proxy = Proxy::start(&format!(

@@ -142,7 +142,7 @@ fn tls_of_openssl_s_server_is_passed_through() {
 }
 
 #[test]
-fn openssl_gets_unrecognized_name_without_a_route_and_from_a_refusing_route() {
+fn openssl_gets_an_unrecognized_name_alert_without_a_route_and_from_a_refusing_route() {
     let shop = Server::keeping(b"");
     let proxy = Proxy::start(&config(shop.address, shop.address, None));
     for name in ["other.example", "closed.example"] {
@@ -200,8 +200,8 @@ fn alerts_are_exact_to_the_byte_and_followed_by_a_clean_close() {
 
 #[test]
 fn a_client_without_a_reachable_server_gets_an_internal_error_alert() {
-    let away = refusing();
-    let checked = config(away.address, away.address, None);
+    let server = refusing();
+    let checked = config(server.address, server.address, None);
     let unchecked = checked.replace("[pools.shop]", "[pools.shop]\nhealth = { check = \"off\" }");
     for (config, ending) in [(checked, "no_server"), (unchecked, "connect_failed")] {
         let proxy = Proxy::start(&config);
@@ -260,9 +260,9 @@ fn the_server_gets_all_bytes_unchanged_however_they_are_split() {
         .in_records(&[1, 3, 40, 5]);
     hello.extend(b"early data, perhaps");
     assert_eq!(ask(proxy.at("l"), &hello), b"bye");
-    for pieces in [1, 7, 300] {
+    for length in [1, 7, 300] {
         let mut client = Client::connect(proxy.at("l"));
-        client.send_in_pieces(&hello, pieces);
+        client.send_in_pieces(&hello, length);
         assert_eq!(client.finish().read_all(), b"bye");
     }
     assert_eq!(shop.received(), [(); 4].map(|()| hello.clone()));
@@ -281,6 +281,7 @@ fn a_captured_post_quantum_hello_of_one_byte_segments_is_routed() {
     assert_eq!(server.received(), [hello]);
 }
 
+/// The SSLRequest of PostgreSQL, which a client sends before its ClientHello.
 const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 
 #[test]

@@ -45,7 +45,7 @@ impl Site {
              [listeners.https]\nbind = \"{}\"\npool = \"p\"\n\
              [listeners.https.tls]\ncertificates = [{{ acme = \"pebble\", names = {names:?} }}]\n\
              [listeners.http]\nbind = \"{}\"\nredirect = {{ to = \"https\" }}\n{}",
-            pebble.keys(),
+            pebble.config_lines(),
             self.state.path(),
             self.https.address,
             self.http.address,
@@ -146,7 +146,7 @@ fn a_certificate_is_renewed_before_it_expires() {
     let first = listed(&proxy)["expires"].clone();
     eventually("it was renewed twice", || {
         let certificate = listed(&proxy);
-        // RFC 3339, in UTC: ordered as text.
+        // The times are in RFC 3339 and UTC, so they can be compared as text.
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         assert!(
             text(&certificate["renewal"]["at"]) < text(&certificate["expires"]),
@@ -198,7 +198,7 @@ fn only_one_order_runs_at_a_time() {
 }
 
 #[test]
-fn a_failed_order_backs_off_even_if_it_cannot_be_saved() {
+fn a_failed_order_backs_off_even_if_the_failure_cannot_be_saved() {
     let site = Site::new();
     let pebble = site.pebble().start_without_name_server();
     fs::create_dir(site.state.path().join("attempts.json")).unwrap();
@@ -271,7 +271,7 @@ fn a_refused_order_backs_off_across_a_restart_and_clients_get_a_self_signed_cert
 }
 
 #[test]
-fn an_unreachable_acme_server_keeps_the_certificate_and_a_lost_account_is_replaced() {
+fn a_certificate_is_kept_while_the_acme_server_is_unreachable_and_a_lost_account_is_replaced() {
     let site = Site::new();
     let mut pebble = site.pebble().start();
     let proxy = site.start(&pebble);
@@ -367,13 +367,13 @@ fn a_certificate_with_a_deleted_file_stays_in_use_until_replaced() {
     proxy.answer(&["cert", "renew", "shop.example"]);
     eventually("another is issued", || orders(&proxy, "ok") == 2.0);
     assert!(file.exists());
-    eventually("nothing is broken", || {
+    eventually("`cert reload` succeeds", || {
         proxy.command(&["cert", "reload"]).code == Some(0)
     });
 }
 
 #[test]
-fn a_certificate_stays_in_use_when_another_first_name_changes_its_file() {
+fn a_certificate_stays_in_use_until_it_is_replaced_under_a_new_first_name() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let proxy = site.start(&pebble);
@@ -381,12 +381,12 @@ fn a_certificate_stays_in_use_when_another_first_name_changes_its_file() {
     let config = site.config(&pebble, "", &["www.example", "shop.example"]);
     assert!(proxy.reload(&config));
     let mut clients = 0;
-    eventually("it is issued again under its other name", || {
+    eventually("a certificate is issued under the new first name", || {
         assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
         clients += 1;
         site.state.path().join("www.example.pem").exists()
     });
-    eventually("that one is in use", || {
+    eventually("the new certificate is in use", || {
         let certificate = listed(&proxy);
         certificate["file"].as_str().unwrap().ends_with("www.example.pem")
             && certificate["renewal"]["under_way"] == false
@@ -396,7 +396,7 @@ fn a_certificate_stays_in_use_when_another_first_name_changes_its_file() {
 }
 
 #[test]
-fn instances_forward_validations_to_the_ordering_one() {
+fn instances_forward_validations_to_the_instance_that_orders() {
     let (site, member_port) = (Site::new(), Port::keep());
     let pebble = PebbleSetup::new(member_port.number(), site.http.number()).start();
     let (authority, directory) = (Authority::new("own"), tempfile::tempdir().unwrap());

@@ -10,9 +10,9 @@ use crate::support::proxy::{Proxy, Setup};
 use crate::support::{eventually, wait_for};
 use serde_json::{Value, json};
 
-/// Runs these shell commands in a mount namespace of its own before the proxy starts. `$STATE` is the directory.
-fn after(words: &str, site: &Site, config: &str) -> Setup {
-    let script = format!("STATE={}; {words} && exec \"$@\"", site.state.path().display());
+/// A proxy in a mount namespace of its own, which starts after these shell commands. `$STATE` is the state directory.
+fn after(commands: &str, site: &Site, config: &str) -> Setup {
+    let script = format!("STATE={}; {commands} && exec \"$@\"", site.state.path().display());
     Proxy::setup(config).under(&["unshare", "--map-root-user", "--mount", "sh", "-ec", &script, "sh"])
 }
 
@@ -31,8 +31,8 @@ fn while_the_disk_is_full_nothing_is_ordered() {
     let config = site.config(&pebble, "", &["shop.example"]);
     let proxy = after("mount -t tmpfs -o size=128k none $STATE", &site, &config).start();
     wait_until_issued(&proxy);
-    let seen_by_it = format!("/proc/{}/root{}", proxy.pid(), site.state.path().display());
-    let ballast = Path::new(&seen_by_it).join("ballast");
+    let state_of_proxy = format!("/proc/{}/root{}", proxy.pid(), site.state.path().display());
+    let ballast = Path::new(&state_of_proxy).join("ballast");
     assert_eq!(
         fs::write(&ballast, vec![0; 1 << 18]).unwrap_err().kind(),
         ErrorKind::StorageFull
@@ -93,9 +93,9 @@ fn a_directory_that_was_removed_is_made_again_by_the_next_order() {
     assert!(directory.join("account.json").exists());
 }
 
-/// The file is a FIFO: opening it blocks, as opening a file of a file system that hangs does.
+/// An ordinary open(2) of a FIFO blocks.
 #[test]
-fn nothing_waits_for_a_file_of_the_account_that_cannot_be_read() {
+fn nothing_waits_for_an_account_file_that_is_a_fifo() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let file = site.state.path().join("account.json");
@@ -107,8 +107,8 @@ fn nothing_waits_for_a_file_of_the_account_that_cannot_be_read() {
     assert_eq!(proxy.get("/live").0, 200);
 }
 
-/// A hardware clock that has the local time instead of UTC may be hours ahead until the system sets it. An attempt that
-/// failed before then is postponed to a time that is further away than its pause.
+/// A hardware clock that has the local time instead of UTC may be hours ahead until the system sets it. If an order
+/// failed before that, the saved time of the next attempt is further away than the saved pause.
 #[test]
 fn an_attempt_postponed_for_hours_by_a_wrong_clock_is_due() {
     let site = Site::new();

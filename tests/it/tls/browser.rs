@@ -22,13 +22,13 @@ fn pin(site: &Site, name: &str) -> String {
 
 #[test]
 fn a_page_loads_by_the_http_version_of_its_route() {
-    let (site, two, one) = (Site::new(), Nginx::start("http2"), Nginx::start(""));
+    let (site, http_2, http_1) = (Site::new(), Nginx::start("http2"), Nginx::start(""));
     let routes = "[[listeners.tls.routes]]\nsni = \"other.example\"\nalpn = \"http/1.1\"\npool = \"one\"\n";
-    let one = format!(
+    let pool_one = format!(
         "[pools.one]\nservers = [\"{}\"]\nhealth.check = \"off\"\n",
-        one.address()
+        http_1.address()
     );
-    let proxy = Proxy::start(&(site.config(two.address(), "alpn = [\"h2\", \"http/1.1\"]", routes) + &one));
+    let proxy = Proxy::start(&(site.config(http_2.address(), "alpn = [\"h2\", \"http/1.1\"]", routes) + &pool_one));
     let pins = ["shop.pem", "other.pem"].map(|name| pin(&site, name)).join(",");
     let mut browser = Browser::open_with(
         &[

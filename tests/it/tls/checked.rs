@@ -1,4 +1,4 @@
-//! What `acequia check` says about certificates that openssl makes.
+//! What `acequia check` reports about the files of certificates and keys.
 
 use std::fs;
 use std::process::Command;
@@ -38,7 +38,7 @@ fn a_certificate_of_version_1_fits_its_key() {
 }
 
 #[test]
-fn a_certificate_for_clients_alone_draws_a_warning() {
+fn a_certificate_only_for_clients_causes_a_warning() {
     let site = Site::new();
     openssl(
         &site,

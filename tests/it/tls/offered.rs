@@ -19,9 +19,9 @@ fn start(site: &Site, server: &ManualTlsServer, host: &str, tls: &str) -> Proxy 
     ))
 }
 
-/// Serves a session by a server at this host, whose certificate is for `name`. Returns the server name that the proxy
-/// has sent, and the protocol that was agreed.
-fn asked(site: &Site, name: &str, host: &str, tls: &str) -> (Option<String>, Option<String>) {
+/// Relays a session to a server at this host, whose certificate is for `name`. Returns the server name that the proxy
+/// has sent, and the protocol that the server has selected.
+fn sni_and_protocol(site: &Site, name: &str, host: &str, tls: &str) -> (Option<String>, Option<String>) {
     let server = ManualTlsServer::new(&site.authority.issue(&[name])).selecting(&["b", "a"]);
     let proxy = start(
         site,
@@ -42,13 +42,13 @@ fn asked(site: &Site, name: &str, host: &str, tls: &str) -> (Option<String>, Opt
 #[test]
 fn the_sni_to_a_server_is_its_host_or_the_configured_name() {
     let site = Site::new();
-    let sni_asked = |name: &str, host: &str, tls: &str| asked(&site, name, host, tls).0;
-    assert_eq!(sni_asked("localhost", "localhost", "").as_deref(), Some("localhost"));
-    assert_eq!(sni_asked("127.0.0.1", "127.0.0.1", ""), None);
+    let sni_sent = |name: &str, host: &str, tls: &str| sni_and_protocol(&site, name, host, tls).0;
+    assert_eq!(sni_sent("localhost", "localhost", "").as_deref(), Some("localhost"));
+    assert_eq!(sni_sent("127.0.0.1", "127.0.0.1", ""), None);
     let own = "sni = \"own.example\"";
     for host in ["localhost", "127.0.0.1"] {
         assert_eq!(
-            sni_asked("own.example", host, own).as_deref(),
+            sni_sent("own.example", host, own).as_deref(),
             Some("own.example"),
             "{host}"
         );
@@ -58,18 +58,18 @@ fn the_sni_to_a_server_is_its_host_or_the_configured_name() {
 #[test]
 fn a_server_selects_one_of_the_configured_protocols() {
     let site = Site::new();
-    let alpn_asked = |tls: &str| asked(&site, "127.0.0.1", "127.0.0.1", tls).1;
-    assert_eq!(alpn_asked(""), None);
-    assert_eq!(alpn_asked("alpn = [\"a\"]").as_deref(), Some("a"));
+    let protocol_selected = |tls: &str| sni_and_protocol(&site, "127.0.0.1", "127.0.0.1", tls).1;
+    assert_eq!(protocol_selected(""), None);
+    assert_eq!(protocol_selected("alpn = [\"a\"]").as_deref(), Some("a"));
     assert_eq!(
-        alpn_asked("alpn = [\"a\", \"b\"]").as_deref(),
+        protocol_selected("alpn = [\"a\", \"b\"]").as_deref(),
         Some("b"),
-        "the server prefers it"
+        "the server prefers b"
     );
 }
 
 #[test]
-fn a_server_that_selects_no_protocol_is_used_unless_http2_is_wanted() {
+fn a_server_that_selects_no_protocol_is_used_unless_only_http2_is_offered() {
     let site = Site::new();
     for (offered, is_served) in [("\"http/1.1\"", true), ("[\"h2\", \"a\"]", true), ("\"h2\"", false)] {
         let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));

@@ -27,15 +27,15 @@ fn ticket_secrets_are_rotated_by_adding_lines_without_losing_resumption() {
     let secrets = |text: &str| fs::write(site.directory().join("tickets"), text).unwrap();
     secrets(&first);
     let proxy = Proxy::start(&site.config(server.address, &format!("tickets = {}", site.file("tickets")), ""));
-    let (stays, leaves) = (site.client(), site.client());
-    assert!(!is_resumed(&stays, &proxy) && !is_resumed(&leaves, &proxy));
+    let (frequent, rare) = (site.client(), site.client());
+    assert!(!is_resumed(&frequent, &proxy) && !is_resumed(&rare, &proxy));
     secrets(&(second.clone() + &first));
     reload(&proxy);
-    assert!(is_resumed(&stays, &proxy), "its ticket is of the first secret");
+    assert!(is_resumed(&frequent, &proxy), "its ticket is of the first secret");
     secrets(&second);
     reload(&proxy);
-    assert!(is_resumed(&stays, &proxy), "its ticket is of the second secret");
-    assert!(!is_resumed(&leaves, &proxy), "its ticket is of the first secret");
+    assert!(is_resumed(&frequent, &proxy), "its ticket is of the second secret");
+    assert!(!is_resumed(&rare, &proxy), "its ticket is of the first secret");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The first answer of a session is not late. A server with Nagle's algorithm holds back a second small write until the
-//! first is acknowledged; if acequia's kernel delays that ACK, it is 40 ms late.
+//! first is acknowledged; if acequia's kernel delays that ACK, the second write is 40 ms late.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -32,7 +32,7 @@ fn config(server: &Server, listener: &str, pool: &str) -> String {
 
 const BY_NAME: &str = "routes = [{ sni = \"*\", pool = \"p\" }]";
 
-/// With Nagle's algorithm, as sockets are by default: reads once, then writes a byte twice.
+/// With Nagle's algorithm, as sockets are by default: reads once, then writes two bytes, each with a call of its own.
 fn writing_twice() -> Server {
     Server::run(|mut stream| {
         assert!(!stream.nodelay().unwrap());
@@ -42,15 +42,15 @@ fn writing_twice() -> Server {
     })
 }
 
-/// The median of many values.
-fn usual(mut once: impl FnMut() -> Duration) -> Duration {
-    let mut took: Vec<_> = (0..TRIES).map(|_| once()).collect();
+/// The median of [`TRIES`] measurements.
+fn median(mut measure: impl FnMut() -> Duration) -> Duration {
+    let mut took: Vec<_> = (0..TRIES).map(|_| measure()).collect();
     took.sort();
     took[TRIES / 2]
 }
 
 /// The time from sending these bytes to the whole answer.
-fn answered(address: SocketAddr, bytes: &[u8]) -> Duration {
+fn answer_time(address: SocketAddr, bytes: &[u8]) -> Duration {
     let mut client = Client::connect(address);
     let began = Instant::now();
     assert_eq!(client.send(bytes).read(2), b"ab");
@@ -62,7 +62,7 @@ fn two_small_writes_arrive_at_once_if_names_are_read() {
     let server = writing_twice();
     let proxy = Proxy::start(&config(&server, BY_NAME, ""));
     let hello = Hello::named("a.example").bytes();
-    let took = usual(|| answered(proxy.at("l"), &hello));
+    let took = median(|| answer_time(proxy.at("l"), &hello));
     assert!(took < LATE, "{took:?}");
 }
 
@@ -70,15 +70,15 @@ fn two_small_writes_arrive_at_once_if_names_are_read() {
 fn two_small_writes_arrive_at_once_after_only_a_proxy_header() {
     let server = writing_twice();
     let proxy = Proxy::start(&config(&server, "", "proxy_protocol = \"v2\""));
-    let took = usual(|| answered(proxy.at("l"), b""));
+    let took = median(|| answer_time(proxy.at("l"), b""));
     assert!(took < LATE, "{took:?}");
 }
 
 #[test]
-fn two_small_writes_arrive_at_once_if_sent_before_the_server_connects() {
+fn two_small_writes_arrive_at_once_if_the_client_sends_before_the_dial() {
     let server = writing_twice();
     let proxy = Proxy::start(&config(&server, "", ""));
-    let took = usual(|| {
+    let took = median(|| {
         proxy.signal(Signal::STOP); // the kernel takes the client and its bytes meanwhile
         let mut client = Client::connect(proxy.at("l"));
         client.send(b"x");
@@ -90,7 +90,7 @@ fn two_small_writes_arrive_at_once_if_sent_before_the_server_connects() {
     assert!(took < LATE, "{took:?}");
 }
 
-/// The last ACK of the connect must not wait for bytes of the client that never come.
+/// The ACK that completes the TCP handshake with the server must not wait for bytes that the client never sends.
 #[test]
 fn a_greeting_arrives_at_once_after_a_header_that_names_the_client() {
     let server = Server::run(|mut stream| {
@@ -99,7 +99,7 @@ fn a_greeting_arrives_at_once_after_a_header_that_names_the_client() {
     });
     let proxy = Proxy::start(&config(&server, "accept_proxy = { from = \"127.0.0.1\" }", ""));
     let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
-    let took = usual(|| answered(proxy.at("l"), header));
+    let took = median(|| answer_time(proxy.at("l"), header));
     assert!(took < LATE, "{took:?}");
 }
 
@@ -148,7 +148,7 @@ fn long_certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
 }
 
 #[test]
-fn a_long_certificate_chain_arrives_at_once() {
+fn a_long_certificate_arrives_at_once() {
     let (server_side, client_side) = long_certificate();
     let server = Server::run(move |stream| {
         let mut tls = ServerConnection::new(Arc::clone(&server_side)).unwrap();
@@ -157,7 +157,7 @@ fn a_long_certificate_chain_arrives_at_once() {
         let _ = io::copy(&mut stream, &mut io::sink());
     });
     let proxy = Proxy::start(&config(&server, BY_NAME, ""));
-    let took = usual(|| {
+    let took = median(|| {
         let name = "service-7.shop.example.com".try_into().unwrap();
         let mut tls = ClientConnection::new(Arc::clone(&client_side), name).unwrap();
         let mut client = Client::connect(proxy.at("l"));

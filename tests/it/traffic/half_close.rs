@@ -18,7 +18,7 @@ use crate::support::usage::{pipes, tcp_sockets};
 
 over_each_path! {
     a_server_that_half_closes_after_its_answer_gets_the_whole_late_upload,
-    bytes_still_in_the_pipe_when_the_server_ends_arrive,
+    bytes_still_in_the_pipe_arrive_after_the_server_closes,
     a_greeting_from_the_server_arrives_before_the_client_sends_anything,
     a_client_that_half_closes_after_its_request_gets_the_whole_late_answer,
 }
@@ -100,8 +100,8 @@ fn a_server_that_half_closes_after_its_answer_gets_the_whole_late_upload(path: P
     );
 }
 
-fn bytes_still_in_the_pipe_when_the_server_ends_arrive(path: Path) {
-    // Bulk data to a client with a small receive buffer; its pattern does not repeat at the length of a buffer.
+fn bytes_still_in_the_pipe_arrive_after_the_server_closes(path: Path) {
+    // Bulk data to a client with a small receive buffer. The data does not repeat at the length of a buffer.
     let bytes: Vec<u8> = (0..LATE_BYTES).map(|n| (n % 251) as u8).collect();
     let manual = ManualServer::new();
     let proxy = path.open(manual.server.address, "");

@@ -1,4 +1,4 @@
-//! `role` and `max_lag` of `[pools.NAME]`, for the kinds of checks that know roles.
+//! `role`, `max_lag` and `single` of `[pools.NAME]`, for the kinds of checks that know roles.
 
 use super::super::limits::NONZERO_DURATION;
 use super::{Problems, Section};

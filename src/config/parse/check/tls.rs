@@ -14,7 +14,7 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
     Arc::new(settings(section, problems))
 }
 
-/// The TLS of a kind of check for which it is optional; `None`: it does not use TLS.
+/// The TLS settings of a check whose kind has TLS as an option; `None`: the check does not use TLS.
 pub(super) fn optional_tls(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<TlsCheck> {
     let hint = match section.boolean("tls", problems) {
         Some(true) => {

@@ -69,7 +69,7 @@ async fn a_plan_starts_with_addresses_of_new_names_found_in_time() {
     let (live, _) = pool(r#"servers = ["a.test:7"]"#);
     let next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
     let (resolver, _go) = hanging();
-    let now = live.plan();
+    let current = live.plan();
     let timeout = async {
         // Wait until the lookup that hangs is the only one left.
         let open = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
@@ -80,7 +80,7 @@ async fn a_plan_starts_with_addresses_of_new_names_found_in_time() {
         std::future::pending::<()>().await;
     };
     let found = tokio::select! {
-        found = resolve_new_names(&next, &now, &resolver, Instant::now() + LOOKUP_TIMEOUT) => found,
+        found = resolve_new_names(&next, &current, &resolver, Instant::now() + LOOKUP_TIMEOUT) => found,
         () = timeout => unreachable!("it is pending"),
     };
     let next = live.prepare(next, found);
@@ -92,16 +92,16 @@ async fn a_plan_starts_with_addresses_of_new_names_found_in_time() {
 }
 
 /// A pool with `number` names whose lookups hang, and one name after them that resolves at once.
-fn pool_of_hanging(number: usize, keys: &str) -> (Live, Arc<LivePool>) {
+fn pool_of_hanging(number: usize) -> (Live, Arc<LivePool>) {
     let hanging = (0..number).map(|number| format!("{number}.hangs.test:7"));
     let names: Vec<String> = hanging.chain(["a.test:8".to_owned()]).collect();
-    pool(&format!("servers = {names:?}\n{keys}"))
+    pool(&format!("servers = {names:?}"))
 }
 
 #[tokio::test]
 async fn every_32_hanging_names_delay_others_by_at_most_a_second() {
     for (hanging_names, most) in [(20, LOOKUP_TIMEOUT / 10), (120, LOOKUP_TIMEOUT / 2)] {
-        let (live, pool) = pool_of_hanging(hanging_names, "");
+        let (live, pool) = pool_of_hanging(hanging_names);
         let (resolver, go) = hanging();
         let mut names = PoolNames::default();
         names.adopt(&pool);
@@ -116,7 +116,7 @@ async fn every_32_hanging_names_delay_others_by_at_most_a_second() {
 
 #[tokio::test]
 async fn hanging_names_use_at_most_half_of_the_capacity() {
-    let (live, pool) = pool_of_hanging(3 * CAPACITY, "");
+    let (live, pool) = pool_of_hanging(3 * CAPACITY);
     let started = Arc::new(Mutex::new(Vec::new()));
     let (go, gate) = channel::<()>();
     let gate = Mutex::new(gate);
@@ -161,7 +161,7 @@ async fn a_name_is_not_looked_up_again_while_its_lookup_hangs() {
             names.step(&pool, &resolver, &live).await;
         }
     };
-    // The clock stands still as long as the lookup is under way.
+    // The paused clock does not advance by itself while the lookup is under way.
     let hang = async {
         while *lookups.lock() == 0 {
             tokio::task::yield_now().await;

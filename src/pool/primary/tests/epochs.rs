@@ -4,12 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Named in this epoch by a majority of the Sentinels.
+/// Named in this epoch, and the Sentinels agree on that.
 fn agreed(epoch: u32) -> Observation {
     named(epoch, true)
 }
 
-/// Named in this epoch by some Sentinels, and no other server by a majority of them.
+/// Named in this epoch by some Sentinels, and the Sentinels do not agree on a server.
 fn reported(epoch: u32) -> Observation {
     named(epoch, false)
 }
@@ -50,7 +50,7 @@ fn reset_sentinels_do_not_make_the_primary_an_old_primary() {
 
 #[test]
 fn a_primary_stays_one_when_the_sentinels_are_taken_out_of_the_configuration() {
-    let without = Observation::Primary {
+    let without_epoch = Observation::Primary {
         system_identifier: None,
         claim: Claim {
             timeline: None,
@@ -58,15 +58,15 @@ fn a_primary_stays_one_when_the_sentinels_are_taken_out_of_the_configuration() {
         },
     };
     for mut pool in [in_epoch_5(), watch(in_epoch_5().memory(), &["a", "b"])] {
-        in_force(&mut pool, &[("b", REPLICA), ("a", without)]);
+        in_force(&mut pool, &[("b", REPLICA), ("a", without_epoch)]);
         assert_eq!(pool.in_force(), Some("a"));
         assert_eq!(pool.known().unwrap().timeline, None);
         let steps = [
-            ("b", without),
+            ("b", without_epoch),
             ("b", REPLICA),
             ("a", DOWN),
-            ("b", without),
-            ("a", without),
+            ("b", without_epoch),
+            ("a", without_epoch),
         ];
         assert_eq!(in_force(&mut pool, &steps), ["a", "a", "", "b", "b"]);
     }
@@ -115,7 +115,7 @@ fn claims_of_former_sentinels_are_not_compared() {
 }
 
 #[test]
-fn a_check_finished_after_a_failover_does_not_restore_the_old_primary() {
+fn a_check_begun_before_a_failover_does_not_restore_the_old_primary() {
     let mut pool = in_epoch_5();
     let steps = [("b", agreed(6)), ("a", agreed(5)), ("b", agreed(6)), ("a", agreed(5))];
     assert_eq!(in_force(&mut pool, &steps), ["b", "b", "b", "b"]);
@@ -172,7 +172,7 @@ proptest! {
                 SentinelEvent::Restart => pool = watch(pool.memory(), &SERVERS),
             }
         }
-        // Two rounds of checks: then it is the primary, whatever is remembered.
+        // After two rounds of checks, the server on which the Sentinels agree is the primary, whatever is remembered.
         for _ in 0..2 {
             for server in (0..SERVERS.len()).filter(|server| *server != primary) {
                 pool.observe(SERVERS[server], REPLICA);

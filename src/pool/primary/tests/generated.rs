@@ -95,10 +95,9 @@ proptest! {
             }
         }
         // Once a server on a timeline above all others has been checked, it is the primary.
-        let last = Event::Promote(2);
         cluster.apply(Event::Demote(2));
         cluster.apply(Event::Resume(2));
-        cluster.apply(last);
+        cluster.apply(Event::Promote(2));
         for (index, server) in SERVERS.iter().enumerate() {
             pool.observe(server, cluster.observation(index));
         }

@@ -13,8 +13,8 @@ const MARIADB_REPLICA: Observation = Observation::Replica {
     system_identifier: None,
 };
 
-/// The pool with these servers, each a label and an address.
-fn list(pool: &mut PrimaryWatch, servers: &[(&str, &str)]) {
+/// Sets the servers of the pool, each a label and an address.
+fn set_servers(pool: &mut PrimaryWatch, servers: &[(&str, &str)]) {
     let servers = servers
         .iter()
         .map(|(label, address)| (Arc::from(*label), (*address).to_owned()));
@@ -28,13 +28,13 @@ const NAMED: [(&str, &str); 2] = [("db1", "10.0.0.1:3306"), ("db2", "10.0.0.2:33
 const RENAMED: [(&str, &str); 2] = [("m", "10.0.0.1:3306"), ("db.example:3306@10.0.0.2", "10.0.0.2:3306")];
 
 #[test]
-fn an_old_primary_stays_one_whatever_name_it_is_given() {
+fn an_old_primary_stays_rejected_whatever_name_it_is_given() {
     let mut pool = failed_over(UNNAMED);
     for servers in [NAMED, RENAMED, UNNAMED, RENAMED] {
         let [(old, _), (new, _)] = servers;
         let mut restarted = PrimaryWatch::new(pool.memory());
         for pool in [&mut pool, &mut restarted] {
-            list(pool, &servers);
+            set_servers(pool, &servers);
             assert_eq!(
                 in_force(pool, &[(new, DOWN), (old, MARIADB), (new, MARIADB)]),
                 ["", "", new]
@@ -42,13 +42,13 @@ fn an_old_primary_stays_one_whatever_name_it_is_given() {
             assert_eq!(reason(pool, old), format!("a second primary: {new} is the first"));
         }
     }
-    list(&mut pool, &UNNAMED);
+    set_servers(&mut pool, &UNNAMED);
     assert_eq!(
         pool.memory().unwrap().addresses,
         BTreeMap::new(),
-        "their labels tell them"
+        "each label is the address"
     );
-    list(&mut pool, &RENAMED);
+    set_servers(&mut pool, &RENAMED);
     let addresses = BTreeMap::from([("m".into(), "10.0.0.1:3306".into())]);
     assert_eq!(pool.memory().unwrap().addresses, addresses);
 }
@@ -58,7 +58,7 @@ const NAMES_SWAPPED: [(&str, &str); 2] = [("db1", "10.0.0.2:3306"), ("db2", "10.
 /// The first server was the primary, and came back after the second one was promoted.
 fn failed_over(servers: [(&str, &str); 2]) -> PrimaryWatch {
     let mut pool = PrimaryWatch::default();
-    list(&mut pool, &servers);
+    set_servers(&mut pool, &servers);
     let [(old, _), (new, _)] = servers;
     let failover = [
         (new, MARIADB_REPLICA),
@@ -85,7 +85,7 @@ fn exchanged<'a>([first, second]: [(&str, &'a str); 2]) -> [(String, &'a str); 2
 }
 
 #[test]
-fn an_old_primary_stays_one_when_names_are_exchanged() {
+fn an_old_primary_stays_rejected_when_names_are_exchanged() {
     for before in [NAMED, HOSTS] {
         let after = exchanged(before);
         let [old, new] = after.each_ref().map(|(label, address)| (&**label, *address));
@@ -94,15 +94,15 @@ fn an_old_primary_stays_one_when_names_are_exchanged() {
         let restarted = PrimaryWatch::new(pool.memory());
         // Host names are resolved one after the other: for some time one server has both names, and the other one none.
         let mut new_has_both = pool.clone();
-        list(&mut new_has_both, &[new, new_before]);
+        set_servers(&mut new_has_both, &[new, new_before]);
         let steps = [(new_before.0, MARIADB), (new.0, MARIADB), (new_before.0, MARIADB)];
         in_force(&mut new_has_both, &steps);
         let mut old_has_both = pool.clone();
-        list(&mut old_has_both, &[old_before, old]);
+        set_servers(&mut old_has_both, &[old_before, old]);
         let steps = [(old_before.0, MARIADB), (old.0, MARIADB), (old_before.0, MARIADB)];
         assert_eq!(in_force(&mut old_has_both, &steps), [""; 3]);
         for mut pool in [pool, restarted, new_has_both, old_has_both] {
-            list(&mut pool, &[new, old]);
+            set_servers(&mut pool, &[new, old]);
             assert_ne!(pool.in_force(), Some(old.0));
             let steps = [(old.0, MARIADB), (new.0, MARIADB), (old.0, MARIADB)];
             let in_force = in_force(&mut pool, &steps);
@@ -120,10 +120,10 @@ fn an_old_primary_stays_one_when_names_are_exchanged() {
 fn a_change_of_an_address_alone_is_saved() {
     let mut pool = failed_over(NAMED);
     pool.take_others_changed();
-    list(&mut pool, &NAMED);
+    set_servers(&mut pool, &NAMED);
     assert!(!pool.take_others_changed());
     let moved = [("db1", "10.0.0.1:3306"), ("db2", "10.0.0.3:3306")];
-    list(&mut pool, &moved);
+    set_servers(&mut pool, &moved);
     assert!(pool.take_others_changed());
     assert_eq!(&*pool.memory().unwrap().addresses["db2"], "10.0.0.3:3306");
     assert_eq!(in_force(&mut pool, &[("db1", MARIADB), ("db2", MARIADB)]), ["", "db2"]);
@@ -133,9 +133,9 @@ fn a_change_of_an_address_alone_is_saved() {
 #[test]
 fn a_server_that_left_is_remembered_by_its_address_if_another_one_has_its_name() {
     let mut pool = failed_over(NAMED);
-    list(&mut pool, &[("db1", "10.0.0.2:3306")]);
+    set_servers(&mut pool, &[("db1", "10.0.0.2:3306")]);
     assert_eq!(in_force(&mut pool, &[("db1", MARIADB)]), ["db1"]);
-    list(&mut pool, &NAMES_SWAPPED);
+    set_servers(&mut pool, &NAMES_SWAPPED);
     assert_eq!(
         in_force(&mut pool, &[("db2", MARIADB), ("db1", DOWN), ("db2", MARIADB)]),
         ["db1", "", ""]
@@ -143,16 +143,16 @@ fn a_server_that_left_is_remembered_by_its_address_if_another_one_has_its_name()
     assert_eq!(reason(&pool, "db2"), "a second primary: db1 is the first");
 }
 
-/// The servers of a pool, a primary and its replica, are `before`, and after a restart of this process `after`. Returns
-/// the labels of the primary and of the replica that are remembered then.
+/// Checks a primary and its replica (`before`), restarts this process, and sets the servers `after`. Returns the labels
+/// under which the primary and the replica are remembered then.
 fn after_restart(before: [(&str, &str); 2], after: &[(&str, &str)]) -> String {
     let mut pool = PrimaryWatch::default();
-    list(&mut pool, &before);
+    set_servers(&mut pool, &before);
     let [(primary, _), (replica, _)] = before;
     in_force(&mut pool, &[(replica, MARIADB_REPLICA), (primary, MARIADB)]);
     assert_eq!(pool.in_force(), Some(primary));
     let mut restarted = PrimaryWatch::new(pool.memory());
-    list(&mut restarted, after);
+    set_servers(&mut restarted, after);
     let memory = restarted.memory().unwrap();
     let others: Vec<_> = memory.others.keys().map(|label| &**label).collect();
     format!("{}, {}", memory.server, others.join(" "))
@@ -205,7 +205,7 @@ fn memory_follows_an_address_before_a_name() {
 }
 
 #[test]
-fn memory_of_one_of_several_addresses_of_a_name_does_not_move_to_another_one() {
+fn memory_of_a_server_does_not_move_to_a_new_address_of_a_name_with_several_addresses() {
     let pods = [
         ("db:3306@10.0.0.1", "10.0.0.1:3306"),
         ("db:3306@10.0.0.2", "10.0.0.2:3306"),

@@ -29,8 +29,8 @@ pub(super) struct Copied {
     pub(super) rest: Option<Box<[u8]>>,
 }
 
-/// Reads once, at most `read_max` bytes, and sends as many of them as the receiver accepts. Nothing may be unsent
-/// before.
+/// Reads once, at most `read_max` bytes, and sends as many of them as the receiver accepts. To be called only when no
+/// bytes are unsent.
 pub(super) fn poll_copy<W: Wire>(
     cx: &mut Context<'_>,
     core: &mut Core<'_>,
@@ -52,7 +52,7 @@ pub(super) fn poll_copy<W: Wire>(
         }
         core.received(from, read); // even if they cannot be sent
         let bytes = &buffer[..read];
-        // The plaintext of TLS that is terminated here has no records.
+        // `ENDS_EXPLICITLY`: the TLS of this relay is decrypted here, so the bytes are plaintext and have no records.
         if !W::ENDS_EXPLICITLY && ends_with_close_notify(bytes) {
             core.received_close_notify(from);
         }

@@ -148,7 +148,7 @@ impl Half {
         if self.read_mode.is_bulk() {
             let sockets = sender.spliced().zip(receiver.spliced());
             if let Some(((from_socket, _), mut pipe)) = sockets.zip(Pipe::take()) {
-                // If there is nothing to read, the pipe returns to the pool here: an idle session holds none.
+                // If there is nothing to read, the pipe is dropped here, and so given back: an idle session holds none.
                 match ready!(pipe.poll_fill(cx, from_socket, read_max)).map_err(TransferError::Read)? {
                     Filled::Bytes(bytes) => {
                         core.received(from, bytes);

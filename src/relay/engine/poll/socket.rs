@@ -16,11 +16,11 @@ use crate::relay::core::SendQueue;
 use crate::socket::{Fault, ack_at_once, read_closed, socket_fault};
 use crate::tcp_info::TcpInfo;
 
-/// Bytes that one splice takes out of a socket at most, although a pipe may hold more.
+/// The most bytes that one splice takes out of a socket. A pipe may hold more.
 ///
-/// Linux enlarges a receive buffer with what is read from it within a round trip (`tcp_rcv_space_adjust`), up to the
-/// maximum of `net.ipv4.tcp_rmem`. Large splices at the beginning of an answer would let the buffer grow to megabytes,
-/// which then fill up if the receiver is slower than the sender.
+/// The more is read from a receive buffer within a round trip, the more Linux enlarges it (`tcp_rcv_space_adjust`), up
+/// to the maximum of `net.ipv4.tcp_rmem`. Large splices at the beginning of an answer would let the buffer grow to
+/// megabytes, which then fill up if the receiver is slower than the sender.
 const SPLICE_BYTES_MAX: usize = 128 * 1024;
 
 /// A socket: non-blocking system calls, and the readiness for them.
@@ -93,11 +93,11 @@ impl Socket for TcpStream {
     }
 
     fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> CallResult<usize> {
-        spliced(self, pipe, SPLICE_BYTES_MAX.min(bytes_max))
+        splice_nonblocking(self, pipe, SPLICE_BYTES_MAX.min(bytes_max))
     }
 
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize> {
-        spliced(pipe, self, bytes)
+        splice_nonblocking(pipe, self, bytes)
     }
 
     fn ack_at_once(&self) {
@@ -136,6 +136,6 @@ fn is_unix(socket: &TcpStream) -> bool {
         .is_ok_and(|address| address.is_unix())
 }
 
-fn spliced(from: impl AsFd, to: impl AsFd, bytes: usize) -> CallResult<usize> {
+fn splice_nonblocking(from: impl AsFd, to: impl AsFd, bytes: usize) -> CallResult<usize> {
     splice(from, None, to, None, bytes, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)
 }

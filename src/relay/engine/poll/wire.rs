@@ -30,7 +30,7 @@ pub(in crate::relay) trait Wire: Sync {
     /// The size of the smallest buffer that it receives into without copying from another one.
     const RECV_BYTES_MIN: usize;
 
-    /// The socket, if its bytes are those of the connection: only then they can be spliced.
+    /// The socket, if bytes can be spliced out of it and into it. `None` in a session with TLS.
     fn spliced(&self) -> Option<&Self::Spliced>;
 
     /// Ready if there is something to receive, as far as is known.
@@ -56,7 +56,7 @@ pub(in crate::relay) trait Wire: Sync {
     /// a socket has one.
     fn ack_at_once(&self) {}
 
-    /// Ends the stream towards the peer. Ready when the kernel has that, too.
+    /// Ends the stream towards the peer. Ready when the kernel has everything, including the end.
     fn poll_shut_down(&self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Waits until the connection breaks, without reading from it.
@@ -157,7 +157,7 @@ fn poll_part(
             ready!(socket.poll_write_ready(cx))?;
         }
         let mut part = None;
-        let whole = socket.try_io(interest, || {
+        let result = socket.try_io(interest, || {
             let moved = operation()?;
             if 0 < moved && moved < all {
                 part = Some(moved);
@@ -165,7 +165,7 @@ fn poll_part(
             }
             Ok(moved)
         });
-        match (part, whole) {
+        match (part, result) {
             (Some(moved), _) | (None, Ok(moved)) => return Poll::Ready(Ok(moved)),
             (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
             (None, Err(error)) => return Poll::Ready(Err(error)),

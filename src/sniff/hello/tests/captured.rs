@@ -56,13 +56,13 @@ pub(super) fn message(mut wire: &[u8]) -> Vec<u8> {
     message
 }
 
-/// The hello of the rustls we are built with, in fragments of this many bytes.
-pub(super) fn rustls(name: &'static str, fragment_bytes: Option<usize>) -> Vec<u8> {
+/// The hello of the rustls we are built with, in records of at most this many bytes, headers included.
+pub(super) fn rustls(name: &'static str, record_bytes_max: Option<usize>) -> Vec<u8> {
     let mut config = rustls::ClientConfig::builder()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.max_fragment_size = fragment_bytes;
+    config.max_fragment_size = record_bytes_max;
     let mut client = rustls::ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
     let mut wire = Vec::new();
     while client.wants_write() {
