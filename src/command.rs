@@ -50,8 +50,8 @@ impl CommandOutput {
     }
 }
 
-/// Runs a command to its end, and puts what it prints into `printed`, where it stays even if this future is dropped. The
-/// standard output of the command must be piped. Dropping the future kills the command.
+/// Runs a command to its end, and puts what it prints into `printed`, where it stays even if this future is dropped.
+/// The standard output of the command must be piped. Dropping the future kills the command.
 ///
 /// # Errors
 /// It cannot be started or watched.
