@@ -53,7 +53,8 @@ pub(super) fn is_known(directive: &Directive) -> bool {
     KNOWN.contains(&directive.name()) || access_limits::KNOWN.contains(&directive.name())
 }
 
-/// Reads the block of a server. Its directives replace inherited ones of the same name; `allow` and `deny` are one list.
+/// Reads the block of a server. Its directives replace inherited ones of the same name; `allow` and `deny` are one
+/// list.
 ///
 /// # Errors
 /// Why it cannot be carried over.

@@ -5,8 +5,8 @@ use super::{Problems, Section};
 use crate::check::PasswordLogin;
 use crate::config::file::Node;
 
-/// A name of a user, of a database or of a group of servers, of at most `bytes_max` bytes. It goes into messages whose strings end with a zero
-/// byte.
+/// A name of a user, of a database or of a group of servers, of at most `bytes_max` bytes. It goes into messages whose
+/// strings end with a zero byte.
 pub(super) fn name<'a>(node: &'a Node, bytes_max: usize, problems: &mut Problems<'_>) -> Option<&'a str> {
     let text = value::string(node, problems)?;
     if text.is_empty() || text.len() > bytes_max || text.contains('\0') {
