@@ -51,10 +51,10 @@ fn decided(reader: &mut HelloReader, wire: &[u8]) -> HelloVerdict {
     verdict
 }
 
-/// A handshake message with a ClientHello that is padded to this many bytes.
+/// A handshake message of this many bytes: a ClientHello with padding.
 fn padded_message(bytes: u16) -> Vec<u8> {
-    const EMPTY_BYTES: u16 = 51; // with an empty padding extension
-    let padding = bytes - EMPTY_BYTES;
+    const UNPADDED_BYTES: u16 = 51; // of the message with an empty padding extension
+    let padding = bytes - UNPADDED_BYTES;
     let extension = [&[0, 21][..], &padding.to_be_bytes(), &vec![0; padding.into()]].concat();
     let fields = [&[3, 3][..], &[7; 32], b"\0", b"\0\x02\x13\x01", b"\x01\0"].concat();
     let body = [&fields[..], &(padding + 4).to_be_bytes(), &extension].concat();

@@ -104,7 +104,7 @@ fn pick_after_a_change(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The time of so many picks, each after a change of a server.
+/// The time of `picks` picks, each after a check that changes the state of a server.
 fn changes_and_picks(pool: &Pool, picks: u64) -> Duration {
     let (now, client) = (Instant::now(), ClientAddr::new(([10, 0, 0, 1], 1).into()));
     let changing = &pool.servers()[0];
@@ -117,25 +117,26 @@ fn changes_and_picks(pool: &Pool, picks: u64) -> Duration {
     began.elapsed()
 }
 
-/// The time until each of these threads has made this many picks.
+/// The time until each of `threads` threads has made `picks` picks.
 fn picks_by(pool: &Pool, threads: u8, picks: u64) -> Duration {
-    let (now, ready) = (Instant::now(), Barrier::new(usize::from(threads) + 1));
+    // All threads meet at the barrier twice: at the start of the picks and at their end.
+    let (now, barrier) = (Instant::now(), Barrier::new(usize::from(threads) + 1));
     thread::scope(|scope| {
         for thread in 0..threads {
-            let ready = &ready;
+            let barrier = &barrier;
             scope.spawn(move || {
-                ready.wait();
+                barrier.wait();
                 for client in 0..picks as u32 {
                     let [_, b, c, d] = client.to_be_bytes();
                     let client = ClientAddr::new(([10 + thread, b, c, d], 1).into());
                     let _ = black_box(pool.pick(client, &[], now));
                 }
-                ready.wait();
+                barrier.wait();
             });
         }
-        ready.wait();
+        barrier.wait();
         let began = Instant::now();
-        ready.wait();
+        barrier.wait();
         began.elapsed()
     })
 }

@@ -16,7 +16,7 @@ fn name(n: usize) -> String {
     format!("www-{n}.customers.example.com")
 }
 
-/// This many routes with this many names each; every hundredth pattern, and the first, is a wildcard.
+/// `routes` routes with `names_each` patterns each. The first of every 100 patterns is a wildcard.
 fn table(routes: usize, names_each: usize) -> RouteTable<usize> {
     let pattern = |n: usize| match n % 100 {
         0 => format!("*.{}", name(n)),
@@ -65,14 +65,14 @@ fn find(criterion: &mut Criterion) {
             group.bench_function(format!("{what}, {which}"), |bencher| {
                 bencher.iter(|| {
                     let client = Some(ClientAddr::new(([192, 0, 2, 1], 1).into()));
-                    let known = RouteInput {
+                    let input = RouteInput {
                         name: next.next(),
                         alpn: &alpn,
                         client,
                         database: None,
                         user: None,
                     };
-                    black_box(table.find(&known));
+                    black_box(table.find(&input));
                 });
             });
         }

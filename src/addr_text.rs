@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::addr::{Interface, ListenAddr, ServerAddr, ServerLocation, UnixPath, is_of_one_host, parse_network};
 use crate::name::ServerName;
+use crate::text::parse_digits;
 
 /// Why a value is invalid, and what to write instead: the message and the hint of an error.
 pub(crate) type InvalidValue = (String, String);
@@ -27,12 +28,12 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddr, InvalidValue> {
         return Ok(ListenAddr::new(address));
     }
     if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:"))
-        && port.parse::<u16>().is_ok()
+        && parse_digits::<u16>(port).is_some()
     {
         let hint = format!("write [\"0.0.0.0:{port}\", \"[::]:{port}\"]");
         return Err((format!("`{text}` has no address"), hint));
     }
-    if text.parse::<u16>().is_ok() {
+    if parse_digits::<u16>(text).is_some() {
         let hint = format!("write [\"0.0.0.0:{text}\", \"[::]:{text}\"]");
         return Err((format!("`{text}` is only a port"), hint));
     }
@@ -46,6 +47,7 @@ pub(crate) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
     if let Some(path) = unix_path(text)? {
         return Ok(ServerLocation::Address(ServerAddr::from_unix(path)));
     }
+    // Port 0 is rejected below.
     if let Some((address, interface)) = split_interface(text).filter(|(address, _)| address.port() != 0) {
         check_one_host(IpAddr::V6(*address.ip()))?;
         return with_interface(interface, |interface| ServerAddr::on_interface(address, interface))
@@ -157,7 +159,10 @@ fn split_interface(text: &str) -> Option<(SocketAddrV6, &str)> {
     if text.parse::<SocketAddr>().is_ok() {
         return None;
     }
-    Some((SocketAddrV6::new(ip.parse().ok()?, port.parse().ok()?, 0, 0), interface))
+    Some((
+        SocketAddrV6::new(ip.parse().ok()?, parse_digits(port)?, 0, 0),
+        interface,
+    ))
 }
 
 /// The address with the index of the interface, or the error if the interface does not exist.
@@ -184,9 +189,10 @@ fn check_scope(address: SocketAddr) -> Result<(), InvalidValue> {
     }
 }
 
-/// Rejects addresses that cannot be listened on, and those that would be listened on elsewhere than they say.
+/// Rejects addresses that a socket cannot listen on, and unspecified addresses with an interface, because the kernel
+/// ignores the interface.
 fn check_listen(text: &str, address: SocketAddr) -> Result<(), InvalidValue> {
-    // A socket of IPv6 listens with IPV6_V6ONLY, and the kernel rejects such an address for it.
+    // IPv6 sockets listen with IPV6_V6ONLY. With this option the kernel rejects an IPv4-mapped address.
     if let IpAddr::V6(v6) = address.ip()
         && let Some(v4) = v6.to_ipv4_mapped()
     {
@@ -197,7 +203,6 @@ fn check_listen(text: &str, address: SocketAddr) -> Result<(), InvalidValue> {
         return check_one_host(address.ip());
     }
     if text.contains('%') {
-        // The kernel ignores the interface.
         let message = format!("`{text}` does not limit the listener to an interface");
         let hint = format!("write the addresses of the interface, or \"[::]:{}\"", address.port());
         return Err((message, hint));
@@ -241,9 +246,6 @@ fn split(text: &str) -> Result<(&str, u16), InvalidValue> {
         let hint = format!("write \"{text}:PORT\"");
         return Err((format!("`{text}` has no port"), hint));
     };
-    if host.is_empty() {
-        return Err((format!("`{text}` has no host"), format!("write \"HOST:{port}\"")));
-    }
     // The last colon is one of the address.
     if text.starts_with('[') && text.ends_with(']') {
         return Err((format!("`{text}` has no port"), format!("write \"{text}:PORT\"")));
@@ -254,6 +256,9 @@ fn split(text: &str) -> Result<(&str, u16), InvalidValue> {
             String::from("write a number, 1 to 65535"),
         ));
     }
+    if host.is_empty() {
+        return Err((format!("`{text}` has no host"), format!("write \"HOST:{port}\"")));
+    }
     let number = port
         .parse()
         .map_err(|_| (format!("port {port} is out of range"), String::from("at most 65535")))?;
@@ -263,7 +268,7 @@ fn split(text: &str) -> Result<(&str, u16), InvalidValue> {
 /// `::1:80` is a valid address by itself, so that it is ambiguous where the port begins.
 fn bare_ipv6(text: &str) -> InvalidValue {
     let hint = match text.rsplit_once(':') {
-        Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok() => {
+        Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() && parse_digits::<u16>(port).is_some() => {
             format!("write \"[{host}]:{port}\", or \"[{text}]:PORT\"")
         }
         _ => format!("write \"[{text}]:PORT\""),
@@ -328,6 +333,8 @@ mod tests {
             ("[ff02::1]:80", "multicast and broadcast addresses have no TCP"),
             ("[ff02::1%lo]:80", "multicast and broadcast addresses have no TCP"),
             ("[::ffff:10.0.0.1%lo]:80", r#"write "10.0.0.1:80""#),
+            ("[fe80::1%lo]:+80", "write a number, 1 to 65535"),
+            (":+80", "write a number, 1 to 65535"),
             ("[::%lo]:80", r#"write the addresses of the interface, or "[::]:80""#),
             ("[::%1]:80", r#"write the addresses of the interface, or "[::]:80""#),
         ] {

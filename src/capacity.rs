@@ -43,7 +43,7 @@ impl Capacity {
         if not_returned > 0 {
             let not_returned = u32::try_from(not_returned).expect("it is at most 2^30");
             let semaphore = Arc::clone(&self.semaphore);
-            // The semaphore's queue is fair: later requests wait behind this one.
+            // The semaphore's queue is fair: requests that are queued later wait until this task has its permits.
             tokio::spawn(async move {
                 if let Ok(permits) = semaphore.acquire_many_owned(not_returned).await {
                     permits.forget();
@@ -85,8 +85,8 @@ impl Capacity {
     }
 }
 
-/// One permit of a [`Capacity`]; dropping it returns it. It is half as large as the semaphore's own permit, and every
-/// session holds two of them for as long as it lasts.
+/// One permit of a [`Capacity`]; dropping it returns it. It takes half the memory of the semaphore's own permit, which
+/// matters because every session holds two.
 #[derive(Debug)]
 pub struct CapacityPermit {
     capacity: Arc<Capacity>,
@@ -208,7 +208,7 @@ impl ListenerLimits {
 
     /// The limits of a listener, with this maximum from now on; see [`Capacity::resize`].
     pub fn listener(&self, name: &Arc<str>, listener_max: Option<usize>) -> ConnectionLimits {
-        let mut by_name = self.lock();
+        let mut by_name = self.lock_and_prune();
         let limits = by_name
             .entry(Arc::clone(name))
             .or_insert_with(|| ConnectionLimits::new(listener_max, Arc::clone(&self.process)));
@@ -219,7 +219,7 @@ impl ListenerLimits {
     /// The sessions of each listener in force, and of each former listener that still has sessions, in no order.
     #[must_use]
     pub fn sessions(&self) -> Vec<(Arc<str>, usize)> {
-        let by_name = self.lock();
+        let by_name = self.lock_and_prune();
         let sessions = |(name, limits): (&Arc<str>, &ConnectionLimits)| (Arc::clone(name), limits.in_use());
         by_name.iter().map(sessions).collect()
     }
@@ -228,7 +228,7 @@ impl ListenerLimits {
     /// [`Self::sessions`].
     #[must_use]
     pub fn sizes(&self) -> Vec<(Arc<str>, usize)> {
-        let by_name = self.lock();
+        let by_name = self.lock_and_prune();
         let size = |limits: &ConnectionLimits| limits.listener.size().min(limits.process.size());
         by_name
             .iter()
@@ -243,7 +243,7 @@ impl ListenerLimits {
     }
 
     /// Locks the limits, and drops those that nothing uses any more.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, ConnectionLimits>> {
+    fn lock_and_prune(&self) -> MutexGuard<'_, HashMap<Arc<str>, ConnectionLimits>> {
         let mut by_name = self.by_name.lock();
         by_name.retain(|_, limits| Arc::strong_count(&limits.listener) > 1);
         by_name

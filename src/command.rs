@@ -1,7 +1,7 @@
 //! Runs commands of the operator: checks, and hooks of clones.
 //!
-//! A command runs without a shell, in a process group of its own that is killed with it. It inherits no descriptors and
-//! no ambient capabilities.
+//! A command runs without a shell, in a process group of its own, which is killed when the command has ended or is
+//! cancelled. The command inherits no descriptors and no ambient capabilities.
 
 mod descriptors;
 mod group;

@@ -31,8 +31,8 @@ const CANCELS_MAX: usize = 64;
 /// The log file, `/proc` while metrics are read, and the least number of lookups.
 const OTHERS: usize = 2 + LOOKUPS_MIN;
 
-/// Bounds on concurrent lookups of host names. Each has a socket, and one of the threads for blocking calls, of which
-/// tokio starts at most 512.
+/// Bounds on concurrent lookups of host names. Each lookup has a socket, and one of the threads for blocking calls, of
+/// which tokio starts at most 512.
 const LOOKUPS_MIN: usize = 4;
 const LOOKUPS_MAX: usize = 128;
 
@@ -54,13 +54,13 @@ pub struct DescriptorShares {
     pub cancels: usize,
 }
 
-/// How much the configuration asks for. A share is at most that, or its minimum if that is more; it is smaller if the
-/// limit requires it.
+/// How much the configuration asks for. A share is smaller than the demand if the limit on descriptors requires it, but
+/// never smaller than its minimum.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DescriptorDemand {
     /// `max_connections`; `None`: as many as possible.
     pub sessions: Option<usize>,
-    /// The largest `concurrency`.
+    /// The largest `concurrency` of the checks of a pool.
     pub checks: usize,
     /// Host names among the servers.
     pub names: usize,
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_limit_leaves_a_share_for_everything() {
+    fn a_small_limit_leaves_sessions_checks_and_lookups() {
         assert_eq!(
             DescriptorShares::new(64, 24, demand(None, 0)),
             DescriptorShares {

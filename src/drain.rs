@@ -7,7 +7,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// How a worker learns of the shutdown. It holds this until its last session is over.
+/// How a worker learns of the shutdown. The worker holds its handle until its last session is over.
 #[derive(Debug)]
 pub struct WorkerHandle {
     /// Cancelled when no more clients are to be accepted.
@@ -41,7 +41,8 @@ impl ShutdownGuard {
 }
 
 impl Drain {
-    /// A handle for one worker. Its tokens are children, so that the sessions of one worker share no lock with others.
+    /// A handle for one worker. Its `stop` and `cut` are child tokens, so that the sessions of different workers share
+    /// no lock.
     #[must_use]
     pub fn worker_handle(&self) -> WorkerHandle {
         WorkerHandle {

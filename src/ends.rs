@@ -28,7 +28,7 @@ impl Endpoints {
     /// Sends both peers the end of the stream.
     pub fn finish(&self) {
         for socket in [&self.client, &self.server] {
-            let _ = SockRef::from(socket).shutdown(Shutdown::Write); // an error means that it has ended
+            let _ = SockRef::from(socket).shutdown(Shutdown::Write); // an error means that the connection has ended
         }
     }
 }

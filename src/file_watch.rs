@@ -46,7 +46,7 @@ pub struct FileWatch {
 struct Inotify {
     watcher: RecommendedWatcher,
     directories: BTreeSet<PathBuf>,
-    /// One message stands for all events since the last one was received.
+    /// One message stands for all events since the last message was received.
     events: Receiver<()>,
 }
 
@@ -74,7 +74,7 @@ impl FileWatch {
         };
         match timeout(self.poll_interval, events.recv()).await {
             Ok(Some(())) => {}
-            Ok(None) => return sleep(self.poll_interval).await, // then a new watcher is created
+            Ok(None) => return sleep(self.poll_interval).await, // `watch` then creates a new watcher
             Err(_) => return,
         }
         let end = Instant::now() + QUIET_WAIT_MAX;
@@ -114,6 +114,7 @@ impl FileWatch {
             Some(inotify) if !inotify.has_failed() => inotify,
             _ => Inotify::new(&*self.new_watcher)?,
         };
+        // A new watcher may have failed at once.
         if inotify.has_failed() {
             return Err(notify::Error::generic("the thread that reads its events has ended"));
         }
@@ -154,6 +155,7 @@ impl Inotify {
         self.events.is_closed()
     }
 
+    /// Replaces the watches by those of the directories that the file has now.
     fn watch_directories(&mut self, file: &Path) -> notify::Result<()> {
         for directory in std::mem::take(&mut self.directories) {
             let _ = self.watcher.unwatch(&directory); // fails if the directory was removed

@@ -83,14 +83,14 @@ impl HealthMonitor {
     /// Monitors the pools that are in force, for as long as it is polled.
     pub fn run(&self) -> impl Future<Output = ()> + use<> {
         let checks = Arc::clone(&self.checks);
-        let mut in_force = checks.context.live.subscribe();
+        let mut receiver = checks.context.live.subscribe();
         async move {
             let mut tasks = PoolTasks::new();
             loop {
-                let now = Arc::clone(&in_force.borrow_and_update());
-                adopt(&mut tasks, &now, &checks).await;
-                drop(now);
-                if in_force.changed().await.is_err() {
+                let in_force = Arc::clone(&receiver.borrow_and_update());
+                adopt(&mut tasks, &in_force, &checks).await;
+                drop(in_force); // the wait for a change must not keep old pools in memory
+                if receiver.changed().await.is_err() {
                     return;
                 }
             }
@@ -98,17 +98,18 @@ impl HealthMonitor {
     }
 }
 
-/// Monitors these pools from now on. A pool that was monitored before keeps its timers: those of its names, and those
-/// of the checks whose configuration has not changed. Yields to other tasks now and then: very many pools may change.
-async fn adopt(tasks: &mut PoolTasks, now: &InForce, checks: &Arc<SharedChecks>) {
-    let is_removed = |name: &&Arc<str>| now.pool(name).is_none();
+/// Monitors the pools in force from now on. A pool that was monitored before keeps its timers: those of its names, and
+/// those of the checks whose configuration has not changed. Yields to other tasks now and then: very many pools may
+/// change.
+async fn adopt(tasks: &mut PoolTasks, in_force: &InForce, checks: &Arc<SharedChecks>) {
+    let is_removed = |name: &&Arc<str>| in_force.pool(name).is_none();
     let removed: Vec<_> = tasks.keys().filter(is_removed).map(Arc::clone).collect();
     let mut changes = 0;
     for name in removed {
         tasks.remove(&name);
         yield_after_some(&mut changes).await;
     }
-    for pool in now.pools.iter() {
+    for pool in in_force.pools.iter() {
         match tasks.get(pool.name()) {
             Some(task) if Arc::ptr_eq(&task.pool.borrow(), pool) => continue,
             Some(task) => drop(task.pool.send_replace(Arc::clone(pool))),

@@ -2,7 +2,7 @@
 //! sessions in each minute of the last hour.
 //!
 //! Pools have rings of their own, at most [`POOLS_MAX`] of them: the ones with most sessions since the start. All rings
-//! together take less than 2 MB.
+//! together take less than 2 MiB.
 
 mod recorder;
 
@@ -32,11 +32,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// so that each contains the bytes of exactly one second.
 const PHASE: Duration = Duration::from_millis(500);
 
-/// A reading may be early by at most this much: the second that is about to end counts as ended.
+/// A second counts as ended if a reading is taken at most this long before its end.
 const EARLY_MAX: Duration = Duration::from_millis(50);
 
-/// The seconds between two choices of the pools that have samples.
-const CHOICE_INTERVAL: u64 = 60;
+/// After this many samples, the pools that have samples of their own are chosen again.
+const SAMPLES_PER_CHOICE: u64 = 60;
 
 /// The inputs of the samples.
 pub struct HistoryInputs {
@@ -72,7 +72,7 @@ impl History {
         self.recorder.lock()
     }
 
-    /// The newest sample. The receiver is notified of each new one.
+    /// The newest sample; `None`: there is none yet. The receiver is notified of each new sample.
     #[must_use]
     pub fn latest(&self) -> watch::Receiver<Option<Arc<Sample>>> {
         self.latest.subscribe()
@@ -82,15 +82,15 @@ impl History {
     pub async fn run(self: Arc<Self>, inputs: HistoryInputs) {
         let mut ticks = interval_at(Instant::now() + PHASE, INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut seconds = SecondsClock::ending_with(since_boot() + PHASE);
+        let mut seconds = SecondsClock::with_first_end(since_boot() + PHASE);
         for count in 0.. {
             ticks.tick().await;
             let in_force = inputs.live.in_force();
             let mut recorder = self.recorder();
-            if count % CHOICE_INTERVAL == 0 || recorder.is_out_of_date(&in_force.plan) {
+            if count % SAMPLES_PER_CHOICE == 0 || recorder.is_out_of_date(&in_force.plan) {
                 recorder.choose_pools(&in_force.plan, busiest(&in_force, &inputs.metrics));
             }
-            let reading = inputs.read(&in_force, recorder.pools());
+            let reading = inputs.read(&in_force, recorder.pool_names());
             let sample = recorder.record(reading, seconds.advance(since_boot()));
             drop(recorder);
             if let Some(sample) = sample {
@@ -112,15 +112,15 @@ struct SecondsClock {
 }
 
 impl SecondsClock {
-    /// Its first second ends at this time.
-    fn ending_with(end: Duration) -> Self {
+    /// A clock whose first second ends at this time.
+    fn with_first_end(first_end: Duration) -> Self {
         Self {
-            end: end.saturating_sub(INTERVAL),
+            end: first_end.saturating_sub(INTERVAL),
         }
     }
 
-    /// The number of seconds that have ended since the last call, at least one. Whole seconds are added to `end`, so
-    /// that it stays in step with the ticks after a late one.
+    /// The number of seconds that have ended since the last call, at least one. `end` grows by whole seconds, so that
+    /// it stays in step with the ticks after a late tick.
     fn advance(&mut self, now: Duration) -> u64 {
         let seconds = (now.saturating_sub(self.end) + EARLY_MAX).as_secs().max(1);
         self.end += Duration::from_secs(seconds);
@@ -135,11 +135,11 @@ impl Default for History {
 }
 
 impl HistoryInputs {
-    fn read<'a>(&self, in_force: &InForce, pools: impl Iterator<Item = &'a Arc<str>> + Clone) -> Reading {
+    fn read<'a>(&self, in_force: &InForce, pool_names: impl Iterator<Item = &'a Arc<str>> + Clone) -> Reading {
         let mut totals = TotalCounts::default();
         self.ledgers.iter().for_each(|ledger| totals.add(&ledger.totals()));
-        let counts = self.metrics.pool_counts(pools.clone());
-        let pools = pools.zip(counts).map(|(name, counts)| PoolReading {
+        let counts = self.metrics.pool_counts(pool_names.clone());
+        let pools = pool_names.zip(counts).map(|(name, counts)| PoolReading {
             counts: counts.unwrap_or_default(),
             sessions: in_force.pool(name).map_or(0, |pool| sessions(pool)),
         });
@@ -173,7 +173,8 @@ fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
 
 /// The open sessions on the servers of a pool. Sessions on servers that have left the pool are included: a sample
 /// computes how many sessions have begun from the sum of open and ended sessions, so none may vanish from both. Only
-/// sessions under a server's own name are counted, because servers with other names may share its address.
+/// sessions under a server's own name are counted, because servers with other names may share its address. Servers that
+/// left with a former pool, of which this one is the new name, are excluded: their sessions are counted by that name.
 fn sessions(pool: &LivePool) -> u32 {
     let departed = pool.departed().into_iter().filter(|departed| !departed.left_with_pool);
     let departed = departed.filter_map(|departed| departed.server.upgrade());
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_late_tick_counts_one_second_and_a_stall_counts_all_of_its_seconds() {
-        let mut clock = SecondsClock::ending_with(Duration::from_millis(1_500));
+        let mut clock = SecondsClock::with_first_end(Duration::from_millis(1_500));
         let at = [1_500, 2_501, 4_400, 4_501, 5_499, 13_700, 14_501, 15_501];
         let seconds = at.map(|ms| clock.advance(Duration::from_millis(ms)));
         assert_eq!(seconds, [1, 1, 1, 1, 1, 8, 1, 1]);

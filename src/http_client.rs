@@ -26,7 +26,8 @@ use crate::error::with_context;
 use crate::socket::{Keepalive, SocketOptions};
 use crate::units::format_duration;
 
-/// A server that is gone without a sign is noticed after 35 s of silence, also during a response without end.
+/// A server that vanishes without closing the connection is noticed after 35 s of silence, also during a response
+/// without end.
 const SOCKET_OPTIONS: SocketOptions = SocketOptions {
     keepalive: Some(Keepalive {
         idle: Duration::from_secs(20),
@@ -43,7 +44,8 @@ pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// Whether the server of a URL is reached over TLS. If not, no certificate is verified, and no authority is needed.
+/// Whether the server of a URL is reached over TLS. If not, no certificate is verified, and no CA certificates are
+/// needed.
 #[must_use]
 pub fn uses_tls(url: &Uri) -> bool {
     url.scheme_str() == Some("https")
@@ -52,7 +54,7 @@ pub fn uses_tls(url: &Uri) -> bool {
 /// Connects to the server of a URL. `tls` is used if [`uses_tls`] says so. No deadline: the caller has one.
 ///
 /// # Errors
-/// The URL is not one of HTTP, it needs TLS and there is none, the host cannot be resolved or connected to, or the
+/// The URL is not one of HTTP, it needs TLS and `tls` is `None`, the host cannot be resolved or connected to, or the
 /// handshake fails.
 pub async fn connect(url: &Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<Box<dyn Connection>> {
     let tls = match url.scheme_str() {
@@ -75,11 +77,11 @@ pub async fn connect(url: &Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<Bo
     Ok(Box::new(stream))
 }
 
-/// Takes the URL out of a request. The request keeps the path of the URL, and gets its authority as `Host` (RFC 9112,
-/// section 3.2.1).
+/// Takes the URL out of a request. The request keeps the path of the URL. Its `Host` header becomes the authority of
+/// the URL (RFC 9112, section 3.2.1), and is empty if the URL has none.
 ///
 /// # Errors
-/// The URL has no valid host or path.
+/// The host or the path of the URL is not valid.
 pub fn take_url<B>(request: &mut Request<B>) -> Result<Uri, BoxError> {
     let path = Uri::try_from(request.uri().path_and_query().map_or("/", |path| path.as_str()))?;
     let url = std::mem::replace(request.uri_mut(), path);
@@ -132,8 +134,8 @@ impl ResponseLines {
         }
     }
 
-    /// The next line, including its newline; `None`: the response has ended. No deadline: the caller has one. Nothing
-    /// is lost if this future is dropped.
+    /// The next line, including its newline; `None`: the response has ended. A last line without a newline is
+    /// ignored. No deadline: the caller has one. Nothing is lost if this future is dropped.
     ///
     /// # Errors
     /// The connection fails, the body is not HTTP, or a line is too long.

@@ -1,9 +1,9 @@
-//! Sets TCP keepalive on the connections to servers, but not before their sessions have lasted for a moment.
+//! Sets TCP keepalive on the connections to servers: not when a relay starts, but within a second, if it still runs.
 //!
 //! Keepalive takes four system calls and a timer of the kernel: 2.5 % of the CPU time of a session that ends at once.
-//! It finds a dead peer after a second of silence at the earliest. So nothing is lost when it is set within the first
-//! second of the relay; the steps before it have time limits. The connections of clients inherit it from their
-//! listening socket, without a call.
+//! Keepalive finds a dead peer after a second of silence at the earliest. So nothing is lost when it is set within the
+//! first second of the relay; the steps before the relay have time limits. The connections of clients inherit keepalive
+//! from their listening socket, without a call.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -15,8 +15,8 @@ use crate::ends::Endpoints;
 use crate::socket::Keepalive;
 
 thread_local! {
-    /// The sessions of this worker whose keepalive is not set yet, by the address of their endpoints in memory. An
-    /// address means the same session as long as there is its `Weak`.
+    /// The sessions of this worker whose keepalive is not set yet, by the address of their endpoints in memory. The
+    /// `Weak` keeps that memory allocated, so that no later session gets the same address while the entry exists.
     static DUE: RefCell<HashMap<*const Endpoints, (Weak<Endpoints>, Keepalive)>> = RefCell::default();
 }
 
@@ -26,8 +26,8 @@ pub fn set_later(ends: &Arc<Endpoints>, keepalive: Keepalive) {
     DUE.with_borrow_mut(|due| due.insert(Arc::as_ptr(ends), entry));
 }
 
-/// Undoes [`set_later`] for a session that is over. Not required, but most sessions are over before keepalive is due,
-/// and memory that stayed in use until then would be cold when it is freed.
+/// Undoes [`set_later`] for a session that is over. This only saves time: without it, the memory of the endpoints would
+/// be freed by [`set_due`], when it is no longer in the CPU's caches. Most sessions are over before that.
 pub fn forget(ends: &Arc<Endpoints>) {
     DUE.with_borrow_mut(|due| {
         if !due.is_empty() {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_is_over_before_leaves_nothing_behind() {
+    async fn a_session_that_ends_before_keepalive_is_due_is_forgotten() {
         let (over, open) = (endpoints().await, endpoints().await);
         set_later(&over, KEEPALIVE);
         set_later(&open, KEEPALIVE);

@@ -50,7 +50,7 @@ pub use pool::{LivePool, PoolInForce};
 pub use pools::LivePools;
 pub use recorded_outcome::RecordedOutcome;
 
-/// What is in force at one moment. It does not change, except that the servers of a pool do.
+/// What is in force at one moment. Only the state in its pools, guards and TLS changes.
 #[derive(Debug)]
 pub struct InForce {
     /// What is configured.
@@ -77,8 +77,8 @@ pub struct LiveTls {
 }
 
 impl LiveTls {
-    /// All TLS that is terminated here: that of the admin port as `[admin]`, then that of listeners, sorted by name.
-    pub fn all(&self) -> impl Iterator<Item = (&str, &Arc<ListenerTls>)> {
+    /// The TLS that is terminated here: that of the admin port as `[admin]`, then that of listeners, sorted by name.
+    pub fn terminated(&self) -> impl Iterator<Item = (&str, &Arc<ListenerTls>)> {
         let admin = self.admin.iter().map(|tls| ("[admin]", tls));
         admin.chain(self.listeners.iter().map(|(name, tls)| (&**name, tls)))
     }
@@ -139,12 +139,12 @@ pub struct Live {
     was_ready: AtomicBool,
 }
 
-/// The author of overrides that keep servers out of use where `failback` is "manual".
+/// The author of the overrides that are applied because of `failback`, not by an operator.
 const BY_FAILBACK: &str = "failback";
 
-/// After this time, a pool without an address no longer keeps the process from being ready, so that the other pools can
-/// be used.
-const ADDRESS_PATIENCE: Duration = Duration::from_secs(30);
+/// How long after its start the process waits for an address of each pool and for the announced routes. Then it can be
+/// ready without them, so that the other pools can be used.
+const START_WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl Live {
     /// Puts a first plan in force, with the addresses that its listeners are bound to.
@@ -350,16 +350,16 @@ impl Live {
         }
     }
 
-    /// What the process waits for before it is ready; `None`: it is ready. Each server that is checked must have had
-    /// its first check, and each name its first lookup. In the first 30 s, each pool must also have an address, and the
-    /// announced routes must be known. Once ready, the process stays ready: a server that joins later is no reason to
-    /// take the process out of service.
+    /// What the process waits for before it is ready; `None`: it is ready. A remote configuration must be known. Each
+    /// server that is checked must have had its first check, and each name its first lookup. In the first 30 s, each
+    /// pool must also have an address, and the announced routes must be known. Once ready, the process stays ready: a
+    /// server that joins later is no reason to take the process out of service.
     #[must_use]
     pub fn why_not_ready(&self) -> Option<String> {
         if self.was_ready.load(Relaxed) {
             return None;
         }
-        let is_starting = self.started.elapsed() < ADDRESS_PATIENCE;
+        let is_starting = self.started.elapsed() < START_WAIT_MAX;
         let in_force = self.in_force();
         let awaits_routes = || in_force.plan.announcing_engine().is_some() && self.announcing().is_up.is_none();
         let routes = || (is_starting && awaits_routes()).then(|| "the first list of announced routes".to_owned());

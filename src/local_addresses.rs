@@ -86,7 +86,8 @@ fn dump(family: AddressFamily) -> io::Result<Vec<IpNet>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    let _ = socket.set_netlink_get_strict_chk(true); // without it, the kernel answers with all routes
+    // If this fails, the kernel answers with all routes, and `Dump` ignores those that are not local.
+    let _ = socket.set_netlink_get_strict_chk(true);
     socket.send(&request(family), 0)?;
     let mut answer = Dump::default();
     while !answer.is_complete {
@@ -200,7 +201,7 @@ impl LocalAddressWatch {
         Ok(Self(socket))
     }
 
-    /// Waits until an address has come or gone. Cancel safe.
+    /// Waits until an address may have been added or removed. Cancel safe.
     ///
     /// # Errors
     /// Those of reading the reports.
@@ -225,8 +226,10 @@ mod tests {
 
     use super::*;
 
+    const TABLE_MAIN: u8 = libc::RT_TABLE_MAIN;
+
     #[test]
-    fn addresses_of_this_machine_are_told_from_others() {
+    fn only_addresses_of_this_machine_are_contained() {
         let networks = ["10.9.0.0/24", "198.51.100.7/32", "2001:db8::7/128"];
         let some: LocalAddresses = networks
             .map(|network| network.parse::<IpNet>().unwrap())
@@ -266,7 +269,7 @@ mod tests {
         bytes
     }
 
-    /// The end of an answer, with the number of an error, or 0.
+    /// The last message of an answer. `code`: a negative error number, or 0 for success.
     fn done(code: i32) -> Vec<u8> {
         let mut done = DoneMessage::default();
         done.code = code;
@@ -275,7 +278,7 @@ mod tests {
 
     /// The same message with an attribute that claims to be longer than the message.
     fn unparsable(mut message: Vec<u8>) -> Vec<u8> {
-        message[16 + 12] = 0xff;
+        message[16 + 12] = 0xff; // the attribute follows the netlink header and the route header
         assert!(NetlinkMessage::<RouteNetlinkMessage>::deserialize(&message).is_err());
         message
     }
@@ -291,7 +294,7 @@ mod tests {
         let local = |last| route(TABLE_LOCAL, RouteType::Local, last);
         let mut dump = Dump::default();
         dump.take(&[local(1), unparsable(local(2)), local(3)].concat()).unwrap();
-        dump.take(&[route(254, RouteType::Unicast, 4), local(5)].concat())
+        dump.take(&[route(TABLE_MAIN, RouteType::Unicast, 4), local(5)].concat())
             .unwrap();
         assert!(!dump.is_complete);
         dump.take(&done(0)).unwrap();
@@ -316,8 +319,9 @@ mod tests {
     fn only_reports_of_local_routes_count() {
         assert!(is_of_local_route(&route(TABLE_LOCAL, RouteType::Local, 1)));
         assert!(is_of_local_route(&unparsable(route(TABLE_LOCAL, RouteType::Local, 1))));
-        assert!(!is_of_local_route(&route(254, RouteType::Unicast, 1)));
-        assert!(!is_of_local_route(&unparsable(route(254, RouteType::Unicast, 1))));
+        let unicast = || route(TABLE_MAIN, RouteType::Unicast, 1);
+        assert!(!is_of_local_route(&unicast()));
+        assert!(!is_of_local_route(&unparsable(unicast())));
         assert!(!is_of_local_route(&route(TABLE_LOCAL, RouteType::Broadcast, 1)));
         assert!(!is_of_local_route(&done(0)));
         assert!(!is_of_local_route(b"odd"));

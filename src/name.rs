@@ -122,7 +122,7 @@ impl fmt::Debug for ServerName {
 /// The name in a client's `server_name` extension (RFC 6066, section 3), valid or not.
 ///
 /// A missing name, an empty one and an IP literal are not represented. Any other invalid name is kept, because a server
-/// may accept it: it must not evade a route that refuses `*.suffix`.
+/// may accept such a name. A route that refuses `*.suffix` must refuse it, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sni {
     /// A valid name.
@@ -133,7 +133,7 @@ pub enum Sni {
 
 /// The end of an invalid name, normalized like valid names: ASCII letters in lower case, without one trailing dot.
 ///
-/// Only the part is kept that can match a `*.suffix`: the last [`SERVER_NAME_BYTES_MAX`] bytes and the dot before them.
+/// Only the part that can match a `*.suffix` is kept: the last [`SERVER_NAME_BYTES_MAX`] bytes and the dot before them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InvalidName(Box<[u8]>);
 

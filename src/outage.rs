@@ -29,10 +29,10 @@ pub async fn run(live: Arc<Live>) {
     }
 }
 
-/// The outages that were logged last.
+/// The outages that were logged and have not ended.
 #[derive(Debug, Default)]
 struct Outages {
-    /// The pools without a usable server, each with the fallback that it uses.
+    /// The names of the pools, each with the fallback that it uses; `None`: it uses none.
     unusable: HashMap<Arc<str>, Option<Arc<str>>>,
 }
 
@@ -50,6 +50,7 @@ impl Outages {
                     // The trial of a server ends a logged outage only when it has succeeded.
                     !pool.serves(now) || pool.is_on_trial(now)
                 } else {
+                    // A pool that is still starting has no outage yet.
                     !pool.serves(now) && !pool.is_starting(now)
                 }
             };
@@ -78,12 +79,12 @@ impl Outages {
 
 fn log_outage(pool: &LivePool, fallback: Option<&str>, now: Instant) {
     let servers = reasons(pool, now);
-    let pool = pool.name();
+    let name = pool.name();
     match fallback {
         Some(fallback) => {
-            tracing::warn!(%pool, fallback, servers, "pool has no usable server: its fallback is used");
+            tracing::warn!(pool = %name, fallback, servers, "pool has no usable server: its fallback is used");
         }
-        None => tracing::warn!(%pool, servers, "pool has no usable server"),
+        None => tracing::warn!(pool = %name, servers, "pool has no usable server"),
     }
 }
 

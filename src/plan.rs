@@ -212,7 +212,7 @@ pub struct PoolPlan {
     pub resolve_interval: Duration,
     /// The address family that names are resolved to.
     pub resolve: IpFamily,
-    /// Whether the servers take a ClientHello that no SSLRequest of PostgreSQL precedes.
+    /// Whether the servers accept a ClientHello without an SSLRequest of PostgreSQL before it.
     pub direct_tls: bool,
     /// The TLS between acequia and the servers; `None`: acequia adds none.
     pub tls: Option<PoolTlsPlan>,

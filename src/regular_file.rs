@@ -33,14 +33,15 @@ fn regular(file: File) -> io::Result<File> {
     Err(io::Error::other("not a regular file"))
 }
 
-/// Opens a file to lock it, also for writing, because NFS locks only files that are open for writing. If it does not
-/// exist, it is created, and only the user of this process may read it. Never waits for another process.
+/// Opens a file in order to lock it. It is opened for reading and writing, because NFS grants an exclusive lock only on
+/// a file that is open for writing. If it does not exist, it is created, and only the user of this process may read it.
+/// Never waits for another process.
 ///
 /// # Errors
 /// The file cannot be opened or created, or it is a directory, FIFO, socket or device.
 pub fn open_to_lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600); // a FIFO opened for both is opened at once
+    options.read(true).write(true).create(true).truncate(false).mode(0o600); // read and write: a FIFO is opened at once
     regular(options.open(path)?)
 }
 
@@ -124,7 +125,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let fifo = path("fifo");
-        let mode = rustix::fs::Mode::RUSR;
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         for other in [&fifo, Path::new("/dev/null"), directory.path()] {
             let error = open(other).unwrap_err();

@@ -29,7 +29,7 @@ pub struct Changes {
     /// By name.
     #[serde(default)]
     pub guards: Difference,
-    /// How many networks each guard has that is new, or whose networks have changed.
+    /// The counts of networks, for each guard that is new and has networks, or whose networks have changed.
     #[serde(default)]
     pub guard_networks: Vec<GuardNetworks>,
     /// By name.

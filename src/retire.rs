@@ -51,8 +51,8 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     }
 }
 
-/// The interval between two polls. It is at most a twentieth of `max_age`: a session has a tenth of that to be seen at
-/// rest.
+/// The interval between two polls. It is at most a twentieth of `max_age`, because a session that has reached its age
+/// limit is cut after another tenth of `max_age`: until then, it has to be seen at rest.
 fn tick(rules: &HashMap<Arc<str>, PoolRetirement>) -> Duration {
     let ages = rules.values().filter_map(|rule| rule.plan.max_age);
     ages.map(|age| age / 20).chain([TICK_MAX]).min().unwrap_or(TICK_MAX)
@@ -92,7 +92,8 @@ struct SeenSession {
     deliveries: u8,
     /// Since when neither `bytes` nor `deliveries` has changed.
     since: Instant,
-    /// Whether it was asked to end since then. It still goes on, so it was not at rest: perhaps it waits for an answer.
+    /// Whether rebalancing has asked it to end since then. If so, it was not at rest, because it still goes on: perhaps
+    /// it waits for an answer.
     was_asked: bool,
     /// Whether it was asked to look for deliveries since then.
     has_looked: bool,
@@ -127,15 +128,16 @@ impl Retirement {
     ) {
         let mut seen = HashMap::new();
         let mut idle: HashMap<(Arc<str>, CountId), Vec<Arc<Record>>> = HashMap::new();
-        let mut kept: HashMap<(Arc<str>, CountId), usize> = HashMap::new(); // sessions seen at the last tick, too
+        let mut kept: HashMap<(Arc<str>, CountId), usize> = HashMap::new(); // how many were seen at the last tick, too
         for record in records {
             let Some((pool, server)) = record.relays_to() else {
                 continue;
             };
             let Some(rule) = rules.get(&pool) else { continue };
             let before = self.seen.get(&record.id());
-            let is_balanced = rule.balance.is_some() && !record.has_server_ended();
-            if before.is_some() && is_balanced {
+            // A session that its server has ended does not count as a session of this server.
+            let counts_for_balance = rule.balance.is_some() && !record.has_server_ended();
+            if before.is_some() && counts_for_balance {
                 *kept.entry((Arc::clone(&pool), server)).or_default() += 1;
             }
             let mut session = SeenSession::new(&record, before, now);
@@ -152,7 +154,7 @@ impl Retirement {
                     record.cut(Ending::Aged);
                 }
                 Some(AgeLimit::Reached) if is_idle => record.end_at_rest(Ending::Aged),
-                _ if is_idle && is_balanced => idle.entry((pool, server)).or_default().push(record),
+                _ if is_idle && counts_for_balance => idle.entry((pool, server)).or_default().push(record),
                 _ => {}
             }
         }
@@ -201,9 +203,9 @@ impl Retirement {
                 let mut sessions = idle.remove(&(Arc::clone(pool), *server)).unwrap_or_default();
                 let was_asked = |id| self.seen.get(&id).is_some_and(|session| session.was_asked);
                 sessions.sort_by_cached_key(|record| (was_asked(record.id()), record.id()));
-                let ends = due.min(*excess).min(sessions.len());
-                due -= ends;
-                for record in &sessions[..ends] {
+                let count = due.min(*excess).min(sessions.len());
+                due -= count;
+                for record in &sessions[..count] {
                     record.end_at_rest(Ending::Rebalanced);
                     rebalancing.add_asked(record.id());
                     self.seen
@@ -226,7 +228,7 @@ enum AgeLimit {
 
 /// Whether a session is too old. Its own limit is drawn by its number: `max_age`, 10 % more or less.
 fn age_limit(id: u64, max_age: Duration, age: Duration) -> Option<AgeLimit> {
-    let drawn = (xxh3_64(&id.to_le_bytes()) % 2001) as u32; // 1000: `max_age`
+    let drawn = (xxh3_64(&id.to_le_bytes()) % 2001) as u32; // 0 to 2000; 1000 gives a limit of `max_age`
     let limit = max_age * 9 / 10 + max_age / 10_000 * drawn;
     if age < limit {
         None
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_cut_after_another_tenth_of_its_age() {
+    fn a_session_is_cut_a_tenth_of_max_age_after_its_limit() {
         for id in 0..100 {
             let first = |wanted| (0..).find(|second| age_limit(id, HOUR, Duration::from_secs(*second)) == Some(wanted));
             let (old, cut) = (

@@ -75,7 +75,7 @@ pub enum RouteChoice<'a, T> {
         /// The index of the route in the table.
         index: usize,
         /// The route's name.
-        route: &'a Arc<str>,
+        name: &'a Arc<str>,
     },
     /// No route took it, and there is no default pool.
     NoRoute,
@@ -246,8 +246,8 @@ impl<T> RouteTable<T> {
             matching.or(bucket.unconditional)
         };
         let by_name = |name: &Sni| {
-            let exact = name.valid().and_then(|name| self.exact.get(name.as_str().as_bytes()));
-            let exact = exact.and_then(first);
+            let bucket = name.valid().and_then(|name| self.exact.get(name.as_str().as_bytes()));
+            let exact = bucket.and_then(first);
             // The nearest suffix has the most labels.
             let suffix_matches = || {
                 name.parents()
@@ -265,7 +265,7 @@ impl<T> RouteTable<T> {
                 Target::Pool(pool) => RouteChoice::Route { index, route, pool },
                 Target::Refuse => RouteChoice::Refused {
                     index,
-                    route: &route.name,
+                    name: &route.name,
                 },
             },
             (None, Some(pool)) => RouteChoice::Default(pool),

@@ -120,7 +120,7 @@ async fn connect(
     at: Instant,
     entry: &mut Entry,
 ) -> Result<Connected, Refusal> {
-    if state.plan.protocol.is_postgres() && state.plan.redirect.is_none() {
+    if state.plan.protocol.is_postgres() {
         return connect_postgres(client, state, at, entry).boxed().await;
     }
     let opened = Opened {
@@ -152,8 +152,8 @@ async fn connect(
     routed.connect().await
 }
 
-/// As `connect`, for a client of PostgreSQL. It also begins the session with the server, after which bytes are only
-/// relayed. Such a client may ask to cancel a query instead.
+/// As `connect`, for a client of PostgreSQL. Also begins the session with the server; after that, bytes are only
+/// relayed. A client may send a request to cancel a query instead of beginning a session.
 async fn connect_postgres(
     client: &mut TcpStream,
     state: Arc<ListenerState>,

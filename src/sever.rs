@@ -1,6 +1,6 @@
 //! Closes sessions of servers that should have none: of servers that went down, are drained, or have left their pool;
-//! of servers of a worse tier than the best one that is up again; and of the servers of a fallback whose pool is usable
-//! again. The sessions are closed over a time, so that their clients do not all reconnect at once.
+//! of servers of a worse tier, once a better tier is up again; and of the servers of a fallback, once the pool that it
+//! replaces is usable again. The sessions are closed over a time, so that their clients do not all reconnect at once.
 //!
 //! It compares states instead of handling events. So a session that connects late and a server that is up again early
 //! need no code of their own. For a server that left, the cause to close its sessions is kept
@@ -48,8 +48,8 @@ impl Severing {
         }
     }
 
-    /// Puts the cause of `latest` in force. The pace begins anew only with another ending or another time, so a server
-    /// that answers now and then cannot put off the end of its sessions.
+    /// Puts the cause of `latest` in force. The pace begins anew only if `ending` or `over` differs, so a server that
+    /// answers now and then cannot put off the end of its sessions.
     fn update(&mut self, latest: Self) {
         let pace_of = |cause: &Cause| (cause.ending, cause.over);
         if pace_of(&self.cause) == pace_of(&latest.cause) {
@@ -84,11 +84,11 @@ impl Severer {
         if has_changed || self.groups.change_at().is_some_and(|at| at <= now) {
             self.groups = GroupsToClose::find(live, now);
         }
-        let wanted = self.groups.with_sessions();
-        if wanted.is_empty() {
+        let causes = self.groups.with_sessions();
+        if causes.is_empty() {
             self.severings.clear();
         } else {
-            sever(&wanted, &mut self.severings, ledgers, now);
+            sever(&causes, &mut self.severings, ledgers, now);
         }
         let poll = (!self.groups.is_empty()).then_some(now + INTERVAL_MIN);
         poll.into_iter().chain(self.groups.change_at()).min()
@@ -108,16 +108,16 @@ pub fn closes_over(pool: &LivePool, server: &Server, now: Instant) -> Option<Dur
 }
 
 /// Closes the sessions that are due: those that [`Cause::at_once_since`] closes at once, and of the others the oldest
-/// first.
+/// first. `causes`: why the sessions of each group are to be closed.
 fn sever(
-    wanted: &HashMap<Group, Cause>,
+    causes: &HashMap<Group, Cause>,
     severings: &mut HashMap<Group, Severing>,
     ledgers: &[Arc<Ledger>],
     now: Instant,
 ) {
     let mut sessions: HashMap<Group, Vec<Arc<Record>>> = HashMap::new();
     for record in ledgers.iter().flat_map(|ledger| ledger.records()) {
-        let Some(server) = record.server().map(Group::Server) else {
+        let Some(on_server) = record.server().map(Group::Server) else {
             continue;
         };
         if record.has_server_ended() {
@@ -127,15 +127,15 @@ fn sever(
             let since = cause.at_once_since;
             since.is_some_and(|since| record.is_connected_after(since) || record.awaits_server())
         };
-        if let Some(cause) = wanted.get(&server).filter(ends_at_once) {
+        if let Some(cause) = causes.get(&on_server).filter(ends_at_once) {
             record.cut(cause.ending);
             continue;
         }
-        let group = if wanted.contains_key(&server) {
-            Some(server)
+        let group = if causes.contains_key(&on_server) {
+            Some(on_server)
         } else {
             let on_fallback = record.fallback_from().map(Group::OnFallback);
-            on_fallback.filter(|group| wanted.contains_key(group))
+            on_fallback.filter(|group| causes.contains_key(group))
         };
         if let Some(group) = group {
             sessions.entry(group).or_default().push(record);
@@ -143,7 +143,7 @@ fn sever(
     }
     severings.retain(|group, _| sessions.contains_key(group));
     for (group, mut records) in sessions {
-        let latest = Severing::new(wanted[&group], now, records.len());
+        let latest = Severing::new(causes[&group], now, records.len());
         let severing = severings.entry(group).or_insert(latest);
         severing.update(latest);
         records.sort_unstable_by_key(|record| record.id());

@@ -38,7 +38,7 @@ pub struct Keepalive {
 }
 
 impl Keepalive {
-    /// Turns keepalive on, or changes its times. They count from the last segment of the peer.
+    /// Turns keepalive on, or changes its times. `idle` counts from the last segment that the peer has sent.
     ///
     /// Each of the calls is [optional](OptionalCall).
     pub fn apply(&self, socket: &SockRef<'_>) {
@@ -49,7 +49,7 @@ impl Keepalive {
     }
 }
 
-/// Options of a session's sockets. Sockets that a listener accepts inherit them from it.
+/// Options of a session's sockets. An accepted socket inherits them from its listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketOptions {
     /// `None`: off.
@@ -59,8 +59,8 @@ pub struct SocketOptions {
 }
 
 impl SocketOptions {
-    /// Sets the options on a socket, and two that every socket of ours has: TCP_NODELAY, because bytes are sent on as
-    /// soon as they are read, and SO_OOBINLINE, because an urgent byte belongs to the stream (RFC 6093, section 6).
+    /// Sets the options on a new socket, and two that every socket of ours has: TCP_NODELAY, because bytes are sent on
+    /// as soon as they are read, and SO_OOBINLINE, because an urgent byte belongs to the stream (RFC 6093, section 6).
     ///
     /// Each of them is [optional](OptionalCall).
     pub fn apply(&self, socket: &SockRef<'_>) {
@@ -74,7 +74,7 @@ impl SocketOptions {
         }
     }
 
-    /// Sets the options on a socket that had others before.
+    /// Like [`Self::apply`], for a socket that had other options before: also turns off what is `None`.
     pub fn apply_anew(&self, socket: &SockRef<'_>) {
         if self.keepalive.is_none() {
             KEEPALIVE.record_result(socket.set_keepalive(false));
@@ -86,9 +86,9 @@ impl SocketOptions {
     }
 }
 
-/// Registers a connected socket, TCP or Unix, with the calling thread's runtime.
+/// Registers a stream socket, TCP or Unix, connected or connecting, with the calling thread's runtime.
 ///
-/// A Unix socket gets the type of a TCP socket, so that one code serves both, and TCP pays nothing for the other.
+/// A Unix socket gets the type of a TCP socket, so that the same code serves both, at no cost for TCP.
 /// Invariant: only those calls of this type are used that all stream sockets have, with the same meaning: readiness,
 /// recv, send, splice, shutdown, and the options of `SOL_SOCKET` (SO_LINGER has no effect on a Unix socket). Calls that
 /// only TCP has fail on a Unix socket: TCP options are set only where the address is one of TCP, TCP_INFO is optional,
@@ -100,11 +100,11 @@ pub fn stream_of(socket: OwnedFd) -> io::Result<TcpStream> {
     TcpStream::from_std(socket.into())
 }
 
-/// The address that the other end of a socket connected to. For a Unix socket that is `on_unix`, because the system
-/// knows only the name that its file had before it was renamed.
+/// The address that the other end of a socket connected to. For a Unix socket that is `on_unix`, because the
+/// kernel knows only the name that the file of the listening socket had before it was renamed.
 ///
 /// # Errors
-/// Those of getsockname; [`io::ErrorKind::Unsupported`] if it has another family.
+/// Those of getsockname; [`io::ErrorKind::Unsupported`] for a Unix socket without `on_unix` and for other families.
 pub fn local_address(socket: &TcpStream, on_unix: Option<ListenAddr>) -> io::Result<ListenAddr> {
     let address = SockRef::from(socket).local_addr()?;
     let known = match address.as_socket() {
@@ -210,7 +210,7 @@ impl Fault {
     pub fn classify(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
-            // They follow a reset that was reported before.
+            // These errors follow a reset that was reported before.
             io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => Self::Reset,
             io::ErrorKind::UnexpectedEof => Self::Truncated,
             io::ErrorKind::InvalidData => Self::Tls,
@@ -249,7 +249,8 @@ impl<'a> PeerWatch<'a> {
         let Ok(copy) = self.socket.as_fd().try_clone_to_owned().and_then(stream_of) else {
             return pending().await;
         };
-        // EPOLLHUP says that both directions have ended. We have not ended ours, so the peer has closed the socket.
+        // EPOLLHUP says that both directions have ended. We have not ended our direction, so the peer has closed the
+        // socket.
         while let Ok(ready) = copy.ready(Interest::WRITABLE).await {
             if ready.is_write_closed() {
                 return;
@@ -259,8 +260,8 @@ impl<'a> PeerWatch<'a> {
     }
 }
 
-/// Waits until the peer's end of stream, or its reset, has arrived, also behind bytes that are still unread. Nothing is
-/// read, and readers of the socket lose no readiness.
+/// Waits until the peer's end of stream, or its reset, has arrived, even if bytes before it are still unread. Nothing
+/// is read, and readers of the socket lose no readiness.
 ///
 /// In tokio, [`Interest::PRIORITY`] is an interest in urgent bytes and in the end of the stream. No socket of ours asks
 /// epoll for urgent bytes, so only the end remains.
@@ -268,7 +269,7 @@ pub async fn read_closed(socket: &TcpStream) {
     let _ = socket.ready(Interest::PRIORITY).await; // an error means that the runtime ends
 }
 
-/// Waits until a socket breaks, without reading from it; its end of stream is no fault.
+/// Waits until a socket breaks, without reading from it. The end of the peer's stream is no fault.
 ///
 /// Takes the error off the socket: later reads get what had arrived before, then the end of the stream.
 pub async fn socket_fault(socket: &TcpStream) -> Fault {

@@ -102,7 +102,8 @@ impl StateDir {
         let opened = match tried {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 unsaved.0.lock().insert(directory.to_owned(), error.to_string().into());
-                regular_file::open(&file).map_err(|_| error) // it has no such file if it has never been used
+                // A directory that was never used has no such file. Then the reason to report is the file system.
+                regular_file::open(&file).map_err(|_| error)
             }
             tried => tried.and_then(|_| {
                 regular_file::open_to_lock(&file).map_err(|error| with_context(error, file.display().to_string()))
@@ -238,18 +239,18 @@ impl StateDir {
                 self.save_until_done(ADDED, || live.added_servers(), &end).await;
             }
         };
-        let texts = async {
+        let remote = async {
             while has_changed(texts.changed(), &end).await {
                 let latest = texts.borrow_and_update().clone();
-                if let Some(texts) = latest {
-                    self.save_until_done(TEXTS, || RemoteTexts::clone(&texts), &end).await;
+                if let Some(latest) = latest {
+                    self.save_until_done(TEXTS, || RemoteTexts::clone(&latest), &end).await;
                 }
             }
         };
-        tokio::join!(primaries, listed, announced, added, texts);
+        tokio::join!(primaries, listed, announced, added, remote);
     }
 
-    /// Writes a file. Tries again until it succeeds, or until a try fails after `end`.
+    /// Writes a file. Tries again until it succeeds, or until a try fails after `end`. Each try calls `contents` anew.
     async fn save_until_done<T: Serialize + Send + 'static>(
         &self,
         name: &'static str,
@@ -271,7 +272,7 @@ impl StateDir {
         let file = self.directory.join(name);
         let Err(error) = saved else {
             let mut unsaved = self.unsaved.0.lock();
-            unsaved.remove(&self.directory);
+            unsaved.remove(&self.directory); // its file system is no longer read-only
             if unsaved.remove(&file).is_some() {
                 tracing::info!(file = %file.display(), "the file is written again");
             }
@@ -283,7 +284,7 @@ impl StateDir {
     }
 }
 
-/// Locks the file at this path until the returned one is dropped.
+/// Locks the file until it is dropped. `path` is for the error.
 ///
 /// # Errors
 /// It cannot be locked, or is locked already.
@@ -298,7 +299,8 @@ fn lock(file: File, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Waits for a change. Returns whether there was one before `end`.
+/// Waits for a change. Returns whether there was one before `end`. The change is looked for first (`biased`), so that
+/// one that came shortly before `end` is still written.
 async fn has_changed<T>(changed: impl Future<Output = T>, end: &CancellationToken) -> bool {
     tokio::select! {
         biased;
@@ -315,7 +317,7 @@ pub struct StateKeeper {
 }
 
 impl StateKeeper {
-    /// Waits until the latest changes are written, or cannot be, and ends.
+    /// Waits, for 5 seconds at most, until the latest changes are written or writing them has failed. Then ends.
     pub async fn finish(self) {
         self.end.cancel();
         if timeout(FINISH_TIMEOUT, self.task).await.is_err() {

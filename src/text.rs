@@ -8,6 +8,7 @@ mod lines;
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::ops::Deref;
+use std::str::FromStr;
 use std::sync::Arc;
 
 pub(crate) use lines::{LINE_BYTES_MAX, Lines};
@@ -30,6 +31,13 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub fn is_name(name: &str) -> bool {
     let is_invalid = |c: char| c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\');
     !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX && !name.contains(is_invalid)
+}
+
+/// Parses an unsigned number of digits only. `None`: the text has another form, such as `+1`, or the number is too
+/// large.
+pub fn parse_digits<T: FromStr>(text: &str) -> Option<T> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number)
 }
 
 /// Whether a character must be escaped before it is displayed: it controls a terminal (C0, DEL, C1), breaks a line
@@ -69,7 +77,7 @@ pub fn escape<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
 }
 
 /// JSON with the characters that are unsafe to display escaped, as in `\u202e`. Parsers read the same text from it.
-/// Control characters below U+007F are escaped in any JSON.
+/// In any JSON, the control characters below U+007F are escaped within strings already.
 #[must_use]
 pub fn escape_json(json: &str) -> Cow<'_, str> {
     let is_safe = |c: char| c < '\u{7f}' || !is_unsafe(c);
@@ -101,7 +109,7 @@ pub fn truncated(text: &str, bytes_max: usize) -> &str {
     &text[..end]
 }
 
-/// The text, or its first `bytes_max` bytes at most, and an ellipsis.
+/// The whole text if it has at most `bytes_max` bytes; otherwise at most that many of them, followed by an ellipsis.
 #[must_use]
 pub fn abbreviated(text: &str, bytes_max: usize) -> Cow<'_, str> {
     match truncated(text, bytes_max) {

@@ -1,5 +1,5 @@
-//! Parses and formats durations and sizes: an integer and a unit; also the permissions of files. Configuration, API and
-//! command line share them.
+//! Parses and formats durations and sizes: an integer and a unit. Also parses rates, bandwidths, and the permissions of
+//! files. Configuration, API and command line share these forms.
 //!
 //! Fractions and sums (`1.5s`, `1m30s`) are rejected.
 
@@ -63,11 +63,10 @@ pub fn parse_rate(text: &str) -> Result<(u32, Duration), RateError> {
     let (count, unit) = text.split_once('/').ok_or(RateError)?;
     let unit = DURATION_UNITS.iter().find(|(known, _)| *known == unit && unit != "ms");
     let (_, milliseconds) = unit.ok_or(RateError)?;
-    let is_number = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
-    let count = count
-        .parse()
-        .ok()
-        .filter(|count| is_number && (1..=RATE_MAX).contains(count));
+    if !count.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(RateError); // `parse` would accept a plus sign
+    }
+    let count = count.parse().ok().filter(|count| (1..=RATE_MAX).contains(count));
     Ok((count.ok_or(RateError)?, Duration::from_millis(*milliseconds)))
 }
 
@@ -95,8 +94,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         .map_err(|number| number.map_or(DurationError::Malformed, DurationError::MissingUnit))
 }
 
-/// What to write instead of a number without a unit. HAProxy reads such a number as milliseconds, other
-/// proxies read it as seconds.
+/// What to write instead of a number without a unit. HAProxy reads such a number as milliseconds, other proxies read it
+/// as seconds; from 1000 on, both are suggested.
 #[must_use]
 pub fn suggest_duration(number: u64) -> String {
     if number >= 1_000 {

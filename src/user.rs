@@ -87,8 +87,10 @@ fn groups_in(groups: &str, name: &str) -> Vec<Gid> {
         let [_, _, number, members] = fields[..] else {
             return None;
         };
-        let is_member = members.split(',').any(|member| member == name);
-        number.parse().ok().filter(|_| is_member).map(Gid::from_raw)
+        if !members.split(',').any(|member| member == name) {
+            return None;
+        }
+        number.parse().ok().map(Gid::from_raw)
     };
     groups.lines().filter_map(user_group).collect()
 }

@@ -47,7 +47,7 @@ pub struct ListenSocket {
     pub states: watch::Receiver<Arc<ListenerState>>,
     /// Cancelled to close the socket. If this process owns the queue, clients that wait in it are still accepted.
     pub stop: CancellationToken,
-    /// Dropped when the socket is closed.
+    /// What the open sockets of the address share. Dropped when the socket is closed.
     pub open: Arc<OpenAddress>,
 }
 
@@ -181,18 +181,19 @@ async fn accept_until_stopped(
         sessions.spawn(serve(accepted, Arc::clone(state), &ledger));
     };
     let mut state = Arc::clone(&states.borrow_and_update());
-    let mut changes = states.clone();
+    let mut changes = states.clone(); // `changed` borrows it while `states` is read
     let mut stopped = pin!(stop.cancelled());
     'open: loop {
-        let mut changed = pin!(changes.changed()); // kept: to begin the wait anew costs as much as an accept
+        let mut changed = pin!(changes.changed()); // kept: a new wait costs as much as an accept
         loop {
-            // Clients come first. `stop` and a new state are noticed when `accept` waits, at the latest after a batch.
-            // An accept that is dropped while it waits has accepted nothing.
+            // Clients come first. `stop` and a new state are noticed when `accept` waits: for clients, or, after each
+            // batch of clients, for other tasks. An accept that is dropped while it waits has accepted nothing.
             tokio::select! {
                 biased;
                 accepted = listener.accept(&state.limits, on_pause(&state)) => {
                     let Ok(accepted) = accepted else {
-                        drop(listener); // before the address is bound again
+                        // The socket was shut down from outside. Close it before the address is bound again.
+                        drop(listener);
                         open.record_loss();
                         return Ok(());
                     };
@@ -218,8 +219,8 @@ async fn accept_until_stopped(
     Ok(())
 }
 
-/// Accepts the clients that wait in the queue of a closing socket, until none is left or `given_up`. If another
-/// listener has taken over the address, they are its clients.
+/// Accepts the clients that wait in the queue of a closing socket, until none is left or `given_up` ends. If another
+/// listener has taken over the address, `states` has its state, and the clients become clients of that listener.
 async fn accept_waiting(
     listener: &mut Listener,
     states: &mut watch::Receiver<Arc<ListenerState>>,
@@ -241,8 +242,8 @@ async fn accept_waiting(
     }
 }
 
-/// Ends when the clients that wait at a closing socket have waited for long enough. At a shutdown they wait as long as
-/// sessions may go on, until these are `cut`; those of a removed address only for [`QUEUE_WAIT_MAX`].
+/// Ends when the clients that wait at a closing socket have waited for long enough. At a shutdown, that is when `cut`
+/// is cancelled, which also ends the sessions. After the removal of an address, it is after [`QUEUE_WAIT_MAX`].
 async fn give_up(shutdown: &CancellationToken, cut: &CancellationToken) {
     let removed_for_too_long = async {
         sleep(QUEUE_WAIT_MAX).await;
@@ -259,7 +260,8 @@ async fn give_up(shutdown: &CancellationToken, cut: &CancellationToken) {
 
 fn on_pause(state: &ListenerState) -> impl Fn(AcceptPause) {
     |reason| {
-        if state.series.record_pause(reason) {
+        let begins_episode = state.series.record_pause(reason);
+        if begins_episode {
             tracing::warn!(listener = %state.plan.name, reason = AcceptPause::as_str(reason), "accepting pauses");
         }
     }
@@ -348,7 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_socket_that_cannot_be_watched_is_reported() {
-        let no_socket = File::open("/proc/self/stat").unwrap(); // epoll takes no file
+        let no_socket = File::open("/proc/self/stat").unwrap(); // epoll cannot watch a file
         let drain = Drain::default();
         started(no_socket.into(), Capacity::new(None), &drain);
         drain.worker_lost().await;

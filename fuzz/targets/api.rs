@@ -38,7 +38,8 @@ fn body(bytes: &[u8]) {
     }
 }
 
-/// What `POST /api/v1/servers/{pool}/{server}` does with this body as documented; `None`: it rejects it.
+/// The overrides that `POST /api/v1/servers/{pool}/{server}` makes of this body, as documented; `None`: it rejects the
+/// body.
 fn overrides(body: &Value) -> Option<Vec<Override>> {
     let body = body.as_object()?;
     let keys = ["use", "close_over", "weight"];

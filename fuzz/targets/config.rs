@@ -1,4 +1,4 @@
-//! Reading a configuration either succeeds or reports mistakes, and gives the same result every time.
+//! Reading a configuration either succeeds or reports errors, and gives the same result every time.
 #![no_main]
 
 use acequia::config::report::{Report, WARNINGS_SHOWN_MAX};

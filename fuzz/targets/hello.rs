@@ -60,10 +60,10 @@ fn bytes_in_pieces(wire: &[u8], whole: &HelloVerdict) {
 }
 
 fn assert_bounds(hello: &Hello, wire_bytes: usize) {
-    let escaped = hello.raw_name.as_ref().map_or(0, |raw| raw.len());
+    let escaped_bytes = hello.raw_name.as_ref().map_or(0, |raw| raw.len());
     assert!(
-        escaped <= 4 * RAW_NAME_BYTES_MAX,
-        "expected at most {} bytes of an invalid name, got {escaped}",
+        escaped_bytes <= 4 * RAW_NAME_BYTES_MAX,
+        "expected at most {} bytes of an invalid name, got {escaped_bytes}",
         4 * RAW_NAME_BYTES_MAX
     );
     assert!(hello.raw_name.is_none() || hello.server_name().is_none());
@@ -71,7 +71,7 @@ fn assert_bounds(hello: &Hello, wire_bytes: usize) {
     assert!(hello.alpn.iter().all(|protocol| (1..=255).contains(&protocol.len())));
 }
 
-/// The ClientHello as rustls reads it, if it accepts it.
+/// The ClientHello as rustls reads it; `None`: rustls rejects it, or it is incomplete.
 fn rustls(mut wire: &[u8]) -> Option<Accepted> {
     let mut acceptor = Acceptor::default();
     while !wire.is_empty() {

@@ -29,12 +29,12 @@ fuzz_target!(|wire: &[u8]| {
             FirstPacket::Ssl | FirstPacket::GssEnc => {}
         }
     }
-    server_messages(wire);
+    assert_same_key_from_pieces(wire);
 });
 
-/// Asserts that the key is the same from one piece and from pieces, whose lengths are derived from the bytes
-/// themselves.
-fn server_messages(wire: &[u8]) {
+/// Asserts that the messages of a server give the same cancel key whether they are read at once or in pieces. The first
+/// byte of each piece determines its length.
+fn assert_same_key_from_pieces(wire: &[u8]) {
     let mut whole = BackendReader::default();
     let whole_is_done = whole.advance(wire);
     let mut pieces = BackendReader::default();

@@ -16,7 +16,7 @@ use std::time::Duration;
 use metrics::Counter;
 use parking_lot::Mutex;
 
-pub use access_record::{AccessRecord, ClientCertWords, LogFormat, TlsWords};
+pub use access_record::{AccessRecord, ClientCertFields, LogFormat, TlsFields};
 pub use output::{AccessTarget, Output};
 
 /// Records that may be queued. Each takes about 1 KB: names and protocol lists are bounded.
@@ -26,7 +26,7 @@ pub const QUEUE_RECORDS_MAX: usize = 16 * 1024;
 /// target is slow or fails.
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the process waits for the writer at its end. The target may be a pipe that nobody reads.
+/// How long the exiting process waits for the writer thread. The target may be a pipe that nobody reads.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 enum Message {
@@ -65,7 +65,7 @@ impl AccessLog {
         self.control.is_on.load(Relaxed)
     }
 
-    /// Whether probe-like sessions that moved no byte are logged too, see [`Ending::is_probe_like`].
+    /// Whether empty sessions are logged too. [`Ending::is_probe_like`] says which sessions these are.
     ///
     /// [`Ending::is_probe_like`]: super::Ending::is_probe_like
     #[must_use]
@@ -88,7 +88,11 @@ impl AccessLog {
         // would stay with the old target; a thread waits until there is space for it.
         if let Err(TrySendError::Full(message)) = self.queue.try_send(Message::Switch) {
             let queue = self.queue.clone();
-            thread::spawn(move || queue.send(message));
+            let waiting = thread::Builder::new().spawn(move || queue.send(message));
+            if let Err(error) = waiting {
+                *self.control.next_output.lock() = None;
+                tracing::error!(%error, "the access log keeps its target until the next reload: no thread can be started");
+            }
         }
     }
 
@@ -115,7 +119,7 @@ pub struct AccessLogWriter {
 
 impl AccessLogWriter {
     /// Waits until the writer thread has ended, at most 2 s; returns whether it has. Every [`AccessLog`] must have been
-    /// dropped before.
+    /// dropped before: the thread runs as long as one exists.
     #[must_use]
     pub fn finish(self) -> bool {
         matches!(

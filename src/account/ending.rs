@@ -119,7 +119,7 @@ endings! {
 }
 
 impl Ending {
-    /// Whether its server, the lack of a server, or an internal error made the session fail.
+    /// Whether the session failed because of its server, the lack of a server, or an internal error.
     #[must_use]
     pub const fn is_failure(self) -> bool {
         matches!(
@@ -139,8 +139,9 @@ impl Ending {
         )
     }
 
-    /// Whether this is how a port scan or the health check of a balancer in front of us ends. Such a session is not
-    /// logged by default if it also moved no byte, and sent no ClientHello.
+    /// Whether this is how a port scan or the health check of a balancer in front of us ends. Such a session is
+    /// empty if it also moved no byte, sent no ClientHello, and did not wait in a queue. Empty sessions are not logged
+    /// by default.
     #[must_use]
     pub const fn is_probe_like(self) -> bool {
         matches!(self, Self::ClientClosed | Self::ClientReset | Self::ClientLeftEarly)

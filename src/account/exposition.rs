@@ -51,7 +51,7 @@ impl GaugeFamily {
         write_sample(&mut self.samples, self.name, labels, value);
     }
 
-    /// Appends it to the text if it has samples.
+    /// Appends the family to the text if it has samples.
     pub(super) fn write(&self, text: &mut String) {
         if !self.samples.is_empty() {
             write_header(text, self.name, MetricType::Gauge, self.help);

@@ -1,6 +1,6 @@
 //! A Prometheus histogram of durations.
 //!
-//! The exporter of the `metrics` crate has histograms too. But it holds every sample until it is rendered. And it
+//! The exporter of the `metrics` crate has histograms too. But it holds every sample until the next rendering. And it
 //! removes series only after they have been idle, so it cannot tell a server that is gone from one without sessions.
 //! [`Histogram`] is an array of atomics, and its series ends when it is dropped.
 
@@ -97,8 +97,8 @@ impl Histogram {
     #[inline(never)]
     pub(super) fn record(&self, duration: Duration) {
         // Rounded up, so that a duration that exceeds a bound by a nanosecond is not counted below it.
-        let subsecond = u64::from(duration.subsec_nanos().div_ceil(1_000));
-        let us = duration.as_secs().saturating_mul(SECOND).saturating_add(subsecond);
+        let subsecond_us = u64::from(duration.subsec_nanos().div_ceil(1_000));
+        let us = duration.as_secs().saturating_mul(SECOND).saturating_add(subsecond_us);
         let bucket = self.bounds.partition_point(|bound| *bound < us);
         self.buckets[bucket].fetch_add(1, Relaxed);
         self.sum_us.fetch_add(us, Relaxed);
@@ -172,17 +172,17 @@ impl DurationCounts {
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let all: u64 = self.buckets.iter().sum();
         let rank = share * all as f64;
-        let (mut below, mut lower) = (0, 0.0);
-        for (count, upper) in self.buckets.iter().zip(self.bounds) {
-            let upper = seconds(*upper);
-            if *count > 0 && (below + count) as f64 >= rank {
-                let within = (rank - below as f64) / *count as f64;
-                return Some(lower + (upper - lower) * within);
+        let (mut count_below, mut lower_bound) = (0, 0.0);
+        for (count, bound_us) in self.buckets.iter().zip(self.bounds) {
+            let upper_bound = seconds(*bound_us);
+            if *count > 0 && (count_below + count) as f64 >= rank {
+                let within = (rank - count_below as f64) / *count as f64;
+                return Some(lower_bound + (upper_bound - lower_bound) * within);
             }
-            below += count;
-            lower = upper;
+            count_below += count;
+            lower_bound = upper_bound;
         }
-        (all > 0).then_some(lower)
+        (all > 0).then_some(lower_bound)
     }
 }
 

@@ -4,8 +4,8 @@
 //! scraper sees their last values, even if several scrape independently. The exporter drops a counter that was not
 //! incremented since the last rendering. An increment by 0 counts, too, so each rendering first exports all counters
 //! that are to be kept. Gauges of listeners and servers are not kept at all: each rendering writes them from the
-//! current state. The exporter does not hold the series of pools either: each rendering writes them from the registry,
-//! from the start with one series for every ending of each pool.
+//! current state. The exporter does not hold the series of pools either: each rendering writes them from the registry.
+//! A pool has a series for every ending from the start, so that `increase()` sees the first event.
 
 mod registry;
 mod certificates;
@@ -51,8 +51,8 @@ pub struct Metrics {
     last_reload: Gauge,
     /// When the current configuration was loaded, in seconds since the Unix epoch.
     configured_at: AtomicU64,
-    // Blocking mutexes. A worker locks the registry when it sees a path for the first time, so a scrape locks it only
-    // to expire series and to copy them.
+    // Blocking mutexes. A worker locks the registry when it sees a path (listener, pool and server) for the first time,
+    // so a scrape locks it only to expire series and to copy them.
     registry: Mutex<Registry>,
     /// Makes exporting and rendering one step: a second rendering between the two would forget all counters.
     rendering: Mutex<()>,
@@ -167,6 +167,7 @@ impl Metrics {
 
     /// Returns the series of a path; registers them if there are none. `listener` and `server` are those of the key.
     pub fn path(&self, key: &PathKey, listener: &Arc<ListenerSeries>, server: Option<&Arc<Server>>) -> Arc<PathSeries> {
+        // Before the registry is locked below: `self.server` locks it, too.
         let server_series = server.map(|server| (Arc::downgrade(server), self.server(&key.pool, server)));
         let mut registry = self.registry.lock();
         let labels = [
@@ -178,6 +179,7 @@ impl Metrics {
             ),
         ];
         let pool = get_or_insert(&mut registry.pools, &key.pool, PoolSeries::new);
+        // The series of a path that is gone may refer to the series of a pool that have expired since.
         if registry.paths.get(key).is_some_and(|path| path.series.is_gone()) {
             registry.paths.remove(key);
         }
@@ -240,10 +242,11 @@ impl Metrics {
         Registry::write_fallbacks(fallbacks, &mut own);
         Registry::write_primaries(primaries, &mut own);
         registry.write_pools(&mut own);
-        registry.write_handshakes(&mut own);
+        registry.write_durations(&mut own);
         registry.write_routes(&mut own);
         write_guards(guards, &mut own);
-        // After the sums of the pools, so that those are never larger than the counters by path.
+        // Exported after the sums by pool are written: each session is counted by path first, so a sum by pool is never
+        // larger than the sum of its counters by path.
         registry.export();
         // The CPU time is fractional, which the exporter supports in gauges only; but it is a counter.
         let exported = self.handle.render().replacen(

@@ -4,8 +4,8 @@
 //! the same [`Metrics`].
 //!
 //! **A new metric** has its name in `names.rs` and a row in `docs/metrics.md`. A counter or histogram is a field of a
-//! type in `series`, and a method of [`Entry`] increments it. A gauge of the state is a family in one of the
-//! `*_samples.rs`.
+//! type in `series`, and a method of [`Entry`] increments it. A gauge is a family in one of the `*_samples.rs` or in
+//! `metrics`.
 
 mod ending;
 mod names;
@@ -42,7 +42,7 @@ pub use self::metrics::{Metrics, acme_renewals, certificate_expiries};
 pub use announce_samples::{AnnounceSample, write_announced};
 pub use ending::Ending;
 pub use histogram::DurationCounts;
-pub use openmetrics::{METRICS_TYPE, OPENMETRICS_TYPE, openmetrics, prefers_openmetrics};
+pub use openmetrics::{OPENMETRICS_TYPE, PROMETHEUS_TYPE, openmetrics, prefers_openmetrics};
 pub use record::{Record, SessionView};
 pub use scale_samples::{ScaleSamples, write_scales};
 pub use series::{
@@ -260,19 +260,18 @@ impl Entry {
     }
 
     /// The client has resumed a TLS session.
-    pub fn session_resumed(&self) {
+    pub fn tls_session_resumed(&self) {
         self.info().listener.record_tls_resumption();
     }
 
-    /// A pool was chosen. The session has no server until an attempt to connect to one of this pool starts.
+    /// A pool was chosen. The session has no server until an attempt to connect starts.
     pub fn pool_chosen(&mut self, pool: &Arc<str>) {
         self.path = None;
         let mut info = self.info();
         (info.pool, info.server) = (Some(Arc::clone(pool)), None);
     }
 
-    /// The session begins to wait at this position of the pool's queue. `is_asleep`: it waits because the pool is
-    /// asleep.
+    /// The session begins to wait at this position of the pool's queue. `is_asleep`: whether the pool is asleep.
     pub fn joined_queue(&mut self, position: usize, is_asleep: bool) {
         let mut info = self.info();
         QueueWait::begin(&mut info.extras.get_or_insert_default().queue, position, is_asleep);
@@ -351,8 +350,9 @@ impl Entry {
             return false;
         }
         let bytes = self.traffic().up.bytes() + self.traffic().down.bytes();
-        let is_worth_logging = bytes > 0 || info.has_hello || info.has_waited();
-        is_worth_logging || !self.ending.is_probe_like() || self.ledger.log.is_logging_empty_sessions()
+        let is_empty = bytes == 0 && !info.has_hello && !info.has_waited();
+        let is_probe = is_empty && self.ending.is_probe_like();
+        !is_probe || self.ledger.log.is_logging_empty_sessions()
     }
 }
 

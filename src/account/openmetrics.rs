@@ -3,27 +3,24 @@
 use std::collections::HashSet;
 
 /// The media type of the text format of Prometheus.
-pub const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The media type of OpenMetrics.
 pub const OPENMETRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Whether a request with this `Accept` is to be answered in OpenMetrics. It is if OpenMetrics is accepted by name,
-/// with a quality no lower than that of plain text. The most specific range gives the quality of plain text (RFC 9110,
-/// section 12.5.1).
+/// Whether a request with this `Accept` header is to be answered in OpenMetrics. It is if OpenMetrics is accepted by
+/// name, with a quality no lower than that of plain text. The most specific range gives the quality of plain text (RFC
+/// 9110, section 12.5.1).
 #[must_use]
 pub fn prefers_openmetrics(accept: &str) -> bool {
-    // The highest quality of the ranges that equal `wanted`. A range without `q` has the quality 1.
+    // The highest quality of the ranges that equal `wanted`. A range without `q` has the quality 1. If `q`
+    // is not a number, the quality is 0.
     let quality = |wanted: &str| {
         let of_type = accept.split(',').filter_map(|range| {
             let mut parts = range.split(';').map(str::trim);
             let is_wanted = parts.next()?.eq_ignore_ascii_case(wanted);
-            let weight = parts.find_map(|part| part.strip_prefix("q="));
-            is_wanted.then(|| {
-                weight
-                    .map_or(Some(1.0), |weight| weight.parse::<f32>().ok())
-                    .unwrap_or(0.0)
-            })
+            let q = parts.find_map(|part| part.strip_prefix("q="));
+            is_wanted.then(|| q.map_or(1.0, |q| q.parse::<f32>().unwrap_or(0.0)))
         });
         of_type.reduce(f32::max)
     };
@@ -32,28 +29,28 @@ pub fn prefers_openmetrics(accept: &str) -> bool {
     openmetrics > 0.0 && openmetrics >= plain.unwrap_or(0.0)
 }
 
-/// Converts the text format of Prometheus: families of counters are named without `_total`, no line is empty, and the
-/// last line marks the end.
+/// Converts text in the format of Prometheus to OpenMetrics: families of counters are named without `_total`, no line
+/// is empty, and the last line marks the end.
 #[must_use]
 pub fn openmetrics(text: &str) -> String {
-    let counter = |line: &str| {
+    let counter_family = |line: &str| {
         let name = line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?;
         name.strip_suffix("_total").map(str::to_owned)
     };
-    let counters: HashSet<String> = text.lines().filter_map(counter).collect();
+    let counters: HashSet<String> = text.lines().filter_map(counter_family).collect();
     let mut converted = String::with_capacity(text.len());
     for line in text.lines().filter(|line| !line.is_empty()) {
         let header = ["# HELP ", "# TYPE "]
             .iter()
             .find_map(|kind| Some((*kind, line.strip_prefix(kind)?)));
-        let family = header.and_then(|(kind, rest)| {
+        let counter_header = header.and_then(|(kind, rest)| {
             let (name, rest) = rest.split_once(' ')?;
             let family = name
                 .strip_suffix("_total")
                 .filter(|family| counters.contains(*family))?;
             Some((kind, family, rest))
         });
-        match family {
+        match counter_header {
             Some((kind, family, rest)) => converted.extend([kind, family, " ", rest]),
             None => converted.push_str(line),
         }

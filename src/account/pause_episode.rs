@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// An episode ends after this time without a pause, provided that a connection was accepted since the last pause.
-/// Without episodes, a listener right at its limit would log a pause for every single client.
+/// An episode ends after this time without a pause, provided that a connection was accepted since the last pause:
+/// until then, accepting may still be paused. Without episodes, a listener right at its limit would log a pause for
+/// every single client.
 const EPISODE_GAP: Duration = Duration::from_secs(5);
 
 /// The current episode of one listener, if any.

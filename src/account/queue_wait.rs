@@ -4,28 +4,30 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The waits so far. A session may wait again, if it cannot connect to the server that it got after a wait.
+/// The waits of a session so far. It may wait again, if it cannot connect to the server that it got after a wait.
 #[derive(Debug)]
 pub(super) struct QueueWait {
+    /// The position in the queue when the first wait began, from 1.
     position: usize,
     /// The sum of the waits that are over.
     waited: Duration,
-    /// When the current wait began; `None`: it does not wait.
+    /// When the current wait began; `None`: the session does not wait.
     since: Option<Instant>,
-    /// How long the first wait was, if the pool slept when it began; `None` until that wait is over.
-    woken: Option<Duration>,
+    /// How long the first wait was, if it is over and `was_asleep` is set.
+    woken_after: Option<Duration>,
     /// Whether the pool slept when the first wait began.
     was_asleep: bool,
 }
 
 impl QueueWait {
-    /// The session begins to wait at this position, for the first time or again.
+    /// The session begins to wait, for the first time or again. Only the first wait sets the position and
+    /// `was_asleep`.
     pub(super) fn begin(wait: &mut Option<Self>, position: usize, is_asleep: bool) {
         let wait = wait.get_or_insert(Self {
             position,
             waited: Duration::ZERO,
             since: None,
-            woken: None,
+            woken_after: None,
             was_asleep: is_asleep,
         });
         wait.since = Some(Instant::now());
@@ -33,25 +35,25 @@ impl QueueWait {
 
     /// Ends the wait. Returns how long it was; `None`: the session did not wait.
     pub(super) fn end(&mut self) -> Option<Duration> {
-        let waited = self.since.take()?.elapsed();
-        self.waited += waited;
+        let wait = self.since.take()?.elapsed();
+        self.waited += wait;
         if self.was_asleep {
-            self.woken.get_or_insert(waited);
+            self.woken_after.get_or_insert(wait);
         }
-        Some(waited)
+        Some(wait)
     }
 
-    /// Its position in the queue when it first began to wait, from 1.
+    /// The position in the queue when the first wait began, from 1.
     pub(super) fn position(&self) -> usize {
         self.position
     }
 
-    /// How long the first wait was, if the pool slept when it began; `None`: it did not sleep, or the wait is not over.
-    pub(super) fn woken(&self) -> Option<Duration> {
-        self.woken
+    /// How long the first wait was; `None`: that wait is not over, or the pool did not sleep when it began.
+    pub(super) fn woken_after(&self) -> Option<Duration> {
+        self.woken_after
     }
 
-    /// How long it has waited, up to the latest [`Self::end`].
+    /// The sum of the waits that are over.
     pub(super) fn waited(&self) -> Duration {
         self.waited
     }
@@ -62,7 +64,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_later_wait_does_not_count_as_the_start_of_a_sleeping_pool() {
+    async fn only_the_first_wait_counts_as_waking_the_pool() {
         let mut wait = None;
         for (seconds, is_asleep) in [(2, true), (3, false)] {
             QueueWait::begin(&mut wait, 1, is_asleep);
@@ -71,6 +73,6 @@ mod tests {
         }
         let wait = wait.unwrap();
         let expected = (Some(Duration::from_secs(2)), Duration::from_secs(5));
-        assert_eq!((wait.woken(), wait.waited()), expected);
+        assert_eq!((wait.woken_after(), wait.waited()), expected);
     }
 }

@@ -25,8 +25,8 @@ pub struct Record {
     accepted_at: Instant,
     cancel: CancelHandle,
     rates: ByteRates,
-    // A blocking mutex, locked for a few lines at a time: by the session, often until its server is connected and once
-    // at its end, and by every reader.
+    // A blocking mutex, locked for a few lines at a time: by every reader, and by the session before and after its
+    // relay.
     info: Mutex<SessionInfo>,
 }
 
@@ -62,10 +62,10 @@ impl Record {
     #[must_use]
     pub fn server(&self) -> Option<ServerId> {
         let info = self.info();
-        info.server
-            .as_ref()
-            .filter(|_| info.is_connected())
-            .map(|server| server.id())
+        if !info.is_connected() {
+            return None;
+        }
+        info.server.as_ref().map(|server| server.id())
     }
 
     /// When the session was connected to its server, up to a millisecond late. If it is not connected: when it was
@@ -75,20 +75,20 @@ impl Record {
         self.accepted_at + after.unwrap_or_default()
     }
 
-    /// Whether it was connected to its server after this moment.
+    /// Whether it was connected to its server after this moment. If it is not connected, the time of accept counts.
     #[must_use]
     pub fn is_connected_after(&self, at: Instant) -> bool {
         self.connected_at() > at
     }
 
-    /// The time since it was connected to its server.
+    /// The time since it was connected to its server; if it is not connected, since it was accepted.
     #[must_use]
     pub fn age_on_server(&self) -> Duration {
         self.connected_at().elapsed()
     }
 
-    /// Whether it waits for the first byte of its server, or for the end of the login, which is read here before the
-    /// relay starts.
+    /// Whether the server has sent no byte yet, or no relay runs: it has not started (acequia may still read the login
+    /// itself), or it has ended.
     #[must_use]
     pub fn awaits_server(&self) -> bool {
         self.traffic.down.bytes() == 0 || self.info().endpoints.is_none()
@@ -103,7 +103,7 @@ impl Record {
 
     /// Ends the session by resetting both sides. Only the first ending counts; returns whether this is the first.
     pub fn cut(&self, ending: Ending) -> bool {
-        self.cancel.cancel(ending)
+        self.cancel.cut(ending)
     }
 
     /// Ends the session as denied if it has passed this guard and its client is in the network. Returns whether this
@@ -115,7 +115,7 @@ impl Record {
         let Some(extras) = extras.filter(|extras| extras.has_passed_from(guard, network, client)) else {
             return false;
         };
-        // The access log record is built under the same lock. So the reason in it always belongs to its ending.
+        // The access log record is built under the same lock. So it has the reason if the session ends by this cut.
         let is_first = self.cut(Ending::Denied);
         if is_first {
             extras.deny(guard);
@@ -176,14 +176,14 @@ impl Record {
     }
 
     /// Ready at each request to the session: to be cut, to end at rest, or to look for deliveries. Only one task at a
-    /// time may poll this or await [`Self::until_cut`].
+    /// time may poll this or await [`Self::until_cut`], because only one waker is kept.
     pub fn poll_end_request(&self, cx: &mut Context<'_>) -> Poll<EndRequest<'_>> {
         self.cancel.poll_request(cx)
     }
 
     /// Waits until [`Self::cut`] is called. Only one task at a time may await this: that of the session.
     pub fn until_cut(&self) -> impl Future<Output = Ending> + Unpin {
-        std::future::poll_fn(|cx| self.cancel.poll(cx))
+        std::future::poll_fn(|cx| self.cancel.poll_cut(cx))
     }
 
     /// Its current state, except what only the kernel knows ([`Self::tcp_info`]).
@@ -216,9 +216,9 @@ impl Record {
     /// The kernel's figures for its sockets, the client's first; `None` unless it relays. Makes two system calls.
     #[must_use]
     pub fn tcp_info(&self) -> Option<[Option<TcpInfo>; 2]> {
-        // If the session ends meanwhile, its sockets are closed when `ends` is dropped.
-        let ends = self.info().endpoints.as_ref()?.upgrade()?;
-        Some([&ends.client, &ends.server].map(|end| TcpInfo::read(end.as_fd())))
+        // If the session ends meanwhile, its sockets are closed when `endpoints` is dropped.
+        let endpoints = self.info().endpoints.as_ref()?.upgrade()?;
+        Some([&endpoints.client, &endpoints.server].map(|socket| TcpInfo::read(socket.as_fd())))
     }
 
     /// Records the bytes that were relayed since the last call, which was `elapsed` ago.
@@ -287,11 +287,11 @@ pub struct SessionView {
 /// The requests of other threads to the session: to be cut, to end at rest, to look for deliveries. The session polls
 /// them. It can be cut only once.
 ///
-/// It is four bytes and a waker inside the record. A `CancellationToken` for each session would be an allocation and a
-/// mutex.
+/// The handle is four bytes and a waker inside the record. A `CancellationToken` for each session would be an
+/// allocation and a mutex.
 #[derive(Debug, Default)]
 struct CancelHandle {
-    /// 0: not cancelled; else 1 + the index of the ending.
+    /// The ending of the cut: 1 + its index in [`Ending::ALL`]; 0: not cut.
     ending: AtomicU8,
     /// The ending that is asked for at rest, encoded like `ending`; with [`TAKEN`] once the session has seen the
     /// request.
@@ -299,7 +299,8 @@ struct CancelHandle {
     /// Whether the session is asked to look for bytes on their way.
     look: AtomicBool,
     deliveries: DeliveryNotes,
-    session: AtomicWaker,
+    /// Wakes the session.
+    waker: AtomicWaker,
 }
 
 /// The flag in [`CancelHandle::at_rest`]. The numbers of endings are far below it.
@@ -312,23 +313,24 @@ fn ending_of(number: u8) -> Option<Ending> {
 }
 
 impl CancelHandle {
-    fn cancel(&self, ending: Ending) -> bool {
-        let first = self
+    /// Returns whether this is the first cut.
+    fn cut(&self, ending: Ending) -> bool {
+        let is_first = self
             .ending
             .compare_exchange(0, ending as u8 + 1, Release, Relaxed)
             .is_ok();
-        self.session.wake();
-        first
+        self.waker.wake();
+        is_first
     }
 
     fn end_at_rest(&self, ending: Ending) {
         self.at_rest.store(ending as u8 + 1, Release);
-        self.session.wake();
+        self.waker.wake();
     }
 
     fn look(&self) {
         self.look.store(true, Release);
-        self.session.wake();
+        self.waker.wake();
     }
 
     /// The ending that was asked for at rest; [`Ending::Internal`] if none was.
@@ -337,7 +339,7 @@ impl CancelHandle {
     }
 
     fn poll_request(&self, cx: &Context<'_>) -> Poll<EndRequest<'_>> {
-        if self.poll(cx).is_ready() {
+        if self.poll_cut(cx).is_ready() {
             return Poll::Ready(EndRequest::Cut);
         }
         if self.look.load(Relaxed) && self.look.swap(false, Acquire) {
@@ -351,8 +353,8 @@ impl CancelHandle {
         Poll::Ready(EndRequest::IfAtRest(&self.deliveries))
     }
 
-    fn poll(&self, cx: &Context<'_>) -> Poll<Ending> {
-        self.session.register(cx.waker()); // before the load, so that a cancel in between is not missed
+    fn poll_cut(&self, cx: &Context<'_>) -> Poll<Ending> {
+        self.waker.register(cx.waker()); // before the load, so that a cut in between is not missed
         self.cut_ending().map_or(Poll::Pending, Poll::Ready)
     }
 

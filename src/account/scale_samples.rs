@@ -8,13 +8,13 @@ use super::names;
 /// The state of a pool that grows and shrinks, as it is shown.
 #[derive(Clone, Debug)]
 pub struct ScaleSamples {
-    /// Its name.
+    /// The name of the pool.
     pub pool: Arc<str>,
     /// The number of clones in each state.
     pub clones: Vec<(&'static str, usize)>,
-    /// Steps, by their direction.
+    /// The number of steps in each direction in which the pool has grown or shrunk: `up`, `down`.
     pub steps: [(&'static str, u64); 2],
-    /// How often a client has woken it.
+    /// How often a client has woken the pool when it slept.
     pub cold_starts: u64,
 }
 
@@ -47,9 +47,9 @@ pub fn write_scales(pools: &[ScaleSamples]) -> String {
     }
     let help = "How often a client has woken a pool that slept.";
     write_header(&mut text, names::POOL_COLD_STARTS, MetricType::Counter, help);
-    for pool in pools {
-        let labels = format_labels(&[("pool", &pool.pool)]);
-        write_sample(&mut text, names::POOL_COLD_STARTS, &labels, pool.cold_starts);
+    for ScaleSamples { pool, cold_starts, .. } in pools {
+        let labels = format_labels(&[("pool", pool)]);
+        write_sample(&mut text, names::POOL_COLD_STARTS, &labels, cold_starts);
     }
     text
 }

@@ -15,7 +15,7 @@ use crate::sniff::FirstBytes;
 #[derive(Debug, Default)]
 pub struct SessionExtras {
     passes: Vec<GuardPass>,
-    /// The guard that refused the client, or would have refused it if it did not only report, and why.
+    /// The guard that refused the client, and why. If none has refused it: the first report-only guard that would have.
     pub(super) refusal: Option<(Arc<str>, GuardReason)>,
     pub(super) log_line: LogLine,
     /// The wait in the pool's queue.
@@ -33,14 +33,15 @@ pub enum LogLine {
     /// It is written, as for any session.
     #[default]
     Usual,
-    /// It is written, and this many before it were not.
+    /// It is written, and this many lines before it were suppressed.
     After(u64),
     /// It is not written: there are too many.
     Suppressed,
 }
 
 impl SessionExtras {
-    /// Holds a pass until the session ends.
+    /// Holds a pass until the session ends. If the guard only reports and would refuse the client, notes that as the
+    /// refusal, unless there is one already.
     pub fn pass(&mut self, pass: GuardPass) {
         if let (Some(reason), None) = (pass.would_refuse(), &self.refusal) {
             self.refusal = Some((Arc::clone(pass.guard().name()), reason));

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use super::access_log::{AccessRecord, ClientCertWords, TlsWords};
+use super::access_log::{AccessRecord, ClientCertFields, TlsFields};
 use super::queue_wait::QueueWait;
 use super::{Ending, ListenerSeries, LogLine, SessionExtras, SessionProtocol, SessionRoute, SessionTls};
 use crate::addr::{ClientAddr, PeerAddr};
@@ -44,7 +44,7 @@ pub struct SessionInfo {
     pub(super) server: Option<Arc<Server>>,
     /// The sockets while the relay runs. They close when the session drops them.
     pub(super) endpoints: Option<Weak<Endpoints>>,
-    /// Whether the relay has ended, or none follows.
+    /// Whether the relay has ended, or the session needs none. False before the relay.
     pub has_no_relay: bool,
     /// Attempts to connect to a server, including the current one, counted up to 255.
     pub(super) attempts: u8,
@@ -151,7 +151,7 @@ impl SessionInfo {
             .is_some_and(|extras| extras.log_line == LogLine::Suppressed)
     }
 
-    /// Whether it has waited in the queue of a pool.
+    /// Whether the session has begun to wait in the queue of a pool.
     pub(super) fn has_waited(&self) -> bool {
         self.extras.as_ref().is_some_and(|extras| extras.queue.is_some())
     }
@@ -186,7 +186,7 @@ impl SessionInfo {
             attempts: self.attempts.into(),
             queue_position: queue.map(QueueWait::position),
             queue_ms: queue.map(|queue| to_ms(queue.waited())),
-            woken_ms: queue.and_then(QueueWait::woken).map(to_ms),
+            woken_ms: queue.and_then(QueueWait::woken_after).map(to_ms),
             hello_ms: self.hello_duration.map(|duration| to_ms(duration.into())),
             connect_ms: self.connect_duration.map(|duration| to_ms(duration.into())),
             duration_ms: to_ms(duration),
@@ -204,7 +204,7 @@ impl SessionInfo {
                 LogLine::After(suppressed) => Some(suppressed),
                 LogLine::Usual | LogLine::Suppressed => None,
             }),
-            tls: self.tls_words(),
+            tls: self.tls_fields(),
             client_rtt_us: client.map(|info| info.rtt_us),
             server_rtt_us: server.map(|info| info.rtt_us),
             client_retrans: client.map(|info| info.retransmits),
@@ -212,25 +212,26 @@ impl SessionInfo {
         }
     }
 
-    /// The fields of TLS. Where TLS neither ends nor begins here, `tls = "pass"` at most.
-    fn tls_words(&self) -> TlsWords {
+    /// The fields of TLS. Where TLS neither ends nor begins here, all are empty, but `tls` is `pass` if TLS was passed
+    /// on.
+    fn tls_fields(&self) -> TlsFields {
         let Some(tls) = self.protocol.as_ref().map(|protocol| &protocol.tls) else {
-            return TlsWords {
+            return TlsFields {
                 // Without a pool nothing was passed on.
                 tls: (self.has_hello && self.pool.is_some()).then_some("pass"),
-                ..TlsWords::default()
+                ..TlsFields::default()
             };
         };
         let text = |text: &str| text.to_owned();
         let (client, server) = (tls.client.as_ref(), tls.server.as_ref());
-        TlsWords {
+        TlsFields {
             tls: client.map(|client| client.version),
             tls_cipher: client.and_then(|client| client.cipher.as_deref().map(text)),
             tls_group: client.and_then(|client| client.group.as_deref().map(text)),
             tls_resumed: client.map(|client| client.resumed),
             client_cert: client
                 .and_then(|client| client.peer.as_ref())
-                .map(|peer| ClientCertWords {
+                .map(|peer| ClientCertFields {
                     subject: text(&peer.subject),
                     sha256: text(&peer.fingerprint),
                 }),
@@ -259,8 +260,8 @@ impl From<Microseconds> for Duration {
     }
 }
 
-/// A duration in 4 bytes, for the same reason as [`Microseconds`]. It is rounded up. Durations above 49 days count as
-/// 49 days.
+/// A duration in 4 bytes, for the same reason as [`Microseconds`]. It is rounded up, to at least 1 ms. Durations above
+/// 49 days count as 49 days.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Milliseconds(NonZeroU32);
 

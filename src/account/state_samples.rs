@@ -20,7 +20,7 @@ pub struct PoolStateSample<'a> {
     pub pool: &'a Pool,
     /// Whether it serves new sessions.
     pub serves: bool,
-    /// Whether the roles of its servers matter.
+    /// Whether a server can be unusable because of its role or lag although it answers.
     pub role_matters: bool,
 }
 
@@ -78,7 +78,7 @@ impl ServerFamilies {
             ),
             role_ok: GaugeFamily::new(
                 names::SERVER_ROLE_OK,
-                "Whether a server of a pool with role or max_lag has the role, and is not too far behind.",
+                "Whether a server of a pool with role, max_lag or wrong_role has the role, and is not too far behind.",
             ),
             admin_states: GaugeFamily::new(
                 names::SERVER_USE,
@@ -139,7 +139,7 @@ impl ServerFamilies {
     }
 }
 
-/// Writes the most sessions that each listener may have, and those that the process may have.
+/// Writes the maximum numbers of sessions: of each listener, and of the process.
 #[must_use]
 pub fn write_connection_limits(limits: impl IntoIterator<Item = (Arc<str>, usize)>, process_limit: usize) -> String {
     let mut family = GaugeFamily::new(
@@ -232,7 +232,7 @@ pub fn write_remote(sample: Option<RemoteSample>) -> String {
     write_families([&up, &refused, &revision])
 }
 
-/// Writes how many files of `state_dir` cannot be written; `None`: there is no such directory.
+/// Writes how many files of `state_dir` could not be written; `None`: no `state_dir` is configured.
 #[must_use]
 pub fn write_unsaved(files: Option<usize>) -> String {
     let mut family = GaugeFamily::new(

@@ -42,11 +42,11 @@ pub enum AcmeError {
     /// The server refuses, cannot be reached, or does not answer as RFC 8555 says.
     #[error("{error}")]
     Server {
-        /// Its message.
+        /// The error of the request.
         #[source]
         error: instant_acme::Error,
-        /// When it wants to be asked again, if it says so.
-        retry_after: Option<SystemTime>,
+        /// When the server wants to be asked again, if it says so.
+        retry_at: Option<SystemTime>,
     },
     /// The server could not find out that a name is ours.
     #[error("{name} was not validated: {detail}")]
@@ -80,11 +80,11 @@ impl AcmeError {
         escape_bounded(&chain(self), TEXT_CHARS_MAX)
     }
 
-    /// How long from `now` the server wants not to be asked again, if it says so.
+    /// How long from `now` until the server wants to be asked again, if it says so.
     #[must_use]
     pub fn retry_after(&self, now: SystemTime) -> Option<Duration> {
         match self {
-            Self::Server { retry_after, .. } => (*retry_after)?.duration_since(now).ok(),
+            Self::Server { retry_at, .. } => (*retry_at)?.duration_since(now).ok(),
             _ => None,
         }
     }
@@ -93,7 +93,7 @@ impl AcmeError {
 /// The file of an account.
 #[derive(Serialize, Deserialize)]
 struct AccountFile {
-    /// The directory of its server.
+    /// The URL of the server's directory.
     directory: Box<str>,
     contact: Vec<Box<str>>,
     credentials: AccountCredentials,
@@ -109,15 +109,15 @@ pub(super) struct OpenAccount<'a> {
 impl<'a> OpenAccount<'a> {
     /// The account of this plan: the kept one, if it is with this server, otherwise a new one.
     pub(super) async fn open(plan: &'a AcmePlan) -> Result<Self, AcmeError> {
-        let (http, known) = read_files(plan).await?;
+        let (http, kept) = read_files(plan).await?;
         let contact: Vec<_> = plan.contact.iter().map(|contact| &**contact).collect();
-        let eab = match plan.eab.clone().filter(|_| known.is_none()) {
-            Some(eab) => Some(blocking(move || external_key(&eab)).await?),
-            None => None,
+        let eab = match plan.eab.clone() {
+            Some(eab) if kept.is_none() => Some(blocking(move || external_key(&eab)).await?),
+            _ => None,
         };
         let builder = Account::builder_with_http(Box::new(http.clone()));
         let opened = async {
-            let Some(known) = known else {
+            let Some(kept) = kept else {
                 let new = NewAccount {
                     contact: &contact,
                     terms_of_service_agreed: true,
@@ -126,18 +126,18 @@ impl<'a> OpenAccount<'a> {
                 let (account, credentials) = builder.create(&new, plan.directory.to_string(), eab.as_ref()).await?;
                 return Ok((account, Some(credentials)));
             };
-            let is_changed = known.contact != plan.contact;
-            // `AccountCredentials` is not `Clone`: a changed account is written with a copy made by way of JSON.
+            let is_changed = kept.contact != plan.contact;
+            // `from_credentials` consumes the credentials, and they are not `Clone`: those to write are copied by JSON.
             let copy = is_changed
-                .then(|| serde_json::to_value(&known.credentials))
+                .then(|| serde_json::to_value(&kept.credentials))
                 .transpose()?;
-            let account = builder.from_credentials(known.credentials).await?;
+            let account = builder.from_credentials(kept.credentials).await?;
             if is_changed {
                 account.update_contacts(&contact).await?;
             }
             Ok((account, copy.map(serde_json::from_value).transpose()?))
         };
-        let (account, to_write) = opened.await.map_err(|error| server_error(plan, &http, error))?;
+        let (account, to_write) = opened.await.map_err(|error| handle_server_error(plan, &http, error))?;
         if let Some(credentials) = to_write {
             let file = AccountFile {
                 directory: plan.directory.clone(),
@@ -153,17 +153,18 @@ impl<'a> OpenAccount<'a> {
 
     /// Whether the latest error of the server says when it wants to be asked again.
     pub(super) fn wants_pause(&self) -> bool {
-        self.http.retry_after().is_some()
+        self.http.retry_at().is_some()
     }
 
-    /// An error of the server.
-    pub(super) fn error(&self, error: instant_acme::Error) -> AcmeError {
-        server_error(self.plan, &self.http, error)
+    /// Handles an error of the server: [`handle_server_error`].
+    pub(super) fn handle_error(&self, error: instant_acme::Error) -> AcmeError {
+        handle_server_error(self.plan, &self.http, error)
     }
 }
 
-/// An error of the server. If the server does not know the account any more, the next attempt opens another one.
-fn server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Error) -> AcmeError {
+/// Adds to an error when the server wants to be asked again. If the server does not know the account any more, also
+/// renames the file of the account, so that the next attempt opens a new account.
+fn handle_server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Error) -> AcmeError {
     let is_unknown =
         matches!(&error, instant_acme::Error::Api(problem) if problem.r#type.as_deref() == Some(NO_ACCOUNT));
     if is_unknown {
@@ -177,19 +178,19 @@ fn server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Error) ->
     }
     AcmeError::Server {
         error,
-        retry_after: http.retry_after(),
+        retry_at: http.retry_at(),
     }
 }
 
 /// The kept account of this plan, for requests for which no account should be opened; `None`: none is kept with this
 /// server.
-pub(super) async fn known_account(plan: &AcmePlan) -> Result<Option<(Account, AcmeHttp)>, AcmeError> {
-    let (http, known) = read_files(plan).await?;
-    let Some(known) = known else { return Ok(None) };
+pub(super) async fn kept_account(plan: &AcmePlan) -> Result<Option<(Account, AcmeHttp)>, AcmeError> {
+    let (http, kept) = read_files(plan).await?;
+    let Some(kept) = kept else { return Ok(None) };
     let builder = Account::builder_with_http(Box::new(http.clone()));
-    match builder.from_credentials(known.credentials).await {
+    match builder.from_credentials(kept.credentials).await {
         Ok(account) => Ok(Some((account, http))),
-        Err(error) => Err(server_error(plan, &http, error)),
+        Err(error) => Err(handle_server_error(plan, &http, error)),
     }
 }
 
@@ -198,14 +199,14 @@ async fn read_files(plan: &AcmePlan) -> Result<(AcmeHttp, Option<AccountFile>), 
     let plan = plan.clone();
     blocking(move || {
         let http = AcmeHttp::new(client_config(plan.ca_file.as_deref(), None)?);
-        let known = load(&plan.state_dir)?.filter(|known| known.directory == plan.directory);
-        Ok((http, known))
+        let kept = load(&plan.state_dir)?.filter(|kept| kept.directory == plan.directory);
+        Ok((http, kept))
     })
     .await
 }
 
-fn load(directory: &Path) -> io::Result<Option<AccountFile>> {
-    let file = directory.join(FILE);
+fn load(state_dir: &Path) -> io::Result<Option<AccountFile>> {
+    let file = state_dir.join(FILE);
     let bytes = match regular_file::read_zeroizing(&file, ACCOUNT_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

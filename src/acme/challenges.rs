@@ -35,6 +35,7 @@ struct PendingAnswers {
 #[derive(Debug)]
 pub struct PendingChallenge {
     challenges: Arc<Challenges>,
+    /// The key of its answer in the maps of [`PendingAnswers`].
     key: ChallengeKey,
 }
 
@@ -45,13 +46,14 @@ enum ChallengeKey {
 }
 
 impl Challenges {
-    /// The configuration of the handshake that validates this name; `None`: no order for it is pending.
+    /// The configuration of the handshake that validates this name; `None`: no TLS challenge for it is pending.
     #[must_use]
     pub fn tls_config(&self, name: &str) -> Option<Arc<ServerConfig>> {
         self.0.lock().tls.get(name).cloned()
     }
 
-    /// The key authorization that a request for this path asks for; `None`: the path has no token of a pending order.
+    /// The key authorization that a request for this path asks for; `None`: the path has no token of a pending
+    /// challenge.
     #[must_use]
     pub fn key_authorization(&self, path: &str) -> Option<Box<str>> {
         let token = path.strip_prefix(HTTP_PREFIX)?;

@@ -39,20 +39,20 @@ pub(super) struct NoAnswer(pub(super) Box<dyn StdError + Send + Sync>);
 #[derive(Clone)]
 pub(super) struct AcmeHttp {
     tls: Arc<ClientConfig>,
-    retry_after: Arc<Mutex<Option<SystemTime>>>,
+    retry_at: Arc<Mutex<Option<SystemTime>>>,
 }
 
 impl AcmeHttp {
     pub(super) fn new(tls: Arc<ClientConfig>) -> Self {
         Self {
             tls,
-            retry_after: Arc::default(),
+            retry_at: Arc::default(),
         }
     }
 
-    /// `Retry-After` of the latest response that was an error.
-    pub(super) fn retry_after(&self) -> Option<SystemTime> {
-        *self.retry_after.lock()
+    /// The time in `Retry-After` of the latest response that was an error.
+    pub(super) fn retry_at(&self) -> Option<SystemTime> {
+        *self.retry_at.lock()
     }
 
     async fn send(
@@ -73,16 +73,16 @@ impl AcmeHttp {
         let header = response.headers_mut().remove(RETRY_AFTER);
         let retry_at = header.and_then(|value| retry_time(&value, now));
         // `instant_acme` reads this header again, and panics at a time that `SystemTime` cannot hold. It also refuses
-        // renewal information, which is requested by GET, without the header, although the time in it is only a
-        // recommendation (RFC 9773, section 4.3).
-        let shown_at = retry_at.or_else(|| is_get.then(|| now + POLL_INTERVAL_DEFAULT));
-        if let Some(shown_at) = shown_at {
-            let seconds = shown_at.duration_since(now).unwrap_or_default().as_secs();
+        // renewal information without the header, although the header is only a recommendation (RFC 9773, section
+        // 4.3). Renewal information is requested by GET.
+        let header_time = retry_at.or_else(|| is_get.then(|| now + POLL_INTERVAL_DEFAULT));
+        if let Some(header_time) = header_time {
+            let seconds = header_time.duration_since(now).unwrap_or_default().as_secs();
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         let status = response.status();
         if !status.is_success() {
-            *self.retry_after.lock() = retry_at;
+            *self.retry_at.lock() = retry_at;
             let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             if !kind.is_some_and(|kind| kind.contains("json")) {
                 // No problem document (RFC 8555, section 6.7): something in front of the server may have answered.
@@ -94,7 +94,8 @@ impl AcmeHttp {
     }
 }
 
-/// Seconds, or a date (RFC 9110, section 10.2.3); at most [`RETRY_AFTER_MAX`] from now.
+/// The time in `Retry-After`, which has seconds or a date (RFC 9110, section 10.2.3); at most [`RETRY_AFTER_MAX`] from
+/// `now`.
 fn retry_time(value: &HeaderValue, now: SystemTime) -> Option<SystemTime> {
     let text = value.to_str().ok()?.trim();
     let latest = now + RETRY_AFTER_MAX;
@@ -109,12 +110,12 @@ impl HttpClient for AcmeHttp {
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        let sent = self.clone().send(request);
+        let sending = self.clone().send(request);
         Box::pin(async move {
-            let sent = timeout(REQUEST_TIMEOUT, sent).await;
-            let sent =
-                sent.unwrap_or_else(|_| Err(format!("no response within {}", format_duration(REQUEST_TIMEOUT)).into()));
-            sent.map_err(|error| Error::Other(Box::new(NoAnswer(error))))
+            let response = timeout(REQUEST_TIMEOUT, sending)
+                .await
+                .unwrap_or_else(|_| Err(format!("no response within {}", format_duration(REQUEST_TIMEOUT)).into()));
+            response.map_err(|error| Error::Other(Box::new(NoAnswer(error))))
         })
     }
 }

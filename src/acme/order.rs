@@ -23,7 +23,8 @@ use crate::name::ServerName;
 /// How long a whole order may take. Servers validate within seconds.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long the server is polled until it has validated all names, and then until it has issued the certificate.
+/// How the server is polled until it has validated all names, and again until it has issued the certificate. The
+/// timeout is for each of the two.
 const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
 
 /// The error type of a server that limits orders (RFC 8555, section 6.7).
@@ -31,8 +32,8 @@ const RATE_LIMITED: &str = "urn:ietf:params:acme:error:rateLimited";
 /// The HTTP status of a server that limits orders (RFC 6585).
 const TOO_MANY_REQUESTS: u16 = 429;
 
-/// Orders a certificate for these names. `replaces`: the certificate that it replaces, if known. The answers to the
-/// challenges of the order are in `challenges` until it ends. Returns a new key and the chain, in PEM.
+/// Orders a certificate for these names. `replaces`: the certificate that the new one replaces, if known. The answers
+/// to the challenges are in `challenges` until the order ends. Returns a new key and the chain, in PEM.
 ///
 /// # Errors
 /// Why there is no certificate.
@@ -61,7 +62,7 @@ async fn place_order(
             return Err(failed);
         }
         let error = status.err().unwrap_or(Error::Str("the order is invalid"));
-        return Err(opened.error(error));
+        return Err(opened.handle_error(error));
     }
     let key = Zeroizing::new(KeyPair::generate()?);
     let names: Vec<_> = names.iter().map(|name| name.as_str().to_owned()).collect();
@@ -72,7 +73,7 @@ async fn place_order(
         order.finalize_csr(request.der()).await?;
         order.poll_certificate(&POLLING).await
     };
-    let chain = finalized.await.map_err(|error| opened.error(error))?;
+    let chain = finalized.await.map_err(|error| opened.handle_error(error))?;
     Ok(with_key(key.serialized_der(), &chain))
 }
 
@@ -114,26 +115,30 @@ async fn new_order(
         let new = NewOrder::new(&identifiers).replaces(replaced);
         match opened.account.new_order(&new).await {
             Ok(order) => return Ok(order),
-            Err(error) if opened.wants_pause() || !may_be_about_replaced(&error) => return Err(opened.error(error)),
+            Err(error) if opened.wants_pause() || !may_succeed_without_replaces(&error) => {
+                return Err(opened.handle_error(error));
+            }
             Err(error) => {
                 tracing::debug!(error = %chain(&error), "the server takes no order that replaces a certificate")
             }
         }
     }
     let order = opened.account.new_order(&NewOrder::new(&identifiers)).await;
-    order.map_err(|error| opened.error(error))
+    order.map_err(|error| opened.handle_error(error))
 }
 
-/// Whether an order may have failed because it names the certificate that it replaces. RFC 9773 has an error type only
-/// for a certificate that was replaced before, so all other errors count, except when the server cannot be reached, has
-/// failed, does not know the account, or limits orders. In these cases it would refuse another order, too.
-fn may_be_about_replaced(error: &Error) -> bool {
+/// Whether an order that failed with this error may succeed without `replaces`. RFC 9773 has an error type only for a
+/// certificate that was replaced before, so any refusal may be about `replaces`, except if the server does not know the
+/// account or limits orders. If the server cannot be reached or has failed, another order would fail too.
+fn may_succeed_without_replaces(error: &Error) -> bool {
     match error {
         Error::Unsupported(_) => true,
         Error::Api(problem) => {
-            let is_refusal = |status| (400..500).contains(&status) && status != TOO_MANY_REQUESTS;
-            problem.status.is_none_or(is_refusal)
-                && !matches!(problem.r#type.as_deref(), Some(RATE_LIMITED | NO_ACCOUNT))
+            let is_refusal = match problem.status {
+                Some(status) => (400..500).contains(&status) && status != TOO_MANY_REQUESTS,
+                None => true, // the member is optional (RFC 9457, section 3.1)
+            };
+            is_refusal && !matches!(problem.r#type.as_deref(), Some(RATE_LIMITED | NO_ACCOUNT))
         }
         // With this error, instant-acme reports that the order which the server made does not name the certificate.
         Error::Other(error) => !error.is::<NoAnswer>(),
@@ -156,14 +161,14 @@ async fn begin_challenges(
     let mut pending = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.map_err(|error| opened.error(error))?;
+        let mut authorization = authorization.map_err(|error| opened.handle_error(error))?;
         if authorization.status == AuthorizationStatus::Valid {
             continue;
         }
-        let name = authorization.identifier().to_string();
-        let name = names.iter().find(|known| *known.as_str() == *name);
-        let unknown = Error::Str("the server asks about a name that was not ordered");
-        let name = name.ok_or_else(|| opened.error(unknown))?;
+        let asked = authorization.identifier().to_string();
+        let ordered = names.iter().find(|name| *name.as_str() == *asked);
+        let not_ordered = Error::Str("the server asks about a name that was not ordered");
+        let name = ordered.ok_or_else(|| opened.handle_error(not_ordered))?;
         let challenge = authorization.challenge(wanted.clone());
         let mut challenge = challenge.ok_or(AcmeError::NoChallenge(kind.as_str()))?;
         let answer = challenge.key_authorization();
@@ -171,7 +176,10 @@ async fn begin_challenges(
             ChallengeKind::TlsAlpn01 => challenges.answer_tls(name, answer.digest().as_ref())?,
             ChallengeKind::Http01 => challenges.answer_http(&challenge.token, answer.as_str()),
         });
-        challenge.set_ready().await.map_err(|error| opened.error(error))?;
+        challenge
+            .set_ready()
+            .await
+            .map_err(|error| opened.handle_error(error))?;
     }
     Ok(pending)
 }
@@ -201,12 +209,12 @@ mod tests {
 
     #[test]
     fn an_order_is_repeated_without_the_replaced_certificate_only_if_that_may_help() {
-        let refused = |kind: &str, status: u16| {
+        let is_repeated = |kind: &str, status: u16| {
             let problem = serde_json::json!({ "type": format!("urn:ietf:params:acme:error:{kind}"), "status": status });
-            may_be_about_replaced(&Error::Api(serde_json::from_value(problem).unwrap()))
+            may_succeed_without_replaces(&Error::Api(serde_json::from_value(problem).unwrap()))
         };
         for (kind, status) in [("alreadyReplaced", 409), ("malformed", 404), ("unauthorized", 403)] {
-            assert!(refused(kind, status), "{kind}");
+            assert!(is_repeated(kind, status), "{kind}");
         }
         for (kind, status) in [
             ("rateLimited", 429),
@@ -215,14 +223,16 @@ mod tests {
             ("serverInternal", 500),
             ("accountDoesNotExist", 400),
         ] {
-            assert!(!refused(kind, status), "{kind} with status {status}");
+            assert!(!is_repeated(kind, status), "{kind} with status {status}");
         }
-        assert!(may_be_about_replaced(&Error::Unsupported(
+        assert!(may_succeed_without_replaces(&Error::Unsupported(
             "ACME renewal information (ARI)"
         )));
-        assert!(may_be_about_replaced(&Error::Other("replaces field mismatch".into())));
+        assert!(may_succeed_without_replaces(&Error::Other(
+            "replaces field mismatch".into()
+        )));
         let unanswered = NoAnswer("connection refused".into());
-        assert!(!may_be_about_replaced(&Error::Other(Box::new(unanswered))));
+        assert!(!may_succeed_without_replaces(&Error::Other(Box::new(unanswered))));
     }
 
     #[test]

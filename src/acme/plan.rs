@@ -54,7 +54,7 @@ impl ChallengeKind {
 }
 
 impl AcmePlan {
-    /// The files that are read, each with its key of `[acme.NAME]`.
+    /// The files that the configuration names, each with its configuration key in `[acme.NAME]`.
     #[must_use]
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         let ca_file = self.ca_file.as_deref().map(|path| ("ca_file", path));

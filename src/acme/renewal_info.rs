@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use instant_acme::{CertificateIdentifier, Error};
 
-use super::account::{AcmeError, TEXT_CHARS_MAX, known_account};
+use super::account::{AcmeError, TEXT_CHARS_MAX, kept_account};
 use super::plan::AcmePlan;
 use super::schedule::RenewalWindow;
 use crate::text::escape_bounded;
@@ -24,12 +24,13 @@ pub struct SuggestedRenewal {
 pub struct RenewalAnswer {
     /// When the server suggests renewing; `None`: it makes no suggestions, or we have no account there.
     pub suggested: Option<SuggestedRenewal>,
-    /// How long to wait before asking the server again.
+    /// How long to wait before asking the server again. The caller limits this: [`super::poll_interval`].
     pub retry_after: Duration,
 }
 
 /// The identifier of a certificate at its server (RFC 9773, section 4.1). `None` if the certificate has expired,
-/// because a server must not be asked about it then, or if it has no such identifier: a self-signed one has none.
+/// because a server must not be asked about an expired certificate, or if it has no such identifier, like a
+/// self-signed one.
 #[must_use]
 pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
     if certificate.has_expired_itself() {
@@ -51,7 +52,7 @@ pub async fn renewal_info(
         suggested: None,
         retry_after: Duration::MAX,
     };
-    let Some((account, http)) = known_account(plan).await? else {
+    let Some((account, http)) = kept_account(plan).await? else {
         return Ok(nothing);
     };
     let (info, retry_after) = match account.renewal_info(certificate).await {
@@ -60,7 +61,7 @@ pub async fn renewal_info(
         Err(error) => {
             return Err(AcmeError::Server {
                 error,
-                retry_after: http.retry_after(),
+                retry_at: http.retry_at(),
             });
         }
     };
@@ -84,7 +85,7 @@ pub async fn renewal_info(
 fn window_of([start, end]: [SystemTime; 2], retry_after: Duration) -> Result<RenewalWindow, AcmeError> {
     RenewalWindow::new(start, end).ok_or_else(|| AcmeError::Server {
         error: Error::Str("the suggested window does not end after it starts"),
-        retry_after: Some(SystemTime::now() + retry_after),
+        retry_at: Some(SystemTime::now() + retry_after),
     })
 }
 

@@ -16,10 +16,10 @@ use crate::tls::AcmeCertificate;
 /// The state of a certificate from ACME.
 #[derive(Clone, Debug)]
 pub struct RenewalState {
-    /// The certificate.
+    /// The certificate to order, as configured.
     pub wanted: AcmeCertificate,
-    /// The identifier that the ACME server knows the current certificate by (RFC 9773); `None`: none was issued, or it
-    /// has expired.
+    /// The identifier that the ACME server knows the current certificate by (RFC 9773); `None`: no certificate was
+    /// issued, or it has expired or has no identifier.
     pub identifier: Option<CertificateIdentifier<'static>>,
     /// The time of the next order.
     pub next: SystemTime,
@@ -53,7 +53,7 @@ impl RenewalState {
 pub enum RenewalReason {
     /// No certificate that covers all the names has been issued yet.
     NotIssued,
-    /// Two thirds of the lifetime of the current one are over then.
+    /// By then, two thirds of the lifetime of the current certificate are over.
     Lifetime,
     /// The server suggests it (RFC 9773).
     Suggested,
@@ -80,7 +80,7 @@ pub struct Renewals {
     state: ArcSwap<Vec<RenewalState>>,
     /// The first host names of the certificates to order now. A blocking mutex: never held across an await.
     requested: Mutex<Vec<Box<str>>>,
-    request: Notify,
+    has_requests: Notify,
     /// The numbers of successful and failed orders, by the first host name of the certificate.
     results: Mutex<BTreeMap<Box<str>, [u64; 2]>>,
 }
@@ -104,17 +104,17 @@ impl Renewals {
     }
 
     /// Requests that the certificate for a name is ordered now. Returns the first name of the certificate; `None`: no
-    /// certificate for this name is ordered.
+    /// certificate from ACME has this name.
     pub fn request(&self, name: &str) -> Option<String> {
         let state = self.state();
-        let mut wanted = state.iter().map(|state| &state.wanted);
-        let wanted = wanted.find(|wanted| wanted.names.iter().any(|known| known.as_str() == name))?;
+        let mut certificates = state.iter().map(|renewal| &renewal.wanted);
+        let wanted = certificates.find(|wanted| wanted.names.iter().any(|known| known.as_str() == name))?;
         let mut requested = self.requested.lock();
         if !requested.iter().any(|known| **known == *wanted.name()) {
             requested.push(wanted.name().into());
         }
         drop(requested);
-        self.request.notify_one();
+        self.has_requests.notify_one();
         Some(wanted.name().to_owned())
     }
 
@@ -132,11 +132,11 @@ impl Renewals {
     }
 
     /// Waits for a request.
-    pub async fn requested(&self) {
-        self.request.notified().await;
+    pub async fn wait_for_request(&self) {
+        self.has_requests.notified().await;
     }
 
-    /// Takes the requests.
+    /// Takes the requests: the first host names of the certificates to order now.
     #[must_use]
     pub fn take_requests(&self) -> Vec<Box<str>> {
         std::mem::take(&mut self.requested.lock())

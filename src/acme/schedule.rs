@@ -12,40 +12,40 @@ use crate::regular_file;
 /// The name of the file with the failed attempts.
 const FILE: &str = "attempts.json";
 
-/// A longer file is not one of failed attempts.
+/// A longer file is not read.
 const BYTES_MAX: u64 = 16 << 20;
 
-/// The wait after the first failed attempt. It doubles with each further one.
+/// The wait after the first failed attempt. The wait doubles with each further failure.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(60);
 
 /// The longest wait after a failed attempt.
 const BACK_OFF_MAX: Duration = Duration::from_secs(86_400);
 
-/// The shortest wait between two questions about a certificate (RFC 9773, section 4.3.2).
+/// The shortest wait between two requests for the renewal information of a certificate (RFC 9773, section 4.3.2).
 const POLL_INTERVAL_MIN: Duration = Duration::from_secs(60);
 
-/// The longest wait between two questions about a certificate.
+/// The longest wait between two requests for the renewal information of a certificate.
 const POLL_INTERVAL_MAX: Duration = Duration::from_secs(86_400);
 
-/// The longest wait after a question without a valid answer (RFC 9773, section 4.3.3).
+/// The longest wait after a request for renewal information without a valid answer (RFC 9773, section 4.3.3).
 const POLL_BACK_OFF_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// The latest failed attempts for one certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {
-    /// How many have failed since the last that succeeded.
+    /// The number of failed attempts since the last successful one.
     pub failures: u32,
-    /// The time of the next one, in seconds since the Unix epoch.
+    /// The time of the next attempt, in seconds since the Unix epoch.
     pub next: u64,
-    /// The wait from the latest to the next one, in seconds.
+    /// The wait from the latest to the next attempt, in seconds.
     pub pause: u64,
-    /// Why the latest failed.
+    /// Why the latest attempt failed.
     pub error: String,
 }
 
 impl Attempts {
-    /// The time of the next attempt. If it is further away than the whole wait, the attempt is due now: the clock was
-    /// ahead when the latest attempt failed.
+    /// The time of the next attempt. If it is further away than `pause`, the attempt is due now: the clock was ahead
+    /// when the latest attempt failed.
     #[must_use]
     pub fn next_time(&self, now: SystemTime) -> SystemTime {
         // The bound keeps a wrong file from overflowing the sum.
@@ -91,7 +91,7 @@ impl RenewalWindow {
 /// When a certificate is ordered again: in the window that its server suggests. Without a window, this is after two
 /// thirds of its lifetime, or up to a thirtieth of the lifetime later. `jitter` (0 to 1) selects the moment, so that
 /// certificates that were issued together are not renewed together. Whatever the server suggests, a tenth of the
-/// lifetime is left for orders that fail.
+/// lifetime is left for orders that fail. `not_before` and `not_after` are in seconds since the Unix epoch.
 #[must_use]
 pub fn renewal_time(not_before: i64, not_after: i64, window: Option<RenewalWindow>, jitter: f64) -> SystemTime {
     let seconds = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
@@ -108,21 +108,21 @@ pub fn renewal_time(not_before: i64, not_after: i64, window: Option<RenewalWindo
     }
 }
 
-/// The wait from an answer about a certificate to the next question: as the server wants, within bounds.
+/// The wait from renewal information to the next request for it: as the server wants, within bounds.
 #[must_use]
 pub fn poll_interval(retry_after: Duration) -> Duration {
     retry_after.clamp(POLL_INTERVAL_MIN, POLL_INTERVAL_MAX)
 }
 
-/// The wait after this many questions in a row that got no valid answer. `jitter` is 0 to 1.
+/// The wait after this many requests for renewal information in a row that got no valid answer. `jitter` is 0 to 1.
 #[must_use]
 pub fn poll_back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
     back_off(failures, retry_after, jitter).min(POLL_BACK_OFF_MAX)
 }
 
-/// How long no certificate for the same names is ordered after one was issued: a third of its lifetime, at least a
-/// second and at most an hour. Without this pause, orders would follow each other if the new certificate were due at
-/// once, because our clock is ahead or because the certificate lacks a name.
+/// The wait after a certificate was issued, before another is ordered for the same names: a third of the issued
+/// certificate's lifetime, at least a second and at most an hour. Without this pause, orders would follow each other if
+/// the new certificate were due at once, because our clock is ahead or because the certificate lacks a name.
 #[must_use]
 pub fn pause_after_issue(not_before: i64, not_after: i64) -> Duration {
     let lifetime = u64::try_from(not_after.saturating_sub(not_before)).unwrap_or(0);

@@ -13,8 +13,8 @@ pub enum NetworkError {
     /// It has bits set after its prefix. The second value is the network without them.
     #[error("`{0}` has bits set after its prefix")]
     HostBits(String, IpNet),
-    /// It is an IPv4-mapped network, but the addresses of such clients are seen as IPv4 addresses. The second value is
-    /// the IPv4 network.
+    /// It is an IPv4-mapped network. It matches no client, because IPv4-mapped addresses of clients are converted to
+    /// IPv4. The second value is the IPv4 network.
     #[error("`{0}` is an IPv4-mapped IPv6 network, which matches no client")]
     Mapped(String, Ipv4Net),
 }
@@ -49,8 +49,8 @@ pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
     }
 }
 
-/// The IPv4 network that an IPv4-mapped IPv6 network stands for. It is inside `::ffff:0:0/96` (RFC 4291, section
-/// 2.5.5.2).
+/// The IPv4 network that an IPv4-mapped IPv6 network stands for. `None`: the network is not IPv4-mapped, that is, not
+/// inside `::ffff:0:0/96` (RFC 4291, section 2.5.5.2).
 fn ipv4_of_mapped(network: IpNet) -> Option<Ipv4Net> {
     let IpNet::V6(v6) = network else {
         return None;

@@ -32,8 +32,8 @@ impl UnixPath {
     /// The limit of the kernel: `sun_path` of unix(7) without the zero byte at the end.
     pub const BYTES_MAX: usize = 107;
 
-    /// The path. `.` and `..` are resolved in the text, except for `..` after a symbolic link, which leads elsewhere.
-    /// Makes system calls if the path has `..`.
+    /// The path without `.` and `..`, which are resolved in the text. Only `..` after a symbolic link is kept: it leads
+    /// to the parent of the link's target. Makes system calls if the path has `..`.
     ///
     /// # Errors
     /// Why it cannot be the path of a socket.
@@ -78,13 +78,13 @@ impl UnixPath {
     }
 }
 
-/// A path without `.` and `..`, from its parts after the first slash.
+/// The text of [`UnixPath::new`], from the part of the path after the first slash.
 fn without_dots(parts: &str) -> String {
     let mut path = String::new();
     for part in parts.split('/').filter(|part| *part != ".") {
-        // After a symbolic link, `..` leads elsewhere, so it is kept. A later `..` must not remove the kept one.
+        // `..` after a symbolic link is kept. Another `..` directly after it must not remove it.
         if part == ".." && !path.ends_with("/..") && !Path::new(&path).is_symlink() {
-            path.truncate(path.rfind('/').unwrap_or_default()); // above the root there is the root
+            path.truncate(path.rfind('/').unwrap_or_default()); // the parent of the root is the root
         } else {
             path.push('/');
             path.push_str(part);
@@ -107,7 +107,7 @@ impl UnixPlace {
     /// The place that this path leads to now; the socket need not exist. Makes system calls.
     #[must_use]
     pub fn of(path: &Path) -> Self {
-        const LINKS_MAX: usize = 8;
+        const LINKS_MAX: usize = 8; // links may form a cycle
         let mut path = path.to_owned();
         for _ in 0..LINKS_MAX {
             match path.read_link() {
@@ -166,9 +166,9 @@ impl Ord for UnixPath {
 /// `unix:uid=1000,pid=4711`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UnixPeer {
-    /// Its effective user.
+    /// Its effective user ID.
     pub uid: u32,
-    /// Its number; 0 if it is in another PID namespace (pid_namespaces(7)).
+    /// Its process ID; 0 if it has none in our PID namespace (pid_namespaces(7)).
     pub pid: u32,
 }
 
@@ -186,8 +186,9 @@ mod tests {
     fn a_path_is_absolute_and_names_a_file() {
         let longest = format!("/{}", "a".repeat(UnixPath::BYTES_MAX - 1));
         for path in ["/a", "/run/app.sock", "/run/bücher.sock", &longest] {
-            let path = UnixPath::new(path).map(|parsed| (parsed.as_str() == path, parsed.to_string()));
-            assert!(path.is_ok_and(|(is_same, shown)| is_same && shown.starts_with("unix:/")));
+            let parsed = UnixPath::new(path).unwrap();
+            assert_eq!(parsed.as_str(), path);
+            assert_eq!(parsed.to_string(), format!("unix:{path}"));
         }
         for (path, error) in [
             ("", UnixPathError::Relative),

@@ -1,8 +1,8 @@
 //! Access control of `/api`.
 //!
-//! Over the Unix socket every client that can open it may do everything. Over TCP the threat is a browser on this
-//! machine: any web page can cause it to send requests here. Therefore the host is checked (DNS rebinding),
-//! cross-origin writes are rejected, and writes need a token.
+//! Over the Unix socket every client that can open it may do everything. Over TCP a browser is a threat, even on this
+//! machine: any web page can cause the browser to send requests here. Therefore the host is checked (DNS rebinding),
+//! cross-origin writes are rejected, and writes need a token. On an address that is not loopback, reads need it too.
 
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
@@ -34,8 +34,8 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 /// the error quotes the configuration.
 const RELOAD_ERROR_PATH: &str = "/reload";
 
-/// The path of the streams of events. A page of another origin cannot read them, but could open so many that the
-/// limit is reached.
+/// The path of the streams of events. A page of another origin cannot read them, but could open so many that no more
+/// streams are allowed.
 const EVENTS_PATH: &str = "/events";
 
 /// How often the token of an open stream is checked again.
@@ -78,7 +78,7 @@ pub(super) async fn authorize(
     next: Next,
 ) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let (response, is_rejected) = match permit(&admin, client, (&method, &uri), request.headers()).await {
+    let (response, is_rejected) = match check_access(&admin, client, (&method, &uri), request.headers()).await {
         Ok(proof) => {
             request.extensions_mut().insert(proof);
             (next.run(request).await, false)
@@ -119,8 +119,8 @@ impl TokenProof {
     }
 }
 
-/// Checks that the client may send the request. Returns the token that it needed.
-async fn permit(
+/// Checks that the client may send the request. Returns the token that the request needed.
+async fn check_access(
     admin: &Admin,
     client: ApiClient,
     (method, uri): (&Method, &Uri),
@@ -197,10 +197,9 @@ fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
 fn token_in(headers: &HeaderMap) -> Result<&[u8], ApiError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let only = values.next().filter(|_| values.next().is_none());
-    let given = only.map(|value| value.as_bytes());
-    let given = given.and_then(|value| value.split_at_checked("Bearer ".len()));
-    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
-    given.map(|(_, token)| token.trim_ascii()).ok_or_else(|| {
+    let parts = only.and_then(|value| value.as_bytes().split_at_checked("Bearer ".len()));
+    let bearer = parts.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
+    bearer.map(|(_, token)| token.trim_ascii()).ok_or_else(|| {
         let message = "a token is required: send `Authorization: Bearer` with the content of `token_file` in [admin]";
         ApiError::new(StatusCode::UNAUTHORIZED, message)
     })

@@ -5,7 +5,7 @@ use super::context::{Admin, rfc3339};
 use crate::account::AnnounceSample;
 use crate::plan::{AnnouncementRefusal, Plan, RefusedAnnouncement};
 
-/// The maximum number of refused announcements in an answer.
+/// The maximum number of refused announcements in a response.
 const REFUSED_SHOWN: usize = 1000;
 
 /// The source of announced routes; `None`: no listener of the plan accepts any.

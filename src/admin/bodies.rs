@@ -88,7 +88,7 @@ pub struct ReloadBody {
     /// What requested the reload.
     pub by: String,
     /// Whether the new configuration was applied; otherwise the previous one stays in force. The errors are left out,
-    /// because clients without a token may read this: they are in the log and in the response to the reload.
+    /// because clients without a token may read this body. `GET /api/v1/reload` returns them.
     pub done: bool,
 }
 
@@ -173,7 +173,7 @@ pub struct RouteBody {
     /// Its guards.
     #[serde(default)]
     pub guards: Vec<String>,
-    /// The number of entries left out of these conditions.
+    /// The number of entries left out of `sni`, `alpn`, `from`, `database` and `user`.
     pub more: usize,
     /// Its pool; absent: it refuses.
     pub pool: Option<String>,
@@ -196,7 +196,7 @@ pub struct PoolBody {
     pub balance: String,
     /// The best priority of a server that is up and usable; absent: none is.
     pub best_tier: Option<u8>,
-    /// Whether so few servers are up that all are used.
+    /// Whether so few servers of a tier are up that all servers of this tier are used.
     pub panic: bool,
     /// Whether a server of it gets new sessions, or is started for them.
     #[serde(default = "default_true")]
@@ -204,8 +204,8 @@ pub struct PoolBody {
     /// Its configured fallback; absent: none.
     #[serde(default)]
     pub fallback: Option<String>,
-    /// What serves its new sessions because it has no usable server: another pool, or its own primary; absent: it
-    /// serves them itself.
+    /// What serves its new sessions because it has no usable server: another pool, or its own primary; absent: neither
+    /// does.
     #[serde(default)]
     pub served_by: Option<String>,
     /// The server that is its primary; absent: there is none, or roles do not matter.

@@ -44,7 +44,7 @@ pub struct CertificateBody {
     pub file: String,
     /// The `[acme.NAME]` that it is ordered by; absent: it is not ordered.
     pub acme: Option<String>,
-    /// Whether it is self-signed, and in use until the certificate that is ordered is issued.
+    /// Whether it is a self-signed placeholder, which is in use until the ordered certificate is issued.
     pub self_signed: bool,
     /// Its next order; absent: it is not ordered.
     pub renewal: Option<RenewalBody>,
@@ -58,7 +58,7 @@ pub struct RenewalBody {
     /// Why: `not_issued`, `lifetime`, `suggested` or `requested`.
     #[serde(default)]
     pub reason: String,
-    /// The URL of a page of the server that says why it suggests the renewal.
+    /// The URL of a page that explains why the ACME server suggests the renewal.
     #[serde(default)]
     pub explanation_url: Option<String>,
     /// Whether it is under way.
@@ -131,7 +131,7 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<CertificatesBo
         })
     };
     let in_force = admin.live.in_force();
-    let mut certificates: Vec<_> = in_force.tls.all().flat_map(listener_certificates).collect();
+    let mut certificates: Vec<_> = in_force.tls.terminated().flat_map(listener_certificates).collect();
     certificates.extend(in_force.tls.by_pool().into_iter().filter_map(pool_certificate));
     Json(CertificatesBody { certificates })
 }
@@ -178,7 +178,7 @@ pub(super) async fn renew(
     Ok(Json(RenewBody { renewing }))
 }
 
-/// The text for a time of a certificate, which is in seconds since the Unix epoch.
+/// Formats a time of a certificate, given in seconds since the Unix epoch.
 pub(super) fn time(seconds: i64) -> String {
     rfc3339(issuer_time(seconds))
 }
@@ -192,13 +192,13 @@ pub(super) async fn reload(
         let TlsReloads { listeners, pools } = reload_tls(&in_force.tls, &admin.metrics);
         let listener_reload = |(listener, tls, reload): (&str, &ListenerTls, TlsReload)| CertificateReloadBody {
             changed: reload.certificates,
-            policy_changed: reload.policy,
+            policy_changed: reload.has_policy_changed,
             broken: tls.broken(),
             listener: listener.to_owned(),
         };
         let pool_reload = |(pool, tls, reload): (&str, &PoolTls, TlsReload)| PoolTlsReloadBody {
             pool: pool.to_owned(),
-            changed: reload.policy,
+            changed: reload.has_policy_changed, // for a pool: whether any of its files has changed
             broken: tls.broken().iter().map(ToString::to_string).collect(),
         };
         let body = CertificateReloadsBody {

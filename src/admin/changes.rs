@@ -37,7 +37,7 @@ pub struct ChangesBody {
     announced: Option<AnnouncedBody>,
     /// All overrides of absent servers, if one has changed.
     absent: Option<Vec<AbsentServerBody>>,
-    /// The open sessions of the listeners where their number has changed, by name.
+    /// The numbers of open sessions that have changed, by listener.
     listeners: BTreeMap<String, usize>,
     /// The routes whose counts of sessions have changed, by listener and name: the open sessions, and the sessions so
     /// far.
@@ -148,12 +148,12 @@ impl ChangesBody {
             self.listeners.insert(now.name.clone(), now.sessions);
             before.sessions = now.sessions;
         }
-        for (before, route) in before.routes.iter_mut().zip(&now.routes) {
-            let counts = (route.sessions, route.sessions_so_far);
-            if before.name == route.name && (before.sessions, before.sessions_so_far) != counts {
+        for (route_before, route_now) in before.routes.iter_mut().zip(&now.routes) {
+            let counts = (route_now.sessions, route_now.sessions_so_far);
+            if route_before.name == route_now.name && (route_before.sessions, route_before.sessions_so_far) != counts {
                 let of_listener = self.routes.entry(now.name.clone()).or_default();
-                of_listener.insert(route.name.clone(), counts);
-                (before.sessions, before.sessions_so_far) = counts;
+                of_listener.insert(route_now.name.clone(), counts);
+                (route_before.sessions, route_before.sessions_so_far) = counts;
             }
         }
     }
@@ -168,8 +168,8 @@ impl ChangesBody {
             self.pools.push(now.clone());
             return;
         }
-        for (before, now_server) in servers_before.into_iter().zip(&now.servers) {
-            self.add_server(&now.name, before, now_server);
+        for (server_before, server_now) in servers_before.into_iter().zip(&now.servers) {
+            self.add_server(&now.name, server_before, server_now);
         }
     }
 

@@ -22,10 +22,11 @@ use tokio_rustls::server::TlsStream;
 use super::streams::StreamMark;
 use crate::redirect::HTTPS_EXPECTED;
 
-/// The time for a client to send the head of its request.
+/// The time for a client to complete the TLS handshake, and again to send the head of its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest life of a connection: [`HEAD_TIMEOUT`] and the 10 s that scrapers usually wait for a response.
+/// The longest life of a connection after its TLS handshake, unless it is a stream of events: [`HEAD_TIMEOUT`], and the
+/// 10 s that scrapers usually wait for a response.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// The shortest life of a connection when the limit is reached and another client waits. Then the oldest is closed.
@@ -72,7 +73,7 @@ async fn handshake(mut stream: TcpStream, config: Arc<ServerConfig>) -> io::Resu
     let mut first = [0];
     stream.peek(&mut first).await?;
     if first[0].is_ascii_uppercase() {
-        let _ = stream.read(&mut [0; 4096]).await?; // closing with unread bytes would reset it
+        let _ = stream.read(&mut [0; 4096]).await?; // closing with unread bytes would reset the connection
         stream.write_all(HTTPS_EXPECTED.as_bytes()).await?;
         stream.shutdown().await?;
         return Ok(None);
@@ -107,9 +108,9 @@ impl Connections {
     /// own. If none ends by itself, the oldest is aborted at the age of [`CROWDED_CONNECTION_TIME`]; connections of one
     /// burst reach that age together, so that a queue of new clients does not wait that long for each of them. Before
     /// the abort, the connection gets one more turn to read what its client has sent: this process may have stood still
-    /// since it was accepted.
+    /// since the connection was accepted.
     pub(super) async fn wait_until_below(&mut self, max: usize) {
-        let mut has_yielded = false; // whether the oldest connection had its last turn
+        let mut oldest_had_last_turn = false;
         loop {
             while self.tasks.try_join_next().is_some() {}
             self.by_age.retain(|open| !open.task.is_finished());
@@ -121,17 +122,19 @@ impl Connections {
                 return;
             }
             if oldest.since.elapsed() >= CROWDED_CONNECTION_TIME {
-                if has_yielded {
+                if oldest_had_last_turn {
                     oldest.task.abort();
                     self.tasks.join_next().await;
+                    oldest_had_last_turn = false;
                 } else {
                     yield_now().await;
+                    oldest_had_last_turn = true;
                 }
-                has_yielded = !has_yielded;
                 continue;
             }
             select! {
                 _ = self.tasks.join_next() => {}
+                // After a stream has ended, `started` returns at once.
                 () = oldest.mark.started(), if !oldest.mark.has_ended() => {}
                 () = sleep_until(oldest.since + CROWDED_CONNECTION_TIME) => {}
             }
@@ -149,7 +152,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, mark
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
-    // Errors are the client's: it sent no valid request, or closed early.
+    // Errors are the client's: it sent no valid request, or closed early. After the time, only an open stream goes on.
     if timeout(CONNECTION_TIME_MAX, &mut connection).await.is_ok() || !mark.is_open() {
         return;
     }
@@ -224,7 +227,7 @@ mod tests {
     async fn event_streams_do_not_count_and_are_not_replaced() {
         let mut connections = Connections::default();
         let (stream, other) = (StreamMark::default(), StreamMark::default());
-        let _ends = stream.begin();
+        let _stream_guard = stream.begin();
         for mark in [&stream, &other, &stream, &other, &other] {
             connections.wait_until_below(2).await;
             connections.spawn(endless(mark.clone()));
@@ -251,7 +254,7 @@ mod tests {
             began.elapsed() < CROWDED_CONNECTION_TIME / 2,
             "the wait ended when the streams began"
         );
-        let _ends = beginning.await.unwrap();
+        let _stream_guards = beginning.await.unwrap();
         sleep(2 * CROWDED_CONNECTION_TIME).await;
         connections.wait_until_below(1).await;
         assert!(connections.by_age.iter().all(|open| !open.task.is_finished()));
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_event_stream_outlives_the_limit_and_ends_after_its_last_event() {
+    async fn an_event_stream_outlives_the_time_limit_and_ends_after_its_last_event() {
         use http_body_util::channel::Channel;
 
         let (sender, body) = Channel::<axum::body::Bytes>::new(1);

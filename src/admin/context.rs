@@ -76,7 +76,7 @@ pub struct Admin {
     pub access: ApiAccess,
     /// One per worker.
     pub ledgers: Vec<Arc<Ledger>>,
-    /// The recent past.
+    /// The recent samples of the counters.
     pub history: Arc<History>,
     /// The streams of events.
     pub events: Events,

@@ -1,5 +1,5 @@
-//! Escapes characters in JSON that are unsafe to display. It contains names that clients have sent, and curl shows it
-//! unchanged.
+//! Escapes characters that are unsafe to display in JSON responses. The responses contain names that clients have sent,
+//! and curl shows them unchanged.
 
 use std::borrow::Cow;
 

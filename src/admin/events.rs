@@ -1,6 +1,6 @@
 //! `GET /api/v1/events`: the state and its changes as server-sent events (WHATWG HTML, section 9.2).
 //!
-//! One task makes the events for all streams, and only while there are any. A client that does not read in time, or
+//! One task makes the events for all streams, and only while a stream is open. A client that does not read in time, or
 //! whose token has been replaced, is cut. When it connects again, it gets the whole state.
 
 use std::sync::Arc;
@@ -42,7 +42,8 @@ pub(super) async fn events(
     Extension(mark): Extension<StreamMark>,
     Extension(token): Extension<TokenProof>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let permit = admin.events.permit(matches!(client, ApiClient::Tcp { .. }));
+    let is_of_port = matches!(client, ApiClient::Tcp { .. });
+    let permit = admin.events.permit(is_of_port);
     let permit = permit.ok_or_else(|| {
         let message = "all event streams are in use: try again later";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
@@ -102,10 +103,10 @@ pub async fn publish(admin: Arc<Admin>) {
             continue;
         }
         let before = seen.take();
-        let shown = Arc::clone(&admin);
+        let admin_of_look = Arc::clone(&admin);
         let looked = spawn_blocking(move || {
             let began = thread_cpu_time();
-            let mut now = state_body(&shown);
+            let mut now = state_body(&admin_of_look);
             let event = match before.map(|before| changes_between(before, &mut now)) {
                 Some(StateChanges::Partial(changes)) => event("changes", &changes),
                 None | Some(StateChanges::Whole) => event("state", &now),
@@ -128,7 +129,7 @@ fn send_to_all(admin: &Admin, event: Bytes) {
     let _ = admin.events.sender.send(event); // fails if the last client has gone meanwhile
 }
 
-/// An event. JSON has no line breaks, so that it is one line of data.
+/// Formats an event. `serde_json::to_string` writes no line breaks, so the data is one line.
 fn event(name: &str, data: &impl Serialize) -> Bytes {
     let data = serde_json::to_string(data).expect("a body has string keys only");
     format!("event: {name}\ndata: {}\n\n", escape_json(&data)).into()

@@ -15,7 +15,7 @@ pub struct GuardBody {
     pub sources: usize,
     /// Clients refused so far, by reason.
     pub refusals: BTreeMap<String, u64>,
-    /// Clients that it would have refused, with `report_only`.
+    /// Clients that passed only because of `report_only`, by the reason for which they would have been refused.
     pub reports: BTreeMap<String, u64>,
     /// Whether it only reports.
     pub report_only: bool,
@@ -30,7 +30,7 @@ pub struct GuardBody {
 /// `GET /api/v1/guards/{guard}`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GuardDetailBody {
-    /// Its counts.
+    /// The guard, as in `GET /api/v1/state`.
     pub guard: GuardBody,
     /// How many sources were forgotten before their allowance was full again, because there were too many.
     pub evictions: u64,
@@ -60,7 +60,7 @@ pub struct DenyEditBody {
     pub set_by: String,
     /// When it was denied.
     pub set_at: String,
-    /// Seconds until it is allowed again; absent: until the edit is undone.
+    /// Seconds until the edit ends; absent: it lasts until it is undone.
     pub ends_in: Option<u64>,
 }
 

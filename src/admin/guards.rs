@@ -100,7 +100,7 @@ pub(super) async fn deny(
     let Json(request) = request?;
     let network = network(&request.network)?;
     let time = parse_for(request.time.as_deref())?;
-    let guard = find(&admin, &name)?;
+    let guard = find_configured(&admin, &name)?;
     let (by, now): (Arc<str>, _) = (client.to_string().into(), Instant::now());
     let edit = DenyEdit {
         network,
@@ -145,7 +145,7 @@ pub(super) async fn undo(
     }))
 }
 
-fn find(admin: &Admin, name: &str) -> Result<Arc<Guard>, ApiError> {
+fn find_configured(admin: &Admin, name: &str) -> Result<Arc<Guard>, ApiError> {
     let in_force = admin.live.in_force();
     in_force
         .guards
@@ -154,7 +154,7 @@ fn find(admin: &Admin, name: &str) -> Result<Arc<Guard>, ApiError> {
         .ok_or_else(|| no_guard(name))
 }
 
-/// The guard of this name, and whether it is absent.
+/// The guard of this name, configured or absent, and whether it is absent.
 fn find_with_absent(admin: &Admin, name: &str) -> Result<(Arc<Guard>, bool), ApiError> {
     let in_force = admin.live.in_force();
     let configured = in_force.guards.named(name).map(|guard| (guard, false));

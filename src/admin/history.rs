@@ -18,7 +18,7 @@ type ByEnding<T> = BTreeMap<&'static str, T>;
 /// those of the process; they end with the same second.
 #[derive(Debug, Serialize)]
 pub(super) struct HistoryBody {
-    /// When the last second ended; absent: there is none yet.
+    /// When the last second ended; null: there is no sample yet.
     at: Option<String>,
     totals: TotalsSeriesBody,
     /// The pools with most sessions since the start, in the order of the configuration.
@@ -66,11 +66,11 @@ struct EndingCountsBody {
     start: u64,
 }
 
-/// The event `sample` of `GET /api/v1/events`: what has changed since the previous sample.
+/// The event `sample` of `GET /api/v1/events`: the open sessions, and what was counted since the previous sample.
 #[derive(Debug, Serialize)]
 pub(super) struct SampleBody {
     at: String,
-    /// The number of seconds that it covers: one, unless the process was held up.
+    /// The number of seconds that the sample covers: one, unless the process was held up.
     seconds: u64,
     totals: TotalsSampleBody,
     pools: BTreeMap<String, PoolSampleBody>,

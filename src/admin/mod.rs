@@ -51,9 +51,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::account::{
-    DiscoverySample, METRICS_TYPE, OPENMETRICS_TYPE, PoolStateSample, acme_renewals, certificate_expiries, openmetrics,
-    prefers_openmetrics, write_announced, write_busy, write_connection_limits, write_discovery, write_remote,
-    write_scales, write_states, write_unsaved,
+    DiscoverySample, OPENMETRICS_TYPE, PROMETHEUS_TYPE, PoolStateSample, acme_renewals, certificate_expiries,
+    openmetrics, prefers_openmetrics, write_announced, write_busy, write_connection_limits, write_discovery,
+    write_remote, write_scales, write_states, write_unsaved,
 };
 use crate::addr::ListenAddr;
 use crate::live::Live;
@@ -65,7 +65,7 @@ pub use context::{Admin, ApiAccess};
 use error::{ApiError, no_pool};
 use escaped_json::escape_body;
 pub use events::publish;
-pub use socket::{AdminListener, bind, default_paths};
+pub use socket::{AdminUnixListener, bind, default_paths};
 pub use streams::Events;
 
 /// The prefix of all paths of the API.
@@ -88,7 +88,7 @@ pub enum AdminEndpoint {
     /// The admin port. It speaks TLS if `[admin]` has a certificate.
     Tcp(TcpListener),
     /// The Unix socket, which the commands use.
-    Unix(AdminListener),
+    Unix(AdminUnixListener),
 }
 
 /// How many unsent bytes of a response the kernel may hold. The fewer they are, the sooner a stream of events finds
@@ -120,7 +120,7 @@ pub async fn serve(endpoint: AdminEndpoint, admin: Arc<Admin>, connections_max: 
 }
 
 impl AdminEndpoint {
-    /// The address of the admin port.
+    /// The address of the admin port; `None` for the Unix socket.
     #[must_use]
     pub fn address(&self) -> Option<ListenAddr> {
         match self {
@@ -273,11 +273,15 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl In
             + &write_unsaved(admin.unsaved.as_ref().map(|unsaved| unsaved.list().len()));
         let text = text + &write_busy(admin.ledgers.iter().map(|ledger| ledger.busy()));
         let text = text
-            + &certificate_expiries(in_force.tls.all(), in_force.tls.by_pool())
+            + &certificate_expiries(in_force.tls.terminated(), in_force.tls.by_pool())
             + &acme_renewals(&admin.renewals.results());
         if is_openmetrics { openmetrics(&text) } else { text }
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    let media_type = if is_openmetrics { OPENMETRICS_TYPE } else { METRICS_TYPE };
+    let media_type = if is_openmetrics {
+        OPENMETRICS_TYPE
+    } else {
+        PROMETHEUS_TYPE
+    };
     Ok::<_, StatusCode>(([(header::CONTENT_TYPE, media_type)], text))
 }

@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn scripts_never_insert_text_as_html() {
-        for (path, kind, content) in FILES {
+        for (path, _, content) in FILES.iter().filter(|(_, kind, _)| *kind == SCRIPT) {
             for call in [
                 "innerHTML",
                 "outerHTML",
@@ -73,7 +73,7 @@ mod tests {
                 "document.write",
                 "eval(",
             ] {
-                assert!(*kind != SCRIPT || !content.contains(call), "{path}: {call}");
+                assert!(!content.contains(call), "{path}: {call}");
             }
         }
     }

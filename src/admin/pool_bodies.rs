@@ -9,9 +9,9 @@ pub struct DiscoveryBody {
     pub source: String,
     /// Whether its latest answer was usable; absent: it has not answered yet.
     pub up: Option<bool>,
-    /// When it last gave a usable answer; absent: it has not since the start.
+    /// When it last gave a usable answer; absent: never since the start.
     pub last_success: Option<String>,
-    /// Why its latest answer was not usable; absent: it was.
+    /// Why its latest answer was not usable; absent: it was usable, or there is none yet.
     pub error: Option<String>,
     /// The problems in parts of its latest usable answer; absent: none.
     #[serde(default)]
@@ -65,7 +65,7 @@ pub struct QueueBody {
     pub waiting: usize,
     /// The most clients that may wait; absent: the queue was switched off while clients waited.
     pub max: Option<usize>,
-    /// How long one client may wait.
+    /// How long one client may wait; absent if `max` is.
     pub timeout: Option<String>,
 }
 
@@ -88,7 +88,7 @@ pub struct ScaleBody {
     pub up: u64,
     /// Steps down since the start.
     pub down: u64,
-    /// How often a client has woken the pool.
+    /// How often the pool grew from no clones because a client waited.
     pub cold_starts: u64,
     /// In the order of their numbers.
     pub clones: Vec<CloneBody>,

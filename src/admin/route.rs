@@ -112,7 +112,7 @@ fn explanation_body(
     let (route, pool_id, guards): (Option<&Arc<str>>, Option<&PoolId>, &[GuardId]) = match &explanation.choice {
         RouteChoice::Route { route, pool, .. } => (Some(&route.name), Some(pool), &route.guards),
         RouteChoice::Default(pool) => (None, Some(pool), &[]),
-        RouteChoice::Refused { route, .. } => (Some(route), None, &[]),
+        RouteChoice::Refused { name, .. } => (Some(name), None, &[]),
         RouteChoice::NoRoute => (None, None, &[]),
     };
     let tls = listener.routes.tls_mode(&explanation.choice);
@@ -153,7 +153,7 @@ fn is_full(server: &Member) -> bool {
     server.sessions_max().is_some_and(|max| server.live() >= max.get())
 }
 
-/// The file of the certificate that a client with this name gets.
+/// The file of the certificate for a client that asks for this server name.
 fn certificate(in_force: &InForce, listener: &ListenerPlan, name: Option<&Sni>) -> Option<String> {
     let name = name.and_then(Sni::valid).map(ServerName::as_str);
     let certificate = in_force.tls.listeners.get(&listener.name)?.certificate_for(name)?;

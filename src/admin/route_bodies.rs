@@ -20,7 +20,8 @@ pub struct RouteExplanationBody {
     /// The listener to which HTTP requests are redirected; absent: the listener does not redirect.
     #[serde(default)]
     pub redirect: Option<String>,
-    /// The pool that is meant, if it has no usable server now and `pool` is its fallback.
+    /// The pool that the route or the listener names, if its fallback is in use. The fallback is `pool`; if `pool` is
+    /// the same pool, its primary serves in place of its replicas.
     #[serde(default)]
     pub fallback_from: Option<String>,
     /// The guards that are asked, in this order.

@@ -1,4 +1,5 @@
-//! `POST /api/v1/pools/{pool}/scale` sets how many clones a pool has; and the bodies and samples that show clones.
+//! `POST /api/v1/pools/{pool}/scale` sets how many clones a pool has. Also the JSON bodies and the samples for the
+//! metrics that show clones.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -68,12 +69,10 @@ pub(super) async fn scale(
         by: client.to_string().into(),
         at: SystemTime::now(),
     }));
-    scale_body(pool)
-        .map(Json)
-        .ok_or_else(|| ApiError::not_found("no such pool"))
+    Ok(Json(scale_body(pool).expect("the plan of the pool has `scale`")))
 }
 
-/// The state of a pool that grows and shrinks, as it is shown.
+/// The state of a pool that grows and shrinks, as it is shown; `None`: its plan has no `scale`.
 pub(super) fn scale_body(pool: &LivePool) -> Option<ScaleBody> {
     let rules = &pool.plan().scale.as_ref()?.rules;
     let (wanted, counts) = (pool.scale().wanted(), pool.scale().counts());
@@ -104,7 +103,7 @@ fn clone_body(clone: &CloneStatus) -> CloneBody {
     }
 }
 
-/// The samples of the pools that grow and shrink.
+/// The samples for the metrics of the pools that grow and shrink.
 pub(super) fn samples(pools: &[Arc<LivePool>]) -> Vec<ScaleSamples> {
     let scaled = pools.iter().filter(|pool| pool.plan().scale.is_some());
     let sample = |pool: &Arc<LivePool>| {

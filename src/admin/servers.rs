@@ -21,11 +21,12 @@ use crate::plan::WEIGHT_MAX;
 use crate::pool::{Member, Override, Overrides, ServerPath};
 use crate::units::parse_duration;
 
-/// The body of a request: `use`, `weight`, or both.
+/// The body of a request: `use`, `weight`, or both; `close_over` only with `use`.
 #[derive(Debug, Deserialize)]
 pub struct OverrideRequest {
     #[serde(rename = "use")]
     usage: Option<String>,
+    /// The time over which open sessions are cut, as a duration.
     close_over: Option<String>,
     /// `None`: the key is absent, and the weight stays; `Some(None)`: null, which reverts it to the configured one.
     #[serde(default, deserialize_with = "present")]
@@ -57,7 +58,7 @@ impl OverrideRequest {
         match self.usage.as_deref() {
             Some("draining") => overrides.push(Override::Drain { close_over }),
             Some("disabled") => overrides.push(Override::Disable { close_over }),
-            // The sessions of a server that stays in use are not ended.
+            // Only draining and disabling cut sessions. The `close_over` of an earlier request cannot be changed alone.
             Some("enabled") | None if close_over.is_some() => {
                 return Err("`close_over` needs `use` to be \"draining\" or \"disabled\"".into());
             }
@@ -145,7 +146,7 @@ pub(super) async fn set_overrides(
     let live = &admin.live;
     let name: ServerPath = (pool_name.as_str().into(), server_name.as_str().into());
     let in_force = live.in_force();
-    // A server that its pool does not have now can still be changed if it has overrides.
+    // `None`: no pool has the server now. If it has overrides, they can still be changed.
     let server = match find(&in_force, &pool_name, &server_name) {
         Ok(found) => Some(found),
         Err(_) if live.absent_overrides().iter().any(|(absent, _)| *absent == name) => None,

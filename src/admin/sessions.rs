@@ -53,7 +53,7 @@ pub struct SessionQuery {
     min_bytes: Option<u64>,
     /// The minimum rate in both directions together, in bytes per second.
     min_rate: Option<u64>,
-    /// The minimum round-trip time of either end, as a duration.
+    /// The minimum round-trip time of at least one of the two ends, as a duration.
     min_rtt: Option<String>,
     /// Absent: the oldest come first.
     sort: Option<SessionOrder>,

@@ -34,7 +34,7 @@ const OVERFLOW_UID: u32 = 65534;
 
 /// A listening Unix socket. Dropping it removes the file, unless another socket has replaced it.
 #[derive(Debug)]
-pub struct AdminListener {
+pub struct AdminUnixListener {
     // Declared before the listener, so that the file is removed before the socket is closed. A process that starts in
     // between finds the path free, and never a stale file.
     _file: SocketFile,
@@ -55,13 +55,13 @@ pub fn default_paths() -> Vec<PathBuf> {
 /// # Errors
 /// A path from the configuration cannot be used; or another process listens on the default path, so that the commands
 /// would reach that one.
-pub fn bind(configured: &AdminSocket) -> io::Result<Option<AdminListener>> {
+pub fn bind(configured: &AdminSocket) -> io::Result<Option<AdminUnixListener>> {
     let path = match configured {
         AdminSocket::Off => return Ok(None),
         AdminSocket::Path(path) => path.clone(),
         AdminSocket::Default => default_paths().swap_remove(0),
     };
-    match AdminListener::bind(&path) {
+    match AdminUnixListener::bind(&path) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if *configured == AdminSocket::Default && error.kind() != ErrorKind::AddrInUse => {
             tracing::warn!(
@@ -121,7 +121,7 @@ fn reject_shared(directory: &Path, metadata: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-impl AdminListener {
+impl AdminUnixListener {
     /// Replaces a stale socket. Fails if a process listens on it, or if the file is not a socket.
     fn bind(path: &Path) -> io::Result<Self> {
         prepare_directory(path)?;
@@ -200,7 +200,7 @@ mod tests {
     async fn the_socket_has_mode_0600_and_is_removed_on_drop() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.sock");
-        let listener = AdminListener::bind(&path).unwrap();
+        let listener = AdminUnixListener::bind(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         drop(listener);
         assert_eq!(directory.path().read_dir().unwrap().count(), 0);
@@ -210,13 +210,13 @@ mod tests {
     async fn a_live_socket_is_kept_and_a_stale_one_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.sock");
-        let first = AdminListener::bind(&path).unwrap();
-        assert_eq!(AdminListener::bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
+        let first = AdminUnixListener::bind(&path).unwrap();
+        assert_eq!(AdminUnixListener::bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
         assert!(in_use(&path).unwrap().is_some());
         // A killed process leaves a socket like this one.
         let stale = directory.path().join("b.sock");
         drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
-        let second = AdminListener::bind(&stale).unwrap();
+        let second = AdminUnixListener::bind(&stale).unwrap();
         std::fs::rename(&stale, &path).unwrap();
         drop(first);
         assert!(
@@ -231,7 +231,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.sock");
         std::fs::write(&path, "precious").unwrap();
-        assert_eq!(AdminListener::bind(&path).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(
+            AdminUnixListener::bind(&path).unwrap_err().kind(),
+            ErrorKind::AlreadyExists
+        );
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 
@@ -239,18 +242,18 @@ mod tests {
     async fn a_directory_that_others_may_write_to_is_rejected() {
         let directory = tempfile::tempdir().unwrap();
         let inner = directory.path().join("made");
-        let bind = || AdminListener::bind(&inner.join("a.sock"));
-        let mode = |mode| std::fs::set_permissions(&inner, Permissions::from_mode(mode)).unwrap();
+        let bind = || AdminUnixListener::bind(&inner.join("a.sock"));
+        let set_mode = |mode| std::fs::set_permissions(&inner, Permissions::from_mode(mode)).unwrap();
         drop(bind().unwrap());
         assert_eq!(inner.metadata().unwrap().mode() & 0o777, 0o700);
-        for open in [0o777, 0o770, 0o702] {
-            mode(open);
+        for rejected in [0o777, 0o770, 0o702] {
+            set_mode(rejected);
             let error = bind().unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{open:o}: {error}");
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{rejected:o}: {error}");
             assert!(error.to_string().contains("others may write"), "{error}");
         }
-        for closed in [0o755, 0o1777] {
-            mode(closed);
+        for accepted in [0o755, 0o1777] {
+            set_mode(accepted);
             drop(bind().unwrap());
         }
     }
@@ -262,7 +265,7 @@ mod tests {
         std::fs::create_dir_all(&inner).unwrap();
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&inner, &link).unwrap();
-        let bind = |directory: &Path| AdminListener::bind(&directory.join("a.sock"));
+        let bind = |directory: &Path| AdminUnixListener::bind(&directory.join("a.sock"));
         drop(bind(&inner).unwrap());
         std::fs::set_permissions(&outer, Permissions::from_mode(0o777)).unwrap();
         for path in [&inner, &link] {

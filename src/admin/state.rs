@@ -248,6 +248,7 @@ fn pool_tls_body(tls: &PoolTls) -> PoolTlsBody {
     }
 }
 
+/// `serving`: the pool that serves the clients of `pool` now: `pool` itself, or a fallback.
 fn pool_body(pool: &LivePool, serving: &LivePool, now: Instant) -> PoolBody {
     PoolBody {
         name: pool.name().to_string(),

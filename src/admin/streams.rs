@@ -34,13 +34,13 @@ impl Events {
         }
     }
 
-    /// Room for one more stream of the admin port, or of the Unix socket, if there is any.
+    /// The permit for one more stream, of the admin port or else of the Unix socket; `None`: the limit is reached.
     pub(super) fn permit(&self, is_of_port: bool) -> Option<StreamPermit> {
         let needed = [Some(&self.permits), is_of_port.then_some(&self.port_permits)];
         let permits = needed
             .into_iter()
             .flatten()
-            .map(|all| Arc::clone(all).try_acquire_owned());
+            .map(|semaphore| Arc::clone(semaphore).try_acquire_owned());
         permits.collect::<Result<_, _>>().ok()
     }
 }
@@ -55,7 +55,7 @@ pub(super) struct StreamMark {
 }
 
 impl StreamMark {
-    /// The response is a stream from now on, until the result is dropped.
+    /// Marks the response as a stream. The stream ends when the returned guard is dropped.
     pub(super) fn begin(&self) -> DropGuard {
         self.started.cancel();
         self.ended.clone().drop_guard()

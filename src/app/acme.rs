@@ -4,6 +4,7 @@
 mod suggestions;
 mod states;
 
+use std::collections::HashSet;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -41,7 +42,7 @@ const ROOM_BYTES: usize = 32 << 10;
 /// cannot be written at the moment: the certificates in them can still be served.
 ///
 /// # Errors
-/// One cannot be made, or we may not write in it.
+/// A directory cannot be made, or we may not write in it.
 pub(super) fn make_directories(plan: &Plan) -> Result<Vec<String>, Failure> {
     let mut warnings = Vec::new();
     for account in &plan.acme {
@@ -67,7 +68,7 @@ fn make_directory(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
-/// Makes the orders.
+/// The task that orders the certificates.
 pub(super) struct AcmeOrders {
     live: Arc<Live>,
     metrics: Arc<Metrics>,
@@ -78,7 +79,7 @@ pub(super) struct AcmeOrders {
 }
 
 impl AcmeOrders {
-    /// Makes orders for the plan in force. Sessions answer the `challenges`.
+    /// The task for this process. `challenges`: those of the orders under way, which sessions answer.
     pub(super) fn new(admin: &Admin, challenges: Arc<Challenges>) -> Self {
         Self {
             live: Arc::clone(&admin.live),
@@ -93,9 +94,11 @@ impl AcmeOrders {
     /// Orders the certificates that are missing, due or requested, until it is dropped.
     pub(super) async fn run(mut self) {
         let mut changes = self.live.subscribe();
+        // The requests that no order has followed yet: the first host names of the certificates.
+        let mut requests: HashSet<Box<str>> = HashSet::new();
         loop {
             let in_force = Arc::clone(&changes.borrow_and_update());
-            let requests = self.renewals.take_requests();
+            requests.extend(self.renewals.take_requests());
             let mut states = spawn_blocking({
                 let (in_force, latest, suggestions) =
                     (Arc::clone(&in_force), self.latest.clone(), self.suggestions.clone());
@@ -104,7 +107,7 @@ impl AcmeOrders {
             .await
             .unwrap_or_default();
             for state in &mut states {
-                if requests.iter().any(|name| **name == *state.wanted.name()) {
+                if requests.contains(state.wanted.name()) {
                     (state.next, state.reason) = (UNIX_EPOCH, RenewalReason::Requested);
                 }
             }
@@ -115,8 +118,10 @@ impl AcmeOrders {
                 due.is_under_way = true;
                 due.clone()
             });
+            requests.retain(|name| states.iter().any(|state| *state.wanted.name() == **name)); // still configured
             self.renewals.publish(states);
             if let Some(due) = due {
+                requests.remove(due.wanted.name());
                 self.order(&in_force, due).await;
                 continue;
             }
@@ -124,7 +129,7 @@ impl AcmeOrders {
             let states = self.renewals.state();
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
-                () = self.renewals.requested() => {}
+                () = self.renewals.wait_for_request() => {}
                 () = self.suggestions.poll(&in_force.plan.acme, &states) => {}
                 () = sleep(wait.min(LOOK_INTERVAL)) => {}
             }
@@ -140,7 +145,7 @@ impl AcmeOrders {
             return;
         };
         tracing::info!(name, acme, "ordering a certificate");
-        let issued = self.issue(plan, &state).await;
+        let issued = self.issue_and_keep(plan, &state).await;
         self.renewals.count(name, issued.is_ok());
         let (latest, failed) = match issued {
             Ok(certificate) => {
@@ -179,7 +184,7 @@ impl AcmeOrders {
 
     /// Orders a certificate and keeps it. Orders nothing if the result could not be kept: servers limit how many
     /// certificates they issue.
-    async fn issue(&self, plan: &AcmePlan, state: &RenewalState) -> Result<Certificate, AcmeError> {
+    async fn issue_and_keep(&self, plan: &AcmePlan, state: &RenewalState) -> Result<Certificate, AcmeError> {
         let (wanted, directory) = (&state.wanted, plan.state_dir.clone());
         blocking(move || {
             let probed = make_directory(&directory).and_then(|()| regular_file::probe(&directory, ROOM_BYTES));
@@ -219,7 +224,7 @@ impl AcmeOrders {
     }
 }
 
-/// Writes a new chain with its key, if it is valid.
+/// Checks a new chain with its key, and writes it to its file.
 async fn keep(file: PathBuf, text: zeroize::Zeroizing<String>) -> Result<Certificate, AcmeError> {
     blocking(move || {
         let certificate = parse_certificate(&file, text.as_bytes())?;

@@ -3,7 +3,8 @@
 #![allow(unsafe_code)] // mallopt(3) has no safe wrapper
 
 /// Makes glibc map each block of [`LARGE_BUFFER_BYTES`](crate::sniff::LARGE_BUFFER_BYTES) or more separately, so that
-/// its memory returns to the system when it is freed. To be called before other threads start.
+/// its memory returns to the system when it is freed. To be called before other threads start: mallopt(3) is not
+/// thread-safe.
 ///
 /// glibc's own threshold is 128 KiB at first, and rises to the size of the largest mapped block that was freed
 /// (mallopt(3)). Smaller blocks come from heaps that shrink only at their ends: after thousands of clients with 64 KiB

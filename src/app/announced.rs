@@ -28,7 +28,7 @@ pub(super) struct Announced {
     _following: AbortOnDropHandle<()>,
     /// The latest list.
     announcements: Arc<[Announcement]>,
-    /// Whether the latest answer is not in force yet, because [`Self::next`] was dropped before it returned.
+    /// Whether [`Self::next`] has taken the latest answer, but was dropped before it returned the result.
     is_pending: bool,
     /// The plan of the file, if a listener of it accepts announcements.
     file_plan: Option<Arc<Plan>>,
@@ -107,7 +107,7 @@ impl App {
             next.tls = before.tls.clone();
             next.addresses.clone_from(&before.addresses);
             let now = live.apply(next);
-            self.follow(&now, NewlyListening::default(), drain);
+            self.update_dependents(&now, NewlyListening::default(), drain);
             log_routes(&before.plan, &now.plan);
             drop_later(before);
         }

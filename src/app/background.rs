@@ -15,13 +15,14 @@ use crate::history::HistoryInputs;
 use crate::worker::Heartbeat;
 use crate::{discover, outage, retire, sever};
 
-/// Starts the tasks that run beside the workers.
+/// Starts the tasks that run beside the workers. `admin_clients_max`: the largest number of clients of all admin
+/// endpoints together.
 pub(super) fn spawn_tasks(
     admin: &Arc<Admin>,
     sockets: &ListenSockets,
     heartbeats: Vec<Weak<Heartbeat>>,
     endpoints: Vec<AdminEndpoint>,
-    clients_max: usize,
+    admin_clients_max: usize,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
@@ -43,7 +44,7 @@ pub(super) fn spawn_tasks(
     }));
     tasks.spawn(admin::publish(Arc::clone(admin)));
     tasks.spawn(retire::run(Arc::clone(&admin.live), admin.ledgers.clone()));
-    let requests_max = clients_max - event_streams_max(clients_max);
+    let requests_max = admin_clients_max - event_streams_max(admin_clients_max);
     for endpoint in endpoints {
         // There are at most two endpoints. Each may have half of the clients that are not event streams, so that the
         // clients of one endpoint cannot lock out those of the other.
@@ -52,13 +53,13 @@ pub(super) fn spawn_tasks(
     tasks
 }
 
-/// The largest number of event streams of all admin endpoints together. `clients_max`: the largest number of their
-/// clients, including the event streams.
-pub(super) fn event_streams_max(clients_max: usize) -> usize {
-    clients_max * 2 / 3
+/// The largest number of event streams of all admin endpoints together. `admin_clients_max`: the largest number of
+/// clients of these endpoints, including the event streams.
+pub(super) fn event_streams_max(admin_clients_max: usize) -> usize {
+    admin_clients_max * 2 / 3
 }
 
-/// Reopens the files of the access log on every signal, also while sessions end.
+/// Reopens the files of the access log on every signal, also while the process drains.
 pub(super) async fn reopen_on_signal(log: AccessLog, mut signal: Signal) {
     while signal.recv().await.is_some() {
         log.reopen();

@@ -9,8 +9,8 @@ use crate::plan::Plan;
 /// File descriptors of a worker's runtime: its epoll, its eventfd, its ends of the signal pipe.
 const RUNTIME_DESCRIPTORS: usize = 4;
 
-/// File descriptors of a clone. A process has the socket to its keeper and the lock of its port. A container has its
-/// log and the request that waits for its end.
+/// File descriptors that this process holds for a clone. For a clone that is a process: the socket to its keeper, and
+/// the lock of its port. For a container: its log, and the request that waits for its end.
 const CLONE_DESCRIPTORS: usize = 2;
 
 /// The file descriptors of the process.
@@ -26,8 +26,8 @@ pub(super) struct DescriptorBudget {
 }
 
 impl DescriptorBudget {
-    /// `limit`: the limit of open files. `addresses`: the number of addresses that are listened on. To be called when
-    /// everything else is open that lasts and does not belong to a session, before the workers start. Of the listening
+    /// `limit`: the limit of open files. `addresses`: the number of addresses that are listened on. To be called before
+    /// the workers start, when all other descriptors that stay open without sessions are open. Of the listening
     /// sockets, one for each address is open by then; [`Self::divide`] counts those of all workers.
     pub(super) fn new(limit: usize, workers: usize, addresses: usize) -> Result<Self, Failure> {
         let open = open_now().map_err(super::failure::system("cannot count open files"))?;
@@ -44,7 +44,7 @@ impl DescriptorBudget {
     /// admin server get their shares once, from the first division. Later divisions deduct these shares, so that a
     /// reload does not give descriptors away twice. Logs a warning if `max_connections` is not possible.
     pub(super) fn divide(&self, plan: &Plan, addresses: usize) -> DescriptorShares {
-        let wanted = DescriptorDemand {
+        let demand = DescriptorDemand {
             sessions: plan.runtime.max_connections,
             checks: plan.pools.iter().map(|pool| pool.health.concurrency).max().unwrap_or(1),
             names: plan.pools.iter().map(|pool| pool.names().count()).sum(),
@@ -54,12 +54,12 @@ impl DescriptorBudget {
         let scaled = plan.pools.iter().filter_map(|pool| pool.scale.as_ref());
         let clones: usize = scaled.map(|scale| scale.rules.max as usize).sum();
         let held = self.open + addresses * self.workers + clones * CLONE_DESCRIPTORS;
-        let shares = DescriptorShares::new(self.limit, held, wanted);
+        let shares = DescriptorShares::new(self.limit, held, demand);
         self.fixed.set(Some(FixedShares {
             pipes: shares.pipes,
             admin: shares.admin,
         }));
-        if let Some(wanted) = wanted.sessions.filter(|wanted| *wanted > shares.sessions) {
+        if let Some(wanted) = demand.sessions.filter(|wanted| *wanted > shares.sessions) {
             tracing::warn!(
                 wanted,
                 possible = shares.sessions,
@@ -98,12 +98,12 @@ mod tests {
         let first = budget.divide(&plan, 1);
         for addresses in [1, 11, 11, 0, 1] {
             let shares = budget.divide(&plan, addresses);
-            let wanted = DescriptorDemand {
+            let demand = DescriptorDemand {
                 checks: shares.checks,
                 fixed: budget.fixed.get(),
                 ..DescriptorDemand::default()
             };
-            assert_eq!(shares, DescriptorShares::new(1000, 20 + 4 * addresses, wanted));
+            assert_eq!(shares, DescriptorShares::new(1000, 20 + 4 * addresses, demand));
             assert_eq!((shares.pipes, shares.admin), (first.pipes, first.admin));
         }
     }

@@ -11,8 +11,8 @@ use crate::tls::TlsFileError;
 /// Why the process cannot start, reload or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// All addresses that cannot be bound, each with its causes on a line of its own. The other new addresses are
-    /// released.
+    /// For each address that cannot be bound: its listener or `[admin]`, and the error. The message has one line for
+    /// each. The other new addresses are released.
     #[error("{}", .0.iter().map(|(name, error)| format!("{name}: {}", chain(error))).collect::<Vec<_>>().join("\n"))]
     Bind(Vec<(String, BindError)>),
     /// The access log cannot be opened.
@@ -70,7 +70,7 @@ impl Failure {
         }
     }
 
-    /// The error without quotes from files, for everybody who may read the store of the configuration.
+    /// The error without text from files, for everybody who may read the store of the configuration.
     #[must_use]
     pub fn for_store(&self) -> String {
         match self {

@@ -41,8 +41,8 @@ pub fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
 }
 
 /// A warning for each file of the plan that is empty, that others may write, or that holds a secret and that others may
-/// read. That a password file is empty is no warning, but an error of [`unreadable`]. A file whose metadata cannot be
-/// read gets no warning.
+/// read. An empty password file gets no warning, because it is an error of [`unreadable`]. A file whose metadata
+/// cannot be read gets no warning.
 #[must_use]
 pub fn file_warnings(plan: &Plan) -> Vec<String> {
     let warning = |(key, path): (String, &Path)| {
@@ -50,9 +50,10 @@ pub fn file_warnings(plan: &Plan) -> Vec<String> {
         if metadata.is_file() && metadata.len() == 0 && !key.ends_with("password_file") {
             return Some(format!("{key}: {} is empty", path.display()));
         }
-        let mode = metadata.permissions();
-        let (what, remedy) = excess_access(&mode, !PUBLIC_FILES.iter().any(|public| key.ends_with(public)))?;
-        let mode = mode.mode() & 0o7777;
+        let permissions = metadata.permissions();
+        let is_secret = !PUBLIC_FILES.iter().any(|public| key.ends_with(public));
+        let (what, remedy) = excess_access(&permissions, is_secret)?;
+        let mode = permissions.mode() & 0o7777;
         Some(format!(
             "{key}: others may {what} {} (mode {mode:04o}): `chmod {remedy}` it",
             path.display()
@@ -63,15 +64,16 @@ pub fn file_warnings(plan: &Plan) -> Vec<String> {
 
 /// The warning about the mode of the file of a private key.
 pub(super) fn exposed_key(path: &Path) -> Option<String> {
-    let mode = path.metadata().ok()?.permissions();
-    let (what, remedy) = excess_access(&mode, true)?;
-    let (path, mode) = (path.display(), mode.mode() & 0o7777);
+    let permissions = path.metadata().ok()?.permissions();
+    let is_secret = true;
+    let (what, remedy) = excess_access(&permissions, is_secret)?;
+    let (path, mode) = (path.display(), permissions.mode() & 0o7777);
     Some(format!(
         "others may {what} the key in {path} (mode {mode:04o}): `chmod {remedy}` it"
     ))
 }
 
-/// What others may do with a file but should not, and the chmod(1) mode that prevents it.
+/// What the group or others may do with a file but should not, and the chmod(1) mode that prevents it.
 fn excess_access(permissions: &Permissions, is_secret: bool) -> Option<(&'static str, &'static str)> {
     let mode = permissions.mode();
     let (mask, remedy) = if is_secret {

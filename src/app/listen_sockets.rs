@@ -65,10 +65,11 @@ struct AddressInUse {
 }
 
 impl AddressInUse {
-    /// Why it must be bound again, if it must.
+    /// Why the address must be bound again; `None`: it is not lost.
     fn loss(&self) -> Option<String> {
         let address = self.address;
-        if self.open.upgrade().is_none_or(|open| open.is_lost()) {
+        let is_lost = self.open.upgrade().is_none_or(|open| open.is_lost()); // or has no open socket
+        if is_lost {
             return Some(format!("a listening socket of {address} was shut down (`ss -K`)"));
         }
         let is_removed = self.file.as_ref().is_some_and(|file| !file.is_in_place());
@@ -84,8 +85,8 @@ impl AddressInUse {
     }
 }
 
-/// What identifies an address across reloads. With port 0, the address alone does not: the system chooses another port
-/// each time. Then the name of the listener and the index among its addresses belong to the key.
+/// What identifies an address across reloads. With port 0, the address alone is not enough, because the system chooses
+/// another port each time: the key also has the name of the listener and the index among its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct AddressKey(ListenAddr, Option<(Arc<str>, usize)>);
 
@@ -112,14 +113,12 @@ pub(super) struct NewlyBound {
 pub(super) struct NewlyListening(Vec<(AddressKey, ListenAddr, Listening)>);
 
 impl NewlyBound {
-    /// The number of addresses.
     pub(super) fn len(&self) -> usize {
         self.addresses.len()
     }
 }
 
 impl ListenSockets {
-    /// None yet.
     pub(super) fn new(
         workers: Vec<UnboundedSender<ListenSocket>>,
         metrics: Arc<Metrics>,
@@ -192,7 +191,7 @@ impl ListenSockets {
         for (key, listener, bound, backlog) in bound.addresses {
             let address = bound.address();
             if ours.overlaps(address) {
-                bound.share();
+                bound.set_reuse_port();
             }
             ours.add(address);
             let listening = bound.listen(self.workers.len(), backlog);
@@ -232,6 +231,7 @@ impl ListenSockets {
             }
             None => true,
         });
+        // The rest of each `AddressInUse` is dropped, which closes its sockets.
         self.closing
             .extend(closing.map(|(_, in_use)| (in_use.address, in_use.open)));
         self.closing.retain(|(_, open)| open.strong_count() > 0);
@@ -263,12 +263,12 @@ impl ListenSockets {
         }
     }
 
-    /// Binds lost addresses of the plan in force again. If that fails, it is to be tried again, see [`Self::lost`].
+    /// Binds lost addresses of the plan in force again. If that fails, [`Self::lost`] returns when it is to be retried.
     pub(super) fn rebind(&mut self, in_force: &InForce, drain: &Drain) {
         let mut failed = Vec::new(); // stays empty: each address of this plan is in use, or lost
         let bound = self.bind(&in_force.plan, &mut failed);
         let losses = bound.warnings.clone(); // empty if a reload was faster
-        let mut has_failed = bound.addresses.len() < losses.len();
+        let mut has_failed = bound.addresses.len() < losses.len(); // some lost addresses were not bound
         match self.listen(bound) {
             Ok(listening) => {
                 for loss in &losses {
@@ -289,8 +289,8 @@ impl ListenSockets {
         }
     }
 
-    /// Gives the clients that wait at closing addresses to the listeners that take over these addresses, and may have
-    /// permits for them. As long as such clients wait, a closing socket stays open, and takes new clients, too.
+    /// Gives each closing socket the state of the listener that takes over its address: this listener may have permits
+    /// for the clients that wait there. Until the socket is closed, a few new clients may join them.
     fn hand_over(&self, states: &HashMap<AddressKey, Arc<ListenerState>>) {
         for (address, open) in &self.closing {
             let covering = self.in_use.iter().filter(|(_, in_use)| in_use.address.covers(*address));
@@ -346,8 +346,8 @@ impl ListenSockets {
         ))
     }
 
-    /// All addresses that are listened on, including those whose sockets are being closed. Not one whose last socket
-    /// was lost: another process may listen there by now, and must not share the port with us.
+    /// All addresses that are listened on, including those whose sockets are being closed. An address without an open
+    /// socket is left out: another process may listen there by now, and must not share the port with us.
     fn all_addresses(&self) -> ByPort {
         let in_use = self.in_use.values().map(|in_use| (in_use.address, &in_use.open));
         let closing = self.closing.iter().map(|(address, open)| (*address, open));
@@ -375,7 +375,7 @@ impl ByPort {
         self.0.entry(address.port()).or_default().push(address);
     }
 
-    /// Whether the kernel takes this address for a conflict with one of these.
+    /// Whether the kernel sees a conflict between this address and one of these.
     fn overlaps(&self, address: ListenAddr) -> bool {
         let at_port = self.0.get(&address.port()).into_iter().flatten();
         at_port.copied().any(|ours| ours.overlaps(address))

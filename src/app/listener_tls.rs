@@ -31,16 +31,16 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<LiveTls, Failure> {
     let load = |name: &str, tls_plan: &ListenerTlsPlan| {
         let known = before.and_then(|(before, metrics)| {
-            let (_, tls) = before.tls.all().find(|(listener, _)| *listener == name)?;
+            let (_, tls) = before.tls.terminated().find(|(listener, _)| *listener == name)?;
             Some((tls, metrics))
         });
         match known {
-            Some((known, metrics)) if known.plan() == tls_plan => {
-                reload_listener_tls(name, known, metrics);
-                Ok(Arc::clone(known))
+            Some((tls, metrics)) if tls.plan() == tls_plan => {
+                reload_listener_tls(name, tls, metrics);
+                Ok(Arc::clone(tls))
             }
             known => {
-                let certificates = known.map_or_else(Arc::default, |(known, _)| known.certificates());
+                let certificates = known.map_or_else(Arc::default, |(tls, _)| tls.certificates());
                 ListenerTls::load(tls_plan.clone(), &certificates).map(Arc::new)
             }
         }
@@ -60,11 +60,11 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Liv
     Ok(loaded)
 }
 
-/// As [`load_tls`], after a check that all files of the plan can be read. Also returns the warnings about these files,
-/// but not the errors that [`broken_files`] returns.
+/// As [`load_tls`], after a check that all files of the plan can be read. Also makes the directories of ACME accounts.
+/// Returns the warnings about files and directories, too, but not the errors that [`broken_files`] returns.
 ///
 /// # Errors
-/// The first file that cannot be read or used.
+/// The first file or directory that cannot be read or used.
 pub(super) fn check_and_load(
     plan: &Plan,
     before: Option<(&InForce, &Metrics)>,
@@ -224,7 +224,7 @@ pub(super) async fn watch(live: Arc<Live>, metrics: Arc<Metrics>) {
     loop {
         sleep(WATCH_INTERVAL).await;
         let in_force = live.in_force();
-        if in_force.tls.all().next().is_none() && in_force.tls.pools.is_empty() {
+        if in_force.tls.terminated().next().is_none() && in_force.tls.pools.is_empty() {
             continue;
         }
         let metrics = Arc::clone(&metrics);

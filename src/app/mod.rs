@@ -84,8 +84,8 @@ impl ConfigSource {
     }
 }
 
-/// Runs a plan until a signal ends it. If the plan refers to a store, the plan that is made from the store's texts is
-/// run instead. Calls `started` as soon as connections are accepted.
+/// Runs a plan until a signal ends it. If the plan refers to a store, the texts of the store are added to it; without
+/// usable texts, it is run as it is. Calls `started` as soon as connections are accepted.
 ///
 /// # Errors
 /// Why the process could not start or go on.
@@ -98,7 +98,8 @@ pub fn run(plan: Plan, source: ConfigSource, started: impl FnOnce(&Running)) -> 
     let remote = Arc::new(RemoteConfig::default());
     let plans = control.block_on(first_plans(plan, &source, &remote));
     let opened = {
-        // In the runtime's context, but not in `block_on`: an error here drops the runtimes of workers.
+        // In the runtime's context, but not in `block_on`: an error here drops the runtime of a worker, and in
+        // `block_on` that would panic.
         let _within = control.enter();
         Signals::new()
             .map_err(system("cannot listen to signals"))
@@ -114,7 +115,7 @@ pub fn run(plan: Plan, source: ConfigSource, started: impl FnOnce(&Running)) -> 
     ended
 }
 
-/// The sockets and files that are open when the process has started.
+/// What the caller of [`run`] gets when the process has started.
 #[derive(Clone, Debug)]
 pub struct Running {
     /// The address of the admin port.
@@ -132,7 +133,7 @@ impl Running {
     }
 }
 
-/// Logs each address of a listener once it accepts clients.
+/// Logs every address of every listener. To be called when the listeners accept clients.
 pub fn log_addresses(in_force: &InForce) {
     for (listener, addresses) in in_force.listeners() {
         for address in addresses {
@@ -172,7 +173,7 @@ impl App {
     /// Updates everything for the first plan. Begins to watch the file and to follow the store, if that is configured.
     fn begin(&mut self, listening: NewlyListening, drain: &Drain) {
         let in_force = self.running.live.in_force();
-        self.follow(&in_force, listening, drain);
+        self.update_dependents(&in_force, listening, drain);
         let text = in_force.plan.runtime.watch.then(|| self.source.text.clone());
         self.watch(text);
         self.follow_store(in_force.plan.remote.as_ref());
@@ -194,19 +195,19 @@ impl App {
         let Signals {
             reopen,
             reload,
-            end: mut signals,
+            end: mut end_signals,
         } = signals;
         self.tasks.spawn(reopen_on_signal(self.log.clone(), reopen));
         self.tasks.spawn(self.health.run());
         self.tasks.spawn(self.clones.run());
         let ended = tokio::select! {
-            grace = self.run_until_signal(&mut signals, reload, &drain) => Ok(grace),
+            grace = self.run_until_signal(&mut end_signals, reload, &drain) => Ok(grace),
             () = drain.worker_lost() => Err(Failure::WorkersGone),
         };
         let grace = *ended.as_ref().unwrap_or(&Duration::ZERO);
-        let was_cut = drain.finish(grace, signals.cut_requested()).await;
+        let was_cut = drain.finish(grace, end_signals.cut_requested()).await;
         tracing::info!(was_cut, "drained");
-        self.clones.stop(signals.cut_requested()).await;
+        self.clones.stop(end_signals.cut_requested()).await;
         self.tasks.shutdown().await;
         let Self {
             log,
@@ -225,8 +226,8 @@ impl App {
         ended.map(drop)
     }
 
-    /// Reloads on every request, until a signal comes, and waits for the drain delay after it. Returns how long
-    /// sessions may go on.
+    /// Reloads on every request until a signal ends the process, then waits for the drain delay. Returns how long
+    /// sessions may go on after that.
     async fn run_until_signal(&mut self, signals: &mut EndSignals, mut reload: Signal, drain: &Drain) -> Duration {
         let end = loop {
             let request = tokio::select! {

@@ -9,8 +9,9 @@ use crate::plan::Plan;
 use crate::reload::reload_pool_tls;
 use crate::tls::PoolTls;
 
-/// Reads the files of every pool with TLS. `before`: what was in force before. If the TLS of a pool is configured as it
-/// was then, the pool keeps it, and only changed files are read; if one of them cannot be used, that is only logged.
+/// Reads the files of every pool with TLS. `before`: what is in force before a reload. If the TLS of a pool is
+/// configured as it is there, the pool keeps it, and only changed files are read; if one of them cannot be used, that
+/// is only logged.
 ///
 /// # Errors
 /// The first file that cannot be used, of a pool whose TLS is new or configured differently.
@@ -18,11 +19,11 @@ pub(super) fn load_pool_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -
     let mut loaded = TlsByPool::new();
     for pool in &plan.pools {
         let Some(tls_plan) = &pool.tls else { continue };
-        let known = before.and_then(|(before, metrics)| Some((before.tls.pools.get(&pool.name)?, metrics)));
-        let tls = match known.filter(|(known, _)| known.plan() == tls_plan) {
-            Some((known, metrics)) => {
-                reload_pool_tls(&pool.name, known, metrics);
-                Arc::clone(known)
+        let in_force = before.and_then(|(before, metrics)| Some((before.tls.pools.get(&pool.name)?, metrics)));
+        let tls = match in_force.filter(|(tls, _)| tls.plan() == tls_plan) {
+            Some((tls, metrics)) => {
+                reload_pool_tls(&pool.name, tls, metrics);
+                Arc::clone(tls)
             }
             None => Arc::new(PoolTls::load(tls_plan.clone()).map_err(|cause| Failure::Tls {
                 section: format!("pools.{}.tls", pool.name),

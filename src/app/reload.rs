@@ -73,11 +73,11 @@ impl App {
     /// Reads the configuration again, and does everything that may fail or wait. May be cancelled: it changes nothing
     /// that is in force. Work that takes long with a large configuration is done in another thread.
     ///
-    /// `texts`: those of the store, if they have just been read.
-    pub(super) async fn prepare(&mut self, texts: Option<Arc<RemoteTexts>>) -> Result<Prepared, ReloadError> {
+    /// `just_read`: the texts of the store, if the request for the reload brings them.
+    pub(super) async fn prepare(&mut self, just_read: Option<Arc<RemoteTexts>>) -> Result<Prepared, ReloadError> {
         let file = self.source.file.clone().ok_or(ReloadError::NoFile)?;
         let of_file = blocking(move || config::load(&file).map_err(ReloadError::Configuration)).await?;
-        let read = self.with_texts(of_file, texts).await?;
+        let read = self.with_texts(of_file, just_read).await?;
         let (now, metrics) = (self.running.live.in_force(), Arc::clone(&self.admin.metrics));
         let (ReadConfiguration { loaded, texts, .. }, tls, warnings) = check(read, now, metrics).await?;
         let new_names = self.health.resolve_new_names(&loaded.plan).await;
@@ -134,11 +134,11 @@ impl App {
         self.announced.set_file_plan(file_plan);
         let old = self.running.live.in_force();
         let now = self.running.live.apply(next);
-        self.follow(&now, listening, drain);
+        self.update_dependents(&now, listening, drain);
         self.remote.put_in_force(texts);
         self.follow_store(now.plan.remote.as_ref());
         if old.plan.why_not_ready().is_some() {
-            log_addresses(&now);
+            log_addresses(&now); // the start has logged none: there were no listeners
         }
         self.switch_logs(&old.plan.log, &now.plan.log, access_log);
         log_refused(&old.plan, &now.plan);
@@ -149,7 +149,7 @@ impl App {
 
     /// Updates everything that depends on the plan in force and, unlike the health monitor, does not subscribe to it:
     /// the pools with metrics, the limits, and last the sockets, through which sessions get the new plan.
-    pub(super) fn follow(&mut self, now: &InForce, listening: NewlyListening, drain: &Drain) {
+    pub(super) fn update_dependents(&mut self, now: &InForce, listening: NewlyListening, drain: &Drain) {
         let metrics = &self.admin.metrics;
         metrics.configure_pools(now.plan.pools.iter().map(|pool| &pool.name));
         let shares = self.budget.divide(&now.plan, now.addresses.iter().map(Vec::len).sum());
@@ -232,7 +232,7 @@ fn log_changes(by: &str, changes: &Changes) {
 }
 
 /// Reads the files that a configuration names, in another thread. Returns the configuration, its TLS, and the warnings
-/// as one text: those of the configuration, and those about the files.
+/// as one text: those about the store, those of the configuration, and those about the files.
 async fn check(
     read: ReadConfiguration,
     now: Arc<InForce>,

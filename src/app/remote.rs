@@ -126,12 +126,12 @@ pub(super) struct ReadConfiguration {
 }
 
 impl App {
-    /// Adds the texts of the store if the file refers to one: `texts`, which were just read, if they are of that store;
-    /// else those that the store has now; else those in force.
+    /// Adds the texts of the store if the file refers to one: `just_read` if these are of that store; else those that
+    /// the store has now; else those in force.
     pub(super) async fn with_texts(
         &self,
         of_file: Loaded,
-        texts: Option<Arc<RemoteTexts>>,
+        just_read: Option<Arc<RemoteTexts>>,
     ) -> Result<ReadConfiguration, ReloadError> {
         let Some(plan) = of_file.plan.remote.clone() else {
             return Ok(ReadConfiguration {
@@ -142,7 +142,7 @@ impl App {
         };
         let from = plan.from();
         let is_from = |texts: &Arc<RemoteTexts>| texts.from == from;
-        let (texts, warning) = match texts.filter(is_from) {
+        let (texts, warning) = match just_read.filter(is_from) {
             Some(texts) => (texts, None),
             None => match fetch_texts(&plan).await {
                 Ok(texts) => (texts, None),

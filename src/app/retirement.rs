@@ -8,8 +8,8 @@ use tokio::time::sleep;
 
 use crate::live::InForce;
 
-/// How long the old plan is kept. By then workers and most sessions have dropped their references to parts of it, so
-/// that they do not have to free them. A session that still waits for its ClientHello or server may keep some longer.
+/// How long the old plan is kept. By then workers and most sessions have dropped their references to its parts, so that
+/// no worker has to free a part. A session that still waits for its ClientHello or server may keep some parts longer.
 const KEEP_TIME: Duration = Duration::from_secs(1);
 
 /// Drops an old plan with its pools, after [`KEEP_TIME`].

@@ -2,7 +2,7 @@
 //! of sd_notify(3). Without a service manager nothing is sent.
 //!
 //! A message is one datagram to a local socket. Sending blocks only while the service manager itself hangs; workers
-//! never send one.
+//! never send a message.
 
 use std::env;
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::units::format_duration;
 use crate::worker::Heartbeat;
 
-/// The shortest interval in which every worker must count a beat; they do once a second.
+/// The shortest interval between two checks that every worker has counted a beat; a worker counts one each second.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_secs(2);
 
 /// Reports that clients are accepted, at the start and after a reload. `status` is shown by `systemctl status`.
@@ -41,8 +41,8 @@ pub(super) fn stopping() {
 }
 
 /// Feeds the watchdog of the service manager, if it has one for this process, as long as every worker's event loop
-/// runs. If one is stuck the watchdog is not fed, so that the service manager restarts the process. A worker that has
-/// ended is not stuck: it drops its heartbeat.
+/// runs. If a worker is stuck the watchdog is not fed, so that the service manager restarts the process. A worker that
+/// has ended is not stuck: it drops its heartbeat.
 pub(super) async fn feed_watchdog(heartbeats: Vec<Weak<Heartbeat>>) {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return;

@@ -19,6 +19,7 @@ pub(super) struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
+    /// Whether a SIGINT has come: the next one cuts.
     was_interrupted: bool,
     is_cut_requested: bool,
 }

@@ -89,7 +89,7 @@ fn log_origin(texts: Option<&RemoteTexts>, is_kept: bool, awaited: Option<String
 }
 
 /// Opens everything; an error leaves nothing open. The order matters: first `state_dir` is locked and the addresses are
-/// bound, then the file descriptors are divided, then connections are accepted.
+/// bound, then the file descriptors that are left are divided, then connections are accepted.
 fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Result<(App, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let workers = plan.runtime.workers.unwrap_or_else(cores);
@@ -231,7 +231,7 @@ fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEn
 /// The ledgers and the heartbeats of the workers.
 type StartedWorkers = (Vec<Arc<Ledger>>, Vec<Weak<Heartbeat>>);
 
-/// Starts the workers, each with a ledger and a heartbeat of its own.
+/// Starts the workers, each with a ledger and a heartbeat of its own. `pipes`: how many each may have at once.
 fn start_workers(
     sockets: Vec<UnboundedReceiver<ListenSocket>>,
     pipes: usize,

@@ -10,8 +10,8 @@
 
 use crate::sniff::postgres::{CancelKey, SECRET_BYTES_MAX};
 
-/// The most bytes of a server that are read for the key. Usually it is less than 1 KiB: a challenge, parameters, the
-/// key.
+/// The most bytes of a server that are read for the key. Usually the key comes within 1 KiB, after a challenge and
+/// parameters.
 pub const BACKEND_BYTES_MAX: usize = 64 << 10;
 
 const HEADER_BYTES: usize = 5;
@@ -27,7 +27,7 @@ pub struct BackendReader {
     header: Vec<u8>,
     /// Bytes of the current message that are still to come.
     body_left: usize,
-    /// Whether it is BackendKeyData, of a length that a key can have.
+    /// Whether the current message is BackendKeyData, of a length that a key can have.
     is_key: bool,
     /// The content of BackendKeyData, as far as it has come.
     content: Vec<u8>,
@@ -108,6 +108,7 @@ mod tests {
         [&[kind], &length.to_be_bytes()[..], content].concat()
     }
 
+    /// Whether reading is done after these bytes, and the key.
     fn key_of(sent: &[u8]) -> (bool, Option<CancelKey>) {
         let mut reader = BackendReader::default();
         (reader.advance(sent), reader.into_key())
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_ends_without_a_key() {
+    fn only_a_valid_key_is_found() {
         assert_eq!(key_of(&message(b'Z', b"I")), (true, None));
         assert_eq!(key_of(&message(b'E', b"SFATAL\0\0")), (true, None));
         assert_eq!(key_of(b"HTTP/1.1"), (false, None), "a message of 1.4 GB begins");

@@ -21,7 +21,8 @@ use crate::pool::{Server, ServerId};
 use crate::sniff::postgres::CancelKey;
 pub use backend::{BACKEND_BYTES_MAX, BackendReader};
 
-/// The most servers that one request without a known key is sent to.
+/// The most servers with sessions of its client that one request without a known key is sent to. A fanout
+/// (`cancel_unplaced`) has a limit of its own.
 pub const SERVERS_MAX: usize = 8;
 
 /// The most requests without a known key that a listener sends on in a second.
@@ -62,14 +63,14 @@ struct Sessions {
     /// The number of the latest [`KeyedSession`].
     last_number: u64,
     by_client: HashMap<ListenerClient, HashMap<ServerId, UnkeyedSessions>>,
-    /// The requests without a known key that were sent on in the last second, by listener.
+    /// The requests without a known key that were sent on in the last second, by listener: when, and for which client.
     sent: HashMap<Arc<str>, VecDeque<(Instant, ClientHost)>>,
 }
 
 /// A session whose key is known.
 #[derive(Debug)]
 struct KeyedSession {
-    /// Tells it from a later session with the same key: a server that was restarted may give a key again.
+    /// Distinguishes this session from a later one with the same key: a restarted server may give the same key again.
     number: u64,
     target: CancelTarget,
 }
@@ -189,7 +190,7 @@ impl CancelTable {
             !sent.is_empty()
         });
         let sent = sessions.sent.entry(Arc::clone(listener)).or_default();
-        let of_client = sent.iter().filter(|(_, of)| *of == client).count();
+        let of_client = sent.iter().filter(|(_, other)| *other == client).count();
         let is_admitted = sent.len() < LISTENER_RATE_MAX && of_client < CLIENT_RATE_MAX;
         if is_admitted {
             sent.push_back((now, client));

@@ -67,7 +67,7 @@ fn a_client_without_a_key_finds_at_most_eight_servers_of_its_sessions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancel_requests_are_limited_per_second() {
+async fn requests_without_a_known_key_are_limited_per_second() {
     let (table, listener) = (CancelTable::default(), Arc::from("l"));
     let admit = |number| table.admit(&listener, client(number), Instant::now());
     assert!(admit(1) && admit(1) && !admit(1), "two of a client");

@@ -112,10 +112,10 @@ impl AgentProbe {
         }
     }
 
-    /// How long the agent may take after a connect to the server that took this long: half of what is left, so that a
-    /// silent agent never fails the check of the server.
-    fn agent_timeout(&self, connect: Duration) -> Duration {
-        self.agent.timeout.saturating_sub(connect) / 2
+    /// How long the agent may take, if connecting to the server took `connect_time`: half of the time that is left, so
+    /// that a silent agent never fails the check of the server.
+    fn agent_timeout(&self, connect_time: Duration) -> Duration {
+        self.agent.timeout.saturating_sub(connect_time) / 2
     }
 
     /// Asks the agent.

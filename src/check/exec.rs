@@ -3,7 +3,6 @@
 //! The environment of the command describes the server. Nothing of the environment of this process is in it.
 
 use std::io;
-use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -116,12 +115,15 @@ impl ExecProbe {
     }
 }
 
-/// The IP address, or the path of a Unix socket.
+/// The IP address, with the interface of a link-local one; for a Unix socket, `unix:` and its path.
 fn host(address: ServerAddr) -> String {
-    address
-        .ip()
-        .as_ref()
-        .map_or_else(|| address.to_string(), IpAddr::to_string)
+    let text = address.to_string();
+    let ipv6 = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    match (ipv6, address.ip()) {
+        (Some((ip, _port)), _) => ip.to_owned(),
+        (None, Some(ip)) => ip.to_string(),
+        (None, None) => text,
+    }
 }
 
 /// Runs a command to its end. What it prints is put into `printed`, where it stays even if this future is dropped.
@@ -148,6 +150,15 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+
+    #[test]
+    fn the_host_of_a_link_local_address_has_its_interface() {
+        let scoped = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 0, 1);
+        assert_eq!(host(ServerAddr::new(scoped.into())).split('%').count(), 2);
+        for (address, expected) in [("[::1]:80", "::1"), ("10.0.0.1:80", "10.0.0.1")] {
+            assert_eq!(host(ServerAddr::new(address.parse().unwrap())), expected);
+        }
+    }
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("/bin/sh");

@@ -13,7 +13,7 @@ use crate::text::escape;
 /// The longest file: a longer one is probably no password, and was configured by mistake.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
-/// Reads a password from the file that `key` names, without the end of its line (LF, or CR and LF).
+/// As [`password`], on a thread that may block. `key` is the configuration key that names the file.
 ///
 /// # Errors
 /// The file cannot be read, is too long, or contains no password. The error names the key.
@@ -27,7 +27,7 @@ pub(super) async fn read_password(key: &str, file: &Path) -> Result<Vec<u8>, Che
     })
 }
 
-/// The password in a file, without the end of its line.
+/// Reads the password in a file, without the end of its line (LF, or CR and LF).
 ///
 /// # Errors
 /// The file cannot be read, is too long, or contains no password.

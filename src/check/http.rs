@@ -1,6 +1,6 @@
 //! The check `http`: the server answers a request with a certain status and, if configured, a certain body.
 //!
-//! One request a connection, in HTTP/1.1 (RFC 9112). Redirects are not followed.
+//! Each connection carries one request, in HTTP/1.1 (RFC 9112). Redirects are not followed.
 
 mod statuses;
 
@@ -253,7 +253,7 @@ impl HttpProbe {
 /// Searches the first [`BODY_BYTES_MAX`] of a body.
 ///
 /// # Errors
-/// The pattern is not in it, or it ends too early.
+/// The pattern is not found, or the body is incomplete.
 async fn search(pattern: &Pattern, mut body: Incoming) -> io::Result<()> {
     let mut bytes = Vec::new();
     while bytes.len() < BODY_BYTES_MAX
@@ -313,7 +313,8 @@ fn http_error(error: hyper::Error) -> io::Error {
     with_context(io::Error::other(error), context)
 }
 
-/// Whether the connection was closed in the middle of the response, or before it.
+/// Whether the server closed the connection before the head of the response was complete. If that happens before the
+/// request is sent, hyper reports a canceled request, with the close as its cause.
 fn is_incomplete(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref());
     error.is_incomplete_message() || cause.is_some_and(hyper::Error::is_incomplete_message)

@@ -137,7 +137,7 @@ pub struct CheckTarget {
     pub connect: ConnectOptions,
     /// Where sessions of the server go.
     pub server: ServerAddr,
-    /// The pool and the name of the server, for [`Check::is_of_one_pool`].
+    /// The pool and the name of the server; `None` unless [`Check::is_of_one_pool`].
     pub path: Option<ServerPath>,
     /// How long the caller lets a run take.
     pub timeout: Duration,
@@ -218,7 +218,7 @@ impl From<ServerFacts> for CheckPass {
 /// Why a check did not pass.
 #[derive(Debug)]
 pub enum CheckFailure {
-    /// It could not be made, or not be completed.
+    /// The check could not be completed, or the answer was not the expected one.
     Io(io::Error),
     /// This host is out of local ports, file descriptors, processes or memory. That says nothing about the server.
     Shortage(io::Error),

@@ -43,7 +43,8 @@ pub static KIND: CheckKind = CheckKind {
 /// The check `mysql`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MysqlCheck {
-    /// How to log in; `None`: the check tries a login that the server denies, and passes with the denial.
+    /// How to log in; `None`: the check tries a login that the server is expected to deny. It passes whether the server
+    /// denies or accepts that login.
     pub login: Option<PasswordLogin>,
     /// Whether a member of a Galera cluster is used while it copies its data to another member.
     pub donor: DonorUse,
@@ -147,7 +148,8 @@ impl MysqlProbe {
         }
     }
 
-    /// Runs the check of a server without a configured user: tries a login that the server denies.
+    /// Runs the check without a configured user: tries a login that the server is expected to deny. If the server
+    /// accepts the login, the check passes, too.
     async fn expect_denial(&self) -> Result<(), CheckFailure> {
         let denied = self.memory.lock().denied;
         if denied.is_some_and(|at| at.elapsed() < DENIED_LOGIN_INTERVAL) {
@@ -171,7 +173,7 @@ impl MysqlProbe {
     async fn log_in_and_ask(&self, login: &PasswordLogin) -> Result<ServerFacts, CheckFailure> {
         let password = match login.password().await {
             Ok(password) => password,
-            Err(prevented) => return Err(tcp::unless_dead(&self.target, prevented).await),
+            Err(prevented) => return Err(tcp::connect_error_or(&self.target, prevented).await),
         };
         let account = Account {
             user: &login.user,
@@ -186,14 +188,16 @@ impl MysqlProbe {
         let answer = ask.await.map_err(|failure| self.explain(failure))?;
         self.check.donor.judge(answer.galera.as_ref())?;
         let is_primary = answer.role == Role::Primary;
+        let lag = if is_primary {
+            self.memory.lock().lag = None; // as a replica, it will have what it has now
+            None
+        } else {
+            self.memory.lock().lag_now(answer.lag)
+        };
         Ok(ServerFacts {
             role: Some(answer.role),
             is_multi_primary: is_primary && answer.galera.is_some(),
-            lag: if is_primary {
-                None
-            } else {
-                self.memory.lock().lag_now(answer.lag)
-            },
+            lag,
             numbering: Numbering::None,
             stream: answer.source.map(Stream::Source),
             ..ServerFacts::default()
@@ -231,11 +235,11 @@ impl MysqlProbe {
 }
 
 impl Memory {
-    /// How far the replica is behind. `said`: what the replica says itself.
+    /// How far the replica is behind. `said`: what the replica says itself; `None`: it says nothing.
     ///
-    /// A replica says [`STOPPED`] while one of its threads is stopped. Then its last known lag counts, and grows with
-    /// every second. The result is [`STOPPED`] only if no lag was ever known; the pool then counts the lag from its
-    /// first check of the replica.
+    /// A replica says [`STOPPED`] while one of its threads is stopped. Then, and if it says nothing, its last known lag
+    /// counts, and grows with every second. If no lag was ever known, the result is `said`. If that is [`STOPPED`], a
+    /// pool with `max_lag` counts the lag from its first check of the replica.
     fn lag_now(&mut self, said: Option<Duration>) -> Option<Duration> {
         let now = Instant::now();
         if let Some(lag) = said.filter(|lag| *lag != STOPPED) {

@@ -17,7 +17,7 @@ const CACHE_BYTES_MAX: usize = 1 << 18;
 
 /// The most bytes that are searched on the calling thread. Such a search takes a few milliseconds at worst, and
 /// microseconds usually.
-const BYTES_AT_ONCE_MAX: usize = 256;
+const INLINE_BYTES_MAX: usize = 256;
 
 /// A regular expression over bytes. Case and classes are those of ASCII. Patterns are equal if they are written alike.
 #[derive(Clone)]
@@ -60,14 +60,15 @@ impl Pattern {
         self.regex.is_match(text.as_bytes())
     }
 
-    /// The end of the first match; `None`: there is none. Many bytes are searched on another thread, one search of an
-    /// expression at a time. Such a search goes on if the future is dropped.
+    /// The end of the first match; `None`: there is none. Many bytes are searched on another thread. Such a search goes
+    /// on if the future is dropped. An expression is searched for on one thread at a time, so that threads do not pile
+    /// up.
     ///
     /// # Errors
     /// The thread has failed.
     pub(crate) async fn find_end(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
         let find_end = |regex: &Regex, bytes: &[u8]| regex.find(bytes).map(|found| found.end());
-        if bytes.len() <= BYTES_AT_ONCE_MAX {
+        if bytes.len() <= INLINE_BYTES_MAX {
             return Ok(find_end(&self.regex, bytes));
         }
         let searching = self.searching.clone().acquire_owned().await.expect("never closed");

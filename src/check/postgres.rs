@@ -1,4 +1,5 @@
-//! The check `postgres`: the server is PostgreSQL and, if the check is configured to log in, has the right role.
+//! The check `postgres`: the server is PostgreSQL. If the check is configured to log in, it also asks for the server's
+//! role, its history and its position in the WAL.
 
 mod clear_text;
 mod denials;
@@ -83,20 +84,21 @@ impl Check for PostgresCheck {
     }
 }
 
-/// The most bytes read from a server in one check: its certificates, its parameters, one row. Usually it sends less
-/// than 8 KiB.
+/// The most bytes read from a server in one check: its certificates, its parameters, one row for each query. Usually it
+/// sends less than 8 KiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// A connection from which no more than [`ANSWER_BYTES_MAX`] are read, and over which no password goes in clear text.
+/// A connection from which no more than [`ANSWER_BYTES_MAX`] are read, and over which no password goes in clear text,
+/// except over a Unix socket.
 type BoundedStream = Join<CleartextPasswordGuard<Take<OwnedReadHalf>>, OwnedWriteHalf>;
 
 /// Whether the server is a replica.
 const ROLE: &str = "SELECT pg_is_in_recovery()";
 
 /// The timeline and the WAL position of a primary, or the WAL positions of a replica and whether its WAL receiver runs.
-/// Every user may ask for them. The timeline is the beginning of the name of the WAL file that is written to: after a
-/// promotion, the control data would show the new timeline only after the next checkpoint. The position of a primary
-/// is the flushed one, because replicas can receive no more.
+/// By default, every user may ask for them. The timeline is the beginning of the name of the WAL file that is written
+/// to: after a promotion, the control data would show the new timeline only after the next checkpoint. The position of
+/// a primary is the flushed one, because replicas can receive no more.
 const POSITION: &str = "SELECT \
     CASE WHEN NOT replica THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END, \
     pg_wal_lsn_diff(CASE WHEN replica THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END, '0/0'), \
@@ -108,7 +110,7 @@ const POSITION: &str = "SELECT \
 const SYSTEM: &str = "SELECT system_identifier FROM pg_control_system()";
 
 /// The timeline and the position of the latest point from which the server can start again. On a replica they show
-/// which history it follows, though only after the next checkpoint of its primary.
+/// which history it follows; a change of the history shows only after the next checkpoint of its primary.
 const RESTARTPOINT: &str = "SELECT timeline_id, pg_wal_lsn_diff(checkpoint_lsn, '0/0') FROM pg_control_checkpoint()";
 
 /// SQLSTATEs admin_shutdown and crash_shutdown ("PostgreSQL Error Codes"): the server, or an operator, has ended the
@@ -156,7 +158,7 @@ impl PostgresProbe {
         }
     }
 
-    /// Connects, and asks whether it is PostgreSQL or, with a login, what its role is.
+    /// Connects. Without a configured login, checks only that the server is PostgreSQL; with one, logs in and asks.
     ///
     /// # Errors
     /// Those of connecting; the server speaks another protocol, or refuses the login.
@@ -166,13 +168,14 @@ impl PostgresProbe {
             request_gss(&mut stream).await?;
             return Ok(ServerFacts::default());
         };
+        let is_unix = self.target.address.unix().is_some();
         let (from, to) = stream.into_split();
-        let stream = join(CleartextPasswordGuard::new(from.take(ANSWER_BYTES_MAX)), to);
-        self.query_role(login, stream).await
+        let stream = join(CleartextPasswordGuard::new(from.take(ANSWER_BYTES_MAX), is_unix), to);
+        self.log_in_and_ask(login, stream).await
     }
 
-    /// Logs in, and asks for the role of the server.
-    async fn query_role(&self, login: &PostgresLogin, stream: BoundedStream) -> Result<ServerFacts, CheckFailure> {
+    /// Logs in, and asks for the role of the server, its history and its position.
+    async fn log_in_and_ask(&self, login: &PostgresLogin, stream: BoundedStream) -> Result<ServerFacts, CheckFailure> {
         let tls = MakeTlsConnect::<BoundedStream>::make_tls_connect(
             &mut MakeRustlsConnect::new(ClientConfig::clone(&self.tls)),
             &self.target.ip().to_string(),
@@ -184,7 +187,7 @@ impl PostgresProbe {
         // Notices are dropped: a server may send one at each login, for example that the version of a collation has
         // changed.
         let connection = async { while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {} };
-        // Sent at once: one round trip.
+        // All queries are sent together: one round trip.
         let ask = async {
             let answers = tokio::join!(
                 client.simple_query(ROLE),
@@ -199,7 +202,7 @@ impl PostgresProbe {
         let role = read_role(Row::first(&role.map_err(server_error)?).text(0))?;
         let mut facts = ServerFacts {
             role: Some(role),
-            denied: self.denials.lock().position_function(),
+            denied: self.denials.lock().denied_position_function(),
             ..ServerFacts::default()
         };
         if let Some(answer) = position.map_err(server_error)? {
@@ -208,7 +211,9 @@ impl PostgresProbe {
         if let Some(answer) = system.map_err(server_error)? {
             facts.system_identifier = Row::first(&answer).number(0);
         }
-        if let Some(answer) = restartpoint.map_err(server_error)?.filter(|_| role == Role::Replica) {
+        if let Some(answer) = restartpoint.map_err(server_error)?
+            && role == Role::Replica
+        {
             let row = Row::first(&answer);
             facts.restartpoint = row
                 .number(0)
@@ -232,13 +237,15 @@ impl PostgresProbe {
         let address = self.target.address;
         match client.simple_query(query).await {
             Ok(answer) => {
-                if self.denials.lock().allow(question) {
+                let was_denied = self.denials.lock().record_answer(question);
+                if was_denied {
                     tracing::info!(server = %address, query, "the check may run its query again");
                 }
                 Ok(Some(answer))
             }
             Err(error) if Denials::is_denial(&error) => {
-                if self.denials.lock().deny(question, &error) {
+                let is_first = self.denials.lock().record_denial(question, &error);
+                if is_first {
                     let error = chain(&error);
                     tracing::warn!(server = %address, %error, query, "the check may not run one of its queries: old primaries or lag may not be detected");
                 }
@@ -325,7 +332,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Reads the answer to `pg_is_in_recovery()`. Only a clear "no" makes a server a primary, because that may get writes.
+/// Reads the answer to `pg_is_in_recovery()`. Only a clear "no" makes a server a primary, because primaries get writes.
 fn read_role(is_replica: Option<&str>) -> io::Result<Role> {
     match is_replica {
         Some("t") => Ok(Role::Replica),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::kind::ROLE_KEYS;
 use super::stream::open_stream;
-use super::tcp::unless_dead;
+use super::tcp::connect_error_or;
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
 use crate::pool::{Numbering, Role, ServerFacts, Stream};
 use crate::tls::unverified_config;
@@ -150,7 +150,7 @@ impl RedisProbe {
     async fn ask_server(&self) -> Result<Answer, CheckFailure> {
         let credentials = match Credentials::read(self.check.login.as_ref(), "password_file").await {
             Ok(credentials) => credentials,
-            Err(prevented) => return Err(unless_dead(&self.target, prevented).await),
+            Err(prevented) => return Err(connect_error_or(&self.target, prevented).await),
         };
         let mut pipeline = Pipeline::new(credentials.as_ref());
         pipeline.add(&[b"ROLE"]);
@@ -163,6 +163,8 @@ impl RedisProbe {
             added: replies,
             refusal,
         } = pipeline.exchange(stream).await?;
+        // The role is read before the refusal is returned: a replica that has lost its primary may refuse `PING`, but
+        // must still be reported as a replica.
         let role = read_role(&replies[0])?;
         if let Some(refusal) = refusal {
             return Err(refusal);
@@ -202,10 +204,11 @@ impl RedisProbe {
     }
 }
 
-/// The role in the reply to `ROLE`; `None`: the user may not ask for it.
+/// The role in the reply to `ROLE`; `None`: the reply is an error, for example because the user may not ask for it.
 ///
 /// # Errors
-/// [`CheckFailure::Unfit`]: it is a replica that does not follow its primary, or a Sentinel.
+/// [`CheckFailure::Unfit`]: the server is a replica that does not follow its primary, or a Sentinel.
+/// [`CheckFailure::Io`]: the reply is none that Redis sends.
 fn read_role(reply: &RespValue) -> Result<Option<Role>, CheckFailure> {
     let word = |index: usize| reply.elements().get(index).and_then(RespValue::text);
     match (reply, word(0)) {
@@ -228,7 +231,8 @@ fn read_stream(id: &str) -> Option<Stream> {
     u128::from_str_radix(id.get(..32)?, 16).ok().map(Stream::Lineage)
 }
 
-/// The server is not to be used, and is certainly no primary: another one may succeed it.
+/// The failure of a server that must not be used and is certainly no primary. It counts as a replica, so that another
+/// server can become the primary of the pool.
 fn no_primary(reason: String) -> CheckFailure {
     CheckFailure::Unfit {
         reason,

@@ -25,12 +25,12 @@ pub static KIND: CheckKind = CheckKind {
     service: None,
 };
 
-/// The most bytes that are read in all.
+/// The most bytes that are read in one check.
 const BYTES_MAX: usize = 1 << 16;
 
-/// The most reads. Each is followed by a search of all bytes so far; a server that sends byte by byte must not cause
-/// many searches. 64 KiB in the smallest packets that IPv4 hosts may use (576 bytes, RFC 1122, section 3.3.3) are 123
-/// reads.
+/// The most reads in one check. Each is followed by a search of all bytes since the last match; a server that sends
+/// byte by byte must not cause many searches. 64 KiB in the smallest packets that IPv4 hosts may use (576 bytes,
+/// RFC 1122, section 3.3.3) are 123 reads.
 const READS_MAX: usize = 256;
 
 /// The most characters of a pattern that an error shows, so that there is room for the answer.
@@ -109,13 +109,13 @@ impl Probe for SendExpectProbe {
     }
 
     fn timed_out(&self) -> io::Error {
-        let ConversationState { step, has_sent, answer } = &*self.progress.lock();
+        let ConversationState { step, part, answer } = &*self.progress.lock();
         let timeout = format_duration(self.target.timeout);
         let Some(entry) = step.checked_sub(1).and_then(|index| self.check.steps.get(index)) else {
             return ErrorKind::TimedOut.into(); // there was no connection
         };
         let what = match &entry.expect {
-            Some(pattern) if *has_sent => {
+            Some(pattern) if *part == StepPart::Expect => {
                 let found = if answer.is_empty() { "nothing" } else { "no match" };
                 unmet(*step, pattern, &format!("{found} within {timeout}"), answer)
             }
@@ -130,13 +130,20 @@ impl Probe for SendExpectProbe {
 struct ConversationState {
     /// The number of the step under way, from 1 on; 0: there is no connection yet.
     step: usize,
-    /// Whether all that the step sends is sent.
-    has_sent: bool,
+    part: StepPart,
     /// The beginning of what the server has sent since the last match.
     answer: Vec<u8>,
 }
 
-/// The name of the sending half of a step, for errors.
+/// The part of a step that is under way.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum StepPart {
+    #[default]
+    Send,
+    Expect,
+}
+
+/// The name of the sending part of a step, for errors.
 fn sending(step: usize) -> String {
     format!("step {step} (send)")
 }
@@ -164,7 +171,7 @@ async fn converse(
 ) -> io::Result<()> {
     let mut connection = ScriptedConnection::new(stream);
     for (number, step) in (1..).zip(steps) {
-        connection.publish(progress, number, false);
+        connection.publish(progress, number, StepPart::Send);
         if let Some(bytes) = &step.send {
             let sent = connection.send(bytes).await;
             sent.map_err(|error| with_context(error, sending(number)))?;
@@ -173,7 +180,7 @@ async fn converse(
             connection.expect(number, pattern, progress).await?;
         }
     }
-    let _ = connection.stream.shutdown().await; // the server has passed
+    let _ = connection.stream.shutdown().await; // an error does not count: the server has passed
     Ok(())
 }
 
@@ -209,7 +216,7 @@ impl ScriptedConnection {
         progress: &Mutex<ConversationState>,
     ) -> io::Result<()> {
         loop {
-            self.publish(progress, number, true);
+            self.publish(progress, number, StepPart::Expect);
             if let Some(end) = pattern.find_end(&self.bytes[self.matched..]).await? {
                 self.matched += end;
                 return Ok(());
@@ -232,11 +239,11 @@ impl ScriptedConnection {
     }
 
     /// Publishes how far the conversation has come, for the error of a timeout.
-    fn publish(&self, progress: &Mutex<ConversationState>, step: usize, has_sent: bool) {
+    fn publish(&self, progress: &Mutex<ConversationState>, step: usize, part: StepPart) {
         let answer = &self.bytes[self.matched..];
         let mut progress = progress.lock();
         progress.step = step;
-        progress.has_sent = has_sent;
+        progress.part = part;
         progress.answer.clear();
         progress
             .answer

@@ -30,7 +30,7 @@ pub(super) async fn start_tls(
     Ok(Box::new(encrypted))
 }
 
-/// Connects, and begins TLS if there is a configuration for it.
+/// Connects, and begins TLS if `tls` is given. Kinds of checks with TLS settings of their own use [`super::tls::open`].
 ///
 /// # Errors
 /// Those of connecting, and of the handshake.

@@ -55,9 +55,9 @@ pub(super) async fn connect_and_reset(target: &CheckTarget) -> io::Result<()> {
     Ok(())
 }
 
-/// The failure to report when something on this host prevents a check: `prevented`, or the error of connecting if the
-/// server does not even accept a connection.
-pub(super) async fn unless_dead(target: &CheckTarget, prevented: CheckFailure) -> CheckFailure {
+/// The failure to report when something on this host prevents a check. Connects to the server, and returns the error of
+/// that; if there is none, returns `prevented`.
+pub(super) async fn connect_error_or(target: &CheckTarget, prevented: CheckFailure) -> CheckFailure {
     match connect_and_reset(target).await {
         Ok(()) => prevented,
         Err(error) => error.into(),

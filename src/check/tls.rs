@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::stream::CheckStream;
-use super::tcp::unless_dead;
+use super::tcp::connect_error_or;
 use super::{CertificateTimes, Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::blocking::blocking;
 use crate::error::with_context;
@@ -34,8 +34,8 @@ pub struct TlsCheck {
     /// The server name to ask for; `None`: as for sessions, else the host name in the server's address, or none if that
     /// is an IP address.
     pub sni: Option<ServerName>,
-    /// The protocols to offer. If there are any, the server must select one of them; if not, those of sessions are
-    /// offered.
+    /// The protocols to offer; the server must select one of them. Empty: those of sessions are offered, and the server
+    /// may select none.
     pub alpn: Vec<Box<str>>,
     /// Whether the certificate must be valid for the server name, by the authorities in `ca_file`; `None`: it must if
     /// there is a `ca_file`, or if it must for sessions.
@@ -96,14 +96,14 @@ pub(super) struct TlsProbe {
 enum CheckTls {
     /// The TLS of sessions.
     Sessions(Arc<PoolTls>),
-    /// The check's own TLS, because its settings are others than those of sessions.
+    /// The check's own TLS, because its settings differ from those of sessions.
     Own(Arc<OwnTls>),
 }
 
 /// TLS with settings of the check.
 struct OwnTls {
     plan: PoolTlsPlan,
-    // A blocking mutex: held while files are read, which one check at a time does.
+    // A blocking mutex: it is held only on threads that may block, while files are read.
     loaded: Mutex<Option<PoolTls>>,
 }
 
@@ -136,7 +136,7 @@ impl TlsProbe {
     /// [`Self::connect`] does.
     ///
     /// # Errors
-    /// Those of [`Self::connect`], or the server selects no protocol although the check offers some.
+    /// Those of [`Self::connect`], or the server selects no protocol although the check has an `alpn` of its own.
     async fn handshake(&self) -> Result<Option<CertificateTimes>, CheckFailure> {
         let (mut stream, certificate) = self.connect().await?;
         let (_, session) = stream.get_ref();
@@ -159,7 +159,7 @@ impl TlsProbe {
             CheckTls::Sessions(tls) => (tls.config(), &tls.plan().sni),
             CheckTls::Own(own) => match Arc::clone(own).current_config().await {
                 Ok(config) => (config, &own.plan.sni),
-                Err(error) => return Err(unless_dead(&self.target, CheckFailure::local(error)).await),
+                Err(error) => return Err(connect_error_or(&self.target, CheckFailure::local(error)).await),
             },
         };
         let name = self.target.server_name(sni);
@@ -194,7 +194,7 @@ impl TlsCheck {
     }
 }
 
-/// Connects, in TLS if there is a probe for it. With TLS, also returns the validity period of the server's certificate,
+/// Connects, in TLS if `tls` is given. With TLS, also returns the validity period of the server's certificate,
 /// as [`TlsProbe::connect`] does.
 ///
 /// # Errors
@@ -238,13 +238,7 @@ impl OwnTls {
 
     /// The error, with the key of the configuration that names its file, if one does.
     fn with_key(&self, error: TlsFileError) -> io::Error {
-        let identity = self.plan.identity.as_ref();
-        let named = [
-            ("ca_file", self.plan.ca_file.as_ref()),
-            ("cert", identity.map(|files| &files.cert)),
-            ("key", identity.map(|files| &files.key)),
-        ];
-        let found = named.into_iter().find(|(_, path)| *path == Some(&error.path));
+        let found = self.plan.files().into_iter().find(|(_, path)| *path == error.path);
         match found {
             Some((key, _)) => with_context(error.into(), key),
             None => error.into(),

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use clap::Subcommand;
 
-use super::reload::broken_files;
+use super::reload::broken_files_error;
 use super::remote::{ApiRequest, Remote, RemoteError};
 use super::server::encode;
 use super::table::table;
@@ -89,8 +89,9 @@ fn from(certificate: &CertificateBody) -> String {
     }
 }
 
-/// A line about the order of a certificate that is under way, or about the next one and its reason. `None`: the latest
-/// order has failed, or the reason is another one than `lifetime` and `suggested`.
+/// A line that says that an order of a certificate is under way, or when the next order is and why. `None`: the
+/// certificate is not renewed by ACME; its latest order has failed, which [`failure`] shows; or no order is under way,
+/// and the reason for the next is neither `lifetime` nor `suggested`.
 fn renewal(certificate: &CertificateBody) -> Option<String> {
     let renewal = certificate.renewal.as_ref().filter(|renewal| renewal.failures == 0)?;
     let name = certificate.names.first().map_or("", String::as_str);
@@ -133,7 +134,7 @@ fn days_left(expires: &str) -> String {
 
 /// The error about the files that cannot be used, if there are any.
 fn broken(body: &CertificateReloadsBody) -> Option<RemoteError> {
-    let listener_errors = |listener: &CertificateReloadBody| -> Vec<String> {
+    let errors_of_listener = |listener: &CertificateReloadBody| -> Vec<String> {
         let broken = listener.broken.iter();
         broken.map(|what| format!("{}: {what}", listener.listener)).collect()
     };
@@ -142,9 +143,9 @@ fn broken(body: &CertificateReloadsBody) -> Option<RemoteError> {
         broken.map(|what| format!("pool {}: {what}", pool.pool)).collect()
     };
     let pool_errors = body.pools.iter().flat_map(errors_of_pool);
-    let listener_errors = body.listeners.iter().flat_map(listener_errors);
+    let listener_errors = body.listeners.iter().flat_map(errors_of_listener);
     let broken: Vec<_> = listener_errors.chain(pool_errors).collect();
-    broken_files(&broken)
+    broken_files_error(&broken)
 }
 
 fn reloaded(body: &CertificateReloadsBody) -> String {

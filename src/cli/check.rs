@@ -29,14 +29,14 @@ pub enum CheckFormat {
     Json,
 }
 
-/// What is checked besides the text.
+/// What is checked besides the text of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckScope {
     /// Nothing.
     WithoutFiles,
-    /// The files that it names.
+    /// The files that the configuration names.
     Files,
-    /// Also the servers.
+    /// These files, and the servers.
     Live,
 }
 
@@ -46,8 +46,9 @@ const SERVICE_USER: &str = "acequia";
 /// The configuration file of that unit.
 const SERVICE_FILE: &str = "/etc/acequia/acequia.toml";
 
-/// Checks the file at `path`, otherwise the one that `acequia run` would find. Only errors make it fail, with the exit
-/// code that `acequia run` would have. If there are none, the servers are tried if that is in the scope.
+/// Checks the file at `path`, otherwise the one that `acequia run` would find. Only errors make it fail; if they would
+/// prevent `acequia run` from starting, the exit code is the same. The servers are tried only if the scope includes
+/// them and no error has been found before.
 #[must_use]
 pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitCode {
     let (path, Loaded { plan, warnings }) = match load(path) {
@@ -86,7 +87,7 @@ fn load(path: Option<&Path>) -> Result<(PathBuf, Loaded), Report> {
     Ok((path, loaded))
 }
 
-/// The exit code of `acequia run` with these problems; `None`: none of them is an error.
+/// The exit code for these problems; `None`: none of them is an error.
 fn exit_code(found: &[Finding]) -> Option<u8> {
     found.iter().filter_map(|finding| finding.exit_code).max()
 }
@@ -141,7 +142,7 @@ fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
 
 /// A problem of a file that the configuration names, or of a server.
 struct Finding {
-    /// The exit code of `acequia run`, which this problem prevents from starting; `None`: a warning.
+    /// The exit code for an error: that of `acequia run`, if the problem prevents it from starting. `None`: a warning.
     exit_code: Option<u8>,
     message: String,
 }

@@ -49,7 +49,7 @@ pub fn run(quiet: bool) -> ExitCode {
     }
 }
 
-/// Runs a server of the pool that grows, until a signal ends it.
+/// Runs one clone of the pool `app`, an echo server on this port, until a signal ends it.
 #[must_use]
 pub fn serve(port: u16) -> ExitCode {
     let name = std::env::var("ACEQUIA_CLONE").unwrap_or_default();
@@ -97,7 +97,7 @@ fn run_demo(quiet: bool) -> Result<(), Failure> {
     result.and(demo_result.map_err(failed))
 }
 
-/// Everything in the demo but the load balancer: the servers and the output.
+/// Everything in the demo but the load balancer: the servers, the traffic and the output.
 struct Demo {
     servers: DemoServers,
     addresses: ServerAddresses,
@@ -107,7 +107,7 @@ struct Demo {
     running: oneshot::Receiver<Running>,
     /// Cancelled when the load balancer has ended.
     ended: CancellationToken,
-    /// Whether it has no clients of its own.
+    /// Whether the demo makes no traffic of its own.
     is_quiet: bool,
 }
 
@@ -133,8 +133,8 @@ impl Demo {
         configuration::text(listeners, &self.addresses, self.directory.path())
     }
 
-    /// Serves and prints until the load balancer has ended. If the terminal closes or the output fails, this ends the
-    /// process with SIGINT.
+    /// Serves and prints until the load balancer has ended. If the terminal closes or the output fails, sends
+    /// SIGINT to this process, so that the load balancer ends, too.
     async fn run(mut self) -> io::Result<()> {
         let Ok(running) = (&mut self.running).await else {
             return Ok(()); // the load balancer could not start, and reports why

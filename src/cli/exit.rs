@@ -4,16 +4,16 @@ use std::process::ExitCode;
 
 use crate::config::report::Report;
 
-/// The configuration is invalid, or the process has rejected a request.
+/// The configuration or a request is invalid, or the running acequia has rejected the request.
 pub const EXIT_CONFIG: u8 = 1;
 
 /// The output could not be written.
 pub(super) const EXIT_OUTPUT: u8 = 1;
 
-/// An argument does not fit the configuration.
+/// An argument does not fit the configuration or the command, or `top` has no terminal.
 pub(super) const EXIT_USAGE: u8 = 2;
 
-/// The process could not start or go on, no process answers, or a file is missing.
+/// The load balancer could not start or go on, no running acequia answers, or a file cannot be read.
 pub const EXIT_RUN: u8 = 3;
 
 /// The exit code for a configuration with these errors.

@@ -47,7 +47,7 @@ pub fn run(args: &ImportArgs) -> ExitCode {
     }
 }
 
-/// The converted configuration, or the exit code and why there is none.
+/// Returns the converted configuration, or the exit code and the error message. Prints a warning if lines are left out.
 fn convert(origin: Origin, file: &Path) -> Result<String, (u8, String)> {
     let name = file.display();
     let bytes = read(file).map_err(|error| (EXIT_RUN, format!("cannot read {name}: {error}")))?;

@@ -202,6 +202,7 @@ impl Arguments {
             Command::Server { remote, command } => server::run(&remote, &command),
             Command::Guard { remote, name, command } => match (command, name) {
                 (Some(command), _) => guard::run(&remote, &command),
+                // clap requires the name if there is no subcommand
                 (None, name) => guard::show(&remote, &name.unwrap_or_default()),
             },
             Command::Pool { remote, command } => pool::run(&remote, &command),

@@ -3,7 +3,8 @@
 
 use crate::admin::bodies::{PoolBody, ServerBody};
 
-/// The cell of column PRIMARY of a pool; `None`: no server calls itself primary, or roles do not matter.
+/// The cell of column PRIMARY of a pool: the text `none` if servers call themselves primary, but none of them is used.
+/// `None`: no server calls itself primary, or roles do not matter.
 pub(super) fn primary(pool: &PoolBody) -> Option<String> {
     let none_used = || (!pool.primaries.is_empty()).then(|| "none".to_owned());
     pool.primary.clone().or_else(none_used)
@@ -35,12 +36,12 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
         )),
         (several, used) => {
             let rivals = several.join(", ");
-            let used = match used {
+            let which = match used {
                 Some(used) => format!("{used} is used"),
                 None => format!("none is used; `acequia pool trust {name}/SERVER` selects one"),
             };
             notes.push(format!(
-                "{name}: {} servers call themselves primary ({rivals}): {used}",
+                "{name}: {} servers call themselves primary ({rivals}): {which}",
                 several.len()
             ));
         }

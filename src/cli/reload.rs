@@ -6,7 +6,7 @@ use super::remote::{ApiRequest, Remote, RemoteError};
 use crate::reload::{Changes, Difference};
 use crate::text::first_and_more;
 
-/// The most errors about broken files that are shown.
+/// The maximum number of errors about broken files that are shown.
 const BROKEN_SHOWN: usize = 20;
 
 /// Requests a reload and prints what it changed. Broken TLS files make the exit code 1, although everything else is in
@@ -14,7 +14,7 @@ const BROKEN_SHOWN: usize = 20;
 #[must_use]
 pub fn run(remote: &Remote) -> ExitCode {
     let request = ApiRequest::post("/api/v1/reload", String::new());
-    let broken = |changes: &Changes| broken_files(&changes.broken);
+    let broken = |changes: &Changes| broken_files_error(&changes.broken);
     remote.request_in_part(request, broken, |changes| {
         let mut text = String::new();
         if changes.guards != Difference::default() {
@@ -59,7 +59,7 @@ fn difference(kind: &str, difference: &Difference) -> String {
 }
 
 /// The error about TLS files that are broken; `None`: there are none.
-pub(super) fn broken_files(broken: &[String]) -> Option<RemoteError> {
+pub(super) fn broken_files_error(broken: &[String]) -> Option<RemoteError> {
     (!broken.is_empty()).then(|| {
         RemoteError::Rejected(format!(
             "TLS files are broken, and the files read before stay in force: {}",

@@ -99,8 +99,8 @@ impl ApiRequest {
 
 impl Remote {
     /// Sends a request and prints the response: as text in the form that `format` gives it, or with `--json` as it is.
-    /// The exit code is 1 if the API rejects the request or `format` rejects the response, 3 if no process answers, and
-    /// otherwise 0.
+    /// The exit code is 0, or 1 if the output cannot be written. For a [`RemoteError`], it is the one of
+    /// [`RemoteError::print`].
     pub(super) fn request<B: DeserializeOwned>(
         &self,
         request: ApiRequest,
@@ -109,8 +109,9 @@ impl Remote {
         self.request_in_part(request, |_| None, format)
     }
 
-    /// As [`Self::request`], for requests that may be carried out in part: `failed_part` returns the part that failed,
-    /// as the response reports it. That is printed after the response, and the exit code is then 1.
+    /// As [`Self::request`], for requests that may be carried out in part: `failed_part` returns the error about
+    /// the part that failed, as the response reports it. The error is printed after the response, and decides the exit
+    /// code.
     pub(super) fn request_in_part<B: DeserializeOwned>(
         &self,
         request: ApiRequest,
@@ -139,6 +140,7 @@ impl Remote {
         failed.map_or(printed, |error| error.print())
     }
 
+    /// As [`Self::fetch`], but blocks, on a runtime of its own.
     fn send(&self, request: ApiRequest) -> Result<Bytes, RemoteError> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(RemoteError::Runtime)?.block_on(self.fetch(request))
@@ -183,7 +185,7 @@ impl Remote {
         self.json
     }
 
-    /// The sockets to try, and the configuration that the process must run if the sockets come from one.
+    /// The sockets to try, and the configuration file that the process must run; `None`: any.
     fn sockets(&self) -> Result<(Vec<PathBuf>, Option<PathBuf>), RemoteError> {
         if let Some(socket) = &self.socket {
             return Ok((vec![socket.clone()], None));
@@ -201,9 +203,8 @@ impl Remote {
     }
 }
 
-/// Connects to the first socket on which a process listens. If `file` is given, it must be a process that runs that
-/// configuration. The process is asked for that before any other request, because several configurations may share a
-/// default socket.
+/// Connects to the first socket on which a process listens; with `file`, to the first whose process runs that
+/// configuration. Several configurations may share a default socket, so each process is asked which one it runs.
 async fn find_process(sockets: &[PathBuf], file: Option<&Path>) -> Result<UnixStream, RemoteError> {
     let mut errors = Vec::new();
     let mut other_file = None;

@@ -84,7 +84,7 @@ pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
             return exit::for_report(&report);
         }
     };
-    // `acequia check` reports what cannot be read.
+    // TLS files that cannot be read are no error here: `acequia check` reports them.
     let tls = load_tls(&loaded.plan, None).unwrap_or_default();
     match explain(&loaded.plan, &tls, args) {
         Ok(text) => print(&text),
@@ -136,10 +136,11 @@ pub fn explain(plan: &Plan, tls: &LiveTls, args: &RouteArgs) -> Result<String, U
 struct RouteContext<'a> {
     plan: &'a Plan,
     listener: &'a ListenerPlan,
-    /// The TLS that is terminated at the listener; `None`: none is, or its files cannot be read.
+    /// The TLS that is terminated at the listener; `None`: none is, or a TLS file of the plan cannot be read.
     tls: Option<&'a Arc<ListenerTls>>,
 }
 
+/// Writes the explanation. `name`: the parsed [`RouteArgs::sni`]; `Err`: it counts as no name.
 fn write_explanation(
     text: &mut String,
     context: &RouteContext<'_>,
@@ -173,14 +174,14 @@ fn write_explanation(
             writeln!(text, "no route takes it: the listener's pool {}", pool.name)?;
             pool
         }
-        RouteChoice::Refused { route, .. } => return writeln!(text, "route {route}: refused"),
+        RouteChoice::Refused { name, .. } => return writeln!(text, "route {name}: refused"),
         RouteChoice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
     };
-    let name = name.and_then(|name| name.as_ref().ok());
-    write_tls(text, listener, context.tls, name, &explanation.choice)?;
+    let sni = name.and_then(|name| name.as_ref().ok());
+    write_tls(text, listener, context.tls, sni, &explanation.choice)?;
     write_servers(text, pool, args.from)?;
     match &pool.fallback {
-        Some(Fallback::Pool(name)) => writeln!(text, "if none of them is usable: pool {name}"),
+        Some(Fallback::Pool(fallback)) => writeln!(text, "if none of them is usable: pool {fallback}"),
         Some(Fallback::Primary) => writeln!(text, "if no replica is usable: the primary among these servers"),
         None => Ok(()),
     }
@@ -245,14 +246,15 @@ fn write_notes(
             "note: no route has sni or alpn, so this listener does not read them"
         )?;
     }
-    let ends_here = listener.tls.is_some() && listener.routes.tls_mode(&explanation.choice) != Some(TlsMode::Pass);
+    // A refused client has no mode. Its TLS may be terminated before the refusal, to read database and user.
+    let is_terminated = listener.tls.is_some() && listener.routes.tls_mode(&explanation.choice) != Some(TlsMode::Pass);
     if args.database.is_some() || args.user.is_some() {
         if !listener.protocol.is_postgres() {
             writeln!(
                 text,
                 "note: this listener does not read database and user: it has no protocol = \"postgres\""
             )?;
-        } else if is_tls && !ends_here {
+        } else if is_tls && !is_terminated {
             writeln!(
                 text,
                 "note: a client with sni or alpn uses TLS, and its database and user are encrypted"

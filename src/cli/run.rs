@@ -35,8 +35,9 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             return exit::for_report(&report);
         }
     };
+    // With a store, the file is read again, with the texts of the store; all warnings are logged then.
     if loaded.plan.remote.is_none() {
-        loaded.warnings.print_to_stderr(); // with a store, they are logged with those of its texts
+        loaded.warnings.print_to_stderr();
     }
     let (_flushes_on_drop, reconfigure_log) = start_log(&loaded.plan.log);
     let source = ConfigSource {
@@ -74,8 +75,8 @@ pub fn start_log(plan: &LogPlan) -> (WorkerGuard, app::ReconfigureLog) {
     // The queue has the same length as that of the access log.
     let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_RECORDS_MAX);
     let (writer, guard) = queue.finish(io::stderr());
-    let (reloaded, handle) = reload::Layer::new(layer(plan, &writer));
-    tracing_subscriber::registry().with(reloaded).init();
+    let (reloadable, handle) = reload::Layer::new(layer(plan, &writer));
+    tracing_subscriber::registry().with(reloadable).init();
     std::panic::set_hook(Box::new(log_panic));
     let reconfigure = move |plan: &LogPlan| {
         let _ = handle.reload(layer(plan, &writer)); // fails only after the log has been dropped
@@ -142,8 +143,8 @@ fn layer(plan: &LogPlan, writer: &NonBlocking) -> Box<dyn Layer<Registry> + Send
         // notify logs every change in the directory of the configuration: a log file in this directory would cause log
         // lines for ever.
         .with_target("notify", LevelFilter::OFF)
-        // rustls warns of invalid input from clients, with the bytes, as often as it comes. Failures are in the access
-        // log.
+        // rustls logs a warning with the bytes of each invalid input, so that clients could flood the log. The access
+        // log has the failures.
         .with_target("rustls", LevelFilter::ERROR)
         // hickory warns of each datagram that is not an answer to a query of ours. The source of servers reports
         // failures.

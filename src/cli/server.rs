@@ -41,7 +41,7 @@ pub struct AddArgs {
     /// The pool
     #[arg(value_name = "POOL")]
     pool: String,
-    /// Its address, such as "10.0.0.7:5432", or a host name and a port
+    /// The address of the server, such as "10.0.0.7:5432", or a host name and a port
     #[arg(value_name = "ADDRESS")]
     address: String,
     /// Its name; by default its address
@@ -94,8 +94,8 @@ pub struct DrainArgs {
 }
 
 fn parse_server(text: &str) -> Result<PoolAndServer, String> {
-    // The name of a pool may contain slashes, so that the last slash counts. But a server without a name may be called
-    // by the path of its Unix socket, which contains slashes, too.
+    // The name of a pool may contain slashes, so the last slash separates it from the server. But a server without a
+    // name has its address as its name, and the address of a Unix socket contains slashes, too.
     let at = text
         .find("/unix:/")
         .or_else(|| text.rfind('/'))

@@ -170,7 +170,7 @@ pub(super) fn guard_table(guards: &[GuardBody]) -> String {
         } else {
             &guard.refusals
         };
-        let refused: u64 = counts.values().sum();
+        let count: u64 = counts.values().sum();
         [
             if guard.absent {
                 format!("{} (not configured)", guard.name)
@@ -180,9 +180,9 @@ pub(super) fn guard_table(guards: &[GuardBody]) -> String {
             guard.sessions.to_string(),
             guard.sources.to_string(),
             if guard.report_only {
-                format!("{refused} (reported only)")
+                format!("{count} (reported only)")
             } else {
-                refused.to_string()
+                count.to_string()
             },
             guard.edits.to_string(),
         ]
@@ -300,14 +300,17 @@ pub(super) fn server_table(servers: &[ServerLine<'_>]) -> String {
         "SERVER", "ADDRESS", "ORIGIN", "HEALTH", "FOR", "ROLE", "USE", "WEIGHT", "TIER", "SESSIONS",
     ];
     let rows: Vec<_> = servers.iter().map(row).collect();
-    let notes: String = servers.iter().flat_map(|line| notes(line.pool, line.server)).collect();
+    let notes = servers
+        .iter()
+        .flat_map(|line| check_and_override_notes(line.pool, line.server));
+    let notes: String = notes.collect();
     let gap = if notes.is_empty() { "" } else { "\n" };
     let optional = ["ADDRESS", "TIER", "ORIGIN", "FOR", "WEIGHT"];
     format!("{}{gap}{notes}", table(header, &rows, &optional))
 }
 
-/// The error of the latest check, and the overrides.
-fn notes(pool: &str, server: &ServerBody) -> impl Iterator<Item = String> {
+/// A line for the error of the server's latest check, and one for its overrides.
+fn check_and_override_notes(pool: &str, server: &ServerBody) -> impl Iterator<Item = String> {
     let reason = server.reason.as_ref().map(|reason| format!("latest check: {reason}"));
     let set = server.set_by.as_ref().zip(server.set_at.as_ref());
     let overrides = set.map(|(by, at)| {

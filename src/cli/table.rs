@@ -10,8 +10,8 @@ use crate::text::escape;
 const PADDING: usize = 2;
 
 /// Formats a table without borders, at most as wide as the terminal, if there is one. If it would be wider, the
-/// `optional` columns are left out one by one in that order, with a note; then cells are wrapped. A column with only
-/// [`EMPTY`] cells is left out, too.
+/// `optional` columns are left out, the first of `optional` first, with a note; if that is not enough, cells are
+/// wrapped. A column with only [`EMPTY`] cells is left out without a note.
 pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]], optional: &[&str]) -> String {
     // Escaped, because a line feed in a cell would start a new line of the table.
     let escape_cells = |row: &[String; N]| row.each_ref().map(|cell| escape(cell, &[]).into_owned());

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use super::exit::EXIT_OUTPUT;
 use crate::text::{self, escape};
 
-/// Prints text to standard output; returns the exit code. A closed pipe is not a failure. Any other error is one, so
-/// that a script does not mistake a part of the output for all of it.
+/// Prints text to standard output; returns the exit code. A closed pipe is not a failure. Any other error is a failure,
+/// so that a script does not mistake a part of the output for all of it.
 pub(super) fn print(text: &str) -> ExitCode {
     write(&escape_lines(text))
 }

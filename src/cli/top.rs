@@ -202,6 +202,7 @@ impl Top {
     fn act(&mut self, action: Action) {
         let remote = self.remote.clone();
         match action {
+            // `run` handles both. Without job control, it ignores `Stop`.
             Action::Quit | Action::Stop => {}
             Action::ReadSessions if self.reads_sessions => {}
             Action::ReadSessions => {

@@ -34,7 +34,8 @@ pub(super) struct CloneTask {
     pub(super) status: Arc<StatusCell>,
     /// Cancelled when the clone shall leave its pool.
     pub(super) leave: CancellationToken,
-    /// The latest plan of the pool. It outlives the pool, because the clone is still drained when the pool is gone.
+    /// The plan of the pool when the clone was last started or stopped. It outlives the pool, because the clone is
+    /// still drained when the pool is gone.
     pub(super) plan: Arc<ScalePlan>,
 }
 
@@ -42,7 +43,7 @@ pub(super) struct CloneTask {
 enum CloneEnd {
     /// It shall leave its pool.
     Leaving,
-    /// It has ended by itself, in these words.
+    /// It has ended by itself. The text says how, such as `exit status 1`.
     Exited(String),
     /// It has been down for too long.
     DownTooLong,
@@ -245,7 +246,7 @@ impl CloneTask {
             CloneEnd::Leaving => {
                 self.drain(&mut instance).await;
                 self.status.set(CloneState::Stopping, |_| ());
-                self.stop(instance, self.plan.drain).await;
+                self.stop(instance, self.plan.drain).await; // after its sessions, it has as long again to end
                 tracing::info!(%pool, %clone, "a clone has left");
                 None
             }

@@ -21,8 +21,9 @@ use crate::units::format_duration;
 /// The label with the name of the clone.
 const CLONE_LABEL: &str = "acequia.clone";
 
-/// How long to wait until the follower has read the end of the log.
-const LOG_END_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait until the follower has reported the end of a container. Longer than the follower itself waits for
+/// the end of the log.
+const FOLLOWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A container that has been started.
 pub(super) struct RunningContainer {
@@ -99,7 +100,7 @@ impl RunningContainer {
         match engine.address(&started.held.place.name).await? {
             Some(ip) => Ok((started, ServerAddr::new(SocketAddr::new(ip, container.port)))),
             // A container that has ended has no address.
-            None => Err(match timeout(LOG_END_TIMEOUT, started.ended()).await {
+            None => Err(match timeout(FOLLOWER_TIMEOUT, started.ended()).await {
                 Ok(how) => format!("it has ended before its first good check: {how}").into(),
                 Err(_) => "it has no address in its network".into(),
             }),
@@ -152,7 +153,7 @@ impl RunningContainer {
         let place = self.held.place.clone();
         let engine = DockerEngine::connect(&place.socket).await?;
         engine.stop(&place.name, kill_after).await?;
-        let _ = timeout(LOG_END_TIMEOUT, self.ended()).await; // the last of its log
+        let _ = timeout(FOLLOWER_TIMEOUT, self.ended()).await; // the last of its log
         engine.remove(&place.name).await
     }
 }

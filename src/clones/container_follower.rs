@@ -137,7 +137,7 @@ mod tests {
 
     /// Answers one request of the API of Docker. The first two logs end in the middle of a chunk; then the container
     /// has ended.
-    async fn answer(mut stream: UnixStream, logs: Arc<AtomicUsize>) {
+    async fn answer(mut stream: UnixStream, log_requests: Arc<AtomicUsize>) {
         let mut request = BufReader::new(&mut stream).lines();
         let Ok(Some(first)) = request.next_line().await else {
             return;
@@ -149,9 +149,11 @@ mod tests {
             .split(['/', '?', ' '])
             .find(|part| ["logs", "wait"].contains(part))
         {
-            Some("logs") if logs.fetch_add(1, Relaxed) < 2 => ok("Transfer-Encoding: chunked\r\n\r\n400\r\nhello"),
+            Some("logs") if log_requests.fetch_add(1, Relaxed) < 2 => {
+                ok("Transfer-Encoding: chunked\r\n\r\n400\r\nhello")
+            }
             Some("logs") => json(""),
-            Some(_) if logs.load(Relaxed) < 3 => pending().await,
+            Some(_) if log_requests.load(Relaxed) < 3 => pending().await,
             Some(_) => json(r#"{"StatusCode":7}"#),
             None => json(r#"{"ApiVersion":"1.41","MinAPIVersion":"1.12"}"#),
         };
@@ -163,11 +165,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket: Arc<Path> = directory.path().join("docker.sock").into();
         let listener = UnixListener::bind(&socket).unwrap();
-        let logs = Arc::<AtomicUsize>::default();
-        let asked = Arc::clone(&logs);
+        let log_requests = Arc::<AtomicUsize>::default();
+        let counter = Arc::clone(&log_requests);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, Arc::clone(&asked)));
+                tokio::spawn(answer(stream, Arc::clone(&counter)));
             }
         });
         let place = ContainerPlace {
@@ -180,6 +182,6 @@ mod tests {
         };
         let follower = ContainerFollower::new(place, name, SystemTime::now());
         let ended = timeout(Duration::from_secs(30), follower.run()).await;
-        assert_eq!((ended.as_deref(), logs.load(Relaxed)), (Ok("exit status 7"), 3));
+        assert_eq!((ended.as_deref(), log_requests.load(Relaxed)), (Ok("exit status 7"), 3));
     }
 }

@@ -49,14 +49,15 @@ impl HookedClone {
         let printed = Mutex::default();
         // Cancel safe: a command that is dropped is killed.
         let ran = tokio::select! {
+            biased;
             ran = timeout(limit, run(&hook.start, hook, name, None, &printed)) => ran.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             () = shutdown.cancelled() => Err(io::Error::other("acequia ends")),
         };
-        let printed = match &ran {
+        let first_line = match &ran {
             Ok(ran) => ran.output.line.clone(),
             Err(_) => printed.lock().whole_first_line().unwrap_or_default(), // it was killed, or did not run
         };
-        let address = clone.take_address(ran, &printed, name, addresses);
+        let address = clone.take_address(ran, &first_line, name, addresses);
         (clone, address)
     }
 
@@ -64,12 +65,12 @@ impl HookedClone {
     fn take_address(
         &mut self,
         ran: io::Result<HookOutput>,
-        printed: &str,
+        first_line: &str,
         name: &CloneName,
         addresses: &HookAddresses,
     ) -> Result<ServerAddr, String> {
         let failed = |error: io::Error| format!("the hook `start` has failed: {}", chain(&error));
-        if let Ok(address) = printed.parse::<SocketAddr>() {
+        if let Ok(address) = first_line.parse::<SocketAddr>() {
             let taken = addresses.take(address, &name.clone);
             self.address = Some(taken.map_err(|other| {
                 format!("the hook `start` printed `{address}`, which is the address of clone `{other}`")
@@ -77,7 +78,8 @@ impl HookedClone {
         }
         ran.and_then(HookOutput::success).map_err(failed)?;
         let address = self.address.as_ref().map(|taken| ServerAddr::new(taken.address));
-        address.ok_or_else(|| format!("the hook `start` printed `{printed}`, which is not an IP address with a port"))
+        address
+            .ok_or_else(|| format!("the hook `start` printed `{first_line}`, which is not an IP address with a port"))
     }
 
     /// Runs the hook `stop`.

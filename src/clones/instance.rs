@@ -120,8 +120,8 @@ impl Launch<'_> {
     }
 
     async fn start_container(&self, container: &CloneContainer) -> Result<Started, String> {
-        let (container, address) = RunningContainer::start(container, self.name, self.containers).await?;
-        Ok((RunningClone::Container(container), address, None))
+        let (running, address) = RunningContainer::start(container, self.name, self.containers).await?;
+        Ok((RunningClone::Container(running), address, None))
     }
 
     async fn start_process(&self, command: &CloneCommand) -> Result<Started, String> {
@@ -180,8 +180,9 @@ impl Instance {
 }
 
 impl RunningClone {
-    /// Stops it, and waits until it has ended. A process or a container gets SIGTERM, and SIGKILL after `kill_after`,
-    /// or [`KILL_AFTER`] after acequia begins to end. A container that has ended by itself is removed.
+    /// Stops it, and waits until it has ended. A process or a container gets SIGTERM, and SIGKILL after `kill_after`.
+    /// Once acequia shuts down, SIGKILL follows within [`KILL_AFTER`]. A container is also removed, even if it has
+    /// ended by itself. What a hook has started is stopped by the hook `stop`.
     pub(super) async fn stop(self, name: &CloneName, kill_after: Duration, shutdown: &CancellationToken) {
         match self {
             Self::Process { process, _port } => stop_process(process, name, kill_after, shutdown).await,
@@ -238,7 +239,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_process_that_does_not_end_does_not_delay_shutdown_for_ever() {
+    async fn the_wait_for_a_process_at_shutdown_is_limited() {
         let (process, _keeper) = KeptProcess::without_events();
         let name = CloneName {
             pool: "app".into(),

@@ -1,8 +1,9 @@
 //! Finds the containers of an acequia that was killed: by a file in the directory `clones` of `state_dir`.
 //!
-//! Each process that starts containers has a file there. The name of the file is the value of the label of these
-//! containers, its lines are the sockets of the engines. Only one process at a time uses a `state_dir`, so all files
-//! but its own are those of processes that have ended.
+//! Here, an instance is a process of acequia; an `Instance` of `instance.rs` is a started clone. Each process that
+//! starts containers has a file in that directory. The name of the file is the value of the label of these containers,
+//! its lines are the sockets of the engines. Only one process at a time uses a `state_dir`, so all files but its own
+//! are those of processes that have ended.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -39,7 +40,7 @@ impl InstanceFile {
     /// Adds the socket of an engine.
     ///
     /// # Errors
-    /// It cannot be written. The file is as before then, so that this may be called again.
+    /// The socket cannot be written. The file is then as before, and the call may be repeated.
     pub(super) fn add(&mut self, socket: &Path) -> io::Result<()> {
         let end = self.file.metadata()?.len();
         let line = [socket.as_os_str().as_bytes(), b"\n"].concat();

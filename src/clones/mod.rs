@@ -54,7 +54,7 @@ struct CloneContext {
     shutdown: CancellationToken,
 }
 
-/// The tasks of pools, by pool name. Each gets its pool, or `None` when the pool no longer has clones.
+/// The tasks of pools, by pool name. Each gets its pool, or `None` when the pool is to have no clones any more.
 type CloneTasks = HashMap<Arc<str>, watch::Sender<Option<Arc<LivePool>>>>;
 
 impl CloneSupervisor {
@@ -120,7 +120,7 @@ fn spawn_container_removals(context: &Arc<CloneContext>, tracker: &TaskTracker) 
     tracker.spawn(async move { own.containers.remove_left(&own.shutdown).await });
 }
 
-/// Follows the pools that are in force now.
+/// Gives each task its pool of the plan in force, and starts the tasks of new pools.
 fn adopt(tasks: &mut CloneTasks, now: &InForce, context: &Arc<CloneContext>, tracker: &TaskTracker) {
     let scaled = |name: &str| now.pool(name).filter(|pool| pool.plan().scale.is_some());
     tasks.retain(|name, task| {
@@ -130,7 +130,7 @@ fn adopt(tasks: &mut CloneTasks, now: &InForce, context: &Arc<CloneContext>, tra
             *pool = next.map(Arc::clone);
             !is_same
         });
-        !task.is_closed()
+        !task.is_closed() // closed: all clones have left, and the task has ended
     });
     for pool in now.pools.iter().filter(|pool| pool.plan().scale.is_some()) {
         if !tasks.contains_key(pool.name()) {

@@ -27,7 +27,7 @@ use crate::scale::keeper::{ContainerKeeper, HeldContainers};
 /// The label of all our containers. Its value tells one process of acequia from another.
 pub(super) const INSTANCE_LABEL: &str = "acequia.instance";
 
-/// How long an engine is asked at the start for containers that were left behind. It may start after us.
+/// How long engines are asked, after our start, for containers that were left behind. An engine may start after us.
 const ORPHANS_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// The containers of this process.
@@ -72,7 +72,8 @@ impl Engines {
     }
 }
 
-/// A container that is held. When this value is dropped, the container is removed, unless it already was.
+/// One container that this process holds. When this value is dropped, the container is removed, unless it already was.
+/// In contrast, [`HeldContainers`] are all our containers at one engine, which the keeper removes when we have ended.
 pub(super) struct HeldContainer {
     pub(super) place: ContainerPlace,
     is_removed: bool,
@@ -92,8 +93,8 @@ impl OwnContainers {
         }
     }
 
-    /// Has the keeper remove our containers at this engine when this process has ended, and writes the engine into the
-    /// instance file. To be called before a container is created there.
+    /// Tells the keeper to remove our containers at this engine when this process has ended, and writes the engine into
+    /// the instance file. To be called before a container is created there.
     ///
     /// # Errors
     /// There is no keeper that would remove the container.

@@ -27,6 +27,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// The clones of one pool.
 pub(super) struct PoolClones {
     context: Arc<CloneContext>,
+    /// The latest pool that is or was to have clones.
     pool: Arc<LivePool>,
     scaler: Scaler,
     /// By number.
@@ -62,10 +63,12 @@ impl PoolClones {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shutdown = self.context.shutdown.clone();
-        let mut is_scaled = true;
+        let mut is_scaled = true; // whether the pool is to have clones
         loop {
             let is_ending = shutdown.is_cancelled();
-            if (!is_scaled || is_ending) && self.clones.is_empty() {
+            // A pool that has come back, which the task has not seen yet, needs this task: no other one is started.
+            let is_done = is_ending || (!is_scaled && !pools.has_changed().unwrap_or(false));
+            if is_done && self.clones.is_empty() {
                 break;
             }
             let scale = Arc::clone(self.pool.scale());
@@ -192,7 +195,7 @@ impl PoolClones {
         let Some(plan) = self.pool.plan().scale.clone().filter(|_| is_scaled) else {
             self.pool.scale().publish(clones);
             self.pool.set_start_wait(None);
-            self.published.clear(); // if it is to have clones again, they are set again
+            self.published.clear(); // so that the servers are set again if the pool is to have clones again
             return;
         };
         let running = clones.iter().filter(|clone| clone.state == CloneState::Running);

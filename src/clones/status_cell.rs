@@ -17,7 +17,7 @@ const SHORT_PAUSE_MAX: Duration = Duration::from_millis(2_500);
 pub(super) struct StatusCell {
     // A blocking mutex: locked for a few lines.
     shown: Mutex<Shown>,
-    /// Notified at each change.
+    /// Notified at each change, but not when only `server` changes.
     changed: Arc<Notify>,
 }
 
@@ -75,8 +75,8 @@ impl StatusCell {
         }
     }
 
-    /// Sets its server in the pool. Must be called as soon as the pool has that server, and with `None`
-    /// before the server can leave the pool.
+    /// Sets its server in the pool. Must be called as soon as the pool has that server, and with `None` before the
+    /// clone is started again: the checks of its former server say nothing about the new one.
     pub(super) fn set_server(&self, server: Option<Member>) {
         self.shown.lock().server = server;
     }

@@ -34,7 +34,7 @@ impl ProcessGroup {
     /// # Errors
     /// Those of starting it.
     pub(super) fn start(mut command: Command) -> io::Result<(Self, OutputPipes)> {
-        // The command inherits the ambient capabilities of this thread. If this fails, the kernel has none.
+        // The command would inherit the ambient capabilities of this thread. An error means that the kernel has none.
         let _ = clear_ambient_capability_set();
         close_on_exec();
         let mut child = command.process_group(0).spawn()?;

@@ -22,12 +22,13 @@ const READ_BYTES_MAX: usize = 1 << 16;
 pub(crate) struct Printed {
     /// The first line of the standard output, without its end.
     first: Vec<u8>,
-    /// The length of the standard output, in bytes.
+    /// The length of the standard output that was read so far, in bytes.
     output_bytes: usize,
     /// Whether the first line has ended.
     first_has_ended: bool,
     /// The last whole line of the standard error that is not empty.
     last: Vec<u8>,
+    /// The line of the standard error that has not ended yet.
     errors: Lines,
 }
 

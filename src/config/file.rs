@@ -2,13 +2,15 @@
 //!
 //! A derived deserializer stops at the first error; with a tree, one pass finds all of them.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::report::{Position, Problem};
+use super::report::{JsonPath, Position, Problem};
 
 /// A value and its position.
 #[derive(Clone, Debug)]
@@ -83,8 +85,8 @@ impl Value {
     }
 }
 
-/// The most syntax errors that are reported. The parser recovers after one, but many later ones only follow from the
-/// first.
+/// The maximum number of syntax errors that are reported. The parser goes on after an error, but later errors are often
+/// only consequences of the first.
 const SYNTAX_ERRORS_MAX: usize = 20;
 
 /// Parses TOML.
@@ -155,17 +157,17 @@ fn integer_of(number: &DeInteger<'_>) -> i128 {
     i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(saturated)
 }
 
-/// Parses JSON. Positions are paths of keys.
+/// Parses JSON. Positions are paths of keys; only that of a syntax error is a range of bytes.
 ///
 /// # Errors
-/// The first syntax error, or all duplicate keys.
+/// The first syntax error, or the first duplicate keys.
 pub(super) fn json(text: &str) -> Result<Table, Vec<Problem>> {
     // Some editors write a byte order mark; RFC 8259, section 8.1 allows to ignore it.
     let json = text.strip_prefix('\u{feff}').unwrap_or(text);
     let offset = text.len() - json.len();
     let raw: RawJson = serde_json::from_str(json).map_err(|error| vec![json_syntax_error(json, offset, &error)])?;
     let mut assigner = PathAssigner::default();
-    let root = assigner.node("", raw);
+    let root = assigner.node(&Arc::new(JsonPath::Root), raw);
     if !assigner.duplicates.is_empty() {
         return Err(assigner.duplicates);
     }
@@ -266,39 +268,31 @@ struct PathAssigner {
 }
 
 impl PathAssigner {
-    fn node(&mut self, path: &str, raw: RawJson) -> Node {
+    fn node(&mut self, path: &Arc<JsonPath>, raw: RawJson) -> Node {
         self.order += 1;
         let position = Position::Path {
-            path: path.into(),
+            path: Arc::clone(path),
             order: self.order,
         };
         let value = match raw {
             RawJson::Leaf(value) => value,
             RawJson::List(items) => {
-                let numbered = items.into_iter().enumerate();
-                Value::List(
-                    numbered
-                        .map(|(i, raw)| self.node(&format!("{path}[{i}]"), raw))
-                        .collect(),
-                )
+                let mut item = |(index, raw)| self.node(&Arc::new(JsonPath::Item(Arc::clone(path), index)), raw);
+                Value::List(items.into_iter().enumerate().map(&mut item).collect())
             }
             RawJson::Table(entries) => Value::Table(self.table(path, entries)),
         };
         Node { position, value }
     }
 
-    fn table(&mut self, path: &str, raw: Vec<(String, RawJson)>) -> Table {
-        let mut seen = std::collections::HashSet::new();
+    fn table(&mut self, path: &Arc<JsonPath>, raw: Vec<(String, RawJson)>) -> Table {
+        let mut seen = HashSet::new();
         let mut entries = Vec::with_capacity(raw.len());
         for (key, raw) in raw {
-            let path = if path.is_empty() {
-                key.clone()
-            } else {
-                format!("{path}.{key}")
-            };
+            let path = Arc::new(JsonPath::Key(Arc::clone(path), key.as_str().into()));
             let node = self.node(&path, raw);
             let position = node.position.clone();
-            if !seen.insert(key.clone()) {
+            if !seen.insert(key.clone()) && self.duplicates.len() < SYNTAX_ERRORS_MAX {
                 self.duplicates
                     .push(Problem::error(position.clone(), "duplicate key", "keep one"));
             }

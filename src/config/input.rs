@@ -1,6 +1,7 @@
 //! The input of a configuration: a file, and the texts of a store if it refers to one. Positions count through all of
 //! it, as if the texts were joined.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,29 @@ pub(in crate::config) enum Position {
     Bytes(Range<usize>),
     /// A path of keys, such as `pools.web.servers[2]`, and a number that increases from value to value. It begins at
     /// the offset of the file's text and stays below the end of that text: every value takes at least one byte.
-    Path { path: Arc<str>, order: usize },
+    Path { path: Arc<JsonPath>, order: usize },
+}
+
+/// A path of keys. A part is shared by the paths of all values below it: a long key with many values is held once.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::config) enum JsonPath {
+    /// The path of the whole text.
+    Root,
+    /// A key below a path.
+    Key(Arc<Self>, Box<str>),
+    /// An item of the list at a path.
+    Item(Arc<Self>, usize),
+}
+
+impl fmt::Display for JsonPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Key(parent, key) if **parent == Self::Root => f.write_str(key),
+            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Self::Item(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
 }
 
 impl Position {
@@ -55,7 +78,7 @@ pub(in crate::config) struct InputText {
 #[derive(Debug)]
 struct InputFile {
     name: String,
-    /// Where its text is in that of all files.
+    /// The range of its text in [`InputText::text`].
     bytes: Range<usize>,
     is_remote: bool,
 }
@@ -93,12 +116,12 @@ impl InputText {
         self.lines.extend(lines);
     }
 
-    /// Sets the name of the whole.
+    /// Sets the name of the whole input.
     pub(super) fn rename(&mut self, name: String) {
         self.name = name;
     }
 
-    /// The beginnings of the lines, from the one that begins at this offset on.
+    /// The byte offsets at which lines begin. The first is `begin`, which must be the beginning of a line.
     fn lines_from(&self, begin: usize) -> impl Iterator<Item = usize> {
         let after_newlines = self.text[begin..]
             .match_indices('\n')
@@ -116,7 +139,7 @@ impl InputText {
         &self.text[self.files[0].bytes.clone()]
     }
 
-    /// The files: the name of each, its text, and where that begins.
+    /// The files: for each its name, its text, and the byte offset of this text in the input.
     pub(super) fn files(&self) -> impl Iterator<Item = (&str, &str, usize)> {
         let files = self.files.iter();
         files.map(|file| (&*file.name, &self.text[file.bytes.clone()], file.bytes.start))
@@ -132,7 +155,7 @@ impl InputText {
         &self.files[begun.saturating_sub(1)]
     }
 
-    /// The name of the file, or of the whole, that a position is in.
+    /// The name of the file that contains a position, or for [`Position::File`] the name of the whole input.
     pub(super) fn name_at(&self, position: &Position) -> &str {
         match position {
             Position::File => &self.name,
@@ -140,7 +163,7 @@ impl InputText {
         }
     }
 
-    /// Whether a position is in a text of a store. The whole input is in one if any part of it is.
+    /// Whether a position is in a text of a store. [`Position::File`] is, if the input has any such text.
     pub(super) fn is_remote(&self, position: &Position) -> bool {
         match position {
             Position::File => self.files.iter().any(|file| file.is_remote),

@@ -62,13 +62,13 @@ impl Loaded {
             all.push(format!("{}{}", ETCD, text.key), &text.text);
         }
         if texts.texts.is_empty() {
-            all.push(texts.from.clone(), ""); // so that the problem counts as one of the store
+            all.push(texts.from.clone(), ""); // a remote text: it makes `Position::File` remote
             let key = texts.from.trim_start_matches(ETCD);
             let hint = format!("write one: etcdctl put {key} < FILE");
             let problem = Problem::error(Position::File, "there is no such key, and none below it", hint);
             return Err(Report::new(Arc::new(all), vec![problem]));
         }
-        // The first is the local file, whose bytes were checked.
+        // `load` has checked the bytes of the local file, which is the first.
         let not_utf8: Vec<_> = all.files().skip(1).filter_map(not_utf8).collect();
         match not_utf8.is_empty() {
             true => convert(all),
@@ -85,7 +85,7 @@ fn not_utf8((_, text, begin): (&str, &str, usize)) -> Option<Problem> {
     Some(Problem::error(position, "not UTF-8", "write it as UTF-8"))
 }
 
-/// The prefix of a text's key in the name of the text.
+/// The name of a text of the store is this prefix and the key of the text.
 const ETCD: &str = "etcd:";
 
 /// The file to load: `named`, else the first of [`DEFAULT_PATHS`] that exists.
@@ -144,10 +144,11 @@ pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The admin socket of a process that runs with this file. Errors in other settings are ignored.
+/// The admin socket of a process that runs with this file. Errors in other settings are ignored; in TOML, also syntax
+/// errors.
 ///
 /// # Errors
-/// Why the file cannot be read or parsed.
+/// Why the file cannot be read, that it is not UTF-8, or that it is not valid JSON.
 pub fn admin_socket(path: &Path) -> Result<AdminSocket, String> {
     let bytes =
         read_bounded(path).map_err(|error| format!("cannot read the configuration {}: {error}", path.display()))?;
@@ -178,7 +179,7 @@ fn is_json(path: &Path) -> bool {
         .is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
 }
 
-/// Converts the text of a file. `name` is its name in messages; it is JSON if the name ends in `.json`, else TOML.
+/// Converts the text of a file: JSON if `name` ends in `.json`, else TOML. Messages show the name.
 ///
 /// # Errors
 /// All errors in it.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-pub(super) use super::input::{InputText, Position};
+pub(super) use super::input::{InputText, JsonPath, Position};
 use crate::text::{counted, escape};
 
 /// Whether a line may contain a secret. No key takes one, but somebody may write one by mistake, and reports are
-/// logged: such a line is not quoted; only its number is shown.
+/// logged: such a line is not quoted; only its line number and the column are shown.
 fn may_contain_a_secret(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     let is_file_key = |rest: &str| rest.starts_with("_file");
@@ -21,8 +21,8 @@ fn may_contain_a_secret(line: &str) -> bool {
     })
 }
 
-/// Longer lines are not quoted; only their number is shown. Nobody reads them, and quoting one for each of its problems
-/// costs the square of its length.
+/// Longer lines are not quoted; only the line number and the column are shown. Nobody reads such a line, and quoting it
+/// for each of its problems takes time that grows with the square of its length.
 const QUOTED_LINE_BYTES_MAX: usize = 1_000;
 
 /// The most warnings that a report shows. More of them, as in a file with thousands of unused pools, would only hide
@@ -227,7 +227,7 @@ impl Report {
     /// has `hint`, and `line` and `column` (from 1) or the `path` of the key. It has `file` if several files were read.
     #[must_use]
     pub fn to_json(&self) -> Vec<serde_json::Value> {
-        let problem = |problem: &Problem| {
+        let to_object = |problem: &Problem| {
             let severity = match problem.severity {
                 Severity::Error => "error",
                 Severity::Warning => "warning",
@@ -243,14 +243,14 @@ impl Report {
                     object["line"] = line.into();
                     object["column"] = (text[..span.start].chars().count() + 1).into();
                 }
-                Position::Path { path, .. } => object["path"] = (**path).into(),
+                Position::Path { path, .. } => object["path"] = path.to_string().into(),
             }
             if self.input.has_several_files() {
                 object["file"] = self.input.name_at(&problem.position).into();
             }
             object
         };
-        self.problems.iter().map(problem).collect()
+        self.problems.iter().map(to_object).collect()
     }
 
     fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
@@ -260,7 +260,9 @@ impl Report {
         };
         let hint = (!problem.hint.is_empty()).then(|| escape(&problem.hint, &[]));
         let title = match &problem.position {
-            Position::Path { path, .. } if !path.is_empty() => Cow::Owned(format!("`{path}`: {}", problem.message)),
+            Position::Path { path, .. } if **path != JsonPath::Root => {
+                Cow::Owned(format!("`{path}`: {}", problem.message))
+            }
             _ => Cow::Borrowed(problem.message.as_str()),
         };
         let title = escape(&title, &[]).into_owned();
@@ -274,8 +276,8 @@ impl Report {
                     [&line[..span.start], &line[span.clone()], &line[span.end..]].map(|part| escape(part, &['\t']));
                 let mark = AnnotationKind::Primary.span(before.len()..before.len() + marked.len());
                 let mark = mark.label(hint);
-                let line = [before, marked, after].concat();
-                let snippet = Snippet::source(line).path(name).line_start(number);
+                let escaped_line = [before, marked, after].concat();
+                let snippet = Snippet::source(escaped_line).path(name).line_start(number);
                 return level.primary_title(title).element(snippet.annotation(mark));
             }
             let column = line[..span.start].chars().count() + 1;

@@ -11,7 +11,8 @@ const OF_PROCESS: [&str; 5] = ["runtime", "admin", "log", "providers", "remote"]
 /// The sections whose keys are names. Several texts may have such a section, each with other names.
 const NAMED: [&str; 4] = ["acme", "guards", "listeners", "pools"];
 
-/// The sections of all texts as one table, and the problems of sections that are in the wrong text or in two texts.
+/// The sections of all texts as one table, and the problems of sections that are in the wrong text or in two texts. The
+/// first of `tables` is that of the file of this machine, the others are those of the store.
 pub(super) fn merged(input: &InputText, tables: Vec<Table>) -> (Table, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut tables = tables.into_iter();
@@ -73,7 +74,7 @@ fn merge(root: &mut Table, entry: KeyValue, input: &InputText, problems: &mut Ve
                 }
             }
         }
-        // If one of the two is not a table, that one stays: it is reported where it is read.
+        // A value that is not a table is kept, so that its wrong type is reported when the section is read.
         (first, further) if matches!(first, Value::Table(_)) => *first = further,
         _ => {}
     }

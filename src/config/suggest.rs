@@ -57,8 +57,8 @@ pub(super) fn did_you_mean(word: &str, known: &[&str]) -> Option<String> {
     nearest(word, known).map(|nearest| format!("did you mean `{nearest}`?"))
 }
 
-/// The known word with the smallest edit distance, if that is small enough: at most one edit for each three characters
-/// (but one is always allowed), and fewer edits than characters.
+/// The known word with the smallest edit distance, if that is at most a third of the number of characters of `word`. In
+/// a word of two characters one edit is allowed, in a shorter one none.
 pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let chars = word.chars().count();
     if chars > WORD_CHARS_MAX {

@@ -1,4 +1,4 @@
-//! Key names of HAProxy, Envoy, nginx and Traefik, each with the equivalent key of acequia.
+//! Key names of other proxies (HAProxy, Envoy, nginx, Traefik, PgBouncer), each with the equivalent key of acequia.
 
 mod words;
 mod tls;

@@ -102,20 +102,20 @@ fn sections_inherit_missing_settings() {
     assert_eq!(a.relay.idle_timeout, Some(Duration::from_secs(600)));
     assert_eq!((b.relay.idle_timeout, b.backlog), (None, 7));
     let keepalive = a.socket.keepalive.unwrap();
-    let seconds = |keepalive: crate::socket::Keepalive| {
+    let idle_interval_probes = |keepalive: crate::socket::Keepalive| {
         (keepalive.idle.as_secs(), keepalive.interval.as_secs(), keepalive.probes)
     };
-    assert_eq!(seconds(keepalive), (30, 10, 3));
+    assert_eq!(idle_interval_probes(keepalive), (30, 10, 3));
     assert_eq!(b.socket.keepalive, None);
     let dial = &plan.pools.first().unwrap().dial;
     assert_eq!((dial.connect.timeout, dial.retries), (Duration::from_millis(250), 0));
-    assert_eq!(seconds(dial.connect.socket.keepalive.unwrap()), (30, 1, 3));
+    assert_eq!(idle_interval_probes(dial.connect.socket.keepalive.unwrap()), (30, 1, 3));
     assert_eq!(dial.connect.socket.user_timeout, Some(Duration::from_secs(9)));
     assert_eq!(a.socket.user_timeout, None);
 }
 
 #[test]
-fn a_check_without_keys_has_the_documented_defaults() {
+fn omitted_keys_of_servers_and_checks_have_the_documented_defaults() {
     let pool = |health: &str| {
         let listener = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"";
         Arc::clone(
@@ -155,7 +155,7 @@ fn json_has_the_keys_of_toml() {
             "balance": "source-hash", "proxy_protocol": "v2", "health": { "check": "off" }
         } }
     }"#;
-    let loaded = read("test.JSON", text).unwrap();
+    let loaded = read("test.JSON", text).unwrap(); // the case of the extension does not matter
     let pool = loaded.plan.pool("p").unwrap();
     assert_eq!(
         (pool.policy(), pool.dial.connect.proxy_protocol),
@@ -261,11 +261,11 @@ fn a_byte_order_mark_is_accepted() {
     assert!(report.contains("^") && report.contains("a.json:1:"), "{report}");
 }
 
-/// Loads the configuration file of a machine together with texts from a store, each given as key and text.
-fn remote(allow: &str, texts: &[(&str, &str)]) -> Result<Loaded, Report> {
+/// Loads the file of a machine, with these lines in `[remote]`, and texts from a store, each given as key and text.
+fn remote(lines: &str, texts: &[(&str, &str)]) -> Result<Loaded, Report> {
     let file = format!(
         "[runtime]\nstate_dir = \"/var/lib/acequia\"\n[providers.etcd]\nendpoints = [\"http://10.0.0.2:2379\"]\n\
-         [remote]\nfrom = \"etcd:/edge\"\ninstance = \"one\"\n{allow}\n"
+         [remote]\nfrom = \"etcd:/edge\"\ninstance = \"one\"\n{lines}\n"
     );
     let file = read("a.toml", &file).unwrap_or_else(|report| panic!("{report}"));
     assert!(file.plan.listeners.is_empty() && file.warnings.is_empty());
@@ -297,7 +297,7 @@ fn full_text() -> Vec<&'static str> {
         .collect()
 }
 
-/// Fails if a key is added to `full.toml` that names a file and is not refused.
+/// Fails if a key is added to `full.toml` that names a file or starts containers, and is not refused.
 #[test]
 fn a_stored_text_may_name_no_file_and_no_command_under_any_key() {
     let lines = full_text();
@@ -315,7 +315,7 @@ fn a_stored_text_may_name_no_file_and_no_command_under_any_key() {
         assert!(refusals.iter().any(|refusal| message.starts_with(refusal)), "{problem}");
         assert_eq!(problem["file"], "etcd:/edge");
     }
-    let names_file = |line: &str| {
+    let must_be_refused = |line: &str| {
         let code = line.split(" # ").next().unwrap();
         let marks = [
             "\"/etc/",
@@ -329,7 +329,7 @@ fn a_stored_text_may_name_no_file_and_no_command_under_any_key() {
         marks.iter().any(|mark| code.contains(mark)) && !line.starts_with('#')
     };
     let mut found = 0;
-    for (number, line) in (1..).zip(&lines).filter(|(_, line)| names_file(line)) {
+    for (number, line) in (1..).zip(&lines).filter(|(_, line)| must_be_refused(line)) {
         assert!(refused.contains(&number), "line {number}: {line}");
         found += 1;
     }

@@ -18,14 +18,14 @@ static LATE_PORT: OptionalCall = OptionalCall::new(
 );
 
 /// Whether it was logged that no port is left for connections to a server without `bind_source`.
-static WAS_FULL_LOGGED: AtomicBool = AtomicBool::new(false);
+static NO_PORTS_WAS_LOGGED: AtomicBool = AtomicBool::new(false);
 
 /// Logs that no local port is left for connections to a server: once for each configuration of its pool. Without
 /// `bind_source`: once for the process.
 pub(super) fn log_no_ports(source: Option<&BindSource>, server: &ServerAddr) {
     match source {
         Some(source) => source.log_no_ports(server),
-        None if WAS_FULL_LOGGED.swap(true, Relaxed) => {}
+        None if NO_PORTS_WAS_LOGGED.swap(true, Relaxed) => {}
         None => {
             let remedy =
                 "list addresses of this machine in `bind_source` of the pool, or widen net.ipv4.ip_local_port_range";
@@ -43,9 +43,9 @@ struct Shared {
     from: BindAddresses,
     turn: AtomicUsize,
     /// Whether an error of [`BindSource::bind`] was logged.
-    was_logged: AtomicBool,
+    bind_error_was_logged: AtomicBool,
     /// Whether it was logged that no port is left.
-    was_full_logged: AtomicBool,
+    no_ports_was_logged: AtomicBool,
 }
 
 /// The value of `bind_source`.
@@ -60,13 +60,13 @@ pub enum BindAddresses {
 /// Why a connection cannot come from the address that it should.
 #[derive(Debug, thiserror::Error)]
 pub enum BindSourceError {
-    /// The server has another address family than all of the addresses.
+    /// None of the addresses has the address family of the server.
     #[error("no address of `bind_source` has the address family of the server")]
     NoneFits,
     /// The server has another address family than the client.
     #[error("`bind_source` is \"client\", and client and server have different address families")]
     OtherFamily,
-    /// The system does not let the process use addresses of others.
+    /// The system does not let the process use addresses of other machines.
     #[error(
         "`bind_source` is \"client\", and the system refuses IP_TRANSPARENT: it needs CAP_NET_RAW or CAP_NET_ADMIN, and \
          routes that bring the servers' answers back to this machine"
@@ -92,8 +92,8 @@ impl BindSource {
         Self(Arc::new(Shared {
             from,
             turn: AtomicUsize::new(0),
-            was_logged: AtomicBool::new(false),
-            was_full_logged: AtomicBool::new(false),
+            bind_error_was_logged: AtomicBool::new(false),
+            no_ports_was_logged: AtomicBool::new(false),
         }))
     }
 
@@ -106,17 +106,25 @@ impl BindSource {
         }
     }
 
-    /// Binds a socket, which is to be connected to this server, to the next address or to that of the client. A check
-    /// has no client. The port is chosen when the socket is connected.
+    /// The turn of the next connection. Its attempts count on from there, so that none of them has the address of an
+    /// earlier one, whatever other connections do meanwhile.
+    pub(super) fn take_turn(&self) -> usize {
+        self.0.turn.fetch_add(1, Relaxed)
+    }
+
+    /// Binds a socket, which is to be connected to this server, to the address of this turn or to that of the client. A
+    /// check has no client: with [`BindAddresses::Client`], its socket is not bound. The port is chosen when the socket
+    /// is connected.
     pub(super) fn bind(
         &self,
         socket: &Socket,
         server: SocketAddr,
         client: Option<ClientAddr>,
+        turn: usize,
     ) -> Result<(), BindSourceError> {
         let address = match (&self.0.from, client) {
             (BindAddresses::Addresses(addresses), _) => {
-                self.next(addresses, server).ok_or(BindSourceError::NoneFits)?
+                address_at(turn, addresses, server).ok_or(BindSourceError::NoneFits)?
             }
             (BindAddresses::Client, None) => return Ok(()), // a check
             (BindAddresses::Client, Some(client)) => {
@@ -131,22 +139,16 @@ impl BindSource {
         bound.map_err(|error| BindSourceError::Bind(address, error))
     }
 
-    fn next(&self, addresses: &[IpAddr], server: SocketAddr) -> Option<IpAddr> {
-        let count = fitting(addresses, server).count();
-        let turn = self.0.turn.fetch_add(1, Relaxed).checked_rem(count)?;
-        fitting(addresses, server).nth(turn)
-    }
-
     /// Logs why connections do not come from the address that they should: once for each configuration of the pool.
-    pub(super) fn log(&self, server: &ServerAddr, error: &io::Error) {
-        if !self.0.was_logged.swap(true, Relaxed) {
+    pub(super) fn log_bind_error(&self, server: &ServerAddr, error: &io::Error) {
+        if !self.0.bind_error_was_logged.swap(true, Relaxed) {
             tracing::warn!(%server, error = %chain(error), "cannot connect as `bind_source` says");
         }
     }
 
     /// Logs that no address has a port left for a server: once for each configuration of the pool.
     fn log_no_ports(&self, server: &ServerAddr) {
-        if !self.0.was_full_logged.swap(true, Relaxed) {
+        if !self.0.no_ports_was_logged.swap(true, Relaxed) {
             let remedy = match &self.0.from {
                 BindAddresses::Addresses(_) => "add an address of this machine to `bind_source`",
                 BindAddresses::Client => "the client has too many connections to this server",
@@ -161,6 +163,12 @@ impl BindSourceError {
     pub(super) fn is(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.is::<Self>())
     }
+}
+
+/// The address of this turn, among those that fit the server.
+fn address_at(turn: usize, addresses: &[IpAddr], server: SocketAddr) -> Option<IpAddr> {
+    let turn = turn.checked_rem(fitting(addresses, server).count())?;
+    fitting(addresses, server).nth(turn)
 }
 
 fn fitting(addresses: &[IpAddr], server: SocketAddr) -> impl Iterator<Item = IpAddr> {
@@ -185,11 +193,22 @@ mod tests {
         let addresses = ["10.0.0.1", "2001:db8::1", "10.0.0.2"].map(|address| address.parse().unwrap());
         let source = BindSource::new(BindAddresses::Addresses(addresses.to_vec()));
         let (v4, v6): (SocketAddr, SocketAddr) = ("10.0.0.9:1".parse().unwrap(), "[2001:db8::9]:1".parse().unwrap());
-        let next = |server| source.next(&addresses, server).map(|address| address.to_string());
+        let next = |server| address_at(source.take_turn(), &addresses, server).map(|address| address.to_string());
         let four: Vec<_> = (0..4).filter_map(|_| next(v4)).collect();
         assert_eq!(four, ["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);
         assert_eq!(next(v6).as_deref(), Some("2001:db8::1"));
         assert_eq!((source.count(v4), source.count(v6)), (2, 1));
-        assert_eq!(source.next(&addresses[..1], v6), None);
+        assert_eq!(address_at(0, &addresses[..1], v6), None);
+    }
+
+    #[test]
+    fn the_attempts_of_a_connection_have_different_addresses_whatever_other_connections_do() {
+        let addresses = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
+        let source = BindSource::new(BindAddresses::Addresses(addresses.to_vec()));
+        let server = "10.0.0.9:1".parse().unwrap();
+        let first_turn = source.take_turn();
+        let first = address_at(first_turn, &addresses, server);
+        source.take_turn(); // of another connection
+        assert_ne!(address_at(first_turn + 1, &addresses, server), first);
     }
 }

@@ -35,7 +35,8 @@ pub struct ConnectOptions {
 pub enum LastAck {
     /// At once.
     AtOnce,
-    /// With the first bytes, or with the end of the stream, or after 200 ms without either. This saves a packet.
+    /// With the first bytes that are sent, or with the end of the stream, or after 200 ms without either. This saves a
+    /// packet.
     ///
     /// The kernel then delays the ACK of the first answer, too, and a server with Nagle's algorithm would wait for that
     /// ACK before it sends the rest of its answer. So the caller calls [`ack_at_once`](crate::socket::ack_at_once) when
@@ -62,7 +63,8 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// Those of the system calls `socket` and `connect`; [`io::ErrorKind::TimedOut`] after [`ConnectOptions::timeout`];
-/// [`io::ErrorKind::ConnectionRefused`] also if the socket connected to itself.
+/// [`io::ErrorKind::ConnectionRefused`] also if the socket connected to itself; a
+/// [`BindSourceError`](super::BindSourceError) in an [`io::Error`] if the socket cannot be bound as configured.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
 pub fn connect(
     server: &ServerAddr,
@@ -71,27 +73,31 @@ pub fn connect(
     last_ack: LastAck,
 ) -> impl Future<Output = io::Result<TcpStream>> {
     async move {
-        let connected = timeout(options.timeout, async {
+        let connecting = timeout(options.timeout, async {
             let Some(address) = server.socket() else {
-                return connect_unix(server).boxed().await; // boxed, so that it costs other sessions nothing
+                return connect_unix(server).boxed().await; // boxed, so that futures of other sessions do not grow
             };
             let socket_options = SocketOptions {
                 keepalive: options.socket.keepalive.filter(|_| client.is_none()),
                 ..options.socket
             };
+            // At least one attempt: if no source fits, `bind` says so.
             let sources = options.source.as_ref().map_or(1, |source| source.count(address).max(1));
             let mut connected = Err(io::ErrorKind::AddrNotAvailable.into());
+            let first_turn = options.source.as_ref().map_or(0, BindSource::take_turn);
             // Bounded by the number of sources, which take turns.
-            for _ in 0..sources {
+            for attempt in 0..sources {
                 let socket = tcp_socket_for(address)?;
                 socket_options.apply(&SockRef::from(&socket));
                 if last_ack == LastAck::Delayed {
                     delay_acks(&socket);
                 }
                 if let Some(source) = &options.source
-                    && let Err(error) = source.bind(&socket, address, client).map_err(io::Error::other)
+                    && let Err(error) = source
+                        .bind(&socket, address, client, first_turn.wrapping_add(attempt))
+                        .map_err(io::Error::other)
                 {
-                    source.log(server, &error);
+                    source.log_bind_error(server, &error);
                     connected = Err(error);
                     continue; // another source may be an address of this machine
                 }
@@ -99,7 +105,7 @@ pub fn connect(
                     Ok(socket) => until_connected(&socket).await.map(|()| socket),
                     Err(error) => Err(error),
                 };
-                // Another source may have a port left.
+                // Only if this source has no port left, another one is tried.
                 if !matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
                     break;
                 }
@@ -109,7 +115,7 @@ pub fn connect(
             }
             reject_self_connection(connected?, address)
         });
-        connected.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -157,7 +163,7 @@ fn reject_self_connection(socket: TcpStream, server: SocketAddr) -> io::Result<T
     Ok(socket)
 }
 
-/// For tests: the options of a pool that configures none, with a longer time limit.
+/// For tests: no options but a long time limit.
 #[cfg(test)]
 pub(crate) const TEST_CONNECT: ConnectOptions = ConnectOptions {
     timeout: Duration::from_secs(20),

@@ -48,8 +48,8 @@ impl HeldLease {
 
     /// Whether the place is kept until the server has ended the session.
     #[must_use]
-    pub fn is_held(&self) -> bool {
-        self.lease().is_held()
+    pub fn must_be_held(&self) -> bool {
+        self.lease().must_be_held()
     }
 
     /// Ends the lease at once: the server has ended the session. Later calls, and the drop, change nothing.
@@ -71,7 +71,7 @@ impl HeldLease {
 
 impl Drop for HeldLease {
     fn drop(&mut self) {
-        if let Some(lease) = self.0.take().filter(Lease::is_held) {
+        if let Some(lease) = self.0.take().filter(Lease::must_be_held) {
             spawn(hold(Some(lease), pending()).boxed());
         }
     }

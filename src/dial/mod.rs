@@ -146,13 +146,13 @@ pub struct Dialled {
 
 /// Connects to a server that the pool picks, and completes a TLS handshake with it if `tls` asks for one. Waits for a
 /// server in the pool's queue if all are full. The caller keeps `search`: a session that could not begin dials again
-/// with the same one ([`Search::record_failure`]). `report` is called when an attempt begins, and when it has connected
-/// or failed; not if the client's connection fails meanwhile.
+/// with the same one ([`Search::record_failure`]). `report` is called at each step ([`Progress`]). The end of an
+/// attempt is not reported if the attempt ends because the client's connection failed.
 ///
 /// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future
-/// drops the lease. Once connected, the session takes a place on the server even if the TLS handshake fails: the place
-/// is returned when the server has closed the connection ([`HeldLease`]). If the client fails during a connect, the
-/// place is kept for a while, because the kernel may have connected already.
+/// drops the lease. If the TLS handshake fails, the session keeps its place on the server until the server has closed
+/// the connection ([`HeldLease`]). If the client's connection fails during a connect, the place is kept for a while,
+/// because the kernel may have connected already.
 ///
 /// # Errors
 /// [`DialError`]: no server is left to try; all are full, and the client may not wait, or not any longer; the client
@@ -184,7 +184,7 @@ pub fn dial(
                 connected = attempt(&mut lease, &options.connect, &client, tls, began) => connected,
                 fault = socket_fault(client.socket) => return Err(DialError::ClientFault(fault)),
             };
-            // Meanwhile checks may have shown that the server is an old primary. Then it must not get the client.
+            // A server that was disabled or went down meanwhile may be an old primary: it must not get the client.
             let connected = match connected {
                 Ok((socket, _)) if was_usable && is_out_of_use(pool, lease.server()) => {
                     Err(AttemptError::WentDown(socket))
@@ -219,22 +219,22 @@ pub fn dial(
     }
 }
 
-/// Whether the checks of a server and the operator allow new sessions. A server that is picked in panic mode is
-/// unusable before the attempt, so that [`dial`] does not take it for one that went down meanwhile.
+/// Whether the checks of a server and the operator allow new sessions. [`dial`] also asks before the attempt: a
+/// server that panic mode picks although it is not usable has not gone down during the attempt.
 fn is_usable(server: &Server) -> bool {
     (server.check_state() != CheckState::Down || server.is_stand_in()) && !server.is_disabled()
 }
 
-/// Whether a server is unusable, and not in use by panic mode.
+/// Whether a server is not usable, and panic mode does not use it either.
 fn is_out_of_use(pool: &Pool, server: &Server) -> bool {
     let in_panic = |member: &Member| member.id() == server.id() && pool.uses_in_panic(member, Instant::now());
-    // The list of servers is shared by all workers: it is looked at in the rare case only.
+    // The list of servers is shared by all workers: it is read only if the server is not usable.
     !is_usable(server) && !pool.servers().iter().any(in_panic)
 }
 
 /// Closes a connection that will not be used. Gives the lease back when the server has closed the connection, too.
 pub fn close_unused(mut socket: TcpStream, lease: HeldLease) {
-    if lease.is_held() {
+    if lease.must_be_held() {
         lease.give_back_after(async move {
             let _ = socket.shutdown().await;
             read_closed(&socket).await;
@@ -254,9 +254,11 @@ enum AttemptError {
 }
 
 impl AttemptError {
-    /// Closes the connection, if there was one, and gives the lease back.
+    /// Closes the connection, if there was one. Gives the lease back, now or after a while ([`HeldLease`]).
     fn close(self, lease: HeldLease) {
         match self {
+            // The drop keeps the place for a while: the kernel may have connected at the last moment.
+            Self::Connect(error) if error.kind() == io::ErrorKind::TimedOut => drop(lease),
             Self::Connect(_) => lease.give_back(),
             Self::Tls(_, socket) | Self::TlsTimeout(socket) | Self::WentDown(socket) => close_unused(socket, lease),
         }

@@ -59,7 +59,7 @@ pub(super) async fn wait(
 /// clients that may half-close.
 ///
 /// # Errors
-/// The client has left.
+/// The client has left, or its connection has failed.
 pub async fn pause(client: &TcpStream, time: Duration) -> Result<(), DialError> {
     let watch = PeerWatch::new(client);
     tokio::select! {

@@ -11,6 +11,7 @@ use crate::pool::{AfterFailure, Lease, Pool, QueueTurn, ServerFailure, ServerId}
 pub struct Search {
     /// The servers that have failed the client since it last waited for the return of a server.
     pub(super) tried: Vec<ServerId>,
+    /// The client's place in the pool's queue, which it keeps after a failed connect.
     pub(super) turn: QueueTurn,
 }
 
@@ -42,9 +43,9 @@ impl Search {
         (goes_on, back_off)
     }
 
-    /// If no server besides those tried and that of this lease can be picked now, and this pool is one whose clients
-    /// wait for the return of servers: forgets which servers have failed the client, so that it may get the same server
-    /// again, and returns true.
+    /// Forgets which servers have failed the client, so that the client may get the same server again. Does so only if
+    /// clients of this pool wait for the return of servers, and no server can be picked now besides those that were
+    /// tried and that of this lease. Returns whether it did.
     pub fn begin_again(&mut self, pool: &Pool, lease: &Lease, now: Instant) -> bool {
         let tried = [&self.tried[..], &[lease.server().id()]].concat();
         let begins_again = pool.waits_for_return() && !pool.can_pick_besides(&tried, now);

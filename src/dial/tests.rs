@@ -182,7 +182,7 @@ const REFUSED: Option<ConnectFailure> = Some(ConnectFailure::Refused);
 const TIMEOUT: Option<ConnectFailure> = Some(ConnectFailure::Timeout);
 
 #[tokio::test]
-async fn the_future_of_a_dial_is_a_block_that_is_reused() {
+async fn the_future_of_a_dial_fits_a_memory_block_that_is_reused() {
     let ((_client, accepted), pool) = (client().await, pool(&[]));
     let mut search = Search::default();
     let bytes = size_of_val(&dial(
@@ -193,7 +193,7 @@ async fn the_future_of_a_dial_is_a_block_that_is_reused() {
         &mut search,
         |_| {},
     ));
-    let captured = 2 * size_of::<&()>(); // by the closure of a session, unlike by the one above
+    let captured = 2 * size_of::<&()>(); // by the closure of a session; the closure above captures nothing
     assert!(bytes + captured <= REUSED_BYTES_MAX, "{bytes} bytes");
 }
 

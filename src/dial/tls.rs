@@ -14,7 +14,7 @@ use crate::tls::{
 pub struct DialTls<'a> {
     /// The TLS settings of the pool.
     pub tls: &'a PoolTls,
-    /// The name that the client asked for, and the protocol that was agreed with it.
+    /// The name that the client asked for, and the protocol that was agreed with the client.
     pub client: ClientChoice<'a>,
     /// The bytes for the server before the handshake: a PROXY header, or nothing.
     pub header: &'a [u8],

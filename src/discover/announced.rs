@@ -29,7 +29,7 @@ const POOL_LABEL: &str = "acequia.pool";
 /// Changes within this time are applied together.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// All announced routes, or why they are not known; `None`: nobody has looked yet.
+/// All announced routes, or why they are not known; `None`: the engine has not answered yet.
 pub type AnnouncedAnswer = Option<Result<Arc<[Announcement]>, Reason>>;
 
 /// Follows the announcements of containers while a listener of the plan in force accepts any, for as long as it is
@@ -53,7 +53,7 @@ async fn changed(in_force: &mut watch::Receiver<Arc<InForce>>, socket: Option<&A
     }
 }
 
-/// Follows the containers of an engine. Never returns.
+/// Follows the containers of the engine at this socket; `None`: no listener accepts announcements. Never returns.
 async fn follow(socket: Option<&Path>, answers: &watch::Sender<AnnouncedAnswer>) {
     let Some(socket) = socket else {
         return std::future::pending().await;
@@ -91,8 +91,8 @@ async fn watch_containers(
     }
 }
 
-/// The routes that a container announces: one for each name of its label. Without that label, it is one route without a
-/// name, which is refused.
+/// The routes that a container announces: one for each name in its [`SNI_LABEL`]. A container without that label
+/// announces one route with an empty name, which [`Plan::with_announced`](crate::plan::Plan::with_announced) refuses.
 fn announcements(container: &Container) -> impl Iterator<Item = Announcement> {
     let label = |key| container.label(key).unwrap_or_default().trim();
     let server = container.server(None, None, MemberConfig::default());

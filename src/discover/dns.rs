@@ -27,7 +27,8 @@ use crate::text::Reason;
 /// The shortest and the longest wait before records are asked for again, whatever their TTL.
 const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
-/// A question that has no answer after this time has failed.
+/// The time for the question for SRV records, and for all questions for addresses of a round together. A question that
+/// has no answer after this time has failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many questions are asked at once; each has a socket.
@@ -39,7 +40,7 @@ const TYPES: [RecordType; 2] = [RecordType::A, RecordType::AAAA];
 /// A host name, and the type of its addresses.
 type AddressQuestion = (Box<str>, RecordType);
 
-/// Records of DNS.
+/// A source that gets the servers of a pool from DNS.
 pub(super) struct DnsSource {
     plan: DnsSourcePlan,
     defaults: MemberConfig,
@@ -76,11 +77,11 @@ impl DnsSource {
 
     /// Asks whenever a question is due, until a round fails. The next call reads the configuration of the system again.
     async fn run(&mut self, reports: &Reports) -> Reason {
-        let server = self.plan.resolver;
-        let resolver = match spawn_blocking(move || open(server)).await {
+        let name_server = self.plan.resolver;
+        let resolver = match spawn_blocking(move || open(name_server)).await {
             Ok(Ok(resolver)) => resolver,
             Ok(Err(error)) => {
-                let origin = server.map_or("/etc/resolv.conf".to_owned(), |server| server.to_string());
+                let origin = name_server.map_or("/etc/resolv.conf".to_owned(), |address| address.to_string());
                 return Reason::from(format!("{origin}: {}", chain(&error)));
             }
             Err(lost) => return Reason::new(&lost.to_string()),
@@ -114,7 +115,7 @@ impl DnsSource {
         let srv_name = self.srv_name().filter(|_| self.srv.is_due());
         if let Some(name) = srv_name.cloned() {
             let answered = timeout(ANSWER_TIMEOUT, ask_srv(resolver, name)).await;
-            self.srv.take(answered.unwrap_or_else(|_| Err(SILENT.into())));
+            self.srv.record(answered.unwrap_or_else(|_| Err(SILENT.into())));
         }
         match &self.srv.problem {
             Some(error) if self.srv.has_failed => return Err(error.clone()),
@@ -174,7 +175,8 @@ impl DnsSource {
         due.into_iter().map(|(_, question)| question.clone()).collect()
     }
 
-    /// Asks for the addresses that are due. A question that is not answered in time has failed.
+    /// Asks for the addresses that are due. All questions of the round share one [`ANSWER_TIMEOUT`]: those that are not
+    /// answered within it, or not even asked, have failed.
     async fn ask_due_addresses(&mut self, resolver: &TokioResolver) {
         let begin = Instant::now();
         let mut due = self.due_addresses(begin).into_iter();
@@ -195,7 +197,7 @@ impl DnsSource {
             match timeout_at(begin + ANSWER_TIMEOUT, asked.join_next()).await {
                 Ok(Some(Ok((question, answered)))) => {
                     if let Some(answer) = self.addresses.get_mut(&question) {
-                        answer.take(answered);
+                        answer.record(answered);
                     }
                 }
                 Ok(Some(Err(_panic))) => {} // it is still due
@@ -203,7 +205,7 @@ impl DnsSource {
             }
         }
         let silent = self.addresses.values_mut().filter(|answer| answer.due <= begin);
-        silent.for_each(|answer| answer.take(Err(SILENT.into())));
+        silent.for_each(|answer| answer.record(Err(SILENT.into())));
     }
 
     /// The name to ask for. Targets of SRV records are absolute names; a configured host may be relative to the domains
@@ -218,9 +220,9 @@ impl DnsSource {
 
     /// Why the questions for addresses have failed, if all of them have; `None`: one was answered, or there is none.
     fn failure_of_all(&self) -> Option<Reason> {
-        let have_failed = self.addresses.values().all(|answer| answer.has_failed);
+        let have_all_failed = self.addresses.values().all(|answer| answer.has_failed);
         let first = self.addresses.values().next()?;
-        first.problem.clone().filter(|_| have_failed)
+        first.problem.clone().filter(|_| have_all_failed)
     }
 
     /// The state of the present targets.
@@ -292,8 +294,8 @@ impl<T> DnsAnswer<T> {
         }
     }
 
-    /// Takes the result of a question. After a failure the records stay.
-    fn take(&mut self, answered: Result<Found<T>, Reason>) {
+    /// Records the result of a question. After a failure, the records of the answer before it stay.
+    fn record(&mut self, answered: Result<Found<T>, Reason>) {
         self.has_failed = answered.is_err();
         let gap = match answered {
             Ok(found) => {
@@ -329,7 +331,7 @@ mod tests {
 
     /// The wait until the next question after this result.
     fn gap(answer: &mut DnsAnswer<u8>, answered: Result<Found<u8>, Reason>) -> Duration {
-        answer.take(answered);
+        answer.record(answered);
         answer.due - Instant::now()
     }
 
@@ -344,15 +346,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failures_keep_the_records_and_back_off() {
         let mut answer = DnsAnswer::unknown();
-        answer.take(found(&[1, 2], 5));
+        answer.record(found(&[1, 2], 5));
         for seconds in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
-            let gap = gap(&mut answer, Err(SILENT.into())).as_secs_f64() / seconds;
-            assert!((0.75..=1.25).contains(&gap), "{gap} of {seconds} s");
+            let ratio = gap(&mut answer, Err(SILENT.into())).as_secs_f64() / seconds;
+            assert!((0.75..=1.25).contains(&ratio), "{ratio} of {seconds} s");
             assert!(answer.has_failed && answer.records == [1, 2]);
         }
-        answer.take(found(&[], 5));
+        answer.record(found(&[], 5));
         assert!(!answer.has_failed && answer.records.is_empty() && answer.problem.is_some());
-        answer.take(found(&[3], 5));
+        answer.record(found(&[3], 5));
         assert!(answer.records == [3] && answer.problem.is_none());
     }
 }

@@ -16,11 +16,12 @@ use super::dns_records::SrvRecord;
 use crate::error::chain;
 use crate::text::Reason;
 
-/// The longest time that an answer without records holds. Zones may allow hours. An answer that gives no time holds
-/// this long.
+/// The longest time that an answer without records holds, although zones may allow hours. An answer without records and
+/// without a TTL holds this long.
 const ABSENT_TTL_MAX: Duration = Duration::from_secs(30);
 
-/// The most addresses of one host that are used: the lowest ones. The names in `servers` have the same limit.
+/// The most addresses of one host that are used: the lowest ones. Host names in the key `servers` of
+/// a pool have the same limit.
 const ADDRESSES_MAX: usize = 256;
 
 /// The most names that are asked for in a chain of aliases: as many as the resolver asks for addresses.
@@ -130,9 +131,9 @@ async fn ask<T: Ord>(
                 ttl: Instant::from_std(lookup.valid_until()).saturating_duration_since(Instant::now()),
             })
         }
-        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Ok(match none.response_code {
-            ResponseCode::NXDomain => absent("the name does not exist".to_owned(), none.negative_ttl),
-            _ => absent(format!("the name has no {kind} record"), none.negative_ttl),
+        Err(NetError::Dns(DnsError::NoRecordsFound(no_records))) => Ok(match no_records.response_code {
+            ResponseCode::NXDomain => absent("the name does not exist".to_owned(), no_records.negative_ttl),
+            _ => absent(format!("the name has no {kind} record"), no_records.negative_ttl),
         }),
         Err(NetError::Timeout) => Err(SILENT.into()),
         Err(error) => Err(Reason::from(chain(&error))),

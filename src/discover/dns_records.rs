@@ -27,20 +27,20 @@ pub(super) struct HostAddresses {
     pub(super) problem: Option<Reason>,
 }
 
-/// Hosts whose servers are left out, or have only some of their addresses, or those of an earlier answer; each with the
-/// reason.
+/// The hosts with a problem, each with the reason. Such a host is left out, or only some of its addresses are used, or
+/// only the addresses of an earlier answer.
 pub(super) type HostProblems = BTreeMap<Box<str>, Reason>;
 
 /// The servers of these records, which must be sorted: each address of a target is a server, with the weight of the
 /// record.
 ///
 /// A pool has fewer priorities than DNS, and only their order matters: the best priority of these records becomes 0,
-/// the next one 1. Weights are as in the records, unless a weight of the same priority is above [`WEIGHT_MAX`]: then
-/// all weights of this priority are scaled, so that the largest is [`WEIGHT_MAX`]. The least is 1, also for a record
-/// with weight 0, which is to be chosen seldom, but not never.
+/// the next one 1, and all from the 256th on 255. Weights are as in the records, unless a weight of the same
+/// priority is above [`WEIGHT_MAX`]: then all weights of this priority are scaled, so that the largest is
+/// [`WEIGHT_MAX`]. The least is 1, also for a record with weight 0, which is to be chosen seldom, but not never.
 ///
 /// # Errors
-/// There are more than [`LISTED_MAX`].
+/// There are more than [`LISTED_MAX`] servers.
 pub(super) fn servers(
     records: &[SrvRecord],
     hosts: &HashMap<Box<str>, HostAddresses>,
@@ -102,7 +102,8 @@ impl Tier {
     /// The weight in the pool for this weight of a record.
     fn weight(&self, of_record: u16) -> u16 {
         let (weight, limit) = (u32::from(of_record), u32::from(WEIGHT_MAX));
-        let largest = u32::from(self.weight_max).max(limit); // becomes `limit`
+        // The weight `largest` is scaled to `limit`. If they are equal, all weights stay as they are.
+        let largest = u32::from(self.weight_max).max(limit);
         let scaled = (weight * limit + largest / 2) / largest; // rounded to the nearest
         u16::try_from(scaled).unwrap_or(WEIGHT_MAX).max(1)
     }

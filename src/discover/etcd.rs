@@ -114,8 +114,8 @@ struct KeyState {
 }
 
 impl Keys {
-    /// Takes the value of a key. After a value that is not valid, the key keeps its server. Such a value is logged
-    /// unless the one before was not valid either.
+    /// Takes the value of a key. If the value is not valid, the key keeps its last server. Of several invalid values
+    /// of a key in a row, only the first is logged.
     fn put(&mut self, EtcdKeyValue { key, value, .. }: EtcdKeyValue) {
         let entry = match key.len() > KEY_BYTES_MAX {
             true => Err(Reason::new("the key is longer than 1 KiB")),
@@ -146,15 +146,15 @@ impl Findings for Keys {
         let mut labels = HashSet::new();
         let servers = self.states.values().filter_map(|state| state.server.as_ref());
         let unique = servers.filter(|entry| labels.insert(Arc::clone(entry.label())));
-        let invalid = |(key, state): (_, &KeyState)| Some((key, state.invalid.clone()?));
-        let mut invalid: Vec<(&Vec<u8>, Reason)> = self.states.iter().filter_map(invalid).collect();
-        let count = invalid.len();
-        invalid.truncate(1);
-        let warning = invalid.pop().map(|(key, why)| {
+        let mut invalid = self
+            .states
+            .iter()
+            .filter_map(|(key, state)| Some((key, state.invalid.as_ref()?)));
+        let warning = invalid.next().map(|(key, why)| {
             let key = String::from_utf8_lossy(key);
-            Reason::from(match count {
+            Reason::from(match 1 + invalid.count() {
                 1 => format!("the value of key `{key}` is not a server: {why}"),
-                _ => format!("the values of {count} keys are not servers; the first is `{key}`: {why}"),
+                count => format!("the values of {count} keys are not servers; the first is `{key}`: {why}"),
             })
         });
         Ok(ServerList {
@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn values_are_addresses_or_json_in_the_order_of_their_keys() {
-        let table = r#"{"address": "10.0.0.2:1", "name": "two", "weight": 3}"#;
-        let keys = keys(&[("/c", "\"10.0.0.3:1\""), ("/b", table), ("/a", "10.0.0.1:1\n")]);
+        let object = r#"{"address": "10.0.0.2:1", "name": "two", "weight": 3}"#;
+        let keys = keys(&[("/c", "\"10.0.0.3:1\""), ("/b", object), ("/a", "10.0.0.1:1\n")]);
         assert_eq!(
             shown(&keys),
             ["10.0.0.1:1=10.0.0.1:1 1", "two=10.0.0.2:1 3", "10.0.0.3:1=10.0.0.3:1 1"]

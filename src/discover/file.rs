@@ -11,7 +11,7 @@ use crate::file_watch::FileWatch;
 use crate::plan::{ListedServer, listed_entries};
 use crate::pool::MemberConfig;
 use crate::regular_file;
-use crate::text::Reason;
+use crate::text::{Reason, parse_digits};
 
 /// The longest file: enough for 10,000 servers with all their keys.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -110,11 +110,11 @@ fn line(text: &str) -> Result<ListedServer, String> {
         let (key, value) = word
             .split_once('=')
             .ok_or_else(|| format!("`{word}` is not KEY=VALUE"))?;
-        let not_a_number = |_| format!("`{value}` is not a number that `{key}` can have");
+        let not_a_number = || format!("`{value}` is not a number that `{key}` can have");
         match key {
             "name" => server.name = Some(value.to_owned()),
-            "weight" => server.weight = Some(value.parse().map_err(not_a_number)?),
-            "priority" => server.priority = Some(value.parse().map_err(not_a_number)?),
+            "weight" => server.weight = Some(parse_digits(value).ok_or_else(not_a_number)?),
+            "priority" => server.priority = Some(parse_digits(value).ok_or_else(not_a_number)?),
             "draining" => server.draining = value.parse().map_err(|_| "`draining` is true or false".to_owned())?,
             _ => {
                 return Err(format!(

@@ -54,23 +54,24 @@ async fn remove_expired(live: &Live) {
 }
 
 async fn follow_sources(live: &Arc<Live>) {
-    let mut in_force = live.subscribe();
+    let mut updates = live.subscribe();
     let mut followers = Followers::new();
     loop {
-        let now = Arc::clone(&in_force.borrow_and_update());
-        adopt(&mut followers, &now, live);
-        drop(now);
-        if in_force.changed().await.is_err() {
+        let in_force = Arc::clone(&updates.borrow_and_update());
+        adopt(&mut followers, &in_force, live);
+        drop(in_force);
+        if updates.changed().await.is_err() {
             return;
         }
     }
 }
 
-/// Follows the sources of these pools from now on. A source that is configured as before is not started again.
-fn adopt(followers: &mut Followers, now: &InForce, live: &Arc<Live>) {
-    let plan = |name: &str| now.pool(name)?.plan().discover.as_ref();
+/// Follows the sources of the pools in force, and no others. A source that is configured as before is not started
+/// again.
+fn adopt(followers: &mut Followers, in_force: &InForce, live: &Arc<Live>) {
+    let plan = |name: &str| in_force.pool(name)?.plan().discover.as_ref();
     followers.retain(|name, (before, _)| plan(name) == Some(&*before));
-    for pool in now.pools.iter() {
+    for pool in in_force.pools.iter() {
         if let Some(plan) = &pool.plan().discover
             && !followers.contains_key(pool.name())
         {
@@ -120,8 +121,8 @@ async fn apply_reports(
     }
 }
 
-/// Replaces the servers of a pool by those of this answer. An unusable answer changes nothing. Of several in a row, the
-/// first is logged, and so is the usable answer after them.
+/// Replaces the servers of a pool by those of this answer. An unusable answer leaves the servers as they are. Of
+/// several unusable answers in a row, only the first is logged; the usable answer after them is logged, too.
 fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAnswer) {
     let in_force = live.in_force();
     let Some(pool) = in_force.pool(pool_name) else {

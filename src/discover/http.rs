@@ -31,7 +31,7 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 pub(super) struct HttpSource {
     plan: HttpSourcePlan,
     defaults: MemberConfig,
-    /// The latest list and its `ETag`; `None`: there is no list yet, or it came without one.
+    /// The latest list and its `ETag`; `None`: there is no list yet, or the latest has no `ETag`.
     tagged: Option<(HeaderValue, ServerList)>,
 }
 
@@ -44,7 +44,7 @@ impl HttpSource {
         }
     }
 
-    /// Asks until a request fails. The next call reads the files of authorities again.
+    /// Asks until a request fails. Each call reads the trusted authorities again.
     async fn run(&mut self, reports: &Reports) -> Box<dyn Error + Send + Sync> {
         let (ca_file, with_tls) = (self.plan.ca_file.clone(), uses_tls(&self.plan.url));
         let read = move || Ok(with_tls.then(|| client_config(ca_file.as_deref(), None)).transpose()?);

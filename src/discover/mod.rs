@@ -19,7 +19,7 @@
 //! `config/parse/discover.rs`; `plan/files.rs` lists the files that it reads. It is described in `docs/servers.md` and
 //! in `conf/full.toml`, from which the schema is generated.
 //!
-//! What the sources of several pools share, such as a login, is a section `[providers.NAME]`
+//! What the sources of several pools share, such as a login, is in a section `[providers.NAME]`
 //! (`config/parse/providers.rs`). A *provider* is a service that sources ask. etcd is the provider of a source of
 //! servers here, and the *store* of the configuration in [`crate::remote`].
 

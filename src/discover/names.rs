@@ -17,7 +17,7 @@ use crate::live::{Live, LivePool, NameAddresses};
 use crate::plan::{Plan, PoolPlan, names_of};
 use crate::text::Reason;
 
-/// A lookup that has no answer after this time has failed; the last known addresses stay.
+/// A lookup that has no answer after this time counts as failed; the last known addresses stay.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time between the first failure and the next lookup of a name without a known address. It doubles with each
@@ -31,6 +31,7 @@ const ADDRESSES_MAX: usize = 256;
 /// The host names of one pool: when each is looked up, and its state.
 #[derive(Default)]
 pub struct PoolNames {
+    /// By the name and port as configured (`host:port`).
     names: HashMap<Arc<str>, NameState>,
     /// The lookups under way. When a name leaves the pool, its lookup is aborted.
     lookups: JoinSet<(Arc<str>, LookupResult)>,
@@ -129,7 +130,8 @@ impl PoolNames {
     fn handle_deadlines(&mut self, pool: &LivePool, resolver: &Resolver) {
         let now = Instant::now();
         for (name, state) in &mut self.names {
-            if state.deadline.is_none_or(|deadline| deadline > now) {
+            let has_reached_deadline = state.deadline.is_some_and(|deadline| deadline <= now);
+            if !has_reached_deadline {
                 continue;
             }
             if state.lookup.is_some() {
@@ -166,6 +168,7 @@ impl PoolNames {
         changed
     }
 
+    /// Marks the pool as resolved if each of its names was looked up, with or without success.
     fn mark_if_resolved(&self, pool: &LivePool) {
         if self.names.values().all(|state| state.resolves.is_some()) {
             pool.mark_resolved();
@@ -202,7 +205,7 @@ impl NameState {
         self.deadline = Some(Instant::now() + gap);
     }
 
-    /// Logs the changes. Returns the addresses if they have changed.
+    /// Records the outcome of a lookup, and logs what has changed. Returns the addresses if they have changed.
     fn record(&mut self, pool: &LivePool, name: &str, resolution: Resolution) -> Option<Vec<ServerAddr>> {
         let before = pool.addresses(name);
         let pool = &**pool.name();
@@ -269,7 +272,7 @@ pub async fn resolve_new_names(
     }
     let mut found = HashMap::<_, NameAddresses>::new();
     for (pool, entry, lookup) in lookups {
-        // Even after the deadline, this takes results that are ready: one slow name does not affect the others.
+        // Even after the deadline, `timeout_at` returns a result that is ready: a slow name does not affect others.
         if let Ok(Ok(result)) = timeout_at(deadline, lookup).await
             && let Ok(mut addresses) = usable_addresses(result.addresses)
         {

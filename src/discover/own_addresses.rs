@@ -1,5 +1,5 @@
-//! Follows the addresses of this machine. When one comes or goes, a server at that address becomes one of our own
-//! listeners, or no longer is one: for example at a virtual address that moves between two machines.
+//! Follows the addresses of this machine. When an address comes or goes, a server at that address may become one of our
+//! own listeners, or stop being one of them. An example is a virtual address that moves between two machines.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,18 +22,19 @@ static READ: OptionalCall = OptionalCall::new(
     "until it succeeds, a server at a new address of this machine is not recognised as our own listener on 0.0.0.0 or [::]",
 );
 
-/// The time between two reads where changes are not reported, or the addresses could not be read.
+/// The time between two reads if the system does not report changes, or if the addresses could not be read.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The least time from one read to the next: often many addresses come at once. The first change after a quiet time is
-/// read without delay, because until then a session may lead back to its own listener and open another one, and so on,
-/// up to the limit of sessions.
+/// read without delay, because before that read a session may lead back to its own listener, and so open another
+/// session, and so on, up to the limit of sessions.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Follows the addresses. Never returns.
 pub(super) async fn follow(live: &Live) {
     loop {
         let Err(error) = follow_reports(live).await;
+        // If the read fails too, `refresh` logs it, and the text of `WATCH` (up to 10 s later) would be wrong.
         if refresh(live).await {
             WATCH.record_failure(&error);
         }

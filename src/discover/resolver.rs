@@ -1,13 +1,13 @@
 //! The system's resolver, asked for many names at once.
 //!
 //! getaddrinfo(3) cannot be interrupted: a lookup keeps a thread and a socket until the system gives up. That takes 10
-//! to 30 s if a name server drops the query (`timeout` and `attempts` of resolv.conf(5)). Three bounds make sure that a
-//! name without an answer delays no other, and that a name server is not flooded:
+//! to 30 s if a name server drops the query (`timeout` and `attempts` of resolv.conf(5)). Three bounds limit how
+//! long names without an answer delay others, and how many queries a name server gets at once:
 //!
 //! - At most [`STARTING_MAX`] lookups at once are in their first second ([`PROMPT`]), except those of the third bound.
 //! - At most as many as the resolver's capacity (see [`crate::descriptors`]) run at once, including those without an
 //!   answer.
-//! - Names whose last lookup was not prompt wait in a queue of their own, and may use half of the capacity.
+//! - Names whose last lookup was not prompt wait in a queue of their own, and may use at most half of the capacity.
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,9 +43,10 @@ pub(super) struct LookupResult {
 
 /// Resolves host names for all pools.
 pub struct Resolver {
+    /// For lookups in their first second, except those that use `slow_capacity`.
     starting: Arc<Semaphore>,
     capacity: Arc<Capacity>,
-    /// The part of the capacity for names whose last lookup was not prompt.
+    /// The part of the capacity that is open to names whose last lookup was not prompt.
     slow_capacity: Arc<Capacity>,
     lookup: Arc<LookupFn>,
 }
@@ -89,9 +90,9 @@ impl Resolver {
             (Arc::clone(starting), Arc::clone(capacity), Arc::clone(slow_capacity));
         let (lookup, host) = (Arc::clone(&self.lookup), host.to_owned());
         async move {
-            let (start, slow_permit) = if was_prompt {
-                let start = starting.acquire().await.expect("this semaphore is never closed");
-                (Some(start), None)
+            let (start_permit, slow_permit) = if was_prompt {
+                let permit = starting.acquire().await.expect("this semaphore is never closed");
+                (Some(permit), None)
             } else {
                 (None, Some(slow_capacity.acquire().await))
             };
@@ -101,7 +102,7 @@ impl Resolver {
                 lookup(&host, port, family)
             }));
             let prompt = timeout(PROMPT, &mut lookup).await;
-            drop(start);
+            drop(start_permit);
             let is_prompt = prompt.is_ok();
             let addresses = match prompt {
                 Ok(addresses) => addresses,

@@ -30,8 +30,8 @@ impl From<Vec<ServerEntry>> for ServerList {
 
 /// Something that lists the servers of a pool.
 pub(super) trait ServerSource: Send {
-    /// Reports every list that it finds, and every failure after which it can go on. Returns the reason when it cannot
-    /// go on. It is called again after a while.
+    /// Reports every list that it finds, and every failure after which it can go on. If it cannot go on, it returns
+    /// the reason, and is called again after a while.
     fn follow<'a>(&'a mut self, reports: &'a Reports) -> FollowFuture<'a>;
 }
 
@@ -45,8 +45,8 @@ pub(super) trait Findings: Send {
     fn list(&self) -> ListAnswer;
 }
 
-/// Findings that a source keeps changing, and of which others make lists. A blocking mutex: locked for a change, or
-/// while a list is made.
+/// Findings that a source keeps changing, and from which the receiver of its reports makes lists. A blocking mutex:
+/// locked for a change, or while a list is made.
 pub(super) type SharedFindings<T> = Arc<Mutex<T>>;
 
 /// A report of a source.
@@ -59,7 +59,7 @@ pub(super) enum SourceReport {
 }
 
 impl SourceReport {
-    /// The answer, as of now.
+    /// The answer that was reported, or the list that the findings give now.
     pub(super) fn answer(self) -> ListAnswer {
         match self {
             Self::Answer(answer) => answer,
@@ -95,7 +95,7 @@ impl Reports {
             .send_replace(Some(SourceReport::Change(Arc::clone(findings) as _)));
     }
 
-    /// Whether a list was reported since the last call.
+    /// Whether a list or a change was reported since the last call.
     pub(super) fn take_success(&self) -> bool {
         self.has_succeeded.swap(false, Relaxed)
     }

@@ -58,14 +58,14 @@ impl DockerEngine {
         });
         let path = format!("/containers/create?name={}", spec.name);
         let response = self.ask(Method::POST, &path, Some(&body), FILES_TIMEOUT).await?;
-        accept(&response, &[StatusCode::CREATED])
+        expect_status(&response, &[StatusCode::CREATED])
     }
 
     /// Starts a container.
     pub(crate) async fn start(&self, container: &str) -> Result<(), DockerError> {
         let path = format!("/containers/{container}/start");
         let response = self.ask(Method::POST, &path, None, FILES_TIMEOUT).await?;
-        accept(&response, &[StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED])
+        expect_status(&response, &[StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED])
     }
 
     /// The address of a container in its network; `None`: the container has none.
@@ -95,7 +95,7 @@ impl DockerEngine {
         let response = self.ask(Method::POST, &path, None, limit).await?;
         // It has been stopped, had ended before, or does not exist any more.
         let done = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::NOT_FOUND];
-        accept(&response, &done)
+        expect_status(&response, &done)
     }
 
     /// Removes a container with its anonymous volumes, and kills it if it runs.
@@ -104,7 +104,7 @@ impl DockerEngine {
         let response = self.ask(Method::DELETE, &path, None, FILES_TIMEOUT).await?;
         // A conflict: somebody else removes it now.
         let done = [StatusCode::NO_CONTENT, StatusCode::NOT_FOUND, StatusCode::CONFLICT];
-        accept(&response, &done)
+        expect_status(&response, &done)
     }
 }
 
@@ -118,7 +118,8 @@ struct LabelledContainer {
 /// Removes the containers with this label, `KEY=VALUE`, whether they run or not. Returns how many there were.
 async fn remove_labelled(socket: &Path, label: &str) -> Result<usize, DockerError> {
     let engine = DockerEngine::connect(socket).await?;
-    let found: Vec<LabelledContainer> = engine.containers(&json!({ "label": [label] }), true).await?;
+    let with_stopped = true;
+    let found: Vec<LabelledContainer> = engine.containers(&json!({ "label": [label] }), with_stopped).await?;
     let mut removals = JoinSet::new();
     for LabelledContainer { id } in found {
         let engine = engine.clone();
@@ -137,7 +138,7 @@ async fn remove_labelled(socket: &Path, label: &str) -> Result<usize, DockerErro
 /// The latest error, if it has not succeeded in time.
 pub(crate) async fn remove_labelled_until(socket: &Path, label: &str, until: Instant) -> Result<usize, DockerError> {
     let mut failure = DockerError::from("no answer");
-    let removed = async {
+    let attempts = async {
         let mut back_off = BackOff::default();
         loop {
             match remove_labelled(socket, label).await {
@@ -147,11 +148,11 @@ pub(crate) async fn remove_labelled_until(socket: &Path, label: &str, until: Ins
             back_off.pause().await;
         }
     };
-    let removed = timeout_at(until, removed).await;
+    let removed = timeout_at(until, attempts).await;
     removed.map_err(|_| failure)
 }
 
-fn accept(response: &Response<Bytes>, accepted: &[StatusCode]) -> Result<(), DockerError> {
+fn expect_status(response: &Response<Bytes>, accepted: &[StatusCode]) -> Result<(), DockerError> {
     match response.status() {
         status if accepted.contains(&status) => Ok(()),
         status => Err(rejection(status, response.body())),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// The network of containers that share the network of their host.
 pub(crate) const HOST_NETWORK: &str = "host";
 
-/// The addresses of a container in one network. An empty text: it has none.
+/// The addresses of a container in one network. A missing or empty text: it has no address of that family.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct NetworkEndpoint {
     #[serde(default, rename = "IPAddress")]

@@ -18,13 +18,13 @@ use crate::error::with_context;
 use crate::http_client::{StreamedResponse, exchange, in_time, open};
 use crate::text::Reason;
 
-/// How long one request with its response may take, or the head of a response that has no end.
+/// How long a request may take until its response is complete; if the response has no end, until its head has come.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest response: enough for thousands of containers with many labels.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// How much is read of a response that says why there are no events, no log or no image.
+/// How much is read of a response that refuses a stream: of events, of a log, or of the progress of an image's pull.
 const REJECTION_BYTES_MAX: usize = 16 << 10;
 
 /// The oldest version of the API that is spoken: that of Docker 20.10, and of Podman.
@@ -74,7 +74,7 @@ struct VersionAnswer {
     oldest: String,
 }
 
-/// A Docker engine.
+/// A Docker engine. Each request opens a connection of its own.
 #[derive(Clone)]
 pub(crate) struct DockerEngine {
     socket: PathBuf,
@@ -82,7 +82,7 @@ pub(crate) struct DockerEngine {
 }
 
 impl DockerEngine {
-    /// Agrees on a version of the API.
+    /// Asks for the versions of the API, and chooses the one to use.
     pub(crate) async fn connect(socket: &Path) -> Result<Self, DockerError> {
         let mut engine = Self {
             socket: socket.to_owned(),

@@ -9,11 +9,11 @@ use serde_json::json;
 use super::engine::{DockerEngine, DockerError, query, timestamp};
 use crate::http_client::ResponseLines;
 
-/// The longest event. It has the labels of its container.
+/// The longest event: enough for a container with many labels, because an event has all labels of its container.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
-/// Events that may change the list of containers or addresses. Others are not requested: each run of a health check
-/// alone has several (`exec_create`, `exec_start`, …).
+/// Events that may change the list of containers or addresses. Other events are not requested, because there are too
+/// many: each run of a health check causes several (`exec_create`, `exec_start`, …).
 const EVENTS: [&str; 10] = [
     "start",
     "restart",
@@ -31,6 +31,7 @@ const EVENTS: [&str; 10] = [
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct DockerEvent {
+    /// The type of the object: `container` or `network`.
     #[serde(rename = "Type")]
     pub(crate) object: String,
     pub(crate) action: String,
@@ -67,8 +68,8 @@ impl DockerEngine {
 pub(crate) struct DockerEvents(ResponseLines);
 
 impl DockerEvents {
-    /// The next event. An event that is not understood says only that something has happened. The caller sets a
-    /// deadline. No event is lost if this future is dropped.
+    /// The next event. A line that is not understood gives an event with empty fields, so that the caller knows that
+    /// something has happened. The caller sets a deadline. No event is lost if this future is dropped.
     pub(crate) async fn next(&mut self) -> Result<DockerEvent, DockerError> {
         let line = self.0.next().await?.ok_or("the events have ended")?;
         Ok(serde_json::from_slice(&line).unwrap_or_default())

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_pulls_a_single_image() {
+    fn an_image_is_split_into_name_and_tag_or_digest() {
         for (image, name, tag) in [
             ("app", "app", "latest"),
             ("app:1", "app", "1"),

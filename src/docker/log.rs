@@ -39,8 +39,8 @@ impl DockerEngine {
 }
 
 impl ContainerLog {
-    /// The next piece of the log; `None`: the log has ended. The caller sets a deadline. Nothing is lost if this future
-    /// is dropped.
+    /// The next piece of the log, which may be empty; `None`: the log has ended. The caller sets a deadline. Nothing is
+    /// lost if this future is dropped.
     ///
     /// # Errors
     /// The connection has failed.
@@ -53,12 +53,14 @@ impl ContainerLog {
 /// Removes the headers from a log.
 #[derive(Default)]
 struct Frames {
+    /// The first bytes of the next frame's header; empty once the header is complete.
     header: Vec<u8>,
-    /// How many bytes of the frame are still to come.
+    /// How many bytes of the current frame's output are still to come; 0: a header comes next.
     left: usize,
 }
 
 impl Frames {
+    /// The output in the next bytes of the log.
     fn contents(&mut self, mut bytes: &[u8]) -> Vec<u8> {
         let mut contents = Vec::with_capacity(bytes.len());
         while !bytes.is_empty() {

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::EtcdError;
 use super::messages::{
-    AuthenticateResponse, EtcdKeyValue, KeepAliveResponse, KeyRange, LeaseResponse, ReadResponse, StreamMessage,
-    WatchResponse, base64,
+    AuthenticateResponse, EtcdKeyValue, KeepAliveResponse, KeyRange, LeaseResponse, OperationResponse, ReadResponse,
+    StreamMessage, WatchResponse, base64,
 };
 use super::plan::{EtcdLogin, EtcdPlan};
 use crate::blocking::blocking;
@@ -85,19 +85,18 @@ impl Gateway {
 
     /// Reads the keys of these ranges at one revision. More than `keys_max` in all are an error.
     pub(super) async fn read(&self, ranges: &[KeyRange], keys_max: usize) -> Result<KeysRead, EtcdError> {
-        let range = |range: &KeyRange| {
-            let mut range = range.to_json();
-            range["limit"] = json!(keys_max);
-            json!({ "request_range": range })
+        let operation = |range: &KeyRange| {
+            let mut request = range.to_json();
+            request["limit"] = json!(keys_max);
+            json!({ "request_range": request })
         };
-        let reads: Vec<_> = ranges.iter().map(range).collect();
+        let operations: Vec<_> = ranges.iter().map(operation).collect();
         // A transaction without conditions always succeeds.
-        let read: ReadResponse = self.ask("/v3/kv/txn", &json!({ "success": reads })).await?;
-        let ranges = read.responses.into_iter().map(|read| read.response_range);
+        let read: ReadResponse = self.ask("/v3/kv/txn", &json!({ "success": operations })).await?;
         let mut keys = Vec::new();
-        for range in ranges {
-            keys.extend(range.kvs);
-            if range.more || keys.len() > keys_max {
+        for OperationResponse { response_range } in read.responses {
+            keys.extend(response_range.kvs);
+            if response_range.more || keys.len() > keys_max {
                 return Err(format!("there are more than {keys_max} keys").into());
             }
         }
@@ -107,10 +106,10 @@ impl Gateway {
         })
     }
 
-    /// Puts a key. It is deleted when the lease ends.
+    /// Puts a key. The key is deleted when the lease ends.
     ///
     /// # Errors
-    /// It is refused, the lease has expired, or there is no answer in time.
+    /// etcd refuses the request, the lease has expired, or there is no answer in time.
     pub async fn put(&self, key: &str, value: &[u8], lease: &LeaseId) -> Result<(), EtcdError> {
         let put = json!({ "key": base64(key.as_bytes()), "value": base64(value), "lease": lease.0 });
         self.ask::<Value>("/v3/kv/put", &put).await.map(drop)
@@ -119,7 +118,7 @@ impl Gateway {
     /// Asks for a lease of this time, in whole seconds.
     ///
     /// # Errors
-    /// It is refused, or there is no answer in time.
+    /// etcd refuses the request, or there is no answer in time.
     pub async fn grant(&self, time: Duration) -> Result<LeaseId, EtcdError> {
         let granted: LeaseResponse = self
             .ask("/v3/lease/grant", &json!({ "TTL": time.as_secs().to_string() }))
@@ -130,7 +129,7 @@ impl Gateway {
     /// Renews a lease: its time begins anew.
     ///
     /// # Errors
-    /// It has expired, it is refused, or there is no answer in time.
+    /// The lease has expired, etcd refuses the request, or there is no answer in time.
     pub async fn keep_alive(&self, lease: &LeaseId) -> Result<(), EtcdError> {
         let kept: StreamMessage<KeepAliveResponse> = self.ask("/v3/lease/keepalive", &json!({ "ID": lease.0 })).await?;
         match kept.result {
@@ -160,7 +159,7 @@ impl Gateway {
         if !response.status().is_success() {
             return Err(rejection(response.status(), response.body()));
         }
-        // The contents of a wrong body are not shown: it could be a token.
+        // The contents of a wrong body are not shown: they may include a token.
         serde_json::from_slice(response.body()).map_err(|_| format!("the answer of {path} is not valid").into())
     }
 

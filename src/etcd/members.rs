@@ -33,7 +33,7 @@ pub struct FollowedKeys {
 
 /// Receives the values of keys.
 pub trait KeyFollower: Send {
-    /// Takes all keys that exist now.
+    /// Takes all keys that exist now. They replace the keys that were taken before.
     ///
     /// # Errors
     /// The keys cannot be used. Another member is asked.
@@ -96,8 +96,8 @@ impl Members {
         Err(last)
     }
 
-    /// Connects to the next member. After a failure, of this or of a later request, the caller just calls it again, and
-    /// gets another member.
+    /// Connects to the next member. If this or a later request fails, the caller can call this function again, and gets
+    /// the member after that one.
     ///
     /// # Errors
     /// A file of the plan cannot be used, or the member does not answer or refuses the login.
@@ -121,11 +121,11 @@ impl Members {
             Err(error) => return error,
         };
         loop {
-            let gap = Instant::now() + GAP_MIN;
+            let next_read = Instant::now() + GAP_MIN;
             if let Err(error) = read_and_watch(&gateway, keys, follower, watching_since).await {
                 return error;
             }
-            sleep_until(gap).await;
+            sleep_until(next_read).await;
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRange {
     begin: Vec<u8>,
-    /// The first key behind the range; `None`: the range has one key only.
+    /// The first key after the range, in the order of bytes; `None`: the range has one key only.
     end: Option<Vec<u8>>,
 }
 
@@ -34,7 +34,7 @@ impl KeyRange {
 
     /// The keys from `first` to the last one that begins with `prefix`.
     #[must_use]
-    pub fn between(first: &str, prefix: &str) -> Self {
+    pub fn through_prefix(first: &str, prefix: &str) -> Self {
         Self {
             begin: first.into(),
             end: Some(prefix_range_end(prefix)),
@@ -65,7 +65,8 @@ impl KeyRange {
     }
 }
 
-/// The first key behind those that begin with a prefix: the prefix with its last byte increased. UTF-8 has no byte 255.
+/// The first key after those that begin with a prefix: the prefix with its last byte increased. The byte cannot
+/// overflow, because UTF-8 has no byte 255.
 fn prefix_range_end(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {

@@ -16,7 +16,7 @@ pub struct EtcdPlan {
     /// The certificate authorities of its members; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
     /// Our certificate, for members that ask for one. It is not a login: an etcd that requires logins refuses, in
-    /// its gRPC gateway, clients whose certificate has a common name.
+    /// its JSON gateway, clients whose certificate has a common name.
     pub identity: Option<CertificateFiles>,
 }
 

@@ -1,10 +1,10 @@
 //! Bandwidth: how fast bytes may be read.
 //!
 //! A direction of a session that has something to read takes these steps:
-//! 1. It reserves a slot of each of its [buckets](ByteBucket) for what is there, a few kilobytes at most.
+//! 1. It reserves a slot of each of its [buckets](ByteBucket) for the bytes that are there, 32 KiB at most.
 //! 2. It sleeps until the latest of these slots begins, and until its turn.
-//! 3. It reads, and gives back what it did not need. That must be little: the slots of the directions behind it do not
-//!    move.
+//! 3. It reads, and gives back what it did not need. That must be little: the slots that others have already reserved
+//!    do not move, so nobody uses the time that is given back before them.
 //!
 //! For example, ten downloads share a bucket of 1 MiB/s. A slot has 20 KiB and takes 20 ms, and each download gets one
 //! slot in a round of 200 ms.
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::byte_bucket::{ByteBucket, Reserved, SAVINGS_NANOS_MAX, SLOT_BYTES_MAX};
+use super::byte_bucket::{ByteBucket, ReservedSlot, SAVINGS_NANOS_MAX, SLOT_BYTES_MAX};
 use super::rate::Nanos;
 
 /// How often a direction that waits for a late slot looks whether others have left and an earlier one is free.
@@ -44,7 +44,7 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// A session whose directions all these buckets limit.
+    /// The limits of a session. Each direction is limited by all its buckets.
     pub(super) fn new(up: Vec<Arc<ByteBucket>>, down: Vec<Arc<ByteBucket>>) -> Self {
         Self {
             up: DirectionThrottle::new(up),
@@ -66,18 +66,19 @@ pub struct DirectionThrottle {
     buckets: Vec<Arc<ByteBucket>>,
     /// When its next turn begins: it reads no earlier, so that it keeps to its share.
     next_turn: Instant,
-    slot: Option<Slot>,
+    reservation: Option<Reservation>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// A reservation: one slot of each bucket.
+/// One slot of each bucket.
 #[derive(Debug)]
-struct Slot {
+struct Reservation {
     bytes: u64,
     /// The bytes that it would have if there were more to read.
     bytes_max: u64,
-    /// The slot of each bucket.
-    reserved: Vec<Reserved>,
+    /// In the order of the buckets.
+    slots: Vec<ReservedSlot>,
+    /// When the direction may read: once all slots and its turn have begun.
     begins: Instant,
     turn_begins: Instant,
     /// How long the round is. The next turn begins that long after this one if `bytes_max` are read, earlier if fewer
@@ -86,12 +87,12 @@ struct Slot {
 }
 
 impl DirectionThrottle {
-    /// A direction that all these buckets limit.
+    /// A direction that is limited by all these buckets.
     pub(super) fn new(buckets: Vec<Arc<ByteBucket>>) -> Self {
         Self {
             buckets,
             next_turn: Instant::now(),
-            slot: None,
+            reservation: None,
             timer: None,
         }
     }
@@ -102,16 +103,16 @@ impl DirectionThrottle {
     pub fn poll_grant(&mut self, cx: &mut Context<'_>, readable: impl Fn() -> usize) -> Poll<usize> {
         let mut now = Instant::now();
         loop {
-            let is_outdated = |slot: &Slot| self.is_stale(slot) || self.can_move_up(slot, now);
-            if self.slot.as_ref().is_some_and(is_outdated) {
+            let is_outdated = |held: &Reservation| self.is_stale(held) || self.can_move_up(held, now);
+            if self.reservation.as_ref().is_some_and(is_outdated) {
                 self.settle(0);
             }
-            let slot = match self.slot.take() {
-                Some(slot) => slot,
+            let reservation = match self.reservation.take() {
+                Some(reservation) => reservation,
                 None => self.reserve(now, readable()),
             };
-            let (bytes, begins) = (slot.bytes as usize, slot.begins);
-            self.slot = Some(slot);
+            let (bytes, begins) = (reservation.bytes as usize, reservation.begins);
+            self.reservation = Some(reservation);
             if begins <= now {
                 return Poll::Ready(bytes);
             }
@@ -125,66 +126,71 @@ impl DirectionThrottle {
         }
     }
 
-    /// Whether a rate has changed since the slot was reserved.
-    fn is_stale(&self, slot: &Slot) -> bool {
-        let mut reserved = self.buckets.iter().zip(&slot.reserved);
-        reserved.any(|(bucket, reserved)| bucket.is_stale(*reserved))
+    /// Whether a rate has changed since the slots were reserved.
+    fn is_stale(&self, reservation: &Reservation) -> bool {
+        let mut slots = self.buckets.iter().zip(&reservation.slots);
+        slots.any(|(bucket, slot)| bucket.is_stale(*slot))
     }
 
-    /// Whether there is a slot that begins much earlier, because directions that were ahead have left.
-    fn can_move_up(&self, slot: &Slot, now: Instant) -> bool {
-        if slot.begins <= now + RECHECK_INTERVAL {
-            return false; // most slots
+    /// Whether a new reservation would begin much earlier, because directions that were ahead have left.
+    fn can_move_up(&self, reservation: &Reservation, now: Instant) -> bool {
+        if reservation.begins <= now + RECHECK_INTERVAL {
+            return false; // most reservations
         }
-        let next = |(bucket, reserved): (&Arc<ByteBucket>, &Reserved)| bucket.next_begin_without(*reserved);
-        let begins = self.buckets.iter().zip(&slot.reserved).map(next).max();
-        begins.is_some_and(|begins| begins.max(self.next_turn) + RECHECK_INTERVAL < slot.begins)
+        let next = |(bucket, slot): (&Arc<ByteBucket>, &ReservedSlot)| bucket.next_begin_without(*slot);
+        let begins = self.buckets.iter().zip(&reservation.slots).map(next).max();
+        begins.is_some_and(|begins| begins.max(self.next_turn) + RECHECK_INTERVAL < reservation.begins)
     }
 
-    /// To be called after `read` bytes were read. Gives back the rest of what was granted.
+    /// To be called after `read` bytes were read; with 0, if nothing will be read. Ends the reservation: gives back
+    /// the rest of what was granted, and decides when the next turn begins.
     pub fn settle(&mut self, read: usize) {
-        let Some(slot) = self.slot.take() else { return };
-        let unused = slot.bytes.saturating_sub(read as u64);
-        for (bucket, reserved) in self.buckets.iter().zip(&slot.reserved) {
-            let share = u128::from(reserved.length) * u128::from(unused) / u128::from(slot.bytes);
-            bucket.give_back(*reserved, share as Nanos); // at most its length
+        let Some(reservation) = self.reservation.take() else {
+            return;
+        };
+        let unused_bytes = reservation.bytes.saturating_sub(read as u64);
+        for (bucket, slot) in self.buckets.iter().zip(&reservation.slots) {
+            let unused = u128::from(slot.length) * u128::from(unused_bytes) / u128::from(reservation.bytes);
+            bucket.end_use(*slot, unused as Nanos); // at most its length
         }
-        let used = (slot.bytes - unused) as f64 / slot.bytes_max as f64;
-        // At most [`RECHECK_INTERVAL`]: a long queue of slots is fair by itself, and shrinks when others leave.
-        self.next_turn = slot.turn_begins + slot.round.mul_f64(used).min(RECHECK_INTERVAL);
+        let used_ratio = (reservation.bytes - unused_bytes) as f64 / reservation.bytes_max as f64;
+        // At most [`RECHECK_INTERVAL`] later: a long queue of slots keeps the shares equal without turns, and a turn
+        // does not move up when others leave.
+        self.next_turn = reservation.turn_begins + reservation.round.mul_f64(used_ratio).min(RECHECK_INTERVAL);
     }
 
     /// Reserves a slot of each bucket.
-    fn reserve(&self, now: Instant, readable: usize) -> Slot {
+    fn reserve(&self, now: Instant, readable: usize) -> Reservation {
         let bytes_max = self.buckets.iter().map(|bucket| bucket.slot_bytes()).min();
         let bytes_max = bytes_max.unwrap_or(SLOT_BYTES_MAX);
         let bytes = bytes_max.min((readable as u64).saturating_add(1));
-        let mut reserved = Vec::with_capacity(self.buckets.len());
+        let mut slots = Vec::with_capacity(self.buckets.len());
         // The bucket that the direction waits for: that of the slot which begins last.
         let mut last = None;
         for (index, bucket) in self.buckets.iter().enumerate() {
             let (begins, slot) = bucket.reserve(bytes, now);
-            reserved.push(slot);
+            slots.push(slot);
             if last.is_none_or(|(_, latest)| begins >= latest) {
                 last = Some((index, begins));
             }
         }
         let turn_begins = self.turn_at(now);
         let begins = last.map_or(turn_begins, |(_, begins)| turn_begins.max(begins));
-        // The direction joins only the round of the bucket that it waits for. In a round of another bucket, the other
-        // directions would leave it a turn that it cannot use, because it still waits for its own bucket.
-        let round = last.map_or(0, |(index, _)| self.buckets[index].join_round(&mut reserved[index]));
-        Slot {
+        // The direction joins only the round of the bucket that it waits for. If it joined the round of another bucket,
+        // the directions there would leave it a turn that it cannot use.
+        let round = last.map_or(0, |(index, _)| self.buckets[index].join_round(&mut slots[index]));
+        Reservation {
             bytes,
             bytes_max,
-            reserved,
+            slots,
             begins: if readable == 0 { now } else { begins },
             turn_begins,
             round: Duration::from_nanos(round),
         }
     }
 
-    /// When the turn begins. A direction that is late catches up at most what an unused bucket saves.
+    /// When the next turn begins, which may be in the past: a direction that is late catches up, but by no more than an
+    /// unused bucket saves.
     fn turn_at(&self, now: Instant) -> Instant {
         let savings = Duration::from_nanos(SAVINGS_NANOS_MAX);
         now.checked_sub(savings)

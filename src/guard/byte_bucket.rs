@@ -1,7 +1,7 @@
 //! Bytes over time, as a queue of time slots.
 //!
-//! Directions that share a bucket get their slots in turn, and nobody has to be woken. When the rate changes, a new
-//! queue begins, and the slots of the old one are void.
+//! Directions that share a bucket get slots one after another, so that nobody has to be woken. When the rate changes, a
+//! new queue begins, and the slots of the old queue are void.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const SLOTS_PER_SECOND: u64 = 50;
 /// not cost throughput.
 pub(super) const SAVINGS_NANOS_MAX: Nanos = 50_000_000;
 
-/// The bandwidth of one direction of a session, or of all sessions of a guard.
+/// The bandwidth of one direction: of a session, or of all sessions of a guard.
 #[derive(Debug)]
 pub(super) struct ByteBucket {
     /// What [`Nanos`] are counted from.
@@ -38,17 +38,17 @@ pub(super) struct ByteBucket {
 struct SlotQueue {
     /// Bytes a second; 0: no limit.
     rate: u64,
-    /// How often the rate has changed. Slots of another generation are void.
+    /// How many times the rate has changed. Slots of another generation are void.
     generation: u64,
     /// When the last reserved slot ends.
     reserved_until: Nanos,
     /// The length of the round: of all slots that [`ByteBucket::join_round`] has added and whose use has not ended.
-    waiting: Nanos,
+    round: Nanos,
 }
 
 /// A slot that is reserved in a bucket.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reserved {
+pub(super) struct ReservedSlot {
     /// How long it is.
     pub(super) length: Nanos,
     generation: u64,
@@ -63,7 +63,7 @@ impl ByteBucket {
             rate: rate.unwrap_or(0),
             generation: 0,
             reserved_until: 0,
-            waiting: 0,
+            round: 0,
         };
         Self {
             epoch: Instant::now(),
@@ -71,14 +71,14 @@ impl ByteBucket {
         }
     }
 
-    /// Changes the rate; sessions under way follow it when they look next.
+    /// Changes the rate. Directions that wait for a slot notice it when they wake.
     pub(super) fn set_rate(&self, rate: Option<u64>, now: Instant) {
         let mut queue = self.queue.lock();
         let rate = rate.unwrap_or(0);
         if rate != queue.rate {
             queue.rate = rate;
             queue.generation += 1;
-            queue.waiting = 0;
+            queue.round = 0;
             queue.reserved_until = self.nanos(now);
         }
     }
@@ -88,8 +88,8 @@ impl ByteBucket {
         self.queue.lock().slot_bytes()
     }
 
-    /// Reserves a slot for this many bytes. Returns when it begins, and what is reserved.
-    pub(super) fn reserve(&self, bytes: u64, now: Instant) -> (Instant, Reserved) {
+    /// Reserves a slot for this many bytes. Returns when it begins, and the slot.
+    pub(super) fn reserve(&self, bytes: u64, now: Instant) -> (Instant, ReservedSlot) {
         let mut queue = self.queue.lock();
         // If the rate was lowered a moment ago, more may be asked for than one slot has now.
         let bytes = bytes.min(queue.slot_bytes());
@@ -105,43 +105,44 @@ impl ByteBucket {
                 self.epoch + Duration::from_nanos(begins)
             }
         };
-        let reserved = Reserved {
+        let slot = ReservedSlot {
             length,
             generation: queue.generation,
             is_in_round: false,
         };
-        (begins, reserved)
+        (begins, slot)
     }
 
     /// Adds a slot to the round of this bucket. To be called if this is the bucket that the direction waits for.
     /// Returns the length of the round: that of the slots of all directions that wait for this bucket now.
-    pub(super) fn join_round(&self, reserved: &mut Reserved) -> Nanos {
+    pub(super) fn join_round(&self, slot: &mut ReservedSlot) -> Nanos {
         let mut queue = self.queue.lock();
-        if queue.generation == reserved.generation {
-            queue.waiting += reserved.length;
-            reserved.is_in_round = true;
+        if queue.generation == slot.generation {
+            queue.round += slot.length;
+            slot.is_in_round = true;
         }
-        queue.waiting
+        queue.round
     }
 
     /// When a new slot would begin if this one were given back.
-    pub(super) fn next_begin_without(&self, reserved: Reserved) -> Instant {
-        self.epoch + Duration::from_nanos(self.queue.lock().reserved_until.saturating_sub(reserved.length))
+    pub(super) fn next_begin_without(&self, slot: ReservedSlot) -> Instant {
+        self.epoch + Duration::from_nanos(self.queue.lock().reserved_until.saturating_sub(slot.length))
     }
 
-    /// Whether the rate has changed since this was reserved.
-    pub(super) fn is_stale(&self, reserved: Reserved) -> bool {
-        self.queue.lock().generation != reserved.generation
+    /// Whether the rate has changed since the slot was reserved.
+    pub(super) fn is_stale(&self, slot: ReservedSlot) -> bool {
+        self.queue.lock().generation != slot.generation
     }
 
-    /// Ends the use of a slot. Gives back this length of it, unless it is void.
-    pub(super) fn give_back(&self, reserved: Reserved, length: Nanos) {
+    /// Ends the use of a slot: takes it out of the round, and gives back the unused part of its length. A void slot has
+    /// nothing to give back.
+    pub(super) fn end_use(&self, slot: ReservedSlot, unused: Nanos) {
         let mut queue = self.queue.lock();
-        if queue.generation == reserved.generation {
-            if reserved.is_in_round {
-                queue.waiting -= reserved.length;
+        if queue.generation == slot.generation {
+            if slot.is_in_round {
+                queue.round -= slot.length;
             }
-            queue.reserved_until -= length; // at most what was added to it
+            queue.reserved_until -= unused; // at most what was added to it
         }
     }
 

@@ -1,13 +1,14 @@
 //! What each source has taken of its rate, in a table of fixed size.
 //!
-//! The table does not grow, however many addresses a flood comes from. A source whose debt is paid is forgotten without
-//! loss: a new one starts from the same state. Where all eight places of a set hold unpaid debts, the smallest is
-//! forgotten to make room, and is counted.
+//! The table does not grow, however many addresses a flood comes from. It consists of sets of eight places; the hash of
+//! a source chooses its set. A source whose debt is paid is forgotten without loss: a new one starts from the same
+//! state. Where all eight places of a set hold unpaid debts, the smallest is forgotten to make room, and is counted.
 //!
-//! To have the debt of one source forgotten, an attacker needs eight sources with larger debts in the same set. The
-//! key of the hash is random for each process, so that no client knows which sources share a set. The table has
-//! `2 × sources_max` places, so the attacker needs about as many addresses. Each must open as many sessions as make up
-//! the debt that is to be forgotten, and all that before the debt would be paid anyway.
+//! To have the debt of one source forgotten, an attacker needs eight other sources in the same set: seven with larger
+//! debts, and one more that needs a place. The key of the hash is random for each process, so that no client knows
+//! which sources share a set. The table has `2 × sources_max` places, so the attacker needs about as many addresses.
+//! The seven must each open as many sessions as make up the debt that is to be forgotten, and all that before the debt
+//! would be paid anyway.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -59,7 +60,8 @@ impl DebtTable {
         };
         for set in &self.sets {
             for debt in set.lock().0.iter().filter(|debt| debt.paid_at > now) {
-                *next.place(&mut next.set(debt.source_hash).lock(), debt.source_hash, now) = *debt;
+                let mut next_set = next.set_of(debt.source_hash).lock();
+                *next.claim_place(&mut next_set, debt.source_hash, now) = *debt;
             }
         }
         next
@@ -68,20 +70,20 @@ impl DebtTable {
     /// Takes one session from a source's rate. Returns whether the rate allows it.
     pub(super) fn take(&self, source: HashedClientSource, rate: Rate, now: Nanos) -> bool {
         let source_hash = source.hash;
-        let mut set = self.set(source_hash).lock();
+        let mut set = self.set_of(source_hash).lock();
         if let Some(debt) = set.0.iter_mut().find(|debt| debt.source_hash == source_hash) {
             let (paid_at, is_taken) = rate.take(debt.paid_at, now);
             debt.paid_at = paid_at;
             return is_taken;
         }
         let (paid_at, is_taken) = rate.take(0, now); // always taken: nothing is owed
-        *self.place(&mut set, source_hash, now) = Debt { source_hash, paid_at };
+        *self.claim_place(&mut set, source_hash, now) = Debt { source_hash, paid_at };
         is_taken
     }
 
     /// Gives back what [`Self::take`] has taken, if the source is still remembered.
     pub(super) fn give_back(&self, source: HashedClientSource, rate: Rate) {
-        let mut set = self.set(source.hash).lock();
+        let mut set = self.set_of(source.hash).lock();
         if let Some(debt) = set.0.iter_mut().find(|debt| debt.source_hash == source.hash) {
             debt.paid_at = rate.give_back(debt.paid_at);
         }
@@ -92,17 +94,17 @@ impl DebtTable {
         self.evictions.load(Relaxed)
     }
 
-    fn set(&self, source_hash: u64) -> &Mutex<DebtSet> {
+    fn set_of(&self, source_hash: u64) -> &Mutex<DebtSet> {
         // The high bits choose the set, evenly for any number of sets.
         let index = (u128::from(source_hash) * self.sets.len() as u128) >> 64;
-        &self.sets[index as usize] // which is below the number of sets
+        &self.sets[index as usize] // the index is below the number of sets
     }
 
-    /// The place for a source that is not in the set: one whose debt is paid, else that of the smallest debt, which is
-    /// then counted as forgotten.
-    fn place<'a>(&self, set: &'a mut DebtSet, source_hash: u64, now: Nanos) -> &'a mut Debt {
-        let is_other = |debt: &Debt| debt.source_hash != source_hash || debt.paid_at <= now;
-        debug_assert!(set.0.iter().all(is_other));
+    /// The place for a source that has no debt in the set: that of the debt which is paid first. If that debt is still
+    /// unpaid, it is counted as forgotten.
+    fn claim_place<'a>(&self, set: &'a mut DebtSet, source_hash: u64, now: Nanos) -> &'a mut Debt {
+        let is_owed = |debt: &Debt| debt.source_hash == source_hash && debt.paid_at > now;
+        debug_assert!(!set.0.iter().any(is_owed));
         let [first, others @ ..] = &mut set.0;
         let smallest = others
             .iter_mut()

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::rate::{Rate, SharedBucket, nanos};
 
-/// The most refusals that are logged in a second, and in a burst.
+/// How many refusals are logged per second on average, and at once, at most.
 pub const LINES_PER_SECOND: u32 = 10;
 
 /// Bounds the lines about refusals, so that a flood of clients is not a flood of lines.

@@ -7,9 +7,9 @@
 //! Memory is bounded whatever clients do: the limit of the process bounds live sessions, a table of fixed size bounds
 //! the debts of sources, and constants bound an operator's edits ([`DenyEdit`]) and the sources that are shown.
 //!
-//! **A new limit** is a field of [`GuardRules`], which [`Guard::without_rules`] leaves out, with a [`GuardReason`] if
-//! it refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml` and `docs/limits.md`; and
-//! its comparison in `plan/changed/guard.rs`. `import` converts what other proxies have of it. A limit of bandwidth is
+//! **A new limit** needs a field of [`GuardRules`], set to `None` in [`Guard::without_rules`]; a [`GuardReason`] if it
+//! refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml` and `docs/limits.md`; and
+//! a comparison in `plan/changed/guard.rs`. `import` converts what other proxies have of it. A limit of bandwidth is
 //! a bucket in [`Throttle`]: [`throttle`] makes it from the passes of a session, and `relay` asks it before it reads.
 
 mod client_source;
@@ -76,7 +76,7 @@ struct GuardCounts {
     edits: DenyEdits,
     refusals: ReasonCounts,
     reports: ReasonCounts,
-    refused: RefusedSources,
+    refused_sources: RefusedSources,
     lines: LineBudget,
 }
 
@@ -103,7 +103,7 @@ impl Guard {
             edits: DenyEdits::default(),
             refusals: ReasonCounts::default(),
             reports: ReasonCounts::default(),
-            refused: RefusedSources::default(),
+            refused_sources: RefusedSources::default(),
             lines: LineBudget::new(),
         };
         Self {
@@ -124,7 +124,7 @@ impl Guard {
             (None, _) => None,
             (Some(_), Some(debts)) if rules.sources_max == self.rules.sources_max => Some(Arc::clone(debts)),
             (Some(_), Some(debts)) => Some(Arc::new(
-                debts.resized(rules.sources_max, self.counts.now(Instant::now())),
+                debts.resized(rules.sources_max, self.counts.nanos(Instant::now())),
             )),
             (Some(_), None) => Some(Arc::new(DebtTable::new(rules.sources_max))),
         };
@@ -136,7 +136,7 @@ impl Guard {
         }
     }
 
-    /// This guard without any rule. It is kept while no guard of its name is configured.
+    /// This guard without any rule. It keeps the edits while no guard of this name is configured.
     #[must_use]
     pub fn without_rules(&self) -> Self {
         self.successor(GuardRules {
@@ -161,7 +161,8 @@ impl Guard {
         self.set_bandwidth(self.rules.bandwidth.filter(|_| !self.rules.report_only));
     }
 
-    /// Ends the limit of the common bandwidth for sessions under way: the guard is no longer in force.
+    /// Ends the limit of the common bandwidth for sessions under way. To be called when the guard is no longer in
+    /// force.
     pub fn remove_bandwidth(&self) {
         self.set_bandwidth(None);
     }
@@ -195,7 +196,7 @@ impl Guard {
             Err(reason) => reason,
         };
         let counts = &self.counts;
-        counts.refused.record(source.source);
+        counts.refused_sources.record(source.source);
         if self.rules.report_only {
             counts.reports.add(reason);
             return Ok(self.pass(None, Some(reason)));
@@ -229,12 +230,12 @@ impl Guard {
             Full::All => GuardReason::Sessions,
             Full::Source => GuardReason::SessionsPerSource,
         })?;
-        let now = counts.now(now);
+        let now_nanos = counts.nanos(now);
         let per_source = rules.rate_per_source.zip(self.debts.as_ref());
-        if per_source.is_some_and(|(rate, debts)| !debts.take(source, rate, now)) {
+        if per_source.is_some_and(|(rate, debts)| !debts.take(source, rate, now_nanos)) {
             return Err(GuardReason::RatePerSource);
         }
-        if rules.rate.is_some_and(|rate| !counts.rate.take(rate, now)) {
+        if rules.rate.is_some_and(|rate| !counts.rate.take(rate, now_nanos)) {
             if let Some((rate, debts)) = per_source {
                 debts.give_back(source, rate);
             }
@@ -302,10 +303,11 @@ impl Guard {
         self.counts.sessions.top(shown_max)
     }
 
-    /// The sources that were refused most often, at most `shown_max`. The counts may be a little too high.
+    /// The sources that were refused most often, or would be without `report_only`, at most `shown_max`. The counts may
+    /// be a little too high.
     #[must_use]
     pub fn top_refused(&self, shown_max: usize) -> Vec<(ClientSource, u64)> {
-        self.counts.refused.top(shown_max)
+        self.counts.refused_sources.top(shown_max)
     }
 
     /// Clients refused so far, by reason.
@@ -328,7 +330,7 @@ impl Guard {
 }
 
 impl GuardCounts {
-    fn now(&self, now: Instant) -> Nanos {
+    fn nanos(&self, now: Instant) -> Nanos {
         nanos(now.saturating_duration_since(self.epoch))
     }
 }
@@ -340,7 +342,7 @@ impl GuardPass {
         &self.guard
     }
 
-    /// Why the guard would refuse the client if it did not only report.
+    /// Why the guard would refuse the client without `report_only`; `None`: it would not.
     #[must_use]
     pub fn would_refuse(&self) -> Option<GuardReason> {
         self.would_refuse

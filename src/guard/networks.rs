@@ -65,6 +65,7 @@ fn merged<N: Copy + Ord>(mut ranges: Vec<(N, N)>, next: impl Fn(N) -> Option<N>)
     let mut joined: Vec<(N, N)> = Vec::new();
     for (first, last) in ranges {
         match joined.last_mut() {
+            // No next number: `end` is the highest one, and this range lies within the joined one.
             Some((_, end)) if next(*end).is_none_or(|next| first <= next) => *end = last.max(*end),
             _ => joined.push((first, last)),
         }

@@ -34,11 +34,11 @@ impl Rate {
         }
     }
 
-    /// Takes one unit, unless the bucket is overdrawn. Returns when the bucket will be paid, and whether a unit was
-    /// taken.
+    /// Takes one unit, unless the bucket is overdrawn by more than the tolerance. Returns the new `paid_at`, and
+    /// whether a unit was taken.
     ///
     /// A bucket owes at most what a burst costs now: after a reload with a higher rate, nobody pays a debt at the old
-    /// one. Therefore the returned time has to be stored even if no unit was taken.
+    /// rate. Therefore the returned time has to be stored even if no unit was taken.
     pub(super) fn take(self, paid_at: Nanos, now: Nanos) -> (Nanos, bool) {
         let latest = now.saturating_add(self.tolerance).saturating_add(self.interval);
         let paid_at = paid_at.clamp(now, latest);
@@ -48,7 +48,7 @@ impl Rate {
         }
     }
 
-    /// Gives one unit back.
+    /// Gives one unit back. Returns the new `paid_at`.
     pub(super) fn give_back(self, paid_at: Nanos) -> Nanos {
         paid_at.saturating_sub(self.interval)
     }

@@ -10,7 +10,7 @@ const FOLLOWED: usize = 64;
 /// The sources that are refused most often, by the "space saving" algorithm (Metwally, Agrawal, El Abbadi: "Efficient
 /// computation of frequent and top-k elements in data streams", 2005). A source with more than one in 64 of all
 /// refusals is always in the table. Counts may be too high: a source takes over the count of the source that it
-/// replaces.
+/// replaces. A guard with `report_only` counts here the clients that it would refuse.
 #[derive(Debug, Default)]
 pub(super) struct RefusedSources {
     // A blocking mutex, locked for a few lines by each refusal.
@@ -21,7 +21,7 @@ impl RefusedSources {
     /// Counts a refusal of a source.
     pub(super) fn record(&self, source: ClientSource) {
         let mut followed = self.followed.lock();
-        if let Some((_, refusals)) = followed.iter_mut().find(|(of, _)| *of == source) {
+        if let Some((_, refusals)) = followed.iter_mut().find(|(other, _)| *other == source) {
             *refusals += 1;
         } else if followed.len() < FOLLOWED {
             followed.push((source, 1));

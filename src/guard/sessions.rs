@@ -15,11 +15,12 @@ const SHARDS: usize = 64;
 /// A shard is shrunk when its capacity is more than this many times the sum of its entries and [`SPARE_ENTRIES`].
 const ROOM_RATIO_MAX: usize = 8;
 
-/// Added to the entries of a shard in that comparison, so that small shards are not shrunk all the time.
+/// Added to the number of entries in the comparison of [`ROOM_RATIO_MAX`], so that small shards are not shrunk all the
+/// time.
 const SPARE_ENTRIES: usize = 8;
 
-/// The open sessions of a guard. A source is in the table as long as it has a session, so that the sessions of the
-/// process bound its size.
+/// The open sessions of a guard. A source is in the table only while it has a session. So the limit of the process's
+/// sessions also bounds the size of the table.
 #[derive(Debug)]
 pub(super) struct SessionTable {
     open: AtomicUsize,
@@ -52,7 +53,7 @@ impl SessionTable {
         })
     }
 
-    /// Counts a session of a source, unless it would be one too many; `None`: no such limit.
+    /// Counts a session of a source, unless it would exceed a limit. `max` and `max_of_source`: `None` means no limit.
     pub(super) fn enter(
         self: &Arc<Self>,
         source: HashedClientSource,
@@ -61,14 +62,14 @@ impl SessionTable {
     ) -> Result<CountedSession, Full> {
         let mut shard = self.shard(&source);
         let entry = shard.entry(source.hash, |other| other.source == source, hash);
-        let of_source = match &entry {
+        let sessions_of_source = match &entry {
             Entry::Occupied(entry) => entry.get().sessions,
             Entry::Vacant(_) => 0,
         };
-        if max_of_source.is_some_and(|max| of_source >= max) {
+        if max_of_source.is_some_and(|max| sessions_of_source >= max) {
             return Err(Full::Source);
         }
-        // Nothing is counted before both limits allow it: a session that is refused takes no place of another one.
+        // Nothing is counted before both limits allow it: a refused session must not use up the limit of others.
         let next = |open| max.is_none_or(|max| open < max as usize).then_some(open + 1);
         if self.open.fetch_update(Relaxed, Relaxed, next).is_err() {
             return Err(Full::All);
@@ -98,7 +99,7 @@ impl SessionTable {
     pub(super) fn top(&self, shown_max: usize) -> Vec<(ClientSource, u32)> {
         let mut top: Vec<(ClientSource, u32)> = Vec::new();
         for shard in &self.shards {
-            top.extend(shard.lock().iter().map(|of| (of.source.source, of.sessions)));
+            top.extend(shard.lock().iter().map(|entry| (entry.source.source, entry.sessions)));
             top.sort_unstable_by_key(|(source, sessions)| (std::cmp::Reverse(*sessions), *source));
             top.truncate(shown_max);
         }
@@ -111,8 +112,8 @@ impl SessionTable {
     }
 }
 
-fn hash(of_source: &SourceSessions) -> u64 {
-    of_source.source.hash
+fn hash(entry: &SourceSessions) -> u64 {
+    entry.source.hash
 }
 
 /// A session that is counted until this is dropped.
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_never_pass_a_limit_together() {
+    fn concurrent_sessions_never_exceed_a_limit() {
         let table = SessionTable::new();
         let (most_of_source, most_open) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {

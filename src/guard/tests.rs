@@ -34,6 +34,7 @@ fn client(address: &str) -> ClientAddr {
     ClientAddr::new((address.parse::<std::net::IpAddr>().unwrap(), 1).into())
 }
 
+/// Asks for a session that ends at once. Returns why it is refused; `None`: it was admitted, and counts for the rates.
 fn refused(guard: &Arc<Guard>, address: &str) -> Option<GuardReason> {
     guard.admit(client(address), Instant::now()).err()
 }

@@ -57,9 +57,9 @@ impl CheckContext {
         }
     }
 
-    /// Runs a check again and again, except while its server is disabled. Its runs never overlap. The gap after the
-    /// first run depends on the number of the check, so that checks which begin together are spread over the interval.
-    /// Ends only by being dropped.
+    /// Runs a check again and again, except while the server is disabled in all pools that use the check. The runs of a
+    /// check never overlap. The gap after the first run depends on the number of the check, so that checks which begin
+    /// together are spread over the interval. Ends only by being dropped.
     pub(super) async fn check_repeatedly(self: Arc<Self>, probe: Arc<SharedProbe>) {
         let mut first_number = Some(self.next_number.fetch_add(1, Relaxed));
         let mut next = Instant::now();
@@ -77,10 +77,10 @@ impl CheckContext {
     }
 
     /// Waits for a permit of the first pool that uses the check, runs the check, and records the result in each pool
-    /// that uses it. Returns when the check began.
+    /// that uses it. A pool in which the server is disabled does not count as a user. Returns when the check began.
     async fn check_once(&self, probe: &SharedProbe) -> Instant {
         let Some(user) = probe.active().into_iter().next() else {
-            return Instant::now();
+            return Instant::now(); // no pool uses the check now
         };
         let permit = user.capacity.acquire().await;
         let (began, result) = self.run(probe.probe(), probe.setup().timeout()).await;
@@ -105,7 +105,8 @@ impl CheckContext {
     /// Waits for the permits of the check's kind and of the process, then runs the check, for `limit` at most. Returns
     /// when it began, and its result.
     async fn run(&self, probe: &dyn Probe, limit: Duration) -> (Instant, Result<CheckPass, CheckFailure>) {
-        let of_kind = async { probe.limit()?.acquire().await.ok() }; // never closed
+        // `None` only if the kind has no limit: its semaphore is never closed.
+        let of_kind = async { probe.limit()?.acquire().await.ok() };
         let _permits = (of_kind.await, self.capacity.acquire().await);
         let began = Instant::now();
         let result = timeout(limit, probe.run()).await;

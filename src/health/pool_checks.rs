@@ -22,7 +22,7 @@ pub(super) struct PoolChecks {
     current: Option<CurrentChecks>,
 }
 
-/// How the servers are checked.
+/// The configuration of the running checks.
 struct CurrentChecks {
     health: HealthPlan,
     connect: ConnectOptions,
@@ -35,7 +35,7 @@ impl PoolChecks {
     /// Begins the checks of servers that are new in the pool, and ends those of servers that have left it. If the
     /// configuration of the checks has changed, all servers are checked anew. To be called within a runtime.
     pub(super) fn update(&mut self, pool: &LivePool, checks: &Arc<SharedChecks>) {
-        // What is left of it is dropped at the end: a check that a new use shares with an old one goes on.
+        // Old uses that are not kept are dropped at the end, so that a check which an old and a new use share goes on.
         let mut before = std::mem::take(&mut self.uses);
         let (capacity, is_same) = self.take_over_plan(pool);
         let check = pool.plan().health.check.as_ref();
@@ -48,13 +48,13 @@ impl PoolChecks {
             // Only checks that speak the protocol of a service log in to it, and may be refused.
             series.publish_may_refuse_checks(pool.plan().health.service().is_some());
             let kept = if is_same { before.remove(&server.id()) } else { None };
-            let used = kept.or_else(|| {
+            let check_use = kept.or_else(|| {
                 let tls = checks.context.live.in_force().tls.pools.get(pool.name()).cloned();
                 let setup = CheckSetup::for_server(pool.plan(), server.spec(), tls)?;
-                let check = ServerCheck::new(pool, Arc::clone(server), series, Arc::clone(&capacity));
-                Some(checks.begin(setup, check))
+                let user = ServerCheck::new(pool, Arc::clone(server), series, Arc::clone(&capacity));
+                Some(checks.begin(setup, user))
             });
-            self.uses.extend(used.map(|used| (server.id(), used)));
+            self.uses.extend(check_use.map(|check_use| (server.id(), check_use)));
         }
     }
 

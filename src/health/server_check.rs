@@ -74,7 +74,7 @@ impl ServerCheck {
     }
 
     /// Logs when checks begin to be refused, when the server gets no new sessions because of that, and when checks are
-    /// no longer refused.
+    /// no longer refused. `before`: the state before this check. `is_prevented`: this host could not make the check.
     fn log_refusal(&self, pool: &LivePool, before: RefusedCheck, is_prevented: bool) {
         let health = self.server.health();
         if health.refusal == before {
@@ -101,7 +101,11 @@ impl ServerCheck {
 
     /// Applies the settings in a result, and returns what the result means for this pool. A server that must have a
     /// role and does not report it counts as alive, as one that refuses the check does.
-    fn interpret(&self, pool: &LivePool, result: &Result<CheckPass, CheckFailure>) -> Result<ServerFacts, FailedCheck> {
+    fn apply_and_interpret(
+        &self,
+        pool: &LivePool,
+        result: &Result<CheckPass, CheckFailure>,
+    ) -> Result<ServerFacts, FailedCheck> {
         let plan = &pool.plan().health;
         let refused = |reason: &str, accepts_sessions: bool| {
             let outcome = CheckOutcome::Refused {
@@ -112,7 +116,7 @@ impl ServerCheck {
         };
         match result {
             Ok(pass) => {
-                self.take_settings(pool, pass);
+                self.apply_settings(pool, pass);
                 match &pass.role_denied {
                     Some(reason) if plan.required.is_set() => refused(reason, true),
                     _ => Ok(pass.facts),
@@ -123,7 +127,7 @@ impl ServerCheck {
                 accepts_sessions,
             }) => refused(reason, *accepts_sessions),
             Err(CheckFailure::Down { reason, agent }) => {
-                self.take_agent(pool, *agent);
+                self.apply_agent(pool, *agent);
                 Err(CheckOutcome::Down(reason_given(reason)).into())
             }
             Err(CheckFailure::Unfit { reason, facts }) => Err(FailedCheck {
@@ -137,6 +141,7 @@ impl ServerCheck {
                 };
                 Err(outcome.into())
             }
+            // A shortage does not get here: `record` returns before.
             Err(CheckFailure::Io(error) | CheckFailure::Shortage(error)) => {
                 Err(CheckOutcome::Fail(reason_given(&error_chain(error))).into())
             }
@@ -144,9 +149,9 @@ impl ServerCheck {
     }
 
     /// Applies what a passed check has found out besides the facts: the settings of the agent, and the certificate.
-    fn take_settings(&self, pool: &LivePool, pass: &CheckPass) {
+    fn apply_settings(&self, pool: &LivePool, pass: &CheckPass) {
         match &pass.agent_lost {
-            None => self.take_agent(pool, pass.agent),
+            None => self.apply_agent(pool, pass.agent),
             Some(error) => {
                 self.server.set_agent(pass.agent);
                 let (pool, server, error) = (pool.name(), &self.server.spec().label, reason_given(error));
@@ -158,7 +163,7 @@ impl ServerCheck {
         }
     }
 
-    fn take_agent(&self, pool: &LivePool, agent: AgentSettings) {
+    fn apply_agent(&self, pool: &LivePool, agent: AgentSettings) {
         if self.server.set_agent(agent) {
             tracing::info!(pool = %pool.name(), server = %self.server.spec().label, settings = %agent, "set by the server's agent");
         }
@@ -178,7 +183,7 @@ impl ServerCheck {
         let was_ejected = self.server.is_ejected();
         let refusal_before = self.server.health().refusal;
         let has_timed_out = matches!(result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
-        let found = self.interpret(pool, result);
+        let found = self.apply_and_interpret(pool, result);
         let was_refused = matches!(&found, Err(failed) if matches!(failed.outcome, CheckOutcome::Refused { .. } | CheckOutcome::Prevented { .. }));
         let recorded = pool.record_check(&self.server, found);
         self.series.record_check(match self.failed_outcome(&recorded) {
@@ -237,7 +242,7 @@ pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOu
             CheckVerdict::WrongRole => {
                 tracing::info!(%pool, %server, reason, sessions_cut, within, "server answers, but is out of use for its role or lag");
             }
-            // Also for a server whose first check was refused.
+            // Also logged if the first check was refused, but the server accepts sessions.
             CheckVerdict::Up => tracing::info!(%pool, %server, "server is up"),
             CheckVerdict::Unchecked => {}
         }

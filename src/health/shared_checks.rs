@@ -32,8 +32,8 @@ impl SharedChecks {
     /// called within a runtime.
     pub(super) fn begin(self: &Arc<Self>, setup: CheckSetup, user: ServerCheck) -> CheckUse {
         let user = Arc::new(user);
-        let mut checks = self.by_address.lock();
-        let at_address = checks.entry(setup.address()).or_default();
+        let mut by_address = self.by_address.lock();
+        let at_address = by_address.entry(setup.address()).or_default();
         let is_like = |check: &Arc<SharedCheck>| check.probe.setup().is_like(&setup);
         let shared = at_address.iter().filter_map(Weak::upgrade).find(is_like);
         let shared = shared.unwrap_or_else(|| {
@@ -41,13 +41,13 @@ impl SharedChecks {
             at_address.push(Arc::downgrade(&shared));
             shared
         });
-        drop(checks);
+        drop(by_address);
         shared.probe.join(Arc::clone(&user));
         CheckUse { shared, user }
     }
 }
 
-/// A check and its task. The task ends when this is dropped, and leaves nothing behind.
+/// A check and its task. Dropping this ends the task, and removes the check from [`SharedChecks`].
 struct SharedCheck {
     probe: Arc<SharedProbe>,
     checks: Arc<SharedChecks>,
@@ -69,11 +69,11 @@ impl SharedCheck {
 impl Drop for SharedCheck {
     fn drop(&mut self) {
         let address = self.probe.setup().address();
-        let mut checks = self.checks.by_address.lock();
-        if let Some(at_address) = checks.get_mut(&address) {
+        let mut by_address = self.checks.by_address.lock();
+        if let Some(at_address) = by_address.get_mut(&address) {
             at_address.retain(|check| check.strong_count() > 0);
             if at_address.is_empty() {
-                checks.remove(&address);
+                by_address.remove(&address);
             }
         }
     }

@@ -50,7 +50,7 @@ impl CheckSetup {
         })
     }
 
-    /// The check itself, ready to run.
+    /// A new probe: the check of this server, ready to run.
     pub(super) fn probe(&self) -> Box<dyn Probe> {
         Arc::clone(&self.check).probe(self.target.clone())
     }
@@ -65,8 +65,8 @@ impl CheckSetup {
         self.target.address
     }
 
-    /// Whether one running check serves both. Pools that speak TLS with their servers do not share checks: each pool
-    /// reloads its TLS files by itself.
+    /// Whether one running check can serve both setups. Pools that speak TLS with their servers do not share checks:
+    /// each pool reloads its TLS files by itself.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let Self {
             check,
@@ -100,8 +100,8 @@ impl CheckSetup {
     /// The time between the starts of two checks. Where pools differ about the state of the server, the shorter time
     /// counts.
     fn interval(&self, users: &[Arc<ServerCheck>]) -> Duration {
-        let is_down = |check: &Arc<ServerCheck>| check.server.check_state() == CheckState::Down;
-        let intervals = users.iter().map(|check| match is_down(check) {
+        let is_down = |user: &Arc<ServerCheck>| user.server.check_state() == CheckState::Down;
+        let intervals = users.iter().map(|user| match is_down(user) {
             true => self.interval_down,
             false => self.interval,
         });
@@ -162,13 +162,13 @@ impl SharedProbe {
     }
 
     /// Waits until the next check is to run: at `due`, or as soon as a user joins or is enabled. While all users are
-    /// disabled, none runs.
+    /// disabled, no check runs.
     pub(super) async fn wait(&self, due: impl Future<Output = ()>) {
         let mut due = pin!(due);
         loop {
             let users = self.users();
             // Created before the states are read, so that a change in between is not missed.
-            let state_changed = any(users.iter().map(|user| user.server.admin_state_changed()));
+            let state_changed = wait_for_first(users.iter().map(|user| user.server.admin_state_changed()));
             let started = users.iter().filter(|user| user.start_if_enabled()).count(); // not `any`: starts each of them
             if started > 0 {
                 return;
@@ -182,14 +182,14 @@ impl SharedProbe {
         }
     }
 
-    /// The check itself.
+    /// The check, ready to run.
     pub(super) fn probe(&self) -> &dyn Probe {
         &*self.probe
     }
 }
 
-/// Waits for the first of these.
-fn any(futures: impl Iterator<Item = impl Future<Output = ()>>) -> impl Future<Output = ()> {
+/// Waits until one of these futures is done.
+fn wait_for_first(futures: impl Iterator<Item = impl Future<Output = ()>>) -> impl Future<Output = ()> {
     let mut futures: Vec<_> = futures.map(Box::pin).collect();
     poll_fn(move |cx| {
         let is_done = futures.iter_mut().any(|future| future.as_mut().poll(cx).is_ready());

@@ -91,14 +91,13 @@ pub struct PastPool {
     /// Oldest first. The last one belongs to the last sample of the process.
     pub samples: VecDeque<PoolSample>,
     /// The latest reading of the pool; `None`: there has been none since it was chosen.
-    before: Option<PoolReading>,
+    latest: Option<PoolReading>,
 }
 
 /// The rings.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    /// The latest reading.
-    before: Option<Reading>,
+    latest: Option<Reading>,
     totals: VecDeque<TotalsSample>,
     pools: Vec<PastPool>,
     /// The plan that the pools were chosen from.
@@ -113,7 +112,7 @@ impl Recorder {
     /// When the latest sample ended; `None`: there is none.
     #[must_use]
     pub fn at(&self) -> Option<SystemTime> {
-        let latest = self.before.as_ref().filter(|_| !self.totals.is_empty());
+        let latest = self.latest.as_ref().filter(|_| !self.totals.is_empty());
         latest.map(|reading| reading.at)
     }
 
@@ -141,7 +140,7 @@ impl Recorder {
         sum
     }
 
-    /// The endings of the last hour, or since the start if that was less than an hour ago.
+    /// The endings of the last hour, exact to a minute, or since the start if that was less than an hour ago.
     #[must_use]
     pub fn endings_of_hour(&self) -> EndingCounts {
         let mut endings = self.endings();
@@ -157,13 +156,13 @@ impl Recorder {
     /// The endings since the start.
     #[must_use]
     pub fn endings(&self) -> EndingCounts {
-        self.before
+        self.latest
             .as_ref()
-            .map_or([0; Ending::ALL.len()], |before| before.totals.endings)
+            .map_or([0; Ending::ALL.len()], |latest| latest.totals.endings)
     }
 
     /// The names of the chosen pools.
-    pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<str>> + Clone {
+    pub(super) fn pool_names(&self) -> impl Iterator<Item = &Arc<str>> + Clone {
         self.pools.iter().map(|pool| &pool.name)
     }
 
@@ -184,7 +183,7 @@ impl Recorder {
             before.remove(&name).unwrap_or(PastPool {
                 name,
                 samples: VecDeque::new(),
-                before: None,
+                latest: None,
             })
         };
         self.pools = names.into_iter().map(pool).collect();
@@ -194,11 +193,12 @@ impl Recorder {
     /// reading. In the rings, counts and the change of the open sessions are spread evenly over these seconds, and the
     /// quantile is recorded for the last one.
     pub(super) fn record(&mut self, mut now: Reading, seconds: u64) -> Option<Sample> {
-        let pools = std::mem::take(&mut now.pools);
-        let record_pool = |(pool, now): (&mut PastPool, _)| Some((Arc::clone(&pool.name), pool.record(now, seconds)?));
-        let pools = self.pools.iter_mut().zip(pools).filter_map(record_pool).collect();
-        let before = self.before.replace(now)?;
-        let now = self.before.as_ref()?;
+        let readings = std::mem::take(&mut now.pools);
+        let record_pool =
+            |(pool, reading): (&mut PastPool, _)| Some((Arc::clone(&pool.name), pool.record(reading, seconds)?));
+        let pools = self.pools.iter_mut().zip(readings).filter_map(record_pool).collect();
+        let before = self.latest.replace(now)?;
+        let now = self.latest.as_ref()?;
         let totals = TotalsSample::between(&before, now);
         for second in last_of(seconds, SAMPLES_MAX) {
             push(
@@ -227,13 +227,14 @@ impl Recorder {
 struct Second {
     /// The first one is 1.
     number: u64,
+    /// The number of these seconds.
     of: u64,
 }
 
 /// The last `max` of these seconds, or all if there are fewer.
 fn last_of(seconds: u64, max: usize) -> impl Iterator<Item = Second> {
-    let before = seconds.saturating_sub(max as u64);
-    (before + 1..=seconds).map(move |number| Second { number, of: seconds })
+    let skipped = seconds.saturating_sub(max as u64);
+    (skipped + 1..=seconds).map(move |number| Second { number, of: seconds })
 }
 
 impl Second {
@@ -269,13 +270,13 @@ impl PastPool {
     /// How its sessions have ended since the start.
     #[must_use]
     pub fn endings(&self) -> EndingCounts {
-        let latest = self.before.as_ref();
+        let latest = self.latest.as_ref();
         latest.map_or([0; Ending::ALL.len()], |reading| reading.counts.endings)
     }
 
     fn record(&mut self, now: PoolReading, seconds: u64) -> Option<PoolSample> {
-        let before = self.before.replace(now)?;
-        let now = self.before.as_ref()?;
+        let before = self.latest.replace(now)?;
+        let now = self.latest.as_ref()?;
         let since = |of: fn(&TotalCounts) -> u64| of(&now.counts).saturating_sub(of(&before.counts));
         let ended = since(TotalCounts::ended);
         let connects = now.counts.connects.since(&before.counts.connects);

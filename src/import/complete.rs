@@ -107,13 +107,16 @@ fn name_sections(imported: &mut Imported) {
         listener.name = unique(&valid_name(&listener.name), &mut seen);
     }
     seen.clear();
+    let mut pool_names = HashMap::new();
     for pool in &mut imported.pools {
-        pool.name = unique(&valid_name(&pool.name), &mut seen);
+        let name = unique(&valid_name(&pool.name), &mut seen);
+        let before = std::mem::replace(&mut pool.name, name.clone());
+        pool_names.entry(before).or_insert(name);
     }
     for listener in &mut imported.listeners {
         let routes = listener.routes.iter_mut().filter_map(|route| route.pool.as_mut());
         for pool in routes.chain(listener.pool.as_mut()) {
-            *pool = valid_name(pool);
+            *pool = pool_names.get(pool).cloned().unwrap_or_else(|| valid_name(pool));
         }
     }
 }
@@ -130,8 +133,8 @@ pub(super) fn valid_name(name: &str) -> String {
     }
 }
 
-/// The name, with a number behind it if it is taken. `seen` has the names that are taken, each with the last number
-/// that was tried behind it, so that each number is tried once, however often a name occurs.
+/// The name, with a number appended if the name is taken. `seen` has the names that are taken, each with the last
+/// number that was appended to it, so that each number is tried once, however often a name occurs.
 fn unique(name: &str, seen: &mut HashMap<String, usize>) -> String {
     let mut number = seen.get(name).copied().unwrap_or(0);
     let mut free = name.to_owned();
@@ -163,7 +166,7 @@ fn remove_double_binds(imported: &mut Imported) {
     }
 }
 
-/// Removes servers whose address is that of a listener which uses their pool: each session would open another one.
+/// Removes servers whose address is that of a listener which uses their pool: each session would open another session.
 fn remove_own_servers(imported: &mut Imported) {
     let mut binds_of: HashMap<&str, HashSet<ListenAddr>> = HashMap::new();
     for listener in &imported.listeners {
@@ -227,7 +230,8 @@ fn remove_empty_pools(imported: &mut Imported) {
     }
 }
 
-/// Removes TLS with the servers from pools that get the TLS of clients: a listener passes it on, and routes by it.
+/// Removes TLS with the servers from pools that already get the TLS of clients, because a listener routes to them by
+/// the ClientHello and does not terminate TLS.
 fn remove_double_tls(imported: &mut Imported) {
     let passing = imported
         .listeners
@@ -270,7 +274,7 @@ fn remove_unfit_source(pool: &mut ImportedPool) {
 }
 
 /// Removes the kind of check of a pool if the configuration would not accept it, so that servers are checked by a
-/// connect.
+/// connect. Also removes `role`: a connect does not find the role of a server.
 fn remove_invalid_check(pool: &mut ImportedPool) {
     // A configuration with this pool alone shows whether its check is accepted.
     let alone = Imported {
@@ -331,8 +335,8 @@ fn keep_first<T: Eq + Hash>(texts: &mut Vec<String>, parse: impl Fn(&str) -> Opt
     texts.retain(|text| parse(text).is_some_and(|entry| seen.insert(entry)));
 }
 
-/// Notes each route that comes before another one with a more exact name and another pool. In the imported file the
-/// first one wins, here the more exact one.
+/// Adds a note to each route for which a later route has a more exact name and another pool. In the imported file the
+/// first match wins, here the more exact name.
 fn note_order_of_routes(listener: &mut ImportedListener) {
     /// A listener with more routes gets no such notes: each is compared with each.
     const ROUTES_MAX: usize = 500;
@@ -347,8 +351,8 @@ fn note_order_of_routes(listener: &mut ImportedListener) {
                 .iter()
                 .any(|suffix| name.len() > suffix.len() + 1 && name.ends_with(suffix))
         };
-        let later = listener.routes[index + 1..].iter();
-        let mut others = later.filter(|route| route.pool != first.pool);
+        let following = listener.routes[index + 1..].iter();
+        let mut others = following.filter(|route| route.pool != first.pool);
         if let Some(later) = others.find(|route| route.sni.iter().any(is_inside)) {
             let text = format!(
                 "line {} has a more exact name and wins here, although this line comes first",

@@ -10,7 +10,7 @@ pub(super) struct Imported {
     pub(super) runtime: ImportedSection,
     pub(super) listeners: Vec<ImportedListener>,
     pub(super) pools: Vec<ImportedPool>,
-    /// Lines that belong to no section here.
+    /// Remarks about lines that belong to none of these sections.
     pub(super) remarks: Vec<Remark>,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct ImportedRoute {
     pub(super) sni: Vec<String>,
     pub(super) alpn: Vec<String>,
     pub(super) from: Vec<String>,
-    /// `None`: it refuses.
+    /// `None`: the route refuses clients.
     pub(super) pool: Option<String>,
     /// The number of its line, for remarks.
     pub(super) line: usize,

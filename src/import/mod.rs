@@ -28,7 +28,7 @@ pub enum Origin {
 pub struct Import {
     /// The configuration, in TOML.
     pub text: String,
-    /// The number of lines that could not be carried over. Each is a comment in the text.
+    /// The number of lines, or parts of lines, that could not be carried over. Each is a comment in the text.
     pub left_out: usize,
 }
 

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 
 use crate::addr::parse_network;
 
-/// The longest list that is written. A longer one is not readable.
+/// The longest list that is written, in networks. A longer one is not readable.
 const LIST_MAX: usize = 1000;
 
 /// All clients.
@@ -65,7 +65,7 @@ fn overlap(one: &IpNet, other: &IpNet) -> bool {
 }
 
 /// What remains of `network` without `hole`. The network is halved, and the half that contains `hole` is halved again,
-/// until that half is `hole`. The other halves remain.
+/// until that half is `hole`. The other halves remain. If `hole` contains the whole network, nothing remains.
 fn subtracted(network: IpNet, hole: &IpNet) -> Vec<IpNet> {
     if !overlap(&network, hole) {
         return vec![network];
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_subtracted_from_a_larger_one() {
+    fn networks_are_subtracted_up_to_a_limit() {
         for (networks, excluded, left) in [
             (&["10.0.0.0/8"][..], &["192.0.2.0/24"][..], &["10.0.0.0/8"][..]),
             (&["10.0.0.0/30"], &["10.0.0.1"], &["10.0.0.2/31", "10.0.0.0"]),

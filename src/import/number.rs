@@ -46,7 +46,7 @@ pub(super) fn duration_value(duration: Duration) -> String {
     format!("\"{}\"", units::format_duration(duration.max(DURATION_MIN)))
 }
 
-/// Parses an integer and limits it to the bounds. `None`: it is not an integer.
+/// Parses an unsigned integer and limits it to the bounds. `None`: the text has another form.
 pub(super) fn integer(text: &str, least: u32, most: u32) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u32::MAX).clamp(least, most))
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn durations_have_the_units_of_haproxy_and_nginx() {
-        for (text, unit, milliseconds) in [
+        for (text, unit_ms, milliseconds) in [
             ("5000", 1, 5_000),
             ("5000", 1_000, 5_000_000),
             ("30s", 1, 30_000),
@@ -76,7 +76,7 @@ mod tests {
             ("0", 1, 0),
         ] {
             assert_eq!(
-                duration(text, unit),
+                duration(text, unit_ms),
                 Some(Duration::from_millis(milliseconds)),
                 "{text}"
             );

@@ -45,8 +45,9 @@ pub(super) fn write(imported: &Imported) -> Import {
 #[derive(Default)]
 struct Writer {
     text: String,
+    /// The number of comments that say "not carried over".
     left_out: usize,
-    /// The line in the imported file and the text of each remark that was written.
+    /// The line number in the imported file (0: none) and the text of each remark that was written.
     seen: HashSet<(usize, String)>,
 }
 
@@ -69,12 +70,13 @@ impl Writer {
         }
     }
 
-    /// Remarks as comments, one a line. A remark about one line of the imported file is written once, even if several
-    /// sections have it.
+    /// Remarks as comments, one a line. Remarks about the same line with the same text are written once, even if
+    /// several sections have them.
     fn remarks(&mut self, remarks: &[Remark]) {
         for remark in remarks {
             let text = escape_bounded(&remark.text, REMARK_CHARS_MAX);
-            if !self.seen.insert((remark.line, text.clone())) {
+            // A remark about no line is one about this section.
+            if remark.line != 0 && !self.seen.insert((remark.line, text.clone())) {
                 continue;
             }
             let kind = if remark.is_left_out { "not carried over" } else { "note" };

@@ -30,8 +30,8 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// one client. The pause doubles with each further failure.
 const FAILURE_PAUSE_MIN: Duration = Duration::from_millis(1);
 
-/// The longest pause after a failure. A failure that persists (a security policy that forbids accept) then costs next
-/// to nothing. It is short, because the next client may be a good one.
+/// The longest pause after a failure. Long enough that a persistent failure (a security policy that forbids accept)
+/// costs little CPU time; short, because accepting the next client may succeed.
 const FAILURE_PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// How often a socket whose clients wait for a permit is checked.
@@ -66,7 +66,7 @@ pub struct Accepted {
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
     queue: QueueOwner,
-    /// Whether the system reports the length of the queue: not for a Unix socket.
+    /// Whether TCP_INFO has the length of the queue: not for a Unix socket.
     has_length: bool,
     /// Clients that are in the queue as far as is known.
     queued: u32,
@@ -121,7 +121,7 @@ impl Listener {
         })
     }
 
-    /// The next client, with a permit of `limits`. `on_pause` is called with the reason whenever accepting must pause.
+    /// The next client, with a permit of `limits`. Before a pause for an [`AcceptPause`], calls `on_pause` with it.
     ///
     /// A permit is taken only when a client waits: an idle worker must not keep one from the others.
     /// Cancel safe: a permit that no client has got yet is returned.
@@ -150,8 +150,8 @@ impl Listener {
     }
 
     /// Waits until the queue has clients. Sets `queued` to their number, or to 1 if the number is unknown. So accept
-    /// finds an empty queue only if another process or worker with this socket was faster. Such a call costs several
-    /// times as much as the count, because the kernel makes a socket and a file before it looks into the queue.
+    /// finds an empty queue only if another process or worker with this socket was faster. Such an accept costs several
+    /// times as much as reading the length: the kernel makes a socket and a file before it looks into the queue.
     async fn wait_for_clients(&mut self) -> Result<(), NotListening> {
         while self.queued == 0 {
             if !self.may_have_more {
@@ -165,16 +165,16 @@ impl Listener {
 
     /// Waits until the system reports that the socket has become readable.
     async fn wait_for_readiness(&self) -> Result<(), NotListening> {
-        // Without it, a socket that is always ready and has no client would keep the worker from anything else.
+        // Without this call, a socket that is always ready and has no client would keep the worker from anything else.
         consume_budget().await;
         let Ok(mut ready) = self.socket.readable().await else {
             // The runtime is shutting down, and this task is about to be dropped.
             return std::future::pending().await;
         };
         if ready.ready().is_read_closed() {
-            return Err(NotListening); // this cannot be cleared
+            return Err(NotListening); // `clear_ready` does not clear it
         }
-        // Before the caller counts: a client that joins after the count makes the socket ready again (EPOLLET).
+        // Clear before the caller counts: a client that joins after the count makes the socket ready again (EPOLLET).
         ready.clear_ready();
         Ok(())
     }
@@ -208,8 +208,8 @@ impl Listener {
     /// The next of the clients that were already queued when the queue was closed, as soon as there is a permit; `None`
     /// when none is left. Otherwise like [`Self::accept`].
     ///
-    /// Of the clients that join later a few are accepted and the rest rejected: under load there would always be one
-    /// more.
+    /// Of the clients that join later, a few are accepted and the others are reset when the socket closes. Otherwise
+    /// this could go on for ever under load.
     pub async fn accept_waiting(
         &mut self,
         limits: &ConnectionLimits,
@@ -227,7 +227,7 @@ impl Listener {
                     self.remaining -= 1;
                     return Some(accepted);
                 }
-                AcceptAttempt::NoClient if length.is_none() => return None,
+                AcceptAttempt::NoClient if length.is_none() => return None, // poll may report another event for ever
                 AcceptAttempt::NotListening => return None,
                 AcceptAttempt::Paused | AcceptAttempt::NoClient => {}
             }
@@ -253,13 +253,13 @@ impl Listener {
         (length > 0 || !self.has_client()).then_some(length)
     }
 
-    /// Whether a client is in the queue, or accepting fails for another reason than an empty queue.
+    /// Whether poll(2) reports a client in the queue or another event; true also if poll(2) fails.
     fn has_client(&self) -> bool {
         events_now(self.socket.get_ref(), PollFlags::IN).is_none_or(|events| !events.is_empty())
     }
 
-    /// Waits until the socket was shut down, which is noticed within [`SHUT_DOWN_CHECK_INTERVAL`]: the runtime does not
-    /// report it while the socket is ready anyway.
+    /// Waits until the socket was shut down, which is noticed within [`SHUT_DOWN_CHECK_INTERVAL`]. It cannot wait for
+    /// readiness instead: waiting clients make the socket ready, too.
     async fn until_shut_down(&self) {
         while !self.is_shut_down() {
             sleep(SHUT_DOWN_CHECK_INTERVAL).await;
@@ -320,7 +320,7 @@ impl Listener {
         AcceptAttempt::Paused
     }
 
-    /// Logs the failure if it is the first in a row. Then pauses: twice as long as the last time, within the limits.
+    /// Logs the failure if it is the first in a row. Then pauses, each time twice as long, up to a maximum.
     async fn pause_after_failure(&mut self, error: Errno) {
         if self.failure_pause.is_zero() {
             let address = SockRef::from(self.socket.get_ref()).local_addr();
@@ -333,7 +333,7 @@ impl Listener {
     }
 }
 
-/// Whether a listening socket was shut down. One that listens never has these events.
+/// Whether a listening socket was shut down. A socket that listens never has the events HUP and RDHUP.
 pub(super) fn is_shut_down(socket: &impl AsFd) -> bool {
     let events = events_now(socket, PollFlags::RDHUP);
     events.is_some_and(|events| events.intersects(PollFlags::HUP | PollFlags::RDHUP))
@@ -358,7 +358,7 @@ pub(super) fn accept(listener: &OwnedFd) -> io::Result<AcceptOutcome> {
     };
     Ok(match stream_of(socket) {
         Ok(socket) => AcceptOutcome::Client(socket, peer),
-        // epoll is full (ENOMEM, ENOSPC). This client is lost; those behind it wait instead of being lost, too.
+        // epoll is full (ENOMEM, ENOSPC). This client is lost. The pause saves the next clients in the queue.
         Err(_) => AcceptOutcome::Pause(AcceptPause::Memory),
     })
 }

@@ -26,7 +26,7 @@ pub struct BindError {
 #[derive(Debug, thiserror::Error)]
 #[error("{}; {}", chain(.error), self.remedy())]
 pub struct BindCause {
-    /// The error of the system.
+    /// The error of the system, or one of ours, which has no OS error number.
     pub error: io::Error,
     address: ListenAddr,
     /// What holds the address; `None`: the address is not in use, or its holder is not known.
@@ -85,7 +85,9 @@ impl BindCause {
                 )
                 .into();
             }
-            (Some(libc::EACCES | libc::EPERM), _) if self.address.port().is_some_and(|port| port < 1024) => {
+            (Some(libc::EACCES | libc::EPERM), _)
+                if self.address.port().is_some_and(|port| (1..1024).contains(&port)) =>
+            {
                 "ports below 1024 need root, CAP_NET_BIND_SERVICE or a lower net.ipv4.ip_unprivileged_port_start"
             }
             (Some(libc::EACCES | libc::EPERM), _) => {
@@ -141,9 +143,9 @@ fn holder(address: ListenAddr) -> Option<Holder> {
 fn holder_in(line: &str, address: ListenAddr) -> Option<Holder> {
     const LISTEN: &str = "0A"; // TCP_LISTEN in include/net/tcp_states.h of Linux
     const TIME_WAIT: &str = "06"; // does not prevent a bind with SO_REUSEADDR
-    let mut words = line.split_ascii_whitespace().skip(1);
-    let (ip, port) = words.next()?.split_once(':')?;
-    let state = words.nth(1)?;
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (ip, port) = fields.next()?.split_once(':')?;
+    let state = fields.nth(1)?; // after the remote address
     if u16::from_str_radix(port, 16).ok()? != address.port()? {
         return None;
     }
@@ -162,7 +164,7 @@ fn holder_in(line: &str, address: ListenAddr) -> Option<Holder> {
     }
 }
 
-/// Parses an address of these tables: words of 32 bits in hexadecimal, each in the byte order of the machine.
+/// Parses an IP address of the kernel's tables: words of 32 bits in hexadecimal, each in the byte order of the machine.
 fn ip_of(text: &str) -> Option<IpAddr> {
     let mut bytes = Vec::with_capacity(16);
     for at in (0..text.len()).step_by(8) {

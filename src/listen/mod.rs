@@ -55,7 +55,7 @@ enum BoundSocket {
 pub struct Listening {
     /// A socket for each worker.
     pub sockets: Vec<OwnedFd>,
-    /// The file of a Unix socket. It is dropped when no client may connect any more.
+    /// The file of a Unix socket. Dropped, and thereby removed, when no client may connect any more.
     pub file: Option<SocketFile>,
     /// Who owns the queue of clients.
     pub queue: QueueOwner,
@@ -100,8 +100,8 @@ impl Bound {
         })
     }
 
-    /// Binds a Unix socket with these permissions. The file that a process has left there is replaced once this one
-    /// listens.
+    /// Binds a Unix socket with these permissions. A file that an ended process has left there is replaced by
+    /// [`Self::listen`].
     ///
     /// # Errors
     /// The path and why it cannot be bound: a process listens there, or the file is not a socket.
@@ -149,7 +149,7 @@ impl Bound {
 
     /// Sets SO_REUSEPORT. To be called before [`Self::listen`] where this process has begun to listen on an overlapping
     /// address since this one was bound.
-    pub fn share(&self) {
+    pub fn set_reuse_port(&self) {
         if let BoundSocket::Tcp(first, _) = &self.socket {
             REUSE_PORT.record_result(first.set_reuse_port(true)); // where it fails, listening fails too, and reports it
         }
@@ -158,8 +158,9 @@ impl Bound {
     /// Listens: from now on clients are queued. Each worker has one socket, or all share one where SO_REUSEPORT is
     /// refused, does not exist (Unix sockets), or would split the queue of the service manager.
     ///
-    /// The first socket listens before SO_REUSEPORT is set: where two processes have bound the address and neither
-    /// listened yet, the second one fails here. Then the other sockets join it.
+    /// Unless the address overlaps with another of ours, the first socket listens before SO_REUSEPORT is set: where two
+    /// processes have bound the address and neither listened yet, the second one fails here. Then the sockets of the
+    /// other workers are added.
     ///
     /// # Errors
     /// The address and why it cannot be listened on.
@@ -196,7 +197,7 @@ fn listen_tcp(
     let has_reuse_port = REUSE_PORT.record_result(first.set_reuse_port(true));
     let mut sockets = vec![OwnedFd::from(first)];
     while has_reuse_port && sockets.len() < workers {
-        let next = bind(address, options, true)?;
+        let next = bind(address, options, has_reuse_port)?;
         next.listen(backlog)?;
         sockets.push(next.into());
     }
@@ -226,8 +227,9 @@ pub fn listen_alone(address: ListenAddr) -> Result<TcpListener, BindError> {
         user_timeout: None,
     };
     let listening = || {
-        let socket = bind(address, &OPTIONS, false)?;
-        socket.listen(BACKLOG)?;
+        let reuse_port = false; // another process must not share the port
+        let socket = bind(address, &OPTIONS, reuse_port)?;
+        socket.listen(BACKLOG).map_err(|error| refused("listen", error))?;
         TcpListener::from_std(socket.into())
     };
     listening().map_err(|cause| BindError::new(address, cause))
@@ -250,7 +252,7 @@ fn bind(address: ListenAddr, options: &SocketOptions, reuse_port: bool) -> io::R
     socket
         .set_nonblocking(true)
         .map_err(|error| refused("fcntl(F_SETFL)", error))?;
-    // Connecting to servers needs this call: it is better to fail here than in every session.
+    // Sessions read the errors of their connections with this call. If it is refused, fail here, not in sessions.
     socket
         .take_error()
         .map_err(|error| refused("getsockopt(SO_ERROR)", error))?;

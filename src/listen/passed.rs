@@ -36,7 +36,7 @@ enum Unusable {
 }
 
 impl PassedSockets {
-    /// The sockets that the environment names, if it is meant for this process. Those that cannot be used are logged.
+    /// The sockets that the environment names, if LISTEN_PID is this process. Those that cannot be used are logged.
     #[must_use]
     pub fn inherited() -> Self {
         let mut all = Self::default();
@@ -87,8 +87,8 @@ fn usable_address(socket: &Socket) -> Result<ListenAddr, Unusable> {
     }
     let address = socket.local_addr()?;
     if let Some(address) = address.as_socket() {
-        let is_any = address.ip() == IpAddr::from([0u16; 8]);
-        return match is_any && !socket.only_v6()? {
+        let is_any_ipv6 = address.ip() == IpAddr::from([0u16; 8]);
+        return match is_any_ipv6 && !socket.only_v6()? {
             true => Err(Unusable::BothFamilies),
             false => Ok(ListenAddr::new(address)),
         };

@@ -69,7 +69,7 @@ fn the_kernel_distributes_clients_among_the_sockets() {
 }
 
 #[test]
-fn accepting_pauses_for_a_shortage_and_not_for_an_error_of_one_client() {
+fn a_shortage_is_a_reason_to_pause_and_another_error_is_a_failure() {
     let pause = |error| match outcome_of(error) {
         Ok(AcceptOutcome::Pause(reason)) => Some(reason),
         Ok(_) => None,
@@ -328,7 +328,7 @@ async fn a_client_that_another_listener_of_the_socket_has_accepted_is_not_waited
     for _ in 0..3 {
         clients.push(TcpStream::connect(address).await.unwrap());
     }
-    let mut accepted = vec![first.accept(&limits, |_| {}).await.unwrap()]; // it has counted three clients
+    let mut accepted = vec![first.accept(&limits, |_| {}).await.unwrap()]; // `first` has counted three clients
     accepted.push(second.accept(&limits, |_| {}).await.unwrap());
     accepted.push(second.accept(&limits, |_| {}).await.unwrap());
     {

@@ -21,11 +21,11 @@ const ADDED_MAX: usize = 1000;
 pub struct AddedServer {
     /// The server.
     pub entry: ServerEntry,
-    /// Who has added it, and when.
+    /// Who has added it, when, and until when it stays.
     pub addition: Addition,
 }
 
-/// Who has added a server, and when.
+/// Who has added a server, when, and until when the server stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addition {
     /// Who has added it.

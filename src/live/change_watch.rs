@@ -12,8 +12,8 @@ use super::Live;
 /// The shortest wait from one look to the next.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// The wait after a change until those that come with it are stored, too: a check that makes another server the primary
-/// stores several changes, and so does a reload.
+/// How long to wait after a change, so that related changes are reported with it: a check that makes another server the
+/// primary stores several changes, and so does a reload.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Wakes a task when it is to look at the servers again, so that it sleeps while nothing changes.
@@ -42,11 +42,12 @@ impl ChangeWatch {
             biased;
             result = self.changed.changed() => {
                 result.expect("what is in force lives as long as those who follow it");
-                self.changed.mark_changed(); // until it is reported
+                self.changed.mark_changed(); // so that the change is not lost if the future is dropped in the sleep
                 sleep_until(not_before.max(Instant::now() + SETTLE)).await;
                 self.changed.mark_unchanged();
                 true
             }
+            // `select!` evaluates `sleep_until(..)` even if `due` is `None`.
             () = sleep_until(due.unwrap_or(not_before).max(not_before)), if due.is_some() => false,
         };
         self.examined_at = Instant::now();

@@ -26,13 +26,13 @@ impl LivePool {
                     .note_failure(server, &failed, &members, required, thresholds.fall)
             }
         };
-        let is_new = judgement.is_primary_or_list_new;
+        let is_primary_or_list_new = judgement.is_primary_or_list_new;
         recorded.extend(apply_judgement(judgement, self.name(), self.roles(), thresholds));
-        self.update_stand_in(is_new, &members, has_passed.then_some(server));
+        self.update_stand_in(is_primary_or_list_new, &members, has_passed.then_some(server));
         recorded
     }
 
-    /// An operator says that this server is the primary of the pool: makes it that. `None`: the server does not call
+    /// Makes this server the primary of the pool, because an operator says that it is. `None`: the server does not call
     /// itself primary, and nothing changes.
     #[must_use]
     pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
@@ -41,27 +41,27 @@ impl LivePool {
         } = self.plan().health;
         let members = self.servers();
         let judgement = self.roles().trust(server, &members, required)?;
-        let is_new = judgement.is_primary_or_list_new;
+        let is_primary_or_list_new = judgement.is_primary_or_list_new;
         let recorded = apply_judgement(judgement, self.name(), self.roles(), thresholds).collect();
-        self.update_stand_in(is_new, &members, None);
+        self.update_stand_in(is_primary_or_list_new, &members, None);
         Some(recorded)
     }
 
     /// If the pool falls back to its primary, marks the primary in force, and no other server, as the stand-in for
-    /// replicas. `is_new`: the primary in force or the list of servers has changed. `checked`: the server whose check
-    /// has just passed; if it is the primary in force, it is confirmed as the stand-in.
-    fn update_stand_in(&self, is_new: bool, members: &[Member], checked: Option<&Arc<Server>>) {
+    /// replicas. `passed`: the server whose check has just passed; if it is the primary in force, it is confirmed as
+    /// the stand-in.
+    fn update_stand_in(&self, is_primary_or_list_new: bool, members: &[Member], passed: Option<&Arc<Server>>) {
         if self.plan().fallback != Some(Fallback::Primary) {
             return;
         }
         let primary = self.roles().primary_in_force();
         let is_primary = |server: &Server| primary.as_ref() == Some(&server.spec().label);
-        if is_new {
+        if is_primary_or_list_new {
             members
                 .iter()
                 .for_each(|member| member.set_stand_in(is_primary(member)));
         }
-        if let Some(server) = checked.filter(|server| is_primary(server)) {
+        if let Some(server) = passed.filter(|server| is_primary(server)) {
             server.confirm_stand_in();
         }
     }

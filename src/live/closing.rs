@@ -14,11 +14,12 @@ impl LivePool {
     #[must_use]
     pub fn cause(&self, server: &Member, now: Instant) -> Option<Cause> {
         let severing = self.plan().severing;
-        let on_down = if server.is_behind() {
+        let policy = if server.is_down_for_lag() {
             severing.on_lag
         } else {
             severing.on_down
         };
+        // `is_enabled` is asked first because `overrides` takes a lock.
         let awaits_failback = || !server.is_enabled() && server.overrides().admin_state == AdminState::AwaitingFailback;
         let is_down = || {
             (server.check_state() == CheckState::Down || awaits_failback())
@@ -27,7 +28,7 @@ impl LivePool {
         };
         // A disabled server is not checked, so it may be an old primary without being down.
         let is_old = || server.is_disabled() && self.has_other_primary(server);
-        if on_down == Sever::Close && (is_down() || is_old()) {
+        if policy == Sever::Close && (is_down() || is_old()) {
             return Some(self.cause_down(server, self.has_other_primary(server)));
         }
         let is_worse = || self.best_tier(now).is_some_and(|best| server.priority() > best);

@@ -137,8 +137,8 @@ impl DynamicServers {
     }
 
     /// Replaces the listed servers. Returns what that has changed; `None`: the list is the same. The previous list
-    /// stays in use as long as no server of the new one can be used: its names may have no addresses, or the servers
-    /// may be our own listeners.
+    /// stays in use as long as no server of the new list can be used: its names may have no addresses, or the servers
+    /// may be our own listeners. An empty list is applied at once: a source gives one only if `allow_empty` is set.
     fn list(
         &self,
         by: Lister,
@@ -147,18 +147,19 @@ impl DynamicServers {
     ) -> Option<ListChange> {
         let lists = &mut self.0.lock().lists;
         let before = lists.listed.as_ref().filter(|(lister, _)| *lister == by);
+        // From now on, `listed` is what the lister itself has listed, so only `kept` can still have clones from before
+        // a reload.
         if before.is_some_and(|(_, before)| **before == *listed) {
             lists.holds_clones &= !lists.kept.is_empty();
             return None;
         }
         let before: Arc<[_]> = before.map_or_else(Arc::default, |(_, before)| Arc::clone(before));
         let (old, new) = (identities(&before), identities(&listed));
-        // If neither list can be used, the servers that are kept already stay.
         if listed.is_empty() || listed.iter().any(&can_be_used) {
             lists.kept = Arc::default();
         } else if before.iter().any(&can_be_used) {
             lists.kept = before;
-        }
+        } // else neither list can be used: the servers that are kept already stay
         lists.holds_clones &= !lists.kept.is_empty();
         lists.listed = Some((by, listed.into()));
         Some(ListChange {
@@ -184,7 +185,7 @@ impl DynamicServers {
     }
 
     /// The list of the source to save: the latest, or the previous one as long as no server of the latest can be used.
-    /// `None`: there is none so far, or clones are in it.
+    /// `None`: there is none so far, the pool has no source, or clones are in the list.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {
         let lists = &self.0.lock().lists;

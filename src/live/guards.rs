@@ -28,7 +28,8 @@ impl LiveGuards {
         };
         let is_absent = |guard: &&Arc<Guard>| !plans.iter().any(|plan| plan.name == *guard.name());
         let now = Instant::now();
-        // Kept even without a network denied by hand, because one may still be denied until the plan is in force.
+        // A removed guard is kept even if no network is denied by hand: an operator may still deny a network until the
+        // plan is in force.
         let removed = before.into_iter().flat_map(|before| before.in_order.iter());
         let removed = removed.filter(is_absent).map(|guard| Arc::new(guard.without_rules()));
         let absent = before.into_iter().flat_map(|before| before.absent(now));

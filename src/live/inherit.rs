@@ -32,10 +32,10 @@ pub(super) fn inherit_primary<'p>(
         Some((rank, name, known))
     });
     let candidates: Vec<_> = candidates.collect();
-    let Some(best) = candidates.iter().map(|(rank, ..)| *rank).max() else {
+    let Some(best_rank) = candidates.iter().map(|(rank, ..)| *rank).max() else {
         return;
     };
-    let mut best = candidates.into_iter().filter(|(rank, ..)| *rank == best);
+    let mut best = candidates.into_iter().filter(|(rank, ..)| *rank == best_rank);
     let Some((_, from, known)) = best.next() else { return };
     if best.any(|(_, _, other)| other.server != known.server) {
         return; // they disagree
@@ -46,7 +46,8 @@ pub(super) fn inherit_primary<'p>(
     }
 }
 
-/// Whether a server of this entry has this label. The label of a server of a host name contains its address.
+/// Whether a server of this entry can have this label. An entry with a host name has a server for each address of the
+/// name, with the address in its label: `db.test:5432@10.0.0.1`.
 fn has_label(entry: &ServerEntry, label: &str) -> bool {
     let rest = label.strip_prefix(&**entry.label());
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))

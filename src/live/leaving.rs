@@ -26,28 +26,29 @@ impl LivePool {
             };
             let supersession = || self.supersession(departed.primary.as_deref()?, &server);
             let departure = || {
-                let has_left = !departed.left_with_pool && !addresses.contains(&server.spec().address);
-                departure_cause.filter(|_| has_left)
+                // `on_leave` does not apply if the pool was renamed, or if the server only got another name.
+                let applies = !departed.left_with_pool && !addresses.contains(&server.spec().address);
+                departure_cause.filter(|_| applies)
             };
             departed.cause = supersession().or(departed.cause).or_else(departure);
         }
         all
     }
 
-    /// Remembers the servers of the pool `before` that are not among `now`.
-    pub(super) fn note_departures(&self, before: &Self, now: &[Member]) {
-        let present = now.iter().map(|server| server.id()).collect();
+    /// Remembers the servers of the pool `before` that are not among `members`, and forgets the departed ones that are.
+    pub(super) fn note_departures(&self, before: &Self, members: &[Member]) {
+        let present = members.iter().map(|server| server.id()).collect();
         self.departed.forget(&present);
-        self.departed.extend(before.leaving(&present, false));
+        self.departed.extend(before.leaving(&present));
     }
 
-    /// The addresses of the pool's servers. A server that only gets another name has not left.
+    /// The addresses of the pool's servers.
     fn server_addresses(&self) -> HashSet<ServerAddr> {
         self.servers().iter().map(|server| server.spec().address).collect()
     }
 
     /// The pool's servers that are not among `present`, each with the cause to close its sessions now.
-    fn leaving(&self, present: &HashSet<ServerId>, left_with_pool: bool) -> Vec<Departed> {
+    fn leaving(&self, present: &HashSet<ServerId>) -> Vec<Departed> {
         let now = Instant::now();
         let servers = self.servers();
         let primary = self.requires_one_primary().then(|| self.roles().known_primary());
@@ -56,7 +57,7 @@ impl LivePool {
         let departed = left.map(|server| Departed {
             server: Arc::downgrade(server),
             cause: self.cause(server, now),
-            left_with_pool,
+            left_with_pool: false,
             primary: primary
                 .clone()
                 .filter(|primary| *primary.server == *server.spec().label),
@@ -81,12 +82,12 @@ impl Live {
             .iter()
             .filter(|pool| now.pool(pool.name()).is_none())
             .collect();
-        let renamed_pools = RenamedPools::among(&new);
+        let new_pools = NewPools::new(&new);
         for gone in now.pools.iter().filter(|pool| next.pool(pool.name()).is_none()) {
             let mut departed = gone.departed();
+            departed.extend(gone.leaving(&HashSet::new()));
             departed.iter_mut().for_each(|departed| departed.left_with_pool = true);
-            departed.extend(gone.leaving(&HashSet::new(), true));
-            let kept_in = renamed_pools.of(gone).map_or(&self.gone, |pool| &*pool.departed);
+            let kept_in = new_pools.renamed_from(gone).map_or(&self.gone, |pool| &*pool.departed);
             kept_in.extend(departed);
         }
         let servers = new.iter().flat_map(|pool| pool.servers().to_vec());
@@ -97,13 +98,13 @@ impl Live {
 }
 
 /// The pools that are new in a plan. Finds which of them is an earlier pool under another name.
-struct RenamedPools<'p> {
+struct NewPools<'p> {
     by_address: HashMap<ServerAddr, Vec<&'p LivePool>>,
     discovered: Vec<&'p LivePool>,
 }
 
-impl<'p> RenamedPools<'p> {
-    fn among(new: &[&'p Arc<LivePool>]) -> Self {
+impl<'p> NewPools<'p> {
+    fn new(new: &[&'p Arc<LivePool>]) -> Self {
         let mut by_address: HashMap<_, Vec<&LivePool>> = HashMap::new();
         for &pool in new {
             for server in pool.servers().iter() {
@@ -119,7 +120,7 @@ impl<'p> RenamedPools<'p> {
 
     /// The new pool that is the pool `gone` under another name. It requires the same role, and has a server at an
     /// address of `gone` or the same source of servers. That source may not have listed any server yet.
-    fn of(&self, gone: &LivePool) -> Option<&'p LivePool> {
+    fn renamed_from(&self, gone: &LivePool) -> Option<&'p LivePool> {
         let has_same_role = |pool: &&&LivePool| pool.plan().health.required.role == gone.plan().health.required.role;
         let servers = gone.servers();
         let with_server = servers

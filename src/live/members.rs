@@ -37,7 +37,8 @@ pub(super) fn members(
                 });
                 continue;
             }
-            // If two names of a pool have the same address, that is one server: it has one load and one health.
+            // Two host names with the same address are one server, with one load and one health: its identity is the
+            // address. An entry with that address in place of a name is another server: its identity is its label.
             if seen.insert((Arc::clone(&spec.identity), spec.address)) {
                 let server = registry.get_or_create(&plan.name, spec, plan.is_checked());
                 members.push(Member::new(server, entry.member_config));

@@ -9,8 +9,7 @@ use crate::local_addresses::LocalAddresses;
 use crate::plan::{Fallback, ListenerPlan, Plan, ServerEntry};
 use crate::pool::{ListenersAt, Member, OwnListener, ServerRegistry};
 
-/// Our listeners, with the addresses that they are bound to. Routes with `from` do not count, because it is not known
-/// whether our own connections match them.
+/// Our listeners, with the addresses that they are bound to, and the pools to which they lead.
 #[must_use]
 pub fn own_listeners(plan: &Plan, addresses: &[Vec<ListenAddr>]) -> Vec<OwnListener> {
     let listeners = plan.listeners.iter().zip(addresses);
@@ -22,7 +21,8 @@ pub fn own_listeners(plan: &Plan, addresses: &[Vec<ListenAddr>]) -> Vec<OwnListe
     own.collect()
 }
 
-/// The names of the pools to which a listener leads, also as fallbacks.
+/// The names of the pools to which a listener leads, also as fallbacks. Routes with `from` are ignored, because it is
+/// not known whether our own connections match them.
 fn pools_of(plan: &Plan, listener: &ListenerPlan) -> HashSet<Arc<str>> {
     let mut pools = HashSet::new();
     for target in listener.routes.targets_for_any_source() {
@@ -39,8 +39,8 @@ fn pools_of(plan: &Plan, listener: &ListenerPlan) -> HashSet<Arc<str>> {
 }
 
 impl LivePool {
-    /// Records which of our listeners are servers of this pool, and which are left out. To be called only for a pool in
-    /// force, because it is not certain that another plan will be applied.
+    /// Records which of our listeners are servers of this pool, and which servers are left out. Not to be called while
+    /// a plan is only prepared, because it may never be applied.
     pub(super) fn record_own_listeners(&self, servers: &[Member], registry: &ServerRegistry) {
         let own = registry.own_listeners();
         own.set_left_out(self.name(), &self.left_out());
@@ -116,10 +116,12 @@ impl Live {
     pub(super) fn set_own_listeners(&self, plan: &Plan, addresses: &[Vec<ListenAddr>]) {
         let listeners = own_listeners(plan, addresses);
         let own = self.registry.own_listeners();
-        own.replace(listeners, |pool| plan.pools.named(pool).is_some());
+        let is_in_plan = |pool: &str| plan.pools.named(pool).is_some();
+        own.replace(listeners, is_in_plan);
     }
 
-    /// Takes over the servers of a pool that its source lists now, and those that operators have added.
+    /// Updates a pool after its list, or the servers that operators have added to it, have changed. Then other pools
+    /// take back servers that no longer lead back to them.
     pub(super) fn update_dynamic_servers(&self, in_force: &InForce, pool: &LivePool) {
         if pool.update_dynamic_servers(&self.registry) {
             self.notify_listed();

@@ -123,7 +123,7 @@ impl LivePool {
         }
         self.dynamic.take_over(&self.plan, &before.plan);
         let entries = self.dynamic.entries(&self.plan);
-        let has_changed = before.hand_over(&self.plan, &entries, &mut self.lock());
+        let has_changed = before.hand_over(&self.plan, &entries, &mut self.addresses.lock());
         if has_changed || *self.entries.borrow() != entries {
             self.update_entries(entries, before, registry); // notes departures, too
         } else {
@@ -143,7 +143,7 @@ impl LivePool {
     /// that it replaces.
     pub(super) fn update_entries(&self, entries: Arc<[ServerEntry]>, before: &Self, registry: &ServerRegistry) {
         let names: HashSet<&str> = names_of(&entries).map(|(entry, ..)| &*entry.written).collect();
-        self.lock().retain(|name, _| names.contains(&**name));
+        self.addresses.lock().retain(|name, _| names.contains(&**name));
         self.update_servers(&entries, before, registry);
         self.entries.send_replace(entries);
     }
@@ -152,20 +152,16 @@ impl LivePool {
     /// does not want. If the plans want different families, a name that has addresses in `addresses` keeps them: they
     /// were looked up for the next plan. Returns whether `addresses` has changed.
     fn hand_over(&self, next: &PoolPlan, entries: &[ServerEntry], addresses: &mut NameAddresses) -> bool {
-        let known = self.lock();
+        let known = self.addresses.lock();
         let has_same_family = self.plan.resolve == next.resolve;
         let mut has_changed = false;
         for (entry, ..) in names_of(entries) {
             let present = addresses.get(&entry.written);
-            let Some(own) = known
-                .get(&entry.written)
-                .filter(|_| has_same_family || present.is_none())
-            else {
+            if present.is_some() && !has_same_family {
                 continue;
-            };
-            let wanted = own
-                .iter()
-                .filter(|address| address.ip().is_some_and(|ip| next.resolve.includes(ip)));
+            }
+            let of_name = known.get(&entry.written).into_iter().flatten();
+            let wanted = of_name.filter(|address| address.ip().is_some_and(|ip| next.resolve.includes(ip)));
             let wanted: Vec<_> = wanted.copied().collect();
             if !wanted.is_empty() && present != Some(&wanted) {
                 addresses.insert(Arc::clone(&entry.written), wanted);
@@ -175,14 +171,15 @@ impl LivePool {
         has_changed
     }
 
-    /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored. Returns
-    /// whether the servers that were kept from the previous list have left because of that.
+    /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored. A name for
+    /// which nothing else was found keeps its present addresses. Returns whether the servers that were kept from the
+    /// previous list have left because of the new addresses.
     pub(super) fn set_addresses(&self, found: NameAddresses, registry: &ServerRegistry) -> bool {
-        let mut addresses = self.lock();
-        for (name, mut found) in found {
-            found.retain(|address| address.ip().is_some_and(|ip| self.plan.resolve.includes(ip)));
-            if !found.is_empty() {
-                addresses.insert(name, found);
+        let mut addresses = self.addresses.lock();
+        for (name, mut wanted) in found {
+            wanted.retain(|address| address.ip().is_some_and(|ip| self.plan.resolve.includes(ip)));
+            if !wanted.is_empty() {
+                addresses.insert(name, wanted);
             }
         }
         drop(addresses);
@@ -194,8 +191,8 @@ impl LivePool {
         has_released
     }
 
-    /// What stands in for this pool now: the name of another pool, or of the primary for its replicas. `serving`: the
-    /// pool that serves its clients, which may be itself.
+    /// The name of what stands in for this pool now: another pool, or the primary in place of replicas; `None`: nothing
+    /// does. `serving`: the pool that serves new sessions of this one now, which may be this pool itself.
     #[must_use]
     pub fn fallback_in_use(&self, serving: &Self, now: Instant) -> Option<Arc<str>> {
         if serving.name() != self.name() {
@@ -214,7 +211,7 @@ impl LivePool {
 
     /// Replaces its servers by those of these entries. `before`: this pool, or the one that it replaces.
     fn update_servers(&self, entries: &[ServerEntry], before: &Self, registry: &ServerRegistry) {
-        let (members, left_out) = members(&self.plan, entries, &self.lock(), registry);
+        let (members, left_out) = members(&self.plan, entries, &self.addresses.lock(), registry);
         *self.left_out.lock() = left_out;
         self.record_own_listeners(&members, registry);
         self.note_departures(before, &members); // before anything of their state changes
@@ -259,9 +256,11 @@ impl LivePool {
         let shared = Arc::downgrade(self);
         *self.in_force.lock() = Weak::clone(&shared);
         let role = self.plan.health.required.role;
-        let before = before.filter(|before| role.is_none() || before.plan.health.required.role == role);
-        let known = before.map_or_else(Vec::new, |before| before.servers().to_vec());
-        self.update_checked(&known, &self.servers());
+        let keeps_roles = |before: &&Self| role.is_none() || before.plan.health.required.role == role;
+        let with_known_role = before
+            .filter(keeps_roles)
+            .map_or_else(Vec::new, |before| before.servers().to_vec());
+        self.update_checked(&with_known_role, &self.servers());
         self.take_over_queue(shared);
     }
 
@@ -290,8 +289,8 @@ impl LivePool {
     }
 
     /// Sets whether the servers are checked from now on, and whether they must have a role. The role of a server that
-    /// is not in `before` is forgotten: it may be from an earlier time in the pool. It is no stand-in, either. If
-    /// the plan wants no stand-ins, no server is one.
+    /// is not in `before` is forgotten: the role may be from an earlier time in the pool. Such a server is no stand-in,
+    /// either. If the plan wants no stand-ins, no server is one.
     fn update_checked(&self, before: &[Member], members: &[Member]) {
         let known: HashSet<ServerId> = before.iter().map(|server| server.id()).collect();
         let is_checked = self.plan.is_checked();
@@ -322,13 +321,13 @@ impl LivePool {
     /// The addresses of a name, written as configured; empty as long as none is known.
     #[must_use]
     pub fn addresses(&self, name: &str) -> Vec<ServerAddr> {
-        self.lock().get(name).cloned().unwrap_or_default()
+        self.addresses.lock().get(name).cloned().unwrap_or_default()
     }
 
     /// The names without a known address, as configured.
     #[must_use]
     pub fn unresolved(&self) -> Vec<Arc<str>> {
-        let addresses = self.lock();
+        let addresses = self.addresses.lock();
         let entries = self.entries();
         let names = names_of(&entries).map(|(entry, ..)| &entry.written);
         names
@@ -343,9 +342,10 @@ impl LivePool {
     pub fn why_not_ready(&self, needs_address: bool) -> Option<String> {
         let name = self.name();
         let servers = self.servers();
-        if servers.is_empty() && needs_address && !self.needs_wake(Instant::now())
-            || self.has_names() && !self.is_resolved()
-        {
+        // A pool whose clones are started when a client comes is ready without a server.
+        let lacks_address = needs_address && servers.is_empty() && !self.needs_wake(Instant::now());
+        let awaits_lookup = self.has_names() && !self.is_resolved();
+        if lacks_address || awaits_lookup {
             let unresolved = self.unresolved();
             let unresolved = unresolved
                 .first()
@@ -358,10 +358,6 @@ impl LivePool {
             "the first checks: `{}` of pool `{name}`",
             unchecked.spec().label
         ))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, NameAddresses> {
-        self.addresses.lock()
     }
 }
 

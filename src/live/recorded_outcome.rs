@@ -28,8 +28,9 @@ impl RecordedOutcome {
         }
     }
 
-    /// Whether the server was up, and is down now because of a failure. Another role or a lag is no failure, because
-    /// the server works: otherwise two switchovers or one long transaction could take all servers of a pool out.
+    /// Whether the server was up, and is down now because of a failure. With `failback = "manual"`, such a server stays
+    /// out of use until an operator enables it. Another role or a lag is no failure, because the server works:
+    /// otherwise two switchovers or one long transaction could take all servers of a pool out.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         let went_down = self.change.before == CheckState::Up && self.change.state == Some(CheckState::Down);

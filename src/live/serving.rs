@@ -13,7 +13,7 @@ impl LivePool {
     }
 
     /// Whether the pool has no usable server only because no client has asked for one, or because the clone that is
-    /// started for a client is still starting. A pool whose clone fails to start is awake as long as it needs a clone.
+    /// started for a client is still starting. A pool whose clone fails to start is awake until this clone is leaving.
     #[must_use]
     pub fn is_asleep(&self, now: Instant) -> bool {
         self.needs_wake(now) && self.scale().can_start()
@@ -70,7 +70,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pool_sleeps_until_its_first_clone_fails_to_start() {
-        let (sleeper, other, now) = (scaled(0), scaled(1), Instant::now());
+        let (sleeper, never_asleep, now) = (scaled(0), scaled(1), Instant::now());
         let failed = Some("exit status 1");
         for (clones, can_start) in [
             (vec![], true),
@@ -86,9 +86,9 @@ mod tests {
                 (can_start, can_start),
                 "{clones:?}"
             );
-            other.scale().publish(clones.clone());
+            never_asleep.scale().publish(clones.clone());
             assert_eq!(
-                (other.is_starting(now), other.serves(now)),
+                (never_asleep.is_starting(now), never_asleep.serves(now)),
                 (can_start, false),
                 "{clones:?}"
             );

@@ -136,7 +136,7 @@ async fn a_pool_without_an_address_delays_readiness_by_thirty_seconds_at_most() 
     let waits = Some("an address of pool `p`: `a.test:1` is not resolved yet".to_owned());
     assert_eq!(live.why_not_ready(), waits);
     pool.mark_resolved();
-    tokio::time::advance(ADDRESS_PATIENCE - Duration::from_millis(1)).await;
+    tokio::time::advance(START_WAIT_MAX - Duration::from_millis(1)).await;
     assert_eq!(live.why_not_ready(), waits, "its lookup has ended without an address");
     tokio::time::advance(Duration::from_millis(1)).await;
     assert_eq!(live.why_not_ready(), None);
@@ -202,6 +202,7 @@ fn an_unchanged_pool_is_kept_when_its_index_changes() {
     assert_eq!(&**after.pools[default].name(), "p");
 }
 
+/// A plan of pools that use only their primary. `pools`: of each, the name and the address of its server `a`.
 fn plan_of_primaries(pools: &[(&str, &str)]) -> Plan {
     let pool = |(name, address): &(&str, &str)| {
         format!(
@@ -228,8 +229,8 @@ fn a_renamed_or_new_pool_starts_with_the_known_primary_of_its_servers() {
     }
     let known = pool.roles().known_primary();
     assert_eq!(known.as_ref().and_then(|known| known.timeline), Some(4));
-    let next = [("q", "10.0.0.1:1"), ("r", "10.0.0.1:1"), ("s", "10.0.0.3:1")];
-    let next = live.apply(live.prepare(plan_of_primaries(&next), HashMap::new()));
+    let pools = [("q", "10.0.0.1:1"), ("r", "10.0.0.1:1"), ("s", "10.0.0.3:1")];
+    let next = live.apply(live.prepare(plan_of_primaries(&pools), HashMap::new()));
     let primary_of = |pool: &str| next.pool(pool).unwrap().roles().known_primary();
     assert_eq!(
         [primary_of("q"), primary_of("r"), primary_of("s")],

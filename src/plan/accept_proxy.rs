@@ -35,7 +35,8 @@ impl AcceptProxy {
         peer.map_or(self.trusts_unix, |peer| self.from.contains(peer))
     }
 
-    /// Who the client is. `named`: the client in the PROXY header of the peer, if it is known.
+    /// Who the client is. `accept`: the setting of the listener, if it has one. `named`: the client in the PROXY header
+    /// of the peer, if it is known.
     #[must_use]
     pub fn client_of(accept: Option<&Self>, peer: IpAddr, named: Option<IpAddr>) -> ClientOf {
         match accept {

@@ -48,9 +48,9 @@ type RouteKey = (usize, ServerName);
 struct Admitted {
     pools: BTreeMap<RouteKey, AnnouncedPool>,
     /// The number of announced names of each listener, by its index.
-    of_listeners: HashMap<usize, usize>,
+    name_counts_by_listener: HashMap<usize, usize>,
     /// How many names each server has announced.
-    of_servers: HashMap<Arc<str>, usize>,
+    name_counts_by_server: HashMap<Arc<str>, usize>,
 }
 
 impl Admitted {
@@ -66,18 +66,18 @@ impl Admitted {
             let reason = format!("{who} has {max} names, which is the most");
             (AnnouncementRefusal::TooMany, Reason::from(reason))
         };
-        let of_server = self.of_servers.entry(Arc::clone(from)).or_default();
-        if *of_server == SERVER_NAMES_MAX {
+        let server_name_count = self.name_counts_by_server.entry(Arc::clone(from)).or_default();
+        if *server_name_count == SERVER_NAMES_MAX {
             return Err(too_many("it", SERVER_NAMES_MAX));
         }
-        let of_listener = self.of_listeners.entry(key.0).or_default();
+        let listener_name_count = self.name_counts_by_listener.entry(key.0).or_default();
         let pool = match self.pools.entry(key) {
             Entry::Occupied(pool) => pool.into_mut(),
-            Entry::Vacant(_) if *of_listener == LISTENER_NAMES_MAX => {
+            Entry::Vacant(_) if *listener_name_count == LISTENER_NAMES_MAX => {
                 return Err(too_many("the listener", LISTENER_NAMES_MAX));
             }
             Entry::Vacant(free) => {
-                *of_listener += 1;
+                *listener_name_count += 1;
                 free.insert(AnnouncedPool {
                     group: group.clone(),
                     oldest: Arc::clone(from),
@@ -92,7 +92,7 @@ impl Admitted {
             );
             return Err((AnnouncementRefusal::Taken, Reason::from(reason)));
         }
-        *of_server += 1;
+        *server_name_count += 1;
         pool.servers.push(server);
         Ok(())
     }
@@ -113,12 +113,12 @@ impl Plan {
         let mut in_order: Vec<&Announcement> = announcements.iter().collect();
         in_order.sort_by_key(|announcement| (announcement.created, &announcement.from));
         let by_name = |(index, listener): (usize, &Arc<ListenerPlan>)| (Arc::clone(&listener.name), index);
-        let listeners: HashMap<Arc<str>, usize> = self.listeners.iter().enumerate().map(by_name).collect();
+        let indexes: HashMap<Arc<str>, usize> = self.listeners.iter().enumerate().map(by_name).collect();
         let mut admitted = Admitted::default();
         let mut refused = Vec::new();
         for announcement in in_order {
-            let listener = listeners.get(&*announcement.listener).copied();
-            if let Err((refusal, reason)) = self.admit(announcement, listener, &mut admitted) {
+            let index = indexes.get(&*announcement.listener).copied();
+            if let Err((refusal, reason)) = self.admit(announcement, index, &mut admitted) {
                 refused.push(RefusedAnnouncement {
                     from: Arc::clone(&announcement.from),
                     listener: Reason::new(&announcement.listener),
@@ -134,22 +134,23 @@ impl Plan {
         }
     }
 
-    /// Adds the server of an announcement to the pool of the announced name, or says why not. `listener` is the index
-    /// of the listener that the announcement names.
+    /// Adds the server of an announcement to the pool of the announced name, or says why not. `index` is that of the
+    /// listener that the announcement names; `None`: there is no such listener.
     fn admit(
         &self,
         announcement: &Announcement,
-        listener: Option<usize>,
+        index: Option<usize>,
         admitted: &mut Admitted,
     ) -> Result<(), (AnnouncementRefusal, Reason)> {
         let Announcement { sni, .. } = announcement;
         let no_listener = || (AnnouncementRefusal::NoListener, "there is no such listener".into());
-        let index = listener.ok_or_else(no_listener)?;
+        let index = index.ok_or_else(no_listener)?;
         let listener = &self.listeners[index];
         let invalid = |reason| (AnnouncementRefusal::InvalidName, Reason::from(reason));
         let name = ServerName::from_config(sni).map_err(|error| invalid(error.to_string()))?;
         let not_allowed = |reason| (AnnouncementRefusal::NotAllowed, reason);
         check_allowed(listener, &name).map_err(not_allowed)?;
+        // Both parts have only valid characters, so only the length can be wrong.
         if !is_name(&pool_name(listener, &name)) {
             let what = "the name of its pool, LISTENER:NAME, would be longer than";
             return Err(invalid(format!("{what} {NAME_BYTES_MAX} bytes")));
@@ -176,7 +177,7 @@ impl Plan {
         Ok(())
     }
 
-    /// This plan with these pools, and a route to each.
+    /// This plan plus the announced pools, and a route to each.
     fn with_pools(&self, announced: BTreeMap<RouteKey, AnnouncedPool>) -> Self {
         let mut pools: Vec<Arc<PoolPlan>> = self.pools.to_vec();
         let mut routes: Vec<Vec<Route<PoolId>>> = self.listeners.iter().map(|_| Vec::new()).collect();

@@ -41,9 +41,9 @@ pub struct KeptAnnouncement {
 pub struct RefusedAnnouncement {
     /// The name of its server.
     pub from: Arc<str>,
-    /// The listener that it names.
+    /// The listener that it names; escaped and truncated, because the container may name anything.
     pub listener: Reason,
-    /// The server name that it wants.
+    /// The server name that it wants; escaped and truncated, too.
     pub sni: Reason,
     /// Why it has no effect, as a word for metrics.
     pub refusal: AnnouncementRefusal,

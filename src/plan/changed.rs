@@ -1,7 +1,7 @@
 //! The keys of the configuration whose values differ between two plans.
 //!
-//! Plans are destructured without `..`, so that the compiler asks for the key of every new field. A field without a key
-//! would change without being reported.
+//! The plan of each section is destructured without `..`, so that the compiler asks for the key of every new field. A
+//! field without a key would change without being reported.
 
 mod checks;
 mod guard;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::{AdminPlan, LogPlan, Plan, PoolPlan, RetirePlan, RuntimePlan, ServerEntry, SeveringPlan};
 use crate::dial::{ConnectOptions, DialOptions};
-use crate::pool::{EjectLimits, PoolRules};
+use crate::pool::{EjectLimits, MemberConfig, PoolRules};
 use crate::socket::SocketOptions;
 use checks::{differing_check_keys, health_settings};
 
@@ -74,19 +74,19 @@ impl Plan {
 }
 
 impl PoolPlan {
-    /// Keys whose values differ. `servers` is among them if servers were added or removed. Servers that are in both
-    /// plans but differ are returned by [`Self::changed_servers`].
+    /// Keys whose values differ. `servers` is among them if servers were added or removed, or if their order differs.
+    /// Servers that are in both plans but differ are returned by [`Self::changed_servers`].
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
         keys.extend(differing_check_keys(&self.health, &next.health));
-        let written = |pool: &Self| -> Vec<_> {
+        let labels_and_locations = |pool: &Self| -> Vec<_> {
             let entries = pool.entries.iter();
             entries
                 .map(|entry| (Arc::clone(entry.label()), entry.location.clone()))
                 .collect()
         };
-        if written(self) != written(next) {
+        if labels_and_locations(self) != labels_and_locations(next) {
             keys.push("servers");
         }
         keys
@@ -100,11 +100,17 @@ impl PoolPlan {
             self.entries.iter().find(same).map(|old| old.member_config)
         };
         let changed = |entry: &ServerEntry| {
-            let (old, new) = (before(entry)?, entry.member_config);
+            let MemberConfig {
+                weight,
+                priority,
+                sessions_max,
+                is_draining: _, // set by `discover`, never by the configuration
+            } = before(entry)?;
+            let new = entry.member_config;
             let keys = [
-                ("weight", old.weight != new.weight),
-                ("priority", old.priority != new.priority),
-                ("max_sessions", old.sessions_max != new.sessions_max),
+                ("weight", weight != new.weight),
+                ("priority", priority != new.priority),
+                ("max_sessions", sessions_max != new.sessions_max),
             ];
             let keys: Vec<_> = keys
                 .iter()

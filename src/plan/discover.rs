@@ -40,7 +40,7 @@ pub struct DiscoverPlan {
     pub defaults: MemberConfig,
 }
 
-/// What lists the servers of a pool. As text, it is shown in logs, API and commands.
+/// The source that `discover` of a pool names. As text, it is shown in logs, API and commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiscoverSource {
     /// A file.

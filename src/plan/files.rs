@@ -8,7 +8,8 @@ use crate::tls::{ListenerTlsPlan, PoolTlsPlan};
 
 impl Plan {
     /// The files that are read at run time, each with the key that names it. Two kinds are left out: the certificates
-    /// of listeners, which `tls` checks as it reads them, and lists of servers, which may be missing at the start.
+    /// of listeners and of the admin port, which `tls` checks as it reads them, and lists of servers, which may be
+    /// missing at the start.
     #[must_use]
     pub fn files(&self) -> Vec<(String, &Path)> {
         let token = self.admin.token_file.as_deref();

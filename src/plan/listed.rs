@@ -144,7 +144,8 @@ impl From<&ServerEntry> for ListedServer {
 /// The servers of a whole list as entries of a pool.
 ///
 /// # Errors
-/// A server is not valid, two servers have one identity, or there are more than [`LISTED_MAX`].
+/// A server is not valid, two servers have the same name, two servers without a name have the same address, or there
+/// are more than [`LISTED_MAX`].
 pub fn listed_entries(
     listed: impl IntoIterator<Item = ListedServer>,
     defaults: MemberConfig,
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_server_and_what_is_wrong() {
+    fn an_error_says_what_is_wrong() {
         for (text, error) in [
             (r#"["10.0.0.1"]"#, "`10.0.0.1` has no port"),
             (r#"["10.0.0.1:1", "10.0.0.1:1"]"#, "`10.0.0.1:1` is listed twice"),

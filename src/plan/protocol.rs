@@ -1,6 +1,7 @@
 //! The protocol that the clients of a listener speak.
 
-/// The protocol of a listener's clients, as far as it matters before they are routed.
+/// The protocol of a listener's clients. It decides what is read of a session before the session is routed, how the
+/// session is refused, and how it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Any protocol over TCP, with or without TLS.

@@ -1,4 +1,4 @@
-//! `[remote]`: the rest of the configuration is in the fleet's store.
+//! `[remote]`: the configuration that a fleet shares in a store.
 
 use std::fs;
 use std::io;
@@ -17,7 +17,8 @@ const KEYS_MAX: usize = 1000;
 pub struct RemotePlan {
     /// How the store is reached.
     pub etcd: Arc<EtcdPlan>,
-    /// The key whose text is the rest of the configuration. The keys of further texts begin with it and `/`.
+    /// The key of the shared configuration, which consists of the text of this key and the texts of the keys that begin
+    /// with this key and `/`.
     pub key: Box<str>,
     /// The name of this process in the store.
     pub instance: Box<str>,
@@ -39,7 +40,7 @@ impl RemotePlan {
         let [before, after] = KeyRange::with_prefix_but_not(&below, &self.status_prefix());
         FollowedKeys {
             read: vec![KeyRange::one(&self.key), before, after],
-            watched: KeyRange::between(&self.key, &below),
+            watched: KeyRange::through_prefix(&self.key, &below),
             keys_max: KEYS_MAX,
         }
     }
@@ -97,14 +98,14 @@ pub fn has_dot_dot(path: &Path) -> bool {
 /// An absolute path without symbolic links. Parts of the path that do not exist are taken as they are written.
 fn resolved(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
-        // A link that leads nowhere now may lead somewhere later.
+        // A missing file. A link to a missing file stays an error: its own path does not tell which file would be read.
         Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
             match (path.parent(), path.file_name()) {
                 (Some(directory), Some(name)) => Ok(resolved(directory)?.join(name)),
                 _ => Err(error),
             }
         }
-        done => done,
+        found_or_error => found_or_error,
     }
 }
 
@@ -131,7 +132,7 @@ pub struct RemoteText {
 /// Tells versions of the texts apart: each change raises the revision or deletes a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TextVersion {
-    /// The latest revision of a key (`mod_revision` of etcd); 0 if there is none.
+    /// The highest of the keys' revisions (`mod_revision` of etcd); 0 if there are no keys.
     pub revision: i64,
     /// The number of keys.
     pub keys: usize,

@@ -10,9 +10,9 @@ use crate::pool::{MemberConfig, ServerSpec};
 pub struct ServerEntry {
     /// `name`, if it has one.
     pub name: Option<Arc<str>>,
-    /// Its address as configured.
+    /// Its address, or its host name and port, as configured.
     pub written: Arc<str>,
-    /// Its address, or its host name and port.
+    /// `written`, parsed.
     pub location: ServerLocation,
     /// Its weight, its priority, and the most sessions that it may have.
     pub member_config: MemberConfig,
@@ -30,8 +30,8 @@ impl ServerEntry {
                 address: *address,
                 resolved_from: None,
             }),
-            // The identity that `resolved` gives to this address, so that an entry with only the host name has the same
-            // server.
+            // The same identity as in `Self::resolved`: an entry with only the host name then has the same server at
+            // this address.
             ServerLocation::Resolved { name, address } => Some(ServerSpec {
                 identity: address.to_string().into(),
                 label,
@@ -71,7 +71,7 @@ impl ServerEntry {
         matches!(self.location, ServerLocation::Address(address) if address.unix().is_some())
     }
 
-    /// Its name in log, metrics and API; servers of a host name have it as a prefix.
+    /// The label of its server in log, metrics and API; for a host name, the prefix of the labels of its servers.
     #[must_use]
     pub fn label(&self) -> &Arc<str> {
         self.name.as_ref().unwrap_or(&self.written)

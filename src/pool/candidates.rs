@@ -32,7 +32,7 @@ pub(super) struct Candidate {
 impl Candidate {
     fn new(index: usize, member: &Member, is_trial: bool) -> Self {
         Self {
-            live: member.live_count(),
+            live: member.live_counter(),
             server: Arc::clone(member),
             index,
             weight: member.weight(),
@@ -75,7 +75,7 @@ pub(super) struct CandidateSet {
     pub(super) is_limited: bool,
     /// The tier of which all servers are used because too few are healthy.
     pub(super) panic_tier: Option<u8>,
-    /// Whether the candidates belong to `panic_tier`.
+    /// Whether the candidates belong to `panic_tier`. Sessions then get ejected servers without a trial.
     in_panic: bool,
     /// Whether the candidates are stand-ins, because no other server can be picked.
     pub(super) are_stand_ins: bool,
@@ -151,7 +151,8 @@ impl CandidateSet {
         }
     }
 
-    /// Whether there are candidates, and each is an ejected server whose trial is due.
+    /// Whether a session gets a server only with a trial: there are candidates, they are not used in panic, and each is
+    /// an ejected server whose trial is due.
     pub(super) fn has_only_trials(&self) -> bool {
         !self.candidates.is_empty() && !self.in_panic && self.candidates.iter().all(|candidate| candidate.is_trial)
     }
@@ -167,8 +168,8 @@ impl CandidateSet {
         self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
 
-    /// Claims the trial if this candidate has one that is due. Returns the kind of lease that the session gets; `None`:
-    /// it gets none, because another session has claimed the trial.
+    /// Claims the trial if this candidate has one that is due and is not used in panic. Returns the kind of lease that
+    /// the session gets; `None`: it gets none, because another session has claimed the trial.
     pub(super) fn admit(&self, candidate: &Candidate, rules: &PoolRules, now: Instant) -> Option<LeaseKind> {
         if self.in_panic || !candidate.is_trial {
             return Some(LeaseKind::Regular);
@@ -191,7 +192,7 @@ fn panic_tier(members: &[Member], availability: &[Availability], rules: &PoolRul
         usable_in_panic.map(Member::priority).min()
     })?;
     let in_service = || all().filter(|(member, _)| member.priority() == tier && member.is_in_service());
-    let healthy = in_service().filter(|(_, availability)| availability.is_healthy());
+    let healthy = in_service().filter(|(_, availability)| availability.is_up_or_unchecked());
     (healthy.count() * 100 < threshold * in_service().count()).then_some(tier)
 }
 
@@ -208,7 +209,7 @@ impl Candidate {
     /// A candidate of this index and weight.
     pub(super) fn for_test(index: usize, server: Server, weight: u16) -> Self {
         Self {
-            live: server.live_count(),
+            live: server.live_counter(),
             identity_hash: server.identity_hash(),
             server: Arc::new(server),
             index,

@@ -13,7 +13,7 @@ use super::histories::{Histories, TimelineHistory};
 /// The known facts about the primary in force, on its timeline.
 #[derive(Clone, Copy, Debug, Default)]
 struct PrimaryTrace {
-    /// A position on its timeline: where it was first seen.
+    /// The first position at which a check saw it on this timeline.
     first: Option<u64>,
     /// What its latest check found.
     latest: Trace,
@@ -37,8 +37,8 @@ impl Trace {
         Self { position, lineage }
     }
 
-    /// Whether a replica cannot have got here from the primary.
-    fn is_apart(&self, primary: &Self) -> bool {
+    /// Whether the replica with this trace has applied more than the primary has written, or receives other changes.
+    fn has_diverged_from(&self, primary: &Self) -> bool {
         let is_beyond = self
             .position
             .zip(primary.position)
@@ -52,11 +52,11 @@ impl Trace {
 #[derive(Clone, Copy, Debug, Default)]
 struct ReplicaTrace {
     latest: Trace,
-    /// The value of `latest` at the end of the latest check of the primary: the next one compares it with what the
-    /// primary has written by then.
+    /// The value of `latest` at the end of the latest check of the primary. The primary's next check compares it with
+    /// what the primary has written by then.
     before: Option<Trace>,
-    /// Whether a later check of the primary has found that the replica is apart from it.
-    is_apart: bool,
+    /// Whether a later check of the primary has found that the replica has diverged from it.
+    has_diverged: bool,
 }
 
 /// The traces of the servers of a pool.
@@ -78,9 +78,9 @@ impl DivergenceWatch {
         primary.first = primary.first.or(latest.position);
         primary.latest = latest;
         for replica in self.traces.replicas.values_mut() {
-            // Decided anew at each check of the primary, because a replica that was set up anew may be ahead of what
-            // was last seen of the primary.
-            replica.is_apart = was_known && replica.before.is_some_and(|before| before.is_apart(&latest));
+            // Not kept from the check before: the replica may have been set up anew since then, and may be ahead of the
+            // primary's latest known position although it has not diverged.
+            replica.has_diverged = was_known && replica.before.is_some_and(|before| before.has_diverged_from(&latest));
             replica.before = Some(replica.latest);
         }
     }
@@ -89,8 +89,8 @@ impl DivergenceWatch {
     /// certain.
     pub(super) fn observe_replica(&mut self, label: &Arc<str>, facts: &ServerFacts, primary: &str) -> Option<String> {
         let latest = Trace::new(facts, facts.wal.map(|wal| wal.applied));
-        // A replica whose position is lower than before was set up anew; one with another lineage follows another
-        // primary.
+        // A replica whose position is lower than before was set up anew, and a replica with another lineage follows
+        // another primary. In both cases, what was known about the replica is forgotten.
         let goes_on =
             |known: &ReplicaTrace| known.latest.position <= latest.position && known.latest.lineage == latest.lineage;
         let known = self
@@ -101,14 +101,15 @@ impl DivergenceWatch {
             .filter(goes_on)
             .unwrap_or_default();
         let primary = self.traces.primary().filter(|traced| *traced.label == *primary);
-        let is_apart = known.is_apart && primary.is_some_and(|primary| latest.is_apart(&primary.history.latest));
-        let why = primary.and_then(|primary| match is_apart {
-            true => Some(why_apart(&latest, primary)),
+        let has_diverged =
+            known.has_diverged && primary.is_some_and(|primary| latest.has_diverged_from(&primary.history.latest));
+        let why = primary.and_then(|primary| match has_diverged {
+            true => Some(why_diverged(&latest, primary)),
             false => why_outdated(facts.restartpoint?, primary),
         });
         let replica = ReplicaTrace {
             latest,
-            is_apart,
+            has_diverged,
             ..known
         };
         self.traces.replicas.insert(Arc::clone(label), replica);
@@ -116,7 +117,7 @@ impl DivergenceWatch {
     }
 }
 
-fn why_apart(replica: &Trace, primary: &TimelineHistory<PrimaryTrace>) -> String {
+fn why_diverged(replica: &Trace, primary: &TimelineHistory<PrimaryTrace>) -> String {
     let label = &primary.label;
     match (replica.position, primary.history.latest.position) {
         (Some(applied), Some(written)) => format!(
@@ -243,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_replica_that_receives_other_changes_than_the_primary_sends_is_found_once_the_primary_was_checked_again() {
-        let sends = |lineage| ServerFacts {
+        let facts = |lineage| ServerFacts {
             stream: Some(Stream::Lineage(lineage)),
             ..ServerFacts::default()
         };
@@ -251,19 +252,20 @@ mod tests {
         let (b, c) = (Arc::from("b"), Arc::from("c"));
         let mut check = |server: &str, lineage| match server {
             "b" => {
-                watch.record_primary(&b, &sends(lineage));
+                watch.record_primary(&b, &facts(lineage));
                 None
             }
-            _ => watch.observe_replica(&c, &sends(lineage), "b"),
+            _ => watch.observe_replica(&c, &facts(lineage), "b"),
         };
-        let none = [("c", 1), ("b", 2), ("c", 1), ("b", 2)];
-        assert!(none.iter().all(|(server, lineage)| check(server, *lineage).is_none()));
+        for (server, lineage) in [("c", 1), ("b", 2), ("c", 1), ("b", 2)] {
+            assert_eq!(check(server, lineage), None);
+        }
         let why = "not a replica of b: it follows another primary";
         assert_eq!(check("c", 1).as_deref(), Some(why));
         assert_eq!(check("c", 1).as_deref(), Some(why), "while the primary is down");
         assert_eq!(check("c", 2), None, "it follows the primary");
-        check("b", 3); // it was started again
-        assert_eq!(check("c", 2), None, "it has not heard of that yet");
+        check("b", 3); // the primary was restarted
+        assert_eq!(check("c", 2), None, "it may not have received the new lineage yet");
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub(super) enum LeaseKind {
 ///
 /// Sessions that the server did not serve count as failed connects once they came from three client addresses. From the
 /// first unserved session on, a connect that works proves nothing: the record is cleared only when a session that
-/// connected later is served, or has lasted for [`SERVED_AFTER`]. The latter is noticed when another session connects.
-/// Passed checks do not bring such a server back, because they do not see what sessions see.
+/// connected later is served, or has lasted for [`SERVED_AFTER`]. That it has lasted is noticed when another session
+/// connects. Passed checks do not bring such a server back, because they do not see what sessions see.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ejection {
     /// Failed connects in a row while the server was not ejected.
@@ -58,8 +58,9 @@ pub(super) struct Ejection {
     /// `None`: the server is not ejected.
     current: Option<CurrentEjection>,
     unserved: UnservedSessions,
-    /// The time of the first connect since a session last ended unserved or inconclusive.
-    connected_at: Option<Instant>,
+    /// The time of the first connect since a session last ended unserved or inconclusive. Set only while there are
+    /// unserved sessions.
+    first_connected_at: Option<Instant>,
 }
 
 /// The state of a server that is ejected.
@@ -114,7 +115,7 @@ impl Ejection {
         permitted: bool,
         kind: LeaseKind,
     ) -> Option<Duration> {
-        self.connected_at = None;
+        self.first_connected_at = None;
         if self.current.is_none() {
             self.unserved.add(client, now);
         }
@@ -139,8 +140,8 @@ impl Ejection {
         if !is_due {
             return None;
         }
-        let doubled = 1u32.checked_shl(self.ejections).unwrap_or(u32::MAX);
-        let back_off = limits.first.saturating_mul(doubled).min(limits.longest);
+        let factor = 1u32.checked_shl(self.ejections).unwrap_or(u32::MAX);
+        let back_off = limits.first.saturating_mul(factor).min(limits.longest);
         self.ejections = self.ejections.saturating_add(1);
         self.current = Some(CurrentEjection {
             trial_due_at: add_capped(now, back_off),
@@ -153,16 +154,16 @@ impl Ejection {
     /// Records a connect that worked. It clears the record, unless that has unserved sessions and no later session has
     /// lasted for [`SERVED_AFTER`]. Returns whether an ejection ended.
     pub(super) fn record_connect(&mut self, now: Instant, kind: LeaseKind) -> bool {
-        // A session that ends badly resets `connected_at`. So if it is that old, the session of that connect has
-        // lasted.
-        let has_one_lasted = self
-            .connected_at
+        // A session that ends unserved or inconclusive resets `first_connected_at`. So if that time is `SERVED_AFTER`
+        // ago, the session of that connect has lasted.
+        let has_session_lasted = self
+            .first_connected_at
             .is_some_and(|connected_at| now >= connected_at + SERVED_AFTER);
-        if self.unserved.is_empty() || has_one_lasted {
+        if self.unserved.is_empty() || has_session_lasted {
             return self.clear();
         }
         self.failures = 0;
-        self.connected_at.get_or_insert(now);
+        self.first_connected_at.get_or_insert(now);
         if let (Some(current), LeaseKind::Trial) = (&mut self.current, kind) {
             current.is_claimed = false;
             current.trial_due_at = add_capped(now, SERVED_AFTER); // no other trial before this session counts as served
@@ -173,12 +174,12 @@ impl Ejection {
     /// Records that a session was served. That clears the record if the session connected after the first unserved one
     /// had ended. Returns whether an ejection ended.
     pub(super) fn record_served(&mut self, connected_at: Instant) -> bool {
-        self.unserved.began_before(connected_at) && self.clear()
+        self.unserved.first_ended_before(connected_at) && self.clear()
     }
 
     /// Records that a session ended early and proves nothing.
     pub(super) const fn record_inconclusive(&mut self) {
-        self.connected_at = None;
+        self.first_connected_at = None;
     }
 
     fn clear(&mut self) -> bool {

@@ -25,7 +25,7 @@ pub enum Numbering {
     None,
     /// Configuration epochs of Sentinels. The number begins at 0 again when the Sentinels are set up anew.
     Epoch {
-        /// Whether the Sentinels agree on this one, so that it counts even if a higher one is known.
+        /// Whether the Sentinels agree on this epoch, so that it counts even if a higher epoch is known.
         is_agreed: bool,
     },
 }
@@ -63,7 +63,7 @@ pub struct ServerFacts {
     /// Identifies the changes that a primary sends, or that a replica receives, whatever address the replica knows its
     /// primary by.
     pub stream: Option<Stream>,
-    /// How far a replica says it is behind its primary. Used if `wal` is not known.
+    /// How far a replica says it is behind its primary; [`Duration::MAX`]: it cannot say. Used if `wal` is not known.
     pub lag: Option<Duration>,
     /// The function that the user of the check may not call, so that `timeline` and `wal` are not known.
     pub denied: Option<&'static str>,

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use super::ServerId;
 use super::candidates::Candidate;
 
-/// Servers that count as full until all clients in the line have had their turns, even if a place becomes free.
+/// Servers that count as full until all clients in the queue have had their turns, even if a place becomes free.
 #[derive(Debug, Default)]
 pub(super) struct FullServers {
     ids: HashSet<ServerId>,
-    /// The server that the client whose turn it is waits for; `None`: it does not wait, or waits for any server.
+    /// The one server for which the client that now has its turn waits; `None`: the client does not wait, or waits for
+    /// any server.
     pub(super) awaited: Option<ServerId>,
 }
 

@@ -22,8 +22,7 @@ pub(super) enum Availability {
 }
 
 impl Availability {
-    /// Whether it is up, or not checked yet.
-    pub(super) const fn is_healthy(self) -> bool {
+    pub(super) const fn is_up_or_unchecked(self) -> bool {
         matches!(self, Self::Up | Self::Unchecked)
     }
 }
@@ -85,7 +84,8 @@ pub enum CheckOutcome {
 }
 
 impl CheckOutcome {
-    /// Whether the result means that the server serves sessions, whether or not it is used.
+    /// Whether the result shows that the server serves the sessions that it is meant for. A server that is behind does;
+    /// one with the wrong role does not.
     pub(super) const fn proves_serving(&self) -> bool {
         matches!(
             self,
@@ -132,14 +132,14 @@ pub(super) struct RiseFall {
     /// unfit.
     failures: u32,
     latest: LatestResult,
-    /// Set if this host prevented the latest check. The value says whether a server that is up still gets new sessions,
-    /// and `latest` is the result of the check before.
-    prevented: Option<bool>,
-    /// The role is wrong: the latest check that could read it found that, or another server was promoted since. Also
-    /// set while a required role is not known yet.
+    /// Whether a server that is up still gets new sessions although this host prevented the latest check. `latest` is
+    /// then the result of the last check that was not prevented. `None`: the latest check was not prevented.
+    accepts_sessions_while_prevented: Option<bool>,
+    /// The role is wrong: the latest check that could read the role found this, or another server was promoted since.
+    /// Also set while a required role is not known yet.
     has_wrong_role: bool,
     /// The server is down only because it is behind.
-    behind: bool,
+    is_down_for_lag: bool,
     /// The server is up, or out of use only because its role is wrong, it is behind, or it refuses its checks. After
     /// a failure, passed checks do not make it healthy before they bring it up.
     healthy: bool,
@@ -181,9 +181,9 @@ impl RiseFall {
             streak: 0,
             failures: 0,
             latest: LatestResult::None,
-            prevented: None,
+            accepts_sessions_while_prevented: None,
             has_wrong_role: false,
-            behind: false,
+            is_down_for_lag: false,
             healthy: false,
             verdict: CheckVerdict::Unchecked,
         }
@@ -204,14 +204,14 @@ impl RiseFall {
     /// Records one result. Returns the new state if it changed. The first result alone decides the first state.
     pub(super) fn record(&mut self, outcome: &CheckOutcome, thresholds: Thresholds) -> Option<CheckState> {
         let before = self.latest;
-        self.prevented = None;
+        self.accepts_sessions_while_prevented = None;
         let (latest, has_wrong_role) = match outcome {
             CheckOutcome::Prevented { accepts_sessions, .. } => {
-                self.prevented = Some(*accepts_sessions);
+                self.accepts_sessions_while_prevented = Some(*accepts_sessions);
                 return None;
             }
             CheckOutcome::Pass => (LatestResult::Pass, false),
-            // Such a check does not find out the role.
+            // The next three results say nothing about the role.
             CheckOutcome::Fail(_) => (LatestResult::Fail, self.has_wrong_role),
             CheckOutcome::Down(_) => (LatestResult::Down, self.has_wrong_role),
             CheckOutcome::Refused { accepts_sessions, .. } => {
@@ -233,18 +233,18 @@ impl RiseFall {
             0
         };
         self.latest = latest;
-        let accepts_sessions = match latest {
+        let counts_as_pass = match latest {
             LatestResult::Pass => true,
-            LatestResult::Refused { accepts_sessions } => accepts_sessions && !has_wrong_role && !self.behind,
+            LatestResult::Refused { accepts_sessions } => accepts_sessions && !self.is_unfit(),
             _ => false,
         };
         let next = match (self.state, latest) {
-            (CheckState::Unchecked, _) if accepts_sessions => CheckState::Up,
+            (CheckState::Unchecked, _) if counts_as_pass => CheckState::Up,
             (CheckState::Unchecked, _) | (_, LatestResult::Down | LatestResult::Unfit) => CheckState::Down,
             (CheckState::Up, LatestResult::Fail | LatestResult::Behind) if self.streak >= thresholds.fall => {
                 CheckState::Down
             }
-            (CheckState::Down, _) if accepts_sessions && self.streak >= thresholds.rise => CheckState::Up,
+            (CheckState::Down, _) if counts_as_pass && self.streak >= thresholds.rise => CheckState::Up,
             // The server answered all the time: it said that it does not work, or its role was wrong.
             (CheckState::Down, LatestResult::Pass) if matches!(before, LatestResult::Down | LatestResult::Unfit) => {
                 CheckState::Up
@@ -258,14 +258,14 @@ impl RiseFall {
         })
     }
 
-    /// Sets everything that follows from the latest result, except the state: that is `next` from now on.
+    /// Sets everything that follows from the latest result, except the state. The caller sets the state to `next`.
     fn conclude(&mut self, next: CheckState, fall: u32) {
-        self.behind = next == CheckState::Down
+        self.is_down_for_lag = next == CheckState::Down
             && match self.latest {
                 LatestResult::Behind => true,
                 LatestResult::Down | LatestResult::Unfit => false,
-                // Failures and refusals say nothing about the lag. Passed checks end `behind` once the server is up.
-                _ => self.behind && self.failures < fall,
+                // Failures and refusals say nothing about the lag. Passed checks end this once the server is up.
+                _ => self.is_down_for_lag && self.failures < fall,
             };
         self.healthy = next == CheckState::Up
             || match self.latest {
@@ -285,7 +285,6 @@ impl RiseFall {
         };
     }
 
-    /// The current state.
     #[must_use]
     pub(super) const fn state(&self) -> CheckState {
         self.state
@@ -297,7 +296,7 @@ impl RiseFall {
         self.latest != LatestResult::Disabled
     }
 
-    /// Whether the latest check that was made found it failed, down, unfit or behind, whatever the state.
+    /// Whether the latest check that was not prevented found the server failed, down, unfit or behind.
     #[must_use]
     pub(super) const fn is_failing(&self) -> bool {
         matches!(
@@ -306,7 +305,8 @@ impl RiseFall {
         )
     }
 
-    /// Whether the server is down, and not only because its role is wrong.
+    /// Whether the server is down, and not only because its role is wrong. A server with a wrong role has failed after
+    /// `fall` failures in a row.
     #[must_use]
     pub(super) fn has_failed(&self, fall: u32) -> bool {
         self.state == CheckState::Down && !(self.has_wrong_role && self.failures < fall)
@@ -316,7 +316,7 @@ impl RiseFall {
     /// not known any more.
     #[must_use]
     pub(super) const fn is_suspended(&self) -> bool {
-        matches!(self.prevented, Some(false))
+        matches!(self.accepts_sessions_while_prevented, Some(false))
             || matches!(
                 self.latest,
                 LatestResult::Down
@@ -326,11 +326,11 @@ impl RiseFall {
             )
     }
 
-    /// Whether the latest check was refused, by the server or by this host. A server that has said that it accepts no
-    /// sessions stays suspended while this host prevents checks.
+    /// Whether the latest check was refused by the server or prevented by this host. A server that has said that it
+    /// accepts no sessions stays suspended while this host prevents checks.
     #[must_use]
     pub(super) const fn refusal(&self) -> RefusedCheck {
-        match (self.prevented, self.latest) {
+        match (self.accepts_sessions_while_prevented, self.latest) {
             (Some(false), _)
             | (
                 _,
@@ -347,7 +347,7 @@ impl RiseFall {
     /// that is not known yet. A server that cannot be reached keeps the role it was last seen with.
     #[must_use]
     pub(super) const fn is_unfit(&self) -> bool {
-        self.has_wrong_role || self.behind
+        self.has_wrong_role || self.is_down_for_lag
     }
 
     /// Whether the server is up, or out of use only because its role is wrong, it is behind, or it refuses its checks.
@@ -356,7 +356,6 @@ impl RiseFall {
         self.healthy
     }
 
-    /// What the checks say about the server.
     #[must_use]
     pub(super) const fn verdict(&self) -> CheckVerdict {
         self.verdict
@@ -364,11 +363,11 @@ impl RiseFall {
 
     /// Whether the server is down only because it is behind its primary.
     #[must_use]
-    pub(super) const fn is_behind(&self) -> bool {
-        self.behind
+    pub(super) const fn is_down_for_lag(&self) -> bool {
+        self.is_down_for_lag
     }
 
-    /// Before the first result, treats the role as wrong if one is required, else as right. Later calls have no effect.
+    /// If there is no result yet, treats the role as wrong if a role is required, else as right.
     pub(super) fn require_role(&mut self, is_required: bool) {
         if self.state == CheckState::Unchecked {
             self.has_wrong_role = is_required;

@@ -13,10 +13,11 @@ use tokio::time::Instant;
 use super::facts::{ServerFacts, WalPosition};
 use super::histories::Histories;
 
-/// The parts into which `max_lag` is divided: times that are closer to each other are not told apart.
+/// The number of parts into which `max_lag` is divided. Times that are less than one part apart count as the same.
 const RESOLUTION: u32 = 64;
 
-/// The oldest positions that are kept; a replica that is behind for longer is reported to be so for at least that long.
+/// Positions are kept for this time, or for twice `max_lag` if that is longer. The reported lag of a replica that is
+/// behind for longer is at least this time.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A position that is a multiple of this many bytes may be within a record: PostgreSQL writes and sends whole pages (8
@@ -36,7 +37,7 @@ struct PositionHistory {
 }
 
 impl PositionHistory {
-    /// Records a position. Keeps enough to tell how far a server is behind.
+    /// Records a position. Keeps enough to tell how long a server has been behind.
     fn record(&mut self, now: Instant, position: u64, max_lag: Duration) {
         let position = if position.is_multiple_of(PAGE_BYTES) {
             position.saturating_sub(RECORD_BYTES)
@@ -47,7 +48,7 @@ impl PositionHistory {
             if position <= before.1 {
                 return;
             }
-            // A position is left out if the ones before and after it are near to each other.
+            // A position is left out if those before and after it were seen at nearly the same time.
             let is_near = |(at, _): &(Instant, u64)| now < *at + max_lag / RESOLUTION;
             if !self.reached.back().is_some_and(is_near) {
                 self.reached.push_back(before);
@@ -60,6 +61,7 @@ impl PositionHistory {
     /// Leaves out old positions, the more the older they are: the lag that is reported has an error of about
     /// 1/[`RESOLUTION`] of itself, and the number of positions grows with the logarithm of [`AGE_MAX`] only.
     fn thin_out(&mut self, now: Instant, max_lag: Duration) {
+        // Zero if there is no position at this index, so that the loops end.
         let age = |reached: &VecDeque<(Instant, u64)>, index: usize| {
             let at = reached.get(index).map(|(at, _)| *at);
             at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
@@ -79,7 +81,7 @@ impl PositionHistory {
         }
     }
 
-    /// Since when a server that is at this position has been behind, at least; `None`: it is not.
+    /// Since when, at the latest, a server at this position has been behind; `None`: it is not behind.
     fn behind_since(&self, position: u64) -> Option<Instant> {
         let mut all = self.reached.iter().chain(&self.latest);
         all.find(|(_, reached)| *reached > position).map(|(at, _)| *at)
@@ -116,6 +118,12 @@ impl LagWatch {
     /// Forgets the servers whose label is not known.
     pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
         self.histories.retain(is_known);
+    }
+
+    /// Forgets the history of this replica: it is a primary now. If it becomes a replica again, its lag counts from
+    /// that time.
+    pub(super) fn forget_replica(&mut self, label: &str) {
+        self.histories.replicas.remove(label);
     }
 
     /// Records the position of the primary in force.
@@ -158,15 +166,18 @@ impl LagWatch {
                 replica.received = PositionHistory::default();
                 return Some(lag_behind(primary));
             }
-            // The primary may have written more since then.
+            // The position of the primary is not known, or is older than `max_lag`: it may have written more since.
             replica.received.record(now, wal.written, max_lag);
             let behind = lag_since(replica.received.behind_since(wal.applied));
             // What a replica has received says nothing if it has followed no server since the primary was last seen. So
-            // the last known position of the primary counts, too, or, if there is none, when it last followed a server.
+            // the last known position of the primary counts, too. If there is none, the time since the replica last
+            // followed a server counts.
             let since_followed = || lag_since(Some(replica.followed_at));
             return Some(behind.max(primary.map_or_else(since_followed, lag_behind)));
         }
         let reported = facts.lag?;
+        // A reported lag may jump, for instance when the replica begins to apply a long statement. It counts only for
+        // the time since the replica last reported that it was not behind.
         if reported < Duration::from_secs(1).min(max_lag) {
             replica.caught_up_at = now;
         }

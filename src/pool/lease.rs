@@ -30,7 +30,8 @@ pub struct Lease {
 pub enum NoLease {
     /// No server is left that could be picked.
     NoServer,
-    /// All servers that could be picked have their maximum of sessions, or other clients wait for them.
+    /// All servers that could be picked have their maximum of sessions, other clients wait for them, or the client may
+    /// wait for a server that is being started or expected back. As the answer of a queue: the queue is full.
     Full,
 }
 
@@ -57,16 +58,16 @@ impl Lease {
         }
     }
 
-    /// Notes that a connect begins: from now on the server process itself may count the session, until it has seen its
-    /// end. The kernel may have connected before the session sees it.
+    /// Notes that a connect begins: from now on, and until it has seen the session's end, the server process may count
+    /// the session itself. The kernel may have connected before we see that.
     pub fn set_connecting(&mut self) {
         self.may_be_connected = true;
     }
 
-    /// Whether the lease should be held until the server has ended the session, for a bounded time. It should if the
-    /// sessions of the server are limited here, and a connect has begun, so that its process may still count this one.
+    /// Whether the lease must be held, for a bounded time, until the server has ended the session: the sessions of the
+    /// server are limited here, and a connect has begun, so that the server process may still count this session.
     #[must_use]
-    pub fn is_held(&self) -> bool {
+    pub fn must_be_held(&self) -> bool {
         self.is_limited && self.may_be_connected && !self.has_ended.load(Relaxed)
     }
 

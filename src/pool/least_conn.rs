@@ -68,13 +68,13 @@ pub(super) fn choose(candidates: &[Candidate], turn: impl FnOnce(usize) -> usize
     if equals < 2 {
         return Some(lowest);
     }
-    let turn = turn(equals);
+    let chosen = turn(equals);
     let mut before = 0;
     for (in_block, until) in blocks().zip(equals_until).skip(first_block) {
-        if turn < until {
+        if chosen < until {
             let mut equal = in_block.iter().filter(|candidate| Load::new(candidate).equals(load));
             // Loads may have changed since the scan: if too few equals are left, take the first that was found.
-            return equal.nth(turn - before).or(Some(lowest));
+            return equal.nth(chosen - before).or(Some(lowest));
         }
         before = until;
     }

@@ -12,8 +12,8 @@ use super::queue::QueueTurn;
 use super::{Lease, NoLease, Policy, Pool, QueueLimits, ServerId};
 use crate::addr::{ClientAddr, ClientHost};
 
-/// Clients that may wait for a server to be started, in a pool that has no `queue`.
-const SLEEPERS_MAX: usize = 1000;
+/// The most clients that may wait for a server to be started, in a pool that has no `queue`.
+const START_WAITERS_MAX: usize = 1000;
 
 /// Why a client no longer waits for a server with room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum QueueFailure {
 }
 
 impl Pool {
-    /// [`Self::pick`] in a pool with a limited server. A client that comes while others wait has to line up.
+    /// [`Self::pick`] in a pool with a limited server. A client that comes while others wait must join the queue.
     #[cold]
     pub(super) fn pick_limited(&self, client: ClientHost, tried: &[ServerId], now: Instant) -> Result<Lease, NoLease> {
         if self.rules.queue.is_some() && !self.queue.is_empty() {
@@ -155,7 +155,7 @@ impl Pool {
             on_join(place.position);
             let mut stream_end = pin!(stream_end);
             loop {
-                let changed = pin!(self.queue.changed()); // before the line is served, so that no change is missed
+                let changed = pin!(self.queue.changed()); // before the queue is served, so that no change is missed
                 let expires_at = self.queue.serve_if_stale(self, Instant::now());
                 tokio::select! {
                     biased;
@@ -170,22 +170,22 @@ impl Pool {
                             if place.leave() {
                                 return Err(QueueFailure::Timeout);
                             }
-                            break (&mut place.answer).await;
+                            break (&mut place.answer).await; // it has come, or is about to come
                         }
                     }
                 }
             }
         };
-        let lease = answer.expect("who is in the line is answered, or leaves by itself");
+        let lease = answer.expect("a client in the queue is answered, or leaves by itself");
         lease.map_err(|reason| match reason {
             NoLease::NoServer => QueueFailure::NoServer,
             NoLease::Full => QueueFailure::Full,
         })
     }
 
-    /// The answer to a client that has tried these servers when no other can be picked. The client waits if the pool
-    /// sleeps, if a server is being started, or if another one takes no sessions for the moment and the pool waits for
-    /// its return.
+    /// The answer to a client that has tried these servers when no other can be picked. A client that has tried none
+    /// waits if the pool may sleep or a server is being started. Any client waits if a server that it has not tried
+    /// takes no sessions for the moment, and the pool waits for the return of that server.
     pub(super) fn no_lease_for(&self, tried: &[ServerId]) -> NoLease {
         if (self.start_wait().is_some() && tried.is_empty()) || self.waits_for_return_besides(tried) {
             NoLease::Full
@@ -200,13 +200,14 @@ impl Pool {
         self.rules.wake.is_some() && !self.is_usable(now)
     }
 
-    /// How long clients may wait while the pool has no usable server; `None`: they may not wait.
+    /// How long clients may wait for a server to be started while none is usable; `None`: they may not wait for that.
     fn start_wait(&self) -> Option<Duration> {
         self.rules.wake.or_else(|| self.queue.start_wait())
     }
 
     /// Sets how long clients may wait, while no server is usable, for one that is being started; `None`: no server is
-    /// being started. A pool that may sleep does not need it. It also holds for the pools of this name in other plans.
+    /// being started. A pool that may sleep does not need it. The setting also holds for the pools of this name in
+    /// other plans.
     pub fn set_start_wait(&self, wait: Option<Duration>) {
         self.queue.set_start_wait(wait);
     }
@@ -214,14 +215,16 @@ impl Pool {
     /// The limits of the queue at this time; `None`: nobody may wait. While no server is usable, clients may wait for
     /// [`Self::start_wait`], if that is set, even in a pool that has no `queue`.
     fn queue_limits(&self, now: Instant) -> Option<QueueLimits> {
-        let Some(timeout) = self.start_wait().filter(|_| !self.is_usable(now)) else {
-            return self.rules.queue;
-        };
-        let clients_max = self.rules.queue.map_or(SLEEPERS_MAX, |queue| queue.clients_max);
-        Some(QueueLimits { clients_max, timeout })
+        match self.start_wait() {
+            Some(timeout) if !self.is_usable(now) => {
+                let clients_max = self.rules.queue.map_or(START_WAITERS_MAX, |queue| queue.clients_max);
+                Some(QueueLimits { clients_max, timeout })
+            }
+            _ => self.rules.queue,
+        }
     }
 
-    /// Waits until a client has lined up in the queue of the pool since the last call. Only one task may wait for that.
+    /// Waits until a client has joined the queue of the pool since the last call. Only one task may wait for that.
     pub fn queue_joined(&self) -> impl Future<Output = ()> + use<> {
         let queue = Arc::clone(&self.queue);
         async move { queue.joined().await }

@@ -100,13 +100,13 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn the_first_counts_of_a_block_lie_in_different_cache_lines() {
+    fn the_counts_that_are_taken_first_lie_in_different_cache_lines() {
         let block: Vec<_> = new_block().collect();
         let address = |count: &&AtomicU32| std::ptr::from_ref::<AtomicU32>(count).addr();
         let all: HashSet<_> = block.iter().map(address).collect();
         assert_eq!(all.len(), LINES * PER_LINE, "each count is there once");
-        let first = block.iter().rev().take(LINES);
-        let lines: HashSet<_> = first.map(|count| address(count) / 64).collect();
+        let taken_first = block.iter().rev().take(LINES);
+        let lines: HashSet<_> = taken_first.map(|count| address(count) / 64).collect();
         assert_eq!(lines.len(), LINES);
     }
 

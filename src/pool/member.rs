@@ -71,14 +71,15 @@ impl Member {
         }
     }
 
-    /// Whether it may be picked while no other server is left: it is in service, it is the stand-in of its pool,
-    /// and it does not refuse new sessions.
-    pub(super) fn may_stand_in(&self) -> bool {
+    /// Whether it may be picked while no other server is left: it is in service, it is the primary of a pool of
+    /// replicas that falls back to its primary, and its latest check does not exclude new sessions.
+    #[must_use]
+    pub fn may_stand_in(&self) -> bool {
         self.is_in_service() && self.server.may_stand_in()
     }
 
-    /// Whether it may be picked while the pool is in panic: it is in service, its role is not wrong, it is not
-    /// too far behind its primary, and it does not refuse new sessions.
+    /// Whether it may be picked while the pool is in panic: it is in service, it has the required role, if any, it is
+    /// not too far behind its primary, and its latest check does not exclude new sessions.
     pub(super) fn is_usable_in_panic(&self) -> bool {
         self.is_in_service() && !self.server.is_unfit() && !self.server.is_suspended()
     }

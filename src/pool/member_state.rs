@@ -1,7 +1,7 @@
 //! Why a server does or does not get new sessions, in one word.
 //!
-//! The state combines health, role and use. A server has one state at a time, so that the counts of a pool's servers by
-//! state add up to all its servers.
+//! The state combines health, role and administrative state. A server has one state at a time, so that the counts of a
+//! pool's servers by state add up to all its servers.
 
 use tokio::time::Instant;
 
@@ -86,7 +86,7 @@ impl Member {
             CheckState::Down if !self.is_healthy() => MemberState::Unhealthy,
             _ if self.is_unfit() => MemberState::WrongRole,
             _ if self.is_suspended() => MemberState::CheckRefused,
-            CheckState::Down => MemberState::Unhealthy,
+            CheckState::Down => MemberState::Unhealthy, // it answers again, but not often enough yet to be up
             CheckState::Up if self.availability(now) == Availability::Unavailable => MemberState::Ejected,
             CheckState::Up => MemberState::Usable,
         }
@@ -94,7 +94,8 @@ impl Member {
 }
 
 impl Pool {
-    /// Whether this server gets new sessions, if no better tier is usable.
+    /// Whether this server gets new sessions, if no better tier is usable. Servers that get sessions only because no
+    /// such server is left (unchecked ones and stand-ins) do not count.
     #[must_use]
     pub fn uses(&self, server: &Member, now: Instant) -> bool {
         server.state(now) == MemberState::Usable || self.uses_in_panic(server, now)

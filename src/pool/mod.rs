@@ -1,6 +1,6 @@
 //! Pools of servers, and the pick of one server for a session.
 //!
-//! Each policy has a file of its own and picks among candidates. They are computed when something changes, and kept as
+//! Each policy picks among candidates, in a file of its own. The candidates are computed after a change, and kept as
 //! a snapshot: a pick takes no lock and allocates nothing. This file picks from the snapshot and returns a [`Lease`].
 //!
 //! **A new policy** is a variant of [`Policy`], a file with its function, and an arm in `choose`; its name stands in
@@ -96,7 +96,7 @@ pub struct Pool {
     was_resolved: AtomicBool,
     /// Shared by all pools of this name.
     queue: Arc<PoolQueue>,
-    /// Turns of equally loaded servers, and of retries.
+    /// Turns of equally loaded servers, and those of `round-robin` after the first choice.
     tie_breaker: TurnCounter,
     // A blocking mutex: held for a few lines after a failure.
     ejecting: Mutex<()>,
@@ -159,7 +159,8 @@ impl Pool {
         drop(self.snapshot(Instant::now()));
     }
 
-    /// Makes the clients in the queue wait for the servers of this pool from now on.
+    /// Makes the clients in the queue wait for the servers of this pool from now on. `shared`: this pool, or the value
+    /// that contains it.
     pub fn take_over_queue(&self, shared: Weak<dyn AsRef<Self> + Send + Sync>) {
         self.queue.put_in_force(shared);
     }
@@ -181,7 +182,7 @@ impl Pool {
         !self.snapshot(now).set.candidates.is_empty()
     }
 
-    /// When time alone changes next which servers may be picked; `None`: never.
+    /// The next instant at which time alone changes the candidates or their weights; `None`: never.
     #[must_use]
     pub fn changes_at(&self, now: Instant) -> Option<Instant> {
         self.snapshot(now).set.expires_at()
@@ -194,7 +195,7 @@ impl Pool {
         snapshot.set.are_stand_ins && !snapshot.set.candidates.is_empty()
     }
 
-    /// The best tier that has a usable server; `None`: there is none.
+    /// The best tier that has a server that is up; `None`: there is none.
     #[must_use]
     pub fn best_tier(&self, now: Instant) -> Option<u8> {
         self.snapshot(now).set.best_tier
@@ -206,7 +207,7 @@ impl Pool {
         self.snapshot(now).set.panic_tier.is_some()
     }
 
-    /// Whether this server is used in panic, whether it is healthy or not.
+    /// Whether the tier of this server is in panic, and the server is used even if it is not healthy.
     #[must_use]
     pub fn uses_in_panic(&self, server: &Member, now: Instant) -> bool {
         self.snapshot(now).set.panic_tier == Some(server.priority()) && server.is_usable_in_panic()
@@ -217,8 +218,8 @@ impl Pool {
     ///
     /// Leases on a limited server never exceed its limit, over all workers.
     ///
-    /// Concurrent picks may see the same session counts. Then a server gets at most as many sessions too many as there
-    /// are concurrent picks, and equally loaded servers take turns, which spreads them. A first pick takes no lock and
+    /// Concurrent picks may see the same session counts. Then a server may get too many sessions, at most one for each
+    /// concurrent pick; equally loaded servers take turns, which spreads these picks. A first pick takes no lock and
     /// allocates nothing unless something has changed since the last one; a retry computes its candidates anew.
     ///
     /// # Errors
@@ -257,8 +258,8 @@ impl Pool {
         }
     }
 
-    /// The servers that may be picked now, best tier first. Within a tier they are in the order in which the policy
-    /// tries them for this client if it picks by the client, else as listed.
+    /// The servers that may be picked now, best tier first. Within a tier, unchecked servers come last; otherwise they
+    /// are in the order in which the policy tries them for this client if it picks by the client, else as listed.
     #[must_use]
     pub fn in_order(&self, client: Option<ClientHost>, now: Instant) -> Vec<Member> {
         let servers = self.members.load();
@@ -267,8 +268,10 @@ impl Pool {
         loop {
             let is_listed = |id| order.iter().any(|index| servers[*index].id() == id);
             let next = CandidateSet::new(&servers, &self.rules, now, is_listed).candidates;
+            if next.is_empty() {
+                break;
+            }
             match (client, self.rules.policy) {
-                _ if next.is_empty() => break,
                 (Some(client), Policy::SourceHash) => order.extend(source_hash::in_order(&next, client)),
                 _ => order.extend(next.iter().map(|candidate| candidate.index)),
             }
@@ -280,8 +283,8 @@ impl Pool {
         match self.rules.policy {
             Policy::LeastConn => least_conn::choose(candidates, |equals| self.tie_breaker.take() % equals),
             Policy::SourceHash => source_hash::choose(candidates, client),
-            // Only retries come here. They have turns of their own: if they used those of first picks, the server after
-            // a failing one would get retries only.
+            // Only picks after a failed connect or a full server come here. They have turns of their own: if they used
+            // those of first picks, the server after a failing one would get retries only.
             Policy::RoundRobin => {
                 let position = RoundRobin::new(candidates, self.tie_breaker.take()).next()?;
                 candidates.get(position)
@@ -316,8 +319,8 @@ impl Pool {
     pub fn record_end(&self, lease: &Lease, session: &FinishedSession, now: Instant) -> Option<EjectionChange> {
         match session.outcome(self.rules.eject.on_reset) {
             SessionOutcome::Served => {
-                let has_ended = lease.server().record_served(session.connected_at);
-                has_ended.then_some(EjectionChange::Ended)
+                let ended_ejection = lease.server().record_served(session.connected_at);
+                ended_ejection.then_some(EjectionChange::Ended)
             }
             SessionOutcome::Unserved => {
                 let back_off = self.update_ejection(lease, now, |ejection, permitted| {
@@ -348,7 +351,7 @@ impl Pool {
                 .iter()
                 .filter(|server| server.id() != lease.server().id() && server.is_in_service())
         };
-        let others_usable = others().any(|server| server.availability(now).is_healthy());
+        let others_usable = others().any(|server| server.availability(now).is_up_or_unchecked());
         // As if this server were ejected, too.
         let ejected = 1 + others().filter(|server| server.is_ejected()).count();
         let permitted =

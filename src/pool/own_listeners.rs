@@ -1,5 +1,5 @@
-//! Servers that are our own listeners. If the listener leads back to the pool, each session would open another one,
-//! until there is no room.
+//! Servers that are our own listeners. If such a listener leads back to the pool of the server, each session would open
+//! another session, until a limit is reached.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -49,8 +49,7 @@ struct OwnState {
 }
 
 impl OwnListeners {
-    /// No listeners so far. The addresses of this machine's interfaces will not be considered: a file is also checked
-    /// on other machines.
+    /// No listeners so far. Ignores the addresses of interfaces: a configuration may be checked on another machine.
     #[must_use]
     pub fn ignoring_interfaces() -> Self {
         Self(Mutex::new(OwnState {
@@ -143,6 +142,7 @@ impl OwnState {
         self.listeners(Some(leading))
     }
 
+    /// The listeners with these indices; `None`: all.
     fn listeners(&self, only: Option<HashSet<usize>>) -> ListenersAt {
         ListenersAt {
             index: Arc::clone(&self.index),
@@ -158,9 +158,9 @@ struct ListenerIndex {
     listeners: Vec<OwnListener>,
     /// The indices of the listeners that lead directly to a pool, by pool.
     by_pool: HashMap<Arc<str>, Vec<usize>>,
-    /// The indices of the listeners that have an address with a port, by port, in their order.
+    /// The indices of the listeners that have an address with a port, by port, in the order of `listeners`.
     by_port: HashMap<u16, Vec<usize>>,
-    /// The indices of the listeners at Unix sockets, by their places when they were bound.
+    /// The indices of the listeners at Unix sockets, by the places of their paths when this index was built.
     by_place: HashMap<UnixPlace, Vec<usize>>,
 }
 
@@ -182,11 +182,11 @@ impl ListenerIndex {
         Self { listeners, ..new }
     }
 
-    /// The indices of the listeners that may be at the address of this server. At a Unix socket, they certainly are.
+    /// The indices of the listeners that may be at the address of this server. At a Unix socket, all of them are.
     fn candidates(&self, server: ServerAddr) -> &[usize] {
         let indices = match (server.port(), server.unix()) {
             (Some(port), _) => self.by_port.get(&port), // nearly always there are none
-            (None, Some(path)) if !self.by_place.is_empty() => self.by_place.get(&path.place()),
+            (None, Some(path)) if !self.by_place.is_empty() => self.by_place.get(&path.place()), // system calls
             (None, _) => None,
         };
         indices.map_or(&[], Vec::as_slice)
@@ -252,16 +252,16 @@ impl ListenersAt {
     /// The name of the listener that would accept a connection to this server.
     #[must_use]
     pub fn at(&self, server: ServerAddr) -> Option<&Arc<str>> {
-        let is_one = |index: &&usize| self.only.as_ref().is_none_or(|only| only.contains(index));
+        let is_included = |index: &&usize| self.only.as_ref().is_none_or(|only| only.contains(index));
         let accepts = |own: &ListenAddr| own.accepts_connections_to(server) || self.is_wildcard_for(*own, server);
-        let candidates = self.index.candidates(server).iter().filter(is_one);
+        let candidates = self.index.candidates(server).iter().filter(is_included);
         let mut listeners = candidates.map(|index| &self.index.listeners[*index]);
         let is_unix = server.unix().is_some();
         let found = listeners.find(|listener| is_unix || listener.addresses.iter().any(accepts))?;
         Some(&found.name)
     }
 
-    /// Whether `own` is a listener at all addresses of this machine that accepts connections to this server.
+    /// Whether `own` is a wildcard address, and a listener there accepts connections to this server.
     fn is_wildcard_for(&self, own: ListenAddr, server: ServerAddr) -> bool {
         let (Some(own), Some(server)) = (own.socket(), server.socket()) else {
             return false;

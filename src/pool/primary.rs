@@ -7,8 +7,8 @@
 //! 1. A server on a higher timeline is the primary. The promotion of a replica begins a new timeline with a higher
 //!    number. If several servers are on the highest one, none is the primary.
 //! 2. The remembered primary stays as long as it calls itself primary, and not on a lower timeline.
-//! 3. Where no server has a timeline, and the primary is down, a server succeeds it that was seen as its replica and
-//!    was promoted after the last answer of the primary. So the roles of the other servers are remembered, too. See
+//! 3. Where no server has a timeline, and the primary is down, its successor is a server that was seen as its replica
+//!    and was promoted after the last answer of the primary. So the roles of the other servers are remembered, too. See
 //!    [`succession`].
 //! 4. There is no primary. For example, where some servers have a timeline, one whose timeline cannot be read is not
 //!    the primary.
@@ -39,8 +39,8 @@ use knowledge::{ClaimNumbers, Knowledge, Seen};
 pub(super) enum PrimaryVerdict {
     /// It is.
     Primary,
-    /// Not known yet. Either no primary is remembered, and not all servers that may be it have been checked; or the
-    /// server is down, and no other one is the primary.
+    /// Not known yet. Either no primary is remembered, and not all servers that may be the primary have been checked;
+    /// or the server is down, and no other one is the primary.
     Undecided,
     /// It is not, and why.
     Rejected(String),
@@ -59,6 +59,7 @@ pub(super) struct PrimaryWatch {
     servers: BTreeMap<Arc<str>, Knowledge>,
     /// The servers that call themselves primary, or did so before they went down. A check goes through these few only.
     claiming: BTreeSet<Arc<str>>,
+    /// Numbers the checks at which a server calls itself primary; these are neither timelines nor epochs.
     claim_numbers: ClaimNumbers,
     /// The addresses of the servers of the pool, and of others of which something is remembered, by label.
     addresses: BTreeMap<Arc<str>, Box<str>>,
@@ -86,7 +87,8 @@ impl PrimaryWatch {
         self.known.as_ref()
     }
 
-    /// The memory to be kept.
+    /// What is to be kept over restarts: the remembered primary, with the other servers. `None`: no primary is
+    /// remembered.
     pub(super) fn memory(&self) -> Option<KnownPrimary> {
         let others = self.others.iter();
         let others = others.map(|(label, standing)| ((**label).into(), *standing)).collect();
@@ -103,7 +105,7 @@ impl PrimaryWatch {
         std::mem::take(&mut self.others_changed)
     }
 
-    /// Takes over what another pool remembers, if nothing is remembered yet. Returns whether it does.
+    /// Takes over what another pool remembers, if no primary is remembered yet. Returns whether it does.
     pub(super) fn inherit(&mut self, mut known: KnownPrimary) -> bool {
         if self.known.is_some() {
             return false;
@@ -125,7 +127,7 @@ impl PrimaryWatch {
             let knowledge = match before.remove(label) {
                 _ if is_disabled => Knowledge::Disabled,
                 None | Some(Knowledge::Disabled) => Knowledge::Unchecked,
-                Some(known) => known,
+                Some(knowledge) => knowledge,
             };
             (Arc::clone(label), knowledge)
         });
@@ -139,7 +141,7 @@ impl PrimaryWatch {
         }
     }
 
-    /// Takes note of the result of a check, and decides anew.
+    /// Records the result of a check, and applies the rules.
     pub(super) fn observe(&mut self, server: &str, observation: Observation) {
         let Some(knowledge) = self.servers.get_mut(server) else {
             return;
@@ -156,7 +158,7 @@ impl PrimaryWatch {
         match observation {
             Observation::Primary { .. } => {
                 self.note_claim(server, before.and_then(|before| before.claim), seen.claim);
-                self.renew_numbers(server);
+                self.renew_epochs(server);
             }
             Observation::Replica { .. } => self.set_standing(server, Standing::Replica),
             Observation::Refused { .. } | Observation::Failed { .. } => {}
@@ -165,8 +167,8 @@ impl PrimaryWatch {
         self.decide(is_answer.then_some(server));
     }
 
-    /// Updates the standing of a server that calls itself primary. A higher timeline than that of its claim before is a
-    /// new promotion.
+    /// Updates the standing of a server that calls itself primary. A higher timeline than that of its previous
+    /// claim is a new promotion.
     fn note_claim(&mut self, server: &str, before: Option<Claim>, now: Option<Claim>) {
         let is_promoted_again = || {
             before
@@ -263,8 +265,9 @@ impl PrimaryWatch {
         // Rule 2.
         if self.in_force().is_some() {
             let server = &*known.server;
-            // The primary is alive, so no claim of another server is a promotion after its death. A check of another
-            // server does not show that: the primary may have died since its last answer.
+            // If the primary has answered this check, it is alive: no claim of another server is a promotion after the
+            // primary's death. A check of another server does not show that: the primary may have died since its last
+            // answer.
             if answered == Some(server) {
                 self.reject_others_than(server);
             }
@@ -274,7 +277,8 @@ impl PrimaryWatch {
             }
             return;
         }
-        // Rule 3. It also finds the primary if that is listed under another label now; then it may have a timeline.
+        // Rule 3. It also finds a primary that is listed under another label now: that one may have a timeline, which
+        // must be the remembered one.
         self.settle(|seen, claim| {
             is_same_system(seen.system_identifier, known.system_identifier)
                 && (known.timeline.is_none() || claim.timeline == known.timeline)
@@ -292,7 +296,7 @@ impl PrimaryWatch {
     }
 }
 
-/// An identifier that is not known is that of any database.
+/// An identifier that is not known counts as equal to any other.
 fn is_same_system(one: Option<u64>, other: Option<u64>) -> bool {
     one.zip(other).is_none_or(|(one, other)| one == other)
 }

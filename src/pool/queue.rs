@@ -44,7 +44,7 @@ pub struct PoolQueue {
     changed: Notify,
     /// Notifies the task that wakes a sleeping pool.
     joined: Notify,
-    /// How long clients may wait for a server that is being started, in milliseconds; 0: no server is.
+    /// How long clients may wait for a server that is being started, in milliseconds; 0: none is being started.
     start_wait_ms: AtomicU64,
     /// The pool from whose servers the line is served.
     // A blocking mutex: locked for one statement.
@@ -72,7 +72,7 @@ struct Waiter {
     tried: Vec<ServerId>,
     /// The only server that it waits for, with the generation in which that was found; `None`: it waits for any server,
     /// or has had no turn yet.
-    own: Option<(u64, ServerId)>,
+    awaited: Option<(u64, ServerId)>,
     answer: oneshot::Sender<Result<Lease, NoLease>>,
 }
 
@@ -92,9 +92,9 @@ pub struct QueueTurn {
 pub(super) struct LinePlace<'a> {
     queue: &'a PoolQueue,
     ticket: Ticket,
-    /// Its position in the line when it joined, from 1.
+    /// The client's position in the line when it joined, from 1.
     pub(super) position: usize,
-    /// Ready when it is answered.
+    /// Ready when the client has its answer.
     pub(super) answer: oneshot::Receiver<Result<Lease, NoLease>>,
 }
 
@@ -161,11 +161,11 @@ impl PoolQueue {
         self.notify_change();
     }
 
-    /// Sets how long clients may wait for a server that is being started; `None`: no server is.
+    /// Sets how long clients may wait for a server that is being started; `None`: no server is being started.
     pub(super) fn set_start_wait(&self, wait: Option<Duration>) {
         let next = wait.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         if self.start_wait_ms.swap(next, SeqCst) != next {
-            self.notify_change(); // waiting clients learn that no server is starting
+            self.notify_change(); // if no server is being started now, waiting clients learn that
         }
     }
 
@@ -185,8 +185,8 @@ impl PoolQueue {
         self.joined.notified().await;
     }
 
-    /// Lines up, and serves the line: if there is room, or the queue is full ([`NoLease::Full`]), the place is answered
-    /// already.
+    /// Lines up, and serves the line. If there is room, or the queue is full ([`NoLease::Full`]), the returned place
+    /// has its answer already.
     pub(super) fn join(
         &self,
         own_pool: &Pool,
@@ -198,7 +198,7 @@ impl PoolQueue {
         let waiter = Waiter {
             client,
             tried: tried.to_vec(),
-            own: None,
+            awaited: None,
             answer: sender,
         };
         let in_force = self.in_force();
@@ -233,8 +233,8 @@ impl PoolQueue {
         serving(in_force.as_deref(), own_pool).has_any_besides(tried, now)
     }
 
-    /// Serves the line if anything has changed since it was last served. Returns when to call it again if nothing
-    /// changes meanwhile; `None`: never.
+    /// Serves the line if anything has changed since it was last served, or if time alone may have made room. Returns
+    /// when to call this again if nothing changes meanwhile; `None`: never.
     pub(super) fn serve_if_stale(&self, own_pool: &Pool, now: Instant) -> Option<Instant> {
         let expires_at = self.line.lock().expires_at;
         let has_expired = expires_at.is_some_and(|expires_at| expires_at <= now);
@@ -252,8 +252,8 @@ impl PoolQueue {
         self.finish(waiters, answers);
     }
 
-    /// Counts the clients that are left, and hands out the answers. A client that has left meanwhile drops its lease,
-    /// and that serves the line again: so the line must not be locked.
+    /// Counts the clients that are left, and hands out the answers. If a client has left meanwhile, its lease is
+    /// dropped here, which serves the line again: so the line must not be locked.
     fn finish(&self, waiters: MutexGuard<'_, Waiters>, answers: Vec<(Waiter, Result<Lease, NoLease>)>) {
         self.occupied.store(waiters.line.len(), SeqCst);
         drop(waiters);
@@ -288,8 +288,8 @@ impl Waiters {
         let (generation, mut full) = (self.generation, FullServers::default());
         let answers = self.line.serve(|waiter| {
             if waiter
-                .own
-                .is_some_and(|(as_of, own)| as_of == generation && full.contains(own))
+                .awaited
+                .is_some_and(|(as_of, server)| as_of == generation && full.contains(server))
             {
                 return Verdict::Waits;
             }
@@ -297,7 +297,7 @@ impl Waiters {
             match picked {
                 Err(NoLease::Full) if pool.waits_for_any_server() && waiter.tried.is_empty() => Verdict::AllWait,
                 Err(NoLease::Full) => {
-                    waiter.own = full.awaited.take().map(|own| (generation, own));
+                    waiter.awaited = full.awaited.take().map(|server| (generation, server));
                     // After a change, the others have their turn even so: some may have no server left to wait for.
                     match !has_changed && full.contains_all(&snapshot.set.candidates) {
                         true => Verdict::AllWait,

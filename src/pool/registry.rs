@@ -15,8 +15,8 @@ use super::own_listeners::OwnListeners;
 use super::{KnownPrimary, Override, Overrides, PoolQueue, PoolRoles, Server, ServerSpec};
 use crate::addr::ServerAddr;
 
-/// The name of a server: its pool and its label, as in `POOL/SERVER` of the commands. Over time, several servers with
-/// different addresses may have one name. They have it at the same time while sessions hold earlier ones.
+/// The name of a server: its pool and its label, as in `POOL/SERVER` of the commands. Several servers with different
+/// addresses may have one name: one after another, and at the same time while sessions hold earlier ones.
 pub type ServerPath = (Arc<str>, Arc<str>);
 
 /// The number of absent servers whose overrides are kept. It bounds the memory used by an automation that drains every
@@ -63,9 +63,9 @@ impl ServerRegistry {
     #[must_use]
     pub fn new(primaries: BTreeMap<Box<str>, KnownPrimary>) -> Self {
         let registry = Self::default();
-        let roles = |known| Arc::new(PoolRoles::new(Some(known), Arc::clone(&registry.primary_changed)));
-        let roles = primaries.into_iter().map(|(pool, known)| (pool.into(), roles(known)));
-        *registry.roles.lock() = roles.collect();
+        let new_roles = |known| Arc::new(PoolRoles::new(Some(known), Arc::clone(&registry.primary_changed)));
+        let entry = |(pool, known): (Box<str>, KnownPrimary)| (pool.into(), new_roles(known));
+        *registry.roles.lock() = primaries.into_iter().map(entry).collect();
         registry
     }
 
@@ -187,7 +187,7 @@ impl ServerRegistry {
         if let Some(roles) = self.roles.lock().get(&path.0) {
             roles.forget_list(); // the next check takes note of whether the server is disabled
         }
-        self.notify_change(); // `set_overrides` notifies the pools of a server, and it may be in none
+        self.notify_change(); // `set_overrides` notifies only the pools of a server, and a server may be in none
         overrides
     }
 

@@ -60,8 +60,9 @@ impl RoleRequirement {
             }
             _ => {}
         }
-        let Some(max_lag) = self.max_lag.filter(|_| role != Some(Role::Primary)) else {
-            return CheckOutcome::Pass;
+        let max_lag = match self.max_lag {
+            Some(max_lag) if role != Some(Role::Primary) => max_lag,
+            _ => return CheckOutcome::Pass,
         };
         match lag {
             Some(lag) if lag <= max_lag => CheckOutcome::Pass,
@@ -77,9 +78,9 @@ impl RoleRequirement {
         }
     }
 
-    /// If the server may have failed the check because the user of the check may not call a function, adds the function
-    /// and the remedy to the reason: without the function, lag and timeline are not known.
-    pub(super) fn name_denied(&self, outcome: &mut CheckOutcome, facts: &ServerFacts, lag: Option<Duration>) {
+    /// Adds to the reason of a failed check which function the user of the check is not permitted to call, and the
+    /// remedy, if that may be the cause: without the function, lag and timeline are not known.
+    pub(super) fn add_denied_function(&self, outcome: &mut CheckOutcome, facts: &ServerFacts, lag: Option<Duration>) {
         let Some(function) = facts.denied else { return };
         let is_claiming = facts.role == Some(Role::Primary) && self.uses_one_primary();
         let reason = match outcome {
@@ -87,9 +88,9 @@ impl RoleRequirement {
             CheckOutcome::Unfit(reason) if is_claiming => reason,
             _ => return,
         };
-        let remedy =
+        let with_remedy =
             format!("{reason}: the check may not call {function}: GRANT EXECUTE ON FUNCTION {function} TO its user");
-        *reason = (&*remedy).into();
+        *reason = (&*with_remedy).into();
     }
 }
 

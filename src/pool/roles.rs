@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -49,7 +50,7 @@ pub struct RoleJudgement {
     pub outcomes: Vec<(Arc<Server>, CheckOutcome)>,
     /// All servers that call themselves primary, if they have become more than one by this check.
     pub rivals: Option<Vec<Arc<str>>>,
-    /// The primary and the kind of number that its timeline is, if the primary or its timeline is another one now.
+    /// The primary and the kind of number that its timeline is, if the primary or its timeline has changed.
     pub new_primary: Option<(KnownPrimary, Numbering)>,
     /// Whether the primary in force, or the list of servers, is another one than at the latest judgement.
     pub is_primary_or_list_new: bool,
@@ -126,13 +127,17 @@ impl PoolRoles {
             }
         }
         let is_primary = role == Some(Role::Primary);
+        if is_primary {
+            state.lags.forget_replica(label);
+        }
         state.note_stream(label, facts);
         let is_listed = state.servers.contains_key(label);
         let max_lag = required.max_lag.filter(|_| !is_primary && is_listed);
         let lag = max_lag.and_then(|max_lag| state.lags.replica_lag(label, facts, max_lag, now));
-        let why_diverged = state.why_diverged(label, facts, required);
+        let why_diverged = state.note_divergence(label, facts, required);
         let has_lag = !is_primary && why_diverged.is_none(); // the lag on another history means nothing
-        server.set_lag(lag.or(facts.lag).filter(|_| has_lag));
+        let reported = facts.lag.filter(|lag| *lag < Duration::MAX); // `MAX`: it cannot say
+        server.set_lag(lag.or(reported).filter(|_| has_lag));
         // The result for a server that calls itself the primary is its verdict, which `observe` adds if there is one.
         let needs_verdict = is_primary && !is_multi_primary && required.uses_one_primary();
         if !needs_verdict {
@@ -143,7 +148,7 @@ impl PoolRoles {
             judgement.outcomes.push((Arc::clone(server), outcome));
         }
         let own = judgement.outcomes.iter_mut().filter(|(of, _)| Arc::ptr_eq(of, server));
-        own.for_each(|(_, outcome)| required.name_denied(outcome, facts, lag));
+        own.for_each(|(_, outcome)| required.add_denied_function(outcome, facts, lag));
         self.notify(&judgement);
         judgement
     }
@@ -168,15 +173,13 @@ impl PoolRoles {
                 is_down: server.has_failed(fall),
             },
         };
-        let judgement = self
-            .state
-            .lock()
-            .observe(&server.spec().label, observation, members, required);
+        let label = &server.spec().label;
+        let judgement = self.state.lock().observe(label, observation, members, required);
         self.notify(&judgement);
         judgement
     }
 
-    /// An operator says that this server is the primary. `None`: it does not call itself one, and nothing changes.
+    /// An operator says that this server is the primary. `None`: it does not call itself primary, or is down.
     pub fn trust(&self, server: &str, members: &Arc<Vec<Member>>, required: RoleRequirement) -> Option<RoleJudgement> {
         let mut state = self.state.lock();
         let before = state.primaries.known().cloned();
@@ -221,8 +224,8 @@ fn observation(facts: &ServerFacts) -> Observation {
 }
 
 impl RolesState {
-    /// Takes over the servers of the pool from this list, if it is not the present one. Returns whether it did. All
-    /// servers of a list have the same requirement.
+    /// Takes over the servers of the pool from this list, if it is not the present one. Returns whether it did. A
+    /// new requirement comes with a new list, so only the lists are compared.
     fn set_list(&mut self, members: &Arc<Vec<Member>>, required: RoleRequirement) -> bool {
         if self.list.as_ptr() == Arc::as_ptr(members) {
             return false;
@@ -252,7 +255,7 @@ impl RolesState {
     }
 
     /// Notes the position of a replica. Returns why it does not follow the primary, if that is certain.
-    fn why_diverged(&mut self, label: &Arc<str>, facts: &ServerFacts, required: RoleRequirement) -> Option<String> {
+    fn note_divergence(&mut self, label: &Arc<str>, facts: &ServerFacts, required: RoleRequirement) -> Option<String> {
         if !required.has_primary() || facts.role != Some(Role::Replica) || !self.servers.contains_key(label) {
             return None;
         }
@@ -264,8 +267,8 @@ impl RolesState {
         }
         let is_in_force = self.primaries.in_force().is_some();
         match (known.system_identifier, facts.system_identifier) {
-            (Some(known), Some(own)) if is_in_force && known != own => Some(format!(
-                "a replica of another database: its system identifier is {own}, and that of {primary} is {known}"
+            (Some(expected), Some(own)) if is_in_force && expected != own => Some(format!(
+                "a replica of another database: its system identifier is {own}, and that of {primary} is {expected}"
             )),
             _ => diverged,
         }
@@ -325,7 +328,7 @@ impl RolesState {
     }
 
     /// Compares the verdicts on all servers that call themselves primary with the earlier ones. `checked`: the server
-    /// that has just been checked; its verdict counts as new in any case.
+    /// that has just been checked, if it calls itself primary; its verdict counts as new in any case.
     fn reconsider(
         &mut self,
         before: Option<&KnownPrimary>,
@@ -361,10 +364,10 @@ impl RolesState {
                 PrimaryVerdict::Rejected(why) => CheckOutcome::Unfit((&**why).into()),
             };
             let same_label = members.iter().filter(|member| member.spec().label == *label);
-            let is_rejected_unasked = Some(label) != checked && matches!(verdict, PrimaryVerdict::Rejected(_));
+            let is_rejected_unchecked = Some(label) != checked && matches!(verdict, PrimaryVerdict::Rejected(_));
             for member in same_label {
-                // A dead server has not answered since its claim, so that its rejection is not the result of a check.
-                if !(is_rejected_unasked && member.reject_if_dead()) {
+                // A dead server has not answered: `reject_if_dead` rejects it, but not as the result of a check.
+                if !(is_rejected_unchecked && member.reject_if_dead()) {
                     judgement.outcomes.push((Arc::clone(member), outcome.clone()));
                 }
             }

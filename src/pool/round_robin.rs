@@ -15,9 +15,9 @@ use super::ServerId;
 use super::candidates::Candidate;
 use super::turn_counter::TurnCounter;
 
-/// The longest cycle, unless there are more servers than that. It bounds memory (8 bytes a turn) and the time of a
-/// rebuild: 0.9 ms measured for the longest cycle of 1,000 servers, 0.08 ms for one of 2,000 turns (`benches/pick.rs`,
-/// "after a change").
+/// The longest cycle, before rounding adds up to one turn per server. It bounds memory (8 bytes a turn) and the time of
+/// a rebuild: 0.9 ms measured for the longest cycle of 1,000 servers, 0.08 ms for one of 2,000 turns
+/// (`benches/pick.rs`, "after a change").
 const TURNS_MAX: u64 = 32_768;
 
 /// One turn of a cycle. The order of turns is the order of these fields.
@@ -47,7 +47,7 @@ impl RoundRobin {
         }
         let mut turns = Vec::new();
         for (turns_each, positions) in positions_by_turns {
-            let count = turns_each * positions.len() as u64; // at most TURNS_MAX, or the number of servers
+            let count = turns_each * positions.len() as u64; // at most TURNS_MAX + the number of servers
             let owners = positions.iter().cycle();
             turns.extend((0..count).zip(owners).map(|(nth, position)| Turn {
                 at: (((2 * nth + 1) << 31) / count) as u32, // the middle of the nth of `count` equal parts
@@ -61,21 +61,22 @@ impl RoundRobin {
         }
     }
 
-    /// The turns of these candidates, continued from a previous set. They go on after the latest turn of the previous
-    /// set: after the turn of the same server that is nearest to it in time or, if that server is no longer a
-    /// candidate, after the same time in the cycle.
+    /// The turns of these candidates, continued from a previous set. If the server that had the latest turn of the
+    /// previous set is still a candidate, they go on after its turn that is nearest in time to that turn. Otherwise
+    /// they go on after the same time in the cycle.
     pub(super) fn resume(candidates: &[Candidate], previous: &Self, previous_candidates: &[Candidate]) -> Self {
         let mut next = Self::new(candidates, 0);
         if let Some(latest) = previous.latest() {
             let id = previous_candidates[latest.position as usize].server.id();
-            // Counting starts in the second cycle, so that there is a latest turn at its first position too.
+            // Counting starts in the second cycle: `latest` then finds a turn even if the next turn is the first of the
+            // cycle.
             next.counter = TurnCounter::starting_at(next.turns.len() + next.turns_until(latest, id, candidates));
         }
         next
     }
 
-    /// The number of turns in this cycle up to and including the one that corresponds to `latest`, which is a turn of
-    /// this server in another cycle.
+    /// The number of turns in this cycle up to and including the one that corresponds to `latest`, a turn of the server
+    /// `id` in the cycle of the previous set.
     fn turns_until(&self, latest: Turn, id: ServerId, candidates: &[Candidate]) -> usize {
         let is_same = |turn: &Turn| candidates[turn.position as usize].server.id() == id;
         let own = (0..).zip(&self.turns).filter(|(_, turn)| is_same(turn));
@@ -150,8 +151,9 @@ mod tests {
             .collect()
     }
 
-    fn counts(positions: &[usize], candidates: usize) -> Vec<usize> {
-        let mut counts = vec![0; candidates];
+    /// How often each candidate was picked.
+    fn counts(positions: &[usize], candidate_count: usize) -> Vec<usize> {
+        let mut counts = vec![0; candidate_count];
         positions.iter().for_each(|position| counts[*position] += 1);
         counts
     }
@@ -231,7 +233,8 @@ mod tests {
             let sum: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
             let taken = take(&RoundRobin::new(&servers, 0), sum);
             prop_assert_eq!(counts(&taken, weights.len()), weights.iter().map(|w| usize::from(*w)).collect::<Vec<_>>());
-            // After each turn every server has had its share so far, within a turn for each group of equal weight.
+            // After each turn, the turns of each server so far differ from its share by less than 2 turns plus half a
+            // turn for each server.
             let mut had = vec![0usize; weights.len()];
             for (turns, position) in (1..).zip(&taken) {
                 had[*position] += 1;

@@ -27,7 +27,8 @@ use crate::tls::ResumableSessions;
 
 /// One server of a pool.
 #[derive(Debug)]
-#[repr(C)] // the first fields, which each pick reads, usually share a cache line with the reference count, which it writes
+// The first fields, which each pick reads, usually share a cache line with the reference count, which each pick writes.
+#[repr(C)]
 pub struct Server {
     /// The count that `live_count` owns: a copy of its pointer, so that a pick reads one cache line less.
     live: &'static AtomicU32,
@@ -70,11 +71,11 @@ const NO_WEIGHT: u16 = u16::MAX;
 
 const HAS_FAILURES: u16 = 1; // `ejection` is not clean
 const EJECTED: u16 = 2; // `ejection` says so
-const FAILING: u16 = 4; // the latest check did not pass
-const UNFIT: u16 = 8; // the role is wrong, or required and not known
-const NOT_ENABLED: u16 = 16; // draining or disabled
-const DISABLED: u16 = 32;
-const BEHIND: u16 = 64; // down only because it is behind its primary
+const FAILING: u16 = 4; // see `RiseFall::is_failing`
+const UNFIT: u16 = 8; // see `RiseFall::is_unfit`
+const NOT_ENABLED: u16 = 16; // an operator or its agent keeps new sessions away
+const DISABLED: u16 = 32; // disabled by an operator
+const DOWN_FOR_LAG: u16 = 64; // down only because it is behind its primary
 const SUSPENDED: u16 = 128; // see `RiseFall::is_suspended`
 const STAND_IN: u16 = 256; // it is the primary of a pool of replicas that falls back to it
 
@@ -195,13 +196,14 @@ impl Server {
         self.check_state() == CheckState::Up && !self.has(EJECTED | SUSPENDED)
     }
 
-    /// Whether it gets no new sessions because of its latest check: it said that it takes none or does not work, or no
-    /// check can be made and its role is not known any more.
+    /// Whether it gets no new sessions because of its latest check: the server said that it takes none or does not
+    /// work, or no check can be made and the role of the server is not known any more.
     pub(super) fn is_suspended(&self) -> bool {
         self.has(SUSPENDED)
     }
 
-    /// Whether it is neither draining nor disabled.
+    /// Whether neither an operator nor its agent keeps new sessions away: it is not draining, disabled or awaiting
+    /// failback.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         !self.has(NOT_ENABLED)
@@ -221,12 +223,12 @@ impl Server {
 
     /// Whether it is down only because it is behind its primary.
     #[must_use]
-    pub fn is_behind(&self) -> bool {
-        self.has(BEHIND)
+    pub fn is_down_for_lag(&self) -> bool {
+        self.has(DOWN_FOR_LAG)
     }
 
-    /// Records the result of a check. `rise` passed checks in a row also end an ejection. Results for a disabled server
-    /// are ignored.
+    /// Records the result of a check. `rise` passed checks in a row also end an ejection, unless sessions were not
+    /// served (see [`Ejection`]). Results for a disabled server are ignored.
     pub fn record_check(&self, outcome: &CheckOutcome, thresholds: Thresholds) -> CheckChange {
         let mut checks = self.checks.lock();
         let before = checks.rise_fall.state();
@@ -274,10 +276,11 @@ impl Server {
         change
     }
 
-    /// Treats its role as wrong until a check passes. Until then it gets no session, not even in panic mode.
+    /// If it has no check result yet, treats its role as wrong until a check finds that the role is right. Until then
+    /// it gets no session, not even in panic mode.
     pub fn assume_unfit(&self) {
         let mut checks = self.checks.lock();
-        if checks.rise_fall.is_enabled() {
+        if checks.rise_fall.is_enabled() && checks.rise_fall.state() == CheckState::Unchecked {
             checks.rise_fall.assume_unfit();
             self.publish_checks(&checks);
         }
@@ -307,7 +310,8 @@ impl Server {
     }
 
     /// Sets whether active checks run for it, and whether it must have a role: if so, it gets no session before its
-    /// first result. Results so far are kept unless checks begin or end.
+    /// first result. Results so far are kept unless checks begin or end. Without checks, the settings of its agent are
+    /// discarded, because only checks ask the agent.
     pub fn set_checked(&self, is_checked: bool, requires_role: bool) {
         let mut checks = self.checks.lock();
         if checks.rise_fall.is_enabled() != is_checked {
@@ -318,7 +322,7 @@ impl Server {
             checks.rise_fall.require_role(requires_role);
             self.publish_checks(&checks);
         }
-        drop(checks);
+        drop(checks); // `set_agent` locks `overrides`, which is locked before `checks`
         if !is_checked {
             self.set_agent(AgentSettings::default());
         }

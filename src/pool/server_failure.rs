@@ -24,7 +24,7 @@ pub enum ServerFailure {
 /// The consequences of a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AfterFailure {
-    /// Whether the client may wait until a server is back, also one that has failed it.
+    /// Whether the client may wait until a server is back, even one that has failed this client.
     pub may_wait: bool,
     /// The back-off, if the failure ejected the server.
     pub back_off: Option<Duration>,
@@ -58,7 +58,7 @@ impl Pool {
                 back_off,
             };
         }
-        let limits = EjectLimits {
+        let limits_until_return = EjectLimits {
             after: 1,
             first: RETURN_WAIT,
             longest: RETURN_WAIT,
@@ -67,7 +67,7 @@ impl Pool {
         let is_permitted = true; // even for the last usable server
         let back_off = lease
             .server()
-            .record_failure(|ejection| ejection.record_failure(now, limits, is_permitted, lease.kind()));
+            .record_failure(|ejection| ejection.record_failure(now, limits_until_return, is_permitted, lease.kind()));
         AfterFailure {
             // In panic, ejected servers are picked too, so that nobody waits.
             may_wait: !self.is_panicking(now) && self.waits_for_return_besides(&[]),

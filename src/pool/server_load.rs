@@ -21,7 +21,8 @@ pub struct ServerLoad {
 }
 
 impl Pool {
-    /// The load of each server that may be picked now; empty in panic. Servers at one address are one server.
+    /// The load of each server that may be picked now; empty in panic mode (`panic_threshold`). Servers at one address
+    /// are one server.
     #[must_use]
     pub fn loads(&self, now: Instant) -> Vec<ServerLoad> {
         let set = &self.snapshot(now).set;
@@ -37,8 +38,9 @@ impl Pool {
                 sessions: candidate.live(),
                 sessions_max: candidate.sessions_max,
             });
-            // In a round robin each name has turns of its own, so that weights add up. Where sessions are compared, all
-            // names of the address have the same sessions, so that the largest weight counts.
+            // With `round-robin`, each of the servers at one address has its own turns, so that their weights add up.
+            // The policies that compare sessions see the same number for all these servers, so that only the largest
+            // weight counts. With `source-hash`, nobody uses the loads: such a pool is never rebalanced.
             load.weight = match self.policy() {
                 Policy::RoundRobin => load.weight.saturating_add(candidate.weight),
                 _ => load.weight.max(candidate.weight),
@@ -69,7 +71,7 @@ mod tests {
     use crate::pool::tests::rules;
     use crate::pool::{Member, MemberConfig, ServerRegistry, ServerSpec};
 
-    /// Of three servers, two have one address.
+    /// Two of the three servers have the same address.
     #[test]
     fn sessions_at_one_address_count_once() {
         for (policy, expected) in [

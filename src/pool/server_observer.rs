@@ -5,10 +5,11 @@ use std::fmt::Debug;
 /// Is notified when a change of a server may let a waiting client in. The queue of a pool is the observer of its
 /// servers.
 pub(super) trait ServerObserver: Debug + Send + Sync {
-    /// Something has changed that may make room for a client. Never blocks, so that it may be called with a server's
-    /// state locked.
+    /// Something has changed that may make room for a client. May be called with a server's state locked: it does not
+    /// read that state, but only wakes the waiting clients.
     fn notify_change(&self);
 
-    /// A place on a server has become free.
+    /// A session has ended, so that a place on its server is free. Must not be called with a server's state locked: it
+    /// may give the place to a waiting client at once, and reads the state of servers for that.
     fn place_freed(&self);
 }

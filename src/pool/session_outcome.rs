@@ -29,7 +29,8 @@ pub struct FinishedSession {
     pub client_sent: bool,
     /// Whether a byte from the server was received.
     pub server_sent: bool,
-    /// How the server ended the session; `None`: the client ended it first.
+    /// How the server ended the session. `None`: it did not end it first, or `server_sent` is true, so that the end
+    /// does not matter.
     pub server_ended: Option<ServerEnd>,
 }
 
@@ -86,7 +87,7 @@ impl UnservedSessions {
         self.consecutive = self.consecutive.saturating_add(1);
         self.first_ended_at.get_or_insert(now);
         if !self.clients.contains(&Some(client))
-            && let Some(free) = self.clients.iter_mut().find(|known| known.is_none())
+            && let Some(free) = self.clients.iter_mut().find(|slot| slot.is_none())
         {
             *free = Some(client);
         }
@@ -105,8 +106,8 @@ impl UnservedSessions {
         self.consecutive == 0
     }
 
-    /// Whether the first of these sessions had already ended at `connected_at`, when a later session connected.
-    pub(super) fn began_before(&self, connected_at: Instant) -> bool {
+    /// Whether the first of these sessions had already ended at `connected_at`, when another session connected.
+    pub(super) fn first_ended_before(&self, connected_at: Instant) -> bool {
         self.first_ended_at.is_some_and(|ended_at| connected_at >= ended_at)
     }
 }

@@ -12,8 +12,7 @@ const FIRST_PERCENT: u16 = 10;
 #[derive(Debug)]
 pub(super) struct SlowStart {
     created_at: Instant,
-    /// When the slow start began, in nanoseconds since `created_at`, plus 1, so that 0 is free to say: the server has
-    /// its full weight.
+    /// When the slow start began: the nanoseconds since `created_at`, plus 1. 0: the server has its full weight.
     began: AtomicU64,
 }
 
@@ -28,12 +27,12 @@ impl SlowStart {
 
     /// Begins a slow start: the server came back.
     pub(super) fn begin(&self) {
-        let age = u64::try_from(self.created_at.elapsed().as_nanos()).unwrap_or(u64::MAX); // 584 years
+        let age = u64::try_from(self.created_at.elapsed().as_nanos()).unwrap_or(u64::MAX); // the maximum is 584 years
         self.began.store(age.saturating_add(1), Relaxed);
     }
 
     /// The percentage of its weight that the server has. It rises linearly from 0 to 100 over `duration`, but is never
-    /// below [`FIRST_PERCENT`].
+    /// below [`FIRST_PERCENT`]. The first call after `duration` ends the slow start.
     pub(super) fn percent(&self, now: Instant, duration: Duration) -> u16 {
         let began = self.began.load(Relaxed);
         let Some(start) = self.start(began) else { return 100 };

@@ -86,12 +86,12 @@ impl SnapshotCell {
         build: impl FnOnce(&Snapshot) -> (CandidateSet, RoundRobin),
     ) -> Guard<Arc<Snapshot>> {
         let _one_at_a_time = self.rebuilding.lock();
-        let before = self.current.load();
-        if self.is_current(&before, now) {
-            return before; // another worker has built it meanwhile
+        let latest = self.current.load();
+        if self.is_current(&latest, now) {
+            return latest; // another worker has built it meanwhile
         }
         let version = self.changes.count(); // before any state is read
-        let (set, round_robin) = build(&before);
+        let (set, round_robin) = build(&latest);
         let next = Arc::new(Snapshot {
             version,
             set,

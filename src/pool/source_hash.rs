@@ -144,10 +144,10 @@ const LN_2: u64 = 99_893_036_290_645_747;
 
 /// -ln((hash | 1) / 2^64) in units of 2^-57, as the module's doc defines it.
 ///
-/// It never increases as the hash increases. Within an octave (hashes with the same `zeros`), each step is a sum, a
-/// product or a quotient, rounded down, of values that do not decrease as `m` decreases. Between octaves, truncating
-/// the series and rounding down only make the result smaller: what an octave adds to its multiple of `LN_2` stays below
-/// another `LN_2`, at which the next octave starts.
+/// It never increases as the hash increases. Within an octave (hashes with the same `zeros`), [`ratio`] does not
+/// decrease as `m` decreases, and every later step is a sum or a product, rounded down, of values that do not decrease
+/// either. Between octaves, truncating the series and rounding down only make the result smaller: what an octave adds
+/// to its multiple of `LN_2` stays below another `LN_2`, at which the next octave starts.
 fn minus_ln(hash: u64) -> u64 {
     let odd = hash | 1;
     let zeros = odd.leading_zeros();
@@ -165,8 +165,8 @@ fn minus_ln(hash: u64) -> u64 {
 /// A lower bound of [`minus_ln`] in units of 2^-48, because -ln(u) is at least 1 - u. The bound is 1 - u less a
 /// millionth and two units, which is more than `minus_ln` loses by rounding and by truncating its series.
 const fn minus_ln_at_least(hash: u64) -> u64 {
-    let below_one = !hash >> 16;
-    below_one.saturating_sub((below_one >> 20) + 2)
+    let one_minus_u = !hash >> 16;
+    one_minus_u.saturating_sub((one_minus_u >> 20) + 2)
 }
 
 /// (2^64 - m) / (2^64 + m), in units of 2^-63.

@@ -41,7 +41,7 @@ const EJECT: EjectLimits = EjectLimits {
 };
 
 fn server(n: usize, weight: u16, is_checked: bool) -> Member {
-    in_tier(
+    server_with(
         n,
         MemberConfig {
             weight,
@@ -51,8 +51,8 @@ fn server(n: usize, weight: u16, is_checked: bool) -> Member {
     )
 }
 
-/// A server with this configuration, which includes its tier.
-fn in_tier(n: usize, member_config: MemberConfig, is_checked: bool) -> Member {
+/// A server with this configuration.
+fn server_with(n: usize, member_config: MemberConfig, is_checked: bool) -> Member {
     let spec = ServerSpec::for_test(&format!("s{n}"), ([10, 0, 0, n as u8], 80).into());
     Member::new(Arc::new(Server::new(spec, is_checked)), member_config)
 }
@@ -100,8 +100,8 @@ fn fails(server: &Server, times: u32) {
     }
 }
 
-fn apply(server: &Server, order: Override) {
-    server.set_overrides(server.overrides().with(order, "uid 0".into(), SystemTime::now()));
+fn apply(server: &Server, change: Override) {
+    server.set_overrides(server.overrides().with(change, "uid 0".into(), SystemTime::now()));
 }
 
 fn client(n: u16) -> ClientAddr {
@@ -199,14 +199,14 @@ fn a_dropped_lease_ends_its_session_even_on_a_removed_server() {
         [5, 5]
     );
     pool.replace_servers(Vec::new());
-    let one = Arc::clone(leases[0].server());
+    let first = Arc::clone(leases[0].server());
     let ended = leases.pop().unwrap();
-    let other = Arc::clone(ended.server());
+    let last = Arc::clone(ended.server());
     (0..2).for_each(|_| ended.end());
     drop(ended);
-    assert_eq!(other.live(), 4, "a lease ends once");
+    assert_eq!(last.live(), 4, "a lease ends once");
     drop(leases);
-    assert_eq!(one.live(), 0, "also on a server that was removed");
+    assert_eq!(first.live(), 0, "also on a server that was removed");
 }
 
 #[test]
@@ -273,7 +273,7 @@ async fn a_successful_connect_resets_the_failure_count_and_ends_an_ejection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_back_off_one_trial_session_opens_the_way_for_others() {
+async fn after_the_back_off_one_trial_session_decides_whether_the_ejection_ends() {
     for policy in POLICIES {
         let pool = up(policy, &[1, 1]);
         let servers = pool.servers();
@@ -403,7 +403,7 @@ proptest! {
         let servers = pool.servers();
         for (server, (_, state)) in servers.iter().zip(&of) {
             match state {
-                0 => {}
+                0 => {} // unchecked
                 1 => fails(server, 1),
                 _ => passes(server, 1),
             }

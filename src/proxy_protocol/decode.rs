@@ -41,7 +41,7 @@ pub enum ProxyAddresses {
     /// From the peer itself (`LOCAL`, a health check for example), or from an address that the peer does not give
     /// (`UNKNOWN`, a protocol other than TCP).
     Peer,
-    /// From this address, to this one.
+    /// From a client over TCP.
     Tcp {
         /// The client's address.
         client: ClientAddr,
@@ -55,7 +55,7 @@ pub enum ProxyAddresses {
 /// Why a header is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHeader {
-    /// There is none, where one is required.
+    /// There is no header, where one is required.
     #[error("there is no PROXY header")]
     Missing,
     /// A header that is longer than [`HEADER_BYTES_MAX`], or a line of version 1 that is longer than 107 bytes.
@@ -107,17 +107,18 @@ pub enum Decoded {
     Invalid(InvalidHeader),
 }
 
-/// Decodes a header of either version, which is known by its first bytes.
+/// Decodes a header. Its first bytes tell its version.
 #[must_use]
 pub fn decode(bytes: &[u8]) -> Decoded {
-    let begins_as = |start: &[u8]| {
+    // Bytes that end within `start` may still become it.
+    let may_begin_with = |start: &[u8]| {
         let length = bytes.len().min(start.len());
         bytes[..length] == start[..length]
     };
-    if begins_as(&SIGNATURE) {
+    if may_begin_with(&SIGNATURE) {
         return decode_v2(bytes);
     }
-    if begins_as(LINE_START) {
+    if may_begin_with(LINE_START) {
         return decode_v1(bytes);
     }
     Decoded::Absent
@@ -143,7 +144,7 @@ fn decode_v1(bytes: &[u8]) -> Decoded {
 }
 
 fn addresses_of_line(words: &str) -> Option<ProxyAddresses> {
-    // The rest of such a line is to be ignored.
+    // What follows `UNKNOWN` is to be ignored.
     if words == "UNKNOWN" || words.starts_with("UNKNOWN ") {
         return Some(ProxyAddresses::Peer);
     }
@@ -163,13 +164,13 @@ fn address<A: FromStr + Into<IpAddr>>(text: &str) -> Option<IpAddr> {
     text.parse::<A>().ok().map(Into::into)
 }
 
-/// A decimal number without zeros in front.
+/// A decimal number without a sign or leading zeros.
 fn port(text: &str) -> Option<u16> {
     let port: u16 = text.parse().ok()?;
     (port.to_string() == text).then_some(port)
 }
 
-/// An IPv4-mapped IPv6 address is the IPv4 address that it stands for.
+/// An IPv4-mapped IPv6 address is replaced by the IPv4 address.
 fn tcp(from: (IpAddr, u16), to: (IpAddr, u16)) -> ProxyAddresses {
     let socket = |(ip, port): (IpAddr, u16)| SocketAddr::new(ip.to_canonical(), port);
     ProxyAddresses::Tcp {
@@ -179,16 +180,16 @@ fn tcp(from: (IpAddr, u16), to: (IpAddr, u16)) -> ProxyAddresses {
 }
 
 /// ```text
-/// signature(12) | version, command | family | length(2) | from | to | from port(2) | to port(2) | TLV*
+/// signature(12) | version, command | family, socket type | length(2) | from | to | from port(2) | to port(2) | TLV*
 /// TLV: type | length(2) | value
 /// ```
 fn decode_v2(bytes: &[u8]) -> Decoded {
     let Some(fixed) = bytes.first_chunk::<FIXED_BYTES>() else {
         return Decoded::NeedMore;
     };
-    let [.., command, family, length_high, length_low] = *fixed;
+    let [.., version_and_command, family_and_type, length_high, length_low] = *fixed;
     let length = FIXED_BYTES + usize::from(u16::from_be_bytes([length_high, length_low]));
-    if !matches!(command, VERSION_2_PROXY | VERSION_2_LOCAL) {
+    if !matches!(version_and_command, VERSION_2_PROXY | VERSION_2_LOCAL) {
         return Decoded::Invalid(InvalidHeader::Version);
     }
     if length > HEADER_BYTES_MAX {
@@ -197,18 +198,20 @@ fn decode_v2(bytes: &[u8]) -> Decoded {
     let Some(whole) = bytes.get(..length) else {
         return Decoded::NeedMore;
     };
-    let header = match command {
-        // All of the rest is to be ignored.
+    let header = match version_and_command {
+        // With `LOCAL`, all that follows the length is to be ignored.
         VERSION_2_LOCAL => Ok(ProxyHeader::new(ProxyAddresses::Peer)),
-        _ => decode_proxy(whole, family),
+        _ => decode_proxy(whole, family_and_type),
     };
     header.map_or_else(Decoded::Invalid, |header| Decoded::Header(Box::new(header), length))
 }
 
-fn decode_proxy(whole: &[u8], family: u8) -> Result<ProxyHeader, InvalidHeader> {
-    let address_bytes = match family >> 4 {
+/// Decodes a header with the command `PROXY`. The high half of `family_and_type` is the address family. The low half is
+/// the type of the socket: unspecified, stream or datagram.
+fn decode_proxy(whole: &[u8], family_and_type: u8) -> Result<ProxyHeader, InvalidHeader> {
+    let address_bytes = match family_and_type >> 4 {
         // AF_UNSPEC: the addresses are to be ignored, and their length is not specified.
-        0 => return unspecified(family),
+        0 => return unspecified(family_and_type),
         1 => IPV4_BYTES,
         2 => IPV6_BYTES,
         3 => UNIX_BYTES,
@@ -216,21 +219,21 @@ fn decode_proxy(whole: &[u8], family: u8) -> Result<ProxyHeader, InvalidHeader> 
     };
     let rest = &whole[FIXED_BYTES..];
     let (addresses, values) = rest.split_at_checked(address_bytes).ok_or(InvalidHeader::Length)?;
-    let mut header = ProxyHeader::new(match family {
+    let mut header = ProxyHeader::new(match family_and_type {
         TCP_OVER_IPV4 => tcp_of::<4>(addresses),
         TCP_OVER_IPV6 => tcp_of::<16>(addresses),
         UNIX_STREAM => ProxyAddresses::Unix(Box::new(addresses.try_into().map_err(|_| InvalidHeader::Length)?)),
         // Datagrams and unspecified types are not supported: section 2.2 tells a receiver to treat them as AF_UNSPEC.
-        _ if family & 0x0f <= 2 => ProxyAddresses::Peer,
+        _ if family_and_type & 0x0f <= 2 => ProxyAddresses::Peer,
         _ => return Err(InvalidHeader::Family),
     });
     header.read_values(whole, values)?;
     Ok(header)
 }
 
-/// The header for AF_UNSPEC. The low half of `family` is the type of the socket: unspecified, stream or datagram.
-fn unspecified(family: u8) -> Result<ProxyHeader, InvalidHeader> {
-    match family & 0x0f {
+/// The header for AF_UNSPEC.
+fn unspecified(family_and_type: u8) -> Result<ProxyHeader, InvalidHeader> {
+    match family_and_type & 0x0f {
         0..=2 => Ok(ProxyHeader::new(ProxyAddresses::Peer)),
         _ => Err(InvalidHeader::Family),
     }

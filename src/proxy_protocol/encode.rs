@@ -83,7 +83,7 @@ fn encode_v1(info: &ClientInfo<'_>) -> String {
 /// ```text
 /// signature(12) | 0x21 | family | length(2) | from | to | from port(2) | to port(2) | { type | length(2) | value }*
 /// ```
-/// The checksum (section 2.2.3) is over the whole header, with its own value set to zero.
+/// Unix sockets have no ports. The checksum (section 2.2.3) is over the whole header, with its own value set to zero.
 fn encode_v2(info: &ClientInfo<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(128);
     bytes.extend(SIGNATURE);
@@ -150,7 +150,8 @@ impl ClientInfo<'_> {
         }
     }
 
-    /// Both paths of a client on a Unix socket. That of the client's end is left empty: clients seldom bind theirs.
+    /// The paths of both ends of a client's Unix socket. Those in the header of the peer in front are passed on. On a
+    /// socket of ours, the path of the client's end is left empty: clients seldom bind their end to a path.
     fn unix_paths(&self) -> [u8; UNIX_BYTES] {
         if let Some(ProxyAddresses::Unix(paths)) = self.forwarded.map(|header| &header.addresses) {
             return **paths;

@@ -6,7 +6,7 @@
 pub enum PlainRefusal {
     /// No route takes it, or a route or a guard refuses it.
     NotAllowed,
-    /// The client, or all clients together, have used up what a guard allows.
+    /// The client, or all clients together, have used up what a guard or the servers allow.
     Limited,
     /// There is no server for it.
     NoServer,

@@ -59,19 +59,19 @@ pub enum Closed {
     AtRest,
 }
 
-/// What a session is asked from outside.
+/// A request from outside about the end of a session.
 #[derive(Clone, Copy, Debug)]
 pub enum EndRequest<'a> {
-    /// At once, whatever it does.
+    /// End at once, whatever the session does.
     Cut,
-    /// Only if it is at rest now ([`Closed::AtRest`]). If bytes are on their way, that is noted.
+    /// End only if the session is at rest now ([`Closed::AtRest`]). If bytes are on their way, that is noted.
     IfAtRest(&'a DeliveryNotes),
-    /// Not now: only note whether bytes are on their way.
+    /// Do not end: only note whether bytes are on their way.
     NoteDelivery(&'a DeliveryNotes),
 }
 
-/// How many end requests have found bytes on their way: read, and not yet acknowledged by the receiver. The count
-/// wraps.
+/// How many end requests have found bytes on their way: read and not yet acknowledged by the receiver, or held back
+/// unread. The count wraps.
 #[derive(Debug, Default)]
 pub struct DeliveryNotes(AtomicU8);
 

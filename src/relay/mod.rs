@@ -36,7 +36,7 @@ pub use traffic::{ByteCounter, Traffic};
 /// `first` is sent to the server before anything else. After a server's reset, what the server had sent is still
 /// delivered to the client. The caller closes the sockets, and resets them if the end [is abrupt](Closed::is_abrupt).
 ///
-/// `throttle` limits how fast bytes are read; `None`: nothing does.
+/// `throttle` limits how fast bytes are read; `None`: no limit.
 ///
 /// Cancelling the future loses the bytes that were read and not sent yet.
 ///
@@ -53,11 +53,11 @@ pub fn relay<'a, 'r: 'a>(
     relay_between(client, server, first, limits, traffic, throttle, end)
 }
 
-/// A side of a session in which this side or the other uses TLS.
+/// One side of a session in which at least one side uses TLS.
 pub struct TlsSide<'a> {
     /// Its socket.
     pub socket: &'a TcpStream,
-    /// The TLS on it, its handshake complete; `None`: it uses none.
+    /// TLS on this socket, after the handshake. `None`: this side uses no TLS.
     pub tls: Option<TlsConnection>,
 }
 

@@ -139,10 +139,11 @@ impl Session {
     }
 }
 
-/// Two ends of one loopback connection: the one that connected, with buffers of `near` bytes, and the other.
-async fn connected(near: Option<usize>, far: Option<usize>) -> (TcpStream, TcpStream) {
+/// Two ends of one loopback connection: the one that connected, with buffers of `near_bytes`, and the one that was
+/// accepted, with buffers of `far_bytes`.
+async fn connected(near_bytes: Option<usize>, far_bytes: Option<usize>) -> (TcpStream, TcpStream) {
     let (near_socket, listening) = (TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap());
-    for (socket, bytes) in [(&near_socket, near), (&listening, far)] {
+    for (socket, bytes) in [(&near_socket, near_bytes), (&listening, far_bytes)] {
         if let Some(bytes) = bytes {
             SockRef::from(socket).set_recv_buffer_size(bytes).unwrap();
             SockRef::from(socket).set_send_buffer_size(bytes).unwrap();
@@ -215,6 +216,6 @@ fn assert_reset(end: &io::Result<()>) {
     assert_eq!(
         kind,
         Err(io::ErrorKind::ConnectionReset),
-        "a cut must not look complete"
+        "a stream that was reset must not look complete"
     );
 }

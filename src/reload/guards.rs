@@ -24,7 +24,7 @@ pub struct GuardNetworks {
 }
 
 impl GuardNetworks {
-    /// The numbers of a guard.
+    /// Counts the networks of a guard.
     #[must_use]
     pub fn new(guard: &GuardPlan) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl GuardNetworks {
         self.allowed.is_some() || self.denied > 0
     }
 
-    /// The numbers of guards that are new and have networks, or whose networks have changed, perhaps to none.
+    /// Counts the networks of each guard that is new and has networks, or whose networks have changed, perhaps to none.
     pub(super) fn changed(old: &Plan, new: &Plan) -> Vec<Self> {
         let before = |guard: &GuardPlan| old.guards.iter().find(|old| old.name == guard.name);
         let is_shown = |guard: &&Arc<GuardPlan>| match before(guard) {

@@ -22,24 +22,24 @@ pub fn reload_tls<'a>(tls: &'a LiveTls, metrics: &Metrics) -> TlsReloads<'a> {
     };
     let reload_pool = |(pool, tls): (&'a str, &'a PoolTls)| (pool, tls, reload_pool_tls(pool, tls, metrics));
     TlsReloads {
-        listeners: tls.all().map(reload_listener).collect(),
+        listeners: tls.terminated().map(reload_listener).collect(),
         pools: tls.by_pool().into_iter().map(reload_pool).collect(),
     }
 }
 
-/// Reads the files of one listener again. Logs and counts the result, if any file has changed.
+/// Reads the files of one listener again. Logs the result, and counts it if a file has changed or has become broken.
 pub fn reload_listener_tls(listener: &str, tls: &ListenerTls, metrics: &Metrics) -> TlsReload {
     let reload = tls.reload();
     if has_changed(&reload) {
         tracing::info!(
             listener,
             certificates = reload.certificates,
-            policy = reload.policy,
+            policy = reload.has_policy_changed,
             "TLS files read again"
         );
     }
     // `reload.warnings` does not contain the warnings about a changed policy.
-    let policy_warnings = if reload.policy {
+    let policy_warnings = if reload.has_policy_changed {
         tls.client_auth_warnings()
     } else {
         Vec::new()
@@ -55,7 +55,7 @@ pub fn reload_listener_tls(listener: &str, tls: &ListenerTls, metrics: &Metrics)
     reload
 }
 
-/// Reads the files of one pool again. Logs and counts the result, if any file has changed.
+/// Reads the files of one pool again. Logs the result, and counts it if a file has changed or has become broken.
 pub fn reload_pool_tls(pool: &str, tls: &PoolTls, metrics: &Metrics) -> TlsReload {
     let reload = tls.reload();
     if has_changed(&reload) {
@@ -75,11 +75,12 @@ pub fn reload_pool_tls(pool: &str, tls: &PoolTls, metrics: &Metrics) -> TlsReloa
 const BROKEN: &str = "a TLS file is broken: the files read before stay in force";
 
 fn has_changed(reload: &TlsReload) -> bool {
-    reload.certificates > 0 || reload.policy
+    reload.certificates > 0 || reload.has_policy_changed
 }
 
 fn count(reload: &TlsReload, metrics: &Metrics) {
-    if has_changed(reload) || !reload.broken.is_empty() {
-        metrics.record_certificate_reload(reload.broken.is_empty());
+    let has_succeeded = reload.broken.is_empty();
+    if has_changed(reload) || !has_succeeded {
+        metrics.record_certificate_reload(has_succeeded);
     }
 }

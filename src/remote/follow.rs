@@ -60,7 +60,7 @@ async fn follow(plan: &RemotePlan, config: &RemoteConfig, found: &watch::Sender<
     }
 }
 
-/// Requests a reload for each change. For texts that the machine has refused, requests one again after a while.
+/// Requests a reload for each change, and another reload after a while if this machine has refused the texts.
 async fn reload_on_changes(
     plan: &RemotePlan,
     config: &RemoteConfig,

@@ -18,7 +18,7 @@ pub struct RemoteState {
     pub tried: Option<Arc<RemoteTexts>>,
     /// The texts in force.
     pub in_force: Option<TextsInForce>,
-    /// The later texts that were refused; `None`: none were.
+    /// The texts that were refused last; `None`: what was tried last is in force.
     pub refused: Option<RefusedTexts>,
     /// Since when and why the store does not answer; `None`: it answers.
     pub lost: Option<LostStore>,
@@ -42,7 +42,7 @@ pub struct RefusedTexts {
     pub version: Option<TextVersion>,
     /// Why they were refused. Everybody who may read the store may read this: it quotes no file.
     pub message: Arc<str>,
-    /// When they were first refused.
+    /// When they were first refused with this message.
     pub since: SystemTime,
     /// What refused them.
     pub by: RefusedBy,
@@ -70,7 +70,8 @@ pub struct LostStore {
 #[derive(Debug, Default)]
 pub struct RemoteConfig {
     state: watch::Sender<RemoteState>,
-    in_force: watch::Sender<Option<Arc<RemoteTexts>>>,
+    /// The texts in force.
+    texts: watch::Sender<Option<Arc<RemoteTexts>>>,
 }
 
 impl RemoteConfig {
@@ -89,13 +90,13 @@ impl RemoteConfig {
     /// The texts in force.
     #[must_use]
     pub fn texts(&self) -> Option<Arc<RemoteTexts>> {
-        self.in_force.borrow().clone()
+        self.texts.borrow().clone()
     }
 
     /// A receiver of the texts in force, beginning with the present ones.
     #[must_use]
     pub fn subscribe_texts(&self) -> watch::Receiver<Option<Arc<RemoteTexts>>> {
-        let mut texts = self.in_force.subscribe();
+        let mut texts = self.texts.subscribe();
         texts.mark_changed();
         texts
     }
@@ -109,21 +110,22 @@ impl RemoteConfig {
     pub fn start_with(&self, texts: &Arc<RemoteTexts>) {
         self.set_in_force(Some(Arc::clone(texts)), |state| {
             let tried = state.tried.get_or_insert_with(|| Arc::clone(texts));
-            *tried != *texts // the process has started with other texts: those tried stay refused
+            // If the process has started with other texts, those tried stay refused.
+            if *tried == *texts {
+                state.refused = None;
+            }
         });
     }
 
-    /// Records which texts are in force; `None`: the configuration is not from a store.
+    /// Records which texts are in force, and that none are refused. `None`: the configuration is not from a store.
     pub fn put_in_force(&self, texts: Option<Arc<RemoteTexts>>) {
-        self.set_in_force(texts, |_| false);
+        self.set_in_force(texts, |state| state.refused = None);
     }
 
-    /// Records which texts are in force. `stays_refused`: whether the texts that were refused before still are.
-    fn set_in_force(&self, texts: Option<Arc<RemoteTexts>>, stays_refused: impl FnOnce(&mut RemoteState) -> bool) {
+    /// Records which texts are in force. In the same step, `update` changes the other fields of the state.
+    fn set_in_force(&self, texts: Option<Arc<RemoteTexts>>, update: impl FnOnce(&mut RemoteState)) {
         self.state.send_modify(|state| {
-            if !stays_refused(state) {
-                state.refused = None;
-            }
+            update(state);
             let before = state.in_force.take();
             state.in_force = texts.as_ref().map(|texts| {
                 let version = texts.version();
@@ -132,7 +134,7 @@ impl RemoteConfig {
                 TextsInForce { version, since }
             });
         });
-        self.in_force.send_if_modified(|before| {
+        self.texts.send_if_modified(|before| {
             let is_new = *before != texts;
             *before = texts;
             is_new
@@ -163,12 +165,12 @@ impl RemoteConfig {
             .send_if_modified(|state| std::mem::replace(&mut state.has_namesake, has_namesake) != has_namesake)
     }
 
-    /// Records that the store answers. Returns whether it did not before.
+    /// Records that the store answers. Returns whether it was lost before.
     pub fn record_answer(&self) -> bool {
         self.state.send_if_modified(|state| state.lost.take().is_some())
     }
 
-    /// Records that the store does not answer. Returns whether it did before.
+    /// Records that the store does not answer. Returns whether it answered before.
     pub fn record_loss(&self, error: Reason) -> bool {
         let mut is_new = false;
         self.state.send_modify(|state| {

@@ -1,5 +1,5 @@
-//! What became of the configuration's texts, written to the store beside them: a key for each instance, deleted after
-//! the instance is gone.
+//! The status of an instance, written to the store beside the texts of the configuration: which texts are in force, and
+//! why the last ones were refused. Each instance has a key of its own, which is deleted after the instance is gone.
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
@@ -57,7 +57,8 @@ struct Failures {
 }
 
 impl Failures {
-    /// Counts a failure. Returns whether it is to be reported. `is_store_lost`: the follower of the store reports that.
+    /// Counts a failure. Returns whether it is to be reported: not while the store is lost, because the follower of the
+    /// texts reports that loss.
     fn add(&mut self, is_store_lost: bool) -> bool {
         self.count = self.count.saturating_add(1);
         let is_to_report = self.count >= REPORT_AFTER_FAILURES && !self.is_reported && !is_store_lost;
@@ -101,7 +102,7 @@ async fn write_while_possible(
                             last = None; // write it again
                         }
                     }
-                    // A user of etcd may be permitted to write its status, and not to read it.
+                    // Unknown: a user of etcd may be permitted to write its status, and not to read it.
                     Err(_) => {
                         config.set_namesake(false);
                     }

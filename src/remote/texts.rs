@@ -11,7 +11,7 @@ use crate::plan::{RemotePlan, RemoteText, RemoteTexts};
 /// How long one member may take to answer while somebody waits for the texts.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long all members may take.
+/// How long all members together may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The most bytes of all texts together: as many as a file may have.
@@ -20,7 +20,7 @@ const BYTES_MAX: usize = 16 << 20;
 /// Reads the texts now, from the first member that answers within 4 s. Takes 12 s at most.
 ///
 /// # Errors
-/// No member answers, or the texts are too long.
+/// No member answers, or there are too many texts, or they are too long.
 pub async fn fetch(plan: &RemotePlan) -> Result<RemoteTexts, EtcdError> {
     let mut members = Members::new(Arc::clone(&plan.etcd));
     let wanted = plan.keys();

@@ -13,7 +13,8 @@ const END_AT: f64 = 1.05;
 pub(super) struct Balance {
     /// The largest ratio of a server's sessions to its share. Only servers in `excess` count; 0: there are none.
     fullest: f64,
-    /// The whole sessions that each server has in excess of its share, most first. Servers without excess are left out.
+    /// How many sessions each server has in excess of its share, rounded down, most first. Servers without excess are
+    /// left out.
     pub(super) excess: Vec<(CountId, usize)>,
     /// The servers that are not in `excess`.
     pub(super) without_excess: Vec<CountId>,
@@ -43,7 +44,8 @@ impl Balance {
         }
     }
 
-    /// Whether rebalancing is to begin.
+    /// Whether rebalancing is to begin. Between the two bounds, the pool is neither uneven nor even: then rebalancing
+    /// does not begin, and goes on if it has begun.
     pub(super) fn is_uneven(&self) -> bool {
         self.fullest > BEGIN_AT
     }

@@ -2,11 +2,11 @@
 //!
 //! Sessions are ended at a pace, as long as that has an effect: their clients have to come back to servers without
 //! excess, and stay there. Otherwise rebalancing pauses, because a server that accepts connections only to end them
-//! would get the sessions of the others for ever. While it pauses, it ends one session in each period `over` to find
-//! out whether that has an effect again.
+//! would get the sessions of the others for ever. While it pauses, it ends one session in each period `over` (the
+//! configured `rebalance`) to find out whether that has an effect again.
 //!
-//! For example, `a` has 80 sessions and `b` has none. After six sessions were ended (three for each server) and `b` has
-//! kept none of their clients for 5 s, rebalancing pauses. When `b` keeps one, rebalancing goes on.
+//! For example, `a` has 80 sessions and `b` has none. When six sessions have ended (three for each server), and `b` has
+//! kept no client within 5 s after the first of them, rebalancing pauses. When `b` keeps one, rebalancing goes on.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::balance::Balance;
 use crate::pool::CountId;
 use crate::sever::Pace;
 
-/// How long clients have to come back, at least, before their absence counts.
+/// The least time that clients are given to come back before their absence counts.
 const RETURN_TIME_MIN: Duration = Duration::from_secs(5);
 
 /// The rebalancing of a pool, from its beginning until the pool is even.
@@ -26,7 +26,7 @@ pub(super) struct Rebalancing {
     pace: Pace,
     /// By server without excess, the most sessions that it has kept from one tick to the next since `counts_since`.
     most_kept: HashMap<CountId, usize>,
-    /// Since when `most_kept` counts; `None`: no session has ended yet.
+    /// Since when `most_kept` counts; `None`: since the beginning, because no session has ended yet.
     counts_since: Option<Instant>,
     /// The sessions that were asked to end, and have not ended yet.
     asked: HashSet<u64>,
@@ -61,20 +61,20 @@ impl Rebalancing {
     ) {
         let before = self.asked.len();
         self.asked.retain(|session| is_open(*session));
-        let ended = before - self.asked.len();
-        if self.ended == 0 && ended > 0 {
+        let newly_ended = before - self.asked.len();
+        if self.ended == 0 && newly_ended > 0 {
             self.first_ended_at = now;
             self.renew_counts(now);
         }
-        self.ended += ended;
+        self.ended += newly_ended;
         if self.count_kept(balance, kept) {
             (self.ended, self.paused_at) = (0, None);
         }
     }
 
     /// Forgets `most_kept`, at most once in each period `over`. What a server kept long ago, and has lost, must not
-    /// hide that it gains. But one that ends its sessions after some seconds must not seem to gain each time that their
-    /// number goes up again.
+    /// hide that it gains. But a server that ends its sessions after some seconds must not seem to gain each time that
+    /// their number goes up again.
     fn renew_counts(&mut self, now: Instant) {
         if self.counts_since.is_none_or(|since| now - since >= self.pace.over) {
             (self.counts_since, self.most_kept) = (Some(now), HashMap::new());
@@ -93,10 +93,11 @@ impl Rebalancing {
         has_gained
     }
 
-    /// How many sessions are to be ended now.
+    /// How many sessions are to be ended now. Pauses if those that have ended had no effect.
     pub(super) fn due(&mut self, pool: &str, over: Duration, balance: &Balance, now: Instant) -> usize {
-        let is_in_time = self.pace.over == over && now - self.pace.began < over;
-        if !is_in_time || self.paused_at.is_some() {
+        // `over` may have changed with a reload.
+        let is_pace_current = self.pace.over == over && now - self.pace.began < over;
+        if !is_pace_current || self.paused_at.is_some() {
             self.pace = new_pace(over, balance, now);
         }
         match self.paused_at {
@@ -174,12 +175,21 @@ mod tests {
             }
         }
 
-        /// A second passes. All sessions that were asked to end do so, if `ends`, and one more is asked, if any is due.
-        /// Returns how many were due.
-        fn tick(&mut self, kept: usize, ends: bool) -> usize {
+        /// A second passes. All sessions that were asked to end have ended. One more is asked, if any is due. Returns
+        /// how many were due.
+        fn tick(&mut self, kept: usize) -> usize {
+            self.tick_with(kept, false)
+        }
+
+        /// As [`Self::tick`], but the sessions that were asked to end go on.
+        fn tick_while_sessions_go_on(&mut self, kept: usize) -> usize {
+            self.tick_with(kept, true)
+        }
+
+        fn tick_with(&mut self, kept: usize, go_on: bool) -> usize {
             self.now += Duration::from_secs(1);
             let (balance, now) = (&self.balance, self.now);
-            self.rebalancing.observe(balance, |_| kept, |_| !ends, now);
+            self.rebalancing.observe(balance, |_| kept, |_| go_on, now);
             let due = self.rebalancing.due("p", OVER, balance, now);
             if due > 0 {
                 self.ended += 1;
@@ -190,14 +200,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn rebalancing_pauses_if_nothing_comes_of_it() {
+    async fn rebalancing_pauses_if_it_has_no_effect() {
         let mut pool = TestPool::new(1);
-        let before = (0..60).take_while(|_| pool.tick(0, true) > 0).count();
+        let before = (0..60).take_while(|_| pool.tick(0) > 0).count();
         assert_eq!(before, 6, "three for each server");
-        let tries: usize = (0..100).map(|_| pool.tick(0, true)).sum();
+        let tries: usize = (0..100).map(|_| pool.tick(0)).sum();
         assert_eq!(tries, 5, "one in each 20 s");
         assert_eq!(
-            pool.tick(1, true),
+            pool.tick(1),
             3,
             "it goes on when a session has come and stays, at its pace"
         );
@@ -207,7 +217,7 @@ mod tests {
     async fn rebalancing_goes_on_while_some_sessions_come() {
         let mut pool = TestPool::new(9);
         for second in 0..100 {
-            assert!(pool.tick(second / 10, true) > 0, "{second}");
+            assert!(pool.tick(second / 10) > 0, "{second}");
         }
     }
 
@@ -215,9 +225,9 @@ mod tests {
     async fn clients_have_time_to_come_back_after_many_sessions_ended_late() {
         let mut pool = TestPool::new(1);
         for _ in 0..30 {
-            pool.tick(0, false);
+            pool.tick_while_sessions_go_on(0);
         }
-        let before = (0..60).take_while(|_| pool.tick(0, true) > 0).count();
+        let before = (0..60).take_while(|_| pool.tick(0) > 0).count();
         assert_eq!(before, 5, "30 sessions have ended at once, 5 s ago");
     }
 
@@ -225,17 +235,17 @@ mod tests {
     async fn sessions_that_a_server_kept_earlier_do_not_hide_those_that_come() {
         let mut pool = TestPool::new(1);
         for _ in 0..3 {
-            pool.tick(30, false);
+            pool.tick_while_sessions_go_on(30);
         }
         for second in 0..60 {
-            assert!(pool.tick(10 + second / 4, true) > 0, "{second}");
+            assert!(pool.tick(10 + second / 4) > 0, "{second}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_number_of_sessions_that_goes_up_and_down_is_no_gain() {
         let mut pool = TestPool::new(1);
-        let before = (0..200).take_while(|second| pool.tick([0, 1, 2, 1][second % 4], true) > 0);
+        let before = (0..200).take_while(|second| pool.tick([0, 1, 2, 1][second % 4]) > 0);
         assert!(before.count() < 20);
     }
 
@@ -243,19 +253,19 @@ mod tests {
     async fn sessions_that_a_server_lost_while_none_ended_do_not_hide_those_that_come() {
         let mut pool = TestPool::new(1);
         for second in 0..40 {
-            assert!(pool.tick(second / 2, true) > 0, "{second}");
+            assert!(pool.tick(second / 2) > 0, "{second}");
         }
         for _ in 0..60 {
-            pool.tick(20, false); // gains
+            pool.tick_while_sessions_go_on(20); // gains
         }
         for second in 0..40 {
-            assert!(pool.tick(5 + second / 4, true) > 0, "{second}");
+            assert!(pool.tick(5 + second / 4) > 0, "{second}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn sessions_that_go_on_although_asked_to_end_do_not_count() {
         let mut pool = TestPool::new(1);
-        assert!((0..100).all(|_| pool.tick(0, false) > 0));
+        assert!((0..100).all(|_| pool.tick_while_sessions_go_on(0) > 0));
     }
 }

@@ -130,7 +130,7 @@ fn one_of<E>(entries: &[E], shown: impl Fn(&E) -> String) -> String {
     list.join(" or ")
 }
 
-/// How well a route fits whose conditions all hold, and by which entries they hold.
+/// How well a route fits a client for which all its conditions hold, and the entries by which they hold.
 struct Fit<'a> {
     rank: Rank,
     kinds: usize,
@@ -213,6 +213,8 @@ fn fit<'a, T>(route: &'a Route<T>, input: &RouteInput<'_>, offered: &Offered<'_>
     })
 }
 
+/// Why the route that takes the client is better than the outranked one. `winning` is always `Some`, because the
+/// conditions of the route that takes the client hold.
 fn advantage(winning: Option<&Fit<'_>>, outranked: &Fit<'_>) -> Advantage {
     match winning {
         Some(winning) if winning.rank > outranked.rank => Advantage::Name,

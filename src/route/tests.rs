@@ -55,14 +55,14 @@ fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> Stri
             assert_eq!(*pool, format!("pool of {}", route.name));
             route.name.to_string()
         }
-        RouteChoice::Refused { route, .. } => format!("refused by {route}"),
+        RouteChoice::Refused { name, .. } => format!("refused by {name}"),
         RouteChoice::Default(_) => "default".into(),
         RouteChoice::NoRoute => "no route".into(),
     }
 }
 
 #[test]
-fn the_rank_of_the_name_comes_first() {
+fn the_rank_of_the_server_name_comes_first() {
     let table = RouteTable::new(
         vec![
             route("none", "", "h2", "10.0.0.0/8"),
@@ -105,7 +105,7 @@ fn the_rank_of_the_name_comes_first() {
 }
 
 #[test]
-fn routes_with_equal_names_are_ranked_by_condition_kinds_and_then_by_order() {
+fn routes_with_equal_sni_are_ranked_by_condition_kinds_and_then_by_order() {
     let table = RouteTable::new(
         vec![
             route("plain", "a.com", "", ""),
@@ -218,7 +218,7 @@ fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> O
     let name_rank = |route: &Route<&str>| -> Option<(u8, usize)> {
         let (name, is_valid) = match input.name {
             Some(Sni::Valid(name)) => (Some(name.as_str().to_owned()), true),
-            Some(Sni::Invalid(name)) => (Some(format!("{name:?}")), false),
+            Some(Sni::Invalid(name)) => (Some(format!("{name:?}")), false), // the name, without quotes
             None => (None, false),
         };
         let pattern_rank = |pattern: &NamePattern| match (pattern.to_string().as_str(), name.as_ref()?) {
@@ -260,15 +260,15 @@ fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> O
             .filter(|_| alpn && from && startup)
             .map(|of_name| (of_name, kinds))
     };
-    let held = routes
+    routes
         .iter()
         .enumerate()
-        .filter_map(|(index, route)| Some((rank(route)?, index)));
-    held.reduce(|best, next| if next.0 > best.0 { next } else { best })
+        .filter_map(|(index, route)| Some((rank(route)?, index)))
+        .reduce(|best, next| if next.0 > best.0 { next } else { best })
         .map(|(_, index)| index)
 }
 
-/// Names over few labels, so that patterns and names meet.
+/// Names of few different labels, so that patterns often match names.
 fn names() -> impl Strategy<Value = String> {
     "[ab](\\.[ab]){0,3}"
 }

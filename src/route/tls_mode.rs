@@ -34,8 +34,8 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// What happens to the TLS of a PostgreSQL client whose database and user are not known yet, and the protocols that
-    /// its route agrees on; `None`: the client is refused, whatever its database and user are.
+    /// What happens to the TLS of a PostgreSQL client whose database and user are not known yet, and the ALPN
+    /// protocols of its route; `None`: the client is refused, whatever its database and user are.
     ///
     /// When database and user become known, more routes can match, and none ceases to match. The additional ones
     /// terminate TLS, because database and user never become known where TLS is passed on. So a route that passes TLS
@@ -46,6 +46,8 @@ impl<T> RouteTable<T> {
             RouteChoice::Route { route, .. } => Some((route.tls, &route.alpn)),
             RouteChoice::Default(_) => Some((self.default_tls, &[])),
             RouteChoice::Refused { .. } | RouteChoice::NoRoute => {
+                // A route for a database or user may take the client, if the listener has certificates: only then is
+                // the default to terminate.
                 let may_be_taken = self.needs_startup && self.default_tls == TlsMode::Terminate;
                 may_be_taken.then_some((TlsMode::Terminate, &[]))
             }

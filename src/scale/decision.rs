@@ -151,8 +151,8 @@ mod tests {
         scaler: Scaler,
         now: Instant,
         clones: u32,
-        /// Whether no clone is up.
-        are_starting: bool,
+        /// Whether all clones are still starting, so that none is up.
+        are_clones_starting: bool,
         /// The second of each step, and the number of clones after it.
         steps: Vec<(u64, u32)>,
         second: u64,
@@ -162,7 +162,7 @@ mod tests {
         fn new(rules: ScaleRules) -> Self {
             Self {
                 clones: rules.min,
-                are_starting: false,
+                are_clones_starting: false,
                 rules,
                 scaler: Scaler::default(),
                 now: Instant::now(),
@@ -171,11 +171,11 @@ mod tests {
             }
         }
 
-        fn second(&mut self, sessions: u64, waiting: u64) {
+        fn run_second(&mut self, sessions: u64, waiting: u64) {
             let load = ScaleLoad {
                 sessions,
                 waiting,
-                has_server: self.clones > 0 && !self.are_starting,
+                has_server: self.clones > 0 && !self.are_clones_starting,
                 fixed: 0,
                 clones: self.clones,
             };
@@ -191,8 +191,8 @@ mod tests {
             self.second += 1;
         }
 
-        fn seconds(&mut self, count: u64, sessions: u64, waiting: u64) {
-            (0..count).for_each(|_| self.second(sessions, waiting));
+        fn run_seconds(&mut self, count: u64, sessions: u64, waiting: u64) {
+            (0..count).for_each(|_| self.run_second(sessions, waiting));
         }
 
         /// How often the direction of the steps changed.
@@ -208,41 +208,41 @@ mod tests {
     #[test]
     fn a_lasting_load_above_the_target_starts_one_clone_per_cooldown() {
         let mut pool = Simulation::new(rules(1, 8));
-        pool.seconds(100, 50, 0);
+        pool.run_seconds(100, 50, 0);
         assert_eq!(pool.steps, []);
-        pool.seconds(4, 400, 0);
-        pool.second(50, 0); // a short peak
-        pool.seconds(60, 400, 0);
+        pool.run_seconds(4, 400, 0); // a peak shorter than `up_after`
+        pool.run_second(50, 0);
+        pool.run_seconds(60, 400, 0);
         assert_eq!(pool.steps, [(110, 2), (125, 3), (140, 4), (155, 5)]);
     }
 
     #[test]
     fn a_pool_doubles_while_clients_wait() {
         let mut pool = Simulation::new(rules(1, 7));
-        pool.seconds(60, 50, 3);
+        pool.run_seconds(60, 50, 3);
         assert_eq!(pool.steps, [(5, 2), (20, 4), (35, 7)]);
     }
 
     #[test]
     fn clients_that_wait_for_the_first_clone_count_as_its_sessions() {
         let mut pool = Simulation::new(rules(0, 8));
-        pool.are_starting = true; // no clone ever comes up
-        pool.seconds(600, 0, 50);
+        pool.are_clones_starting = true; // no clone ever comes up
+        pool.run_seconds(600, 0, 50);
         assert_eq!(pool.steps, [(0, 1)]);
-        pool.seconds(60, 0, 120);
+        pool.run_seconds(60, 0, 120);
         assert_eq!(pool.steps, [(0, 1), (605, 2), (620, 3)]);
     }
 
     #[test]
     fn one_clone_is_removed_at_a_time_after_a_long_lull() {
         let mut pool = Simulation::new(rules(1, 8));
-        pool.seconds(60, 399, 0);
+        pool.run_seconds(60, 399, 0);
         let grown = pool.clones;
         assert_eq!(grown, 5);
         pool.steps.clear();
-        pool.seconds(119, 0, 0);
+        pool.run_seconds(119, 0, 0);
         assert_eq!(pool.steps, []);
-        pool.seconds(500, 0, 0);
+        pool.run_seconds(500, 0, 0);
         let times: Vec<_> = pool.steps.windows(2).map(|two| two[1].0 - two[0].0).collect();
         assert_eq!((pool.clones, times), (1, vec![121; 3]));
     }
@@ -250,13 +250,13 @@ mod tests {
     #[test]
     fn the_first_client_wakes_a_sleeping_pool_at_once_and_it_sleeps_again() {
         let mut pool = Simulation::new(rules(0, 3));
-        pool.seconds(1000, 0, 0);
+        pool.run_seconds(1000, 0, 0);
         assert_eq!(pool.steps, []);
-        pool.second(0, 1);
+        pool.run_second(0, 1);
         assert_eq!(pool.steps, [(1000, 1)]);
-        pool.seconds(1000, 1, 0);
+        pool.run_seconds(1000, 1, 0);
         assert_eq!(pool.clones, 1, "one session keeps it awake");
-        pool.seconds(122, 0, 0);
+        pool.run_seconds(122, 0, 0);
         assert_eq!(pool.clones, 0);
     }
 
@@ -287,7 +287,7 @@ mod tests {
             let day = 1.0 - (f64::from(second) / 86_400.0 * std::f64::consts::TAU).cos();
             noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let drawn = f64::from(noise >> 16) / 65_536.0;
-            pool.second((day * 160.0 * (0.9 + 0.2 * drawn)) as u64, 0);
+            pool.run_second((day * 160.0 * (0.9 + 0.2 * drawn)) as u64, 0);
         }
         let most = pool.steps.iter().map(|(_, clones)| *clones).max();
         assert_eq!((most, pool.clones, pool.turns()), (Some(7), 1, 1), "{:?}", pool.steps);
@@ -302,13 +302,13 @@ mod tests {
         ) {
             let (min, max) = (bounds.0, bounds.0.max(bounds.1));
             let mut pool = Simulation::new(rules(min, max));
-            // The second of each step, whether it was up, and whether the pool was asleep before.
+            // The second of each step, whether it was `ScaleStep::Up`, and whether the pool was asleep before.
             let mut directions = Vec::new();
             let mut before = min;
             for (sessions, waiting, seconds) in loads {
                 for _ in 0..seconds {
                     let (steps, was_asleep) = (pool.steps.len(), pool.clones == 0);
-                    pool.second(sessions, waiting);
+                    pool.run_second(sessions, waiting);
                     prop_assert!((min..=max).contains(&pool.clones));
                     if let Some((at, clones)) = pool.steps.get(steps) {
                         prop_assert!(*clones <= before.max(1) * 2 || was_asleep);
@@ -319,9 +319,9 @@ mod tests {
                 }
             }
             for two in directions.windows(2) {
-                let ((first, _, _), (second, is_up, woken)) = (two[0], two[1]);
-                prop_assert!(woken || second - first >= 15, "one step a cooldown");
-                prop_assert!(is_up || second - first > 120, "only after a lull");
+                let ((earlier, _, _), (later, is_up, woken)) = (two[0], two[1]);
+                prop_assert!(woken || later - earlier >= 15, "one step a cooldown");
+                prop_assert!(is_up || later - earlier > 120, "only after a lull");
             }
         }
 
@@ -332,11 +332,12 @@ mod tests {
         ) {
             let mut pool = Simulation::new(rules(0, 12));
             for (sessions, waiting, seconds) in before {
-                pool.seconds(seconds, sessions, waiting);
+                pool.run_seconds(seconds, sessions, waiting);
             }
-            pool.seconds(12 * 121 + 12 * 15, sessions, 0);
+            // Time for 12 steps down and 12 steps up.
+            pool.run_seconds(12 * 121 + 12 * 15, sessions, 0);
             pool.steps.clear();
-            pool.seconds(3600, sessions, 0);
+            pool.run_seconds(3600, sessions, 0);
             prop_assert_eq!(&pool.steps, &[]);
         }
     }

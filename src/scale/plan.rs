@@ -93,7 +93,7 @@ pub struct CloneHook {
     pub env: Vec<(Box<str>, Box<str>)>,
 }
 
-/// Replaces `{key}` for each of these keys in a text. Other braces stay as they are.
+/// Replaces `{key}` in a text by the value of the key. Other braces, and braces within a value, stay as they are.
 #[must_use]
 pub fn fill(text: &str, values: &[(&str, &str)]) -> String {
     let mut filled = String::with_capacity(text.len());
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_names_in_braces_are_replaced_once() {
+    fn keys_in_braces_are_replaced_but_not_within_values() {
         let values = [("port", "20000"), ("name", "{port}")];
         for (text, expected) in [
             ("--port={port}", "--port=20000"),

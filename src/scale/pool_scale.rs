@@ -94,7 +94,7 @@ pub struct WantedClones {
     pub at: SystemTime,
 }
 
-/// The counts since the pool exists.
+/// The counts since the pool was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScaleCounts {
     /// Steps up.
@@ -143,7 +143,7 @@ impl PoolScale {
         self.wanted_changed.notified().await;
     }
 
-    /// Counts a step.
+    /// Counts a step. `is_cold_start`: the pool had no clones, and a client waited for one.
     pub fn count_step(&self, step: ScaleStep, is_cold_start: bool) {
         let counter = match step {
             ScaleStep::Up(_) => &self.steps_up,

@@ -14,7 +14,8 @@ use crate::tls::{TlsConnection, handshake_with_client};
 
 impl Identified<'_> {
     /// The TLS settings for a client that is an ACME server and validates a name whose order is pending (RFC 8737).
-    /// Validations of other names go on as other clients do: servers may have an ACME client of their own.
+    /// Validations of other names are routed as other clients are: the servers of a pool may have an ACME client of
+    /// their own.
     pub(super) fn find_challenge(self) -> (Self, Option<Arc<ServerConfig>>) {
         let challenge = self.challenge();
         (self, challenge)

@@ -21,19 +21,20 @@ use crate::plan::{Protocol, UnplacedCancel};
 use crate::sniff::postgres::CancelKey;
 use crate::socket::local_address;
 
-/// How long one server may take, connecting included. A server ends the connection once the query is cancelled. We end
-/// the client's connection only then: libpq waits for that.
+/// How long one server may take, connecting included. A server ends the connection once it has handled the request. We
+/// end the client's connection only then: libpq waits for that.
 const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// How long all servers together may take. Servers whose turn has not come by then do not get the request. Sending goes
-/// on when the client leaves: it does not have to wait for the end, and its query is cancelled all the same.
+/// How long all servers together may take. Servers whose turn has not come by then do not get the request. If the
+/// client leaves, sending goes on: a client need not wait for the end to have its query cancelled.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Connections that one request has at once, if there are enough descriptors: all servers of a client get it without a
-/// wait. The first connection uses the descriptor that every session has for its server.
+/// The most connections that one request has at once, if there are enough descriptors: all servers on which a client
+/// has sessions get the request without a wait. A request that has one connection at a time needs no permit: it uses
+/// the descriptor that every session has for its server.
 const AT_ONCE_MAX: usize = SERVERS_MAX;
 
-/// Servers that one request is sent to by `cancel_unplaced = "fanout"`.
+/// The most servers that one request is sent to by `cancel_unplaced = "fanout"`.
 const FANOUT_MAX: usize = 64;
 
 /// Sends a CancelRequest to the server of the session with this key; if the key is not known, to the servers that it
@@ -53,7 +54,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
         while sending.len() < AT_ONCE_MAX && targets.len() > 0 && Instant::now() < until {
             let permit = state.cancels.try_connect();
             if permit.is_none() && !sending.is_empty() {
-                break; // only the first connection needs no permit
+                break; // without a permit, there is only one connection at a time
             }
             let Some(target) = targets.next() else { break };
             let Ok(mut bytes) = header(client, &target, state, entry) else {

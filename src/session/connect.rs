@@ -27,31 +27,30 @@ impl Routed<'_> {
     #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
     pub(super) fn connect(mut self) -> impl Future<Output = Result<Connected, Refusal>> {
         async move {
-            let (mut dialled, mut first, search) = Box::pin(self.dial()).await?; // boxed: it is larger than what follows
+            let (mut dialled, mut header, search) = Box::pin(self.dial()).await?; // boxed: it is larger than what follows
             let pool = &self.state.pools[self.pool];
             note_stand_in(self.entry, pool, dialled.lease.server());
             let server = LeasedServer::new(dialled.lease, pool);
             if let Some(connection) = &dialled.tls {
                 self.entry.info().tls_mut().server = Some(TlsSummary::new(connection.negotiated()));
-                first.clear(); // the header was sent
+                header.clear(); // it was sent
             }
             let postgres = self.sniffed.as_ref().and_then(Sniffed::postgres);
-            let redial = postgres.map(|_| Box::new(Redial::new(self.pool, first.clone(), search)));
+            let redial = postgres.map(|_| Box::new(Redial::new(self.pool, header.clone(), search)));
             let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
             if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
                 let (sniffed, protocol) = (self.sniffed.as_ref(), self.state.plan.protocol);
                 let reply = |alert| reply(sniffed, protocol, |_| alert, PostgresError::NoServer);
                 let (socket, within) = (&mut dialled.socket, pool.plan().dial.connect.timeout);
-                request_tls(socket, &first, &server, within, self.client, self.entry, reply)
+                request_tls(socket, &header, &server, within, self.client, self.entry, reply)
                     .boxed()
                     .await?;
-                first.clear();
+                header.clear();
             }
-            let read = take_read(self.sniffed.take(), self.entry);
-            if first.is_empty() {
-                first = read;
-            } else {
-                first.extend(read);
+            let mut first = take_read(self.sniffed.take(), self.entry);
+            if !header.is_empty() {
+                header.extend(first);
+                first = header;
             }
             Ok(Connected {
                 socket: dialled.socket,
@@ -83,7 +82,7 @@ impl Routed<'_> {
         let (protocol, sniffed) = (state.plan.protocol, sniffed.as_ref());
         let has_hello = tls.is_some() || sniffed.is_some_and(|sniffed| sniffed.hello().is_some());
         let address = entry.info().client();
-        // Whether the relay sends the bytes for the server, if it has some, as soon as there is a connection.
+        // Whether the first bytes for the server, if there are some, are sent by the relay right after connecting.
         let relays_at_once = tls.is_none() && !protocol.is_postgres();
         // A client of a database or of TLS that ends its stream so early has left.
         let mut dial_client = DialClient {
@@ -96,18 +95,19 @@ impl Routed<'_> {
         // Bounded: fallbacks form no cycle.
         loop {
             let live = &state.pools[*pool];
-            let first = header_for(live, &state.plan, client, entry, sniffed, tls.as_ref())?;
+            let header = header_for(live, &state.plan, client, entry, sniffed, tls.as_ref())?;
             let dial_tls = state.tls_with(live).map(|pool_tls| DialTls {
                 tls: pool_tls,
                 client: client_choice(tls.as_ref()),
-                header: &first,
+                header: &header,
             });
-            let has_bytes = sniffed.is_some() || !first.is_empty() || has_first(entry);
+            let has_bytes = sniffed.is_some() || !header.is_empty() || has_first(entry);
             dial_client.last_ack = LastAck::delayed_if(has_bytes && relays_at_once && dial_tls.is_none());
             let on_progress = |progress: Progress<'_>| record(&progress, live.name(), entry);
             let mut search = Search::default();
-            // In a box of its own: glibc reuses freed blocks of up to 1,032 bytes as they are; larger ones would leave
-            // holes between the sessions.
+            // In a box of its own: glibc reuses a freed block of up to 1,032 bytes for allocations of the same size. A
+            // block for this future and the one around it together would be larger, and once freed, it would be a hole
+            // between the sessions.
             let dialling = Box::pin(dial(
                 live,
                 &live.plan().dial,
@@ -117,7 +117,7 @@ impl Routed<'_> {
                 on_progress,
             ));
             let failure = match dialling.await {
-                Ok(dialled) => return Ok((dialled, first, search)),
+                Ok(dialled) => return Ok((dialled, header, search)),
                 Err(failure) => failure,
             };
             let Some(fallback) = fallback_after(state, *pool, failure) else {
@@ -134,7 +134,7 @@ impl Routed<'_> {
 /// The error for a client of PostgreSQL when no server was connected to.
 fn postgres_error(reason: DialError, pool: &LivePool) -> PostgresError {
     match reason {
-        // It has waited for the return of a server.
+        // The client has waited for the return of a server.
         DialError::QueueTimeout if !pool.is_usable(Instant::now()) => PostgresError::NoServer,
         DialError::ServersFull | DialError::QueueFull | DialError::QueueTimeout => PostgresError::Limited,
         _ => PostgresError::NoServer,
@@ -144,7 +144,7 @@ fn postgres_error(reason: DialError, pool: &LivePool) -> PostgresError {
 /// The form of a reply for a client whose TLS may be terminated here.
 fn reply_over(reply: Reply, tls: Option<&mut (Box<TlsConnection>, Hello)>) -> Reply {
     match (reply, tls) {
-        // Within TLS no alert fits, and a close would look like an empty answer.
+        // Within TLS, a close would look like an empty answer.
         (Reply::Close, Some(_)) => Reply::Reset,
         (reply, Some((connection, _))) => within_tls(reply, connection),
         (reply, None) => reply,
@@ -174,9 +174,10 @@ pub(super) fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
 /// The bytes that were read from the client and that the server is to get.
 fn take_read(sniffed: Option<Sniffed>, entry: &Entry) -> Vec<u8> {
     let read = sniffed.map(|sniffed| sniffed.first).or_else(|| {
-        let behind = take_first(entry).map(|behind| *behind)?;
-        entry.traffic().up.add(behind.as_slice().len());
-        Some(behind)
+        // Those that came with the PROXY header of the peer in front. Only what is sniffed was counted already.
+        let after_header = *take_first(entry)?;
+        entry.traffic().up.add(after_header.as_slice().len());
+        Some(after_header)
     });
     read.map(FirstBytes::into_vec).unwrap_or_default()
 }

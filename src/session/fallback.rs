@@ -21,8 +21,8 @@ pub(super) fn fallback_after(state: &ListenerState, pool: PoolId, reason: DialEr
     state.pools.usable_fallback(pool, Instant::now())
 }
 
-/// Notes the pool of a session as with [`note_fallback`], if its server is a stand-in: the primary of a pool of
-/// replicas, which is used because no replica is usable.
+/// Calls [`note_fallback`] if the server of a session is a stand-in: the primary of a pool of replicas, which is used
+/// because no replica is usable.
 pub(super) fn note_stand_in(entry: &Entry, pool: &LivePool, server: &Server) {
     if server.is_stand_in() {
         note_fallback(entry, pool);

@@ -20,7 +20,7 @@ impl Opened<'_> {
         let plan = &self.state.plan;
         let known = KnownClient {
             sniffed: None,
-            // Within TLS that is terminated here there is no message before the handshake.
+            // If TLS is terminated here, the client accepts no message before the handshake: as in TCP, it gets none.
             protocol: plan.tls.as_ref().map_or(plan.protocol, |_| Protocol::Tcp),
         };
         ask(self.state, &plan.guards, self.entry, known)?;
@@ -145,8 +145,9 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
 }
 
 /// How a client is refused, and whether the refusal is logged. A client that has sent its first message is not part of
-/// a flood. In a flood, only as many refusals are logged as [`Guard::take_line`] allows, and the other clients are
-/// reset: after any other reply, a session would keep its place in `max_connections` until its client has closed, too.
+/// a flood. In a flood, only as many refusals are logged as [`Guard::take_line`] allows. The clients whose refusals
+/// are not logged are reset: after any other reply, a session would keep its place in `max_connections` until its
+/// client has closed, too.
 fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, LogLine) {
     if known.has_sent_hello() {
         return (known.reply(reason), LogLine::Usual);

@@ -29,7 +29,10 @@ impl<'a> HandshakeSettings<'a> {
         route_alpn: &'a [Box<[u8]>],
         accepted_at: Instant,
     ) -> Option<Self> {
-        let tls = state.tls.as_ref().filter(|_| mode == TlsMode::Terminate)?;
+        if mode != TlsMode::Terminate {
+            return None;
+        }
+        let tls = state.tls.as_ref()?;
         let alpn = if route_alpn.is_empty() {
             &tls.plan().alpn
         } else {

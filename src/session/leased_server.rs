@@ -18,7 +18,7 @@ use crate::socket::{Fault, has_ended, read_closed};
 use crate::units::format_duration;
 
 /// How long a server may take to end a session whose client has finished and is gone. After that its connection is
-/// reset, because it may work on for nobody.
+/// reset, because the server may still work for the client that is gone.
 const END_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// The server of a session that has connected.
@@ -76,13 +76,13 @@ impl LeasedServer {
     }
 
     /// Closes a connection on which the server has not begun the session. Returns the lease when the server has closed
-    /// it, too.
+    /// the connection, too.
     pub(super) fn abandon(self, socket: TcpStream) {
         close_unused(socket, self.lease);
     }
 
-    /// Keeps the session's entry for cancel requests until the server is released.
-    pub(super) fn keep(&mut self, cancel: CancelEntry) {
+    /// Keeps the session in the table for cancel requests until the server is released.
+    pub(super) fn keep_cancel_entry(&mut self, cancel: CancelEntry) {
         self.cancel = Some(Box::new(cancel));
     }
 
@@ -118,9 +118,9 @@ impl LeasedServer {
         self.report(&ends.client, closed, entry);
         // Many clients close without a close_notify alert, which looks as if they were cut off. The server of a
         // database may be sent a normal end nevertheless, so that it ends the session: its messages have lengths, and
-        // an end of the stream does not complete one that was cut short.
+        // an end of the stream does not complete a message that was cut short.
         let is_truncated = closed == Closed::Broke(Side::Client, Fault::Truncated);
-        let may_finish = is_truncated && ends_with_server && self.lease.is_held();
+        let may_finish = is_truncated && ends_with_server && self.lease.must_be_held();
         if may_finish {
             ends.finish();
         }
@@ -151,12 +151,12 @@ impl LeasedServer {
 }
 
 /// Closes the sockets of a session that ended as `closed` says. A lease that is held is returned when the server has
-/// ended the session, too. `is_complete`: the server has got the client's whole stream, and its end.
-fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bool) {
+/// ended the session, too. `is_end_sent`: the server was sent the end of the client's stream.
+fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_end_sent: bool) {
     // A client that has finished may be gone before the server has ended the session. The server then ends it by
     // itself. That end can only be seen if the connection is not reset.
     let is_client_gone = matches!(closed, Closed::Broke(Side::Client, _) | Closed::ResetAfterEnd(_));
-    let awaits_server_end = lease.is_held() && is_client_gone && is_complete;
+    let awaits_server_end = lease.must_be_held() && is_client_gone && is_end_sent;
     let is_reset = closed.is_abrupt() && !awaits_server_end;
     if is_reset {
         ends.reset_when_closed();
@@ -166,7 +166,7 @@ fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_complete: bo
         Closed::Broke(Side::Server, fault) if fault != Fault::Tls => true,
         _ => has_ended(&ends.server),
     };
-    if !lease.is_held() || has_server_ended() {
+    if !lease.must_be_held() || has_server_ended() {
         drop(ends);
         lease.give_back();
     } else if awaits_server_end {

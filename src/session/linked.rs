@@ -23,7 +23,7 @@ use crate::tls::{TlsConnection, error_word};
 pub(super) struct Linked {
     ends: Arc<Endpoints>,
     server: LeasedServer,
-    /// Bytes of the client that were read already, for the server.
+    /// The first bytes for the server: see [`Connected::first`].
     first: Vec<u8>,
     client_tls: Option<Box<TlsConnection>>,
     server_tls: Option<Box<TlsConnection>>,
@@ -46,7 +46,9 @@ impl Linked {
             redial: _,
         } = connected;
         let ends = Arc::new(Endpoints { client, server: socket });
-        if let Some(keepalive) = keepalive.filter(|_| server.is_tcp()) {
+        if let Some(keepalive) = keepalive
+            && server.is_tcp()
+        {
             late_keepalive::set_later(&ends, keepalive);
         }
         entry.relay_started(&ends);
@@ -134,8 +136,8 @@ struct RelayedSession {
 }
 
 impl RelayedSession {
-    /// Ready at each request to end the session. The relay polls it whenever it has moved what can be moved: so the
-    /// lease ends as soon as the server has ended the session.
+    /// Ready at each request to end the session. Polling this future also ends the lease if the server has ended the
+    /// session. The relay polls it whenever it has moved what can be moved, so the lease ends without delay.
     fn end_request(&self) -> impl Future<Output = EndRequest<'_>> + Unpin {
         poll_fn(|cx| {
             if self.entry.traffic().down.has_ended() {

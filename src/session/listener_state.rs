@@ -82,7 +82,7 @@ impl ListenerState {
 
     /// The TLS with the servers of this pool; `None`: connections to them are not encrypted here.
     pub(super) fn tls_with(&self, pool: &LivePool) -> Option<&PoolTls> {
-        pool.plan().tls.as_ref()?;
+        pool.plan().tls.as_ref()?; // saves most pools the look-up by name
         self.pool_tls.get(pool.name()).map(|tls| &**tls)
     }
 

@@ -5,6 +5,7 @@
 //!   +-----+---------+-----------------------------------------+---+
 //!   | 'E' | n (u32) | { field (u8) text 0 }*                  | 0 |    field C: SQLSTATE, M: message
 //!   +-----+---------+-----------------------------------------+---+
+//!           n: the bytes of the message without the 'E'
 //! ```
 
 /// The longest message that is read. That of a server which starts or stops has about 200 bytes.

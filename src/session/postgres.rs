@@ -30,8 +30,9 @@ pub(super) fn requires_tls(listener: &ListenerPlan) -> bool {
 /// How a listener answers clients that ask for TLS.
 ///
 /// A route by name needs the ClientHello. A route by `database` or `user` needs a session in the clear: a client that
-/// insists on TLS then reports that there is none, instead of reaching another server in silence. If the listener
-/// requires TLS, such a route matches no session that is passed on. On other listeners the server decides.
+/// insists on TLS then reports that there is none, instead of reaching another server in silence. A listener that
+/// requires TLS refuses sessions in the clear, so its routes by `database` or `user` match no session whose TLS is
+/// passed on. There the server decides, as on listeners without such routes.
 pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
     if listener.routes.needs_hello() {
         TlsAnswer::Yes
@@ -47,7 +48,7 @@ pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
 /// ClientHello. `reply` makes the reply to the client from an alert.
 ///
 /// # Errors
-/// The server does not answer, answers anything else, or sends bytes behind its `S` (CVE-2021-23222); or the client is
+/// The server does not answer, answers anything else, or sends bytes after its `S` (CVE-2021-23222); or the client is
 /// gone.
 pub(super) async fn request_tls(
     socket: &mut TcpStream,
@@ -162,11 +163,11 @@ pub(super) fn reply_to_login(entry: &Entry) -> Reply {
         return Reply::Reset;
     }
     let info = entry.info();
-    let startup = info.startup().filter(|_| info.client_tls().is_none());
-    match startup {
-        Some(startup) => Reply::Message(PostgresError::NoServer.response(Some(startup))),
-        None if info.detail == Some(TLS_REQUEST) => no_answer(),
-        None => Reply::Reset,
+    match info.startup() {
+        // Within TLS, the client cannot read a message in the clear.
+        Some(startup) if info.client_tls().is_none() => Reply::Message(PostgresError::NoServer.response(Some(startup))),
+        _ if info.detail == Some(TLS_REQUEST) => no_answer(),
+        _ => Reply::Reset,
     }
 }
 

@@ -70,8 +70,8 @@ pub(super) async fn move_on(
     }
 }
 
-/// The reply to a client for which there is no other server: the message of the one that has not begun the session, if
-/// it has sent a whole one, else one of ours.
+/// The reply to a client for which there is no other server: the message of the server that has not begun the session.
+/// If no whole message came, a reply of ours.
 fn reply_without_server(why: &NotBegun, client_tls: Option<&mut TlsConnection>, entry: &Entry) -> Reply {
     let of_server = match why {
         NotBegun::NotReady { message, .. } => Some(Reply::Message(message.clone())),

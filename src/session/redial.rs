@@ -1,4 +1,4 @@
-//! Whether a PostgreSQL session whose server has not begun it is connected again.
+//! Decides whether a PostgreSQL session is connected again if its server has not begun the session.
 //!
 //! While a PostgreSQL server starts or stops, it accepts connections and refuses each session. As long as the client
 //! has got nothing from the server, such a refusal can be treated like a failed connect.
@@ -59,8 +59,8 @@ pub(super) enum NotBegun {
 /// `None`: it stays with this server.
 ///
 /// A server that says that it takes no sessions gets no new ones for a while. One that has ended the connection still
-/// gets new sessions, because the client may be the reason. If there is no other server, this client waits for it, as
-/// for one that restarts.
+/// gets new sessions, because the client may be the reason. If no other server can be picked, and clients of the pool
+/// wait for the return of servers, the session waits for [`RETURN_WAIT`], and may then get the same server again.
 pub(super) fn record_failure(
     redial: &mut Redial,
     server: &LeasedServer,

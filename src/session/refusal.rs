@@ -163,12 +163,12 @@ fn reply_to_sniff_error(error: &SniffError) -> Reply {
 
 /// The reply to a client, in the protocol that its first bytes show, otherwise in that of the listener.
 ///
-/// `alert` makes the reply to a ClientHello. `error` is the reply to a PostgreSQL client; it also selects the
-/// corresponding reply in the other protocols.
+/// `hello_alert` makes the alert for a client that has sent a ClientHello. `error` is the reply to a PostgreSQL client;
+/// it also selects the corresponding reply in the other protocols.
 pub(super) fn reply(
     sniffed: Option<&Sniffed>,
     protocol: Protocol,
-    alert: impl FnOnce(&Hello) -> Alert,
+    hello_alert: impl FnOnce(&Hello) -> Alert,
     error: PostgresError,
 ) -> Reply {
     if let Some(PostgresOpening::SslRequest) = sniffed.and_then(Sniffed::postgres) {
@@ -185,7 +185,7 @@ pub(super) fn reply(
     };
     let (hello, startup) = (sniffed.and_then(Sniffed::hello), sniffed.and_then(Sniffed::startup));
     match (hello, startup, protocol) {
-        (Some(hello), ..) => Reply::Alert(alert(hello).record(Some(hello.newest_version))),
+        (Some(hello), ..) => Reply::Alert(hello_alert(hello).record(Some(hello.newest_version))),
         (None, Some(startup), _) => Reply::Message(error.response(Some(startup))),
         (None, None, Protocol::Mysql) => Reply::Message(plain.mysql()),
         (None, None, Protocol::Redis) => Reply::Message(plain.redis()),

@@ -1,5 +1,5 @@
-//! The start of a PostgreSQL session, before bytes are only relayed: the server's answer to an SSLRequest and, in the
-//! clear, everything up to the key that cancels the session's queries.
+//! The start of a PostgreSQL session, before bytes are only relayed: the server's answer to an SSLRequest and, if the
+//! packets can be read here, the login. The login contains the key that cancels the session's queries.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -47,20 +47,21 @@ pub(super) async fn start(
     if connected.asks_server {
         connected = relay_tls_answer(client, connected, state, entry).await?;
     }
-    let is_readable = entry.info().startup().is_some();
+    let can_read_packets = entry.info().startup().is_some();
     let key;
-    if is_readable {
+    if can_read_packets {
         (connected, key) = log_in(client, connected, state, entry).await?;
     } else {
         key = None;
+        // After an SSLRequest, `relay_tls_answer` has recorded it, unless the server ended without an answer.
         if !connected.asks_server {
-            connected.server.record_begun(); // its answer cannot be read
+            connected.server.record_begun();
         }
     }
     connected.redial = None;
     if let Some(target) = connected.server.cancel_target() {
         let address = entry.info().client().host();
-        connected.server.keep(match key {
+        connected.server.keep_cancel_entry(match key {
             Some(key) => state.cancels.enter_key(key, target),
             None => state.cancels.enter_client(&state.plan.name, address, target),
         });
@@ -118,7 +119,7 @@ async fn relay_tls_answer(
         [b'S' | b'N', _, ..] => return Err(Refusal::ServerRefusedTls(Reply::Close)),
         [b'S' | b'N'] if has_unread(client) => return Err(smuggled()),
         [b'S' | b'N'] | [] => {}
-        // An error. Nothing may follow in the clear.
+        // The beginning of an error message. The rest is not relayed: no session in the clear may follow.
         error if requires_tls(&state.plan) => {
             return Err(Refusal::ServerRefusedTls(Reply::Message(error.to_vec())));
         }
@@ -129,7 +130,7 @@ async fn relay_tls_answer(
     match answer {
         b"N" => connected.first = read_in_the_clear(client, state, entry).await?,
         [] => {} // the relay reads the end of the stream again
-        // An `S`, or an error: what the server sends next cannot be read.
+        // An `S`, or the beginning of an error message: what the server sends next is not read here.
         _ => connected.server.record_begun(),
     }
     Ok(connected)
@@ -265,8 +266,10 @@ async fn relay_until_ready(
             () = sleep_until(until) => break,
         };
         let count = read.map_err(|error| Refusal::Broke(side, Fault::classify(&error)))?;
+        if count == 0 {
+            break; // the relay reads the end of the stream again
+        }
         match side {
-            _ if count == 0 => break, // the relay reads the end again
             Side::Server => {
                 entry.traffic().down.add(count);
                 is_done = reader.advance(&of_server[..count]);
@@ -279,7 +282,7 @@ async fn relay_until_ready(
             }
         }
     }
-    send(client, &[], Side::Client).await?; // TLS may have an answer to the client
+    send(client, &[], Side::Client).await?; // flushes: TLS itself may have to answer the client's last bytes
     Ok(reader.into_key())
 }
 

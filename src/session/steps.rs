@@ -140,11 +140,12 @@ impl<'a> Identified<'a> {
 
     /// Finds the pool that the listener's routes give the client.
     pub(super) fn route(self) -> Result<Routed<'a>, Refusal> {
-        self.route_within(None)
+        self.route_with_hello(None)
     }
 
-    /// As [`Self::route`]. `terminated`: the ClientHello of a client whose TLS is terminated here.
-    pub(super) fn route_within(self, terminated: Option<&Hello>) -> Result<Routed<'a>, Refusal> {
+    /// As [`Self::route`]. `terminated`: the ClientHello of a PostgreSQL client whose handshake was completed here;
+    /// `sniffed` is then its first packet within TLS.
+    pub(super) fn route_with_hello(self, terminated: Option<&Hello>) -> Result<Routed<'a>, Refusal> {
         let Self {
             client,
             state,
@@ -161,7 +162,7 @@ impl<'a> Identified<'a> {
         }
         let known = RouteInput::of(entry.info().client(), hello, startup);
         let routes = &state.plan.routes;
-        let (pool, guards, mode, alpn) = match routes.find(&known) {
+        let (meant, guards, mode, alpn) = match routes.find(&known) {
             RouteChoice::Route { index, route, pool } => {
                 entry.info().route = Some(state.count_route(index));
                 (*pool, &*route.guards, route.tls, &*route.alpn)
@@ -173,7 +174,6 @@ impl<'a> Identified<'a> {
             }
             RouteChoice::NoRoute => return Err(Refusal::NoRoute(reply(PostgresError::NoRoute))),
         };
-        let meant = pool;
         let pool = state.pools.serving(meant, Instant::now());
         enter_pool(state, pool, meant, sniffed.as_ref(), entry)?;
         let handshake = match terminated {

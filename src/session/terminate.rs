@@ -66,6 +66,7 @@ pub(super) async fn complete_handshake(
         memory,
     } = handshake;
     if let Some(sniffed) = &mut sniffed {
+        // After a failure, too, the bytes so far decide what the client gets.
         let _ = timeout_at(deadline, read_http_method(client, entry, sniffed)).await;
     }
     if sniffed.as_ref().is_some_and(Sniffed::is_http_request) {
@@ -101,7 +102,7 @@ pub(super) async fn complete_handshake(
     result.map_err(Refusal::Handshake)?;
     let summary = TlsSummary::new(connection.negotiated());
     if summary.resumed {
-        entry.session_resumed();
+        entry.tls_session_resumed();
     }
     entry.info().tls_mut().client = Some(summary);
     entry.traffic().up.restart(); // from now on the plaintext is counted

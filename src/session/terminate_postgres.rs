@@ -27,7 +27,7 @@ use crate::tls::{HandshakeError, TlsConnection, error_word};
 ///
 /// # Errors
 /// The client begins with its ClientHello and does not offer the ALPN protocol of PostgreSQL. It may be a client of
-/// another protocol that somebody has sent here; the server would refuse it, too.
+/// another protocol that an attacker has redirected here. A PostgreSQL server would refuse it, too.
 pub(super) fn find_handshake_settings<'a>(
     identified: &Identified<'a>,
 ) -> Result<Option<HandshakeSettings<'a>>, Refusal> {
@@ -61,9 +61,9 @@ pub(super) async fn connect_decrypted(
         sniffed,
     } = identified;
     let (tls, hello) = complete_handshake(client, entry, handshake, sniffed).await?;
-    let (mut tls, startup) = read_startup(client, tls, state, at, entry).await;
-    let routed = match startup {
-        Ok(startup) => route(client, startup, &hello, state, at, entry).await,
+    let (mut tls, first_packet) = read_first_packet(client, tls, state, at, entry).await;
+    let routed = match first_packet {
+        Ok(first_packet) => route(client, first_packet, &hello, state, at, entry).await,
         Err(refusal) => Err(refusal),
     };
     match routed {
@@ -76,7 +76,7 @@ pub(super) async fn connect_decrypted(
 }
 
 /// Reads the first packet within TLS. Another request for TLS is an error there.
-async fn read_startup(
+async fn read_first_packet(
     client: &TcpStream,
     tls: Box<TlsConnection>,
     state: &ListenerState,
@@ -107,22 +107,22 @@ async fn read_startup(
 
 async fn route<'a>(
     client: &'a TcpStream,
-    startup: Sniffed,
+    first_packet: Sniffed,
     hello: &Hello,
     state: &'a ListenerState,
     at: Instant,
     entry: &'a mut Entry,
 ) -> Result<Routed<'a>, Refusal> {
-    record_sniffed(&startup, state, entry);
+    record_sniffed(&first_packet, state, entry);
     let identified = Identified {
         client,
         state,
         at,
         entry,
-        sniffed: Some(startup),
+        sniffed: Some(first_packet),
     };
     if let Some(key) = identified.cancel_key() {
         return Err(cancel(client, key, state, identified.entry).await);
     }
-    identified.route_within(Some(hello))?.pass_guards()
+    identified.route_with_hello(Some(hello))?.pass_guards()
 }

@@ -25,7 +25,7 @@ use crate::sniff::alert::Alert;
 use crate::sniff::postgres::SSL_REQUEST;
 use crate::socket::SocketOptions;
 
-/// A listener, a server of ours behind it, and what a worker needs to serve the listener's clients.
+/// A listener, the server of its pool, and what a worker needs to serve the listener's clients.
 struct Setup {
     listener: Listener,
     address: std::net::SocketAddr,
@@ -90,7 +90,7 @@ impl Setup {
         (client, serve(accepted, Arc::clone(&self.state), &self.ledger))
     }
 
-    /// A client of PostgreSQL that has asked for TLS, the server that has got that, and the session.
+    /// A client of PostgreSQL that has asked for TLS, the server that has received the request, and the session.
     async fn asked_for_tls(&mut self) -> (TcpStream, TcpStream, JoinHandle<()>) {
         let (mut client, session) = self.session().await;
         let session = tokio::spawn(session);

@@ -117,20 +117,21 @@ impl GroupsToClose {
         self.by_group.insert(group, GroupToClose { cause, owner });
     }
 
-    /// The groups that have sessions. Removes those whose server or pool no longer exists.
+    /// The groups that have sessions, and why these are to be closed. Removes groups whose server or pool no longer
+    /// exists.
     pub(super) fn with_sessions(&mut self) -> HashMap<Group, Cause> {
-        let mut wanted = HashMap::new();
+        let mut causes = HashMap::new();
         self.by_group.retain(|group, to_close| {
             let has_sessions = match &to_close.owner {
                 SessionOwner::Server(server) => server.upgrade().map(|server| server.live() > 0),
                 SessionOwner::FallbackOf(pool) => pool.upgrade().map(|pool| pool.has_fallback_sessions()),
             };
             if has_sessions == Some(true) {
-                wanted.insert(group.clone(), to_close.cause);
+                causes.insert(group.clone(), to_close.cause);
             }
             has_sessions.is_some()
         });
-        wanted
+        causes
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -154,7 +155,7 @@ fn drain(overrides: &Overrides) -> Option<Cause> {
 fn recovery(pool: &LivePool, now: Instant) -> Option<Cause> {
     let severing = pool.plan().severing;
     let may_be_on_fallback = || pool.plan().fallback.is_some() || pool.has_fallback_sessions();
-    let is_back = || may_be_on_fallback() && pool.is_usable(now) && !pool.is_on_stand_in(now);
-    let closes = severing.on_recover == Sever::Close && is_back();
+    let is_back = || pool.is_usable(now) && !pool.is_on_stand_in(now);
+    let closes = severing.on_recover == Sever::Close && may_be_on_fallback() && is_back();
     closes.then_some(Cause::paced(Ending::FailedBack, severing.close_over))
 }

@@ -16,19 +16,20 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// How many of the present sessions have to be ended now, so that no more are left than may be at this time. Of n
-    /// sessions the i-th is ended after (i - 1)/n of the time, so the first one at once. A session that has ended by
-    /// itself counts as one that was ended. At the end of the time none is left, however many were added meanwhile.
+    /// How many of the `present` sessions have to be ended now. Of n initial sessions the i-th is ended after (i - 1)/n
+    /// of the time, so the first one at once. A session that has ended by itself counts as one that was ended. At the
+    /// end of the time all present sessions are ended, also those that were added meanwhile.
     #[must_use]
     pub fn due(&self, now: Instant, present: usize) -> usize {
-        let left = self.over.saturating_sub(now - self.began);
-        if left.is_zero() {
+        let time_left = self.over.saturating_sub(now - self.began);
+        if time_left.is_zero() {
             return present;
         }
-        let may_be_left = (self.initial as u128 * left.as_nanos()).div_ceil(self.over.as_nanos());
-        // At most `initial`, so it fits into a `usize`. One less may be left, because the first session is ended at
-        // once.
-        present.saturating_sub((may_be_left as usize).saturating_sub(1))
+        let share = (self.initial as u128 * time_left.as_nanos()).div_ceil(self.over.as_nanos());
+        // The share is at most `initial`, so it fits into a `usize`. One session less may remain, because the first is
+        // ended at once.
+        let may_remain = (share as usize).saturating_sub(1);
+        present.saturating_sub(may_remain)
     }
 }
 
@@ -49,13 +50,14 @@ mod tests {
     async fn sessions_are_closed_evenly_over_the_whole_time() {
         let five = pace(5, TEN);
         let mut present = 5;
-        let mut cut_at = Vec::new();
+        let mut ended_at_seconds = Vec::new();
         for tick in 0..=100 {
-            let due = five.due(five.began + INTERVAL_MIN * tick, present);
+            let elapsed = INTERVAL_MIN * tick;
+            let due = five.due(five.began + elapsed, present);
             present -= due;
-            cut_at.extend(std::iter::repeat_n(tick / 10, due));
+            ended_at_seconds.extend(std::iter::repeat_n(elapsed.as_secs(), due));
         }
-        assert_eq!(cut_at, [0, 2, 4, 6, 8]);
+        assert_eq!(ended_at_seconds, [0, 2, 4, 6, 8]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -73,24 +75,25 @@ mod tests {
     proptest! {
         #[test]
         fn all_sessions_are_closed_at_the_end_and_never_more_than_the_pace_allows(
-            first in 1usize..5000,
+            initial in 1usize..5000,
             millis in 0u64..60_000,
             steps in prop::collection::vec((0u64..500, 0usize..20, 0usize..20), 1..60),
         ) {
-            let pace = pace(first, Duration::from_millis(millis));
-            let (mut now, mut present) = (pace.began, first);
+            let pace = pace(initial, Duration::from_millis(millis));
+            let (mut now, mut present) = (pace.began, initial);
             for (wait, leave, come) in steps {
                 now += Duration::from_millis(wait);
                 present = present.saturating_sub(leave) + come;
                 let due = pace.due(now, present);
                 prop_assert!(due <= present);
                 present -= due;
-                let left = pace.over.saturating_sub(now - pace.began);
-                // Whole nanoseconds on both sides: (present + 1) * over against first * left.
-                let (over, allowed) = (pace.over.as_nanos(), first as u128 * left.as_nanos());
+                let time_left = pace.over.saturating_sub(now - pace.began);
+                // The exact share of sessions is initial * time_left / over. Both sides are multiplied by `over`, so
+                // that they are whole numbers.
+                let (over, share) = (pace.over.as_nanos(), initial as u128 * time_left.as_nanos());
                 let remaining = present as u128 * over;
-                prop_assert!(remaining < allowed.max(1));
-                prop_assert!(due == 0 || remaining + over >= allowed);
+                prop_assert!(remaining < share.max(1), "too many remain");
+                prop_assert!(due == 0 || remaining + over >= share, "too many were ended");
             }
             prop_assert_eq!(pace.due(pace.began + pace.over, present), present);
         }

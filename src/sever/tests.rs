@@ -20,7 +20,7 @@ fn live(servers: &[String], keys: &str) -> Live {
     Live::new(plan(servers, keys), Vec::new())
 }
 
-/// Something may have changed since the last look at the sessions.
+/// Values of the parameter `has_changed` of [`Severer::close_due`].
 const CHANGED: bool = true;
 const UNCHANGED: bool = false;
 
@@ -32,7 +32,7 @@ fn pick(live: &Live, tried: &[ServerId]) -> Lease {
 }
 
 #[tokio::test]
-async fn ten_thousand_idle_servers_are_examined_only_after_a_change() {
+async fn ten_thousand_servers_with_no_cause_to_close_are_examined_only_after_a_change() {
     let server = |number: u32| format!("\"10.0.{}.{}:1\"", number / 250, number % 250);
     let servers: Vec<_> = (0..10_000).map(server).collect();
     let close = "on_down = \"close\"\non_recover = \"close\"\non_leave = \"close\"";
@@ -52,10 +52,10 @@ async fn a_late_session_is_found_without_a_change() {
     assert!(severer.groups.with_sessions().is_empty());
     let preferred = pick(&live, &[]);
     let retry = pick(&live, &[preferred.server().id()]);
-    let wanted = severer.groups.with_sessions();
+    let causes = severer.groups.with_sessions();
     let group = Group::Server(retry.server().id());
-    assert_eq!(wanted.keys().collect::<Vec<_>>(), [&group]);
-    assert_eq!(wanted[&group].ending, Ending::FailedBack);
+    assert_eq!(causes.keys().collect::<Vec<_>>(), [&group]);
+    assert_eq!(causes[&group].ending, Ending::FailedBack);
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,16 +96,17 @@ async fn a_session_that_its_server_has_ended_is_not_cut() {
         entry.attempt_finished(Duration::ZERO, None);
         entry
     };
-    let (ended, open) = (open_entry(), open_entry());
-    ended.traffic().down.end();
     for at_once_since in [Some(now), None] {
+        let (ended, open) = (open_entry(), open_entry());
+        ended.traffic().down.end();
         let cause = Cause {
             ending: Ending::ServerDown,
             over: Duration::ZERO,
             at_once_since,
         };
-        let wanted = HashMap::from([(Group::Server(lease.server().id()), cause)]);
-        sever(&wanted, &mut HashMap::new(), &[Arc::clone(&ledger)], now);
+        let causes = HashMap::from([(Group::Server(lease.server().id()), cause)]);
+        sever(&causes, &mut HashMap::new(), &[Arc::clone(&ledger)], now);
+        // A record that was not cut returns `Internal`.
         let endings = [&ended, &open].map(|entry| entry.record().cut_ending());
         assert_eq!(endings, [Ending::Internal, Ending::ServerDown]);
     }
@@ -125,9 +126,9 @@ async fn sessions_that_a_server_had_before_its_rename_are_closed_with_its_presen
     };
     live.apply_override(&("p".into(), "n1".into()), drain, "me".into(), SystemTime::now());
     assert!(severer.close_due(&live, &[], CHANGED, now).is_some());
-    let wanted = severer.groups.with_sessions();
+    let causes = severer.groups.with_sessions();
     for server in [session.server().id(), renamed] {
-        assert_eq!(wanted[&Group::Server(server)].ending, Ending::ServerDrained);
+        assert_eq!(causes[&Group::Server(server)].ending, Ending::ServerDrained);
     }
 }
 
@@ -150,9 +151,10 @@ async fn a_server_that_has_left_is_polled_only_while_it_has_sessions() {
 
 const CHECKED: &str = "[pools.p]\non_down = \"close\"\nservers = [\"10.0.0.1:1\", \"10.0.0.2:1\"]";
 
+/// Applies a configuration with these pools. The listener uses the first of them.
 fn reload(live: &Live, pools: &str) {
-    let first = pools.trim_start_matches("[pools.").split(']').next().unwrap();
-    let text = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"{first}\"\n{pools}");
+    let first_pool = pools.trim_start_matches("[pools.").split(']').next().unwrap();
+    let text = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"{first_pool}\"\n{pools}");
     let plan = crate::config::read("a.toml", &text).ok().unwrap().plan;
     drop(live.apply(live.prepare(plan, HashMap::new())));
 }
@@ -166,6 +168,7 @@ fn with_session() -> (Live, Lease) {
     (live, session)
 }
 
+/// Records a check of the first server of the pool.
 fn check(live: &Live, pool: &str, outcome: &CheckOutcome) {
     let thresholds = Thresholds { rise: 1, fall: 1 };
     live.in_force().pool(pool).unwrap().servers()[0].record_check(outcome, thresholds);
@@ -175,16 +178,16 @@ fn down() -> CheckOutcome {
     CheckOutcome::Fail("gone".into())
 }
 
-/// The ending for which the sessions of this server are to be closed; `None`: they are not.
+/// The ending with which the sessions on the server of `session` are to be closed; `None`: they are not to be closed.
 fn ending_on(live: &Live, session: &Lease) -> Option<Ending> {
     let mut groups = GroupsToClose::find(live, Instant::now());
-    let wanted = groups.with_sessions();
-    Some(wanted.get(&Group::Server(session.server().id()))?.ending)
+    let causes = groups.with_sessions();
+    Some(causes.get(&Group::Server(session.server().id()))?.ending)
 }
 
 fn closes_at_once(live: &Live, session: &Lease) -> bool {
-    let wanted = GroupsToClose::find(live, Instant::now()).with_sessions();
-    wanted[&Group::Server(session.server().id())].over.is_zero()
+    let causes = GroupsToClose::find(live, Instant::now()).with_sessions();
+    causes[&Group::Server(session.server().id())].over.is_zero()
 }
 
 /// [`CHECKED`] with another name of the pool, and with these keys.
@@ -241,7 +244,7 @@ async fn a_server_under_another_name_has_not_left() {
 }
 
 #[tokio::test]
-async fn a_pool_of_another_role_is_no_renamed_one() {
+async fn a_pool_of_another_role_is_not_the_same_pool_renamed() {
     let (live, session) = with_session();
     let health = "role = \"replica\"\nhealth = { check = \"redis\" }";
     reload(&live, &with_renamed_pool(health));
@@ -264,7 +267,8 @@ async fn a_server_that_is_back_with_its_pool_has_only_the_causes_of_the_present(
     }
 }
 
-/// On PostgreSQL a timeline tells that a primary is old, although it is not checked any more.
+/// The timeline of a new primary of PostgreSQL shows that the primary that left is old, although that one is no
+/// longer checked.
 #[tokio::test]
 async fn a_primary_that_leaves_is_old_once_another_one_is_promoted() {
     const HEALTH: &str = "role = \"primary\"\nhealth = { check = \"postgres\", user = \"u\", rise = 1 }";
@@ -283,6 +287,7 @@ async fn a_primary_that_leaves_is_old_once_another_one_is_promoted() {
     };
     for (name, is_down) in [("p", false), ("q", false), ("p", true)] {
         let before = is_down.then_some(Ending::ServerDown);
+        // The primary that leaves has system identifier 7 and timeline 1.
         for (system, timeline, ending) in [(7, 2, Some(Ending::ServerDown)), (7, 1, before), (8, 2, before)] {
             let live = live(&["\"10.0.0.9:1\"".to_owned()], "");
             reload(&live, &pool("p", &format!("{a}, {b}")));
@@ -295,11 +300,15 @@ async fn a_primary_that_leaves_is_old_once_another_one_is_promoted() {
             }
             reload(&live, &pool(name, b));
             assert_eq!(ending_on(&live, &session), before);
-            assert!(!is_down || !closes_at_once(&live, &session), "it may come back");
+            if is_down {
+                assert!(!closes_at_once(&live, &session), "it may come back");
+            }
             found(&live, name, 0, Role::Primary, system, timeline);
             assert_eq!(ending_on(&live, &session), ending, "{name} {system} {timeline}");
             let is_old = (system, timeline) == (7, 2);
-            assert!(!is_old || closes_at_once(&live, &session), "what it writes may be lost");
+            if is_old {
+                assert!(closes_at_once(&live, &session), "what it writes may be lost");
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! TLS alerts: they tell the TLS library of a refused client why.
+//! TLS alerts: they tell the TLS library of a refused client why it is refused.
 //!
 //! ```text
 //! a record of its own, RFC 8446 sections 5.1 and 6
@@ -12,12 +12,13 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Alert {
-    /// A handshake message or a record of another type than the ClientHello's.
+    /// A handshake message or a record of another type than the ClientHello's, or an empty record. Or a PostgreSQL
+    /// client asked for TLS and does not begin it.
     UnexpectedMessage = 10,
     /// A record that is longer than a record may be.
     RecordOverflow = 22,
-    /// No route takes the client, or its route refuses it: a client that sent no name and does not offer TLS 1.3. Or
-    /// the server of a PostgreSQL client does not agree to TLS.
+    /// The client sent no name and does not offer TLS 1.3, and no route takes it, or its route refuses it. Or the
+    /// server of a PostgreSQL client does not agree to TLS.
     HandshakeFailure = 40,
     /// The ClientHello can be read but contradicts a rule, or it is longer than `hello_max`.
     IllegalParameter = 47,
@@ -37,10 +38,10 @@ pub enum Alert {
     /// fatal here: OpenSSL and rustls skip the warning, and then report no more than that the connection was closed.
     /// They report the fatal alert by its name.
     UserCanceled = 90,
-    /// No route takes the client, or its route refuses it: a client that sent no name and offers TLS 1.3, which has
-    /// this alert for a missing extension.
+    /// The client sent no name and offers TLS 1.3, and no route takes it, or its route refuses it. Only TLS 1.3 has
+    /// this alert.
     MissingExtension = 109,
-    /// No route takes the client, or its route refuses it: a client that sent a name.
+    /// The client sent a name, and no route takes it, or its route refuses it.
     UnrecognizedName = 112,
     /// A PostgreSQL client begins TLS without an SSLRequest, but the servers of its pool do not expect that, or the
     /// client does not offer the ALPN protocol of PostgreSQL (RFC 7301, section 3.2).

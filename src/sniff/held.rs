@@ -1,11 +1,11 @@
-//! Bytes of clients that are held after sniffing, in a TLS handshake for instance. They are charged to the budget of
-//! sniffing.
+//! Counts the bytes of clients that are held after sniffing, in a TLS handshake for instance. They are charged to the
+//! budget of sniffing.
 
 use std::sync::Arc;
 
 use super::memory::HelloMemory;
 
-/// Bytes of one client, charged to the budget until it is dropped.
+/// The number of bytes that are held for one client. They are charged to the budget until this value is dropped.
 #[derive(Debug)]
 pub struct HeldBytes {
     memory: Arc<HelloMemory>,

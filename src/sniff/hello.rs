@@ -74,9 +74,9 @@ pub struct HelloReader {
     records: usize,
     /// Bytes of the current fragment after `next`, received or not.
     record_left: usize,
-    /// Bytes of the handshake message before `next`.
+    /// Bytes of fragments before `next`: bytes of the handshake message, and of what follows it in the last record.
     message_taken: usize,
-    /// The first four bytes of that message, as far as they were received, most significant first.
+    /// The first four bytes of the handshake message, as far as they were received, most significant first.
     message_head: u32,
 }
 
@@ -105,8 +105,8 @@ impl HelloReader {
         }
     }
 
-    /// What the bytes received so far prove: `wire` has all of them, from the first. Each call must bring the bytes of
-    /// the previous call, with or without more behind them. Once decided, more bytes change nothing.
+    /// What the bytes received so far prove: `wire` has all of them, from the first. In each call, `wire` must
+    /// begin with the bytes of the previous call. Once decided, more bytes change nothing.
     pub fn advance(&mut self, wire: &[u8]) -> HelloVerdict {
         loop {
             if let Some(verdict) = self.step(wire) {
@@ -151,7 +151,7 @@ impl HelloReader {
         };
         let length = usize::from(u16::from_be_bytes([high, low]));
         match length {
-            // Section 5.1 forbids it. The alert is the one that section 5.4 names for encrypted records.
+            // Section 5.1 forbids an empty record. The alert is the one that section 5.4 names for encrypted records.
             0 => return Some(malformed(Alert::UnexpectedMessage, "an empty handshake record")),
             1..=FRAGMENT_BYTES_MAX => {}
             _ => return Some(malformed(Alert::RecordOverflow, "a record of more than 2^14 bytes")),
@@ -206,7 +206,7 @@ impl HelloReader {
             let Some(length) = records.take(3).and_then(|_| records.u16()) else {
                 break;
             };
-            // The last record may go on after the message, and its rest need not have come.
+            // The last record may contain more than the message; the bytes after the message may not have come yet.
             let wanted = usize::from(length).min(message_bytes - message.len());
             message.extend_from_slice(records.take(wanted).unwrap_or_default());
         }

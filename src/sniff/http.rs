@@ -63,7 +63,7 @@ pub enum HttpVerdict {
     Head(RequestHead),
     /// The head has not ended.
     NeedMore,
-    /// It cannot be redirected.
+    /// The request cannot be redirected.
     Invalid(InvalidRequest),
 }
 
@@ -72,9 +72,9 @@ pub enum HttpVerdict {
 pub struct HttpReader {
     /// Bytes of empty lines before the head.
     empty: usize,
-    /// Bytes in which no head ends.
+    /// Bytes in which no head ends, those in `empty` included.
     scanned: usize,
-    /// Whether the first line is complete, and may be one of a request.
+    /// Whether the first line is complete and is a valid request line.
     has_request_line: bool,
 }
 
@@ -83,7 +83,8 @@ impl HttpReader {
     pub fn advance(&mut self, bytes: &[u8]) -> HttpVerdict {
         self.empty += empty_lines(&bytes[self.empty..]);
         let head = &bytes[self.empty..];
-        // Methods begin with a letter: TLS, and most other protocols in binary, are recognized by the first byte.
+        // Methods begin with a letter: TLS, and most other binary protocols, are recognized by the first byte. A lone
+        // CR may be half of an empty line.
         if head.first().is_some_and(|first| !first.is_ascii_alphabetic()) && head != b"\r" {
             return HttpVerdict::Invalid(InvalidRequest::NotHttp);
         }
@@ -97,7 +98,7 @@ impl HttpReader {
             }
             self.has_request_line = true;
         }
-        // The end of a head has 3 bytes, of which some may have come before.
+        // The end of a head has up to 3 bytes, of which some may have come before.
         let from = self.scanned.saturating_sub(3).max(self.empty);
         let is_complete = bytes[from..].windows(2).any(|pair| pair == b"\n\n")
             || bytes[from..].windows(3).any(|three| three == b"\n\r\n");
@@ -112,8 +113,8 @@ impl HttpReader {
     }
 }
 
-/// The bytes of the empty lines that come first. Old clients send one after the body of a request (RFC 9112, section
-/// 2.2).
+/// The number of bytes in the empty lines that come first. Old clients send an empty line after the body of a request
+/// (RFC 9112, section 2.2).
 fn empty_lines(bytes: &[u8]) -> usize {
     let mut rest = bytes;
     while let Some(next) = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")) {
@@ -139,10 +140,10 @@ fn read_head(bytes: &[u8]) -> Result<RequestHead, InvalidRequest> {
         .iter()
         .filter(|field| field.name.eq_ignore_ascii_case("host"));
     // Exactly one valid `Host` is required, also where an absolute target replaces it (RFC 9112, section 3.2).
-    let (Some(sent), None) = (hosts.next(), hosts.next()) else {
+    let (Some(field), None) = (hosts.next(), hosts.next()) else {
         return Err(InvalidRequest::Host);
     };
-    let sent = host(std::str::from_utf8(sent.value).unwrap_or_default()).ok_or(InvalidRequest::Host)?;
+    let sent = host(std::str::from_utf8(field.value).unwrap_or_default()).ok_or(InvalidRequest::Host)?;
     let (host, path) = match absolute(target) {
         Some((authority, path)) => (host(authority).ok_or(InvalidRequest::Host)?, path),
         None if target.starts_with('/') => (sent, target),
@@ -295,7 +296,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn kept_hosts_and_paths_are_safe_in_a_header_field(host in ".{0,40}", target in ".{0,60}") {
+        fn kept_hosts_and_paths_are_safe_in_a_header_field(
+            host in prop_oneof!["[a-zA-Z0-9.-]{1,20}(:[0-9]{1,5})?", ".{0,40}"],
+            target in prop_oneof!["/[ -~]{0,60}", "/.{0,60}", ".{0,60}"],
+        ) {
             let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
             if let HttpVerdict::Head(head) = read(&request) {
                 let kept = format!("{}{}", head.host, head.path);

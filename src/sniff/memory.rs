@@ -13,9 +13,9 @@ use tokio::time::Instant;
 /// An episode of evictions is over when there was none for this long.
 const EPISODE_GAP: Duration = Duration::from_secs(5);
 
-/// The least size of a buffer that has grown, because the bytes did not come in one read. The allocator maps each block
-/// of this size or larger separately (`app::allocator`), so that its memory goes back to the system when it is freed. A
-/// TLS record is smaller: mapping a block for each would cost as much as decrypting it.
+/// The least size of a buffer that grows after its first read. The allocator maps each block of this size or larger
+/// separately (`app::allocator`), so that its memory goes back to the system when it is freed. This size is above that
+/// of a TLS record: mapping a block for each record would cost as much as decrypting it.
 pub const LARGE_BUFFER_BYTES: usize = 20 << 10;
 
 /// The budget for bytes of clients that have no server yet.
@@ -29,8 +29,8 @@ pub const LARGE_BUFFER_BYTES: usize = 20 << 10;
 pub struct HelloMemory {
     bytes_max: AtomicUsize,
     held: AtomicUsize,
-    // A blocking mutex, for a few lines at a time. Only a client whose ClientHello does not come in one read takes it,
-    // twice.
+    // A blocking mutex, for a few lines at a time. While the budget is not exceeded, a client takes it only if its
+    // ClientHello does not come in one read: to join the queue, and to leave it.
     queue: Mutex<Queue>,
 }
 
@@ -102,11 +102,12 @@ impl HelloMemory {
         self.held.fetch_sub(bytes, Relaxed);
     }
 
+    /// Whether the bytes held exceed the budget, not counting the `leaving` bytes of evicted clients.
     fn is_exceeded(&self, leaving: usize) -> bool {
         self.held().saturating_sub(leaving) > self.bytes_max.load(Relaxed)
     }
 
-    /// Evicts the clients that have waited longest until the rest is within the budget.
+    /// Evicts clients, those that have waited longest first, until the bytes of the others are within the budget.
     fn evict(&self) {
         let mut queue = self.queue.lock();
         let mut evicted = 0;
@@ -137,7 +138,7 @@ impl HelloMemory {
     }
 }
 
-/// All bytes that were read of a client. What the buffer has reserved is charged to the budget until it is dropped.
+/// Bytes of a client that has no server yet. What the buffer has reserved is charged to the budget until it is dropped.
 #[derive(Debug)]
 pub struct FirstBytes {
     bytes: Vec<u8>,
@@ -184,7 +185,7 @@ impl FirstBytes {
     /// Takes the bytes, and returns what they have reserved to the budget.
     fn take(&mut self) -> Vec<u8> {
         self.release(self.bytes.capacity());
-        std::mem::take(&mut self.bytes) // leaves no capacity, so that dropping the rest returns nothing twice
+        std::mem::take(&mut self.bytes) // leaves no capacity, so that `drop` returns nothing a second time
     }
 
     /// Appends. The buffer doubles when it grows, so that bytes that come a few at a time are not copied often, but
@@ -207,8 +208,7 @@ impl FirstBytes {
         self.bytes.extend_from_slice(fresh);
     }
 
-    /// Joins the queue of clients that wait for more bytes, unless no byte has come yet. From now on the client may be
-    /// evicted.
+    /// Once a byte has come, joins the queue of clients that wait for more bytes and may be evicted.
     pub(super) fn enqueue(&mut self) {
         if self.waiting.is_some() || self.bytes.is_empty() {
             return;
@@ -233,14 +233,14 @@ impl FirstBytes {
         waiting.is_evicted.load(Relaxed)
     }
 
-    /// Leaves the queue: from now on the client may not be evicted.
+    /// Leaves the queue, so that the client can no longer be evicted.
     pub(super) fn dequeue(&mut self) {
         self.release(0);
     }
 
-    /// Leaves the queue, and returns these bytes to the budget, both under the queue's lock. If `leaving` fell before
-    /// `held`, another thread could count the bytes of an evicted client as still needed, and evict one client too
-    /// many.
+    /// Returns these bytes to the budget, and leaves the queue if the client is in it; then both under the queue's
+    /// lock. If `leaving` were reduced before `held`, another thread could count the bytes of an evicted client as
+    /// still needed, and evict one client too many.
     fn release(&mut self, bytes: usize) {
         let Some((key, waiting)) = self.waiting.take() else {
             self.memory.held.fetch_sub(bytes, Relaxed);
@@ -249,7 +249,7 @@ impl FirstBytes {
         let mut queue = self.memory.queue.lock();
         self.memory.held.fetch_sub(bytes, Relaxed);
         if queue.waiting.remove(&key).is_none() {
-            queue.leaving -= waiting.held_at_eviction.load(Relaxed);
+            queue.leaving -= waiting.held_at_eviction.load(Relaxed); // `evict` has removed the client
         }
     }
 
@@ -388,7 +388,7 @@ mod tests {
         }));
         tokio::select! {
             biased;
-            () = &mut ends => panic!("it is not evicted"),
+            () = &mut ends => panic!("evicted within the budget"),
             () = std::future::ready(()) => {}
         }
         let _second = waits(&memory, begin, 1, 1);

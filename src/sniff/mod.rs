@@ -95,7 +95,7 @@ impl Sniffed {
         matches!(self.opening, Opening::NotTls) && is_method && has_target
     }
 
-    /// Whether the client has begun with no more than the method of what may be an HTTP request.
+    /// Whether all bytes so far may be the method of an HTTP request, or the beginning of a method.
     #[must_use]
     pub fn is_http_method(&self) -> bool {
         let bytes = self.first.as_slice();
@@ -107,7 +107,8 @@ impl Sniffed {
 
     /// Appends bytes that have come later.
     pub fn push(&mut self, fresh: &[u8]) {
-        self.first.push(fresh, self.first.as_slice().len() + fresh.len());
+        let needed = self.first.as_slice().len() + fresh.len();
+        self.first.push(fresh, needed); // with this bound the buffer does not double
     }
 
     /// The ClientHello, if the client speaks TLS.
@@ -181,7 +182,7 @@ pub struct SniffError {
     pub reason: SniffFailure,
     /// Bytes read from the client. They are dropped.
     pub bytes_read: usize,
-    /// Whether they begin as TLS.
+    /// Whether the client's bytes begin as TLS, or its SSLRequest was accepted.
     pub is_tls: bool,
 }
 
@@ -286,7 +287,8 @@ where
         Err(SniffFailure::TooSlow) if !is_required && preface.bytes_read() == 0 => Ok(None),
         read => read,
     };
-    let (found, mut first) = preface.finish(read, false)?;
+    let is_tls = false;
+    let (found, mut first) = preface.finish(read, is_tls)?;
     let header = found.map(|(header, length)| {
         first.drop_front(length);
         header
@@ -312,7 +314,8 @@ where
 {
     let mut preface = Preface::new(socket, &HTTP_HEAD_LIMITS, accepted_at, memory, first);
     let read = preface.read(&mut HttpReader::default()).await;
-    let (head, bytes) = preface.finish(read, false)?;
+    let is_tls = false;
+    let (head, bytes) = preface.finish(read, is_tls)?;
     Ok((head, bytes.as_slice().len()))
 }
 

@@ -27,14 +27,14 @@ pub enum TlsAnswer {
     No,
     /// As the server answers it.
     AskServer,
-    /// One was answered before, so that another one is an error.
+    /// Not at all: whether the client uses TLS is already decided, so that an SSLRequest is an error.
     Given,
 }
 
 /// How a PostgreSQL client came to TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsStart {
-    /// It sent an SSLRequest, and we agreed in the server's stead.
+    /// It sent an SSLRequest, and we answered `S` without asking the server.
     Agreed,
     /// Its first byte is that of a ClientHello (`sslnegotiation=direct`).
     Direct,
@@ -44,6 +44,7 @@ pub enum TlsStart {
 pub(super) struct PostgresReader {
     tls: TlsAnswer,
     has_asked_for_gss: bool,
+    /// Set once the client has begun TLS, or was told to begin it.
     hello: Option<(HelloReader, TlsStart)>,
     hello_bytes_max: usize,
 }
@@ -63,12 +64,12 @@ impl PostgresReader {
         }
     }
 
-    /// Whether the client has come to TLS.
+    /// Whether the client has begun TLS, or was told to begin it.
     pub(super) fn is_tls(&self) -> bool {
         self.hello.is_some()
     }
 
-    fn await_hello(&mut self, start: TlsStart) {
+    fn begin_tls(&mut self, start: TlsStart) {
         self.hello = Some((HelloReader::new(self.hello_bytes_max), start));
     }
 
@@ -84,7 +85,7 @@ impl PostgresReader {
             }
             FirstPacket::Ssl => match std::mem::replace(&mut self.tls, TlsAnswer::Given) {
                 TlsAnswer::Yes => {
-                    self.await_hello(TlsStart::Agreed);
+                    self.begin_tls(TlsStart::Agreed);
                     Inspection::Reply(b'S')
                 }
                 TlsAnswer::No => Inspection::Reply(b'N'),
@@ -104,7 +105,7 @@ impl PrefaceReader for PostgresReader {
         // Only a client that has sent no request may begin with its ClientHello.
         let has_asked = self.has_asked_for_gss || self.tls == TlsAnswer::Given;
         if self.hello.is_none() && !has_asked && bytes.first() == Some(&TLS_HANDSHAKE) {
-            self.await_hello(TlsStart::Direct);
+            self.begin_tls(TlsStart::Direct);
         }
         let Some((reader, start)) = &mut self.hello else {
             return match first_packet(bytes) {
@@ -124,6 +125,6 @@ impl PrefaceReader for PostgresReader {
 }
 
 const NO_HELLO: Malformed = Malformed {
-    what: "a PostgreSQL client asked for TLS and does not begin it",
+    what: "the PostgreSQL client did not begin TLS as expected",
     alert: Alert::UnexpectedMessage,
 };

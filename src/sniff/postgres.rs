@@ -88,7 +88,8 @@ pub enum InvalidPacket {
     Repeated,
 }
 
-/// The key of a session's queries: a process id and a secret, as in BackendKeyData and CancelRequest. Never shown.
+/// The key to cancel a session's queries: a process id and a secret, as in BackendKeyData and CancelRequest. `Debug`
+/// does not show it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CancelKey(Box<[u8]>);
 
@@ -192,6 +193,7 @@ fn startup_message(content: &[u8]) -> Option<StartupMessage> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
 
@@ -310,7 +312,9 @@ mod tests {
         }
 
         #[test]
-        fn an_invalid_prefix_stays_invalid(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn an_invalid_prefix_stays_invalid(mut bytes in packets(), at in any::<Index>(), byte in any::<u8>()) {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
             let whole = first_packet(&bytes);
             let decided = (0..=bytes.len()).map(|cut| first_packet(&bytes[..cut]));
             let first = decided.into_iter().find(|verdict| *verdict != PacketVerdict::NeedMore);

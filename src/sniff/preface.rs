@@ -2,7 +2,7 @@
 //!
 //! A reader is pure: from the bytes so far it decides between the variants of [`Inspection`]. To add one, implement
 //! [`PrefaceReader`] and call [`Preface::read`] before or after the others. The bytes of a PROXY header are not for the
-//! server: a `Preface` of its own reads the header, and the next one begins with the bytes behind it.
+//! server: a `Preface` of its own reads the header, and the next `Preface` begins with the bytes after the header.
 
 use std::future::poll_fn;
 use std::io;
@@ -39,19 +39,19 @@ pub enum SniffFailure {
     /// Undecided after `hello_bytes_max` bytes, or the message says that it is longer.
     #[error("the client's first message is too long")]
     TooLong,
-    /// It begins as TLS but is not a valid ClientHello.
+    /// The bytes begin as TLS but are not a valid ClientHello.
     #[error("the ClientHello is invalid")]
     Invalid(#[source] Malformed),
-    /// It is not a client of PostgreSQL, on a listener for those.
+    /// The bytes are not a valid packet of a PostgreSQL client, on a listener for such clients.
     #[error("the first packet is invalid")]
     Packet(#[source] InvalidPacket),
     /// The connection of a peer in front does not begin with a valid PROXY header.
     #[error("the PROXY header is invalid")]
     ProxyHeader(#[source] InvalidHeader),
-    /// It is not a valid HTTP request, on a listener that redirects.
+    /// The bytes are not a valid HTTP request, on a listener that redirects.
     #[error("the request is invalid")]
     Request(#[source] InvalidRequest),
-    /// The client finished before it was decided.
+    /// The client ended its stream before the reader had decided.
     #[error("the client left too early")]
     LeftEarly,
     /// Reading, or writing a reply, failed; mostly a reset.
@@ -111,7 +111,7 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
         }
     }
 
-    /// Reads until a reader has decided, within the limits.
+    /// Reads until the reader has decided, within the limits.
     pub(super) async fn read<R: PrefaceReader>(&mut self, reader: &mut R) -> Result<R::Found, SniffFailure> {
         let deadline = self.accepted_at + self.limits.hello_timeout;
         let decided = timeout_at(deadline, self.read_until_decided(reader)).await;

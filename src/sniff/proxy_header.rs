@@ -6,7 +6,7 @@ use crate::proxy_protocol::{Decoded, InvalidHeader, ProxyHeader, decode};
 /// Reads a PROXY header.
 #[derive(Debug)]
 pub(super) struct ProxyHeaderReader {
-    /// Whether there must be one.
+    /// Whether a connection without a PROXY header is invalid.
     pub(super) is_required: bool,
 }
 

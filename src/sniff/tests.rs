@@ -35,8 +35,8 @@ async fn sniffed_of(sent: &[u8], bytes_max: usize) -> Result<Sniffed, SniffError
 async fn all_bytes_read_are_returned() {
     let mut sent = captured("chromium");
     sent.extend_from_slice(b"early data");
-    for pieces in [1, 7, 1400, sent.len()] {
-        let (mut client, mut server) = duplex(pieces);
+    for piece_bytes in [1, 7, 1400, sent.len()] {
+        let (mut client, mut server) = duplex(piece_bytes);
         // The server's end is dropped with `reading`, so that the client does not wait for bytes that are no longer
         // read.
         let reading = async move { sniffed(&mut server, LIMITS.hello_bytes_max).await };
@@ -47,7 +47,10 @@ async fn all_bytes_read_are_returned() {
             "shop.example.com"
         );
         assert!(sniffed.first.as_slice().len() >= sent.len() - b"early data".len());
-        assert!(sent.starts_with(sniffed.first.as_slice()), "in pieces of {pieces}");
+        assert!(
+            sent.starts_with(sniffed.first.as_slice()),
+            "in pieces of {piece_bytes} bytes"
+        );
     }
 }
 
@@ -159,20 +162,20 @@ async fn the_deadline_is_absolute_and_counts_from_accept() {
 async fn a_hello_just_before_the_deadline_is_in_time_and_one_just_after_is_not() {
     for (at, in_time) in [(4_998, true), (5_002, false)] {
         let (mut client, mut server) = duplex(4096);
-        let late = async {
+        let send = async {
             tokio::time::sleep(Duration::from_millis(at)).await;
             client.write_all(&captured("openssl")).await.unwrap();
             std::future::pending::<()>().await;
         };
         tokio::select! {
             sniffed = sniffed(&mut server, LIMITS.hello_bytes_max) => assert_eq!(sniffed.is_ok(), in_time, "at {at} ms"),
-            () = late => unreachable!("it waits for ever"),
+            () = send => unreachable!("it waits for ever"),
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_sniff_failure_has_its_alert() {
+async fn the_alert_depends_on_the_failure_and_on_whether_it_is_tls() {
     let user_canceled = Some(Alert::UserCanceled);
     for (sent, alert) in [
         (b"".as_slice(), None),
@@ -202,7 +205,8 @@ async fn every_sniff_failure_has_its_alert() {
     }
     let (client, mut server) = duplex(64);
     drop(client);
-    assert_eq!(sniffed(&mut server, 64).await.unwrap_err().alert(), None, "it is gone");
+    let error = sniffed(&mut server, 64).await.unwrap_err();
+    assert_eq!(error.alert(), None, "the client is gone");
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,9 +246,9 @@ impl PrefaceReader for FirstByte {
 
 #[tokio::test(start_paused = true)]
 async fn readers_in_turn_share_the_bytes_and_the_deadline() {
-    let sent = captured("openssl");
+    let whole = captured("openssl");
     let accepted_at = Instant::now();
-    for (sent, is_whole) in [(&sent[..], true), (&sent[..60], false)] {
+    for (sent, is_whole) in [(&whole[..], true), (&whole[..60], false)] {
         let (mut client, mut server) = duplex(4096);
         let memory = memory();
         let mut preface = Preface::new(&mut server, &LIMITS, accepted_at, &memory, None);

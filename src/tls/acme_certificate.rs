@@ -23,7 +23,7 @@ pub struct AcmeCertificate {
     pub file: PathBuf,
 }
 
-/// How long a self-signed certificate is valid: another is made at each start.
+/// How long a self-signed certificate is valid. It need not be long: each start of the process makes a new one.
 const SELF_SIGNED_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
 
 impl AcmeCertificate {
@@ -40,15 +40,19 @@ impl AcmeCertificate {
         }
     }
 
-    /// Whether `known`, which was loaded for the same file, may stay in use as it is.
+    /// Whether `known`, which was loaded for the same file, may stay in use as it is. One that was issued may, whatever
+    /// its names are: another one is ordered for other names. A self-signed one may only if it has all the names.
     pub(super) fn accepts(&self, known: &Certificate) -> bool {
         known.acme.as_ref() == Some(&self.acme)
             && (!known.is_self_signed || known.count_names(&self.names) == self.names.len())
     }
 
-    /// Reads the certificate. While its file is missing, or was broken when first read, another one stands in: one of
-    /// `before` that was issued for some of its names, otherwise a new self-signed one. If a certificate was read from
-    /// the file before, a missing or broken file is an error.
+    /// Reads the certificate. `before` are the certificates in use until now. If none of them was read from the file,
+    /// and the file is missing or has no usable certificate, returns a placeholder: one of `before` that was issued for
+    /// some of the names, otherwise a new self-signed certificate.
+    ///
+    /// # Errors
+    /// The file cannot be read, or one of `before` was read from it and it is now missing or broken.
     pub(super) fn load(&self, before: &[Arc<Certificate>]) -> Result<Certificate, TlsFileError> {
         let (acme, files) = (Some(Arc::clone(&self.acme)), self.files());
         let versions = files.versions();
@@ -80,7 +84,7 @@ impl AcmeCertificate {
             None => {
                 let made = self_signed(&self.names);
                 let (chain, key) = made.map_err(|error| TlsFileError::new(&self.file, error.to_string()))?;
-                // `[None; 3]`: it is not read from files.
+                // `[None; 3]`: the versions of the files are set below.
                 Certificate {
                     is_self_signed: true,
                     ..files.certificate([None; 3], &[chain], &key)?

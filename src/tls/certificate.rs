@@ -32,9 +32,9 @@ pub struct Certificate {
     /// The versions of its files, taken before they were read.
     pub(super) versions: FileVersions,
     /// The chain, the key and the OCSP response, for rustls.
-    pub(super) key: Arc<CertifiedKey>,
-    /// When the OCSP response expires, or begins to be valid, in seconds since the Unix epoch; `None`: never. The files
-    /// are read again then.
+    pub(super) certified_key: Arc<CertifiedKey>,
+    /// When the OCSP response expires, or begins to be valid, in seconds since the Unix epoch; `None`: never. After
+    /// this time, the next check of the files reads them again even if they are unchanged.
     pub(super) staple_changes: Option<i64>,
     /// Its host names.
     pub names: Vec<NamePattern>,
@@ -140,7 +140,7 @@ impl CertificateFiles {
             files: self.clone(),
             versions,
             warnings,
-            key: Arc::new(certified),
+            certified_key: Arc::new(certified),
             staple_changes: staple.changes,
             names,
             is_for_servers: is_for(own, |usage| usage.server_auth),
@@ -166,7 +166,7 @@ impl Certificate {
     /// The certificate itself.
     #[must_use]
     pub fn der(&self) -> &CertificateDer<'static> {
-        &self.key.cert[0] // a chain is not empty
+        &self.certified_key.cert[0] // a chain is not empty
     }
 
     /// The file of the key.
@@ -251,11 +251,11 @@ pub(super) fn dns_names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterat
     })
 }
 
-/// Whether a certificate may be used for this purpose; without the extension, it may for any (RFC 5280, section
-/// 4.2.1.12).
-fn is_for(certificate: &X509Certificate<'_>, has: impl Fn(&ExtendedKeyUsage<'_>) -> bool) -> bool {
+/// Whether a certificate may be used for a purpose; `lists_purpose` returns whether its extension lists the purpose. A
+/// certificate without the extension may be used for any purpose (RFC 5280, section 4.2.1.12).
+fn is_for(certificate: &X509Certificate<'_>, lists_purpose: impl Fn(&ExtendedKeyUsage<'_>) -> bool) -> bool {
     let usage = certificate.extended_key_usage().ok().flatten();
-    usage.is_none_or(|usage| usage.value.any || has(usage.value))
+    usage.is_none_or(|usage| usage.value.any || lists_purpose(usage.value))
 }
 
 fn issuer_of(certificate: &X509Certificate<'_>) -> Box<str> {

@@ -31,7 +31,8 @@ pub struct ClientAuthPlan {
     pub names: Vec<NamePattern>,
 }
 
-/// Identifies the version of a policy, on every machine that has the same files: a hash of the plan and the files.
+/// Identifies a policy: which certificates of clients are accepted. It is a hash of the [`ClientAuthPlan`] and of the
+/// contents of its files, so that it is the same on all machines that have the same ones.
 pub(super) type PolicyHash = [u8; 32];
 
 /// The verifier of clients, as read from the files.
@@ -74,12 +75,12 @@ impl ClientAuthPlan {
         if !self.is_required {
             builder = builder.allow_unauthenticated();
         }
-        let chain = builder.build();
-        let chain = chain.map_err(|error| TlsFileError::new(&self.ca_file, error.to_string()))?;
+        let built = builder.build();
+        let chain_verifier = built.map_err(|error| TlsFileError::new(&self.ca_file, error.to_string()))?;
         let next_update = revocations.as_ref().and_then(Revocations::next_update);
         hash.update(format!("{:?} {:?}", self.is_required, self.names).as_bytes());
         let verifier: Arc<dyn ClientCertVerifier> = Arc::new(PolicyVerifier {
-            chain,
+            chain_verifier,
             revocations,
             names: self.names.clone(),
         });
@@ -92,8 +93,9 @@ impl ClientAuthPlan {
         })
     }
 
-    /// The warning about a list that should have been replaced by `next_update`, in seconds since the Unix epoch. The
-    /// list stays in force: if all clients were refused as revoked, an authority would cause an outage by being late.
+    /// The warning about a list that should have been replaced by `next_update`, in seconds since the Unix epoch;
+    /// `None`: there is no file of lists. The outdated list stays in force. Otherwise all clients would have to be
+    /// refused, and an authority that publishes its next list late would cause an outage.
     pub(super) fn outdated(&self, next_update: i64) -> Option<String> {
         let (path, next) = (self.crl_file.as_ref()?.display(), date(next_update));
         Some(format!(
@@ -107,9 +109,9 @@ impl ClientAuthPlan {
 fn expired(path: &Path, anchors: &[CertificateDer<'_>]) -> Vec<String> {
     let anchors = anchors.iter().filter_map(|anchor| parse_x509_certificate(anchor).ok());
     let warnings = anchors.filter_map(|(_, anchor)| {
-        let end = anchor.validity().not_after.timestamp();
+        let not_after = anchor.validity().not_after.timestamp();
         let (path, subject) = (path.display(), bounded(&anchor.subject().to_string()));
-        let end = (end < unix_now()).then(|| date(end))?;
+        let end = (not_after < unix_now()).then(|| date(not_after))?;
         Some(format!(
             "{path}: `{subject}` has expired on {end}: certificates that it has issued are accepted"
         ))
@@ -121,7 +123,7 @@ fn expired(path: &Path, anchors: &[CertificateDer<'_>]) -> Vec<String> {
 #[derive(Debug)]
 struct PolicyVerifier {
     /// Verifies the chain, but not whether it is revoked.
-    chain: Arc<dyn ClientCertVerifier>,
+    chain_verifier: Arc<dyn ClientCertVerifier>,
     /// Refuses a chain with a revoked certificate; `None`: there are no lists.
     revocations: Option<Revocations>,
     /// Empty: any name, or none.
@@ -142,11 +144,11 @@ impl PolicyVerifier {
 
 impl ClientCertVerifier for PolicyVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        self.chain.client_auth_mandatory()
+        self.chain_verifier.client_auth_mandatory()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        self.chain_verifier.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -155,7 +157,9 @@ impl ClientCertVerifier for PolicyVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(certificate, intermediates, now)?;
+        let verified = self
+            .chain_verifier
+            .verify_client_cert(certificate, intermediates, now)?;
         if let Some(revocations) = &self.revocations {
             revocations.verify(certificate, intermediates, now)?;
         }
@@ -173,7 +177,8 @@ impl ClientCertVerifier for PolicyVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, certificate, signature)
+        self.chain_verifier
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -182,10 +187,11 @@ impl ClientCertVerifier for PolicyVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, certificate, signature)
+        self.chain_verifier
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.chain_verifier.supported_verify_schemes()
     }
 }

@@ -1,8 +1,9 @@
-//! Tickets for clients with certificates: a session is resumed no longer than the certificate of its client is valid.
+//! Tickets for clients with certificates: a TLS session can be resumed until the certificate of its client expires.
 //!
-//! rustls does not verify the certificate again when a session is resumed, and issues further tickets then. Once the
-//! certificate has expired, each of these sessions would have to be refused, even if the client has a new certificate
-//! by then: a client that resumes a session sends no certificate.
+//! When a TLS session is resumed, the client sends no certificate. rustls does not verify the earlier certificate
+//! again, and issues further tickets. A ticket that is not accepted leads to a full handshake, in which the client can
+//! send a new certificate. If the session were resumed first and the expired certificate rejected afterwards, the
+//! client would be refused although it may have a new one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -16,14 +17,15 @@ use x509_parser::parse_x509_certificate;
 
 use super::words::unix_now;
 
+/// The length of the time of expiry at the start of a ticket's content.
 const TIME_BYTES: usize = 8;
 
 /// The longest state of a session that is put into a ticket, in bytes. The state contains the whole chain of the
 /// client. A ticket has at most 64 KiB (RFC 8446, section 4.6.1), and each client gets two.
 const STATE_BYTES_MAX: usize = 16 << 10;
 
-/// The verifier and the ticketer for one connection. They share the time at which the client's certificate expires:
-/// until then the client's tickets are good.
+/// The verifier and the ticketer for one connection. They share the time at which the client's certificate expires: the
+/// client's tickets are valid until then.
 pub(super) fn for_one_client(
     verifier: &Arc<dyn ClientCertVerifier>,
     ticketer: &Arc<dyn ProducesTickets>,
@@ -52,12 +54,14 @@ struct ExpiryRecorder {
 #[derive(Debug)]
 struct ClientTicketer {
     ticketer: Arc<dyn ProducesTickets>,
-    /// The expiry of the certificate that was verified, or the one in the ticket, in seconds since the Unix epoch.
-    /// [`i64::MAX`]: the client has shown no certificate.
+    /// When the verified certificate expires, or the time of expiry in the decrypted ticket, in seconds since the Unix
+    /// epoch. [`i64::MAX`]: the client has shown no certificate.
     expires: Arc<AtomicI64>,
 }
 
 impl ClientTicketer {
+    /// Decrypts a ticket, and records its time of expiry for further tickets. `None`: the ticket is not valid `now`, in
+    /// seconds since the Unix epoch.
     fn decrypt_at(&self, ticket: &[u8], now: i64) -> Option<Vec<u8>> {
         let state = self.ticketer.decrypt(ticket)?;
         let (expires, state) = state.split_first_chunk::<TIME_BYTES>()?;
@@ -148,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ticket_is_valid_until_the_certificate_expires_even_if_renewed() {
+    fn tickets_expire_with_the_certificate_even_if_issued_after_resumption() {
         let shared: Arc<dyn ProducesTickets> = aws_lc_rs::Ticketer::new().unwrap();
         let new_ticketer = |expires| ClientTicketer {
             ticketer: Arc::clone(&shared),

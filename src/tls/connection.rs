@@ -31,8 +31,10 @@ pub struct TlsConnection {
     incoming: Vec<u8>,
     /// Plaintext that came before anybody could take it.
     early: Vec<u8>,
+    /// Whether the peer has sent its `close_notify`. Unlike for the method of this name, `early` may still have bytes.
     has_peer_closed: bool,
-    /// Why it has failed. After that, rustls must not be asked for anything: it would send another alert.
+    /// Why it has failed after the handshake. Then rustls must not be asked for anything: it would send another alert.
+    /// After a failed handshake, the caller drops the connection.
     failed: Option<rustls::Error>,
 }
 
@@ -87,7 +89,7 @@ impl TlsConnection {
         self.has_peer_closed && self.early.is_empty()
     }
 
-    /// Why it has failed: nothing more can be encrypted or decrypted.
+    /// Why it has failed after the handshake: nothing more can be encrypted or decrypted.
     #[must_use]
     pub fn failure(&self) -> Option<&rustls::Error> {
         self.failed.as_ref()
@@ -165,7 +167,7 @@ impl TlsConnection {
         self.early.len()
     }
 
-    /// Keeps plaintext that there was no room for.
+    /// Keeps decrypted plaintext for which the caller has no room, for [`take_early`](Self::take_early).
     pub fn keep_early(&mut self, plain: &[u8]) {
         self.early.extend_from_slice(plain);
     }
@@ -205,6 +207,7 @@ impl TlsConnection {
             return if decrypted > 0 { Ok(decrypted) } else { Err(error) };
         }
         if self.has_peer_closed {
+            // What follows the peer's close_notify is ignored (RFC 8446, section 6.1).
             self.incoming = Vec::new();
         } else {
             self.return_unread(&received[used..]);
@@ -212,8 +215,8 @@ impl TlsConnection {
         Ok(decrypted)
     }
 
-    /// Encrypts in records of at most `record_bytes` of plaintext, and adds them to `outgoing`; on an error, adds the
-    /// alert.
+    /// Encrypts in records of at most `record_bytes` of plaintext, and adds them to `outgoing`. Adds an alert if what
+    /// the peer has sent before turns out not to be valid.
     ///
     /// # Errors
     /// What the peer has sent before is not valid, or the connection has failed already.
@@ -268,18 +271,18 @@ enum Until {
     HandshakeComplete,
 }
 
-/// Processes records. Returns how many bytes were used, and the error that ended this.
+/// Processes records. Returns how many bytes of `incoming` were used, and the error, if one ended the processing.
 fn process(
     rustls: &mut RustlsConnection,
     incoming: &mut [u8],
-    plain: &mut dyn FnMut(&[u8]),
+    on_plain: &mut dyn FnMut(&[u8]),
     outgoing: &mut Vec<u8>,
     has_peer_closed: &mut bool,
     until: Until,
 ) -> (usize, Result<(), rustls::Error>) {
     let mut used = 0;
     loop {
-        let (discarded, step) = rustls.take_step(&mut incoming[used..], Wanted::Nothing, plain, outgoing);
+        let (discarded, step) = rustls.take_step(&mut incoming[used..], Wanted::Nothing, on_plain, outgoing);
         used += discarded;
         match step {
             Ok(Step::Wait | Step::Written) => return (used, Ok(())),
@@ -293,11 +296,13 @@ fn process(
     }
 }
 
-/// Adds the alert that follows an error. `unread_bytes` were received and not used yet.
+/// Adds the alert that follows an error; an alert of the peer is not answered. `unread_bytes` is how many bytes were
+/// received and not used yet.
 fn write_alert(rustls: &mut RustlsConnection, error: &rustls::Error, unread_bytes: usize, outgoing: &mut Vec<u8>) {
     if !rustls.negotiated().wants_write() && !matches!(error, rustls::Error::AlertReceived(_)) {
-        // rustls has no alert for some errors, as for a message of more than 64 KiB. It has one for bytes that are no
-        // record. Such bytes replace the unread ones, plus a header: rustls skips as many as it has looked at already.
+        // For some errors, such as a message of more than 64 KiB, rustls has no alert. It has one for bytes that are
+        // not a record, so it gets such bytes: as many as are unread, because it skips those that it has looked at
+        // already, and then a header.
         let mut no_record = vec![0xff; unread_bytes + RECORD_HEADER_BYTES];
         let _ = rustls.take_step(&mut no_record, Wanted::Nothing, &mut |_| {}, outgoing);
     }

@@ -24,7 +24,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {what}", .path.display())]
 pub struct TlsFileError {
-    /// The file.
+    /// The file, or the [`name`](PemText::name) of a text.
     pub path: PathBuf,
     /// The problem.
     pub what: String,
@@ -68,17 +68,18 @@ impl From<TlsFileError> for io::Error {
 pub(super) struct FileVersion {
     inode: u64,
     length: u64,
-    /// Seconds and nanoseconds.
-    changed: (i64, i64),
+    /// Seconds and nanoseconds since the Unix epoch.
+    modified: (i64, i64),
 }
 
-/// The version of a file; symbolic links are followed. `None`: there is no file.
+/// The version of a file; symbolic links are followed. `None`: there is no file, or a directory in its path is not
+/// accessible.
 pub(super) fn file_version(path: &Path) -> Option<FileVersion> {
     let metadata = path.metadata().ok()?;
     Some(FileVersion {
         inode: metadata.ino(),
         length: metadata.len(),
-        changed: (metadata.mtime(), metadata.mtime_nsec()),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
     })
 }
 
@@ -111,8 +112,8 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
     })
 }
 
-/// What is wrong with a file in which nothing was found. Returns a hint at how to convert the file if it is in PKCS#12
-/// or in DER, from which `command` of openssl(1) converts it; otherwise returns `nothing`.
+/// What is wrong with a file in which nothing was found. If the file is in PKCS#12 or DER, says so, and how to convert
+/// it; `command` is the command of openssl(1) that converts it from DER. Otherwise returns `nothing`.
 pub(super) fn nothing_found(text: &[u8], nothing: &str, command: &str) -> String {
     match Any::from_der(text) {
         // A PFX begins with version 3 (RFC 7292, section 4).
@@ -165,6 +166,7 @@ pub(super) fn authorities(path: &Path, text: &[u8]) -> Result<RootCertStore, Tls
 }
 
 /// What is wrong if none of these certificates is of an authority. A self-signed one always is, at least for itself.
+/// `None`: one is of an authority, or one cannot be parsed, which is reported when it is added to the store.
 fn not_authorities(certificates: &[CertificateDer<'_>]) -> Option<String> {
     let mut first = None;
     for certificate in certificates {

@@ -83,8 +83,8 @@ async fn steps_with_client(
     loop {
         let turn = queue.turn().await;
         let result = connection.handshake(&take(&mut received), &mut outgoing);
-        yield_now().await;
-        drop((turn, first_step.take())); // others have their turn while this one sends and reads
+        yield_now().await; // before the turn is given up, so that sessions run between the steps of two handshakes
+        drop((turn, first_step.take())); // other handshakes have their turn while this one sends and reads
         if send_step(socket, connection, &mut outgoing, result).await? {
             return Ok(());
         }

@@ -71,16 +71,17 @@ pub struct ListenerTls {
 /// The configuration of handshakes, apart from certificates.
 #[derive(Debug)]
 struct HandshakePolicy {
+    /// The versions of the files; taken before they were read.
     versions: Vec<Option<FileVersion>>,
     /// A configuration for each list of protocols. If clients are asked for certificates, each connection has its own
-    /// copy.
+    /// copy, because its tickets expire with the certificate of its client.
     configs: Vec<(Protocols, Arc<ServerConfig>)>,
     /// What verifies clients; `None`: they are not asked for a certificate.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     ticketer: Arc<dyn ProducesTickets>,
     /// Problems of the files of `client_auth` that can be used nevertheless.
     warnings: Vec<String>,
-    /// When the first list of revoked certificates should be replaced, in seconds since the Unix epoch.
+    /// The earliest time at which a list of revoked certificates should be replaced, in seconds since the Unix epoch.
     crl_next_update: Option<i64>,
 }
 
@@ -90,8 +91,8 @@ pub struct TlsReload {
     /// How many certificates are new, changed or gone.
     pub certificates: usize,
     /// Whether the rules for clients' certificates or the secrets of tickets have changed. For a pool: whether any of
-    /// its files has changed.
-    pub policy: bool,
+    /// its files has changed. `false` if one of these files is broken.
+    pub has_policy_changed: bool,
     /// Problems of new or changed certificates that can be used nevertheless; and certificates and lists of revoked
     /// certificates that have expired since the last check.
     pub warnings: Vec<String>,
@@ -140,7 +141,7 @@ impl ListenerTlsPlan {
             Some(path) => Arc::new(Ticketer::new(&TicketSecrets::read(path)?, &hash)),
             // Each policy gets a ticketer with new keys, so that no ticket outlives its policy. A ticketer replaces its
             // keys every six hours, and tickets are valid for twelve: an attacker who gets the keys cannot decrypt
-            // sessions of TLS 1.2 whose tickets are older than that.
+            // sessions of TLS 1.2 whose tickets are older than twelve hours.
             None => aws_lc_rs::Ticketer::new().expect("the system has random bytes"),
         };
         let lists: HashSet<_> = self.route_alpn.iter().chain([&self.alpn]).collect();
@@ -164,13 +165,13 @@ impl ListenerTlsPlan {
         verifier: Option<Arc<dyn ClientCertVerifier>>,
         ticketer: Arc<dyn ProducesTickets>,
     ) -> Arc<ServerConfig> {
-        let versions: &[_] = match self.min_version {
+        let tls_versions: &[_] = match self.min_version {
             MinVersion::Tls12 => &[&TLS13, &TLS12],
             MinVersion::Tls13 => &[&TLS13],
         };
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider));
         let builder = builder
-            .with_protocol_versions(versions)
+            .with_protocol_versions(tls_versions)
             .expect("the provider has suites of both");
         let builder = match verifier {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
@@ -223,6 +224,7 @@ impl ListenerTls {
             mut broken,
         } = CertificateStore::load(&self.plan.certificates, &self.certificates());
         if store.all().is_empty() {
+            // The certificates in force stay.
             changed = 0;
             warnings.clear();
             broken.push(self.plan.no_certificate());
@@ -257,7 +259,7 @@ impl ListenerTls {
         broken.retain(|error| !before.contains(error));
         TlsReload {
             certificates: changed,
-            policy: has_policy_changed,
+            has_policy_changed,
             warnings,
             broken,
         }
@@ -270,7 +272,7 @@ impl ListenerTls {
     }
 
     /// The configuration of a handshake that may agree on this list of protocols: the list of the listener, or of one
-    /// of its routes.
+    /// of its routes. `None`: it is another list.
     #[must_use]
     pub fn config(&self, alpn: &[Box<[u8]>]) -> Option<Arc<ServerConfig>> {
         let policy = self.policy.load();
@@ -309,8 +311,8 @@ impl ListenerTls {
         warnings
     }
 
-    /// When the first of the lists of revoked certificates should be replaced, in seconds since the Unix epoch; `None`:
-    /// there are no lists, or they do not say.
+    /// The earliest time at which a list of revoked certificates should be replaced, in seconds since the Unix epoch;
+    /// `None`: there are no lists.
     #[must_use]
     pub fn crl_next_update(&self) -> Option<i64> {
         self.policy.load().crl_next_update

@@ -12,18 +12,18 @@ use super::file::{TlsFileError, read};
 /// Where certificates are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateLocation {
-    /// A chain, the server's certificate first, and its key. Both may be in one file.
+    /// A chain, our own certificate first, and its key. Both may be in one file.
     Files(CertificateFiles),
     /// A directory of such pairs: `NAME.pem` or `NAME.crt` with `NAME.key`, or `NAME.pem` with both in it. Directories
     /// within it may have such pairs, too, or `fullchain.pem` with `privkey.pem`.
     Directory(PathBuf),
-    /// A certificate that is ordered by ACME. Another one stands in until its file is there.
+    /// A certificate that is ordered by ACME. Until its file is there, another certificate is used.
     Acme(AcmeCertificate),
 }
 
 impl CertificateLocation {
-    /// The files of its certificates, sorted by name. A known pair also counts while one of its files is missing,
-    /// because it is being replaced then.
+    /// The files of its certificates, sorted by name. A known pair also counts while one of its files is missing:
+    /// that file is being replaced.
     pub(super) fn files(
         &self,
         is_known: &dyn Fn(&CertificateFiles) -> bool,
@@ -42,8 +42,9 @@ impl CertificateLocation {
     }
 }
 
-/// Adds the certificates of a directory to `found`. Returns its subdirectories; none if it has a pair with the names
-/// that certbot uses.
+/// Adds the certificates of a directory to `found`. Returns its subdirectories. If the directory has a pair with the
+/// names that certbot uses, adds only this pair, because the other files there (`cert.pem`, `chain.pem`) are parts of
+/// it, and returns no subdirectories.
 fn list_directory(
     path: &Path,
     is_known: &dyn Fn(&CertificateFiles) -> bool,
@@ -51,7 +52,7 @@ fn list_directory(
 ) -> Result<Vec<PathBuf>, TlsFileError> {
     let listed = path.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let listed = listed.map_err(|error| TlsFileError::new(path, error.to_string()))?;
-    // Names that begin with a dot are skipped: Kubernetes keeps the files of a secret in `..data`, behind links.
+    // Names that begin with a dot are skipped: Kubernetes keeps the files of a secret in `..data`, and links to them.
     let is_hidden = |entry: &DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
     let listed = listed.iter().filter(|entry| !is_hidden(entry));
     let mut paths: Vec<_> = listed.map(DirEntry::path).collect();
@@ -78,7 +79,8 @@ fn list_directory(
         };
         match file.extension().and_then(OsStr::to_str) {
             Some("crt") => found.extend(Some(pair("crt")).filter(is_pair)),
-            // Its key is in the `.key` file beside it, if there is or was one, and else in the file itself.
+            // The key is in the `.key` file with the same name, otherwise in the `.pem` file itself. If a known pair
+            // has lost its `.key` file, and the `.pem` file has no key, the `.key` file is being replaced.
             Some("pem") => found.push(match pair("pem") {
                 pair if is_pair(&pair) && (is_there(&pair.key) || !has_key(file)) => pair,
                 _ => CertificateFiles {
@@ -86,7 +88,8 @@ fn list_directory(
                     key: file.clone(),
                 },
             }),
-            // Only while its certificate file is being replaced. Otherwise the pair is found by that file.
+            // Usually the certificate file adds the pair. The `.key` file adds a known pair only while the certificate
+            // file is missing, because it is being replaced.
             Some("key") => {
                 let pairs = ["crt", "pem"].map(pair);
                 if pairs.iter().all(|pair| !is_there(&pair.cert)) {

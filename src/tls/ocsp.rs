@@ -37,7 +37,7 @@ enum CertificateStatus {
 
 /// The certificate that a single response is about (RFC 6960, section 4.1.1).
 struct CertificateId<'a> {
-    /// The object identifier of the hash algorithm, in DER.
+    /// The object identifier of the hash algorithm, in DER, without its tag and length.
     algorithm: &'a [u8],
     /// The hash of the name of the issuer.
     issuer: &'a [u8],
@@ -108,13 +108,14 @@ impl CertificateId<'_> {
             (OID_NIST_HASH_SHA256, &SHA256),
         ];
         let algorithm = known.iter().find(|(id, _)| id.as_bytes() == self.algorithm);
-        // No responder is known to use another algorithm.
+        // With any other algorithm, the issuer is not compared. No responder is known to use one.
         let is_issuer = algorithm.is_none_or(|(_, hash)| digest(hash, issuer).as_ref() == self.issuer);
         is_issuer && self.serial == certificate.raw_serial()
     }
 }
 
-/// The single responses in a successful response, each with its certificate (RFC 6960, section 4.2.1).
+/// The single responses in a successful response, each with the identifier of its certificate (RFC 6960, section
+/// 4.2.1); `None`: the response is not a successful one, or is not valid.
 fn single_responses(response: &[u8]) -> Option<impl Iterator<Item = (CertificateId<'_>, SingleResponse)>> {
     let mut rest = response;
     let mut response = element(&mut rest)?;
@@ -122,7 +123,7 @@ fn single_responses(response: &[u8]) -> Option<impl Iterator<Item = (Certificate
         return None;
     }
     let status = element(&mut response)?;
-    // The ResponseBytes: the kind of the response, and the response, which begins with its ResponseData.
+    // The ResponseBytes: a type, and a BasicOCSPResponse, which begins with its ResponseData.
     let mut bytes = element(&mut element(&mut response)?)?;
     let (_kind, mut basic) = (element(&mut bytes)?, element(&mut bytes)?);
     let mut data = element(&mut element(&mut basic)?)?;

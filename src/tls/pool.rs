@@ -22,8 +22,11 @@ use super::verification::{any_certificate_verifier, authority_verifier};
 use crate::name::ServerName;
 
 /// For how many names a server's tickets are kept. A server has several names only where `sni` is the client's; beyond
-/// this number, the tickets of the least recent names are dropped.
+/// this number, the tickets of the names that were added first are dropped.
 const NAMES_WITH_SESSIONS_MAX: usize = 32;
+
+/// How many tickets rustls keeps for a name. The size of its cache is a number of tickets.
+const TICKETS_OF_NAME_MAX: usize = 8;
 
 /// `[pools.NAME.tls]`: how TLS with the servers of a pool begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,18 +83,18 @@ impl OfferedProtocols {
 }
 
 impl SentSni {
-    /// The name for a server at this address, with this host name if it has one. An IP address is not sent (RFC 6066,
-    /// section 3).
+    /// The name for a server at this address, with this host name if it has one. `client_name` is the name that the
+    /// client has asked for. An IP address is not sent (RFC 6066, section 3).
     #[must_use]
     pub fn server_name(
         &self,
-        client: Option<&ServerName>,
+        client_name: Option<&ServerName>,
         host: Option<&str>,
         address: IpAddr,
     ) -> pki_types::ServerName<'static> {
         let name = match self {
             Self::Name(name) => Some(name.as_str()),
-            Self::Client => client.map(ServerName::as_str).or(host),
+            Self::Client => client_name.map(ServerName::as_str).or(host),
             Self::Host => host,
         };
         let name = name.and_then(|name| pki_types::ServerName::try_from(name.to_owned()).ok());
@@ -120,8 +123,8 @@ pub struct ClientChoice<'a> {
 pub struct PoolTls {
     plan: PoolTlsPlan,
     current: ArcSwap<Current>,
-    /// The broken file that was reported last, while the files cannot be used. Not behind `reload`, so that readers
-    /// never wait: a file may be on a file system that hangs.
+    /// The broken file that was reported last; `None` while the files can be used. Not guarded by `reload`, so that
+    /// readers never wait for a reload: a file may be on a file system that hangs.
     broken: ArcSwapOption<TlsFileError>,
     /// Held while the files are read: by one thread at a time.
     reload: Mutex<()>,
@@ -143,7 +146,8 @@ pub struct ResumableSessions(Arc<dyn ClientSessionStore>);
 
 impl Default for ResumableSessions {
     fn default() -> Self {
-        Self(Arc::new(ClientSessionMemoryCache::new(NAMES_WITH_SESSIONS_MAX)))
+        let tickets_max = NAMES_WITH_SESSIONS_MAX * TICKETS_OF_NAME_MAX;
+        Self(Arc::new(ClientSessionMemoryCache::new(tickets_max)))
     }
 }
 
@@ -151,8 +155,10 @@ impl PoolTlsPlan {
     /// The files that are read, each with its key in `[pools.NAME.tls]`.
     #[must_use]
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
-        let ca_file = self.ca_file.as_deref().filter(|_| self.verify);
-        let mut files: Vec<_> = ca_file.map(|path| ("ca_file", path)).into_iter().collect();
+        let mut files: Vec<(&'static str, &Path)> = Vec::new();
+        if self.verify {
+            files.extend(self.ca_file.as_deref().map(|path| ("ca_file", path)));
+        }
         if let Some(CertificateFiles { cert, key }) = &self.identity {
             files.push(("cert", cert));
             files.push(("key", key));
@@ -176,7 +182,7 @@ impl PoolTlsPlan {
         let mut config = config_with(provider, verifier);
         let identity = self.identity.as_ref().map(CertificateFiles::load).transpose()?;
         if let Some(certificate) = &identity {
-            config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&certificate.key)));
+            config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&certificate.certified_key)));
         }
         if let OfferedProtocols::List(protocols) = &self.alpn {
             config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
@@ -263,29 +269,29 @@ impl PoolTls {
 
     /// Reads the files if they have changed, and puts them in force if none is broken.
     pub fn reload(&self) -> TlsReload {
-        let mut reload = TlsReload::default();
+        let mut result = TlsReload::default();
         let _one_at_a_time = self.reload.lock();
         let since_last_check = self.last_expiry_check.advance();
         let expired = self.identity().filter(|own| since_last_check.contains(&own.not_after));
-        reload.warnings.extend(expired.map(|own| own.expiry_warning()));
+        result.warnings.extend(expired.map(|own| own.expiry_warning()));
         if self.plan.versions() == self.current.load().versions {
             self.broken.store(None);
-            return reload;
+            return result;
         }
         match self.plan.read() {
             Ok(current) => {
                 self.current.store(Arc::new(current));
                 self.broken.store(None);
-                reload.policy = true;
+                result.has_policy_changed = true;
             }
             Err(error) => {
                 let before = self.broken.swap(Some(Arc::new(error.clone())));
                 if before.as_deref() != Some(&error) {
-                    reload.broken.push(error.to_string());
+                    result.broken.push(error.to_string());
                 }
             }
         }
-        reload
+        result
     }
 
     /// What is configured.
@@ -329,5 +335,24 @@ impl PoolTls {
         let protocols = self.plan.alpn.offered(client).into_iter().map(<[u8]>::to_vec).collect();
         let name = self.plan.sni.server_name(client.name, host, address);
         TlsConnection::client(Arc::new(config), name, protocols)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::NamedGroup;
+
+    use super::*;
+
+    #[test]
+    fn sessions_of_32_names_can_be_resumed() {
+        let sessions = ResumableSessions::default();
+        let names: Vec<_> = (0..NAMES_WITH_SESSIONS_MAX)
+            .map(|number| pki_types::ServerName::try_from(format!("h{number}.example")).unwrap())
+            .collect();
+        for name in &names {
+            sessions.0.set_kx_hint(name.clone(), NamedGroup::X25519);
+        }
+        assert!(names.iter().all(|name| sessions.0.kx_hint(name).is_some()));
     }
 }

@@ -70,12 +70,12 @@ impl Revocations {
             algorithms,
         };
         let mut warnings = this.match_keys((crl_file, ca_file), &trusted)?;
-        this.forget_outdated();
+        this.keep_newest_lists();
         warnings.extend(this.find_revoked((crl_file, ca_file), &trusted));
         Ok((this, warnings))
     }
 
-    /// When the first of the lists should be replaced, in seconds since the Unix epoch.
+    /// The earliest time at which one of the lists should be replaced, in seconds since the Unix epoch.
     pub(super) fn next_update(&self) -> Option<i64> {
         self.lists.iter().filter_map(RevocationList::next_update).min()
     }
@@ -136,7 +136,8 @@ impl Revocations {
         }]);
         let certificates = std::iter::once(&**path.end_entity()).chain(authorities());
         for (depth, (certificate, issuer)) in certificates.zip(issuers).enumerate() {
-            self.check_certificate(certificate, &issuer, depth > 0)?;
+            let is_authority = depth > 0; // the first certificate is that of the client
+            self.check_certificate(certificate, &issuer, is_authority)?;
         }
         Ok(())
     }
@@ -187,7 +188,7 @@ impl Revocations {
     /// these authorities and are signed by none, and about authorities that have signed no list.
     ///
     /// # Errors
-    /// An authority has signed no list, but there is one with its name.
+    /// An authority has signed no list, but there is a list with its name that none of these authorities has signed.
     fn match_keys(
         &self,
         (crl_file, ca_file): (&Path, &Path),
@@ -203,13 +204,13 @@ impl Revocations {
             .lists
             .iter()
             .filter(|list| !trusted.iter().any(|authority| has_signed(authority, list)));
-        let unlisted = trusted
+        let without_list = trusted
             .iter()
             .filter(|authority| !self.lists.iter().any(|list| has_signed(authority, list)));
-        let unlisted: Vec<_> = unlisted.collect();
+        let without_list: Vec<_> = without_list.collect();
         for list in unverified_lists {
             let name = list.name();
-            if unlisted.iter().any(|authority| is_named(authority, list)) {
+            if without_list.iter().any(|authority| is_named(authority, list)) {
                 let what = format!(
                     "{name} is not signed with the key that this authority has in {shown}, and no other list is: its clients \
                      would be refused. If it has a new key, add its new certificate there; otherwise get its list again"
@@ -224,7 +225,7 @@ impl Revocations {
                 ));
             }
         }
-        warnings.extend(unlisted.iter().map(|authority| {
+        warnings.extend(without_list.iter().map(|authority| {
             let (subject, serial) = (authority.subject(), authority.parsed.raw_serial_as_string());
             format!(
                 "{shown}: there is no list of `{subject}` (serial number {serial}): clients whose certificates it has issued \
@@ -236,7 +237,7 @@ impl Revocations {
 
     /// Keeps only the newest of several lists about the same certificates. There are older ones if new lists are
     /// appended to the file.
-    fn forget_outdated(&mut self) {
+    fn keep_newest_lists(&mut self) {
         self.lists.sort_by(RevocationList::by_age);
         self.lists = newest(self.lists.drain(..));
     }
@@ -249,14 +250,14 @@ impl Revocations {
             (0..trusted.len()).filter(is_issuer).collect()
         };
         let issuers: Vec<_> = trusted.iter().map(issuers_of).collect();
-        let is_listed = |authority: &Trusted<'_>| {
+        let is_revoked_by_list = |authority: &Trusted<'_>| {
             let has = |list: &RevocationList| list.covers(authority.certificate, true) && authority.is_in(list);
             // The list of an authority does not revoke the authority itself.
             self.lists
                 .iter()
                 .any(|list| list.is_of_other_key(&authority.key) && has(list))
         };
-        let mut revoked: Vec<_> = trusted.iter().map(is_listed).collect();
+        let mut revoked: Vec<_> = trusted.iter().map(is_revoked_by_list).collect();
         // Repeated, because each round reaches one more level of authorities; there are at most as many levels as
         // authorities.
         for _ in trusted {
@@ -267,8 +268,9 @@ impl Revocations {
         revoked
     }
 
-    /// Notes which of these authorities are revoked: the check of a path does not look at the certificate of the
-    /// trusted authority at its end. Returns a warning about each, and about each that is in an unverified list.
+    /// Notes which of these authorities are revoked, because `check` cannot find out: a path ends with a trust anchor,
+    /// which has no serial number that could be looked up in a list. Returns a warning about each revoked authority,
+    /// and about each other one that is in an unverified list.
     fn find_revoked(&mut self, (crl_file, ca_file): (&Path, &Path), trusted: &[Trusted<'_>]) -> Vec<String> {
         let revoked = self.are_revoked(trusted);
         // An authority with several certificates is revoked if all of them are.

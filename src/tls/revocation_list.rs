@@ -19,8 +19,8 @@ use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
 use super::words::{bounded, date};
 
-/// How many of the keys that it is not signed with a list remembers. Without a bound, a client that has the private key
-/// of an intermediate authority could add any number of them.
+/// A list remembers at most this many keys that it is not signed with. Without a bound, a client that has the
+/// private key of an intermediate authority could add any number of keys.
 const OTHER_KEYS_MAX: usize = 8;
 
 /// A complete list of one authority: not a delta CRL, and not an indirect one.
@@ -151,8 +151,9 @@ impl RevocationList {
         scope.is_none_or(|scope| scope.has_role(is_authority) && scope.is_referred_to_by(certificate))
     }
 
-    /// Whether the certificate with this serial number is in the list. An entry that cannot be read counts as this one.
+    /// Whether the certificate with this serial number is in the list.
     pub(super) fn has(&self, serial: &[u8]) -> bool {
+        // The search never fails: `new` has read all entries.
         !matches!(self.list.find_serial(serial), Ok(None))
     }
 

@@ -5,7 +5,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
 
-/// By how many bytes a record may be longer than its plaintext, generously.
+/// Room for what a record adds to its plaintext: its header, nonce and tag have fewer bytes.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
 /// The connection of rustls. Boxed: it has 1 to 2 KiB.
@@ -14,7 +14,7 @@ pub(super) enum RustlsConnection {
     Client(Box<UnbufferedClientConnection>),
 }
 
-/// What to do next.
+/// The result of a step.
 pub(super) enum Step {
     /// Take another step.
     Next,
@@ -36,7 +36,7 @@ pub(super) enum Wanted<'a> {
 
 impl RustlsConnection {
     /// Takes a step. `on_plain` is called with what was received and decrypted. What is to be sent is added to
-    /// `outgoing`. Returns how many bytes of `incoming` are done with.
+    /// `outgoing`. Also returns how many bytes at the start of `incoming` the caller must discard.
     pub(super) fn take_step(
         &mut self,
         incoming: &mut [u8],
@@ -91,7 +91,7 @@ fn take_step<D>(
             encoded.map(|()| Step::Next)
         }
         Ok(ConnectionState::TransmitTlsData(data)) => {
-            data.done(); // the caller sends it before anything else
+            data.done(); // `outgoing` has the data, and the caller sends it before anything else
             Ok(Step::Next)
         }
         Ok(ConnectionState::PeerClosed) => Ok(Step::PeerClosed),

@@ -90,7 +90,8 @@ impl CertificateStore {
         }
     }
 
-    /// The certificates at these locations. Where a location cannot be read, they are those that are known from there.
+    /// The certificates at these locations. If a directory cannot be read, its error is added to `broken`, and the
+    /// certificates in `self` that come from this directory are returned.
     fn find_wanted<'a>(
         &self,
         locations: &'a [CertificateLocation],
@@ -142,7 +143,7 @@ impl CertificateStore {
     /// client can verify. If there is none for the name, chooses among all certificates in the same way.
     #[must_use]
     pub fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<Certificate>> {
-        let fits = |certificate: &&Arc<Certificate>| certificate.key.key.choose_scheme(schemes).is_some();
+        let fits = |certificate: &&Arc<Certificate>| certificate.certified_key.key.choose_scheme(schemes).is_some();
         let named = name.map_or(&[][..], |name| self.for_name(name));
         let named = named.iter().find(fits).or(named.first());
         named.or_else(|| self.all.iter().find(fits)).or(self.all.first())
@@ -160,12 +161,12 @@ struct WantedCertificate<'a> {
 impl WantedCertificate<'_> {
     /// The known certificate, if it is still the one that is wanted.
     fn unchanged<'a>(&self, known: &KnownCertificates<'a>) -> Option<&'a Arc<Certificate>> {
-        let known = known.get(&self.files).copied().filter(|known| known.is_current())?;
+        let certificate = known.get(&self.files).copied().filter(|known| known.is_current())?;
         let is_of_same_kind = match self.acme {
-            Some(acme) => acme.accepts(known),
-            None => known.acme.is_none(),
+            Some(acme) => acme.accepts(certificate),
+            None => certificate.acme.is_none(),
         };
-        is_of_same_kind.then_some(known)
+        is_of_same_kind.then_some(certificate)
     }
 
     fn load(&self, known: &[Arc<Certificate>]) -> Result<Certificate, TlsFileError> {
@@ -176,10 +177,10 @@ impl WantedCertificate<'_> {
     }
 }
 
-/// The results for all items, in their order; computed by as many threads as there are cores.
+/// The results for all items, in their order; computed by at most one thread per core.
 fn in_parallel<T: Sync, R: Send>(items: &[T], compute: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let share = items.len().div_ceil(threads).max(16);
+    let share = items.len().div_ceil(threads).max(16); // fewer items are not worth a thread
     if items.len() <= share {
         return items.iter().map(compute).collect();
     }
@@ -205,6 +206,6 @@ impl ResolvesServerCert for CertificateResolver {
         let name = hello.server_name().map(str::to_ascii_lowercase);
         let store = self.0.load();
         let certificate = store.find(name.as_deref(), hello.signature_schemes())?;
-        Some(Arc::clone(&certificate.key))
+        Some(Arc::clone(&certificate.certified_key))
     }
 }

@@ -19,7 +19,7 @@ const SYSTEM: &str = "the system trust store";
 /// `trusted`: the trusted authorities, as PEM text; `None`: those of the system.
 ///
 /// # Errors
-/// The text cannot be used.
+/// The text, or the system trust store, cannot be used.
 pub(super) fn authority_verifier(
     trusted: Option<&PemText>,
     provider: &Arc<CryptoProvider>,

@@ -17,10 +17,10 @@ pub use credentials::peer_of;
 /// The number of random names to try for the temporary socket. Even one collision is unlikely.
 const NAMES_TRIED: usize = 16;
 
-/// The longest such name, in bytes.
+/// The longest temporary name, in bytes.
 const NAME_BYTES_MAX: usize = 7;
 
-/// How often to try to lock the directory. Another process locks it for microseconds, to name a socket there.
+/// How many times to try to lock the directory. Another process locks it only for microseconds, to name a socket there.
 const LOCK_TRIES: usize = 50;
 
 /// The wait between two tries.
@@ -83,7 +83,7 @@ pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
 }
 
 impl BoundUnix {
-    /// Binds a socket for this path, with these permissions (`0o660`). The path itself is not touched before
+    /// Binds a socket for this path, with these permissions (such as `0o660`). The path itself is not touched before
     /// [`Self::listen`].
     ///
     /// # Errors
@@ -106,8 +106,8 @@ impl BoundUnix {
         })
     }
 
-    /// Listens, and gives the file its name. The file that a process has left there is replaced. Where several
-    /// processes do this at once, one of them succeeds.
+    /// Listens, and gives the file its final name. A file that an ended process has left at this path is replaced.
+    /// Where several processes do this at once, one of them succeeds.
     ///
     /// # Errors
     /// A process listens there ([`in_use_by`]); or those of [`connect_to_listener`], `listen` and `rename`.
@@ -141,21 +141,21 @@ fn in_use(message: String) -> io::Error {
     io::Error::new(ErrorKind::AddrInUse, message)
 }
 
-/// A random name, no longer than the one that the file gets: the length of the whole path is limited. It is unlikely to
-/// be the final name of another socket: the process that gives that name to its socket would take this file, on which
-/// nobody listens yet, for a leftover, and would replace it.
-fn temporary_name(name: &OsStr) -> String {
-    let (prefix, characters): (_, &[u8]) = if name.len() > 1 {
+/// A random name that is not longer than the final name, because the length of the whole path is limited. A dot or
+/// unusual characters make it unlikely that another socket has it as its final name. Otherwise the process of that
+/// socket could replace this file: nobody listens on it yet, so it looks like a file that an ended process has left.
+fn temporary_name(final_name: &OsStr) -> String {
+    let (prefix, characters): (_, &[u8]) = if final_name.len() > 1 {
         (".", b"abcdefghijklmnopqrstuvwxyz")
     } else {
         ("", b"%+=@^_~") // no room for a dot
     };
-    let random_len = name.len().clamp(1, NAME_BYTES_MAX) - prefix.len();
+    let random_len = final_name.len().clamp(1, NAME_BYTES_MAX) - prefix.len();
     loop {
         let character = || char::from(*fastrand::choice(characters).expect("there are some"));
-        let other: String = prefix.chars().chain(repeat_with(character).take(random_len)).collect();
-        if *name != *other {
-            return other;
+        let name: String = prefix.chars().chain(repeat_with(character).take(random_len)).collect();
+        if *final_name != *name {
+            return name;
         }
     }
 }
@@ -221,7 +221,7 @@ mod tests {
     fn a_socket_has_its_permissions_and_is_removed_on_drop() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.sock");
-        let names = || directory.path().read_dir().unwrap().count();
+        let file_count = || directory.path().read_dir().unwrap().count();
         let bound = BoundUnix::new(&path, 0o640).unwrap();
         assert!(!path.exists(), "it does not listen yet");
         let (_socket, file) = bound.listen(1).unwrap();
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
         drop(file);
         drop(BoundUnix::new(&path, 0o600).unwrap());
-        assert_eq!(names(), 0);
+        assert_eq!(file_count(), 0);
     }
 
     #[test]
@@ -316,9 +316,9 @@ mod tests {
             let temporary = (0..1_000).map(|_| temporary_name(OsStr::new(name)));
             assert!(temporary.into_iter().all(|temporary| temporary != name));
         }
-        let is_letter = |temporary: String| temporary.chars().any(char::is_alphanumeric);
+        let has_letter = |temporary: String| temporary.chars().any(char::is_alphanumeric);
         assert!(
-            (0..1_000).all(|_| !is_letter(temporary_name(OsStr::new("s")))),
+            (0..1_000).all(|_| !has_letter(temporary_name(OsStr::new("s")))),
             "it could be the final name of another socket"
         );
         for (name, length) in [("s", 1), ("ab", 2), ("a.sock", 6), ("acequia.sock", NAME_BYTES_MAX)] {

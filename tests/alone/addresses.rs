@@ -1,4 +1,4 @@
-//! Addresses that are valid on this machine or on one of its links only. The tests use network namespaces, which need
+//! Addresses that are valid only on this machine or on one of its links. The tests use network namespaces, which need
 //! root.
 
 use std::fs;
@@ -18,7 +18,6 @@ use crate::support::server::Server;
 fn a_socket_never_connects_to_itself() {
     const CLIENTS: usize = 100;
     let Some(network) = Namespaces::enter(1) else { return };
-    // Even, as the ports that connect(2) takes first when the range begins with an even one.
     let server = SocketAddr::from(([127, 0, 0, 1], 20_002));
     let proxy = Proxy::setup(&format!(
         "[listeners.unchecked]\nbind = \"0.0.0.0:0\"\npool = \"unchecked\"\n\
@@ -27,8 +26,8 @@ fn a_socket_never_connects_to_itself() {
          [pools.checked]\nservers = [\"{server}\"]\nhealth = {{ interval = \"10ms\" }}"
     ))
     .start();
-    // This changes only the namespace of this thread. Of ten ports, connect(2) takes the five even ones first, so that
-    // one connect in five has the server's port as its source.
+    // This changes only the namespace of this thread. Of these ten ports, connect(2) takes the five even ones first.
+    // The server's port is even, so that one connect in five has it as its source port.
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20009").unwrap();
     for _ in 0..CLIENTS {
         let mut client = network.client(1, proxy.at("unchecked"));
@@ -49,13 +48,13 @@ fn a_socket_never_connects_to_itself() {
     };
     eventually("there were some checks", || checks("fail") >= 50.0);
     assert_eq!(checks("pass"), 0.0);
-    // The server comes back: no socket of ours holds its port for long, not even in TIME_WAIT. Only a check may have it
-    // at this moment.
+    // The server comes back and can bind its port: acequia has left no socket on that port, not even in TIME_WAIT. Only
+    // a running check may hold the port for a moment.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     eventually("the server can bind its port", || socket.bind(&server.into()).is_ok());
     socket.listen(16).unwrap();
     let _server = Server::named_on(socket.into(), "back");
-    eventually("it is up", || {
+    eventually("the server is up", || {
         proxy.server("checked", &server.to_string())["health"] == "up"
     });
     assert_eq!(network.client(1, proxy.at("checked")).read_some(), "back");
@@ -120,7 +119,7 @@ fn a_listener_may_be_bound_to_a_link_local_address() {
 }
 
 #[test]
-fn a_server_whose_address_comes_to_this_machine_is_left_out_until_it_goes() {
+fn a_server_is_left_out_while_its_address_is_also_an_address_of_this_machine() {
     let Some(network) = Namespaces::enter(1) else { return };
     let ip = |number, words: &str| {
         let done = network.run(number, &format!("ip {words}"));
@@ -153,8 +152,8 @@ fn a_server_whose_address_comes_to_this_machine_is_left_out_until_it_goes() {
         );
         assert_eq!(left_out[times - 1]["server"], address.to_string());
         assert_eq!(client.read_all(), b"", "the pool has no server");
-        // Until acequia sees the new address, the session may have led back to the listener a few times. Each of these
-        // sessions ends with the one before.
+        // Until acequia sees the new address, the client's session may have connected to the listener, and so opened
+        // another session, and so on. Each of these sessions ends when the session that opened it ends.
         drop(client);
         wait_for_active_sessions(&proxy, 0);
         let status = proxy.command(&["status"]).stdout;

@@ -1,4 +1,4 @@
-//! Connections to servers that come from the addresses that `bind_source` names; those that use namespaces need root.
+//! Connections to servers from the addresses that `bind_source` names. The tests that use namespaces need root.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -42,7 +42,7 @@ fn each_address_has_ports_of_its_own() {
     let Some(network) = Namespaces::enter(2) else { return };
     let server = showing_peers(&network);
     assert_eq!(network.run(0, "ip address add 10.98.2.3/24 dev v2").code, Some(0));
-    // The ports of the first round stay in TIME_WAIT.
+    // The second round uses other ports, because those of the first are still in TIME_WAIT.
     for (source, addresses, ports) in [
         ("\"10.98.2.3\"", &["10.98.2.3"][..], "20000 20009"),
         (
@@ -52,7 +52,8 @@ fn each_address_has_ports_of_its_own() {
         ),
     ] {
         let proxy = Proxy::start(&config(&server.address.to_string(), source));
-        // For this thread's namespace, after acequia has ports of its own.
+        // This sets the range of the namespace that this thread and acequia are in. It is set only once acequia
+        // listens, so that the ports on which it listens are not in the range.
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", ports).unwrap();
         let mut open = Vec::new();
         let mut seen = Vec::new();

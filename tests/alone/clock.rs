@@ -77,10 +77,8 @@ fn wall_clock_steps_do_not_change_timeouts_or_durations() {
     let began = SystemTime::now();
     let mut lasting = Client::connect(proxy.at("slow"));
     // The offset of the proxy's wall clock, and how far ahead of real time the clock then is; zero if it is behind.
-    for (count, (clock, ahead)) in [("+1d", DAY), ("-1d", Duration::ZERO), ("+2d", 2 * DAY)]
-        .into_iter()
-        .enumerate()
-    {
+    let steps = [("+1d", DAY), ("-1d", Duration::ZERO), ("+2d", 2 * DAY)];
+    for (round, (clock, ahead)) in (1..).zip(steps) {
         let mut idle = Client::connect(proxy.at("quick"));
         assert_eq!(idle.send(b"ping").read(4), b"ping");
         let mut silent = Client::connect(proxy.at("tls"));
@@ -96,7 +94,7 @@ fn wall_clock_steps_do_not_change_timeouts_or_durations() {
             "expected the session to stay open: it was idle for seconds, not for days"
         );
         for (ending, least) in [("idle_timeout", 400.0), ("hello_timeout", 2000.0)] {
-            let line = nth_line(&proxy, ending, count + 1);
+            let line = nth_line(&proxy, ending, round);
             assert!((least..20_000.0).contains(&duration_ms(&line)), "{line}");
             let time = humantime::parse_rfc3339(line["time"].as_str().unwrap()).unwrap();
             assert_eq!(

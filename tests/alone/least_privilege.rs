@@ -38,9 +38,10 @@ fn config(server: &Server, listeners: &[SocketAddr]) -> String {
     format!("{listeners}[pools.p]\nservers = [\"{}\"]\n{health}\n", server.address)
 }
 
-/// A proxy run by `nobody`, with these capabilities and no way to gain others.
-fn as_nobody(config: &str, capabilities: &str) -> Proxy {
-    let sets = ["--inh-caps", "--ambient-caps", "--bounding-set"].map(|set| format!("{set}=-all{capabilities}"));
+/// A proxy run by `nobody`, with these capabilities and no way to gain others. `added`: the capabilities as setpriv(1)
+/// writes them, each with `,+` in front.
+fn as_nobody(config: &str, added: &str) -> Proxy {
+    let sets = ["--inh-caps", "--ambient-caps", "--bounding-set"].map(|set| format!("{set}=-all{added}"));
     let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
     let proxy = Proxy::setup(config).under(&[&NOBODY[..], &sets].concat()).start();
     let status = read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();

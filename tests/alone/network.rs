@@ -112,7 +112,7 @@ fn timed_out_checks_leak_no_descriptors() {
     let baseline = descriptors(&proxy);
     network.drop_packets(1);
     eventually("40 checks have timed out", || checks("timeout") >= 40.0);
-    // `+ 1`: one check may be under way. Our own connection to the admin port closes while this waits.
+    // `+ 1`: one check may be under way. The connection by which the test reads metrics closes meanwhile.
     descriptors_fall_to(&proxy, baseline + 1);
     assert_eq!(checks("fail"), 0.0);
     network.accept_packets(1);
@@ -126,13 +126,15 @@ fn small_segments_that_fill_the_pipe_do_not_end_the_stream() {
     const SEGMENTS: usize = 4_000;
     const SEGMENT_BYTES: usize = 1_448;
     let Some(network) = Namespaces::enter(2) else { return };
+    // With these offloads, the kernel would merge the segments.
     for number in [1, 2] {
         for (namespace, device) in [(0, format!("v{number}")), (number, "v0".to_owned())] {
             let done = network.run(namespace, &format!("ethtool -K {device} gso off tso off gro off"));
             assert_eq!(done.code, Some(0), "{}", done.stderr);
         }
     }
-    // Both sides write, and read only after a second: by then the pipe is full of small segments.
+    // Both sides write, and read only after a second: by then the pipe is full of small segments. Returns whether the
+    // other side's exact bytes have come.
     let exchange = |mut stream: TcpStream| {
         stream.set_nodelay(true).unwrap();
         let mut writes = stream.try_clone().unwrap();

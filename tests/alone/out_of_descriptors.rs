@@ -194,7 +194,7 @@ fn bulk_data_is_copied_while_no_pipe_can_be_opened() {
 fn a_session_without_a_descriptor_to_connect_fails_at_once_and_no_server_is_ejected() {
     let servers = [Server::echo(), Server::echo()];
     let proxy = unchecked(&[&servers[0], &servers[1]]);
-    leave_descriptors(&proxy, 1);
+    leave_descriptors(&proxy, 1); // for the client
     for _ in 0..5 {
         assert_eq!(Client::connect(proxy.at("plain")).read_all(), b"");
     }

@@ -60,11 +60,11 @@ const REQUIRED: [Call; 7] = [
     Call::new("eventfd", libc::SYS_eventfd2),
 ];
 
-/// Cases at once.
+/// The number of cases that run at the same time.
 const AT_ONCE: usize = 8;
 
-/// Tries each call with each error. After a failure, the name of the thread says which case it was.
-fn with_each(calls: &[Call], case: impl Fn(Call, i32) + Sync) {
+/// Runs a case for each call with each error. After a failure, the name of the thread says which case it was.
+fn with_each(calls: &[Call], run_case: impl Fn(Call, i32) + Sync) {
     let cases: Vec<_> = calls
         .iter()
         .flat_map(|call| ERRORS.map(|error| (*call, error)))
@@ -73,8 +73,8 @@ fn with_each(calls: &[Call], case: impl Fn(Call, i32) + Sync) {
         std::thread::scope(|all| {
             for (call, error) in some {
                 let named = Builder::new().name(format!("{} refused by {error}", call.name));
-                let case = &case;
-                named.spawn_scoped(all, move || case(*call, *error)).unwrap();
+                let run_case = &run_case;
+                named.spawn_scoped(all, move || run_case(*call, *error)).unwrap();
             }
         });
     }
@@ -136,7 +136,7 @@ fn clients_are_accepted_where_the_length_of_the_queue_is_always_reported_as_zero
         server.address
     );
     let tcp_info = Call::option("TCP_INFO", SYS_getsockopt, IPPROTO_TCP, libc::TCP_INFO);
-    let under = refusing(&tcp_info, 0); // it does nothing and returns 0
+    let under = refusing(&tcp_info, 0); // the call does nothing and returns 0
     let proxy = Proxy::setup(&config)
         .under(&under.each_ref().map(String::as_str))
         .start();

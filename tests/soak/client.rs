@@ -63,7 +63,9 @@ impl Client {
             reset_when_closed(wire.socket().stream(), self.leave().is_some_and(|leave| leave.by_reset));
         }
         drop(wire);
-        clients.records.client(self.number, self.kind, Side::new(&tally, end));
+        clients
+            .records
+            .set_client(self.number, self.kind, Side::new(&tally, end));
     }
 
     fn leave(&self) -> Option<Leave> {
@@ -81,6 +83,8 @@ impl Client {
         }
     }
 
+    /// Carries out the script. Puts the connection into `wire`, so that it stays open when this future is dropped. The
+    /// caller then decides whether to close it with a reset.
     async fn act(&self, clients: &Clients, tally: &Arc<Tally>, wire: &mut Option<Box<dyn Wire>>) -> io::Result<()> {
         let mut socket = self.connect().await?;
         if let Script::Talk(Talk {
@@ -109,7 +113,7 @@ impl Client {
             Script::PartOfHello(share, _) => {
                 let hello = hello(clients.tls.config(), "shop.example.com");
                 let wire = wire.insert(Box::new(socket));
-                // Never the whole hello.
+                // `share` is less than `1 << 16`, so this is never the whole hello.
                 wire.write_all(&hello[..hello.len() * usize::from(*share) / (1 << 16)])
                     .await?;
                 std::future::pending().await
@@ -156,7 +160,7 @@ impl Client {
         wire.write_all(&talk.order(self.number).encode()).await?;
         match talk.manner {
             Manner::Both | Manner::ServerResets => exchange(wire, (up, talk.up), (down, talk.down), pace).await?,
-            Manner::ServerFirst => {
+            Manner::ServerEndsFirst => {
                 exchange(wire, (up, talk.up), (down, talk.down), pace).await?;
                 receive_end(wire).await?;
                 return wire.shutdown().await;

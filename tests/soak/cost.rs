@@ -1,4 +1,4 @@
-//! The resources that the process uses at a moment.
+//! The resources that the acequia process uses at a moment.
 
 use std::fs::{read_dir, read_link, read_to_string};
 
@@ -21,8 +21,8 @@ impl Cost {
         let status = read_to_string(format!("/proc/{}/status", proxy.pid())).expect("it runs");
         let number = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
-            let number = line.and_then(|rest| rest.split_whitespace().next());
-            number.and_then(|number| number.parse().ok()).unwrap_or(0)
+            let word = line.and_then(|rest| rest.split_whitespace().next());
+            word.and_then(|word| word.parse().ok()).unwrap_or(0)
         };
         let descriptors: Vec<String> = read_dir(format!("/proc/{}/fd", proxy.pid()))
             .expect("it runs")

@@ -1,7 +1,8 @@
 //! Thousands of clients that send a byte of their hello per second, beside good clients.
 //!
-//! There are as many as one process's descriptors allow; a client closed at hello_timeout reconnects at once. Good
-//! clients connect by name, one after the other: alone at first, then beside the crowd, and alone again.
+//! The crowd of clients that drip is as large as acequia's descriptors allow, up to [`DRIPPERS_MAX`]. A client whose
+//! session ends with hello_timeout reconnects at once. Good clients connect by name, one after the other: alone at
+//! first, then beside the crowd, and alone again.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,40 +24,40 @@ use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
 use crate::support::usage::cpu_time;
 use crate::support::{self, eventually};
-use crate::{Stage, verdict};
+use crate::{Testbed, report_violations};
 
 /// The most clients that drip.
 const DRIPPERS_MAX: usize = 10_000;
 
-/// Sessions left for good clients.
+/// The number of sessions that the crowd leaves for good clients.
 const SESSIONS_LEFT: usize = 100;
 
-/// Between two bytes of one client.
+/// The interval between two bytes of one client.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// The number of parts of the crowd. The parts send one after the other within [`EVERY`].
 const PARTS: u32 = 100;
 
-/// Between two good clients.
+/// The pause between two good clients.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The highest 99th percentile of the good clients' times beside the crowd, as a multiple of the one without the crowd.
+/// Allowed [`Measured::p99_typical`] beside the crowd, as a multiple of that without the crowd.
 const RATIO_MAX: f64 = 1.5;
 
 /// Allowed CPU time of acequia, in seconds per second. In a second each client sends a byte, and an eighth of the
 /// clients reconnect, because hello_timeout is 8 s.
 const CPU_MAX: f64 = 0.3;
 
-/// Allowed resident memory per client before its hello_timeout.
+/// Allowed growth of acequia's resident memory per client that drips.
 const BYTES_EACH_MAX: usize = 8 * 1024;
 
-pub fn run(stage: &Stage, time: Duration) -> ExitCode {
+pub fn run(testbed: &Testbed, time: Duration) -> ExitCode {
     raise_descriptor_limit();
-    let proxy = &stage.proxy;
+    let proxy = &testbed.proxy;
     let drippers = DRIPPERS_MAX.min(capacity(proxy) - SESSIONS_LEFT);
     println!("{drippers} clients drip, as many of {DRIPPERS_MAX} as descriptors allow");
-    let clients = stage.load.clients();
-    let alone = measure(stage, &clients, 0, time);
+    let clients = testbed.load.clients();
+    let alone = measure(testbed, &clients, 0, time);
     println!("alone:       {alone}");
     let before = Cost::measure(proxy);
     let crowd = Arc::<Crowd>::default();
@@ -65,16 +66,16 @@ pub fn run(stage: &Stage, time: Duration) -> ExitCode {
         let hello = hello(clients.tls.config(), "shop.example.com");
         thread::spawn(move || crowd.drip(drippers, to, &hello))
     };
-    // At any moment some have just been closed and are reconnecting.
+    // At any moment acequia has just closed some of the sessions, and their clients have not reconnected yet.
     eventually("95 % of the crowd have sessions", || {
         active_sessions(proxy) >= drippers as f64 * 0.95
     });
-    let beside = measure(stage, &clients, alone.count, time);
+    let beside = measure(testbed, &clients, alone.count, time);
     println!("beside them: {beside}");
     let bytes_each = (Cost::measure(proxy).rss_kib.saturating_sub(before.rss_kib) * 1024) as usize / drippers;
     crowd.is_over.store(true, Relaxed);
     dripping.join().unwrap();
-    let again = measure(stage, &clients, alone.count + beside.count, time);
+    let again = measure(testbed, &clients, alone.count + beside.count, time);
     println!("alone again: {again}");
     let (closed, counted) = (crowd.ended.load(Relaxed), ended_sessions(proxy, "hello_timeout"));
     let ratio = beside.p99_typical.as_secs_f64() / alone.p99_typical.max(again.p99_typical).as_secs_f64();
@@ -96,7 +97,7 @@ pub fn run(stage: &Stage, time: Duration) -> ExitCode {
         "closed clients and hello_timeout endings differ",
     );
     must(again.all_well, "good clients were not served");
-    verdict(&violations)
+    report_violations(&violations)
 }
 
 /// The largest number of sessions, as acequia logs it at the start.
@@ -105,7 +106,7 @@ fn capacity(proxy: &Proxy) -> usize {
     usize::try_from(sessions.as_u64().unwrap()).unwrap()
 }
 
-/// Measurements of good clients over some time.
+/// Measurements of good clients over some time. The percentiles are of the times from connect to end.
 struct Measured {
     count: u32,
     p50: Duration,
@@ -128,34 +129,34 @@ impl std::fmt::Display for Measured {
     }
 }
 
-/// Runs good clients for this long; `before` is the number of earlier ones.
-fn measure(stage: &Stage, clients: &Arc<Clients>, before: u32, time: Duration) -> Measured {
-    let (to, all) = (stage.proxy.at("names"), Arc::clone(clients));
+/// Runs good clients for this long; `earlier` is the number of good clients that have run before.
+fn measure(testbed: &Testbed, clients: &Arc<Clients>, earlier: u32, time: Duration) -> Measured {
+    let (to, clients) = (testbed.proxy.at("names"), Arc::clone(clients));
     let (sender, results) = channel();
-    let (began, used) = (Instant::now(), cpu_time(&stage.proxy));
-    stage.handle.spawn(async move {
+    let (began, used) = (Instant::now(), cpu_time(&testbed.proxy));
+    testbed.handle.spawn(async move {
         let mut took = Vec::new();
         while began.elapsed() < time {
             let client = Client {
-                // Beyond those that drip.
-                number: DRIPPERS_MAX as u32 + before + took.len() as u32,
+                // The lower numbers belong to the clients that drip and to earlier good clients.
+                number: DRIPPERS_MAX as u32 + earlier + took.len() as u32,
                 kind: "good",
                 is_greeted: false,
                 script: Script::Talk(good()),
                 to,
             };
-            let begins = Instant::now();
-            client.run(Arc::clone(&all)).await;
-            took.push(begins.elapsed());
+            let client_began = Instant::now();
+            client.run(Arc::clone(&clients)).await;
+            took.push(client_began.elapsed());
             sleep(PAUSE).await;
         }
         sender.send(took)
     });
     let mut took = results.recv().unwrap();
-    let cpu = (cpu_time(&stage.proxy) - used).as_secs_f64() / began.elapsed().as_secs_f64();
+    let cpu = (cpu_time(&testbed.proxy) - used).as_secs_f64() / began.elapsed().as_secs_f64();
     let p99_typical = p99_typical(&took);
     took.sort_unstable();
-    let records = stage.load.records.all();
+    let records = testbed.load.records.all();
     Measured {
         count: u32::try_from(took.len()).unwrap(),
         p50: took[took.len() / 2],
@@ -164,7 +165,8 @@ fn measure(stage: &Stage, clients: &Arc<Clients>, before: u32, time: Duration) -
         cpu,
         all_well: records
             .values()
-            .all(|record| record.client.is_none_or(|(_, side)| side.end == End::Well)),
+            .filter_map(|record| record.client)
+            .all(|(_, side)| side.end == End::Well),
     }
 }
 
@@ -226,7 +228,7 @@ impl Dripper {
     fn drip(&mut self, hello: &[u8]) -> bool {
         let goes_on = matches!(self.0.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
         if goes_on {
-            let _ = self.0.write_all(&hello[self.1..=self.1]); // the end is seen by the next read
+            let _ = self.0.write_all(&hello[self.1..=self.1]); // after an error, the next read sees the end
             self.1 += 1;
         }
         goes_on

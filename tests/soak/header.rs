@@ -43,15 +43,15 @@ impl Header {
     pub fn parts(self, session: u32) -> [Vec<u8>; 2] {
         let client = SocketAddrV4::new(address_in_header(session), 1024 + (session % 60_000) as u16);
         let server = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 443);
-        let mut first = match self.version {
+        let header = match self.version {
             Version::Text => {
                 let ports = (client.port(), server.port());
                 format!("PROXY TCP4 {} {} {} {}\r\n", client.ip(), server.ip(), ports.0, ports.1).into_bytes()
             }
             Version::Binary { noop_bytes } => binary(client, server, noop_bytes),
         };
-        let rest = first.split_off(first.len() * usize::from(self.first_part) / (1 << 16));
-        [first, rest]
+        let (first, second) = header.split_at(header.len() * usize::from(self.first_part) / (1 << 16));
+        [first.to_vec(), second.to_vec()]
     }
 }
 

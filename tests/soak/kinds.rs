@@ -37,7 +37,9 @@ pub enum Script {
 /// A session with a server.
 #[derive(Clone, Copy)]
 pub struct Talk {
+    /// Bytes of content from the client.
     pub up: u32,
+    /// Bytes of content from the server.
     pub down: u32,
     pub manner: Manner,
     /// The pace of the client, and of the server.
@@ -90,7 +92,7 @@ fn paced(up: u32, down: u32, manner: Manner, paces: [Pace; 2]) -> Script {
 
 /// A session of random manner and length.
 fn any(rng: &mut Rng, bytes_max: u32) -> Talk {
-    let manners = [Manner::Both, Manner::ServerFirst, Manner::AfterTheEnd];
+    let manners = [Manner::Both, Manner::ServerEndsFirst, Manner::AfterTheEnd];
     talk(
         rng.u32(..bytes_max),
         rng.u32(..bytes_max),
@@ -136,7 +138,7 @@ pub fn good() -> Talk {
     }
 }
 
-/// Leaves early, probably in the middle of the session.
+/// The same session, but the client leaves early, probably in the middle.
 fn broken_off(talk: Talk, leave: Leave) -> Script {
     Script::Talk(Talk {
         leaves: Some(leave),
@@ -159,7 +161,7 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "half-closed by the client", share: 10, listener: "plain", endings: &["client_closed"],
         script: |rng| session(rng.u32(..100_000), rng.u32(..100_000), Manner::AfterTheEnd) },
     Kind { name: "half-closed by the server", share: 8, listener: "hash", endings: WELL,
-        script: |rng| session(rng.u32(..100_000), rng.u32(..100_000), Manner::ServerFirst) },
+        script: |rng| session(rng.u32(..100_000), rng.u32(..100_000), Manner::ServerEndsFirst) },
     Kind { name: "the server speaks first", share: 8, listener: "greeting", endings: WELL,
         script: |rng| session(rng.u32(..2_000), rng.u32(..8_000), Manner::Both) },
     Kind { name: "PROXY header to the server", share: 4, listener: "proxied", endings: WELL,
@@ -178,11 +180,11 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "bulk up", share: 2, listener: "plain", endings: WELL,
         script: |rng| session(bulk(rng), 100, Manner::Both) },
     Kind { name: "bulk down", share: 2, listener: "hash", endings: WELL,
-        script: |rng| session(100, bulk(rng), Manner::ServerFirst) },
+        script: |rng| session(100, bulk(rng), Manner::ServerEndsFirst) },
     Kind { name: "bulk both ways", share: 2, listener: "plain", endings: WELL,
         script: |rng| session(bulk(rng), bulk(rng), Manner::Both) },
     Kind { name: "slow client", share: 2, listener: "plain", endings: WELL,
-        script: |rng| paced(1_000, bulk(rng), Manner::ServerFirst, [Pace::Slow, Pace::Full]) },
+        script: |rng| paced(1_000, bulk(rng), Manner::ServerEndsFirst, [Pace::Slow, Pace::Full]) },
     Kind { name: "slow server", share: 2, listener: "plain", endings: WELL,
         script: |rng| paced(bulk(rng), 1_000, Manner::Both, [Pace::Full, Pace::Slow]) },
     Kind { name: "long", share: 1, listener: "plain", endings: WELL,
@@ -201,6 +203,7 @@ pub const KINDS: &[Kind] = &[
         script: |rng| Script::PartOfHello(rng.u16(..), Leave::within(rng, 10)) },
     Kind { name: "drips its hello", share: 1, listener: "names", endings: &["hello_timeout"],
         script: |_| Script::Drip },
+    // A record of 512 bytes, in which a handshake message begins that is not a ClientHello.
     Kind { name: "bad hello", share: 4, listener: "names", endings: &["hello_invalid"],
         script: |rng| Script::Bytes([&[22, 3, 1, 2, 0][..], &random(rng, 2, 40..512)].concat()) },
     // A record of 16 KiB, in which a hello of 60 KiB begins.
@@ -243,7 +246,7 @@ pub const KINDS: &[Kind] = &[
         script: |rng| session(rng.u32(..2_000), 0, Manner::HalfSilence) },
 ];
 
-/// Random bytes after this first one.
+/// The byte `first`, and random bytes after it; the total length is one of `lengths`.
 fn random(rng: &mut Rng, first: u8, lengths: std::ops::Range<usize>) -> Vec<u8> {
     let length = rng.usize(lengths);
     std::iter::once(first)

@@ -26,6 +26,7 @@ const AT_ONCE: usize = 400;
 /// The records and certificates that all clients and servers share.
 pub struct Load {
     pub records: Arc<Records>,
+    /// The certificates of the pools that speak TLS, by the name of the pool.
     identities: [(&'static str, Identity); 2],
 }
 
@@ -120,6 +121,7 @@ async fn run(
 
 fn client(number: u32, addresses: &Addresses, rng: &mut Rng) -> Client {
     let kind = choose(rng);
+    // The listener of a pool that greets has the name of the pool.
     let is_greeted = POOLS
         .iter()
         .any(|pool| pool.name == kind.listener && pool.nature == Nature::Greets);
@@ -132,7 +134,7 @@ fn client(number: u32, addresses: &Addresses, rng: &mut Rng) -> Client {
     }
 }
 
-/// Lets servers die and return until `end`; returns the number of deaths.
+/// Lets servers die and come back until `end`; returns the number of deaths.
 async fn kill_servers(servers: Vec<Arc<Server>>, mut rng: Rng, end: Instant) -> u64 {
     let (mut dying, mut deaths) = (JoinSet::new(), 0);
     let mut killable: Vec<_> = servers.into_iter().filter(|server| server.is_killable).collect();

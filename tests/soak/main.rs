@@ -50,7 +50,7 @@ use support::proxy::{Proxy, Stopped};
 use verdict::Evidence;
 
 /// How long sessions, sockets and servers may take to settle after the load.
-const REST: Duration = Duration::from_secs(30);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// At most this many kinds of violations are printed, and at most this many of the last log lines.
 const SHOWN: usize = 30;
@@ -72,17 +72,17 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let Arguments { duration, seed, drip } = Arguments::parse();
-    let stage = Stage::set();
+    let testbed = Testbed::start();
     if drip {
-        return drip::run(&stage, duration);
+        return drip::run(&testbed, duration);
     }
     let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("soaking for {duration:?}, seed {seed}");
-    soak(stage, &mut Rng::with_seed(seed), duration)
+    soak(testbed, &mut Rng::with_seed(seed), duration)
 }
 
 /// acequia, its servers, and the load.
-struct Stage {
+struct Testbed {
     site: Site,
     load: Load,
     servers: Vec<Arc<Server>>,
@@ -91,8 +91,8 @@ struct Stage {
     handle: Handle,
 }
 
-impl Stage {
-    fn set() -> Self {
+impl Testbed {
+    fn start() -> Self {
         let (site, load, handle) = (Site::new(), Load::new(), background());
         let within = handle.enter();
         let servers = load.start_servers(&site);
@@ -115,20 +115,20 @@ fn background() -> Handle {
     handle
 }
 
-fn soak(stage: Stage, rng: &mut Rng, time: Duration) -> ExitCode {
-    let Stage {
+fn soak(testbed: Testbed, rng: &mut Rng, time: Duration) -> ExitCode {
+    let Testbed {
         site,
         load,
         servers,
         proxy,
         handle,
-    } = stage;
+    } = testbed;
     let before = idle_cost(&proxy);
     let (sender, outcomes) = channel();
     let running = load.run(&proxy, &servers, rng.fork(), time);
     handle.spawn(async move { sender.send(running.await) });
     let (done, outcome) = Operator::new(&proxy, &site, rng.fork()).work_until(&outcomes);
-    let after = at_rest(&proxy, &before);
+    let after = settled_cost(&proxy, &before);
     let metrics = proxy.metrics();
     let Stopped { code, log, .. } = proxy.stop();
     let (lines, broken_lines) = access::read(site.logs.path());
@@ -152,7 +152,7 @@ fn soak(stage: Stage, rng: &mut Rng, time: Duration) -> ExitCode {
         let end = evidence.log.len().saturating_sub(SHOWN);
         evidence.log[end..].iter().for_each(|line| println!("{line}"));
     }
-    verdict(&violations)
+    report_violations(&violations)
 }
 
 /// The cost before the load: the sample with the fewest sockets, because checks and admin connections come and go.
@@ -164,24 +164,26 @@ fn idle_cost(proxy: &Proxy) -> Cost {
     samples.min_by_key(|cost| cost.sockets).unwrap()
 }
 
-/// The cost when everything has settled, or after [`REST`].
-fn at_rest(proxy: &Proxy, before: &Cost) -> Cost {
-    let end = Instant::now() + REST;
+/// The cost when everything has settled, or after [`SETTLE_TIME_MAX`].
+fn settled_cost(proxy: &Proxy, before: &Cost) -> Cost {
+    let end = Instant::now() + SETTLE_TIME_MAX;
     loop {
         let now = Cost::measure(proxy);
         let is_over = active_sessions(proxy) == 0.0 && now.sockets <= before.sockets && now.threads <= before.threads;
         // On a server with a session limit, a place may become free as late as a second after its session has ended.
         let metrics = proxy.metrics();
-        let has_all_places = metrics.sum("acequia_server_sessions_active", &[]) == 0.0;
-        if is_over && has_all_places && verdict::down(&metrics).is_empty() || Instant::now() > end {
+        let are_all_places_free = metrics.sum("acequia_server_sessions_active", &[]) == 0.0;
+        let has_settled = is_over && are_all_places_free && verdict::down(&metrics).is_empty();
+        if has_settled || Instant::now() > end {
             return now;
         }
         sleep(Duration::from_millis(100));
     }
 }
 
-/// Prints one violation of each kind; the exit code is a failure if there is any.
-fn verdict(violations: &[String]) -> ExitCode {
+/// Prints one violation of each kind: violations with the same text before the first colon are of one kind. Returns a
+/// failure if there is a violation.
+fn report_violations(violations: &[String]) -> ExitCode {
     let mut kinds = BTreeMap::<&str, Vec<&String>>::new();
     for violation in violations {
         let kind = violation.split(':').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The operator: reloads, overrides servers, kills sessions, scrapes and rotates logs all the time.
+//! The operator: reloads, overrides servers, kills sessions, scrapes metrics and rotates logs, all the time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,7 +36,7 @@ pub struct Done {
     /// Samples of the process's cost.
     pub costs: Vec<Cost>,
     /// The number of invalid reloads, all of which must be rejected.
-    pub refused: u64,
+    pub invalid_reloads: u64,
     /// Unexpected results.
     pub wrong: Vec<String>,
 }
@@ -142,7 +142,7 @@ impl<'a> Operator<'a> {
             }
         }
         let (status, answer) = unix(self.proxy, "POST", "/api/v1/reload", "");
-        self.done.refused += 1;
+        self.done.invalid_reloads += 1;
         self.must(status == 422, || {
             format!("an invalid file was accepted: {status} {answer}")
         });

@@ -22,7 +22,7 @@ pub enum Manner {
     /// Both send at the same time; after receiving everything the client half-closes, then the server.
     Both,
     /// Both send at the same time; the server half-closes as soon as it has sent everything.
-    ServerFirst,
+    ServerEndsFirst,
     /// The client sends and half-closes; only then does the server answer.
     AfterTheEnd,
     /// The server resets when it has sent everything.
@@ -34,9 +34,10 @@ pub enum Manner {
 }
 
 impl Manner {
+    /// Indexed by discriminant.
     const ALL: [Self; 6] = [
         Self::Both,
-        Self::ServerFirst,
+        Self::ServerEndsFirst,
         Self::AfterTheEnd,
         Self::ServerResets,
         Self::Silence,
@@ -55,6 +56,7 @@ pub enum Pace {
 }
 
 impl Pace {
+    /// Indexed by discriminant.
     const ALL: [Self; 3] = [Self::Full, Self::Slow, Self::Trickle];
 
     /// Bytes at a time.

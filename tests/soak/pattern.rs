@@ -38,7 +38,7 @@ impl Pattern {
         next
     }
 
-    /// Whether these are the next bytes.
+    /// Whether these are the next bytes; moves past them.
     pub fn continues_with(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let expected = self.next(bytes.len());

@@ -19,13 +19,13 @@ pub enum End {
     Alert,
     /// A reset, or any other error.
     Broken,
-    /// It left by itself, as its script says.
+    /// This side left, as the script or the order says.
     Left,
     /// The server died.
     Died,
-    /// Other bytes came than were sent.
+    /// The bytes that came are not the expected ones.
     Wrong,
-    /// It took longer than [`crate::client::PATIENCE`].
+    /// This side took longer than [`crate::client::PATIENCE`].
     Stalled,
 }
 
@@ -42,7 +42,7 @@ impl End {
     }
 }
 
-/// One side of a session.
+/// One side of a session: the bytes on its socket, and its end.
 #[derive(Clone, Copy, Debug)]
 pub struct Side {
     pub sent: u64,
@@ -60,7 +60,7 @@ impl Side {
     }
 }
 
-/// The sides of a session that have ended.
+/// A session. A side is added when it has ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Record {
     /// The kind of client, and its side.
@@ -76,11 +76,11 @@ pub struct Records {
 }
 
 impl Records {
-    pub fn client(&self, session: u32, kind: &'static str, side: Side) {
+    pub fn set_client(&self, session: u32, kind: &'static str, side: Side) {
         self.all().entry(session).or_default().client = Some((kind, side));
     }
 
-    pub fn server(&self, session: u32, side: Side) {
+    pub fn set_server(&self, session: u32, side: Side) {
         self.all().entry(session).or_default().server = Some(side);
     }
 
@@ -95,7 +95,8 @@ const OWN: u32 = 127 << 24;
 /// The network of the addresses in PROXY headers.
 pub const NAMED: u32 = 10 << 24;
 
-/// The loopback address of a session's client: each has its own, so that servers and logs identify the session.
+/// The loopback address of a session's client: each has its own, so that servers and logs identify the session. None is
+/// in 127.0/16, where acequia and the servers are.
 pub fn address(session: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(OWN + (1 << 16) + session)
 }

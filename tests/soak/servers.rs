@@ -1,4 +1,4 @@
-//! Servers that follow orders, die, and return.
+//! Servers that follow orders, die, and listen again.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ struct Shared {
 }
 
 impl Server {
-    /// Starts it. Must be called within a runtime.
+    /// Starts the server. Must be called within a runtime.
     pub fn start(host: &Host, acceptor: Option<TlsAcceptor>, records: &Arc<Records>) -> Self {
         let server = Self {
             pool: host.pool,
@@ -62,7 +62,7 @@ impl Server {
         server
     }
 
-    /// The most connections that it had at a time.
+    /// The largest number of connections that the server had at the same time.
     pub fn most(&self) -> usize {
         self.shared.most.load(Relaxed)
     }
@@ -107,7 +107,7 @@ impl Shared {
             _ = dies.wait_for(|is_alive| !is_alive) => End::Died,
         };
         if let Some(session) = session {
-            self.records.server(session, Side::new(&tally, end));
+            self.records.set_server(session, Side::new(&tally, end));
         }
     }
 
@@ -120,9 +120,9 @@ impl Shared {
         session: &mut Option<u32>,
         open: OpenConnection<'_>,
     ) -> End {
-        let from_header = if let Nature::Proxied { is_named } = self.nature {
+        let client_in_header = if let Nature::Proxied { .. } = self.nature {
             match read_proxy_header(&mut socket).await {
-                Ok(client) => Some((is_named, client)),
+                Ok(client) => Some(client),
                 Err(error) => return End::from_result(Err(error)),
             }
         } else {
@@ -136,7 +136,8 @@ impl Shared {
                 Err(error) => return End::from_result(Err(error)),
             },
         };
-        let _open = open; // dropped before the socket, whose end lets the next client in
+        // Dropped before `wire`: when its socket closes, acequia may connect the next client in the queue.
+        let _open = open;
         let mut order = [0; Order::BYTES];
         let read_order = async {
             if self.nature == Nature::Greets {
@@ -152,15 +153,12 @@ impl Shared {
             return End::Wrong;
         };
         *session = Some(order.session);
-        if let Some((is_named, client)) = from_header {
-            let expected = if is_named {
-                address_in_header(order.session)
-            } else {
-                address(order.session)
-            };
-            if client != expected {
-                return End::Wrong;
-            }
+        let expected = match self.nature {
+            Nature::Proxied { is_named: true } => address_in_header(order.session),
+            _ => address(order.session),
+        };
+        if client_in_header.is_some_and(|client| client != expected) {
+            return End::Wrong;
         }
         let stalled = |_| Err(std::io::ErrorKind::TimedOut.into());
         match timeout(PATIENCE, follow_order(&mut *wire, order))
@@ -178,7 +176,7 @@ impl Shared {
     }
 }
 
-/// A connection that counts as open until this is dropped.
+/// A connection that counts as open until this value is dropped.
 struct OpenConnection<'a>(&'a Shared);
 
 impl<'a> OpenConnection<'a> {
@@ -202,7 +200,7 @@ async fn follow_order(wire: &mut dyn Wire, order: Order) -> std::io::Result<()> 
             exchange(wire, (down, order.down), (up, order.up), order.pace).await?;
             receive_end(wire).await?;
         }
-        Manner::ServerFirst => {
+        Manner::ServerEndsFirst => {
             // The server half-closes as soon as it has sent everything, and goes on receiving.
             let (mut reading, mut writing) = tokio::io::split(&mut *wire);
             let sending = async {

@@ -35,7 +35,7 @@ pub struct Pool {
 }
 
 pub const POOLS: [Pool; 11] = [
-    killable("plain", 3, Nature::Plain, LIMITED),
+    killable("plain", 3, Nature::Plain, MANY_PLACES),
     killable("hash", 3, Nature::Plain, HASH),
     killable("greeting", 2, Nature::Greets, TURNS),
     killable("shop", 3, Nature::Tls("shop"), CHECKED),
@@ -44,7 +44,7 @@ pub const POOLS: [Pool; 11] = [
     steady("quiet", 1, Nature::Plain, CHECKED),
     killable("proxied", 2, Nature::Proxied { is_named: false }, PROXIED),
     killable("fronted", 2, Nature::Proxied { is_named: true }, PROXIED),
-    steady(QUEUED, 2, Nature::Plain, QUEUE),
+    steady(QUEUED, 2, Nature::Plain, FEW_PLACES),
     steady(MOVING, 3, Nature::Plain, UNCHECKED),
 ];
 
@@ -71,10 +71,10 @@ const UNCHECKED: &str = "health.check = \"off\"";
 /// With a timeout that even a busy machine meets, so that only a server that has died is marked down.
 const CHECKED: &str = "health = { interval = \"500ms\", timeout = \"5s\", fall = 2 }";
 /// With a limit that is never reached: no session is refused for it, and every place comes back.
-const LIMITED: &str = "max_sessions = 10000\nqueue = {}\n\
-                       health = { interval = \"500ms\", timeout = \"5s\", fall = 2 }";
+const MANY_PLACES: &str = "max_sessions = 10000\nqueue = {}\n\
+                           health = { interval = \"500ms\", timeout = \"5s\", fall = 2 }";
 /// With too few places: clients wait, and some of them time out. No check takes a place.
-const QUEUE: &str = "max_sessions = 4\nqueue = { max = 12, timeout = \"1s\" }\nhealth.check = \"off\"";
+const FEW_PLACES: &str = "max_sessions = 4\nqueue = { max = 12, timeout = \"1s\" }\nhealth.check = \"off\"";
 const HASH: &str = "balance = \"source-hash\"\non_down = \"close\"\nclose_over = \"1s\"\n\
                     health = { interval = \"200ms\", timeout = \"5s\" }";
 const TURNS: &str = "balance = \"round-robin\"\nslow_start = \"2s\"\nhealth.interval = \"1s\"\nhealth.timeout = \"5s\"";
@@ -92,7 +92,7 @@ pub const MOVING: &str = "moving";
 pub const QUEUED: &str = "queued";
 pub const QUEUED_SESSIONS_MAX: usize = 4;
 
-/// Whether the guard `even` denies a client: every other network of 256 addresses.
+/// Whether the guard `odd` denies a client: every other network of 256 addresses.
 pub fn is_denied(session: u32) -> bool {
     address(session).octets()[2] % 2 == 1
 }
@@ -137,7 +137,7 @@ impl Site {
     /// One of the two configurations.
     pub fn config(&self, turn: Turn) -> String {
         let mut text = format!(
-            "[log]\naccess = \"{}/access.log\"\n{LISTENERS}\n[guards.even]\ndeny = {:?}\n",
+            "[log]\naccess = \"{}/access.log\"\n{LISTENERS}\n[guards.odd]\ndeny = {:?}\n",
             self.logs.path().display(),
             denied()
         );
@@ -191,7 +191,7 @@ fn pool_section(name: &str, servers: &[String], keys: &str) -> String {
     format!("\n[pools.{name}]\nservers = [{}]\n{keys}\n", servers.join(", "))
 }
 
-/// The listeners of both configurations; the commented lines are part of the second one.
+/// The listeners of both configurations; the lines marked `# in the second turn` are only in the second one.
 const LISTENERS: &str = r#"
 [defaults]
 connect_timeout = "1s"
@@ -228,7 +228,7 @@ report_only = true
 [listeners.denying]
 bind = "127.0.0.1:0"
 pool = "plain"
-guards = ["even", "reporting"]
+guards = ["odd", "reporting"]
 
 [listeners.limited]
 bind = "127.0.0.1:0"

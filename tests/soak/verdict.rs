@@ -31,8 +31,8 @@ pub struct Evidence {
     pub code: Option<i32>,
 }
 
-/// Endings that any session may have: because a server dies, or by the operator.
-const FATE: [&str; 6] = [
+/// Endings that any session may have, because a server dies or the operator interferes.
+const EXTERNAL_ENDINGS: [&str; 6] = [
     "server_reset",
     "connect_failed",
     "no_server",
@@ -124,12 +124,12 @@ impl Evidence {
                 format!("wrong content or stalled: session {session} {record:?}")
             });
         }
-        let killed = self.ended("killed");
+        let killed = self.lines_with_ending("killed");
         let kills = self.done.counts.get("kill").copied().unwrap_or(0);
         found.must(killed <= kills, || format!("{killed} killed, {kills} kills"));
     }
 
-    fn ended(&self, ending: &str) -> u64 {
+    fn lines_with_ending(&self, ending: &str) -> u64 {
         self.lines.iter().filter(|line| line.ending == ending).count() as u64
     }
 
@@ -141,13 +141,14 @@ impl Evidence {
         self.metrics.sum("acequia_connections_total", &[]) as u64
     }
 
-    /// The number of sessions that have no line because they moved no byte.
+    /// The number of sessions for which no line was written: they were empty, or a guard refused them.
     pub fn sessions_without_line(&self) -> u64 {
         self.connections()
             .saturating_sub(self.lines.len() as u64 + self.dropped())
     }
 
-    /// Sessions without a line must be connections that moved no byte, or that were never accepted.
+    /// A session may lack a line only if it did not reach a server, and its client received nothing and either left by
+    /// itself or may have been refused by a guard.
     fn unlogged(&self, found: &mut Violations) {
         let logged: HashSet<u32> = self.lines.iter().filter_map(|line| line.session).collect();
         let unlogged: Vec<_> = self
@@ -176,7 +177,7 @@ impl Evidence {
         }
     }
 
-    /// Compares the metrics with the access log, which `sessions` has compared with both sides.
+    /// Compares the metrics with the access log, which [`Self::sessions`] has compared with both sides.
     fn sums(&self, found: &mut Violations) {
         let is_log_complete = self.dropped() == 0;
         let mut sessions = BTreeMap::<_, u64>::new();
@@ -273,12 +274,15 @@ impl Evidence {
             found.must(ended > 0.0, || format!("{ending}: nobody ended so"));
         }
         let refusals = self.metrics.sum("acequia_guard_refusals_total", &[]) as u64;
-        let ended = |ending: &&str| self.metrics.sum("acequia_sessions_total", &[("ending", ending)]) as u64;
-        let ended = REFUSED_BY_GUARD.iter().map(ended).sum::<u64>();
-        found.must(refusals == ended, || {
-            format!("{refusals} refusals by guards, {ended} sessions")
+        let sessions = |ending: &&str| self.metrics.sum("acequia_sessions_total", &[("ending", ending)]) as u64;
+        let refused = REFUSED_BY_GUARD.iter().map(sessions).sum::<u64>();
+        found.must(refusals == refused, || {
+            format!("{refusals} refusals by guards, {refused} sessions")
         });
-        let logged = REFUSED_BY_GUARD.iter().map(|ending| self.ended(ending)).sum::<u64>();
+        let logged = REFUSED_BY_GUARD
+            .iter()
+            .map(|ending| self.lines_with_ending(ending))
+            .sum::<u64>();
         let suppressed = self.lines.iter().map(|line| line.suppressed).sum::<u64>();
         // Refusals that were suppressed after the last line are in no line.
         found.must(logged + suppressed <= refusals, || {
@@ -315,7 +319,7 @@ impl Evidence {
         });
     }
 
-    /// The median of resident memory in the second quarter of the time, after the warm-up, and in the last one; KiB.
+    /// The median of resident memory in KiB: in the second quarter of the run (after the warm-up), and in the last one.
     pub fn memory(&self) -> (u64, u64) {
         let all: Vec<u64> = self.done.costs.iter().map(|cost| cost.rss_kib).collect();
         let quarter = all.len() / 4;
@@ -329,13 +333,16 @@ impl Evidence {
 
     fn log(&self, found: &mut Violations) {
         let errors: Vec<_> = self.log.iter().filter(|line| line["level"] == "ERROR").collect();
-        let is_refusal = |line: &serde_json::Value| line["message"].to_string().contains("not reloaded");
-        for line in errors.iter().filter(|line| !is_refusal(line)) {
+        let is_refused_reload = |line: &serde_json::Value| line["message"].to_string().contains("not reloaded");
+        for line in errors.iter().filter(|line| !is_refused_reload(line)) {
             found.0.push(format!("an unexpected error in the log: {line}"));
         }
-        let refused = errors.iter().filter(|line| is_refusal(line)).count() as u64;
-        found.must(refused == self.done.refused, || {
-            format!("{refused} refused reloads in the log, {} done", self.done.refused)
+        let refused_reloads = errors.iter().filter(|line| is_refused_reload(line)).count() as u64;
+        found.must(refused_reloads == self.done.invalid_reloads, || {
+            format!(
+                "{refused_reloads} refused reloads in the log, {} done",
+                self.done.invalid_reloads
+            )
         });
         for line in self.log.iter().filter(|line| line.is_string()) {
             found.0.push(format!("not a log line: {line}"));
@@ -350,13 +357,13 @@ impl Evidence {
     }
 }
 
-/// Allowed growth of memory after the warm-up, beside a tenth: for larger session tables and log queues.
+/// Allowed growth of memory after the warm-up, in addition to a tenth: for larger session tables and log queues.
 const GROWTH_KIB_MAX: u64 = 1024;
 
 /// Threads of the blocking pool that may run while the metrics are read again and again, and names are looked up.
 const BLOCKING_THREADS_MAX: usize = 8;
 
-/// Allowed pipe ends that stay in the pools of the workers.
+/// Allowed pipe ends that stay open: the workers keep at most 256 pipes for later sessions, with two ends each.
 const PIPE_ENDS_KEPT: usize = 2 * 256;
 
 /// The violations of one session.
@@ -377,7 +384,7 @@ fn judge(line: &Line, record: &Record) -> Vec<&'static str> {
         }
     };
     must(
-        kind.endings.contains(&ending) || FATE.contains(&ending),
+        kind.endings.contains(&ending) || EXTERNAL_ENDINGS.contains(&ending),
         "an ending that this kind must not have",
     );
     must(line.listener == kind.listener, "another listener");
@@ -389,10 +396,10 @@ fn judge(line: &Line, record: &Record) -> Vec<&'static str> {
         let has_header = kind.listener == "fronted" && (is_well || record.server.is_some());
         must(is_named || !has_header, "another client than its PROXY header names");
     }
-    // acequia counts the bytes of a PROXY header only if it is not complete. The client never counts them.
-    let is_part_of_header = kind.listener == "fronted" && line.server.is_empty();
+    // acequia counts the bytes of a PROXY header only if the header is incomplete. The client never counts them.
+    let may_include_header = kind.listener == "fronted" && line.server.is_empty();
     must(
-        is_part_of_header || line.up <= client.sent,
+        may_include_header || line.up <= client.sent,
         "more bytes up than the client sent",
     );
     must(
@@ -445,11 +452,13 @@ fn may_be_refused(session: u32, record: &Record) -> bool {
 }
 
 fn server_reset_is_explained(kind: &Kind, record: &Record, client: End) -> bool {
-    let by_order = kind.endings.contains(&"server_reset");
-    by_order || client == End::Left || record.server.is_none_or(|server| server.end == End::Died)
+    let is_in_script = kind.endings.contains(&"server_reset");
+    // A server also resets when its client leaves early, and when it dies. If it has no record, it died before it had
+    // read the order.
+    is_in_script || client == End::Left || record.server.is_none_or(|server| server.end == End::Died)
 }
 
-/// The servers that are not up, without those that never are.
+/// The servers that are not up, except those that never are.
 pub fn down(metrics: &Metrics) -> Vec<String> {
     let servers_with = |name, value| {
         let servers = metrics.series(name, &[]).into_iter();
@@ -457,6 +466,6 @@ pub fn down(metrics: &Metrics) -> Vec<String> {
     };
     let down = servers_with("acequia_server_healthy", 0.0).chain(servers_with("acequia_server_ejected", 1.0));
     let down = down.map(|server| &server.labels["server"]);
-    let can_be = |name: &&String| !name.contains("refusing") && !name.contains("hanging");
-    down.filter(can_be).cloned().collect()
+    let can_be_up = |name: &&String| !name.contains("refusing") && !name.contains("hanging");
+    down.filter(can_be_up).cloned().collect()
 }

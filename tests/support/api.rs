@@ -10,7 +10,7 @@ use super::PATIENCE;
 use super::proxy::Proxy;
 use super::server::Server;
 
-/// A configuration with the names that docs/api.md uses.
+/// A configuration with the names that docs/api.md uses. `admin`: the lines of the section `[admin]`.
 pub fn config(servers: &[&Server], admin: &str) -> String {
     let named = |(number, server): (usize, &&Server)| {
         let name = ["big", "small"][number];
@@ -28,11 +28,12 @@ pub fn config(servers: &[&Server], admin: &str) -> String {
     )
 }
 
+/// Starts acequia with [`config`]; the admin API also listens on a free TCP port.
 pub fn start(servers: &[&Server], admin: &str) -> Proxy {
     Proxy::start(&config(servers, &format!("bind = \"127.0.0.1:0\"\n{admin}")))
 }
 
-/// Status and body of the answer.
+/// Status and body of the answer, after which acequia closes the connection.
 pub fn exchange(mut stream: impl Read + Write, request: &str) -> (u16, String) {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();

@@ -147,7 +147,7 @@ impl Browser {
         }
     }
 
-    /// Shows the page as to a user who wishes it `light` or `dark`.
+    /// Emulates a user who prefers this color scheme: `light` or `dark`.
     pub fn prefer(&mut self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.ask("Emulation.setEmulatedMedia", &json!({ "features": features }));

@@ -25,8 +25,8 @@ pub fn one_pool(servers: &[SocketAddr], keys: &str) -> String {
     listener("l", "p", "") + &pool("p", servers, keys)
 }
 
-/// A listener `tls` that routes by name and one `plain` that does not, both with a pool of this server, which is not
-/// checked; `keys` are further lines of both listeners.
+/// A listener `tls` that routes by server name and a listener `plain` that does not. Both use the pool `all`, which has
+/// this server and no health checks. `keys` are further lines of both listeners.
 pub fn two_listeners(server: SocketAddr, keys: &str) -> String {
     let keys_of_tls = format!("pool = \"all\"\n{keys}");
     [

@@ -112,7 +112,7 @@ impl Postgres {
         directory
     }
 
-    /// With a self-signed certificate.
+    /// Starts a server with a self-signed certificate.
     pub fn start_with_tls() -> Self {
         let directory = Self::initialized();
         let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
@@ -227,14 +227,14 @@ impl Postgres {
         self.process.signal(Signal::CONT);
     }
 
-    /// Limits the processes of the server's user. At the limit the server can start none; `None`: the highest limit.
+    /// Sets the server's soft limit of processes (RLIMIT_NPROC). While its user has that many processes, the server
+    /// cannot start another. `None`: as many as the hard limit allows.
     pub fn limit_processes(&self, limit: Option<u64>) {
-        let limit = limit.or(getrlimit(Resource::Nproc).maximum);
-        let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
-        // Runs as the server's user: for a process of another user it would need CAP_SYS_RESOURCE, which containers
-        // lack.
+        let soft = limit.or(getrlimit(Resource::Nproc).maximum);
+        let soft = soft.map_or_else(|| "unlimited".to_owned(), |processes| processes.to_string());
+        // prlimit runs as the server's user: as another user it would need CAP_SYS_RESOURCE, which containers lack.
         let mut prlimit = as_postgres(Path::new("prlimit"), self.directory());
-        must(prlimit.args([format!("--pid={}", self.process.pid()), format!("--nproc={limit}:")]));
+        must(prlimit.args([format!("--pid={}", self.process.pid()), format!("--nproc={soft}:")]));
     }
 
     /// Sends a signal to its child processes. While the server itself is stopped it neither starts nor reaps any, so
@@ -270,13 +270,13 @@ fn directory_of_postgres() -> TempDir {
 
 /// `psql` with one statement; prints only values.
 pub fn psql(address: SocketAddr, statement: &str) -> Command {
-    let mut command = to_postgres("psql", address);
+    let mut command = client_program("psql", address);
     command.args(["-X", "-q", "-t", "-A", "-c", statement]);
     command
 }
 
-/// The result of a statement over direct TLS, which Debian's `psql` does not support. `None`: psycopg, which does, is
-/// not installed; `scripts/test` installs it.
+/// The result of a statement over direct TLS. Uses psycopg, because Debian's `psql` does not support direct TLS.
+/// `None`: psycopg is not installed; `scripts/test` installs it.
 pub fn over_direct_tls(address: SocketAddr, name: &str, ca_file: &Path, statement: &str) -> Option<String> {
     const PYTHON: &str = "
 import sys
@@ -290,25 +290,29 @@ with psycopg.connect(sys.argv[2]) as client:
         eprintln!("not checked: there is no {}", directory.display());
         return None;
     }
-    let target = format!(
+    let connection = format!(
         "host={name} hostaddr={} port={} user=postgres dbname=postgres sslnegotiation=direct sslmode=verify-full sslrootcert={}",
         address.ip(),
         address.port(),
         ca_file.display()
     );
     let mut command = Command::new("python3");
-    command.args(["-c", PYTHON]).arg(directory).args([&target, statement]);
+    command
+        .args(["-c", PYTHON])
+        .arg(directory)
+        .args([&connection, statement]);
     Some(must(&mut command).trim_end().to_owned())
 }
 
 /// `pgbench` on the database `postgres`.
 pub fn pgbench(address: SocketAddr, arguments: &[&str]) -> Command {
-    let mut command = to_postgres("pgbench", address);
+    let mut command = client_program("pgbench", address);
     command.args(arguments).env("PGDATABASE", "postgres");
     command
 }
 
-fn to_postgres(name: &str, address: SocketAddr) -> Command {
+/// A client program of PostgreSQL that connects to this address.
+fn client_program(name: &str, address: SocketAddr) -> Command {
     let mut command = Command::new(program(name));
     command.args([
         "-h",
@@ -321,7 +325,7 @@ fn to_postgres(name: &str, address: SocketAddr) -> Command {
     command
 }
 
-/// PostgreSQL refuses to run as root.
+/// Runs a program as the system's user `postgres`: PostgreSQL refuses to run as root.
 fn as_postgres(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command

@@ -57,7 +57,7 @@ impl Docker {
         self.directory.path().join("docker.sock")
     }
 
-    /// Starts the daemon, and waits until it answers.
+    /// Starts the engine, at first or after [`Self::end`], and waits until it answers.
     pub fn begin(&mut self) {
         let directory = self.directory.path();
         let path = |name: &str| directory.join(name).display().to_string();
@@ -90,7 +90,7 @@ impl Docker {
         self.process = Some(process);
     }
 
-    /// Stops the daemon; its containers go on.
+    /// Stops the engine; its containers continue to run.
     pub fn end(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.signal(Signal::TERM);
@@ -98,7 +98,7 @@ impl Docker {
         }
     }
 
-    /// Makes an image of busybox.
+    /// Makes [`IMAGE`] from busybox, and the archive that [`Self::make_image`] uses.
     fn import(&self) {
         let root = self.directory.path().join("root");
         fs::create_dir_all(root.join("bin")).unwrap();
@@ -167,7 +167,7 @@ impl Docker {
     }
 
     /// Starts a container with a server that sends the name of the container, and reads until the client has finished.
-    /// The server ignores SIGTERM, like every first process of a container that has no handler for this signal.
+    /// The server ignores SIGTERM: it is the first process of its container and has no handler for this signal.
     pub fn start_server(&self, name: &str, options: &[&str]) {
         let script = format!("nc -ll -p {PORT} -e sh -c 'echo -n {name}; cat > /dev/null'");
         let arguments = [

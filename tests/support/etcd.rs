@@ -108,6 +108,7 @@ impl Etcd {
         eventually("etcd answers", || self.try_ctl(&["get", "a"]).code == Some(0));
     }
 
+    /// Kills the process; its data stays.
     pub fn stop(&mut self) {
         self.process.take().unwrap().kill();
     }
@@ -156,7 +157,7 @@ impl Etcd {
         kvs.into_iter().map(entry).collect()
     }
 
-    /// Forgets everything before this revision.
+    /// Discards the history before this revision; the current values stay.
     pub fn compact(&self, revision: i64) {
         self.ctl(&["compaction", &revision.to_string()]);
     }

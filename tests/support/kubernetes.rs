@@ -1,5 +1,5 @@
-//! A fake API server of Kubernetes: EndpointSlices, listed in pages and watched. Its answers have the form of those of
-//! kube-apiserver 1.20.2 to the same requests. `kubectl` can read it too.
+//! A fake API server of Kubernetes: EndpointSlices, listed in pages and watched. It answers in the same form as
+//! kube-apiserver 1.20.2. `kubectl` can read it too.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as TOKENS};
+use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64_URL};
 use serde_json::{Value, json};
 
 use super::authority::{Authority, replace};
@@ -15,7 +15,7 @@ use super::eventually;
 use super::server::Server;
 use super::tls_server::ManualTlsServer;
 
-/// The token that [`ApiServer`] accepts.
+/// The bearer token that [`ApiServer`] accepts.
 pub const TOKEN: &str = "correct-1";
 
 /// A fake API server. It speaks TLS, and wants [`TOKEN`] or, with [`Self::for_certificates`], a certificate of the
@@ -39,7 +39,7 @@ struct State {
     version: u64,
     /// All events since the start, each with its version.
     events: Vec<(u64, Value)>,
-    /// Nothing is known of versions below this one.
+    /// Watches and continued lists from a version below this one are refused.
     oldest: u64,
     /// The number of times that all watches were ended.
     ends: u64,
@@ -47,7 +47,8 @@ struct State {
     forbidden: Option<&'static str>,
     /// Whether all connections are closed.
     is_unreachable: bool,
-    has_ended: bool,
+    /// Whether the [`ApiServer`] has been dropped.
+    is_dropped: bool,
     /// Verb and query of each request for slices.
     requests: Vec<(String, String)>,
 }
@@ -98,7 +99,7 @@ impl ApiServer {
         &self.authority
     }
 
-    /// Writes a kubeconfig. `user` has the credentials of its user, as a YAML mapping. Returns the path of the file.
+    /// Writes a kubeconfig. `user` is a YAML mapping with the user's credentials. Returns the path of the file.
     pub fn kubeconfig(&self, directory: &Path, user: &str) -> PathBuf {
         let (file, port) = (directory.join("kubeconfig"), self.port());
         let authority = BASE64.encode(self.authority.certificate());
@@ -156,7 +157,7 @@ impl ApiServer {
     /// Sends a bookmark to all watches. Returns its version.
     pub fn bookmark(&self) -> String {
         self.change(|state| {
-            state.version += 10; // of other resources
+            state.version += 10; // changes of other resources
             let version = (state.version + 1).to_string();
             let object = json!({
                 "kind": "EndpointSlice",
@@ -176,10 +177,10 @@ impl ApiServer {
         self.change(|state| state.ends += 1);
     }
 
-    /// Forgets earlier changes.
+    /// Makes all versions that clients know too old to continue a list or to start a watch.
     pub fn compact(&self) {
         self.change(|state| {
-            state.version += 10;
+            state.version += 10; // changes of other resources
             state.oldest = state.version;
         });
     }
@@ -210,15 +211,15 @@ impl ApiServer {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let changed = change(&mut self.shared.lock());
+        let result = change(&mut self.shared.lock());
         self.shared.changed.notify_all();
-        changed
+        result
     }
 }
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
-        self.change(|state| state.has_ended = true);
+        self.change(|state| state.is_dropped = true);
     }
 }
 
@@ -243,12 +244,12 @@ impl Shared {
         let target = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let wanted = format!("Bearer {TOKEN}");
-        let is_known = has_certificate
+        let is_authenticated = has_certificate
             || head.iter().any(|line| {
                 let header = line.split_once(": ");
                 header.is_some_and(|(name, value)| name.eq_ignore_ascii_case("authorization") && value == wanted)
             });
-        let answer = match is_known {
+        let answer = match is_authenticated {
             true => self.answer(path, query, stream),
             false => Err(status("401 Unauthorized", "Unauthorized", "Unauthorized")),
         };
@@ -331,7 +332,7 @@ impl Shared {
                 .filter(|(version, event)| *version > after && is_wanted(event));
             let news: Vec<Value> = news.map(|(_, event)| event.clone()).collect();
             after = after.max(state.version);
-            if news.is_empty() && (state.ends > ends || state.has_ended) {
+            if news.is_empty() && (state.ends > ends || state.is_dropped) {
                 break;
             }
             if news.is_empty() {
@@ -372,7 +373,7 @@ fn list(state: &State, namespace: &str, parameters: &BTreeMap<String, String>) -
     let token = parameters.get("continue").filter(|token| !token.is_empty());
     let (version, start) = match token {
         Some(token) => {
-            let token: Value = serde_json::from_slice(&TOKENS.decode(token).unwrap()).unwrap();
+            let token: Value = serde_json::from_slice(&BASE64_URL.decode(token).unwrap()).unwrap();
             let is_before = |slice: &&Value| slice["metadata"]["name"].as_str() < token["start"].as_str();
             (token["rv"].as_u64().unwrap(), selected.iter().filter(is_before).count())
         }
@@ -389,7 +390,7 @@ fn list(state: &State, namespace: &str, parameters: &BTreeMap<String, String>) -
     if end < selected.len() {
         let last = selected[end - 1]["metadata"]["name"].as_str().unwrap();
         let token = json!({ "v": "meta.k8s.io/v1", "rv": version, "start": format!("{last}\0") });
-        metadata["continue"] = TOKENS.encode(token.to_string()).into();
+        metadata["continue"] = BASE64_URL.encode(token.to_string()).into();
         if !parameters.contains_key("labelSelector") {
             metadata["remainingItemCount"] = (selected.len() - end).into();
         }

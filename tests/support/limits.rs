@@ -10,15 +10,15 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use super::proxy::Proxy;
 
 /// Sets the soft limit of a running process's descriptors.
-pub fn limit_descriptors(proxy: &Proxy, current: u64) {
+pub fn limit_descriptors(proxy: &Proxy, soft_limit: u64) {
     let pid = i32::try_from(proxy.pid()).ok().and_then(Pid::from_raw);
-    let maximum = descriptor_limits(proxy.pid()).1;
+    let hard_limit = descriptor_limits(proxy.pid()).1;
     prlimit(
         pid,
         Resource::Nofile,
         Rlimit {
-            current: Some(current),
-            maximum: Some(maximum),
+            current: Some(soft_limit),
+            maximum: Some(hard_limit),
         },
     )
     .unwrap();
@@ -35,7 +35,7 @@ pub fn leave_descriptors(proxy: &Proxy, count: usize) {
     let mut always = open();
     for _ in 0..20 {
         sleep(Duration::from_millis(10));
-        always = &always & &open(); // drops short-lived ones, such as of a check or an admin connection
+        always = &always & &open(); // without short-lived ones, such as those of a check or an admin connection
     }
     // A new descriptor gets the smallest free number, and must be below the limit.
     let limit = (0..).filter(|number| !always.contains(number)).nth(count);

@@ -35,15 +35,15 @@ const ACCOUNTS: &str = "SET sql_log_bin = 0; \
     GRANT SLAVE MONITOR ON *.* TO checker@'127.0.0.1'";
 
 impl MariaDb {
-    /// A server with this number, and these settings.
-    pub fn start(number: u32, settings: &[&str]) -> Self {
-        let server = Self::run_with(number, settings, [Port::keep(), Port::keep(), Port::keep()]);
+    /// A server with this `server_id`, and these settings.
+    pub fn start(server_id: u32, settings: &[&str]) -> Self {
+        let server = Self::run_with(server_id, settings, [Port::keep(), Port::keep(), Port::keep()]);
         server.run(ACCOUNTS);
         server
     }
 
-    /// A node of a Galera cluster: the first, or one that joins it.
-    pub fn galera_node(number: u32, first: Option<&Self>) -> Self {
+    /// A node of a Galera cluster. It joins the node `first`; without that, it is the first node of a new cluster.
+    pub fn galera_node(server_id: u32, first: Option<&Self>) -> Self {
         let cluster = [Port::keep(), Port::keep(), Port::keep()];
         let [own, incremental, full] = cluster.each_ref().map(|port| port.address);
         let peers = first.map_or_else(String::new, |first| first.cluster[0].address.to_string());
@@ -60,9 +60,9 @@ impl MariaDb {
         ];
         settings.extend(first.is_none().then(|| "--wsrep-new-cluster".to_owned()));
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-        let node = Self::run_with(number, &settings, cluster);
+        let node = Self::run_with(server_id, &settings, cluster);
         if first.is_none() {
-            node.run(ACCOUNTS); // the others get the data
+            node.run(ACCOUNTS); // the other nodes copy them from this one
         }
         eventually("the node is ready", || {
             node.run("SHOW STATUS LIKE 'wsrep_ready'").contains("ON")
@@ -70,7 +70,7 @@ impl MariaDb {
         node
     }
 
-    fn run_with(number: u32, settings: &[&str], cluster: [Port; 3]) -> Self {
+    fn run_with(server_id: u32, settings: &[&str], cluster: [Port; 3]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         must(Command::new("chown").arg("mysql").arg(directory.path()));
         let mut install = as_mysql("mariadb-install-db");
@@ -92,7 +92,7 @@ impl MariaDb {
             .arg(format!("--socket={}", directory.path().join("socket").display()))
             .arg(format!("--pid-file={}", directory.path().join("pid").display()))
             .arg(format!("--port={}", port.number()))
-            .arg(format!("--server-id={number}"))
+            .arg(format!("--server-id={server_id}"))
             .args(["--bind-address=127.0.0.1", "--log-bin=log", "--gtid-strict-mode=ON"])
             .args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"])
             .args(settings);
@@ -110,8 +110,8 @@ impl MariaDb {
     }
 
     /// A server that follows another one by GTID, and is read-only.
-    pub fn replica_of(primary: &Self, number: u32) -> Self {
-        let replica = Self::start(number, &["--read-only=ON"]);
+    pub fn replica_of(primary: &Self, server_id: u32) -> Self {
+        let replica = Self::start(server_id, &["--read-only=ON"]);
         replica.run(&format!(
             "CHANGE MASTER TO master_host = '127.0.0.1', master_port = {}, master_user = 'app', \
              master_connect_retry = 1, master_use_gtid = slave_pos; START SLAVE",
@@ -142,7 +142,7 @@ impl MariaDb {
         command
     }
 
-    /// Stops it, as if the machine hung.
+    /// Suspends it with SIGSTOP, as if the machine hung, until [`Self::thaw`].
     pub fn freeze(&self) {
         self.process.signal(Signal::STOP);
     }

@@ -16,7 +16,7 @@ pub struct Family {
     pub samples: Vec<Sample>,
 }
 
-/// One series. In histograms the name has a suffix such as `_bucket`.
+/// The value of one series. In histograms the name has a suffix such as `_bucket`.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub name: String,
@@ -68,12 +68,12 @@ impl Metrics {
         metrics
     }
 
-    /// The sum of the series with this name and these labels; 0 if there is none.
+    /// The sum of [`Self::series`]; 0 if there is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.series(name, labels).iter().map(|sample| sample.value).sum()
     }
 
-    /// The series with this name (of histograms, including the suffix) and these labels.
+    /// The series that have this name (of histograms, including the suffix) and these labels, and maybe others.
     pub fn series(&self, name: &str, labels: &[(&str, &str)]) -> Vec<&Sample> {
         let has = |sample: &Sample, (key, value): &(&str, &str)| sample.labels.get(*key).is_some_and(|v| v == value);
         let samples = self.families.values().flat_map(|family| &family.samples);
@@ -114,6 +114,7 @@ impl Family {
         }
     }
 
+    /// Checks the buckets and the sum that have the labels of this `_count`.
     fn check_histogram(&self, name: &str, count: &Sample) {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         for sample in self
@@ -154,7 +155,7 @@ impl Sample {
         };
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
         assert!(!name.is_empty() && name.chars().all(is_name), "{line}");
-        let value = value.replace("+Inf", "inf").parse().expect(line);
+        let value = value.parse().expect(line);
         Self {
             name: name.to_owned(),
             labels: labels_of(labels),

@@ -20,8 +20,8 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Creates the middle and `outer` outer namespaces, and moves the calling thread, and so its children, to the
-    /// middle. `None`, with a note on standard error, where namespaces are not available.
+    /// Creates the middle and `outer` outer namespaces, and moves the calling thread, and so the processes that it
+    /// starts, to the middle. `None`, with a note on standard error, where namespaces are not available.
     pub fn enter(outer: usize) -> Option<Self> {
         if !is_root_for("a network namespace") {
             return None;
@@ -72,7 +72,7 @@ impl Namespaces {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
     }
 
-    /// Runs `make` on a thread in another namespace; its sockets stay there.
+    /// Runs `make` on a thread in another namespace; the sockets that it opens stay there.
     pub fn at<T: Send>(&self, number: usize, make: impl FnOnce() -> T + Send) -> T {
         scope(|scope| {
             let there = scope.spawn(|| {

@@ -24,7 +24,7 @@ const SOA: u16 = 6;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// nsd with the zone `test`. Queries go over UDP to the relay, which stays while nsd is stopped but then gives no
-/// answer. Dropping it ends both.
+/// answer. Dropping it ends nsd and the relay.
 pub struct Nsd {
     directory: TempDir,
     process: Option<Process>,
@@ -45,7 +45,7 @@ pub struct Query {
 
 #[derive(Default)]
 struct Relay {
-    /// Where nsd listens, over UDP and TCP.
+    /// Where nsd listens, over UDP and TCP; `None`: it is stopped.
     nsd: Mutex<Option<SocketAddr>>,
     queries: Mutex<Vec<Query>>,
     should_end: AtomicBool,
@@ -92,7 +92,7 @@ impl Nsd {
         self.write(records);
     }
 
-    /// Starts nsd again, at another port.
+    /// Starts nsd: first in [`Self::start`], and again after [`Self::stop`], each time at another port.
     pub fn begin(&mut self) {
         let address = wait_for("nsd answers", || {
             let port = Port::keep();
@@ -132,7 +132,7 @@ impl Nsd {
         self.relay.nsd.lock().unwrap().unwrap()
     }
 
-    /// The queries for this type so far. A repeated query has the identifier of the first one, and counts once.
+    /// The queries for this type so far. A query that is sent again keeps its identifier, and counts once.
     pub fn queries(&self, kind: u16) -> Vec<Query> {
         let all = self.relay.queries.lock().unwrap().clone();
         let mut seen = std::collections::HashSet::new();
@@ -196,7 +196,7 @@ fn query(kind: u16, name: &str) -> Vec<u8> {
 
 /// The type that a query asks for; `None`: it is not a query.
 fn kind_of(query: &[u8]) -> Option<u16> {
-    let mut at = 12; // behind the header
+    let mut at = 12; // after the header come the labels of the name: each a length and that many bytes
     while let length @ 1.. = usize::from(*query.get(at)?) {
         at += 1 + length;
     }

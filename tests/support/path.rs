@@ -11,28 +11,28 @@ use super::proxy::Proxy;
 
 const UNCHECKED: &str = "health = { check = \"off\" }";
 
-/// The ways from clients to servers through the observed proxy, which is the one that the test is about. Clients and
-/// servers do not speak TLS: if the observed proxy ends TLS, another proxy in front begins that TLS; if the observed
-/// proxy begins TLS, another proxy behind ends that TLS.
+/// A path from clients to servers through the observed proxy, which is the one that the test is about. Clients and
+/// servers do not speak TLS: if the observed proxy terminates TLS, another proxy before it begins that TLS; if the
+/// observed proxy begins TLS, another proxy after it terminates that TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
     /// The observed proxy speaks no TLS.
     Plain,
     /// It begins the TLS with its servers.
     Encrypted,
-    /// It ends the TLS of its clients.
+    /// It terminates the TLS of its clients.
     Terminated,
     /// It does both.
     Reencrypted,
 }
 
-/// A way that is open. It dereferences to the observed proxy.
+/// A path that is open. It dereferences to the observed proxy.
 pub struct OpenPath {
     observed: Proxy,
-    /// The proxy that begins the TLS which the observed one ends. Clients connect to it.
+    /// The proxy that begins the TLS which the observed one terminates. Clients connect to it.
     before: Option<Proxy>,
-    /// The proxy that ends the TLS which the observed one begins.
-    _behind: Option<Proxy>,
+    /// The proxy that terminates the TLS which the observed one begins.
+    _after: Option<Proxy>,
     _files: TempDir,
 }
 
@@ -58,7 +58,7 @@ impl OpenPath {
 }
 
 impl Path {
-    const fn ends_tls(self) -> bool {
+    const fn terminates_tls(self) -> bool {
         matches!(self, Self::Terminated | Self::Reencrypted)
     }
 
@@ -69,10 +69,10 @@ impl Path {
 
     /// The number of proxies.
     pub fn proxies(self) -> usize {
-        1 + usize::from(self.ends_tls()) + usize::from(self.begins_tls())
+        1 + usize::from(self.terminates_tls()) + usize::from(self.begins_tls())
     }
 
-    /// Opens the path to this server, without checks. `keys` are further lines of the observed proxy's listener.
+    /// Opens the path to this server, without health checks. `keys` are further lines of the observed proxy's listener.
     pub fn open(self, server: SocketAddr, keys: &str) -> OpenPath {
         self.open_with(server, "", keys)
     }
@@ -84,52 +84,52 @@ impl Path {
         replace(&files.path().join("ca.pem"), &authority.certificate());
         let file = |name: &str| format!("{:?}", files.path().join(name));
         let (cert, key, ca) = (file("between.pem"), file("between.key"), file("ca.pem"));
-        let ends_tls = format!("[listeners.plain.tls]\ncertificates = [{{ cert = {cert}, key = {key} }}]\n");
-        let begins_tls = format!("{UNCHECKED}\n[pools.all.tls]\nca_file = {ca}");
-        let behind = self.begins_tls().then(|| {
-            let config = listener("plain", "all", "") + &ends_tls + &pool("all", &[server], UNCHECKED);
+        let listener_tls = format!("[listeners.plain.tls]\ncertificates = [{{ cert = {cert}, key = {key} }}]\n");
+        let pool_tls = format!("{UNCHECKED}\n[pools.all.tls]\nca_file = {ca}");
+        let after = self.begins_tls().then(|| {
+            let config = listener("plain", "all", "") + &listener_tls + &pool("all", &[server], UNCHECKED);
             Proxy::start(&config)
         });
-        let to_server = match &behind {
+        let to_server = match &after {
             None => pool("all", &[server], UNCHECKED),
-            Some(behind) => pool("all", &[behind.at("plain")], &begins_tls),
+            Some(after) => pool("all", &[after.at("plain")], &pool_tls),
         };
         let config = match self {
             Self::Plain => two_listeners(server, keys),
             Self::Encrypted => listener("plain", "all", keys) + &to_server,
-            Self::Terminated | Self::Reencrypted => listener("plain", "all", keys) + &ends_tls + &to_server,
+            Self::Terminated | Self::Reencrypted => listener("plain", "all", keys) + &listener_tls + &to_server,
         };
         let observed = Proxy::start(&format!("{head}\n{config}"));
-        let before = self.ends_tls().then(|| {
-            let config = listener("plain", "all", "") + &pool("all", &[observed.at("plain")], &begins_tls);
+        let before = self.terminates_tls().then(|| {
+            let config = listener("plain", "all", "") + &pool("all", &[observed.at("plain")], &pool_tls);
             Proxy::start(&config)
         });
         OpenPath {
             observed,
             before,
-            _behind: behind,
+            _after: after,
             _files: files,
         }
     }
 }
 
-/// Makes a test of each of these functions for each [`Path`].
+/// Makes a test for each of these functions and each [`Path`].
 #[macro_export]
 macro_rules! over_each_path {
-    ($($promise:ident),+ $(,)?) => {
-        $crate::over_path!(plain Plain: $($promise)+);
-        $crate::over_path!(encrypted Encrypted: $($promise)+);
-        $crate::over_path!(terminated Terminated: $($promise)+);
-        $crate::over_path!(reencrypted Reencrypted: $($promise)+);
+    ($($function:ident),+ $(,)?) => {
+        $crate::over_path!(plain Plain: $($function)+);
+        $crate::over_path!(encrypted Encrypted: $($function)+);
+        $crate::over_path!(terminated Terminated: $($function)+);
+        $crate::over_path!(reencrypted Reencrypted: $($function)+);
     };
 }
 
-/// Makes a test of each of these functions for one [`Path`].
+/// Makes a test for each of these functions and one [`Path`], in the module `$module`.
 #[macro_export]
 macro_rules! over_path {
-    ($module:ident $path:ident: $($promise:ident)+) => {
+    ($module:ident $path:ident: $($function:ident)+) => {
         mod $module {
-            $(#[test] fn $promise() { super::$promise($crate::support::path::Path::$path); })+
+            $(#[test] fn $function() { super::$function($crate::support::path::Path::$path); })+
         }
     };
 }

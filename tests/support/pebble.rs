@@ -43,13 +43,13 @@ impl PebbleSetup {
         }
     }
 
-    /// Its certificates expire after this many seconds.
-    pub fn valid_for(mut self, seconds: u64) -> Self {
+    /// The certificates that it issues expire after this many seconds.
+    pub fn valid_for_seconds(mut self, seconds: u64) -> Self {
         self.validity_seconds = Some(seconds);
         self
     }
 
-    /// Accounts must be bound to this key.
+    /// Accounts must be bound to this external account, or to another one that is added in the same way.
     pub fn with_external_key(mut self, id: &'static str, key: &'static str) -> Self {
         self.external_keys.push((id, key));
         self
@@ -105,7 +105,8 @@ impl PebbleSetup {
 }
 
 impl Pebble {
-    /// Starts it again, after [`Self::stop`]. It knows no account.
+    /// Starts it: first in [`PebbleSetup::start_without_name_server`], and again after [`Self::stop`]. It then has no
+    /// accounts.
     pub fn start(&mut self) {
         let mut command = Command::new("pebble");
         command

@@ -106,6 +106,7 @@ impl Lines {
         self.lines.lock().unwrap().clone()
     }
 
+    /// Whether the pipe is read to its end, or none is read.
     pub fn has_ended(&self) -> bool {
         self.reader.as_ref().is_none_or(JoinHandle::is_finished)
     }

@@ -20,7 +20,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_acequia");
 /// How to start a proxy. A TOML configuration without an `[admin]` section gets one; a JSON configuration is used as
 /// is.
 pub struct Setup {
-    toml: String,
+    config: String,
     under: Vec<String>,
     unread: bool,
 }
@@ -79,12 +79,12 @@ impl Setup {
     }
 
     fn command(&self) -> (TempDir, Command) {
-        let file = if self.toml.starts_with('{') {
+        let file = if self.config.starts_with('{') {
             "acequia.json"
         } else {
             "acequia.toml"
         };
-        let directory = config_directory(file, &self.toml);
+        let directory = config_directory(file, &self.config);
         let mut words = self.under.iter().map(String::as_str).chain([BINARY]);
         let mut command = Command::new(words.next().unwrap());
         command
@@ -97,7 +97,7 @@ impl Setup {
     }
 }
 
-/// A directory with this configuration, readable by other users.
+/// A directory with this configuration, to which `[admin]` is added as for [`Setup`]; readable by other users.
 pub fn config_directory(name: &str, text: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
@@ -115,7 +115,8 @@ fn with_admin(name: &str, text: &str) -> String {
 }
 
 thread_local! {
-    /// The directory of the default admin socket of the commands from [`acequia`]. Each test has its own.
+    /// Where commands from [`acequia`] look for the default admin socket. Each test has its own, because it runs on a
+    /// thread of its own.
     static RUNTIME_DIR: TempDir = tempfile::tempdir().unwrap();
 }
 
@@ -157,23 +158,23 @@ pub struct Stopped {
 }
 
 impl Proxy {
-    pub fn setup(toml: &str) -> Setup {
+    pub fn setup(config: &str) -> Setup {
         Setup {
-            toml: toml.to_owned(),
+            config: config.to_owned(),
             under: Vec::new(),
             unread: false,
         }
     }
 
     /// Starts one and waits until it is ready.
-    pub fn start(toml: &str) -> Self {
-        Self::setup(toml).start()
+    pub fn start(config: &str) -> Self {
+        Self::setup(config).start()
     }
 
     fn read_addresses(&mut self) {
         // The address of the admin port is logged last.
         eventually("acequia logs its addresses", || {
-            let has_ended = self.process.stderr.has_ended();
+            let has_ended = self.process.stderr.has_ended(); // read first: if true, the log below is complete
             let is_logged = self.log().iter().any(|line| has_message(line, "admin port"));
             assert!(
                 is_logged || !has_ended,

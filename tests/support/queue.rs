@@ -8,13 +8,13 @@ use super::wait_for;
 
 /// This many clients, each of which has sent a ping and does not block in reads.
 pub fn waiting_clients(address: SocketAddr, count: usize) -> Vec<Client> {
-    let asker = |_| {
+    let connect = |_| {
         let mut client = Client::connect(address);
         client.send(b"ping");
         client.0.set_nonblocking(true).unwrap();
         client
     };
-    (0..count).map(asker).collect()
+    (0..count).map(connect).collect()
 }
 
 /// Removes and returns the clients of [`waiting_clients`] that have their answer.
@@ -28,7 +28,7 @@ pub fn take_answered(waiting: &mut Vec<Client>) -> Vec<Client> {
 }
 
 /// Closes each of [`waiting_clients`] when it has its answer, until all have been served. Returns the largest number
-/// served at the same time.
+/// that had their answer at the same time.
 pub fn serve_in_turn(mut waiting: Vec<Client>) -> usize {
     let mut most = 0;
     while !waiting.is_empty() {

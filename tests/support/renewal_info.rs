@@ -25,11 +25,11 @@ pub struct RenewalServer {
 /// What clients have requested.
 #[derive(Clone, Default)]
 pub struct Seen {
-    /// The identifiers of certificates whose renewal it was asked about.
+    /// The identifiers of the certificates in requests about renewals.
     pub asked: Vec<String>,
     /// The identifiers of certificates that orders replace.
     pub replaced: Vec<String>,
-    /// How many orders it got.
+    /// The number of orders.
     pub orders: usize,
 }
 
@@ -44,7 +44,7 @@ struct Handler {
     connector: TlsSetup,
     pebble: std::net::SocketAddr,
     answer: Box<Answer>,
-    /// The response to orders that name the certificate that they replace; `None`: they are forwarded.
+    /// The response to orders that name the certificate that they replace. `None`: such orders are forwarded.
     refusal: Option<Vec<u8>>,
     seen: Arc<Mutex<Seen>>,
 }
@@ -77,7 +77,6 @@ impl RenewalServer {
         Self { server, seen }
     }
 
-    /// The port of its directory.
     pub fn port(&self) -> u16 {
         self.server.address.port()
     }
@@ -114,8 +113,10 @@ impl Handler {
     /// The response to a request that Pebble understands. Counts orders.
     fn response_to_acme(&self, path: &str, head: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
         let replaced = replaced(body);
-        let refusal = self.refusal.clone().filter(|_| replaced.is_some());
-        let response = refusal.map_or_else(|| self.forward(head, body), Ok)?;
+        let response = match &self.refusal {
+            Some(refusal) if replaced.is_some() => refusal.clone(),
+            _ => self.forward(head, body)?,
+        };
         // Pebble rejects some nonces by chance. The client then sends its request again.
         if !String::from_utf8_lossy(&response).contains("badNonce") {
             let mut seen = self.seen.lock().unwrap();
@@ -155,7 +156,7 @@ fn read_request(client: &mut impl Read) -> std::io::Result<(String, Vec<u8>)> {
     Ok((head, body))
 }
 
-/// The certificate that an order replaces; `None`: this is not an order, or it replaces nothing.
+/// The identifier of the certificate that an order replaces; `None`: this is not an order, or it replaces nothing.
 fn replaced(body: &[u8]) -> Option<String> {
     let signed = serde_json::from_slice::<Value>(body).ok()?;
     let payload = BASE64_URL_SAFE_NO_PAD.decode(signed["payload"].as_str()?).ok()?;
@@ -163,7 +164,7 @@ fn replaced(body: &[u8]) -> Option<String> {
     Some(payload["replaces"].as_str()?.to_owned())
 }
 
-/// A response with a JSON object that has one more member.
+/// Adds a member to the JSON object in the body of a response.
 fn with_member(response: &[u8], name: &str, value: String) -> Vec<u8> {
     let text = String::from_utf8(response.to_vec()).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();

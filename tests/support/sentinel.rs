@@ -56,13 +56,13 @@ impl RedisNode {
         replica
     }
 
-    /// A Sentinel that watches this server as `orders`, and decides alone.
+    /// A Sentinel that watches this server under the name `orders`. Its quorum is 1: it needs no other Sentinel.
     pub fn sentinel_of(primary: &Self) -> Self {
         Self::sentinel(primary, 0, 500)
     }
 
-    /// A Sentinel that watches this server as `orders`, with the epoch of an earlier failover. It begins no failover by
-    /// itself, because it considers a server down only after a minute.
+    /// A Sentinel that watches this server under the name `orders`, with the epoch of an earlier failover. It begins
+    /// no failover by itself, because it considers a server down only after a minute.
     pub fn sentinel_in_epoch(primary: &Self, epoch: u32) -> Self {
         Self::sentinel(primary, epoch, 60_000)
     }
@@ -113,7 +113,7 @@ impl RedisNode {
         redis_answer(self.address(), command).unwrap()
     }
 
-    /// Stops it, as if the machine hung.
+    /// Suspends the process, as if the machine hung.
     pub fn freeze(&self) {
         self.process.signal(Signal::STOP);
     }
@@ -148,11 +148,12 @@ impl RedisNode {
     }
 }
 
-/// The answer of a server to one inline command, on a connection of its own; the connection's error if there is none.
+/// The answer of a server to one inline command, on a new connection; `Err`: the connection failed.
 pub fn redis_answer(address: SocketAddr, command: &str) -> std::io::Result<String> {
     let mut client = Client::try_connect(address)?;
     client.0.write_all(format!("{command}\r\n").as_bytes())?;
-    client.0.shutdown(Shutdown::Write)?; // Redis answers before it reads the end; Sentinels have no QUIT
+    // Makes Redis close the connection, after it has answered. Sentinels have no QUIT.
+    client.0.shutdown(Shutdown::Write)?;
     let answer = client.try_read_all()?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -32,7 +32,7 @@ impl Server {
         Self::run_on(listener, |stream, _| echo(stream))
     }
 
-    /// A server that sends its name first, and half-closes after the client does.
+    /// A server that sends its name first, and closes when the client has half-closed.
     pub fn named(name: &'static str) -> Self {
         Self::run(move |stream| greet(stream, name))
     }
@@ -57,7 +57,7 @@ impl Server {
         })
     }
 
-    /// A server that sends nothing, and half-closes after the client does.
+    /// A server that sends nothing, and closes when the client has half-closed.
     pub fn silent() -> Self {
         Self::named("")
     }
@@ -189,7 +189,7 @@ impl ManualServer {
         self.try_session().unwrap()
     }
 
-    /// As [`Self::session`]; `None`: there was none.
+    /// As [`Self::session`]; `None`: there was none within [`PATIENCE`].
     pub fn try_session(&self) -> Option<TcpStream> {
         self.sessions.recv_timeout(PATIENCE).ok()
     }

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-/// Writes until every buffer on the way is full. Its write timeout is shorter than each timeout that may end a session
-/// of the tests that call this, so that no such timeout expires here.
+/// Writes until every buffer on the way is full. Sets a write timeout, which stays set. It is shorter than the session
+/// timeouts in the callers' configurations, so that none of these expires here.
 pub fn fill(stream: &mut TcpStream) {
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     while stream.write(&[0xaa; 1 << 16]).is_ok_and(|written| written > 0) {}
 }
 
-/// The receive buffer of a client that is to read slowly, as given to the kernel. With a larger one, the kernel is late
-/// to tell the sender that the client has read.
+/// The receive buffer of a client that is to read slowly, in bytes, as given to the kernel, which doubles it. With a
+/// larger buffer, the kernel is late to tell the sender that the client has read.
 pub const SLOW_READER_BUFFER: usize = 32 << 10;
 
 /// The idle timeout of a session whose client reads slowly: shorter than [`read_slowly`] takes, and long enough that

@@ -97,7 +97,7 @@ fn http2(tls: &mut Tls, page: &[u8]) -> std::io::Result<()> {
                 let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
                 frame(tls, HEADERS, 4, stream, &[0x88])?; // END_HEADERS; RFC 7541, appendix A: `:status: 200`
                 frame(tls, 0, 1, stream, page)?; // DATA, END_STREAM
-                return frame(tls, GOAWAY, 0, 0, &[[0, 0, 0, 0], [0; 4]].concat());
+                return frame(tls, GOAWAY, 0, 0, &[0; 8]); // last stream 0, NO_ERROR
             }
             _ => {}
         }

@@ -66,6 +66,7 @@ where
         self.0.conn.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
+    /// The protocol that was selected by ALPN.
     pub fn protocol(&self) -> Option<String> {
         let protocol = self.0.conn.alpn_protocol()?;
         Some(String::from_utf8(protocol.to_vec()).unwrap())

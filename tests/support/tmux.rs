@@ -14,7 +14,8 @@ pub struct Tmux {
 }
 
 impl Tmux {
-    /// Starts the command in a terminal of this size. The terminal stays when the command has ended.
+    /// Starts the command in a terminal of this size. When the command has ended, the terminal stays, and shows the
+    /// exit code and the output of `stty -a`.
     pub fn start(width: u32, height: u32, variables: &[(&str, &str)], command: &str) -> Self {
         let tmux = Self {
             directory: tempfile::tempdir().unwrap(),

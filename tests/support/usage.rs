@@ -9,13 +9,13 @@ use super::eventually;
 use super::process::must;
 use super::proxy::Proxy;
 
-/// The unit of CPU time in /proc: 1/USER_HZ, which is 100 Hz on every Linux.
+/// The unit of CPU time in /proc: 1/USER_HZ. USER_HZ is 100 on x86-64 and arm64.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The CPU time a process has used so far, user and system.
 pub fn cpu_time(proxy: &Proxy) -> Duration {
     let stat = read_to_string(format!("/proc/{}/stat", proxy.pid())).unwrap();
-    // The command name, in parentheses, may contain anything. Behind it utime is the 12th field and stime the 13th.
+    // The command name, in parentheses, may contain anything. After it, utime is the 12th field and stime the 13th.
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     let ticks: u32 = fields[11..13].iter().map(|field| field.parse::<u32>().unwrap()).sum();
     TICK * ticks

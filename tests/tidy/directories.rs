@@ -11,7 +11,7 @@ struct Directory {
     path: String,
     /// Its modules in the listed order, without those of tests.
     modules: Vec<String>,
-    /// The names that the listing file imports from its modules, each with its module.
+    /// The names that the file imports from its modules, each with its module.
     re_exports: BTreeMap<String, String>,
 }
 

@@ -1,4 +1,4 @@
-//! The house is in order: imports point one way, files and functions stay short, and nothing is left half done.
+//! Rules for the source code: for example, imports point one way, and files and functions stay short.
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in shared helpers
 
 mod directories;
@@ -10,16 +10,16 @@ use std::path::{Path, PathBuf};
 
 use scanner::{debug_field, functions, half_done, modules, names_behind, test_lines, tokens, types, without_tests};
 
-/// The longest file under `src`, its tests apart. To be lowered when it can be; never above 400.
+/// The longest file under `src`, without its inline tests. Lower this when possible; never raise it above 400.
 const FILE_LINES_MAX: usize = 383;
 
 /// The longest file under `src` with its inline tests; a longer one gets a file of tests beside it.
 const FILE_LINES_WITH_TESTS_MAX: usize = 400;
 
-/// The longest function under `src`, without tests. It only goes down, and is never above 75.
+/// The longest function under `src`, without tests. Lower this when possible; never raise it above 75.
 const FUNCTION_LINES_MAX: usize = 60;
 
-/// The only files with unsafe code. Each says why where it allows that.
+/// The only files with unsafe code. Each gives its reason at its `allow(unsafe_code)`.
 const UNSAFE_FILES: [&str; 7] = [
     "src/app/allocator.rs",
     "src/command/descriptors.rs",
@@ -208,7 +208,7 @@ fn module_of(path: &str) -> String {
     inside.split('/').next().unwrap().to_owned()
 }
 
-/// Files of Rust below a directory, sorted; of `src` those that are not tests.
+/// The Rust files below a directory, sorted; for `src`, without files of tests.
 fn files(directory: &str) -> Vec<String> {
     let mut found = Vec::new();
     gather(&root().join(directory), &mut found);

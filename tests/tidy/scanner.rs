@@ -64,7 +64,7 @@ fn item_length(code: &[Token]) -> usize {
 
 const TEST: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
 
-/// Where each `#[cfg(test)]` item begins and ends.
+/// For each `#[cfg(test)]` item, the index of its first token and the index after its last.
 fn test_items(code: &[Token]) -> Vec<(usize, usize)> {
     let begins = (0..code.len()).filter(|at| begins_with(&code[*at..], &TEST));
     begins
@@ -84,13 +84,14 @@ pub(crate) fn test_lines(code: &[Token]) -> usize {
     test_items(code).iter().map(lines).sum()
 }
 
-/// The first names behind a path prefix such as `crate::` or `super::`, each with its line. A longer path that ends
-/// with the prefix is another one: `super::super::a` is not a use of `super::a`.
+/// The first names after a path prefix, such as `["crate"]` for `crate::`, each with the line of the prefix. A longer
+/// prefix that ends with this one does not count: `super::super::a` is not a use of `super::a`.
 pub(crate) fn names_behind(code: &[Token], prefix: &[&str]) -> Vec<(String, usize)> {
     let prefix: Vec<&str> = prefix.iter().flat_map(|part| [*part, ":", ":"]).collect();
     let mut names = Vec::new();
     for (at, token) in code.iter().enumerate() {
-        let is_longer = at > 1 && code[at - 2..at].iter().all(|before| before.text == ":"); // a single `:` is before a type
+        // Two colons, because a single one may stand before a type: `a: crate::B`.
+        let is_longer = at > 1 && code[at - 2..at].iter().all(|before| before.text == ":");
         if is_longer || !begins_with(&code[at..], &prefix) {
             continue;
         }
@@ -123,7 +124,7 @@ fn first_names(path: &[Token]) -> Vec<String> {
     names
 }
 
-/// The names that the `use` declarations of a file take from its own `modules`, each with its module.
+/// The names that the `use` declarations of a file import from its own `modules`, each with its module.
 pub(crate) fn names_from(code: &[Token], modules: &[String]) -> Vec<(String, String)> {
     let mut names = Vec::new();
     for at in 0..code.len() {
@@ -149,8 +150,8 @@ pub(crate) fn names_from(code: &[Token], modules: &[String]) -> Vec<(String, Str
     names
 }
 
-/// Names of the types that a file defines: structs, enums, unions and traits, and aliases outside of `impl` and
-/// `trait`.
+/// Names of the types that a file defines, each with its line: structs, enums, unions and traits, and aliases outside
+/// of `impl` and `trait`.
 pub(crate) fn types(code: &[Token]) -> Vec<(String, usize)> {
     let mut depth = 0;
     let mut found = Vec::new();
@@ -187,13 +188,13 @@ pub(crate) fn functions(code: &[Token]) -> Vec<(String, usize)> {
     found
 }
 
-/// The line of a field of the log in the format of Debug: `?name` or `name = ?value`.
+/// The line of the first log field that is formatted with Debug: `?name` or `name = ?value`.
 pub(crate) fn debug_field(code: &[Token]) -> Option<usize> {
     let is_field = |pair: &&[Token]| matches!(pair[0].text.as_str(), "(" | "," | "=") && pair[1].text == "?";
     code.windows(2).find(is_field).map(|pair| pair[1].line)
 }
 
-/// What is left half done, and its line.
+/// The first sign of unfinished work, and its line.
 pub(crate) fn half_done(code: &[Token]) -> Option<(&'static str, usize)> {
     const SIGNS: [(&str, &[&str]); 4] = [
         ("ignored test", &["#", "[", "ignore"]),
@@ -205,7 +206,7 @@ pub(crate) fn half_done(code: &[Token]) -> Option<(&'static str, usize)> {
     (0..code.len()).find_map(|at| here(at).map(|(what, _)| (*what, code[at].line)))
 }
 
-/// The modules that a file declares, in its order.
+/// The modules that a file declares in other files, in the order of the declarations.
 pub(crate) fn modules(code: &[Token]) -> Vec<String> {
     let declared = code
         .windows(3)

@@ -27,10 +27,10 @@ const CONNECTING_MAX: usize = 64;
 /// Time for all clients to connect; after it, counting begins with those that are connected.
 const CONNECTING_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// The message where the size does not matter.
+/// The message of loads that set no size; in round trips of any size, also the first message of each session.
 const MESSAGE: [u8; 64] = [7; 64];
 
-/// Few enough that no client waits for another.
+/// The clients of [`Load::FirstAnswer`]: few enough that none waits for another.
 const FIRST_ANSWER_CLIENTS: usize = 2;
 
 /// The largest recorded latency, a minute, in nanoseconds. Latencies have a precision of two digits.
@@ -73,7 +73,9 @@ pub(crate) struct Run<'a> {
 
 /// The counts shared by the clients of one run, which run on one thread.
 struct Counts {
-    is_counting: Cell<bool>,
+    /// Whether latencies are recorded. Units and errors are counted at all times.
+    is_recording: Cell<bool>,
+    /// Units of work; for [`Load::Bulk`], the bytes that clients have received.
     units: Cell<u64>,
     errors: Cell<u64>,
     latencies: RefCell<Histogram<u64>>,
@@ -86,7 +88,7 @@ struct Counts {
 impl Counts {
     fn new() -> Rc<Self> {
         Rc::new(Self {
-            is_counting: Cell::new(false),
+            is_recording: Cell::new(false),
             units: Cell::new(0),
             errors: Cell::new(0),
             latencies: RefCell::new(no_latencies()),
@@ -96,7 +98,7 @@ impl Counts {
         })
     }
 
-    /// Counts units of work.
+    /// Counts units of work, or received bytes.
     fn count(&self, units: u64) {
         self.units.set(self.units.get() + units);
     }
@@ -104,7 +106,7 @@ impl Counts {
     /// Counts one unit of work that began, or was due, at this time, and its latency.
     fn count_since(&self, began: Instant) {
         self.count(1);
-        if self.is_counting.get() {
+        if self.is_recording.get() {
             self.latencies
                 .borrow_mut()
                 .saturating_record(began.elapsed().as_nanos() as u64);
@@ -130,7 +132,7 @@ impl Counts {
         self.may_work.send_replace(true);
     }
 
-    /// Waits until all clients are connected.
+    /// Waits until all clients are connected, for at most [`CONNECTING_TIME_MAX`].
     async fn until_all_connected(&self) {
         let _ = self.may_work.subscribe().wait_for(|may_work| *may_work).await; // cannot fail: self holds the sender
     }
@@ -178,15 +180,15 @@ impl Run<'_> {
                 let clients = self.begin(load, &counts);
                 counts.start_when_connected(clients).await;
                 sleep(self.time / 10).await;
-                counts.is_counting.set(true);
-                let (began, cpu_before, (units_before, arrived_before)) = (Instant::now(), (self.cpu)(), done());
+                counts.is_recording.set(true);
+                let (began, cpu_before, (counted_before, arrived_before)) = (Instant::now(), (self.cpu)(), done());
                 sleep(self.time).await;
-                counts.is_counting.set(false);
+                counts.is_recording.set(false);
                 let cpu = (self.cpu)().saturating_sub(cpu_before);
-                let (units, arrived) = done();
+                let (counted, arrived) = done();
                 let units = match load {
-                    Load::Bulk { .. } => (units - units_before + arrived - arrived_before) as f64 / 1e9,
-                    _ => (units - units_before) as f64,
+                    Load::Bulk { .. } => (counted - counted_before + arrived - arrived_before) as f64 / 1e9,
+                    _ => (counted - counted_before) as f64,
                 };
                 (began.elapsed().as_secs_f64(), cpu.as_secs_f64(), units)
             })
@@ -240,7 +242,7 @@ impl Run<'_> {
                 } else {
                     (echo, MESSAGE.to_vec())
                 };
-                let messages: Messages = vec![[&first, answer.request()].concat().into()].into();
+                let messages: Messages = vec![[&first, answer.request_end()].concat().into()].into();
                 for _ in 0..FIRST_ANSWER_CLIENTS {
                     spawn_local(new_sessions(address, Rc::clone(&messages), Some(answer), counts()));
                 }
@@ -303,7 +305,7 @@ async fn new_sessions(address: SocketAddr, messages: Messages, asked: Option<Ans
     // client starts at another message.
     const STEP: usize = 7919;
     let mut index = *counts.connected.borrow() * 104_729;
-    counts.count_connected();
+    counts.count_connected(); // ready: each of its sessions connects later
     counts.until_all_connected().await;
     let mut answer = Vec::new();
     loop {
@@ -340,7 +342,7 @@ async fn bulk(address: SocketAddr, up: bool, down: bool, counts: Rc<Counts>) {
         }
     };
     tokio::join!(send, receive);
-    counts.count_failure(); // not reached without an error
+    counts.count_failure(); // reached only if the connection broke
 }
 
 /// Reads 16 KiB ten times a second while the server sends as fast as it can. Counts as connected once the buffers on

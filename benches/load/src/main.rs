@@ -63,7 +63,7 @@ struct Arguments {
     output: Option<PathBuf>,
 }
 
-/// The namespaces and addresses of clients, proxies and servers.
+/// The namespaces of clients, proxies and servers, and the addresses of proxies and servers.
 struct Network {
     clients: NetworkNamespace,
     proxies: NetworkNamespace,
@@ -228,7 +228,7 @@ fn measured(
 /// Memory per idle session, with each proxy started anew. The kernel's share covers only the proxy's two sockets: the
 /// memory of the same sessions without a proxy is subtracted.
 fn idle(kinds: &[(&'static str, Option<&ProxyKind>)], site: &Site<'_>, sessions: usize) -> Vec<Idle> {
-    // The bytes of the kernel and of the process that the sessions take.
+    // The memory that the sessions take: bytes of the kernel, and of the process.
     let used = |target: &Target, user_bytes: &dyn Fn() -> u64| {
         let (kernel_before, user_before) = (proxies::kernel_bytes(), user_bytes());
         let then = || {
@@ -237,8 +237,8 @@ fn idle(kinds: &[(&'static str, Option<&ProxyKind>)], site: &Site<'_>, sessions:
                 user_bytes().saturating_sub(user_before),
             )
         };
-        let held = runtime().block_on(clients::idle(target.echo, sessions, then));
-        held.expect("every session can be opened")
+        let growth = runtime().block_on(clients::idle(target.echo, sessions, then));
+        growth.expect("every session can be opened")
     };
     let (bare, _) = used(&direct(site.servers), &|| 0);
     let proxies = kinds

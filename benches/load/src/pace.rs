@@ -1,4 +1,4 @@
-//! Messages at a steady rate, whether or not earlier ones are answered.
+//! Messages that are due at a steady rate, whether or not earlier ones are answered.
 
 use std::thread;
 use std::time::Duration;

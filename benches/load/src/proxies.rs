@@ -206,7 +206,7 @@ impl Proxy {
         self.pids().into_iter().filter_map(cpu_of).sum()
     }
 
-    /// Waits until it is idle, for at most 5 s, so that a round does not pay for work left over from the previous one.
+    /// Waits until it is idle, for at most 5 s, so that its leftover work does not disturb the next measurement.
     pub(crate) fn settle(&self) {
         const INTERVAL: Duration = Duration::from_millis(50);
         const IDLE_CPU_MAX: Duration = Duration::from_millis(1);

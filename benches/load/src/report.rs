@@ -117,7 +117,7 @@ pub(crate) struct Report {
     pub(crate) machine: String,
     pub(crate) network: &'static str,
     pub(crate) rounds: usize,
-    /// The duration of each round.
+    /// How long each proxy runs each workload in a round.
     pub(crate) milliseconds: u64,
     pub(crate) versions: Vec<String>,
     pub(crate) tables: Vec<Table>,

@@ -17,7 +17,7 @@ pub(crate) const BULK_BYTES: usize = 256 * 1024;
 
 /// Two servers of each kind.
 pub(crate) struct Servers {
-    /// Send back what they receive, or what it asks for ([`Answer`]).
+    /// Send back what they receive; a request for an [`Answer`] gets that answer instead.
     pub(crate) echo: [SocketAddr; 2],
     /// Send endlessly, and discard what they receive.
     pub(crate) source: [SocketAddr; 2],
@@ -95,7 +95,7 @@ async fn echo(mut socket: TcpStream) {
     while let Ok(read @ 1..) = socket.read(&mut message).await {
         let wanted = Answer::ALL
             .into_iter()
-            .find(|answer| message[..read].ends_with(answer.request()));
+            .find(|answer| message[..read].ends_with(answer.request_end()));
         let written = match wanted {
             None => socket.write_all(&message[..read]).await,
             Some(answer) => in_two_writes(&mut socket, answer).await,

@@ -13,8 +13,9 @@ pub(crate) enum Load {
     /// A closed loop: each session sends this many bytes and waits for the echo, again and again. A slow answer delays
     /// the next message of its session.
     RoundTrips { sessions: usize, bytes: usize },
-    /// An open loop: messages of 64 bytes at a fixed rate per second over all sessions, whether or not earlier ones are
-    /// answered. Latency counts from the time a message was due, so that one late answer delays the following ones too.
+    /// An open loop: messages of 64 bytes are due at a fixed rate per second over all sessions, whether or not earlier
+    /// ones are answered. A session sends its next message only after the answer to its previous one; the latency
+    /// counts from the time the message was due, and so includes this wait.
     Paced { sessions: usize, rate: u32 },
     /// Clients connect, exchange 64 bytes and close, again and again.
     NewSessions { clients: usize },
@@ -59,7 +60,7 @@ impl Answer {
     pub(crate) const ALL: [Self; 2] = [Self::Bytes, Self::Chain];
 
     /// The end of a request for this answer.
-    pub(crate) const fn request(self) -> &'static [u8] {
+    pub(crate) const fn request_end(self) -> &'static [u8] {
         match self {
             Self::Bytes => b"\nanswer: two bytes\n",
             Self::Chain => b"\nanswer: a chain\n",

@@ -26,6 +26,7 @@ pub enum LogFormat {
     reason = "docs/operation.md documents the fields; their names contain the units"
 )]
 pub struct AccessRecord {
+    // `None` in tests only: `SystemTime` has no default.
     #[serde(serialize_with = "rfc3339")]
     pub time: Option<SystemTime>,
     pub session: u64,
@@ -70,7 +71,7 @@ pub struct AccessRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suppressed: Option<u64>,
     #[serde(flatten)]
-    pub tls: TlsWords,
+    pub tls: TlsFields,
     pub client_rtt_us: Option<u32>,
     pub server_rtt_us: Option<u32>,
     pub client_retrans: Option<u32>,
@@ -80,7 +81,7 @@ pub struct AccessRecord {
 /// The fields of TLS. Fields without a value are left out.
 #[derive(Debug, Default, Serialize)]
 #[expect(missing_docs, reason = "docs/operation.md documents the fields")]
-pub struct TlsWords {
+pub struct TlsFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,7 +91,7 @@ pub struct TlsWords {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_resumed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub client_cert: Option<ClientCertWords>,
+    pub client_cert: Option<ClientCertFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,7 +102,7 @@ pub struct TlsWords {
 
 /// The certificate of a client.
 #[derive(Debug, Serialize)]
-pub struct ClientCertWords {
+pub struct ClientCertFields {
     /// Its subject.
     pub subject: String,
     /// Its SHA-256, in hexadecimal digits.
@@ -125,7 +126,7 @@ impl AccessRecord {
             LogFormat::Json => serde_json::to_string(self).expect(SERIALIZABLE),
             LogFormat::Text => key_values(&serde_json::to_value(self).expect(SERIALIZABLE)),
         };
-        // The values in a line of text are JSON, too, so that both formats are escaped alike.
+        // Fits both formats: the quoted values of a text line are JSON strings.
         let mut text = escape_json(&text).into_owned();
         text.push('\n');
         text
@@ -137,7 +138,7 @@ fn key_values(object: &Value) -> String {
     for (key, value) in object.as_object().into_iter().flatten() {
         let separator = if text.is_empty() { "" } else { " " };
         let needs_no_quotes =
-            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=');
+            |plain: &str| !plain.is_empty() && plain.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=');
         // Writing to a String cannot fail.
         let _ = match value {
             Value::Null => Ok(()),

@@ -134,8 +134,8 @@ impl Output {
     }
 }
 
-/// Opens a file for appending. A FIFO without a reader is an error instead of a wait: this is also called where waiting
-/// would stop everything else. Later writes do wait for the reader.
+/// Opens a file for appending. A FIFO without a reader is an error: a reload calls this function in an async task,
+/// which must not block. Later writes do block until the FIFO is read.
 fn open_to_append(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .create(true)

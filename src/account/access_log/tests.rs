@@ -105,7 +105,7 @@ fn the_later_of_two_switches_wins_while_the_queue_is_full() {
 }
 
 #[test]
-fn switches_while_the_queue_is_full_wait_as_one() {
+fn repeated_switches_while_the_queue_is_full_send_one_message() {
     let (queue, messages) = sync_channel(2);
     let log = AccessLog {
         queue,
@@ -117,7 +117,7 @@ fn switches_while_the_queue_is_full_wait_as_one() {
         log.switch(None, LogFormat::Json);
     }
     drop(log);
-    // Ends when the last thread that waits with a message has sent it.
+    // The iterator ends when the threads that wait to send a message have sent it.
     let switches = messages.iter().filter(|message| matches!(message, Message::Switch));
     assert_eq!(switches.count(), 1);
 }

@@ -8,8 +8,8 @@ use crate::account::names;
 use crate::tls::{Certificate, ListenerTls, PoolTls};
 
 /// The times at which certificates become valid and expire, in the text exposition format: the certificates of
-/// listeners, and those that pools present to their servers. Of several with the same first name, the one that expires
-/// first is shown. Also the times at which lists of revoked certificates should be replaced.
+/// listeners, and those that pools present to their servers. If several of one listener have the same first name, the
+/// one that expires first is shown. Also the times at which lists of revoked certificates should be replaced.
 #[must_use]
 pub fn certificate_expiries<'a>(
     listeners: impl IntoIterator<Item = (&'a str, &'a Arc<ListenerTls>)>,
@@ -27,7 +27,7 @@ pub fn certificate_expiries<'a>(
         names::CRL_NEXT_UPDATE,
         "When the first list of revoked certificates should be replaced, in seconds since the Unix epoch.",
     );
-    let mut write = |owner: (&str, &str), certificates: &[Arc<Certificate>]| {
+    let mut add = |owner: (&str, &str), certificates: &[Arc<Certificate>]| {
         // By name, `not_after` and `not_before` of the certificate that expires first: the smallest array.
         let mut earliest = BTreeMap::<String, [i64; 2]>::new();
         for certificate in certificates {
@@ -43,14 +43,14 @@ pub fn certificate_expiries<'a>(
         }
     };
     for (listener, tls) in listeners {
-        write(("listener", listener), tls.certificates().all());
+        add(("listener", listener), tls.certificates().all());
         if let Some(next_update) = tls.crl_next_update() {
             let labels = format_labels(&[("listener", listener)]);
             next_updates.add(&labels, next_update);
         }
     }
     for (pool, tls) in pools {
-        write(("pool", pool), tls.identity().as_slice());
+        add(("pool", pool), tls.identity().as_slice());
     }
     let mut text = String::new();
     for family in [expiries, begins, next_updates] {

@@ -24,9 +24,9 @@ const SERVER_MAX_SESSIONS_HELP: &str = "The most sessions that a server may have
 const POOL_QUEUE_HELP: &str = "Clients that wait in the queue of a pool.";
 const HEALTH_CHECK_REFUSED_HELP: &str =
     "Whether a server refused its latest health check, for instance because it has too many connections.";
-const CERTIFICATE_EXPIRY_HELP: &str =
+const SERVER_CERTIFICATE_EXPIRY_HELP: &str =
     "When the certificate shown at the latest health check expires, in seconds since the Unix epoch.";
-const CERTIFICATE_NOT_BEFORE_HELP: &str =
+const SERVER_CERTIFICATE_NOT_BEFORE_HELP: &str =
     "From when the certificate shown at the latest health check is valid, in seconds since the Unix epoch.";
 
 /// All series by key.
@@ -101,20 +101,20 @@ impl Registry {
             server.retain(exists, now)
         });
         self.listeners.retain(|_, listener| {
-            let exists = Arc::strong_count(&listener.series) > 1;
+            let exists = Arc::strong_count(&listener.series) > 1; // this map holds one
             listener.retain(exists, now)
         });
     }
 
-    /// Exports the counters of all registered series.
+    /// Exports the counters of listeners, servers and paths. Those of pools are not in the exporter.
     pub(super) fn export(&self) {
         self.listeners.values().for_each(|listener| listener.series.export());
         self.servers.values().for_each(|server| server.series.export());
         self.paths.values().for_each(|path| path.series.export());
     }
 
-    /// Writes the gauges of listeners, and of servers: those of `pools` and removed ones that still have sessions.
-    /// `sessions` are the current sessions of each listener.
+    /// Writes the gauges of listeners, of queues, and of servers: those of `pools` and removed ones that still have
+    /// sessions. `sessions`: the number of current sessions of each listener.
     pub(super) fn write_gauges<'a>(
         &self,
         sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
@@ -127,8 +127,8 @@ impl Registry {
         let mut queues = GaugeFamily::new(names::POOL_QUEUE, POOL_QUEUE_HELP);
         let mut up = GaugeFamily::new(names::SERVER_UP, SERVER_UP_HELP);
         let mut refused = GaugeFamily::new(names::HEALTH_CHECK_REFUSED, HEALTH_CHECK_REFUSED_HELP);
-        let mut expiries = GaugeFamily::new(names::CERTIFICATE_EXPIRY, CERTIFICATE_EXPIRY_HELP);
-        let mut begins = GaugeFamily::new(names::CERTIFICATE_NOT_BEFORE, CERTIFICATE_NOT_BEFORE_HELP);
+        let mut expiries = GaugeFamily::new(names::SERVER_CERTIFICATE_EXPIRY, SERVER_CERTIFICATE_EXPIRY_HELP);
+        let mut begins = GaugeFamily::new(names::SERVER_CERTIFICATE_NOT_BEFORE, SERVER_CERTIFICATE_NOT_BEFORE_HELP);
         let mut written = HashSet::new();
         for pool in pools {
             self.add_queue(pool, &mut queues);
@@ -137,14 +137,15 @@ impl Registry {
                 let labels = server_labels(&key);
                 let series = self.servers.get(&key).map(|tracked| &tracked.series);
                 if !written.insert(key) {
-                    continue;
+                    continue; // a series has only one sample
                 }
                 up.add(&labels, u8::from(server.is_healthy()));
                 if series.is_some_and(|series| series.may_refuse_checks()) {
                     let is_refused = server.health().refusal != RefusedCheck::None;
                     refused.add(&labels, u8::from(is_refused));
                 }
-                let of_others = series.map_or(0, |series| series.active_sessions(Some(server))); // with the same label
+                // An older server with the same label may still have sessions.
+                let of_others = series.map_or(0, |series| series.active_sessions(Some(server)));
                 active.add(&labels, server.own_live() + of_others);
                 if let Some(max) = server.sessions_max() {
                     limits.add(&labels, max);
@@ -178,7 +179,7 @@ impl Registry {
         queues.add(&format_labels(&[("pool", pool.name())]), pool.queue_len());
     }
 
-    /// Writes for pools with a fallback whether sessions go there.
+    /// Writes, for each pool with a fallback, whether new sessions go to the fallback.
     pub(super) fn write_fallbacks(fallbacks: impl IntoIterator<Item = (Arc<str>, bool)>, text: &mut String) {
         let help = "Whether new sessions of a pool go to its fallback, because it has no usable server.";
         let values = fallbacks
@@ -187,7 +188,7 @@ impl Registry {
         write_pool_gauge(names::POOL_FALLBACK, help, values, text);
     }
 
-    /// Writes for pools whose servers have roles how many of them call themselves primary.
+    /// Writes, for each pool whose servers have roles, how many servers call themselves primary.
     pub(super) fn write_primaries(primaries: impl IntoIterator<Item = (Arc<str>, usize)>, text: &mut String) {
         let help = "Servers of a pool that call themselves primary at the same time; more than one needs an operator.";
         write_pool_gauge(names::POOL_PRIMARIES, help, primaries, text);
@@ -243,8 +244,8 @@ impl Registry {
         }
     }
 
-    /// Writes the histograms of reading ClientHellos, of connecting and of health checks.
-    pub(super) fn write_handshakes(&self, text: &mut String) {
+    /// Writes the durations of reading ClientHellos, of TLS handshakes, of connects and of health checks.
+    pub(super) fn write_durations(&self, text: &mut String) {
         let help = "Time from accept until the ClientHello was read or the attempt to read it failed.";
         write_header(text, names::HELLO_DURATION, MetricType::Histogram, help);
         for (name, listener) in &self.listeners {

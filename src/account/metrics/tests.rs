@@ -10,6 +10,7 @@ fn server(label: &str) -> Arc<Server> {
     server_at("10.0.0.1:1", label)
 }
 
+/// A server with active checks, of which none has run.
 fn server_at(address: &str, label: &str) -> Arc<Server> {
     let spec = ServerSpec {
         label: label.into(),
@@ -124,13 +125,13 @@ async fn counters_of_a_removed_server_are_kept_for_five_minutes_and_gauges_are_n
         sleep(RETENTION / 5).await;
     }
     sleep(RETENTION / 5).await;
-    let all = lines_of(&text(), "kept").len();
-    assert!(all > first.len(), "expected gauges as well as counters");
+    let kept_lines = lines_of(&text(), "kept").len();
+    assert!(kept_lines > first.len(), "expected gauges as well as counters");
     for _ in 0..3 {
         let text = text();
         assert_eq!(
             (lines_of(&text, "removed").len(), lines_of(&text, "kept").len()),
-            (0, all)
+            (0, kept_lines)
         );
     }
 }

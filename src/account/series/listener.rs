@@ -28,9 +28,9 @@ pub enum CancelPlacement {
     Client,
     /// All servers of the listener's pools are asked.
     Fanout,
-    /// There are no servers to ask.
+    /// No servers were found: neither the key nor the client is known, and the listener does not ask all servers.
     Unplaced,
-    /// Too many requests without a known key came in a second.
+    /// The request is not sent on: too many requests without a known key came in a second.
     Limited,
 }
 
@@ -51,7 +51,7 @@ impl CancelPlacement {
     }
 }
 
-/// How many sessions a route has taken or refused.
+/// How many sessions a route has taken or refused, and how many of them are open.
 #[derive(Debug)]
 pub struct RouteCount {
     pub(in crate::account) name: Arc<str>,
@@ -79,12 +79,12 @@ impl RouteCount {
     }
 }
 
-/// The route of an open session, which is counted until this is dropped.
+/// The route of an open session. The session counts as open until this is dropped.
 #[derive(Debug)]
 pub struct SessionRoute(Arc<RouteCount>);
 
 impl SessionRoute {
-    /// Counts a session.
+    /// Counts a new session of the route.
     #[must_use]
     pub fn open(route: &Arc<RouteCount>) -> Self {
         route.total.fetch_add(1, Relaxed);
@@ -113,8 +113,8 @@ pub struct ListenerSeries {
     pauses: LabelledCounters<{ AcceptPause::ALL.len() }>,
     cancels: LabelledCounters<{ CancelPlacement::ALL.len() }>,
     /// Whether there is a pause episode; read on every accept, without the lock.
-    is_pausing: AtomicBool,
-    // A blocking mutex: locked for one statement, and only during an episode.
+    has_episode: AtomicBool,
+    // A blocking mutex: locked for a few statements, and only by a pause and during an episode.
     episode: Mutex<PauseEpisode>,
     pub(in crate::account) hello_duration: Histogram,
     /// The routes of the configuration in force, in its order.
@@ -148,7 +148,7 @@ impl ListenerSeries {
             connections: BufferedCounter::new(recorder, names::CONNECTIONS, labels.to_vec()),
             pauses,
             cancels: LabelledCounters::new(recorder, names::CANCELS, &labels, "placement"),
-            is_pausing: AtomicBool::new(false),
+            has_episode: AtomicBool::new(false),
             episode: Mutex::default(),
             hello_duration: Histogram::new(HANDSHAKE_BOUNDS),
             routes: Mutex::new(Arc::new([])),
@@ -197,7 +197,7 @@ impl ListenerSeries {
     /// Counts an accepted connection.
     pub fn record_accepted(&self) {
         self.connections.increment(1);
-        if self.is_pausing.load(Relaxed) {
+        if self.has_episode.load(Relaxed) {
             self.episode.lock().record_accepted();
         }
     }
@@ -211,19 +211,19 @@ impl ListenerSeries {
     pub fn record_pause(&self, reason: AcceptPause) -> bool {
         self.pauses.get(reason as usize, reason.as_str()).increment(1);
         let mut episode = self.episode.lock();
-        self.is_pausing.store(true, Relaxed);
+        self.has_episode.store(true, Relaxed);
         episode.record_pause(Instant::now())
     }
 
     /// Returns true once when the episode of pauses has ended. To be called every few seconds.
     #[must_use]
     pub fn take_pause_end(&self) -> bool {
-        if !self.is_pausing.load(Relaxed) {
+        if !self.has_episode.load(Relaxed) {
             return false;
         }
         let mut episode = self.episode.lock();
         let has_ended = episode.take_end(Instant::now());
-        self.is_pausing.store(!has_ended, Relaxed); // under the lock, like the store in `record_pause`
+        self.has_episode.store(!has_ended, Relaxed); // under the lock, like the store in `record_pause`
         has_ended
     }
 

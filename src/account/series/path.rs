@@ -26,8 +26,8 @@ pub struct PathKey {
     pub server: Option<ServerId>,
 }
 
-/// What a path is looked up by. It borrows the pool's name: to count a reference to it would change memory that all
-/// workers share.
+/// What a path is looked up by. It borrows the pool's name, because cloning the `Arc` of the name would change memory
+/// that all workers share: its reference count.
 #[derive(Hash)]
 pub(in crate::account) struct PathRef<'a> {
     pub(in crate::account) listener: ListenerId,
@@ -41,8 +41,8 @@ impl Equivalent<PathKey> for PathRef<'_> {
     }
 }
 
-/// The series of a path as one worker holds them. Each session changes the reference count several times, so each
-/// worker has one of its own.
+/// The series of a path as one worker holds them. Each session changes the reference count several times. So that
+/// workers do not share this count, each has an `Arc<WorkerPath>` of its own.
 pub(in crate::account) struct WorkerPath(Arc<PathSeries>);
 
 impl WorkerPath {
@@ -66,7 +66,8 @@ pub struct PathSeries {
     sessions: LabelledCounters<{ Ending::ALL.len() }>,
     pool: Arc<PoolSeries>,
     listener: Weak<ListenerSeries>,
-    /// The server, held weakly so that [`Self::is_gone`] sees its end, and its series; `None`: none was chosen.
+    /// The server and its series; `None`: none was chosen. The server is held weakly, so that [`Self::is_gone`] sees
+    /// its end.
     server: Option<(Weak<Server>, Arc<ServerSeries>)>,
 }
 
@@ -140,7 +141,7 @@ impl PathSeries {
             Some((server, _)) => server.strong_count() == 0,
             None => !self.pool.is_configured(),
         };
-        // The registry holds every listener's series once; if nothing else holds it, the listener is gone. While the
+        // The registry holds every listener's series once; if nothing else holds them, the listener is gone. While the
         // metrics are rendered, all series are held once more, and no listener counts as gone.
         has_no_destination || self.listener.strong_count() <= 1
     }
@@ -161,7 +162,7 @@ mod tests {
     use crate::account::Metrics;
 
     #[test]
-    fn a_path_is_found_without_its_key() {
+    fn a_path_is_found_by_a_path_ref() {
         let listener = Metrics::new().listener(&"l".into()).id();
         let key = |pool: &str| PathKey {
             listener,

@@ -22,7 +22,7 @@ pub enum CheckResult {
     Fail,
     /// The server did not respond in time.
     Timeout,
-    /// The server answered, but did not let the check in.
+    /// The server answered, but refused the check; or this host lacks something that the check needs.
     Refused,
     /// The server works, but has another role than its pool requires, or is too far behind.
     WrongRole,

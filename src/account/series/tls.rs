@@ -17,9 +17,9 @@ pub enum HandshakeResult {
     Failed,
     /// The client's certificate was refused, or the client has none.
     ClientRefused,
-    /// It took too long.
+    /// It took too long, or there was no memory left for what the client has sent.
     Timeout,
-    /// The client closed or reset the connection.
+    /// The client closed the connection, or the connection broke.
     ClientLeft,
 }
 
@@ -71,7 +71,7 @@ impl TlsSeries {
         }
     }
 
-    /// An unknown version is counted as [`NO_VERSION`], the last one.
+    /// Counts a handshake. An unknown version is counted as [`NO_VERSION`], the last of [`VERSIONS`].
     pub(super) fn record_handshake(&self, version: &str, result: HandshakeResult, duration: Duration) {
         let index = VERSIONS.iter().position(|known| *known == version);
         let counters = &self.handshakes[index.unwrap_or(VERSIONS.len() - 1)];

@@ -7,7 +7,7 @@ import { ApiError, get, hasToken, readHistory, send } from "./source.js";
 
 const detail = () => byId("detail");
 
-/** Whether the process has a token that this page could send. */
+/** Whether this page may change anything: the process has a token configured, and one was entered here. */
 let canWrite = false;
 
 export const mayWrite = () => canWrite;
@@ -27,7 +27,7 @@ let detailReadAt = 0;
 /** Shows the title and the content that `read` returns, until the dialog is closed. */
 async function openDetail(read) {
   readDetail = read;
-  const found = await readAgain();
+  const found = await fetchDetail();
   if (readDetail !== read) return; // others were opened meanwhile
   detail().replaceChildren();
   fillDetail(found ?? ["Details", problem("The process does not answer.")]);
@@ -38,13 +38,13 @@ async function openDetail(read) {
 export async function refreshDetail() {
   if (!detail().open || Date.now() - detailReadAt < DETAIL_INTERVAL_MS) return;
   const read = readDetail;
-  const found = await readAgain();
+  const found = await fetchDetail();
   if (found && readDetail === read && detail().open) fillDetail(found);
 }
 
-/** What is to be shown; null if the process does not answer. */
-async function readAgain() {
-  detailReadAt = Infinity; // not twice at a time
+/** Calls `readDetail`, and returns the title and the content; null if the process does not answer. */
+async function fetchDetail() {
+  detailReadAt = Infinity; // until this read is done, `refreshDetail` does not start another
   const found = await readDetail().catch((error) => (error instanceof ApiError ? ["Details", problem(error.message)] : null));
   detailReadAt = Date.now();
   return found;
@@ -166,7 +166,7 @@ export const showServer = (poolName, name) => openDetail(async () => {
   const server = await get(`servers/${path}`);
   const { word, sign, since: inStateSince } = serverState(server);
   const goOn = server.sessions > 0 ? ` Its open sessions (${count(server.sessions)}) go on until they end.` : "";
-  const act = (title, what, body, properties = {}) => {
+  const actionButton = (title, what, body, properties = {}) => {
     const onclick = () => ask(title, what, () => send("POST", `servers/${path}`, body));
     return element("button", { disabled: !canWrite, onclick, "data-key": `act:${title}`, ...properties }, title);
   };
@@ -186,17 +186,17 @@ export const showServer = (poolName, name) => openDetail(async () => {
       ["Set by", server.set_by ? `${server.set_by}, ${since(server.set_at)} ago` : null],
     ]),
     element("p", { class: "actions" },
-      server.use === "enabled" ? null : act("Enable", `${label} gets new sessions again.`, { use: "enabled" }),
-      server.use === "draining" ? null : act("Drain", `${label} gets no new sessions.${goOn}`, { use: "draining" }),
-      server.use === "disabled" ? null : act("Disable", `${label} gets no new sessions and is no longer checked.${goOn}`, { use: "disabled" }),
-      act(
+      server.use === "enabled" ? null : actionButton("Enable", `${label} gets new sessions again.`, { use: "enabled" }),
+      server.use === "draining" ? null : actionButton("Drain", `${label} gets no new sessions.${goOn}`, { use: "draining" }),
+      server.use === "disabled" ? null : actionButton("Disable", `${label} gets no new sessions and is no longer checked.${goOn}`, { use: "disabled" }),
+      actionButton(
         "Drain and cut",
         `${label} gets no new sessions, and its open sessions (${count(server.sessions)}) are cut over 10 s.`,
         { use: "draining", close_over: "10s" },
         { class: "danger", disabled: !canWrite || server.sessions === 0 },
       ),
       weightForm(label, server, path),
-      server.weight_is_set ? act("Use the configured weight", `The weight of ${label} is that of the configuration again.`, { weight: null }) : null),
+      server.weight_is_set ? actionButton("Use the configured weight", `The weight of ${label} is that of the configuration again.`, { weight: null }) : null),
     canWrite ? null : element("p", { class: "hint" }, writeHint()),
   ];
 });

@@ -1,4 +1,4 @@
-// Lines of the last 15 minutes.
+// Line charts of the last 15 minutes.
 
 import { byId, bytes, count, duration, element, show } from "./dom.js";
 import { isSampleCurrent, known, newest } from "./state.js";
@@ -29,7 +29,7 @@ const POOL = [
   { title: "New sessions", lines: [["", (pool) => pool.opened]], format: perSecond },
   { title: "Bytes", lines: [["from servers", (pool) => pool.bytes_down], ["from clients", (pool) => pool.bytes_up]], format: rate },
   { title: "Connect p99", lines: [["", (pool) => pool.connect_p99_ms]], format: (ms) => duration(ms / 1000) },
-  { title: "Ended", lines: [["all", endedOf], ["failed", (pool) => pool.failed]], format: perSecond },
+  { title: "Ended", lines: [["all", endedInPool], ["failed", (pool) => pool.failed]], format: perSecond },
 ];
 
 const sum = (lists, length) => Array.from({ length }, (_, at) => lists.reduce((all, list) => all + list[at], 0));
@@ -43,8 +43,11 @@ function failed(totals) {
   return sum(lists.map(([, list]) => list), totals.sessions.length);
 }
 
-/** The sessions that ended in each second: the new ones, minus the growth of the open ones. */
-function endedOf({ sessions, opened }) {
+/**
+ * The sessions of a pool that ended in each second: the new ones, minus the growth of the open ones. The samples of a
+ * pool do not count endings. In the first second the growth is not known: the value is 0.
+ */
+function endedInPool({ sessions, opened }) {
   return opened.map((number, at) => Math.max(0, number - sessions[at] + (sessions[at - 1] ?? sessions[at] - number)));
 }
 
@@ -94,7 +97,7 @@ function figure({ title, lines, format }, source) {
   );
 }
 
-/** The y coordinate of a value. `top` is the value at the upper edge. */
+/** The y coordinate of a value: 0 is 2 units above the lower edge of the chart, `top` is 4 below the upper edge. */
 const yOf = (value, top) => (HEIGHT - 2 - (HEIGHT - 6) * (value / top)).toFixed(1);
 
 /** A line with the newest sample at the right edge. Missing values are gaps. */

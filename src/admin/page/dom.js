@@ -53,7 +53,7 @@ const kindOf = (node) => `${node.nodeName} ${node.dataset?.key ?? ""}`;
 
 function updateChildren(parent, wanted) {
   const old = new Map();
-  for (const node of [...parent.childNodes].reverse()) {
+  for (const node of [...parent.childNodes].reverse()) { // in reverse, so that `pop` below takes the first node
     const alike = old.get(kindOf(node));
     if (alike) alike.push(node);
     else old.set(kindOf(node), [node]);
@@ -72,7 +72,7 @@ function updateChildren(parent, wanted) {
   }
 }
 
-/** Makes `node` like `wanted` and returns it. Without a node, returns `wanted` itself. */
+/** Makes `node` like `wanted` and returns `node`. Without a node, returns `wanted` itself. */
 function update(node, wanted) {
   if (!node) return wanted;
   if (node instanceof Text) {
@@ -90,7 +90,7 @@ function update(node, wanted) {
   return node;
 }
 
-/** A number in the largest of these units that it reaches, and that unit. Each is `base` times the one before. */
+/** A number in the largest of these units that it reaches, and that unit. Each unit is `base` times the one before. */
 function scaled(number, base, units) {
   let unit = 0;
   // From half below the next unit, the number would be rounded up to `base`.
@@ -111,15 +111,16 @@ export function count(value) {
 /** Bytes with a binary unit. */
 export function bytes(value) {
   const [number, unit] = scaled(value, 1024, ["B", "KiB", "MiB", "GiB", "TiB"]);
-  return `${unit === "B" || number >= 100 ? Math.round(number) : number.toFixed(1)} ${unit}`;
+  return `${unit === "B" || number >= 99.95 ? Math.round(number) : number.toFixed(1)} ${unit}`;
 }
 
 /** A duration in its two largest units. */
 export function duration(seconds) {
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
   if (seconds === 0) return "0 s";
-  if (seconds < 0.001) return `${Math.round(seconds * 1e6)} µs`;
-  if (seconds < 1) return `${Number((seconds * 1000).toPrecision(3))} ms`;
+  if (seconds < 0.0009995) return `${Math.round(seconds * 1e6)} µs`;
+  if (seconds < 0.9995) return `${Number((seconds * 1000).toPrecision(3))} ms`;
+  seconds = Math.max(seconds, 1); // 999.6 ms is about 1 s
   const at = units.findIndex(([, size]) => seconds >= size);
   const [unit, size] = units[at];
   const whole = Math.floor(seconds / size);

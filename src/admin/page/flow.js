@@ -35,7 +35,7 @@ let selected = null;
 /** `1 session`, `2 of 10 sessions`. */
 const sessionCount = (number, limit) => (limit ? `${count(number)} of ${count(limit)} sessions` : counted(number, "session"));
 
-/** Servers at one address are one server. */
+/** The open sessions of a pool. Servers at the same address are one server: each has the sessions of all of them. */
 function sessionsOf(pool) {
   const byAddress = new Map(pool.servers.map((server) => [server.address, server.sessions]));
   return [...byAddress.values()].reduce((sum, sessions) => sum + sessions, 0);
@@ -54,13 +54,14 @@ export function showFlow() {
     chart.querySelector("svg") ?? element("svg:svg", { "aria-hidden": "true" }),
     columns.map(({ title, boxes, more }) => {
       const note = more > 0 ? `and ${count(more)} more` : boxes.length === 0 ? "none" : null;
-      const rest = note && element("li", { class: "hint" }, note);
-      return element("div", {}, element("h3", {}, title), element("ul", {}, boxes, rest));
+      const noteItem = note && element("li", { class: "hint" }, note);
+      return element("div", {}, element("h3", {}, title), element("ul", {}, boxes, noteItem));
     }),
   );
   draw(chart, links, Math.max(1, state.totals.sessions));
 }
 
+/** A box of a column. `pressed` is undefined if the box is not a toggle button. */
 function box(id, kind, title, notes, onclick, pressed) {
   const button = element(
     "button",

@@ -1,7 +1,7 @@
 // The tables of servers, sessions and endings.
 
 import { breakable, byId, bytes, count, counted, duration, element, now, show, since } from "./dom.js";
-import { SERVER_STATES, allServers, isHistoryCurrent, isSampleCurrent, known, originOf, serverState, urgency } from "./state.js";
+import { SERVER_STATES, allServers, isHistoryCurrent, isSampleCurrent, known, originOf, serverState, urgencyRank } from "./state.js";
 import { get } from "./source.js";
 import { killSession, mayWrite, showServer } from "./actions.js";
 import { Table } from "./tables.js";
@@ -30,7 +30,7 @@ export function setUpServers() {
         breakable(`${pool.name}/${server.name}`),
       ),
     },
-    { title: "State", word: true, value: ({ server }) => urgency(serverState(server)), cell: ({ server }) => badge(serverState(server)) },
+    { title: "State", word: true, value: ({ server }) => urgencyRank(serverState(server)), cell: ({ server }) => badge(serverState(server)) },
     { title: "Address", word: true, value: ({ server }) => server.address },
     { title: "Origin", word: true, when: (row) => origin(row) !== "configured", value: origin },
     { title: "For", word: true, value: stateAge, cell: ({ server }) => (serverState(server).since ? since(serverState(server).since) : "–") },
@@ -62,12 +62,15 @@ const FILTERS = [
   ["min_bytes", "Bytes, at least", "1000000"], ["min_rtt", "Round trip, at least", "50ms"],
 ];
 
-/** Which sessions are read if not all of them can be, by the `order` of the column that they are sorted by. */
+/**
+ * Which sessions are read if there are too many to read them all. The keys are the values of `order` of the columns,
+ * and of `sort` of the API.
+ */
 const ORDERS = { bytes: "the most bytes", rate: "the highest rates", idle: "the longest silence", rtt: "the longest round trips" };
 
 let sessions;
 
-/** The filters in use: what was entered last, names and values. */
+/** The filters in use, as pairs of a name and a value: those with which the form was last submitted. */
 let filters = [];
 
 /** Whether more sessions match than can be read at once. Then the order decides which ones are read. */
@@ -116,6 +119,7 @@ export function setUpSessions() {
 export async function readSessions() {
   const query = new URLSearchParams([["limit", SESSIONS_READ], ...filters]);
   byId("session-filters").textContent = filters.length > 0 ? `Filters: ${filters.length} in use` : "Filters";
+  // The API sorts by the highest values only.
   const order = sessions.descending ? sessions.columns[sessions.sort].order : undefined;
   if (order) query.set("sort", order);
   try {

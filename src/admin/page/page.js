@@ -2,7 +2,7 @@
 
 import { byId } from "./dom.js";
 import { known } from "./state.js";
-import { ApiError, checkToken, follow, get, hasToken, onDoubt, pause, resume, setToken } from "./source.js";
+import { ApiError, checkToken, endTokenWait, follow, get, hasToken, onDoubt, setToken, sleep } from "./source.js";
 import { reloadError, showOverview } from "./overview.js";
 import { setUpFlow, showFlow } from "./flow.js";
 import { showCharts } from "./charts.js";
@@ -14,8 +14,8 @@ import { refreshDetail, reloadConfiguration, setCanWrite } from "./actions.js";
 const DRAW_INTERVAL_MS = 250;
 
 /**
- * The shortest pause between two reads of the sessions while their table can be seen, and the pause for each open
- * session: the process examines every session to find the ones to return.
+ * The pause between two reads of the sessions, while their table can be seen: its minimum, and its minimum for each
+ * open session. The second exists because the process examines every session to find those to return.
  */
 const SESSIONS_INTERVAL_MS = 5000;
 const INTERVAL_PER_SESSION_MS = 0.2;
@@ -57,7 +57,7 @@ function watchSections() {
 
 async function pollSessions() {
   for (;;) {
-    await pause(Math.max(SESSIONS_INTERVAL_MS, INTERVAL_PER_SESSION_MS * (known.state?.totals.sessions ?? 0)));
+    await sleep(Math.max(SESSIONS_INTERVAL_MS, INTERVAL_PER_SESSION_MS * (known.state?.totals.sessions ?? 0)));
     if (isSeen.get("sessions") && !needsToken && !document.hidden) await readSessions();
   }
 }
@@ -84,21 +84,22 @@ function report(what, reason) {
   if (what === "lost") draw(); // shows that the content is out of date
 }
 
-const TOKEN_FILE = "it is in the file that token_file of [admin] names.";
+const TOKEN_HINT = "it is in the file that token_file of [admin] names.";
 
 const tokenNotice = ({ status, message }) => (status === 401 && !hasToken()
-  ? `Nothing can be shown until the token is entered: ${TOKEN_FILE}`
+  ? `Nothing can be shown until the token is entered: ${TOKEN_HINT}`
   : `Not accepted: ${message}.`);
 
 const refusalOf = (error) => (error instanceof ApiError && [401, 403].includes(error.status) ? error.message : null);
 
-/** Why the token that was entered last was not accepted; null if it was. */
+/** Why the token that was entered last was not accepted, or why it could not be checked; null if it was accepted. */
 let refusal = null;
 
 let access = Promise.resolve();
 
 /**
- * Finds out whether this page may change anything, and shows it. One call at a time, because it may forget the token.
+ * Finds out whether this page may change anything, and shows it. One call at a time, because each may forget a token
+ * that was not accepted (`checkToken`).
  */
 export function showAccess() {
   access = access.catch(() => {}).then(findOutAccess);
@@ -115,7 +116,7 @@ async function findOutAccess() {
     ? "Read-only: no token is configured. Set token_file in [admin], or use the commands on the machine itself."
     : hasToken()
       ? (refusal ? `The token cannot be checked: ${refusal}.` : "")
-      : `${refusal ? `Not accepted: ${refusal}. ` : ""}Read-only until the token is entered: ${TOKEN_FILE}`;
+      : `${refusal ? `Not accepted: ${refusal}. ` : ""}Read-only until the token is entered: ${TOKEN_HINT}`;
 }
 
 /** Other errors are reported by `follow`. */
@@ -129,12 +130,13 @@ async function readReloadError() {
   const reload = known.state?.last_reload;
   if (!reload || reload.done || reloadError.at === reload.at || !hasToken()) return;
   reloadError.at = reload.at;
+  reloadError.text = null;
   try {
     reloadError.text = (await get("reload")).error;
   } catch {
     await showAccess().catch(reportRefusal);
-    await pause(ERROR_INTERVAL_MS);
-    reloadError.at = null; // asked again then, if there is a token
+    await sleep(ERROR_INTERVAL_MS);
+    reloadError.at = null; // with the next change of data it is read again, if there is a token
   }
   draw();
 }
@@ -144,7 +146,7 @@ byId("token-form").addEventListener("submit", async (event) => {
   setToken(byId("token").value.trim());
   refusal = null;
   byId("token").value = "";
-  resume();
+  endTokenWait();
   reloadError.at = null;
   await showAccess().catch(reportRefusal);
   await readReloadError();
@@ -165,11 +167,11 @@ setUpEndings();
 setUpRoute();
 watchSections();
 showAccess().catch(reportRefusal);
-/** The configuration in force when the access was last checked. Another one may have another token, or none. */
+/** `in_force_since` when the access was last checked. A new configuration may have another token, or none. */
 let inForceSince = null;
 follow(report, () => {
   draw();
-  if (inForceSince !== known.state?.in_force_since) {
+  if (known.state && inForceSince !== known.state.in_force_since) {
     inForceSince = known.state.in_force_since;
     showAccess().catch(() => {}); // what cannot be read is reported by `follow`
   }

@@ -77,7 +77,7 @@ export async function send(method, path, body) {
   return (await request(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) })).json();
 }
 
-export const pause = (milliseconds) => new Promise((resume) => setTimeout(resume, milliseconds));
+export const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** How long a tab without locks waits for events from another tab before it opens a stream itself. */
 const ELECTION_MS = 500;
@@ -99,8 +99,8 @@ export async function readHistory() {
 }
 
 /**
- * Follows the process for ever. Calls `report` with `live`, `polling`, `lost` or `token`, and a reason for the last
- * two; calls `changed` when there is new data.
+ * Follows the process for ever. Calls `report` with `live`, `polling`, `lost` or `token`. The second argument is the
+ * reason: a text for `lost`, an `ApiError` for `token`. Calls `changed` when there is new data.
  */
 export async function follow(report, changed) {
   const channel = "BroadcastChannel" in window ? new BroadcastChannel("acequia") : null;
@@ -112,13 +112,14 @@ export async function follow(report, changed) {
     if (!document.hidden && Date.now() - known.historyReadAt > HISTORY_INTERVAL_MS) readAgain().then(changed);
   });
   known.heardAt = Date.now();
-  // A timer checks this, because a request may wait for long before it fails.
+  // A timer reports silence, because a request may wait for long before it fails.
   setInterval(() => {
     if (Date.now() - known.heardAt > SILENCE_MAX_MS && !tokenWaiter) report("lost", `nothing has come for ${SILENCE_MAX_MS / 1000} s`);
   }, 1000);
   let [failures, polls] = [0, 0];
   for (;;) {
-    let isTrying = false; // whether the page, which has polled so far, tries the stream again
+    // Whether the page polls, and tries the stream again now. If that fails, the connection is not lost: polls succeed.
+    let isTrying = false;
     try {
       known.endings = Object.fromEntries((await get("endings")).map((one) => [one.ending, one]));
       // While the page polls, the history is read only once a minute, because it is large.
@@ -128,7 +129,7 @@ export async function follow(report, changed) {
         apply("state", await get("state"));
         report("polling");
         changed();
-        await pause(2000);
+        await sleep(2000);
         continue;
       }
       [isTrying, polls] = [failures >= FAILURES_MAX, 0];
@@ -150,7 +151,7 @@ export async function follow(report, changed) {
       }
       if (!isTrying) report("lost", error.message);
     }
-    await pause(1000);
+    await sleep(1000);
   }
 }
 
@@ -161,21 +162,21 @@ let isRefused = false;
 
 let tokenWaiter = null;
 
-const tokenEntered = () => new Promise((resume) => {
+const tokenEntered = () => new Promise((resolve) => {
   tokenWaiter = () => {
     tokenWaiter = null;
     known.heardAt = Date.now();
-    resume();
+    resolve();
   };
 });
 
-/** To be called when a token was entered. */
-export const resume = () => tokenWaiter?.();
+/** To be called when a token was entered: `follow` then goes on, if it waits for a token. */
+export const endTokenWait = () => tokenWaiter?.();
 
 /**
  * Reads the stream, or the events that another tab passes on, until they end. Tabs share a stream because a browser has
- * few connections to one host. The process has just given this tab the history, so it may also read what a tab with a
- * token passes on.
+ * few connections to one host. This tab has just read the history from the process, so it may also take the events that
+ * a tab with a token passes on.
  */
 async function shared(channel, take) {
   if (!channel) return stream(take);
@@ -227,16 +228,16 @@ async function listen(channel, take, firstWaitMs) {
   };
   const began = Date.now();
   channel.postMessage("state?");
-  while (!isRefused && Date.now() - (heard ? known.heardAt : began) < (heard ? SILENCE_MAX_MS : firstWaitMs)) await pause(500);
+  while (!isRefused && Date.now() - (heard ? known.heardAt : began) < (heard ? SILENCE_MAX_MS : firstWaitMs)) await sleep(500);
   channel.onmessage = null;
   return heard;
 }
 
 /** Reads the stream of events until it ends (WHATWG HTML, section 9.2.6; each event here is one line of data). */
 async function stream(take, abort = new AbortController()) {
-  let heardAt = Date.now();
+  let streamHeardAt = Date.now(); // `known.heardAt` also changes with other data
   const watch = setInterval(() => {
-    if (Date.now() - heardAt > SILENCE_MAX_MS) abort.abort(new Error(`nothing has come for ${SILENCE_MAX_MS / 1000} s`));
+    if (Date.now() - streamHeardAt > SILENCE_MAX_MS) abort.abort(new Error(`nothing has come for ${SILENCE_MAX_MS / 1000} s`));
   }, 1000);
   try {
     const response = await request("events", { signal: abort.signal });
@@ -245,7 +246,8 @@ async function stream(take, abort = new AbortController()) {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
-      heardAt = known.heardAt = Date.now(); // a part of an event counts, too: a large one takes long on a slow connection
+      // A part of an event counts, too: a large event takes long on a slow connection.
+      streamHeardAt = known.heardAt = Date.now();
       text += value;
       const events = text.split("\n\n");
       text = events.pop();

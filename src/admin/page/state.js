@@ -5,7 +5,7 @@ import { clock, counted } from "./dom.js";
 /** The number of samples that are kept; the process keeps as many. */
 const SAMPLES_MAX = 900;
 
-/** How long nothing may come before a connection counts as lost. */
+/** After this time without data, a connection counts as lost. */
 export const SILENCE_MAX_MS = 5000;
 
 export const known = {
@@ -13,7 +13,7 @@ export const known = {
   history: null,
   /** By ending: its description, and whether it is a failure. */
   endings: {},
-  /** When the last event came. */
+  /** When data last came: by the stream, by a poll, or from another tab. */
   heardAt: 0,
   /** When the last sample came. */
   sampledAt: 0,
@@ -97,11 +97,11 @@ function applySample(history, sample) {
   if (history.at && time <= Date.parse(history.at) && !isSetBack) return; // the history has it already
   history.at = sample.at;
   known.sampledAt = Date.now();
-  for (const [ending, number] of Object.entries(sample.totals.endings)) {
+  for (const [ending, added] of Object.entries(sample.totals.endings)) {
     history.totals.endings[ending] ??= new Array(history.totals.sessions.length).fill(0);
-    for (const span of ["hour", "start"]) history.endings[span][ending] = (history.endings[span][ending] ?? 0) + number;
+    for (const span of ["hour", "start"]) history.endings[span][ending] = (history.endings[span][ending] ?? 0) + added;
   }
-  const before = lastSessions(history.totals);
+  const sessionsBefore = lastSessions(history.totals);
   const ofPools = Object.entries(sample.pools).map(([name, pool]) => {
     const past = history.pools.find((past) => past.name === name) ?? { name, endings: {}, ...Object.fromEntries(Object.keys(pool).map((key) => [key, []])) };
     if (!history.pools.includes(past)) history.pools.push(past);
@@ -110,14 +110,14 @@ function applySample(history, sample) {
   for (let number = Math.max(1, sample.seconds - SAMPLES_MAX + 1); number <= sample.seconds; number += 1) {
     const second = { number, of: sample.seconds };
     const { endings, ...totals } = sample.totals;
-    append(history.totals, totals, before, second);
+    append(history.totals, totals, sessionsBefore, second);
     for (const [ending, list] of Object.entries(history.totals.endings)) {
       push(list, share(endings[ending] ?? 0, second));
       // The last minute moves on by a second.
       const { minute } = history.endings;
       minute[ending] = Math.max(0, (minute[ending] ?? 0) + list.at(-1) - (list.at(-61) ?? 0));
     }
-    for (const [past, pool, sessions] of ofPools) append(past, pool, sessions, second);
+    for (const [past, pool, poolSessionsBefore] of ofPools) append(past, pool, poolSessionsBefore, second);
   }
 }
 
@@ -181,7 +181,7 @@ export const SERVER_STATES = [
 ];
 
 /** A rank: states with a lower rank need attention sooner. Different words have different ranks. */
-export const urgency = ({ word, kind }) => ["bad", "warn", "unknown", "good"].indexOf(kind) * 10 + SERVER_STATES.indexOf(word);
+export const urgencyRank = ({ word, kind }) => ["bad", "warn", "unknown", "good"].indexOf(kind) * 10 + SERVER_STATES.indexOf(word);
 
 /** `2 of 3 servers up, 1 usable`. */
 export function serverCounts(pool) {
@@ -190,7 +190,10 @@ export function serverCounts(pool) {
   return `${up} of ${counted(pool.servers.length, "server")} up${usable === up ? "" : `, ${usable} usable`}`;
 }
 
-/** Whether a server of the pool has a fault; one with another role, or that somebody has drained, has none. */
+/**
+ * Whether a server of the pool has a fault, or awaits failback. A wrong role is no fault, and a server that an operator
+ * has drained or disabled does not count.
+ */
 export const isDegraded = (pool) => pool.servers.some((server) => (
   server.use === "awaiting failback" || (server.use === "enabled" && (!server.up || server.ejected))
 ));

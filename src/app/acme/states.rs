@@ -49,7 +49,7 @@ pub(super) fn states(in_force: &InForce, latest: &LatestOrders, suggestions: &Su
                 continue;
             }
             let current = by_file.get(&*wanted.file);
-            let kept = attempts.get(&wanted.acme).and_then(|saved| saved.get(wanted.name()));
+            let kept = attempts.get(&wanted.acme).and_then(|kept| kept.get(wanted.name()));
             let due = current.map_or_else(Due::default, |current| due(current, wanted, suggestions));
             states.push(state(wanted, due, kept, latest.get(&wanted.file)));
         }
@@ -100,8 +100,8 @@ fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Op
     }
 }
 
-/// When a certificate is to be replaced: at once if it is not one for these names. The expiry of its chain does not
-/// count: another certificate would have the same chain.
+/// When a certificate is to be replaced: at once if it is a placeholder, or not for all of these names. The expiry of
+/// its chain does not count: another certificate would have the same chain.
 fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestions) -> Due {
     let identifier = identifier(current).filter(|_| !current.is_placeholder);
     if current.is_placeholder || current.count_names(&wanted.names) < wanted.names.len() {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_of_this_process_replace_saved_ones() {
+    fn attempts_of_this_process_replace_kept_ones() {
         let one = wanted(&["a.example"]);
         let attempts = |failures, next| Attempts {
             failures,
@@ -200,7 +200,7 @@ mod tests {
         let (chain, _) = issued_until(2020);
         let text = leaf + &chain + &key;
         let read = parse_certificate("/state/a.example.pem".as_ref(), text.as_bytes()).unwrap();
-        assert!(read.has_expired(), "one of its chain has");
+        assert!(read.has_expired(), "a certificate of its chain has expired");
         let at = |names| due(&read, &wanted(names), &Suggestions::default()).at;
         assert!(at(&["a.example"]) > SystemTime::now());
         assert_eq!(at(&["a.example", "b.example"]), UNIX_EPOCH);
@@ -218,7 +218,7 @@ mod tests {
         assert!(end_of(2090) > SystemTime::now());
     }
 
-    /// A certificate from 2019 for a.example, and its key.
+    /// A certificate for a.example, valid from 2019 to `year`, and its key.
     fn issued_until(year: i32) -> (String, String) {
         let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(2019, 1, 1);

@@ -21,7 +21,7 @@ pub(super) struct Suggestions(HashMap<String, Polled>);
 struct Polled {
     /// The suggestion in the latest valid answer; `None`: the server suggests nothing, or no answer was valid yet.
     suggested: Option<SuggestedRenewal>,
-    /// How many questions since then had no valid answer.
+    /// How many requests since the latest valid answer have failed.
     failures: u32,
     /// When the server is asked again.
     next: Instant,
@@ -37,19 +37,19 @@ impl Suggestions {
     /// certificates are forgotten. Never ends if there are no certificates. Nothing is lost if this is dropped: the
     /// question is asked again.
     pub(super) async fn poll(&mut self, accounts: &[AcmePlan], states: &[RenewalState]) {
-        // For each issued certificate: the key of its answer, its identifier, whom to ask, and its name in the log.
-        let asked = states.iter().filter_map(|state| {
+        // For each issued certificate: the key of its answer, its identifier, the account, and its name in the log.
+        let issued = states.iter().filter_map(|state| {
             let is_issued = state.reason != RenewalReason::NotIssued;
             let identifier = state.identifier.as_ref().filter(|_| is_issued)?;
             let plan = accounts.iter().find(|plan| plan.name == state.wanted.acme)?;
             Some((identifier.to_string(), identifier, plan, state.wanted.name()))
         });
-        let asked: Vec<_> = asked.collect();
-        let known: HashSet<_> = asked.iter().map(|(key, ..)| &**key).collect();
-        self.0.retain(|key, _| known.contains(&**key));
-        // `None`: it was never asked about, and comes first.
+        let issued: Vec<_> = issued.collect();
+        let keys: HashSet<_> = issued.iter().map(|(key, ..)| &**key).collect();
+        self.0.retain(|key, _| keys.contains(&**key));
+        // `None`: the server was never asked about this certificate, which therefore comes first.
         let due = |key: &str| self.0.get(key).map(|polled| polled.next);
-        let Some((key, identifier, plan, name)) = asked.iter().min_by_key(|(key, ..)| due(key)) else {
+        let Some((key, identifier, plan, name)) = issued.iter().min_by_key(|(key, ..)| due(key)) else {
             return pending().await;
         };
         if let Some(due) = due(key) {

@@ -2,7 +2,7 @@
 
 use crate::pool::{AdminState, AgentSettings};
 
-/// The largest percentage of the configured weight. The number is the same as that of the largest weight.
+/// The largest percentage of the configured weight. It turns a configured weight of 100 into the largest weight, 256.
 const PERCENT_MAX: u16 = 256;
 
 /// The settings in a reply. Settings that it does not mention stay as they are.

@@ -25,9 +25,9 @@ impl StatusList {
         self.0.iter().any(|range| range.contains(&status.as_u16()))
     }
 
-    /// The statuses of both lists.
+    /// The statuses that are in at least one of the lists.
     #[must_use]
-    pub fn and(mut self, other: Self) -> Self {
+    pub fn union(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
@@ -50,8 +50,10 @@ impl FromStr for StatusList {
 
 fn status(digits: &str) -> Option<u16> {
     let is_number = digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.parse().ok().filter(|_| is_number);
-    number.filter(|number| (100..=599).contains(number))
+    if !is_number {
+        return None; // such as "+20", which `parse` accepts
+    }
+    digits.parse().ok().filter(|number| (100..=599).contains(number))
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ async fn the_http_status_decides_the_result() {
     for (status, passes) in [
         ("200 OK", true),
         ("304 Not Modified", true),
-        ("404 Gone", false),
+        ("404 Not Found", false),
         ("503 x", false),
     ] {
         let text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").leak();

@@ -9,8 +9,8 @@
 //!  AuthSwitchRequest: plugin, scramble  ──────►  if the account has another plugin
 //!                                       ◄──────  proof
 //!  AuthMoreData: 4                      ──────►  caching_sha2_password, if the server does not remember the password
-//!                                       ◄──────  the password: as it is in TLS or over a Unix socket,
-//!                                                else encrypted by the server's key
+//!                                       ◄──────  the password: in clear text within TLS or over a Unix socket,
+//!                                                otherwise encrypted by the server's key
 //!  OK or ERR                            ──────►
 //! ```
 
@@ -47,7 +47,7 @@ const AUTH_SWITCH_REQUEST: u8 = 0xfe;
 /// ER_NOT_SUPPORTED_AUTH_MODE
 const NOT_SUPPORTED_AUTH_MODE: u16 = 1251;
 
-/// Bytes of a scramble: the random bytes of the server that a proof depends on.
+/// The length of a scramble. A scramble is the server's random challenge, on which a proof depends.
 const SCRAMBLE_BYTES: usize = 20;
 
 /// The user to log in as.
@@ -75,7 +75,9 @@ pub(super) async fn log_in(
     let greeting = packets.receive().await?;
     let greeting = Greeting::read(&greeting).ok_or_else(malformed)?;
     let mut capabilities = LONG_PASSWORD | PROTOCOL_41 | SECURE_CONNECTION | PLUGIN_AUTH;
-    if let Some((config, target)) = tls.filter(|_| greeting.capabilities & SSL != 0) {
+    if let Some((config, target)) = tls
+        && greeting.capabilities & SSL != 0
+    {
         capabilities |= SSL;
         packets.send(&response_head(capabilities)).await?;
         packets = packets.start_tls(Arc::clone(config), target).await?;
@@ -113,13 +115,13 @@ async fn finish(
                 let name = fields.terminated().ok_or_else(malformed)?;
                 plugin = match Plugin::named(name) {
                     Some(known) => known,
-                    None if account.password.is_empty() => plugin, // every plugin takes an empty proof
+                    None if account.password.is_empty() => plugin, // without a password, no proof is needed
                     None => return Err(unknown_plugin(name)),
                 };
                 scramble = read_scramble(&mut fields).ok_or_else(malformed)?;
                 let mut proof = plugin.proof(&account.password, &scramble);
                 if proof.is_empty() && plugin == Plugin::CachingSha2 {
-                    proof.push(0); // no password
+                    proof.push(0); // here, this plugin takes a zero byte for no password
                 }
                 packets.send(&proof).await?;
             }

@@ -4,7 +4,7 @@
 //! ```text
 //!  length (3, little-endian) | sequence (1) | payload (length)
 //!
-//!  ERR:  0xff | code (2) | "#" and SQLSTATE (6, absent if ERR is sent instead of the greeting) | message
+//!  ERR:  0xff | code (2) | "#" and SQLSTATE (6, may be absent if ERR is sent instead of the greeting) | message
 //! ```
 
 use std::io;
@@ -83,7 +83,7 @@ impl Packets {
         })
     }
 
-    /// Whether the server takes the password itself over this connection: it is in TLS, or over a Unix socket.
+    /// Whether the password may be sent in clear text: the connection uses TLS, or a Unix socket.
     pub(super) fn is_secure(&self) -> bool {
         self.is_secure
     }

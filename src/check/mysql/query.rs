@@ -17,14 +17,15 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// The values of a column that has one of these names, row by row. Empty if there is no such column.
+    /// The values of a column that has one of these names, row by row; `None`: NULL. Empty if there is no such column.
     pub(super) fn column<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = Option<&'a str>> {
         let index = self.columns.iter().position(|column| names.contains(&column.as_str()));
         let values = index.map(|index| self.rows.iter().map(move |row| row.get(index)?.as_deref()));
         values.into_iter().flatten()
     }
 
-    /// The value in the second column of the row with this name in the first, as in an answer to `SHOW VARIABLES`.
+    /// Finds the row whose first column is this name, and returns the value of its second column, as in an answer to
+    /// `SHOW VARIABLES`. `None`: there is no such row, or the value is NULL.
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         let row = self
             .rows
@@ -49,7 +50,7 @@ pub(super) async fn query(packets: &mut Packets, statement: &str) -> Result<Rows
         answer.columns.push(column_name(&definition).ok_or_else(malformed)?);
     }
     if count == 0 {
-        return Ok(answer);
+        return Ok(answer); // `head` is an OK packet: there are no rows
     }
     if !is_end(&packets.receive().await?) {
         return Err(malformed());

@@ -30,8 +30,8 @@ pub(super) struct MysqlStatus {
     pub(super) role: Role,
     /// How far it is behind, or [`STOPPED`]; `None`: it is a primary, it has no source, or the user may not ask.
     pub(super) lag: Option<Duration>,
-    /// For a primary, its own `server_id`. For a replica, the `server_id` of its source, if it has only one and is
-    /// connected to it.
+    /// For a primary, its own `server_id`. For a replica, the `server_id` of its source, if it has only one source and
+    /// is connected to it.
     pub(super) source: Option<u32>,
     /// `None`: it is not a member of a Galera cluster.
     pub(super) galera: Option<GaleraMember>,
@@ -40,7 +40,7 @@ pub(super) struct MysqlStatus {
 /// A member of a Galera cluster.
 pub(super) struct GaleraMember {
     pub(super) is_ready: bool,
-    /// "Primary", "non-Primary" or "Disconnected".
+    /// "Primary", "non-Primary" or "Disconnected"; "unknown" if the server does not report it.
     pub(super) cluster_status: String,
     pub(super) is_donor: bool,
 }
@@ -106,13 +106,15 @@ async fn replica_status(packets: &mut Packets) -> Result<Option<Rows>, MysqlFail
 /// The column that says whether a replica is connected to its source, by its present and its former name.
 const IO_RUNNING: [&str; 2] = ["Replica_IO_Running", "Slave_IO_Running"];
 
-/// `server_id` of a replica's source, if it has only one and is connected to it.
+/// `server_id` of a replica's source, if the replica has only one source and is connected to it.
 fn read_source(status: &Rows) -> Option<u32> {
     let ids = status.column(&["Source_Server_Id", "Master_Server_Id"]);
     let mut sources = ids.zip(status.column(&IO_RUNNING));
-    let (source, runs) = sources.next()?;
-    let is_only = sources.next().is_none();
-    source?.parse().ok().filter(|_| is_only && runs == Some("Yes"))
+    let (id, io_running) = sources.next()?;
+    if sources.next().is_some() || io_running != Some("Yes") {
+        return None;
+    }
+    id?.parse().ok()
 }
 
 /// How far a replica is behind; if it has several sources, the largest lag counts. `None` if it has no source.
@@ -121,7 +123,7 @@ fn read_lag(status: &Rows) -> Option<Duration> {
     if !runs(&IO_RUNNING) || !runs(&["Replica_SQL_Running", "Slave_SQL_Running"]) {
         return Some(STOPPED);
     }
-    let lags = status.column(&["Seconds_Behind_Source", "Seconds_Behind_Master"]);
-    let lags = lags.map(|lag| Some(Duration::from_secs(lag?.parse().ok()?)));
+    let seconds = status.column(&["Seconds_Behind_Source", "Seconds_Behind_Master"]);
+    let lags = seconds.map(|seconds| Some(Duration::from_secs(seconds?.parse().ok()?)));
     lags.map(|lag| lag.unwrap_or(STOPPED)).max()
 }

@@ -168,7 +168,7 @@ async fn malformed_answers_to_a_login_fail_without_a_panic() {
 }
 
 #[tokio::test]
-async fn an_unknown_login_plugin_is_refused_and_without_a_password_gets_an_empty_proof() {
+async fn an_unknown_login_plugin_fails_with_a_password_and_gets_an_empty_proof_without_one() {
     let switch = [&b"\xfeclient_ed25519\0"[..], SCRAMBLE, b"\0"].concat();
     let (packets, mut server) = conversation();
     let serve = async {
@@ -183,7 +183,7 @@ async fn an_unknown_login_plugin_is_refused_and_without_a_password_gets_an_empty
                 "{message}"
             );
         }
-        _ => panic!("expected a refusal"),
+        _ => panic!("expected the failure for an unknown plugin"),
     }
     let (packets, mut server) = conversation();
     let serve = async {
@@ -242,7 +242,7 @@ async fn other_protocols_and_endless_answers_fail() {
     }
 }
 
-fn string(text: &str) -> Vec<u8> {
+fn encode(text: &str) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
@@ -259,21 +259,21 @@ async fn serve_rows(mut server: PlaybackServer, answers: &[(&str, Vec<(&str, &st
         server.0.read_exact(&mut request).await.unwrap();
         let statement = String::from_utf8_lossy(&request[1..]).into_owned();
         let found = answers.iter().find(|(begin, _)| statement.starts_with(begin));
-        let values = found.map_or(&[][..], |(_, values)| values.as_slice());
+        let pairs = found.map_or(&[][..], |(_, pairs)| pairs.as_slice());
         let (columns, rows): (Vec<&str>, Vec<Vec<&str>>) = if statement.starts_with("SHOW GLOBAL") {
-            let rows = values.iter().map(|(name, value)| vec![*name, *value]).collect();
+            let rows = pairs.iter().map(|(name, value)| vec![*name, *value]).collect();
             (vec!["Variable_name", "Value"], rows)
         } else {
-            let columns = values.iter().map(|(name, _)| *name).collect();
-            (columns, vec![values.iter().map(|(_, value)| *value).collect()])
+            let columns = pairs.iter().map(|(name, _)| *name).collect();
+            (columns, vec![pairs.iter().map(|(_, value)| *value).collect()])
         };
         let mut packets = vec![vec![u8::try_from(columns.len()).unwrap()]];
         if !columns.is_empty() {
-            packets.extend(columns.iter().map(|name| [string("").repeat(4), string(name)].concat()));
+            packets.extend(columns.iter().map(|name| [encode("").repeat(4), encode(name)].concat()));
             packets.push(b"\xfe\0\0\x02\0".to_vec());
             packets.extend(
                 rows.iter()
-                    .map(|row| row.iter().flat_map(|value| value_of(value)).collect()),
+                    .map(|row| row.iter().flat_map(|value| encode_value(value)).collect()),
             );
             packets.push(b"\xfe\0\0\x02\0".to_vec());
         }
@@ -283,8 +283,8 @@ async fn serve_rows(mut server: PlaybackServer, answers: &[(&str, Vec<(&str, &st
     }
 }
 
-fn value_of(value: &str) -> Vec<u8> {
-    if value == "NULL" { vec![0xfb] } else { string(value) }
+fn encode_value(value: &str) -> Vec<u8> {
+    if value == "NULL" { vec![0xfb] } else { encode(value) }
 }
 
 async fn status(answers: &[(&str, Vec<(&str, &str)>)]) -> MysqlStatus {
@@ -316,18 +316,21 @@ async fn a_stopped_replication_thread_is_not_a_lag_of_0() {
         [variables(&["read_only"]), ("SHOW REPLICA STATUS", row)]
     };
     for (io, sql, behind, lag) in [
-        ("Yes", "Yes", "0", Some(0)),
-        ("Yes", "Yes", "7", Some(7)),
-        ("Yes", "Yes", "NULL", None),
-        ("Connecting", "Yes", "0", None),
-        ("Yes", "No", "0", None),
+        ("Yes", "Yes", "0", Duration::ZERO),
+        ("Yes", "Yes", "7", Duration::from_secs(7)),
+        ("Yes", "Yes", "NULL", STOPPED),
+        ("Connecting", "Yes", "0", STOPPED),
+        ("Yes", "No", "0", STOPPED),
     ] {
-        let lag = lag.map_or(STOPPED, Duration::from_secs);
         let status = status(&replica(io, sql, behind)).await;
         assert_eq!(status.role, Role::Replica);
         assert_eq!(status.lag, Some(lag), "{io} {sql} {behind}");
         assert_eq!(status.source, (io == "Yes").then_some(3), "as long as it is connected");
     }
+}
+
+#[tokio::test]
+async fn a_server_is_a_primary_unless_it_is_read_only() {
     let mut primary = variables(&[]);
     primary.1.push(("server_id", "4"));
     let primary = status(&[primary]).await;
@@ -359,9 +362,9 @@ async fn a_galera_node_must_be_ready_in_the_primary_component_and_may_be_a_donor
         [variables(&["wsrep_on"]), ("SHOW GLOBAL STATUS", row)]
     };
     for (answers, passes_with_use, passes_with_avoid) in [
-        (node("ON", "Primary", "4"), true, true),
-        (node("ON", "Primary", "2"), true, false),
-        (node("OFF", "Primary", "1"), false, false),
+        (node("ON", "Primary", "4"), true, true),    // synced
+        (node("ON", "Primary", "2"), true, false),   // a donor
+        (node("OFF", "Primary", "1"), false, false), // joining
         (node("ON", "non-Primary", "4"), false, false),
     ] {
         let galera = status(&answers).await.galera;

@@ -1,5 +1,5 @@
-//! Keeps a password from being sent in clear text over a connection without TLS, and finds the error that a server
-//! sends in place of an answer to SSLRequest.
+//! Keeps a password from being sent in clear text over a connection that others can read, and finds the error that a
+//! server sends in place of an answer to SSLRequest.
 
 use std::io;
 use std::pin::Pin;
@@ -22,11 +22,13 @@ pub(super) enum LoginRefusal {
     NoProcess,
 }
 
-/// Passes on the bytes of a server. Reading fails at AuthenticationCleartextPassword, if the server has not agreed to
-/// TLS, and at an error instead of the answer to SSLRequest ("Message Formats" in the chapter "Frontend/Backend
-/// Protocol").
+/// Passes on the bytes of a server. Reading fails at AuthenticationCleartextPassword, unless the server has agreed to
+/// TLS or the connection is private, and at an error instead of the answer to SSLRequest ("Message Formats" in the
+/// chapter "Frontend/Backend Protocol").
 pub(super) struct CleartextPasswordGuard<R> {
     from: R,
+    /// Whether nobody else can read the connection, so that the password may be sent.
+    is_private: bool,
     next: AwaitedByte,
 }
 
@@ -40,7 +42,8 @@ enum AwaitedByte {
     AuthenticationCode([u8; 4], usize),
     /// The body of another message, and how many of its bytes are left.
     OtherMessage(u32),
-    /// Nothing matters any more.
+    /// No later byte matters: the server has agreed to TLS, or its first request for authentication has been examined.
+    /// The client answers no second one.
     Decided,
 }
 
@@ -54,9 +57,11 @@ const AUTHENTICATION: u8 = b'R';
 const CLEAR_TEXT_PASSWORD: [u8; 4] = [0, 0, 0, 3];
 
 impl<R> CleartextPasswordGuard<R> {
-    pub(super) fn new(from: R) -> Self {
+    /// `is_private`: the connection is over a Unix socket.
+    pub(super) fn new(from: R, is_private: bool) -> Self {
         Self {
             from,
+            is_private,
             next: AwaitedByte::SslAnswer,
         }
     }
@@ -76,11 +81,13 @@ impl AwaitedByte {
                     return Ok(Self::Head(head, filled + 1));
                 }
                 let [kind, length @ ..] = head;
-                match u32::from_be_bytes(length) {
-                    _ if kind == AUTHENTICATION => Self::AuthenticationCode([0; 4], 0),
-                    // The length counts its own 4 bytes.
-                    length @ 5.. => Self::OtherMessage(length - 4),
-                    _ => Self::Head([0; 5], 0),
+                if kind == AUTHENTICATION {
+                    return Ok(Self::AuthenticationCode([0; 4], 0));
+                }
+                // The length counts its own 4 bytes.
+                match u32::from_be_bytes(length).saturating_sub(4) {
+                    0 => Self::Head([0; 5], 0),
+                    left => Self::OtherMessage(left),
                 }
             }
             Self::OtherMessage(left) if left > 1 => Self::OtherMessage(left - 1),
@@ -103,12 +110,21 @@ impl<R: AsyncRead + Unpin> AsyncRead for CleartextPasswordGuard<R> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.from).poll_read(cx, buffer))?;
+        let mut refused = None;
         for byte in &buffer.filled()[before..] {
             if matches!(self.next, AwaitedByte::Decided) {
                 break;
             }
             let next = std::mem::replace(&mut self.next, AwaitedByte::Decided);
-            self.next = next.after(*byte).map_err(io::Error::other)?;
+            match next.after(*byte) {
+                Ok(next) => self.next = next,
+                Err(LoginRefusal::ClearTextPassword) if self.is_private => {}
+                Err(refusal) => refused = Some(refusal),
+            }
+        }
+        if let Some(refusal) = refused {
+            buffer.set_filled(before); // a read that fails must return no bytes
+            return Poll::Ready(Err(io::Error::other(refusal)));
         }
         Poll::Ready(Ok(()))
     }
@@ -116,6 +132,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for CleartextPasswordGuard<R> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     fn refusal(bytes: &[u8]) -> Option<LoginRefusal> {
@@ -127,6 +145,18 @@ mod tests {
             }
         }
         None
+    }
+
+    #[tokio::test]
+    async fn a_clear_text_password_is_refused_unless_the_connection_is_private() {
+        let request = b"NR\0\0\0\x08\0\0\0\x03";
+        for is_private in [false, true] {
+            let mut read = Vec::new();
+            let mut guarded = CleartextPasswordGuard::new(&request[..], is_private);
+            let result = guarded.read_to_end(&mut read).await;
+            let passed = if is_private { &request[..] } else { b"" };
+            assert_eq!((result.is_ok(), &*read), (is_private, passed));
+        }
     }
 
     #[test]

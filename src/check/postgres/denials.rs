@@ -6,7 +6,8 @@ use tokio::time::Instant;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
-/// How long a question that a server has denied is not asked again. Each denial leaves an error in the server's log.
+/// For this long after a denial, the question is not asked again, because each denial leaves an error in the server's
+/// log.
 const DENIED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A question that a server may deny to the user of the check.
@@ -26,7 +27,7 @@ const QUESTIONS: usize = 3;
 /// The questions that the server has denied to this user. The arrays are indexed by [`DeniableQuestion`].
 #[derive(Debug, Default)]
 pub(super) struct Denials {
-    /// When the server last denied the question; `None`: never, or it has answered it since.
+    /// When the server last denied the question; `None`: never, or the server has answered it since.
     at: [Option<Instant>; QUESTIONS],
     /// The function that the user may not call, if the latest denial was about one.
     function: [Option<&'static str>; QUESTIONS],
@@ -38,36 +39,37 @@ impl Denials {
         self.at[question as usize].is_none_or(|at| at.elapsed() >= DENIED_INTERVAL)
     }
 
-    /// A denial without an error.
+    /// Records a denial without an error.
     #[cfg(test)]
-    pub(super) fn forbid(&mut self, question: DeniableQuestion) {
+    pub(super) fn deny_for_test(&mut self, question: DeniableQuestion) {
         self.at[question as usize] = Some(Instant::now());
     }
 
-    /// Whether an error denies a question to this user, or this variety of PostgreSQL does not know it.
+    /// Whether an error says that this user may not ask a question, or that this variety of PostgreSQL does not know
+    /// the question.
     pub(super) fn is_denial(error: &Error) -> bool {
         error.code().is_some_and(|code| CODES.contains(code))
     }
 
-    /// Records a denial. Returns whether it is the first one.
-    pub(super) fn deny(&mut self, question: DeniableQuestion, error: &Error) -> bool {
+    /// Records a denial. Returns whether it is the first one since the last answer.
+    pub(super) fn record_denial(&mut self, question: DeniableQuestion, error: &Error) -> bool {
         self.function[question as usize] = denied_function(error);
         self.at[question as usize].replace(Instant::now()).is_none()
     }
 
     /// Records an answer. Returns whether the question was denied before.
-    pub(super) fn allow(&mut self, question: DeniableQuestion) -> bool {
+    pub(super) fn record_answer(&mut self, question: DeniableQuestion) -> bool {
         self.function[question as usize] = None;
         self.at[question as usize].take().is_some()
     }
 
-    /// The function that was denied, without which the timeline and the position are not known.
-    pub(super) fn position_function(&self) -> Option<&'static str> {
+    /// The function that the user may not call, so that the timeline and the position are not known.
+    pub(super) fn denied_position_function(&self) -> Option<&'static str> {
         self.function[DeniableQuestion::Position as usize]
     }
 }
 
-/// The functions of [`DeniableQuestion::Position`].
+/// The functions of [`DeniableQuestion::Position`], except `pg_is_in_recovery()`: if that is denied, the check fails.
 const FUNCTIONS: [&str; 6] = [
     "pg_walfile_name(pg_lsn)",
     "pg_current_wal_lsn()",
@@ -80,12 +82,13 @@ const FUNCTIONS: [&str; 6] = [
 /// The function of [`FUNCTIONS`] that an error is about.
 fn denied_function(error: &Error) -> Option<&'static str> {
     let error = error.as_db_error()?;
-    let is_named = |function: &&str| {
+    if *error.code() != SqlState::INSUFFICIENT_PRIVILEGE {
+        return None;
+    }
+    FUNCTIONS.into_iter().find(|function| {
         let name = function.split('(').next().unwrap_or_default();
         error.message().ends_with(&format!(" {name}"))
-    };
-    let is_privilege = *error.code() == SqlState::INSUFFICIENT_PRIVILEGE;
-    FUNCTIONS.into_iter().find(is_named).filter(|_| is_privilege)
+    })
 }
 
 /// Errors which mean that the next check would most likely get no answer either.
@@ -104,7 +107,7 @@ mod tests {
     async fn denied_queries_are_tried_again_after_a_minute() {
         let mut denials = Denials::default();
         assert!(denials.may_ask(DeniableQuestion::Position));
-        denials.forbid(DeniableQuestion::Position);
+        denials.deny_for_test(DeniableQuestion::Position);
         tokio::time::advance(DENIED_INTERVAL - Duration::from_millis(1)).await;
         let all = [
             DeniableQuestion::Position,

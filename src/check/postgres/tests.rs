@@ -146,14 +146,14 @@ async fn denied_queries_are_tried_again_after_a_failed_check() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let probe = probe(&listener);
     drop(listener);
-    probe.denials.lock().forbid(DeniableQuestion::System);
+    probe.denials.lock().deny_for_test(DeniableQuestion::System);
     assert!(probe.run().await.is_err());
     assert!(probe.denials.lock().may_ask(DeniableQuestion::System));
 }
 
 #[tokio::test]
-async fn the_code_of_an_error_says_whether_a_server_is_alive_and_its_message_is_quoted() {
-    // `None`: the server has ended the session of the check, which counts as a failed check.
+async fn the_code_of_an_error_says_whether_a_server_accepts_sessions_and_its_message_is_quoted() {
+    // `None`: the server has ended the session of the check, which is reported as an IO error.
     for (code, accepts_sessions) in [
         ("53300", Some(true)),
         ("53200", Some(true)),

@@ -14,6 +14,10 @@ use crate::check::stream::CheckStream;
 /// has a line for each replica.
 const REPLY_BYTES_MAX: u64 = 64 << 10;
 
+/// The most reads that do not complete a reply, in one check. After each, the reply is parsed again from its beginning;
+/// a server that sends byte by byte must not cause many such parses. 64 KiB in packets of 576 bytes are 123 reads.
+const READS_MAX: u32 = 256;
+
 /// How to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisLogin {
@@ -88,19 +92,21 @@ impl Pipeline {
         refusal.map_or(Ok(added), Err)
     }
 
-    /// Sends the commands. A server that is loading its data, or does not serve data that may be outdated, refuses
-    /// `PING` but answers `ROLE` and `INFO`: then the result has both the refusal and the replies.
+    /// Sends the commands. A server that is loading its data, or a replica that has lost its primary and is configured
+    /// not to serve outdated data, refuses `PING` but answers `ROLE` and `INFO`: then the result has both the refusal
+    /// and the replies.
     ///
     /// # Errors
     /// Those of [`Self::send`], except that refusal.
     pub(super) async fn exchange(self, mut stream: Box<dyn CheckStream>) -> Result<Replies, CheckFailure> {
         // A server that has no room for a client says so and closes. Then the write may fail although there is a reply,
-        // so the error of the write counts only if there is none.
+        // so the error of the write counts only if no reply comes.
         let sent = stream.write_all(&self.bytes).await;
         let mut stream = stream.take(REPLY_BYTES_MAX);
         let (mut received, mut parsed_bytes) = (Vec::new(), 0);
         let mut replies = Vec::with_capacity(self.command_count);
         let mut refusal = None;
+        let mut reads = 0;
         while replies.len() < self.command_count {
             match read_reply(&received[parsed_bytes..]) {
                 Ok((reply, rest)) => {
@@ -112,6 +118,10 @@ impl Pipeline {
                 }
                 Err(NoReply::Invalid) => return Err(io::Error::other("not a Redis server").into()),
                 Err(NoReply::Incomplete) => {
+                    reads += 1;
+                    if reads > READS_MAX {
+                        return Err(io::Error::other(format!("a reply came in more than {READS_MAX} parts")).into());
+                    }
                     if stream.read_buf(&mut received).await? == 0 {
                         sent?;
                         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());

@@ -11,8 +11,9 @@
 //!    named: a Sentinel that was cut off from the others must not bring back an old primary.
 //!
 //! Where rule 2 decides, the server of the last majority stays valid, too, as long as one Sentinel still names it in
-//! the same epoch: a Sentinel that is wrong must not take out the primary while another Sentinel is down. If the higher
-//! epoch is the right one, both servers may call themselves primary. Then the pool takes the one in the higher epoch.
+//! the same epoch: a Sentinel that is wrong must not make the primary unfit while another Sentinel is down. If the
+//! higher epoch is the right one, both servers may call themselves primary. Then the pool takes the one in the higher
+//! epoch.
 //!
 //! For example, all of three Sentinels name `a` in epoch 4. Then two of them are down, and the third one names
 //! - `b` in epoch 3: `a` stays the primary;
@@ -53,7 +54,8 @@ impl NamedPrimary {
         self.is_same_server(other) && self.epoch == other.epoch
     }
 
-    /// Whether it is the server that is checked. Sentinel may know it under another address: then its run id tells.
+    /// Whether this is the server that is checked. Sentinel may know the server under another address: then the run ids
+    /// are compared. `run_id`: what the checked server says; empty: not known.
     pub(super) fn is_target(&self, target: &CheckTarget, run_id: &str) -> bool {
         let is_host = match self.host.parse::<IpAddr>() {
             Ok(ip) => target.address.ip() == Some(ip),
@@ -71,16 +73,16 @@ impl NamedPrimary {
 pub(super) struct Naming {
     /// The primary.
     pub(super) primary: NamedPrimary,
-    /// Whether all of them agree on it, or most have for [`AGREED_AFTER`]. Then it counts even if the pool remembers a
-    /// higher epoch.
+    /// Whether all Sentinels name this primary, or more than half of them have named it for [`AGREED_AFTER`]. Then it
+    /// counts even if the pool remembers a higher epoch.
     pub(super) is_agreed: bool,
-    /// The primary that most of them named before some of them failed, if one of them still names it.
+    /// If rule 2 decided: the primary when rule 1 last decided, if a Sentinel still names it in the same epoch.
     pub(super) repeated: Option<NamedPrimary>,
 }
 
 impl Naming {
-    /// The epoch in which this server is named the primary, and whether they agree on that; `None`: it is not the
-    /// primary.
+    /// The epoch in which the target is named the primary, and whether the Sentinels agree on that; `None`: the target
+    /// is not the primary.
     pub(super) fn epoch_of(&self, target: &CheckTarget, run_id: &str) -> Option<(u32, bool)> {
         let repeated = self.repeated.iter().map(|named| (named, false));
         let mut all = std::iter::once((&self.primary, self.is_agreed)).chain(repeated);
@@ -110,18 +112,18 @@ struct Majority {
 }
 
 impl SentinelAnswers {
-    /// What the Sentinels say now, by the rules of this module; `None`: none has ever answered. `reported`: the answers
-    /// of this check; `sentinels`: how many Sentinels were asked.
-    pub(super) fn take(&mut self, reported: Vec<NamedPrimary>, sentinels: usize, now: Instant) -> Option<Naming> {
-        self.count(&reported, sentinels, now);
+    /// Adds the answers of a check, `reported`. Returns what the Sentinels say now, by the rules of this module;
+    /// `None`: none has ever answered. `asked_count`: how many Sentinels were asked.
+    pub(super) fn update(&mut self, reported: Vec<NamedPrimary>, asked_count: usize, now: Instant) -> Option<Naming> {
+        self.update_majority(&reported, asked_count, now);
         self.follow_majority(now)
             .or_else(|| self.follow_highest_epoch(reported))
     }
 
-    /// Finds the server that more than half of the Sentinels name.
-    fn count(&mut self, reported: &[NamedPrimary], sentinels: usize, now: Instant) {
+    /// Sets `majority` by the answers of this check.
+    fn update_majority(&mut self, reported: &[NamedPrimary], asked_count: usize, now: Instant) {
         let votes = |named: &NamedPrimary| reported.iter().filter(|other| other.is_same_server(named)).count();
-        let by_majority = reported.iter().filter(|named| 2 * votes(named) > sentinels);
+        let by_majority = reported.iter().filter(|named| 2 * votes(named) > asked_count);
         // Of several answers in one epoch, one with a run id is taken: the server is recognized by it at each of its
         // addresses.
         let named = by_majority.max_by_key(|named| (named.epoch, !named.run_id.is_empty()));
@@ -131,7 +133,7 @@ impl SentinelAnswers {
             since: before
                 .filter(|before| before.named.is_same_naming(named))
                 .map_or(now, |before| before.since),
-            is_unanimous: votes(named) == sentinels,
+            is_unanimous: votes(named) == asked_count,
         });
     }
 
@@ -163,7 +165,7 @@ impl SentinelAnswers {
     fn follow_highest_epoch(&mut self, reported: Vec<NamedPrimary>) -> Option<Naming> {
         let is_repeated = |last: &NamedPrimary| reported.iter().any(|named| named.is_same_naming(last));
         let repeated = self.last_by_majority.clone().filter(is_repeated);
-        // Among several with the highest epoch, `max_by_key` takes the last: an answer of now, if there is one.
+        // Among several with the highest epoch, `max_by_key` takes the last: an answer of this check, if there is one.
         let all = self.primary.take().into_iter().chain(reported);
         self.primary = all.max_by_key(|named| named.epoch);
         Some(Naming {

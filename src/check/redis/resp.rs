@@ -59,7 +59,7 @@ pub(super) fn write_command(request: &mut Vec<u8>, words: &[&[u8]]) {
     }
 }
 
-/// Reads the first reply in `bytes`. Returns it, and the bytes behind it.
+/// Reads the first reply in `bytes`. Returns it, and the bytes after it.
 ///
 /// # Errors
 /// [`NoReply`].
@@ -67,7 +67,8 @@ pub(super) fn read_reply(bytes: &[u8]) -> Result<(RespValue, &[u8]), NoReply> {
     read_nested(bytes, DEPTH_MAX)
 }
 
-fn read_nested(bytes: &[u8], depth: usize) -> Result<(RespValue, &[u8]), NoReply> {
+/// `levels_left`: how many levels of arrays the reply may have.
+fn read_nested(bytes: &[u8], levels_left: usize) -> Result<(RespValue, &[u8]), NoReply> {
     let (&kind, rest) = bytes.split_first().ok_or(NoReply::Incomplete)?;
     if !b"+-:$*".contains(&kind) {
         return Err(NoReply::Invalid);
@@ -82,7 +83,7 @@ fn read_nested(bytes: &[u8], depth: usize) -> Result<(RespValue, &[u8]), NoReply
             if kind == b'$' {
                 read_bulk(length, rest)
             } else {
-                read_array(length, rest, depth)
+                read_array(length, rest, levels_left)
             }
         }
         _ => Ok((RespValue::Text(line.to_owned()), rest)),
@@ -120,11 +121,11 @@ fn read_bulk(length: usize, bytes: &[u8]) -> Result<(RespValue, &[u8]), NoReply>
     Ok((RespValue::Text(String::from_utf8_lossy(text).into_owned()), rest))
 }
 
-fn read_array(length: usize, mut bytes: &[u8], depth: usize) -> Result<(RespValue, &[u8]), NoReply> {
-    let depth = depth.checked_sub(1).ok_or(NoReply::Invalid)?;
-    let mut elements = Vec::new(); // `length` may be anything: nothing is reserved by it
+fn read_array(length: usize, mut bytes: &[u8], levels_left: usize) -> Result<(RespValue, &[u8]), NoReply> {
+    let levels_left = levels_left.checked_sub(1).ok_or(NoReply::Invalid)?;
+    let mut elements = Vec::new(); // no capacity is reserved: the server may send any `length`
     for _ in 0..length {
-        let (element, rest) = read_nested(bytes, depth)?;
+        let (element, rest) = read_nested(bytes, levels_left)?;
         elements.push(element);
         bytes = rest;
     }

@@ -22,9 +22,9 @@ use crate::dial::ConnectOptions;
 /// as well.
 const SENTINEL_TENTHS: u32 = 4;
 
-/// The part of the time of a check after which the Sentinels are waited for no longer, in tenths: the rest is for its
-/// result.
-const LAST_TENTHS: u32 = 9;
+/// When the wait for the Sentinels ends at the latest, in tenths of the time of a check since it began: the rest is for
+/// the result of the check.
+const DEADLINE_TENTHS: u32 = 9;
 
 /// Why there is no answer of the Sentinels.
 const UNNAMED: &str = "no Sentinel has said which server is the primary";
@@ -67,7 +67,7 @@ pub(super) struct Sentinels {
     connect: ConnectOptions,
     /// The time of the whole check.
     timeout: Duration,
-    /// A blocking mutex: locked for a line.
+    /// A blocking mutex: never held across an await.
     answers: Mutex<SentinelAnswers>,
 }
 
@@ -86,20 +86,20 @@ impl Sentinels {
     }
 
     /// When to stop waiting for answers. Sentinels that hang must leave some of the check's time, so that the primary
-    /// that they named before can still be its result. `began`: when the check began.
+    /// that they named before can still be the result. `began`: when the check began.
     fn deadline(&self, began: Instant) -> Instant {
         let share_ends = Instant::now() + self.timeout * SENTINEL_TENTHS / 10;
-        share_ends.min(began + self.timeout * LAST_TENTHS / 10)
+        share_ends.min(began + self.timeout * DEADLINE_TENTHS / 10)
     }
 
-    /// Asks all Sentinels at once. Returns what [`SentinelAnswers::take`] says.
+    /// Asks all Sentinels at once. Returns what [`SentinelAnswers::update`] returns.
     ///
     /// # Errors
-    /// If none ever has answered: [`CheckFailure::Shortage`] or [`CheckFailure::Local`] if that is the reason for one
-    /// of them, else [`CheckFailure::Unfit`] with the reason for the last one.
+    /// No Sentinel has ever answered. If this host prevented a question: that [`CheckFailure::Shortage`] or
+    /// [`CheckFailure::Local`]; else [`CheckFailure::Unfit`] with the latest reason.
     pub(super) async fn ask(&self, tls: Option<&Arc<ClientConfig>>, began: Instant) -> Result<Naming, CheckFailure> {
         let deadline = self.deadline(began);
-        let mut asked = JoinSet::new();
+        let mut tasks = JoinSet::new();
         for address in self.group.addresses.iter().copied() {
             let target = CheckTarget {
                 address: ServerAddr::new(address),
@@ -111,7 +111,7 @@ impl Sentinels {
                 tls: None,
             };
             let (group, tls) = (Arc::clone(&self.group), tls.cloned());
-            asked.spawn(async move {
+            tasks.spawn(async move {
                 let asked = timeout_at(deadline, ask_one(&target, &group, tls)).await;
                 let answer = asked.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
                 answer.map_err(|failure| {
@@ -123,18 +123,18 @@ impl Sentinels {
                 })
             });
         }
-        let (mut answers, mut failure) = (Vec::new(), CheckFailure::unfit(UNNAMED));
-        while let Some(answer) = asked.join_next().await {
+        let (mut answers, mut kept_failure) = (Vec::new(), CheckFailure::unfit(UNNAMED));
+        while let Some(answer) = tasks.join_next().await {
             match answer {
                 Ok(Ok(named)) => answers.push(named),
-                Ok(Err(_)) | Err(_) if failure.is_of_this_host() => {}
-                Ok(Err(other)) => failure = other,
-                Err(lost) => failure = CheckFailure::unfit(format!("{UNNAMED}: {lost}")),
+                Ok(Err(_)) | Err(_) if kept_failure.is_of_this_host() => {}
+                Ok(Err(failure)) => kept_failure = failure,
+                Err(lost) => kept_failure = CheckFailure::unfit(format!("{UNNAMED}: {lost}")),
             }
         }
         let mut known = self.answers.lock();
-        let named = known.take(answers, self.group.addresses.len(), Instant::now());
-        named.ok_or(failure)
+        let named = known.update(answers, self.group.addresses.len(), Instant::now());
+        named.ok_or(kept_failure)
     }
 }
 
@@ -145,23 +145,23 @@ async fn ask_one(
 ) -> Result<NamedPrimary, CheckFailure> {
     let credentials = Credentials::read(group.login.as_ref(), "sentinel_password_file").await?;
     let mut pipeline = Pipeline::new(credentials.as_ref());
-    let master = group.master.as_bytes();
-    pipeline.add(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", master]);
-    pipeline.add(&[b"SENTINEL", b"MASTER", master]);
+    let name = group.master.as_bytes();
+    pipeline.add(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name]);
+    pipeline.add(&[b"SENTINEL", b"MASTER", name]);
     let replies = pipeline.send(open_stream(target, tls).await?).await?;
     let named = match &replies[1] {
         RespValue::Error(error) => Err(error.clone()),
-        master => read_named(replies[0].elements(), master.elements())
+        description => read_named(replies[0].elements(), description.elements())
             .ok_or_else(|| "not a Sentinel: unexpected reply".to_owned()),
     };
     named.map_err(CheckFailure::unfit)
 }
 
 /// Reads the replies to `SENTINEL GET-MASTER-ADDR-BY-NAME` (host and port) and to `SENTINEL MASTER` (names and values
-/// alternately). During a failover the latter still describes the old primary, though in the new epoch.
-fn read_named(address: &[RespValue], master: &[RespValue]) -> Option<NamedPrimary> {
+/// alternately). During a failover the description is still that of the old primary, but with the new epoch.
+fn read_named(address: &[RespValue], description: &[RespValue]) -> Option<NamedPrimary> {
     let value = |name| {
-        let mut pairs = master.chunks_exact(2);
+        let mut pairs = description.chunks_exact(2);
         let pair = pairs.find(|pair| pair[0].text() == Some(name))?;
         pair[1].text()
     };

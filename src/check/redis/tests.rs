@@ -1,10 +1,11 @@
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, duplex, sink, split};
 use tokio::net::TcpListener;
 
 use super::naming::SentinelAnswers;
 use super::*;
 
-/// Checks a server that sends this answer, whatever is asked, and Sentinels that send these.
+/// Checks a server that sends `answer`, whatever it is asked, and has Sentinels that send the answers `sentinels`. In
+/// these, `PORT` stands for the port of the server.
 async fn checked(answer: &str, sentinels: &[&str]) -> Result<CheckPass, CheckFailure> {
     let (address, _server) = serve(answer).await;
     let mut group = SentinelGroup {
@@ -57,12 +58,12 @@ fn sentinel(port: &str, run_id: &str, epoch: u32) -> String {
     format!("+PONG\r\n*2\r\n+127.0.0.1\r\n+{port}\r\n*8\r\n{pairs}+{epoch}\r\n")
 }
 
-fn unfit(result: Result<CheckPass, CheckFailure>) -> String {
-    unfit_as(result).0
+fn unfit_reason(result: Result<CheckPass, CheckFailure>) -> String {
+    unfit_reason_and_role(result).0
 }
 
 /// The reason why the server must not be used, and its role.
-fn unfit_as(result: Result<CheckPass, CheckFailure>) -> (String, Option<Role>) {
+fn unfit_reason_and_role(result: Result<CheckPass, CheckFailure>) -> (String, Option<Role>) {
     match result {
         Err(CheckFailure::Unfit { reason, facts }) => (reason, facts.role),
         other => panic!("{other:?}"),
@@ -83,10 +84,10 @@ async fn the_role_of_a_server_and_the_lag_of_a_replica_are_read() {
 
 #[tokio::test]
 async fn a_disconnected_replica_and_a_sentinel_are_unfit() {
-    let (reason, role) = unfit_as(checked(&replica("connecting"), &[]).await);
+    let (reason, role) = unfit_reason_and_role(checked(&replica("connecting"), &[]).await);
     assert_eq!(reason, "the link of the replica to its primary is down: connecting");
     assert_eq!(role, Some(Role::Replica));
-    let (reason, role) = unfit_as(checked("+PONG\r\n*1\r\n+sentinel\r\n-ERR\r\n", &[]).await);
+    let (reason, role) = unfit_reason_and_role(checked("+PONG\r\n*1\r\n+sentinel\r\n-ERR\r\n", &[]).await);
     assert_eq!(reason, "the server is a Sentinel, it has no data");
     assert_eq!(role, Some(Role::Replica), "it is no primary either");
 }
@@ -95,9 +96,10 @@ async fn a_disconnected_replica_and_a_sentinel_are_unfit() {
 async fn a_loading_or_disconnected_server_is_still_known_as_a_replica() {
     for refusal in ["-LOADING Redis is loading", "-MASTERDOWN Link with MASTER is down"] {
         let answer = replica("sync").replace("+PONG", refusal);
-        let (reason, role) = unfit_as(checked(&answer, &[]).await);
+        let (reason, role) = unfit_reason_and_role(checked(&answer, &[]).await);
         assert_eq!(reason, "the link of the replica to its primary is down: sync");
         assert_eq!(role, Some(Role::Replica));
+        // The role of a primary is no failure: the refusal is the result.
         let answer = PRIMARY.replace("+PONG", refusal);
         match checked(&answer, &[]).await {
             Err(CheckFailure::Refused {
@@ -117,7 +119,7 @@ async fn a_server_that_answers_with_an_error_is_alive() {
         ("-LOADING Redis is loading the dataset in memory\r\n", false),
         ("-MASTERDOWN Link with MASTER is down\r\n", false),
     ] {
-        // Commands that the server does not know, as those of another product.
+        // Another product than Redis may not know `ROLE` and `INFO`.
         match checked(&format!("{answer}-ERR unknown\r\n-ERR unknown\r\n"), &[]).await {
             Err(CheckFailure::Refused {
                 reason,
@@ -150,18 +152,34 @@ async fn another_protocol_and_an_endless_answer_fail_the_check() {
 }
 
 #[tokio::test]
+async fn a_reply_byte_by_byte_fails_the_check() {
+    let (ours, theirs) = duplex(1);
+    let (mut from, mut to) = split(theirs);
+    let answer = format!("+PONG\r\n*9999\r\n{}", ":1\r\n".repeat(9999));
+    let mut pipeline = Pipeline::new(None);
+    pipeline.add(&[b"ROLE"]);
+    let server = async {
+        let mut unread = sink();
+        // They end when the check closes its end.
+        let _ = tokio::join!(copy(&mut from, &mut unread), to.write_all(answer.as_bytes()));
+    };
+    let (replies, ()) = tokio::join!(pipeline.send(Box::new(ours)), server);
+    assert_eq!(replies.unwrap_err().reason(), "a reply came in more than 256 parts");
+}
+
+#[tokio::test]
 async fn the_sentinel_with_the_highest_epoch_names_the_primary() {
     let (this, other) = (sentinel("PORT", "", 5), sentinel("1", "", 4));
     let named = checked(PRIMARY, &[&other, &this]).await.unwrap().facts;
     assert_eq!((named.role, named.timeline), (Some(Role::Primary), Some(5)));
     assert_eq!(named.numbering, Numbering::Epoch { is_agreed: false }, "they differ");
     let (this, other) = (sentinel("PORT", "", 4), sentinel("1", "", 5));
-    let (reason, role) = unfit_as(checked(PRIMARY, &[&this, &other]).await);
+    let (reason, role) = unfit_reason_and_role(checked(PRIMARY, &[&this, &other]).await);
     assert_eq!(
         reason,
         "not the primary of the Sentinels: they name 127.0.0.1:1, in epoch 5"
     );
-    assert_eq!(role, Some(Role::Replica), "another server may succeed it");
+    assert_eq!(role, Some(Role::Replica), "another server may become the primary");
 }
 
 #[tokio::test]
@@ -169,7 +187,7 @@ async fn a_primary_with_another_address_at_the_sentinels_is_matched_by_run_id() 
     let named = checked(PRIMARY, &[&sentinel("1", "abc", 5)]).await.unwrap().facts;
     let agreed = Numbering::Epoch { is_agreed: true };
     assert_eq!((named.timeline, named.numbering), (Some(5), agreed));
-    let reason = unfit(checked(PRIMARY, &[&sentinel("1", "abcd", 5)]).await);
+    let reason = unfit_reason(checked(PRIMARY, &[&sentinel("1", "abcd", 5)]).await);
     assert!(reason.starts_with("not the primary of the Sentinels"), "{reason}");
 }
 
@@ -179,7 +197,7 @@ async fn during_a_failover_the_promoted_server_is_the_primary() {
     let promoted = sentinel("1", "abc", 5).replacen("+1\r\n", "+PORT\r\n", 1);
     assert_eq!(checked(PRIMARY, &[&promoted]).await.unwrap().facts.timeline, Some(5));
     let old = sentinel("PORT", "abc", 5).replacen("+PORT\r\n", "+1\r\n", 1);
-    let reason = unfit(checked(PRIMARY, &[&old]).await);
+    let reason = unfit_reason(checked(PRIMARY, &[&old]).await);
     assert_eq!(
         reason,
         "not the primary of the Sentinels: they name 127.0.0.1:1, in epoch 5"
@@ -188,7 +206,7 @@ async fn during_a_failover_the_promoted_server_is_the_primary() {
 
 #[tokio::test]
 async fn the_highest_known_epoch_counts_while_a_sentinel_is_silent() {
-    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap(); // its kernel accepts, it never answers
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap(); // the kernel accepts connections, but nothing answers
     let (earlier, later) = (sentinel("1", "", 5), sentinel("2", "", 4));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let group = SentinelGroup {
@@ -219,7 +237,7 @@ async fn the_highest_known_epoch_counts_while_a_sentinel_is_silent() {
 
 #[tokio::test]
 async fn without_a_sentinel_answer_no_server_is_the_primary() {
-    let reason = unfit(checked(PRIMARY, &["+PONG\r\n*-1\r\n-ERR No such master with that name\r\n"]).await);
+    let reason = unfit_reason(checked(PRIMARY, &["+PONG\r\n*-1\r\n-ERR No such master with that name\r\n"]).await);
     let expected = "no Sentinel has said which server is the primary: 127.0.0.1:";
     assert!(reason.starts_with(expected), "{reason}");
     assert!(reason.ends_with(": ERR No such master with that name"), "{reason}");
@@ -238,44 +256,47 @@ fn named((port, epoch): (u16, u32)) -> NamedPrimary {
     }
 }
 
-/// What three Sentinels say together after each of these checks: the second of the check, and the port and epoch that
-/// each Sentinel names that answers.
+/// What three Sentinels say together after each of these checks. A check: its time in seconds, and for each Sentinel
+/// that answers, the port and epoch that it names.
 fn naming<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<Naming>; N] {
     let (mut answers, began) = (SentinelAnswers::default(), Instant::now());
     checks.map(|(second, reported)| {
         let reported = reported.iter().copied().map(named).collect();
-        answers.take(reported, 3, began + Duration::from_secs(second))
+        answers.update(reported, 3, began + Duration::from_secs(second))
     })
 }
 
-/// As `naming`, with the port and epoch of the primary that counts, and whether the Sentinels agree on it.
+/// As `naming`, but returns the port and epoch of the primary that counts, and whether the Sentinels agree on it.
 fn primaries<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16, u32, bool)>; N] {
-    let counts = |naming: Naming| (naming.primary.port, naming.primary.epoch, naming.is_agreed);
-    naming(checks).map(|naming| naming.map(counts))
+    let summary = |naming: Naming| (naming.primary.port, naming.primary.epoch, naming.is_agreed);
+    naming(checks).map(|naming| naming.map(summary))
 }
 
 #[test]
 fn a_majority_is_the_same_although_a_sentinel_does_not_know_the_run_id() {
-    let run_id = |named: NamedPrimary, run_id: &str| NamedPrimary {
+    let with_run_id = |named: NamedPrimary, run_id: &str| NamedPrimary {
         run_id: run_id.to_owned(),
         ..named
     };
     let (mut answers, began) = (SentinelAnswers::default(), Instant::now());
-    let mut take = |second, reported| answers.take(reported, 3, began + Duration::from_secs(second)).unwrap();
-    take(0, vec![named((9, 7)), named((9, 7)), named((9, 7))]);
-    // All three were set up anew, and one of them is down. The others answer by turns.
-    let known = || run_id(named((1, 1)), "abc");
+    let mut update = |second, reported| {
+        let now = began + Duration::from_secs(second);
+        answers.update(reported, 3, now).unwrap()
+    };
+    update(0, vec![named((9, 7)), named((9, 7)), named((9, 7))]);
+    // All three were set up anew, and one of them is down. Of the others, only one knows the run id.
+    let known = || with_run_id(named((1, 1)), "abc");
     for second in [10, 20, 30] {
-        assert_eq!(take(second, vec![known(), named((1, 1))]).primary.port, 9);
+        assert_eq!(update(second, vec![known(), named((1, 1))]).primary.port, 9);
     }
     for (second, reported) in [(40, [named((1, 1)), known()]), (50, [known(), named((1, 1))])] {
-        let naming = take(second, reported.into());
+        let naming = update(second, reported.into());
         assert_eq!((naming.primary, naming.is_agreed), (known(), true));
     }
 }
 
 #[test]
-fn a_sentinel_that_is_wrong_while_another_one_is_down_does_not_take_out_the_primary() {
+fn a_sentinel_that_is_wrong_while_another_one_is_down_does_not_make_the_primary_unfit() {
     let checks: [(u64, &[(u16, u32)]); 6] = [
         (0, &[(1, 4), (9, 99)]), // nothing is known of the third one
         (1, &[(1, 4), (9, 99), (1, 4)]),
@@ -341,7 +362,7 @@ fn the_majority_of_sentinels_counts_at_once() {
 }
 
 #[test]
-fn a_lower_epoch_counts_if_all_or_lastingly_most_sentinels_report_it() {
+fn a_lower_epoch_counts_if_all_sentinels_name_it_or_most_of_them_for_30_seconds() {
     let checks: [(u64, &[(u16, u32)]); 11] = [
         (0, &[(2, 5), (2, 5), (2, 5)]),
         (1, &[(2, 0), (2, 0), (2, 0)]), // set up anew

@@ -125,7 +125,7 @@ async fn a_changed_ca_file_is_read_again() {
     let missing = probe.handshake().await.unwrap_err();
     assert!(
         matches!(missing, CheckFailure::Local(_)),
-        "it says nothing about the server"
+        "a missing file says nothing about the server"
     );
     assert!(missing.reason().starts_with("ca_file: "), "{}", missing.reason());
 }
@@ -140,8 +140,8 @@ async fn the_server_must_select_a_protocol_if_some_are_offered() {
     let choosing = server(&keys, &["h2"]).await;
     assert!(checked(with(&["http/1.1", "h2"]), choosing).await.is_ok());
     assert!(checked(with(&["smtp"]), choosing).await.is_err());
-    let silent = server(&keys, &[]).await;
-    assert!(checked(with(&["h2"]), silent).await.unwrap_err().contains("h2"));
+    let without_alpn = server(&keys, &[]).await;
+    assert!(checked(with(&["h2"]), without_alpn).await.unwrap_err().contains("h2"));
 }
 
 #[tokio::test]

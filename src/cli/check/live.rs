@@ -137,7 +137,7 @@ fn try_pool<'c>(
             connect_of(connected(index))
         };
         let idle = idle_reason(member);
-        is_usable |= (result.is_ok() && idle.is_none()) || member.is_stand_in();
+        is_usable |= (result.is_ok() && idle.is_none()) || member.may_stand_in();
         let shown = match &result {
             Ok(what) => *what,
             Err(why) => why.as_str(),
@@ -147,7 +147,8 @@ fn try_pool<'c>(
             None => writeln!(text, "  {}: {shown}", member.spec()),
         };
         // A healthy server without the required role is not a problem.
-        if result.is_err() && !(is_checked && member.is_healthy() && member.is_unfit()) {
+        let has_only_wrong_role = is_checked && member.is_healthy() && member.is_unfit();
+        if result.is_err() && !has_only_wrong_role {
             let label = &member.spec().label;
             found.push(Finding::warning(format!("server {}/{label}: {shown}", pool.name())));
         }
@@ -169,7 +170,7 @@ fn try_pool<'c>(
     }
 }
 
-/// The origins of servers of a pool that are known only while acequia runs: sources and clones.
+/// Where a pool gets servers that are known only while acequia runs: from a source other than a file, and from clones.
 fn untried_origins(pool: &PoolPlan) -> Vec<String> {
     let sources = pool.discover.iter().filter(|discover| listed_now(discover).is_none());
     let clones = pool.scale.iter().map(|_| String::from("clones"));
@@ -179,7 +180,7 @@ fn untried_origins(pool: &PoolPlan) -> Vec<String> {
         .collect()
 }
 
-/// What a connect to a server that is not checked has found; `None`: it has no result.
+/// The result of [`connect_unchecked`] for a server; `None`: the server has not answered in time.
 fn connect_of(result: Option<&Result<(), String>>) -> Result<&'static str, String> {
     match result {
         Some(Ok(())) => Ok("connected"),
@@ -190,11 +191,13 @@ fn connect_of(result: Option<&Result<(), String>>) -> Result<&'static str, Strin
 
 /// What the check of a server has found, whatever its weight.
 fn check_of(member: &Member) -> Result<&'static str, String> {
-    match member.health().reason {
-        _ if member.is_up() && !member.is_unfit() => Ok("passes its check"),
-        Some(reason) => Err(reason.to_string()),
-        None => Err(member.state(Instant::now()).as_str().to_owned()),
+    if member.is_up() && !member.is_unfit() {
+        return Ok("passes its check");
     }
+    Err(match member.health().reason {
+        Some(reason) => reason.to_string(),
+        None => member.state(Instant::now()).as_str().to_owned(),
+    })
 }
 
 /// Why a server gets no new sessions, whatever its check finds.

@@ -35,17 +35,17 @@ impl ListenerAddresses {
     /// The addresses that are bound.
     pub(super) fn new(running: &Running) -> Self {
         let in_force = running.live.in_force();
-        let first = |name: &str| {
-            let listener = in_force.listeners().find(|(listener, _)| *listener.name == *name);
-            listener.map_or(ANY_PORT, |(_, addresses)| addresses[0].socket().unwrap_or(ANY_PORT))
+        let first_address = |name: &str| {
+            let found = in_force.listeners().find(|(listener, _)| *listener.name == *name);
+            found.map_or(ANY_PORT, |(_, addresses)| addresses[0].socket().unwrap_or(ANY_PORT))
         };
         Self {
             admin: running.admin.and_then(|admin| admin.socket()).unwrap_or(ANY_PORT),
-            tls: first("tls"),
-            tcp: first("tcp"),
-            edge: first("edge"),
-            http: first("http"),
-            app: first("app"),
+            tls: first_address("tls"),
+            tcp: first_address("tcp"),
+            edge: first_address("edge"),
+            http: first_address("http"),
+            app: first_address("app"),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::io::{self, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Serves clients until it is dropped, or until accepting one fails.
+/// Serves clients until a client cannot be accepted, for example because too many files are open. For a demo that is
+/// enough.
 pub(super) async fn serve(listener: TcpListener, name: Arc<str>) {
-    // Ends the server on an error, such as too many open files. For a demo that is enough.
     while let Ok((socket, _)) = listener.accept().await {
         tokio::spawn(echo(socket, Arc::clone(&name)));
     }

@@ -23,7 +23,7 @@ pub(super) struct Screen<W> {
     is_terminal: bool,
     out: W,
     servers: Vec<Member>,
-    /// The clones of the pool that grows.
+    /// The clones of the pool `app`.
     clones: Arc<PoolScale>,
 }
 
@@ -53,8 +53,8 @@ impl<W: Write> Screen<W> {
     pub(super) async fn run(mut self, text: &str, ended: &CancellationToken) -> io::Result<()> {
         let started = Instant::now();
         let mut before = self.counts();
-        let mut last = header(&self.servers);
-        write!(self.out, "{text}{last}")?;
+        let mut last_row = String::new();
+        write!(self.out, "{text}{}", header(&self.servers))?;
         self.end_row()?;
         let mut ticks = interval_at(started + ROW_INTERVAL, ROW_INTERVAL);
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -64,19 +64,20 @@ impl<W: Write> Screen<W> {
                 () = ended.cancelled() => break,
                 _ = interrupt.recv(), if !is_ending => {
                     is_ending = true;
-                    last = self.print_draining()?;
+                    self.print_draining()?;
+                    last_row.clear(); // no row is empty: the next one does not overwrite this line
                     continue;
                 }
                 _ = ticks.tick() => {}
             }
             let now = self.counts();
             let row = row(&before, &now, self.running_clones());
-            let is_same = self.is_terminal && row == last;
+            let is_same = self.is_terminal && row == last_row;
             let start = if is_same { "\r" } else { self.row_start() };
             let time = started.elapsed().as_secs();
             write!(self.out, "{start}{:>4}:{:02}{row}", time / 60, time % 60)?;
             self.end_row()?;
-            (before, last) = (now, row);
+            (before, last_row) = (now, row);
         }
         let served = sessions_opened();
         writeln!(
@@ -87,9 +88,8 @@ impl<W: Write> Screen<W> {
         )
     }
 
-    /// Prints how many sessions the drain waits for, if any. Returns a row that no later row equals, so that this line
-    /// is not overwritten.
-    fn print_draining(&mut self) -> io::Result<String> {
+    /// Prints how many sessions the drain waits for, if any.
+    fn print_draining(&mut self) -> io::Result<()> {
         let live: u32 = self.counts().iter().map(|count| count.live).sum();
         if live > 0 {
             let (start, sessions) = (self.row_start(), counted(live as usize, "open session"));
@@ -99,7 +99,7 @@ impl<W: Write> Screen<W> {
             )?;
             self.end_row()?;
         }
-        Ok(String::new())
+        Ok(())
     }
 
     fn counts(&self) -> Vec<SessionCount> {
@@ -115,12 +115,13 @@ impl<W: Write> Screen<W> {
         clones.iter().filter(|clone| clone.state == CloneState::Running).count()
     }
 
-    /// What begins a new row. On a terminal that is a line break: the cursor stays at the end of the row before, so
-    /// that this row can be overwritten.
+    /// The start of a new row. On a terminal that is a line break, because [`Self::end_row`] leaves the cursor at the
+    /// end of the previous row.
     fn row_start(&self) -> &'static str {
         if self.is_terminal { "\n" } else { "" }
     }
 
+    /// Ends a row. On a terminal there is no line break, so that the next row can overwrite this one.
     fn end_row(&mut self) -> io::Result<()> {
         if !self.is_terminal {
             writeln!(self.out)?;

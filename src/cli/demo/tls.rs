@@ -26,7 +26,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Writes a self-signed certificate for one host name with its key to a new file, which only this user may read.
 ///
 /// # Errors
-/// It cannot be written.
+/// The certificate cannot be created (a bug), or the file cannot be written.
 pub(super) fn write_certificate(path: &Path, host: &str) -> io::Result<()> {
     let (certificate, key) = self_signed("balancer", host)?;
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;

@@ -40,10 +40,11 @@ const SESSIONS: u64 = 7;
 /// The interval between two messages of a TCP session.
 const MESSAGE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The longest message, in bytes.
+/// Every message is shorter than this, in bytes.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
-/// Visitors of the pool that grows. They come one after the other, and all of them are there for a while.
+/// The number of visitors: clients of the pool `app`, which grows with them. They come one after the other, and all of
+/// them are there for a while.
 const VISITORS: u64 = 10;
 
 /// The interval between two visitors.
@@ -58,8 +59,8 @@ const VISIT_PAUSE: Duration = Duration::from_secs(15);
 /// The wait after a failure, such as a server that was disabled.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Makes traffic until a signal ends the demo. Then its sessions end, so that the load balancer waits only for the
-/// sessions of other clients.
+/// Makes traffic until a signal ends the demo. Then the sessions of this traffic end, so that the load balancer waits
+/// only for the sessions of other clients.
 pub(super) async fn run(listeners: ListenerAddresses) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -73,14 +74,14 @@ pub(super) async fn run(listeners: ListenerAddresses) -> io::Result<()> {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    Ok(())
+    Ok(()) // dropping `clients` ends their sessions
 }
 
 async fn make_requests(address: SocketAddr) {
     let config = unverified_config();
     for name in NAMES.iter().cycle() {
         sleep(REQUEST_INTERVAL).await;
-        let _ = request(address, name, Arc::clone(&config)).await; // a refusal is an error, and is meant to be seen
+        let _ = request(address, name, Arc::clone(&config)).await; // errors are expected: one of the names is refused
     }
 }
 

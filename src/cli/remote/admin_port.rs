@@ -33,7 +33,7 @@ impl AdminPort {
         self.url.is_none() && (self.ca_file.is_some() || self.token_file.is_some())
     }
 
-    /// Connects to the port.
+    /// Connects to the port. `url` is the value of [`Self::url`].
     pub(super) async fn connect(&self, url: &Uri) -> Result<Peer, RemoteError> {
         let token = self.token_file.as_deref().map(authorization).transpose();
         let token = token.map_err(RemoteError::TokenFile)?;

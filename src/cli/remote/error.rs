@@ -23,7 +23,7 @@ pub(in crate::cli) enum RemoteError {
     /// The configuration cannot be read, or is too broken to find the socket in it.
     #[error("{0}; or name the socket with --socket")]
     Configuration(String),
-    /// The client's runtime cannot start.
+    /// The runtime of this command cannot start.
     #[error("cannot start a runtime")]
     Runtime(#[source] io::Error),
     /// The process did not answer, or was silent, for this long.
@@ -71,7 +71,7 @@ pub(in crate::cli) enum RemoteError {
         socket: PathBuf,
         /// The PID of the process, in its own namespace.
         pid: u32,
-        /// Its configuration.
+        /// The configuration of the process; `None`: it runs without a file.
         running: Option<String>,
         /// The configuration that was named or found.
         expected: PathBuf,

@@ -22,6 +22,7 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
         .iter()
         .filter(|entry| entry.member_config.weight > 0 && entry.fixed().is_none())
         .collect();
+    // No name is resolved here, so this pool has only the servers with fixed addresses.
     let pool_of_fixed = LivePool::new(Arc::clone(pool), NameAddresses::new(), &ServerRegistry::default());
     let servers = pool_of_fixed.in_order(from.map(ClientHost::Ip), Instant::now());
     match from {

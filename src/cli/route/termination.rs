@@ -9,7 +9,7 @@ use crate::route::{RouteChoice, TlsMode};
 use crate::tls::ListenerTls;
 
 /// Explains whether TLS is terminated or passed on. Writes nothing for a listener without a `tls` section. `tls`: the
-/// certificates of the listener; `None`: its files cannot be read.
+/// certificates of the listener; `None`: a TLS file of the plan cannot be read.
 pub(super) fn write_tls(
     text: &mut String,
     listener: &ListenerPlan,

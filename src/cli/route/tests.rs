@@ -157,7 +157,8 @@ fn route(name: &str, sni: &[&str], alpn: &[&str], from: &[&str], to: Target<Pool
     }
 }
 
-/// The example of the README, a listener that does not sniff, and one without a default pool.
+/// The HTTPS example of the README with more servers and conditions, a listener that does not sniff, and one without a
+/// default pool.
 fn plan() -> Plan {
     let web = pool("web", Policy::RoundRobin, vec![entry(None, "10.0.0.1:443", 1)]);
     let shop = pool(

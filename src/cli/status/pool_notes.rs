@@ -52,7 +52,7 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
         .collect()
 }
 
-/// Who has added a server, for how long it stays, and whether the pool uses another one of its name.
+/// Who has added a server, for how long it stays, and whether the pool uses another server of the same name.
 fn added_server_note(added: &AddedServerBody, pool: &PoolBody) -> String {
     let AddedServerBody { name, added_by, .. } = added;
     let end = added.until.as_ref();

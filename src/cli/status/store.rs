@@ -2,8 +2,8 @@
 
 use crate::admin::remote_bodies::RemoteBody;
 
-/// What is in force from the store, what was refused, and whether it answers; empty if the configuration is from a
-/// file.
+/// What is in force from the store, what was refused, and whether the store answers; empty if the configuration is from
+/// a file.
 pub(super) fn line(remote: Option<&RemoteBody>) -> String {
     let Some(remote) = remote else {
         return String::new();

@@ -5,28 +5,28 @@ use std::time::SystemTime;
 use crate::admin::bodies::StateBody;
 use crate::text::counted;
 
-/// A line for the certificates of each listener or pool, and one for each self-signed certificate, warning and broken
-/// file. An empty line comes before them. Nothing if there are no such lines.
+/// A line for the certificates of the admin port and of each listener and pool, and one for each self-signed
+/// certificate, warning and broken file. An empty line comes before them. Nothing if there are no such lines.
 pub(super) fn notes(state: &StateBody) -> String {
     let mut notes = String::new();
     let broken_note = |of: &str, what: &str| format!("\n{of}: broken, the files read before stay in force: {what}");
     let admin = state.admin_tls.iter().map(|tls| ("[admin]", tls));
     let listeners = state.listeners.iter();
     let listeners = listeners.filter_map(|listener| Some((&*listener.name, listener.tls.as_ref()?)));
-    for (listener, tls) in admin.chain(listeners) {
+    for (of, tls) in admin.chain(listeners) {
         let count = counted(tls.certificates, "certificate");
         let which = tls.expires_first.as_deref().unwrap_or("the first");
-        notes += &format!("\n{listener}: {count}, {which} {}", expiry(&tls.expires));
+        notes += &format!("\n{of}: {count}, {which} {}", expiry(&tls.expires));
         for name in &tls.self_signed {
             notes += &format!(
-                "\n{listener}: {name} has a self-signed certificate until ACME has issued one (`acequia cert list`)"
+                "\n{of}: {name} has a self-signed certificate until ACME has issued one (`acequia cert list`)"
             );
         }
         for warning in &tls.warnings {
-            notes += &format!("\n{listener}: {warning}");
+            notes += &format!("\n{of}: {warning}");
         }
         for broken in &tls.broken {
-            notes += &broken_note(listener, broken);
+            notes += &broken_note(of, broken);
         }
     }
     for (name, tls) in state

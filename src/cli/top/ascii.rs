@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use ratatui::buffer::Buffer;
 
-/// Whether the locale says that the terminal shows UTF-8 (POSIX.1-2017, section 8.2). If no variable is set, it does
-/// not.
+/// Whether the locale says that the terminal shows UTF-8 (POSIX.1-2017, section 8.2). False if no variable of the
+/// locale is set. `variable` reads an environment variable.
 pub(super) fn shows_utf8(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     let set = |name: &&str| variable(name).filter(|value| !value.is_empty());
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set).unwrap_or_default();

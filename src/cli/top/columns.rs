@@ -12,7 +12,7 @@ pub(super) struct Column<R> {
     pub(super) title: &'static str,
     /// The width, in cells of the terminal; the minimum, if the column grows.
     pub(super) width: u16,
-    /// The share that it gets of the room that is left.
+    /// Its part of the remaining width, in proportion to the `growth` of the other columns; 0: it does not grow.
     pub(super) growth: u16,
     /// Whether it is right-aligned, and sorted from the highest down at first.
     pub(super) is_number: bool,
@@ -54,7 +54,7 @@ pub(super) enum CellValue<'a> {
     Ranked(u8, String),
     Count(u64),
     /// A count, and its maximum if there is one.
-    Share(u32, Option<u32>),
+    CountAndMax(u32, Option<u32>),
     /// In events per second.
     Rate(f64),
     Bytes(u64),
@@ -72,8 +72,9 @@ impl CellValue<'_> {
             Self::Text(text) => escape(text, &[]).into_owned(),
             Self::Ranked(_, text) => escape(text, &[]).into_owned(),
             Self::Count(count) => count.to_string(),
-            Self::Share(part, None) => part.to_string(),
-            Self::Share(part, Some(max)) => format!("{part}/{max}"),
+            Self::CountAndMax(count, None) => count.to_string(),
+            Self::CountAndMax(count, Some(max)) => format!("{count}/{max}"),
+            // From 9.95, one decimal would be rounded to `10.0`.
             Self::Rate(rate) if *rate > 0.0 && *rate < 9.95 => format!("{rate:.1}"),
             Self::Rate(rate) => format!("{rate:.0}"),
             Self::Bytes(bytes) => size(*bytes),
@@ -90,10 +91,10 @@ impl CellValue<'_> {
     }
 }
 
-/// The space between two columns.
+/// The space between two columns, in cells of the terminal.
 pub(super) const GAP: u16 = 2;
 
-/// The columns that fit, by their indices, with their widths.
+/// The columns that fit, by their indices, with their widths; always at least one column.
 pub(super) fn fit<R>(columns: &[Column<R>], width: u16) -> Vec<(usize, u16)> {
     let mut kept: Vec<usize> = (0..columns.len()).collect();
     let needed = |kept: &[usize]| {
@@ -137,8 +138,8 @@ mod tests {
     fn values_are_short_and_safe() {
         let cells = [
             CellValue::Text("a\u{1b}[2J".into()),
-            CellValue::Share(3, Some(10)),
-            CellValue::Share(3, None),
+            CellValue::CountAndMax(3, Some(10)),
+            CellValue::CountAndMax(3, None),
             CellValue::Rate(0.0),
             CellValue::Rate(0.25),
             CellValue::Rate(120.4),
@@ -156,7 +157,7 @@ mod tests {
     fn numbers_durations_and_sizes_are_sorted_by_value() {
         assert_eq!(CellValue::Count(9).order(&CellValue::Count(10)), Ordering::Less);
         assert_eq!(
-            CellValue::Share(9, Some(1)).order(&CellValue::Share(10, None)),
+            CellValue::CountAndMax(9, Some(1)).order(&CellValue::CountAndMax(10, None)),
             Ordering::Less
         );
         assert_eq!(

@@ -23,10 +23,10 @@ use crate::cli::status::since;
 use crate::cli::table::duration;
 use crate::text::escape;
 
-/// The smallest height of a terminal at which all lines above and below the table are shown.
+/// The smallest height of a terminal, in lines, at which all lines above and below the table are shown.
 const HEIGHT_OF_ALL: u16 = 9;
 
-/// The maximum width of questions and of the help.
+/// The maximum width of questions and of the help, in cells of the terminal.
 const BOX_WIDTH: u16 = 64;
 
 /// The number of lines from which a text counts as too long for any screen.
@@ -40,33 +40,33 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
 }
 
 fn draw_all(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
-    // On a small terminal these lines give way to the table.
-    let minor = u16::from(frame.area().height >= HEIGHT_OF_ALL);
-    let [totals, rates, notice, tabs, table, detail, keys] = Layout::vertical([
+    // The height of each line that a small terminal leaves out, so that the table has room.
+    let minor_height = u16::from(frame.area().height >= HEIGHT_OF_ALL);
+    let [process, rates, notice, tabs, table, detail, keys] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(minor),
-        Constraint::Length(minor),
+        Constraint::Length(minor_height),
+        Constraint::Length(minor_height),
         Constraint::Length(1),
         Constraint::Min(0),
-        Constraint::Length(minor),
+        Constraint::Length(minor_height),
         Constraint::Length(1),
     ])
     .areas(frame.area());
     let Some(state) = &view.state else {
-        frame.render_widget("waiting for the process", totals);
+        frame.render_widget("waiting for the process", process);
         return;
     };
-    frame.render_widget(process_line(view, state, palette), totals);
+    frame.render_widget(process_line(view, state, palette), process);
     frame.render_widget(rates_line(view, state), rates);
     if let Some((urgency, text)) = worst_notice(state) {
         frame.render_widget(Line::styled(safe(&text), palette.style(urgency).patch(BOLD)), notice);
     }
-    let selected = match view.tab {
+    let detail_text = match view.tab {
         Tab::Servers => draw_servers(frame, table, view, palette),
         Tab::Sessions => draw_sessions(frame, table, view, palette),
     };
     frame.render_widget(tabs_line(view), tabs);
-    frame.render_widget(Line::styled(safe(&selected), DIM), detail);
+    frame.render_widget(Line::styled(safe(&detail_text), DIM), detail);
     if view.shows_help && !draw_box(frame, "Keys", KEYS.into()) {
         view.shows_help = false;
         view.answer = Some(Err(
@@ -101,7 +101,7 @@ fn key_line(key: &str, meaning: &str) -> Line<'static> {
 }
 
 fn draw_servers(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &Palette) -> String {
-    let mut list = view.servers.clone();
+    let mut list = view.servers.clone(); // a copy: `rows` borrows the view
     let mut rows = view.server_rows();
     let id = |row: &ServerRow<'_>| (row.pool.to_owned(), row.server.name.clone());
     let style = |row: &ServerRow<'_>, title: &str| match title {
@@ -118,7 +118,7 @@ fn draw_servers(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &Pa
 }
 
 fn draw_sessions(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &Palette) -> String {
-    let mut list = view.sessions.clone();
+    let mut list = view.sessions.clone(); // a copy: `rows` borrows the view
     let mut rows = view.session_rows();
     let id = |row: &&SessionBody| row.id;
     let style = |_: &&SessionBody, _: &str| Style::new();
@@ -128,7 +128,7 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &P
         Some(Err(error)) => error.clone(),
         Some(Ok(read)) => {
             let session = selected.map(|session| session_detail(session));
-            // Only an unsorted list comes in pages, the oldest sessions first.
+            // With `next`, this is the first page of an unsorted list: the oldest sessions. A sorted one has no `next`.
             let which = if read.next.is_some() { "oldest" } else { "first" };
             let is_part = read.sessions.len() < read.total;
             let part = is_part.then(|| format!("the {which} {} of {}", read.sessions.len(), read.total));
@@ -200,7 +200,7 @@ fn session_detail(session: &SessionBody) -> String {
     )
 }
 
-/// The answer to the last act, or the keys.
+/// The answer to the last [`Action::Change`](super::view::Action::Change), or the keys.
 fn last_line(view: &View, palette: &Palette) -> Line<'static> {
     match &view.answer {
         Some(Ok(done)) => return Line::styled(format!("done: {}", safe(done)), palette.style(Urgency::Good)),
@@ -261,7 +261,7 @@ fn draw_box(frame: &mut Frame<'_>, title: &str, text: Text<'_>) -> bool {
     true
 }
 
-/// The lines that a text takes at this width: 0 if the width is 0.
+/// The number of lines that a text takes at this width, at most [`BOX_LINES_MAX`]; 0 if the width is 0.
 fn lines_of(text: &Paragraph<'_>, width: u16) -> u16 {
     let mut buffer = Buffer::empty(Rect::new(0, 0, width, BOX_LINES_MAX));
     text.render(buffer.area, &mut buffer);
@@ -338,15 +338,15 @@ mod tests {
 
     #[test]
     fn an_empty_table_says_why() {
-        let mut none = view_of(&[]);
-        assert!(drawn(&mut none, &Palette::PLAIN, 80, 24).0.contains("no server "));
-        none.take_sessions(serde_json::from_str(r#"{"total": 5, "sessions": []}"#).map_err(|_| String::new()));
-        press(&mut none, KeyCode::Tab);
-        assert!(drawn(&mut none, &Palette::PLAIN, 80, 24).0.contains("the first 0 of 5"));
-        press(&mut none, KeyCode::Tab);
-        press(&mut none, KeyCode::Char('/'));
-        press(&mut none, KeyCode::Char('x'));
-        let (screen, _) = drawn(&mut none, &Palette::PLAIN, 80, 24);
+        let mut view = view_of(&[]);
+        assert!(drawn(&mut view, &Palette::PLAIN, 80, 24).0.contains("no server "));
+        view.take_sessions(serde_json::from_str(r#"{"total": 5, "sessions": []}"#).map_err(|_| String::new()));
+        press(&mut view, KeyCode::Tab);
+        assert!(drawn(&mut view, &Palette::PLAIN, 80, 24).0.contains("the first 0 of 5"));
+        press(&mut view, KeyCode::Tab);
+        press(&mut view, KeyCode::Char('/'));
+        press(&mut view, KeyCode::Char('x'));
+        let (screen, _) = drawn(&mut view, &Palette::PLAIN, 80, 24);
         assert!(screen.contains("no server matches the filter"), "{screen}");
     }
 

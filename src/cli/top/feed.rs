@@ -30,7 +30,7 @@ pub(super) enum Update {
     State(Box<StateBody>),
     Changes(Box<ChangesBody>),
     Sample(SampleEvent),
-    /// The state, polled. Without a stream there are no rates.
+    /// The state, polled. Polls bring no samples, so the rates of the process are not known.
     Polled(Box<StateBody>),
 }
 
@@ -43,8 +43,9 @@ pub(super) async fn open(remote: &Remote) -> Result<Option<EventStream>, RemoteE
     }
 }
 
-/// Passes news on, and opens a lost stream again. If that fails, or on any other error, it sends the error and returns.
-/// It also returns when nobody receives the news any more.
+/// Sends the news of the process: from the stream, or from polls while there is no stream. Opens a lost stream again.
+/// After any other error, or if the stream cannot be opened again, it sends the error and returns. It also returns when
+/// nobody receives the news any more.
 pub(super) async fn follow(remote: Remote, mut stream: Option<EventStream>, news: Sender<Result<Update, RemoteError>>) {
     loop {
         let result = match stream {
@@ -82,7 +83,7 @@ async fn pass_on(mut stream: EventStream, news: &Sender<Result<Update, RemoteErr
             Ok(None) => {}
             Ok(Some(update)) => {
                 if news.send(Ok(update)).await.is_err() {
-                    return RemoteError::Ended;
+                    return RemoteError::Ended; // the user has quit: `follow` returns too
                 }
             }
             Err(error) => return error,
@@ -109,7 +110,7 @@ async fn reopen(remote: &Remote, lost: RemoteError) -> Result<Option<EventStream
     match timeout(REOPEN_TIME_MAX, open(remote)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(RemoteError::Lost(Box::new(error))),
-        Err(_) => Err(lost),
+        Err(_) => Err(lost), // not opened in time
     }
 }
 

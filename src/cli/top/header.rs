@@ -13,7 +13,7 @@ use crate::cli::status::since;
 use crate::cli::table::{duration, size};
 use crate::text::{counted, escape, first_and_more};
 
-/// How long the process must have been silent before that is shown. News come every second, or every 2 s by polls.
+/// How long the process must be silent before the screen says so. News comes every second, or with polls every 2 s.
 const SILENCE_SHOWN: Duration = Duration::from_secs(4);
 
 pub(super) fn process_line(view: &View, state: &StateBody, palette: &Palette) -> Line<'static> {
@@ -66,7 +66,7 @@ pub(super) fn rates_line(view: &View, state: &StateBody) -> Line<'static> {
 
 /// The most important notice, and how many more there are.
 pub(super) fn worst_notice(state: &StateBody) -> Option<(Urgency, String)> {
-    let mut notices = Vec::new();
+    let mut notices = Vec::new(); // the most urgent first
     for pool in &state.pools {
         if !pool.usable {
             let instead = pool.served_by.as_ref();
@@ -103,7 +103,7 @@ pub(super) fn worst_notice(state: &StateBody) -> Option<(Urgency, String)> {
     Some((urgency, text + &more))
 }
 
-/// Names servers that are down or ejected: where there are many servers, they are not in sight.
+/// Names servers that are down or ejected: the rows of these servers may not be on the screen.
 fn down_notice(state: &StateBody) -> Option<String> {
     let down = state.servers().filter(|(_, server)| {
         let (_, _, urgency) = state_of(server);
@@ -184,7 +184,6 @@ mod tests {
         let state = view.state.as_mut().unwrap();
         assert!(worst_notice(state).is_none());
         state.pools[0].panic = true;
-        state.pools[0].best_tier = None; // all are down, and all are used
         let (urgency, text) = worst_notice(state).unwrap();
         assert_eq!(urgency, Urgency::Warning, "{text}");
         state.pools[0].usable = false;

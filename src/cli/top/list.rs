@@ -8,7 +8,7 @@ const FILTER_CHARS_MAX: usize = 200;
 /// The state of a table whose rows are identified by an `I`.
 #[derive(Clone)]
 pub(super) struct List<I> {
-    /// The index of the column that it is sorted by.
+    /// The index of the column that the table is sorted by.
     pub(super) sort: usize,
     pub(super) is_descending: bool,
     filter: String,
@@ -80,8 +80,8 @@ impl<I: Clone + PartialEq> List<I> {
         self.is_descending = !self.is_descending;
     }
 
-    /// Sorts by the next or the previous one of the columns on the screen, which may be too narrow for the column by
-    /// which it sorts now.
+    /// Sorts by the next (`forward`) or the previous column on the screen, if there is one. `shown`: the indices of the
+    /// columns on the screen. A narrow screen may not show the column that the table is sorted by now.
     pub(super) fn sort_by_neighbour<R>(&mut self, columns: &[Column<R>], shown: &[usize], forward: bool) {
         let neighbour = match forward {
             true => shown.iter().find(|index| **index > self.sort),
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(
             shown(&mut list, &[1, 2, 4, 5]),
             (vec![5, 4, 2], 2),
-            "3 has gone: the one in its place"
+            "3 has gone: the row in its place is selected"
         );
         list.move_by(isize::MAX);
         assert_eq!(shown(&mut list, &[1, 2, 4, 5]), (vec![4, 2, 1], 2));
@@ -197,9 +197,9 @@ mod tests {
         list.reverse();
         assert_eq!(shown(&mut list, &[11, 30, 22]).0, [30, 11, 22]);
         list.sort_by_neighbour(&columns(), &[0, 1], true);
-        assert_eq!(list.sort, 1, "there is none after it");
+        assert_eq!(list.sort, 1, "there is no column after it");
         list.sort_by_neighbour(&columns(), &[0], true);
-        assert_eq!(list.sort, 1, "it is not on the screen, nor is one after it");
+        assert_eq!(list.sort, 1, "the screen shows neither column 1 nor a later one");
         list.sort_by_neighbour(&columns(), &[0], false);
         assert_eq!(list.sort, 0);
     }

@@ -5,7 +5,7 @@ use ratatui::style::{Color, Modifier, Style};
 use super::ascii::shows_utf8;
 use super::rows::Urgency;
 
-/// How things are drawn. Without colours, only bold, dim and reversed text is used, and signs replace the colours.
+/// How things are drawn. Without colours, text is only bold, dim or reversed, and the signs show the states.
 pub(super) struct Palette {
     pub(super) has_colors: bool,
     /// Whether the terminal shows ASCII only.
@@ -24,7 +24,7 @@ impl Palette {
         is_ascii: false,
     };
 
-    /// With colours unless the environment asks for none (<https://no-color.org>), and in UTF-8 if it says so.
+    /// With colours unless the environment asks for none (<https://no-color.org>), and in UTF-8 if the locale says so.
     pub(super) fn from_environment() -> Self {
         Self {
             has_colors: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),

@@ -8,21 +8,28 @@ use tokio::time::Instant;
 use crate::admin::bodies::StateBody;
 
 /// The latest rates of the process, per second.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(super) struct Rates {
     pub(super) opened: u64,
     pub(super) bytes_up: u64,
     pub(super) bytes_down: u64,
 }
 
+/// The counts of the process in a sample, of all its seconds together.
+#[derive(Debug, Deserialize)]
+struct SampleCounts {
+    opened: u64,
+    bytes_up: u64,
+    bytes_down: u64,
+}
+
 /// The part of an event `sample` that is used.
 #[derive(Debug, Deserialize)]
 pub(super) struct SampleEvent {
-    /// The seconds that it covers; 0: the process is of a version whose samples cover one second each.
+    /// The seconds that the sample covers; 0: the process is of a version whose samples cover one second each.
     #[serde(default)]
     seconds: u64,
-    /// The counts of all these seconds, not yet divided.
-    totals: Rates,
+    totals: SampleCounts,
 }
 
 impl SampleEvent {
@@ -53,6 +60,7 @@ impl ServerRates {
             let key = (pool.name.clone(), server.name.clone());
             let before = self.counts.get(&key).map(|(count, _)| *count);
             let per_second = before.zip(seconds).map_or(0.0, |(before, seconds)| {
+                // At least 0.1 s, so that two states that arrive together do not give a very high rate.
                 server.sessions_so_far.saturating_sub(before) as f64 / seconds.max(0.1)
             });
             (key, (server.sessions_so_far, per_second))

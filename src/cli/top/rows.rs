@@ -20,7 +20,7 @@ pub(super) struct ServerRow<'a> {
     pub(super) rate: f64,
 }
 
-/// Whether somebody should look at it; the most urgent first.
+/// How urgently somebody should look at a server or a notice. The most urgent is first, as the column STATE sorts them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Urgency {
     Bad,
@@ -35,7 +35,7 @@ impl ServerRow<'_> {
         format!("{}/{}", self.pool, self.server.name)
     }
 
-    /// Its state as a sign and a word, the same as on the page, and its urgency.
+    /// Its state as a sign and a word, the same as on the admin page, and its urgency.
     pub(super) fn state(&self) -> (&'static str, &str, Urgency) {
         state_of(self.server)
     }
@@ -83,7 +83,7 @@ pub(super) fn server_columns<'a>() -> [Column<ServerRow<'a>>; 11] {
         Column::text("STATE", (15, 0), 9, |row| state_cell(row)),
         Column::number("FOR", 7, 6, |row| CellValue::Duration(row.state_since().map(age))),
         Column::number("SESSIONS", 9, 8, |row| {
-            CellValue::Share(row.server.sessions, row.server.max_sessions)
+            CellValue::CountAndMax(row.server.sessions, row.server.max_sessions)
         }),
         Column::number("NEW/S", 7, 7, |row| CellValue::Rate(row.rate)),
         Column::number("SO FAR", 12, 4, |row| CellValue::Count(row.server.sessions_so_far)),
@@ -149,7 +149,7 @@ fn text(text: &str) -> CellValue<'_> {
     CellValue::Text(Cow::Borrowed(text))
 }
 
-/// Whether the text contains each word of the filter, in any case.
+/// Whether the text contains each word of the filter. Upper and lower case are the same.
 fn contains_all(text: &str, filter: &str) -> bool {
     let text = text.to_lowercase();
     filter

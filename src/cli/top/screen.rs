@@ -9,7 +9,8 @@ use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, disab
 use ratatui::{DefaultTerminal, Terminal};
 use rustix::process::{Pid, Signal, getpgid, getpid, getppid, getsid, kill_process};
 
-/// The terminal in raw mode and on its alternate screen, until this is dropped. A panic restores it before the message.
+/// The terminal in raw mode and on its alternate screen, until this value is dropped. A panic restores the terminal
+/// before it prints its message.
 pub(super) struct RawTerminal {
     pub(super) terminal: DefaultTerminal,
     /// Whether [`Self::stop`] has already taken the terminal again for a SIGCONT that has not been reported yet.
@@ -61,7 +62,8 @@ impl Drop for RawTerminal {
     }
 }
 
-/// Whether a shell with job control would continue this process. Without one it would stay stopped.
+/// Whether the parent is a shell with job control, which can continue this process after a stop. Such a shell is in the
+/// same session, and puts each job into a process group of its own.
 pub(super) fn has_job_control() -> bool {
     let shell = getppid();
     let group = |pid: Option<Pid>| getpgid(pid).ok();

@@ -22,8 +22,8 @@ pub(super) fn draw_list<'r, R, I: Clone + PartialEq>(
     style: impl Fn(&R, &str) -> Style,
 ) -> (Vec<usize>, Option<&'r R>) {
     let shown = fit(columns, area.width);
-    let below_head = area.height.saturating_sub(1).into();
-    let (rows, selected) = list.arrange(rows, columns, id, below_head);
+    let body_height = area.height.saturating_sub(1).into();
+    let (rows, selected) = list.arrange(rows, columns, id, body_height);
     let cell = |column: &Column<R>, text: String, width: u16| {
         let alignment = if column.is_number {
             Alignment::Right
@@ -32,11 +32,13 @@ pub(super) fn draw_list<'r, R, I: Clone + PartialEq>(
         };
         Cell::from(Text::from(shorten(text, width.into())).alignment(alignment))
     };
-    let head = shown.iter().map(|&(index, width)| {
-        let (sign, style) = match list.is_descending {
-            _ if index != list.sort => ("", DIM),
-            true => ("↓", BOLD),
-            false => ("↑", BOLD),
+    let header = shown.iter().map(|&(index, width)| {
+        let (sign, style) = if index != list.sort {
+            ("", DIM)
+        } else if list.is_descending {
+            ("↓", BOLD)
+        } else {
+            ("↑", BOLD)
         };
         cell(&columns[index], format!("{}{sign}", columns[index].title), width).style(style)
     });
@@ -49,24 +51,24 @@ pub(super) fn draw_list<'r, R, I: Clone + PartialEq>(
         if at == selected { row.style(REVERSED) } else { row }
     });
     let widths = shown.iter().map(|(_, width)| Constraint::Length(*width));
-    let table = Table::new(body, widths).header(Row::new(head)).column_spacing(GAP);
+    let table = Table::new(body, widths).header(Row::new(header)).column_spacing(GAP);
     frame.render_widget(table, area);
     (shown.into_iter().map(|(index, _)| index).collect(), rows.get(selected))
 }
 
-/// The text cut to this many cells of the terminal. An ellipsis in the middle stands for what does not fit: long names
+/// The text cut to `width` cells of the terminal. An ellipsis in the middle stands for what does not fit: long names
 /// often differ at their end only.
 fn shorten(text: String, width: usize) -> String {
-    let cells = |text: &str| Span::raw(text).width();
-    if cells(&text) <= width {
+    let width_of = |text: &str| Span::raw(text).width();
+    if width_of(&text) <= width {
         return text;
     }
     let room = width.saturating_sub(1);
     let (mut head, mut tail) = (text.chars(), text.chars());
-    while cells(head.as_str()) > room.div_ceil(2) {
+    while width_of(head.as_str()) > room.div_ceil(2) {
         head.next_back();
     }
-    while cells(tail.as_str()) > room - cells(head.as_str()) {
+    while width_of(tail.as_str()) > room - width_of(head.as_str()) {
         tail.next();
     }
     format!("{}…{}", head.as_str(), tail.as_str())

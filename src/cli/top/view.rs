@@ -19,8 +19,8 @@ const SESSIONS_READ: usize = 1000;
 /// Rows by which a page key moves.
 const PAGE: isize = 10;
 
-/// The conditions on sessions that the process checks: words of the filter such as `pool=shop`.
-const CONDITIONS: [&str; 15] = [
+/// The keys of the conditions on sessions that the process checks, such as `pool` of the filter word `pool=shop`.
+const CONDITION_KEYS: [&str; 15] = [
     "id",
     "listener",
     "route",
@@ -169,9 +169,12 @@ impl View {
     pub(super) fn sessions_path(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("limit", &SESSIONS_READ.to_string());
-        // Where there are more, the order decides which ones are read. The API can only put the highest first.
+        // If more than `SESSIONS_READ` sessions match, the order decides which of them are read. The API can only put
+        // the highest first.
         let order = session_order(session_columns()[self.sessions.sort].title);
-        if let Some(order) = order.filter(|_| self.sessions.is_descending) {
+        if let Some(order) = order
+            && self.sessions.is_descending
+        {
             query.append_pair("sort", order);
         }
         // A filter that is still being typed is not a condition yet.
@@ -214,12 +217,12 @@ impl View {
             return None;
         }
         if self.is_typing {
-            return self.type_key(key);
+            return self.apply_typing_key(key);
         }
-        self.command(key.code)
+        self.apply_command_key(key.code)
     }
 
-    fn command(&mut self, code: KeyCode) -> Option<Action> {
+    fn apply_command_key(&mut self, code: KeyCode) -> Option<Action> {
         match code {
             KeyCode::Char('q') => return Some(Action::Quit),
             KeyCode::Tab | KeyCode::BackTab => {
@@ -253,7 +256,7 @@ impl View {
         None
     }
 
-    fn type_key(&mut self, key: KeyEvent) -> Option<Action> {
+    fn apply_typing_key(&mut self, key: KeyEvent) -> Option<Action> {
         match (self.tab, key.code) {
             (_, KeyCode::Enter) => {
                 self.is_typing = false;
@@ -326,7 +329,10 @@ impl View {
     }
 
     fn show_sessions_of_server(&mut self) -> Option<Action> {
-        let (pool, server) = self.servers.selected().filter(|_| self.tab == Tab::Servers)?;
+        if self.tab != Tab::Servers {
+            return None;
+        }
+        let (pool, server) = self.servers.selected()?;
         let filter = format!("pool={pool} server={server}");
         self.tab = Tab::Sessions;
         self.set_filter(filter)
@@ -344,10 +350,13 @@ fn session_order(title: &str) -> Option<&'static str> {
     }
 }
 
-/// Divides a filter of sessions into conditions for the process, and words that are looked for here.
+/// Divides a filter of sessions into conditions for the process, and words that are looked for in the rows.
 fn split_filter(filter: &str) -> (Vec<(&str, &str)>, String) {
-    let condition = |word: &str| word.split_once('=').is_some_and(|(key, _)| CONDITIONS.contains(&key));
-    let (conditions, words): (Vec<&str>, Vec<&str>) = filter.split_whitespace().partition(|word| condition(word));
+    let is_condition = |word: &str| {
+        word.split_once('=')
+            .is_some_and(|(key, _)| CONDITION_KEYS.contains(&key))
+    };
+    let (conditions, words): (Vec<&str>, Vec<&str>) = filter.split_whitespace().partition(|word| is_condition(word));
     let conditions = conditions.into_iter().filter_map(|word| word.split_once('=')).collect();
     (conditions, words.join(" "))
 }

@@ -16,7 +16,7 @@ use crate::name::ServerName;
 use crate::plan::{GuardPlan, ListenerPlan};
 use crate::tls::{AcmeCertificate, CertificateLocation};
 
-/// The most names that common ACME servers accept for one certificate.
+/// The maximum number of names that common ACME servers accept for one certificate.
 const NAMES_MAX: usize = 100;
 
 /// The accounts of the file, and which of them are used.
@@ -29,11 +29,11 @@ pub(super) struct AcmeAccounts<'a> {
 }
 
 impl<'a> AcmeAccounts<'a> {
-    /// Reads `[acme]`. `state_dir`: that of `[runtime]`.
-    pub(super) fn read(file: &Section<'a>, state_dir: Option<&Path>, problems: &mut Problems<'_>) -> Self {
+    /// Reads `[acme]`.
+    pub(super) fn read(file: &Section<'a>, runtime_state_dir: Option<&Path>, problems: &mut Problems<'_>) -> Self {
         let (mut in_order, mut positions) = (Vec::<AcmePlan>::new(), Vec::new());
         for entry in file.subsections("acme", problems) {
-            let Some(plan) = account(&entry.key, &entry.node, &entry.position, state_dir, problems) else {
+            let Some(plan) = account(&entry.key, &entry.node, &entry.position, runtime_state_dir, problems) else {
                 continue;
             };
             if let Some(other) = in_order.iter().find(|other| other.state_dir == plan.state_dir) {
@@ -81,8 +81,8 @@ impl<'a> AcmeAccounts<'a> {
         let account = &self.in_order[index];
         let file = account.state_dir.join(format!("{}.pem", first.as_str()));
         let names: Arc<[ServerName]> = names.into();
-        let known = self.files.entry(file.clone()).or_insert_with(|| Arc::clone(&names));
-        if *known != names {
+        let first_read = self.files.entry(file.clone()).or_insert_with(|| Arc::clone(&names));
+        if *first_read != names {
             let hint = "write the same names everywhere, or begin with a different name";
             problems.error(
                 position,
@@ -97,7 +97,8 @@ impl<'a> AcmeAccounts<'a> {
         })
     }
 
-    /// Warns of accounts that order nothing, and of challenges that no listener answers, or that a guard may keep out.
+    /// Warns of accounts that order nothing, of challenges that no listener answers, and of guards that may keep out an
+    /// ACME server.
     pub(super) fn warn(&self, listeners: &[Arc<ListenerPlan>], guards: &[Arc<GuardPlan>], problems: &mut Problems<'_>) {
         let has_redirect = listeners.iter().any(|listener| listener.redirect.is_some());
         for ((account, position), is_used) in self.in_order.iter().zip(&self.positions).zip(&self.is_used) {
@@ -127,9 +128,9 @@ impl<'a> AcmeAccounts<'a> {
     }
 }
 
-/// Finds a listener with a guard that may keep out the ACME server of this account, and returns the names of both. The
-/// guard allows only some networks, and the listener answers a challenge that is answered only by listeners with such a
-/// guard.
+/// Finds a listener with a guard that may keep out the ACME server of this account, and returns the names of both. Such
+/// a guard allows only some networks. A listener does not count if all challenges that it answers are also answered by
+/// listeners without such a guard.
 fn excluding_guard<'p>(
     account: &AcmePlan,
     listeners: &'p [Arc<ListenerPlan>],
@@ -151,21 +152,23 @@ fn excluding_guard<'p>(
     };
     let server = server_address(account);
     let excludes = |guard: &&'p Arc<GuardPlan>| {
-        let is_narrow =
+        let may_exclude_server =
             |allow: &NetworkSet| !allow.has_all_of_a_family() && !server.is_some_and(|address| allow.contains(address));
-        !guard.rules.report_only && guard.rules.allow.as_ref().is_some_and(is_narrow)
+        !guard.rules.report_only && guard.rules.allow.as_ref().is_some_and(may_exclude_server)
     };
     let guard_of = |listener: &'p ListenerPlan| listener.guards.iter().map(|id| &guards[id.0]).find(excludes);
     let open = listeners.iter().filter(|listener| guard_of(listener).is_none());
-    let open: HashSet<_> = open.flat_map(answered).collect();
+    let answered_without_guard: HashSet<_> = open.flat_map(answered).collect();
     listeners.iter().find_map(|listener| {
         let guard = guard_of(listener)?;
-        let is_excluding = answered(listener).iter().any(|challenge| !open.contains(challenge));
+        let is_excluding = answered(listener)
+            .iter()
+            .any(|challenge| !answered_without_guard.contains(challenge));
         is_excluding.then_some((&*listener.name, &*guard.name))
     })
 }
 
-/// The address of the server, if `directory` has it instead of a name.
+/// The address of the ACME server, if the URL `directory` has an IP address instead of a host name.
 fn server_address(account: &AcmePlan) -> Option<IpAddr> {
     let directory: hyper::Uri = account.directory.parse().ok()?;
     directory.host()?.trim_matches(['[', ']']).parse().ok()
@@ -175,7 +178,7 @@ fn account(
     name: &str,
     node: &Node,
     position: &Position,
-    state_dir: Option<&Path>,
+    runtime_state_dir: Option<&Path>,
     problems: &mut Problems<'_>,
 ) -> Option<AcmePlan> {
     let section = Section::open(node, position, &keys::ACME, problems)?;
@@ -197,8 +200,8 @@ fn account(
         let hint = "write it without `/`, and without `.` at its beginning: it is the name of a directory";
         problems.error(position, "invalid name of an account", hint);
     }
-    let configured = section.path("state_dir", problems);
-    let state_dir = configured.or_else(|| Some(state_dir?.join("acme").join(name)));
+    let configured = section.directory("state_dir", problems);
+    let state_dir = configured.or_else(|| Some(runtime_state_dir?.join("acme").join(name)));
     if state_dir.is_none() && section.is_missing("state_dir") {
         let hint = format!("add state_dir = \"/var/lib/acequia/acme/{name}\", or `state_dir` to [runtime]");
         problems.error(position, "`state_dir` is missing", hint);

@@ -9,7 +9,7 @@ use crate::config::keys;
 use crate::plan::{AnnouncePlan, Protocol};
 use crate::route::TlsMode;
 
-/// Who may announce routes; `None`: nobody, or it is not valid.
+/// Converts `announce`; `None`: the key is missing, or its value is not valid.
 pub(super) fn announce(
     listener: &Section<'_>,
     names: &Names<'_, '_>,

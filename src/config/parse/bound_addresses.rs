@@ -42,6 +42,7 @@ impl BoundAddresses {
         if address.port() == Some(0) {
             return Some(address);
         }
+        // A path that is already in `all` is reported below, as bound twice.
         if let Some(path) = address.unix()
             && !self.all.contains_key(&address)
         {
@@ -87,11 +88,11 @@ impl BoundAddresses {
     pub(super) fn add_admin(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
         if matches!(&node.value, Value::String(text) if text.starts_with("unix:")) {
             let hint = r#"write socket = "/run/acequia/admin.sock": the Unix socket of the API"#;
-            problems.error(&node.position, "`bind` of [admin] is a TCP address", hint);
+            problems.error(&node.position, "`bind` of [admin] must be a TCP address", hint);
             return None;
         }
         let address = self.add(node, problems)?;
-        self.admin = Some((address, node.position.clone())).filter(|_| address.port() != Some(0));
+        self.admin = (address.port() != Some(0)).then(|| (address, node.position.clone()));
         Some(address)
     }
 }

@@ -14,8 +14,8 @@ pub(super) fn reject(file: &Section<'_>, plan: &Plan, problems: &mut Problems<'_
     };
     let bound: Vec<_> = plan.listeners.iter().map(|listener| listener.bind.clone()).collect();
     let own = OwnListeners::ignoring_interfaces();
-    let is_pool = |_: &str| true; // it decides whose links are kept: there are none yet
-    own.replace(own_listeners(plan, &bound), is_pool);
+    let keep_all = |_: &str| true; // there are no links of removed pools: `own` is new
+    own.replace(own_listeners(plan, &bound), keep_all);
     for section in &sections.entries {
         let Some(pool) = plan.pools.named(&section.key) else {
             continue;

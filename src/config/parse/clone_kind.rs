@@ -9,6 +9,7 @@ use crate::config::file::Node;
 use crate::config::keys;
 use crate::docker::HOST_NETWORK;
 use crate::scale::{CloneCommand, CloneContainer, CloneHook, CloneKind};
+use crate::text::parse_digits;
 
 /// The default of `ports`. Not one of them is in [`EPHEMERAL`].
 const PORTS_DEFAULT: RangeInclusive<u16> = 20_000..=20_099;
@@ -215,6 +216,6 @@ fn check_ports(node: &Node, range: &RangeInclusive<u16>, clones_max: u32, proble
 
 fn range_of(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.split_once('-')?;
-    let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    let (first, last): (u16, u16) = (parse_digits(first.trim())?, parse_digits(last.trim())?);
     (1..=last).contains(&first).then_some(first..=last)
 }

@@ -180,7 +180,7 @@ fn kubernetes(section: &Section<'_>, providers: &Providers, problems: &mut Probl
     let node = section.get("kubernetes")?;
     let text = value::string(node, problems)?;
     let parts = text.split_once('/');
-    let parts = parts.filter(|(namespace, service)| is_label(namespace) && is_label(service));
+    let parts = parts.filter(|(namespace, service)| is_dns_label(namespace) && is_dns_label(service));
     if parts.is_none() {
         let hint = r#"write "NAMESPACE/SERVICE", as in "default/orders""#;
         problems.error(&node.position, format!("`{text}` is not a Service of Kubernetes"), hint);
@@ -202,7 +202,7 @@ fn kubernetes(section: &Section<'_>, providers: &Providers, problems: &mut Probl
 fn service_port(node: &Node, problems: &mut Problems<'_>) -> Option<ServicePort> {
     match &node.value {
         Value::String(text) if text.parse::<u16>().is_err() => {
-            if !is_label(text) {
+            if !is_dns_label(text) {
                 let hint = r#"write the name of a port, as in "pg", or its number, as in 5432"#;
                 problems.error(&node.position, format!("`{text}` is not the name of a port"), hint);
                 return None;
@@ -217,7 +217,7 @@ fn service_port(node: &Node, problems: &mut Problems<'_>) -> Option<ServicePort>
 }
 
 /// Whether this is a label of RFC 1123, as names of namespaces, Services and their ports are.
-fn is_label(text: &str) -> bool {
+fn is_dns_label(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len()) && text.bytes().all(is_plain) && !text.starts_with('-') && !text.ends_with('-')
 }

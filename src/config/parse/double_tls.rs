@@ -63,7 +63,7 @@ pub(super) fn reject(
     }
 }
 
-/// The name of the pool that encrypts what comes to this one: itself, or one that it falls back to.
+/// The name of the pool that encrypts the sessions of pool `id`: that pool itself, or one of its fallbacks.
 fn encrypting<'a>(id: PoolId, pools: &'a Pools<'_>) -> Option<&'a str> {
     let pool = pools.serving(id).find(|pool| pool.tls.is_some())?;
     Some(&pool.name)

@@ -67,7 +67,7 @@ impl<'a> Guards<'a> {
     fn find_one(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<GuardId> {
         let name = value::string(node, problems)?;
         if let Some(id) = self.sections.refer_to(name) {
-            return id;
+            return id; // `None`: it has errors, which are reported
         }
         let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
         let hint = suggest::did_you_mean(name, &names).unwrap_or_else(|| format!("add [guards.{name}]"));
@@ -181,7 +181,8 @@ fn source_bits(section: &Section<'_>, problems: &mut Problems<'_>) -> SourceBits
     }
 }
 
-/// The networks of `key`, and those in the file that `file_key` names. `None`: both keys are missing.
+/// The networks of `key`, and those in the file that `file_key` names. `None`: both keys are missing, or the
+/// path is not valid, which is reported.
 fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Problems<'_>) -> Option<NetworkSet> {
     let mut networks: Vec<IpNet> = entries(section, key, problems, address::network);
     if let Some(node) = section.get(file_key) {
@@ -273,8 +274,8 @@ mod tests {
         let rules = rules("rate = \"2000/s\"\nrate_per_source = \"90/m\"").unwrap();
         assert_eq!(rules.rate, Some(Rate::new(2000, second, 2000)));
         assert_eq!(rules.rate_per_source, Some(Rate::new(90, 60 * second, 1)));
-        let burst = self::rules("rate_per_source = \"20/s\"\nburst = 50").unwrap();
-        assert_eq!(burst.rate_per_source, Some(Rate::new(20, second, 50)));
+        let with_burst = self::rules("rate_per_source = \"20/s\"\nburst = 50").unwrap();
+        assert_eq!(with_burst.rate_per_source, Some(Rate::new(20, second, 50)));
     }
 
     #[test]

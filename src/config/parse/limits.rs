@@ -201,7 +201,7 @@ fn keepalive(inherited: Option<Keepalive>, section: &Section<'_>, problems: &mut
     })
 }
 
-/// A duration in whole seconds: the kernel counts these options in seconds and would drop the rest.
+/// A duration in whole seconds: the kernel takes these options in whole seconds, and a fraction would be lost.
 fn whole_seconds(key: &str, section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Duration> {
     let node = section.get(key)?;
     let duration = value::duration(node, KEEPALIVE_TIME, problems)?;

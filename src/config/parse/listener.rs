@@ -28,7 +28,7 @@ pub(super) fn listener<'a>(
     problems: &mut Problems<'_>,
 ) -> Option<(ListenerPlan, Option<UnresolvedRedirect<'a>>)> {
     let section = Section::open(&entry.node, &entry.position, &keys::LISTENER, problems)?;
-    let limits = inherited.overridden_by(&section, problems);
+    let settings = inherited.overridden_by(&section, problems);
     let bind = section
         .required("bind", r#"bind = "0.0.0.0:443""#, problems)
         .map_or(&[][..], |node| value::one_or_many(node, problems));
@@ -49,7 +49,7 @@ pub(super) fn listener<'a>(
     if let (Some((position, _)), Some(tls)) = (section.entry("tls"), &mut tls) {
         let has_other_targets = pool.is_some() || announce.is_some();
         tls::unused_certificates(tls, &routes, has_other_targets, position, problems);
-        tls::set_protocols(tls, &routes, protocol);
+        tls::set_alpn(tls, &routes, protocol);
     }
     let table = route_table(routes, pool, kind, announce.as_ref(), &entry.position, problems);
     let pools = &*names.pools;
@@ -65,18 +65,18 @@ pub(super) fn listener<'a>(
         name: entry.key.as_str().into(),
         unix_mode: unix_mode(&section, &bind, problems),
         bind,
-        backlog: limits.backlog,
+        backlog: settings.backlog,
         max_connections: process::max_connections(&section, problems),
         accept_proxy,
         guards,
         protocol,
         redirect: None, // set by redirect::resolve
-        sniff: limits.sniff,
+        sniff: settings.sniff,
         routes: table,
         announce,
         tls,
-        relay: limits.relay_of(protocol),
-        socket: limits.socket,
+        relay: settings.relay_of(protocol),
+        socket: settings.socket,
     };
     Some((plan, redirect))
 }
@@ -119,8 +119,9 @@ fn warn_of_other_services(
     }
 }
 
-/// Rejects a listener that is a server of one of its own pools: one client would open sessions until the limit is
-/// reached. A route by network is passed over, because the next session comes from another address.
+/// Rejects a listener that is a server of one of its own pools: one client would open sessions until the limit of
+/// connections is reached. Routes with `from` are skipped: each further session comes from our own address, which they
+/// may not match.
 fn reject_own_servers(
     bind: &[ListenAddr],
     table: &RouteTable<PoolId>,
@@ -175,10 +176,9 @@ fn unix_mode(section: &Section<'_>, bind: &[ListenAddr], problems: &mut Problems
 
 /// The protocol of the clients, with the keys that only one protocol has.
 fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
-    let tls_required = section.get("tls_required");
-    let tls_required = tls_required.is_some_and(|node| value::boolean(node, problems) == Some(true));
-    let unplaced = [("drop", UnplacedCancel::Drop), ("fanout", UnplacedCancel::Fanout)];
-    let unplaced = section.one_of("cancel_unplaced", &unplaced, problems);
+    let tls_required = section.boolean("tls_required", problems).unwrap_or(false);
+    let unplaced_values = [("drop", UnplacedCancel::Drop), ("fanout", UnplacedCancel::Fanout)];
+    let unplaced = section.one_of("cancel_unplaced", &unplaced_values, problems);
     let postgres = Protocol::Postgres {
         tls_required,
         cancel_unplaced: unplaced.unwrap_or_default(),
@@ -250,7 +250,7 @@ fn routes<'a>(
         positions.push(&node.position);
         routes.push(route);
     }
-    unused::unmatched_sessions(&routes, &positions, kind.protocol, kind.terminates, problems);
+    unused::routes_by_encrypted_login(&routes, &positions, kind.protocol, kind.terminates, problems);
     unused::shadowed_routes(&routes, &positions, problems);
     unused::default_pool(&routes, section.get("pool"), problems);
     (routes, positions)

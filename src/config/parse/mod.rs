@@ -69,12 +69,12 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     let remote = remote::remote(&file, &providers, problems);
     problems.trust(remote.as_ref().map(|remote| remote.allowed.clone()).unwrap_or_default());
     let runtime = file.child("runtime", &keys::RUNTIME, problems);
-    let state_dir = runtime.path("state_dir", problems);
+    let state_dir = runtime.directory("state_dir", problems);
     let runtime = process::runtime(&runtime, problems);
     let log = process::log(&file.child("log", &keys::LOG, problems), problems);
     let defaults = file.child("defaults", &keys::DEFAULTS, problems);
-    let (listener_limits, pool_limits) = limits::defaults(&defaults, problems);
-    let mut pools = Pools::read(&file, pool_limits, &providers, problems);
+    let (listener_settings, pool_settings) = limits::defaults(&defaults, problems);
+    let mut pools = Pools::read(&file, pool_settings, &providers, problems);
     let mut bound = BoundAddresses::default();
     let admin = process::admin(&file, &mut bound, problems);
     let mut guards = Guards::read(&file, problems);
@@ -85,7 +85,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
         acme: &mut acme,
         providers: &providers,
     };
-    let listeners = listeners(&file, listener_limits, &runtime, &mut names, &mut bound, problems);
+    let listeners = listeners(&file, listener_settings, &runtime, &mut names, &mut bound, problems);
     pools.warn_unused(problems);
     pools.warn_of_ports(problems);
     if state_dir.is_none() {
@@ -122,7 +122,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
 
 fn listeners(
     file: &Section<'_>,
-    limits: ListenerSettings,
+    settings: ListenerSettings,
     runtime: &RuntimePlan,
     names: &mut Names<'_, '_>,
     bound: &mut BoundAddresses,
@@ -142,7 +142,7 @@ fn listeners(
     let mut plans = Vec::with_capacity(entries.len());
     let mut redirects = Vec::new();
     for entry in entries {
-        if let Some((plan, redirect)) = listener::listener(entry, limits, names, bound, problems) {
+        if let Some((plan, redirect)) = listener::listener(entry, settings, names, bound, problems) {
             unused::connection_limit(runtime, &plan, &entry.position, problems);
             redirects.extend(redirect.map(|redirect| (plans.len(), redirect)));
             plans.push(plan);

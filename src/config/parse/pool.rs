@@ -66,7 +66,7 @@ pub(super) fn pool(
     problems: &mut Problems<'_>,
 ) -> Option<PoolPlan> {
     let section = Section::open(&entry.node, &entry.position, &keys::POOL, problems)?;
-    let limits = inherited.overridden_by(&section, problems);
+    let settings = inherited.overridden_by(&section, problems);
     let policy = section.get("balance").and_then(|node| balance(node, problems));
     let defaults = server::member_defaults(&section, problems);
     let entries = server::servers(&section, defaults, problems);
@@ -75,7 +75,7 @@ pub(super) fn pool(
         eject,
         panic_threshold,
     } = health(&section, problems);
-    check_port(&entries, &health, &entry.position, problems);
+    reject_incomplete_check_address(&entries, &health, &entry.position, problems);
     let is_checked = health.check.is_some();
     let fallback = fallback(&section, has_pool_primary, health.required, problems);
     let severing = severing(&section, &entries, &health, fallback.as_ref(), problems);
@@ -86,7 +86,7 @@ pub(super) fn pool(
     let rules = PoolRules {
         policy: policy.unwrap_or(Policy::LeastConn),
         eject,
-        connect_timeout: limits.connect_timeout,
+        connect_timeout: settings.connect_timeout,
         slow_start: section
             .duration_or_off("slow_start", NONZERO_DURATION, problems)
             .flatten(),
@@ -98,7 +98,7 @@ pub(super) fn pool(
     Some(PoolPlan {
         name: entry.key.as_str().into(),
         rules,
-        dial: dial_options(&section, limits, &entries, proxy_protocol, problems),
+        dial: dial_options(&section, settings, &entries, proxy_protocol, problems),
         health,
         severing,
         retiring: retiring(&section, rules.policy, problems),
@@ -106,12 +106,12 @@ pub(super) fn pool(
         failback: failback(&section, is_checked, problems),
         entries: entries.into(),
         defaults,
-        discover: discover(&section, defaults, limits.resolve, providers, problems),
+        discover: discover(&section, defaults, settings.resolve, providers, problems),
         scale,
         resolve_interval: section
             .duration("resolve_interval", RESOLVE_INTERVAL, problems)
             .unwrap_or(Duration::from_secs(30)),
-        resolve: limits.resolve,
+        resolve: settings.resolve,
         direct_tls: section
             .one_of("direct", &[("on", true), ("off", false)], problems)
             .unwrap_or(true),
@@ -146,19 +146,19 @@ pub(super) fn default_plan(
 /// How a server is connected to.
 fn dial_options(
     section: &Section<'_>,
-    limits: PoolSettings,
+    settings: PoolSettings,
     entries: &[ServerEntry],
     proxy_protocol: Option<Version>,
     problems: &mut Problems<'_>,
 ) -> DialOptions {
     DialOptions {
         connect: ConnectOptions {
-            timeout: limits.connect_timeout,
-            socket: limits.socket,
+            timeout: settings.connect_timeout,
+            socket: settings.socket,
             source: bind_source(section, entries, problems),
             proxy_protocol,
         },
-        retries: limits.retries,
+        retries: settings.retries,
     }
 }
 
@@ -188,7 +188,7 @@ fn queue(
     })
 }
 
-/// The version of the header that the servers expect.
+/// The version of the PROXY header that the servers expect.
 fn proxy_protocol(section: &Section<'_>, health: &HealthPlan, problems: &mut Problems<'_>) -> Option<Version> {
     let headers = [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
     let version = section.one_of("proxy_protocol", &headers, problems).unwrap_or(None);
@@ -207,9 +207,14 @@ fn proxy_protocol(section: &Section<'_>, health: &HealthPlan, problems: &mut Pro
     version
 }
 
-/// Reports a server on a Unix socket if only one of `address` and `port` is set for checks: the socket cannot stand in
-/// for the other one.
-fn check_port(entries: &[ServerEntry], health: &HealthPlan, position: &Position, problems: &mut Problems<'_>) {
+/// Reports a server on a Unix socket if only one of `address` and `port` is set for checks: the socket has no value for
+/// the other one.
+fn reject_incomplete_check_address(
+    entries: &[ServerEntry],
+    health: &HealthPlan,
+    position: &Position,
+    problems: &mut Problems<'_>,
+) {
     if health.address.is_some() != health.port.is_some()
         && let Some(entry) = entries.iter().find(|entry| entry.location.is_unix())
     {
@@ -264,7 +269,7 @@ fn fallback(
     }
 }
 
-/// Whether a server that went down is used again by itself.
+/// Whether a server that went down is used again automatically once its checks pass.
 fn failback(section: &Section<'_>, is_checked: bool, problems: &mut Problems<'_>) -> Failback {
     let values = [("auto", Failback::Auto), ("manual", Failback::Manual)];
     let failback = section.one_of("failback", &values, problems).unwrap_or_default();

@@ -19,27 +19,27 @@ const NAMES_LISTED_MAX: usize = 8;
 /// The pools of the file, by name.
 pub(super) struct Pools<'a> {
     sections: NamedSections<'a, PoolId>,
-    /// Their plans, without those of pools that could not be converted.
+    /// The plans of the pools that could be converted. A [`PoolId`] is an index into this list.
     pub(super) in_order: Vec<Arc<PoolPlan>>,
-    limits: PoolSettings,
+    settings: PoolSettings,
 }
 
 impl<'a> Pools<'a> {
     /// Converts all pools of the file.
     pub(super) fn read(
         file: &Section<'a>,
-        limits: PoolSettings,
+        settings: PoolSettings,
         providers: &Providers,
         problems: &mut Problems<'_>,
     ) -> Self {
         let entries = file.subsections("pools", problems);
         let has_pool_primary = entries.iter().any(|entry| *entry.key == *Fallback::Primary.name());
-        let convert = |entry| pool::pool(entry, limits, has_pool_primary, providers, problems);
+        let convert = |entry| pool::pool(entry, settings, has_pool_primary, providers, problems);
         let (sections, in_order) = NamedSections::convert(entries, PoolId, convert);
         let mut pools = Self {
             sections,
             in_order,
-            limits,
+            settings,
         };
         pools.check_fallbacks(problems);
         pools
@@ -59,8 +59,8 @@ impl<'a> Pools<'a> {
             if self.plan_of(entry).is_some_and(is_primary) {
                 continue; // not the name of a pool
             }
-            let is_known = self.find(&key.node, problems).is_some(); // reports an unknown name
-            if is_known && let Value::String(name) = &key.node.value {
+            let is_valid = self.find(&key.node, problems).is_some(); // reports an unknown name
+            if is_valid && let Value::String(name) = &key.node.value {
                 next.insert(&*entry.key, (name.as_str(), &key.node.position));
             }
         }
@@ -69,7 +69,9 @@ impl<'a> Pools<'a> {
         for entry in self.sections.entries {
             let mut path = Vec::new();
             let mut name = entry.key.as_str();
-            while let Some((following, position)) = next.get(name).filter(|_| !done.contains(name)) {
+            while !done.contains(name)
+                && let Some((following, position)) = next.get(name)
+            {
                 if let Some(start) = path.iter().position(|passed| *passed == name) {
                     let cycle = [&path[start..], &[name]].concat().join("` -> `");
                     problems.error(
@@ -86,11 +88,11 @@ impl<'a> Pools<'a> {
         }
     }
 
-    /// The pool that `pool = "…"` refers to.
+    /// Finds the pool that the value of `pool` or `fallback` names, and marks it as used. Reports an unknown name.
     pub(super) fn find(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<PoolId> {
         let name = value::string(node, problems)?;
-        if let Some(id) = self.sections.refer_to(name) {
-            return id;
+        if let Some(known) = self.sections.refer_to(name) {
+            return known; // `None`: it has errors, which are reported
         }
         let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
         let hint = if name == Fallback::Primary.name() {
@@ -122,7 +124,7 @@ impl<'a> Pools<'a> {
 
     /// A pool without servers and without settings of its own.
     pub(super) fn default_plan(&self, providers: &Providers, problems: &mut Problems<'_>) -> Option<Arc<PoolPlan>> {
-        let plan = pool::default_plan(self.limits, providers, problems)?;
+        let plan = pool::default_plan(self.settings, providers, problems)?;
         Some(Arc::new(plan))
     }
 
@@ -143,20 +145,22 @@ impl<'a> Pools<'a> {
             *max_by_range.entry(range).or_default() += max;
         }
         // The number of clones that can get their ports only from this range: the range of their pool is within it.
-        let needed = |range: &RangeInclusive<u16>| {
+        let count_needed = |range: &RangeInclusive<u16>| {
             let sharing = max_by_range
                 .iter()
                 .filter(|(inner, _)| range.contains(inner.start()) && range.contains(inner.end()));
             sharing.map(|(_, max)| max).sum()
         };
-        let needed_by_range: HashMap<_, u32> = max_by_range.keys().map(|range| (range, needed(range))).collect();
+        let needed_by_range: HashMap<_, u32> = max_by_range.keys().map(|range| (range, count_needed(range))).collect();
         let mut warned = HashSet::new();
         for entry in self.sections.entries {
             let Some((range, own)) = self.plan_of(entry).and_then(ports_and_max) else {
                 continue;
             };
             let needed = needed_by_range[&range];
-            if needed as usize > range.len() && needed > own && warned.insert(range.clone()) {
+            // For a range that is not shared, too few ports are an error of the pool's own keys.
+            let is_shared = needed > own;
+            if needed as usize > range.len() && is_shared && warned.insert(range.clone()) {
                 let (first, last) = (range.start(), range.end());
                 let message =
                     format!("{first}-{last} are too few ports: the pools that share them may have {needed} clones");
@@ -170,8 +174,8 @@ impl<'a> Pools<'a> {
         self.sections.id(&entry.key).map(|id| &self.in_order[id.0])
     }
 
-    /// Warns of each pool whose containers a crash may leave behind: without `state_dir`, the next start does not know
-    /// them.
+    /// Warns of each pool whose containers a crash may leave behind. To be called if there is no `state_dir`: without
+    /// it, the next start does not know them.
     pub(super) fn warn_of_crashes(&self, problems: &mut Problems<'_>) {
         for entry in self.sections.entries {
             if self.plan_of(entry).is_some_and(|plan| plan.has_containers()) {

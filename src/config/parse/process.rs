@@ -18,8 +18,8 @@ const WORKERS: RangeInclusive<u32> = 1..=1024;
 /// A process on Linux has fewer than 2^31 descriptors (the maximum of `fs.nr_open`), and a session needs two.
 pub(super) const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 30;
 
-/// The lower bound is the upper bound of `hello_max`. Most ClientHellos come in one packet and have 200 to 1,800 bytes;
-/// the memory is for those that come in pieces, and for clients that wait for their server.
+/// In bytes. The lower bound is the upper bound of `hello_max`. Most ClientHellos come in one packet and have 200 to
+/// 1,800 bytes; the memory is for ClientHellos that come in pieces, and for clients that wait for their server.
 const HELLO_MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 40;
 
 /// The size of `sun_path` without its final zero byte: unix(7).
@@ -27,8 +27,8 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// `[runtime]`.
 pub(super) fn runtime(section: &Section<'_>, problems: &mut Problems<'_>) -> RuntimePlan {
-    let duration = |key, default, problems: &mut Problems<'_>| {
-        let default = Duration::from_secs(default);
+    let duration = |key, default_seconds, problems: &mut Problems<'_>| {
+        let default = Duration::from_secs(default_seconds);
         section.duration(key, ANY_DURATION, problems).unwrap_or(default)
     };
     RuntimePlan {
@@ -84,11 +84,11 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
             problems.warning(position, format!("`{key}` is never used"), "`bind` is missing");
         }
     }
-    let is_remote = |address: ListenAddr| address.ip().is_some_and(|ip| !ip.is_loopback());
-    // Remote clients send a token: without one, the API does not answer them.
-    let takes_tokens = plan.token_file.is_some() && plan.bind.is_some_and(is_remote);
+    let is_not_loopback = |address: ListenAddr| address.ip().is_some_and(|ip| !ip.is_loopback());
+    // On an address that is not loopback, every request to the API needs a token.
+    let network_carries_tokens = plan.token_file.is_some() && plan.bind.is_some_and(is_not_loopback);
     if let Some((position, _)) = section.entry("bind")
-        && takes_tokens
+        && network_carries_tokens
         && plan.tls.is_none()
     {
         let hint = "add [admin.tls] with `cert` and `key`, or bind to a loopback address";

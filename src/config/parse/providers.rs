@@ -57,7 +57,7 @@ impl Providers {
         self.etcd_position.is_some()
     }
 
-    /// Why this user of this machine is not found; `None`: it is.
+    /// Why this user of this machine is not found; `None`: the user exists.
     pub(super) fn missing_user(&self, name: &str) -> Option<String> {
         match self.users.get_or_init(Users::read) {
             Ok(users) => users.find(name).err().map(|error| error.to_string()),
@@ -158,7 +158,8 @@ fn kubernetes(providers: &Section<'_>, problems: &mut Problems<'_>) -> Kubernete
     }
 }
 
-/// The URL of a member: a scheme, a host and a port. The password has a key of its own, since URLs are shown.
+/// The URL of a member of the etcd cluster: a scheme, a host and optionally a port. The password has a key of its own,
+/// since URLs are shown.
 fn endpoint(text: &str) -> Result<Uri, InvalidValue> {
     let valid = text.parse().ok().filter(|url: &Uri| {
         let is_without_user = url

@@ -95,6 +95,7 @@ pub(super) fn resolve(
         .iter()
         .map(|(index, _)| Arc::clone(&listeners[*index].name))
         .collect();
+    // The first port of each listener; `None`: it has only Unix sockets, or no valid address.
     let ports: HashMap<Arc<str>, Option<u16>> = listeners
         .iter()
         .map(|listener| {
@@ -104,8 +105,7 @@ pub(super) fn resolve(
             )
         })
         .collect();
-    for (index, redirect) in unresolved {
-        let UnresolvedRedirect { mut redirect, position } = redirect;
+    for (index, UnresolvedRedirect { mut redirect, position }) in unresolved {
         let to = &redirect.to;
         match ports.get(to) {
             _ if redirecting.contains(to) => {
@@ -120,7 +120,7 @@ pub(super) fn resolve(
                 let hint = suggest::did_you_mean(to, &names).unwrap_or_default();
                 problems.error(position, format!("unknown listener `{to}`"), hint);
             }
-            Some(None) if redirect.port.is_none() && is_bound(to, listeners) => {
+            Some(None) if redirect.port.is_none() && has_valid_address(to, listeners) => {
                 let hint = "add `port`, at which clients reach it";
                 problems.error(
                     position,
@@ -140,7 +140,7 @@ pub(super) fn resolve(
 }
 
 /// Whether a listener has a valid address.
-fn is_bound(name: &str, listeners: &[ListenerPlan]) -> bool {
+fn has_valid_address(name: &str, listeners: &[ListenerPlan]) -> bool {
     listeners
         .iter()
         .any(|listener| *listener.name == *name && !listener.bind.is_empty())

@@ -13,7 +13,7 @@ use crate::text::{is_name, is_unsafe};
 
 const FROM_EXAMPLE: &str = r#"from = "etcd:/acequia/edge""#;
 
-const ALLOW_EXAMPLE: &str = r#"write "exec", or "files:/etc/acequia/certs/" with the path of a directory or file"#;
+const ALLOW_HINT: &str = r#"write "exec", or "files:/etc/acequia/certs/" with the path of a directory or file"#;
 
 /// The longest key. etcd has no limit of its own.
 const KEY_BYTES_MAX: usize = 1024;
@@ -97,6 +97,6 @@ fn allow(text: &str) -> Result<Allowed, InvalidValue> {
     let path = text.strip_prefix("files:").map(Path::new);
     match path.filter(|path| path.is_absolute() && !has_dot_dot(path) && !text.contains('\0')) {
         Some(path) => Ok(Allowed::Files(path.into())),
-        None => Err((format!("`{text}` cannot be allowed"), String::from(ALLOW_EXAMPLE))),
+        None => Err((format!("`{text}` cannot be allowed"), String::from(ALLOW_HINT))),
     }
 }

@@ -29,7 +29,9 @@ pub(super) fn route(
 ) -> Option<Route<PoolId>> {
     let section = Section::open(node, &node.position, &keys::ROUTE, problems)?;
     for key in ["database", "user"] {
-        if let (Some((position, _)), false) = (section.entry(key), kind.protocol.is_postgres()) {
+        if let Some((position, _)) = section.entry(key)
+            && !kind.protocol.is_postgres()
+        {
             problems.error(
                 position,
                 format!("`{key}` is known only of clients of PostgreSQL"),
@@ -46,7 +48,7 @@ pub(super) fn route(
         database: entries(&section, "database", problems, glob),
         user: entries(&section, "user", problems, glob),
         guards: names.guards.find(&section, problems),
-        // A missing target has been reported, so that this one is never used.
+        // A missing target has been reported, so that `Refuse` is never used here.
         to: target(&section, names.pools, problems).unwrap_or(Target::Refuse),
     })
 }
@@ -67,9 +69,9 @@ pub(super) fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> 
 
 /// A pattern for a name in PostgreSQL.
 fn glob(text: &str) -> Result<Glob, address::InvalidValue> {
-    let literal = text.bytes().filter(|byte| *byte != b'*').count();
+    let literal_bytes = text.bytes().filter(|byte| *byte != b'*').count();
     let max = postgres::NAME_BYTES_MAX;
-    if text.is_empty() || text.contains('\0') || literal > max {
+    if text.is_empty() || text.contains('\0') || literal_bytes > max {
         let hint = format!("write 1 to {max} bytes; `*` stands for any characters, as in \"orders_*\"");
         return Err((format!("`{}` is not a name pattern", text.escape_debug()), hint));
     }
@@ -78,17 +80,17 @@ fn glob(text: &str) -> Result<Glob, address::InvalidValue> {
 
 /// Exactly one of `pool` and `refuse = true`.
 fn target(section: &Section<'_>, pools: &mut Pools<'_>, problems: &mut Problems<'_>) -> Option<Target<PoolId>> {
-    let refuse = section.entry("refuse");
-    let refuses = refuse.and_then(|(_, node)| value::boolean(node, problems));
+    let refuse_entry = section.entry("refuse");
+    let refuses = refuse_entry.and_then(|(_, node)| value::boolean(node, problems));
     if let Some(pool) = section.get("pool") {
-        if let (Some((position, _)), Some(true)) = (refuse, refuses) {
+        if let (Some((position, _)), Some(true)) = (refuse_entry, refuses) {
             let message = "this route has both `pool` and `refuse`";
             problems.error(position, message, "remove one of them");
         }
         return pools.find(pool, problems).map(Target::Pool);
     }
     let no_target = "this route has no target";
-    match (refuse, refuses) {
+    match (refuse_entry, refuses) {
         (_, Some(true)) => return Some(Target::Refuse),
         (Some((position, _)), Some(false)) => {
             problems.error(position, no_target, r#"write refuse = true, or pool = "NAME""#);
@@ -106,7 +108,7 @@ fn target(section: &Section<'_>, pools: &mut Pools<'_>, problems: &mut Problems<
 fn tls_mode(route: &Section<'_>, terminates: bool, problems: &mut Problems<'_>) -> TlsMode {
     let modes = [("pass", TlsMode::Pass), ("terminate", TlsMode::Terminate)];
     let mode = route.one_of("tls", &modes, problems);
-    if let (Some((position, _)), Some(mode), false) = (route.entry("tls"), mode, terminates) {
+    if !terminates && let (Some((position, _)), Some(mode)) = (route.entry("tls"), mode) {
         let hint = "add [listeners.NAME.tls] with `certificates`";
         match mode {
             TlsMode::Terminate => problems.error(position, "this listener has no certificates", hint),
@@ -118,7 +120,7 @@ fn tls_mode(route: &Section<'_>, terminates: bool, problems: &mut Problems<'_>) 
         }
     }
     let postgres_condition = route.entry("database").or_else(|| route.entry("user"));
-    if let (Some((position, _)), Some(TlsMode::Pass), true) = (postgres_condition, mode, terminates) {
+    if terminates && let (Some((position, _)), Some(TlsMode::Pass)) = (postgres_condition, mode) {
         let hint = "remove tls = \"pass\", or `database` and `user`";
         problems.error(position, "this is encrypted in TLS that is passed on", hint);
     }

@@ -14,7 +14,7 @@ use crate::plan::HealthPlan;
 use crate::pool::MemberConfig;
 use crate::scale::{ScalePlan, ScaleRules};
 
-/// Clones of one pool. Each has a keeper, which is a process of its own.
+/// Clones of one pool. Each clone that is a process has a keeper, which is a second process.
 const CLONES: RangeInclusive<u32> = 0..=256;
 
 const SESSIONS: RangeInclusive<u32> = 1..=1_000_000;

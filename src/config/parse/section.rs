@@ -101,7 +101,7 @@ impl<'a> Section<'a> {
         self.get(key)
     }
 
-    /// The entries of the table `key`, whose keys are names that the operator chose.
+    /// The entries of the table that is the value of `key`. Their keys are names that the operator chose.
     pub(super) fn subsections(&self, key: &str, problems: &mut Problems<'_>) -> &'a [KeyValue] {
         let Some(table) = self.get(key).and_then(|node| value::table(node, problems)) else {
             return &[];
@@ -130,6 +130,11 @@ impl<'a> Section<'a> {
     /// The path of a file.
     pub(super) fn path(&self, key: &str, problems: &mut Problems<'_>) -> Option<PathBuf> {
         value::path(self.get(key)?, problems)
+    }
+
+    /// The path of a directory.
+    pub(super) fn directory(&self, key: &str, problems: &mut Problems<'_>) -> Option<PathBuf> {
+        value::directory(self.get(key)?, problems)
     }
 
     /// A duration within bounds.
@@ -175,8 +180,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Reports a name with white space, invisible characters or characters that need an escape: names are used in log
-/// lines, labels and commands.
+/// Reports a name that [`is_name`] rejects.
 fn check_name(name: &str, position: &Position, problems: &mut Problems<'_>) {
     if !is_name(name) {
         let hint = match name {

@@ -14,7 +14,7 @@ use crate::pool::MemberConfig;
 
 const WEIGHT: RangeInclusive<u32> = 0..=WEIGHT_MAX as u32;
 
-/// More tiers than any pool needs.
+/// More priorities than any pool needs.
 const PRIORITY: RangeInclusive<u32> = 0..=255;
 
 /// Sessions of one server at once.
@@ -37,7 +37,7 @@ fn sessions_max(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<No
 /// identities, and at least one of them a weight above 0. Returns an empty list if the pool has `discover`.
 pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut Problems<'_>) -> Vec<ServerEntry> {
     let is_discovered = !pool.is_missing("discover");
-    let has_clones = pool.get("scale").is_some();
+    let has_clones = !pool.is_missing("scale");
     let Some((key_position, node)) = pool.entry("servers") else {
         if pool.is_missing("servers") && !is_discovered && !has_clones {
             problems.error(
@@ -103,7 +103,7 @@ fn server(node: &Node, defaults: MemberConfig, problems: &mut Problems<'_>) -> O
         return None;
     }
     let section = Section::open(node, &node.position, &keys::SERVER, problems)?;
-    let location = section
+    let address = section
         .required("address", r#"address = "host:port""#, problems)
         .and_then(|node| location(node, problems));
     let name = section.name("name", problems);
@@ -116,7 +116,7 @@ fn server(node: &Node, defaults: MemberConfig, problems: &mut Problems<'_>) -> O
     let weight = section.integer("weight", WEIGHT, problems).unwrap_or(1);
     let priority = section.integer("priority", PRIORITY, problems).unwrap_or(0);
     let sessions_max = sessions_max(&section, problems).or(defaults.sessions_max);
-    let (written, location) = location?;
+    let (written, location) = address?;
     Some(ServerEntry {
         name: name.map(Into::into),
         written: written.into(),

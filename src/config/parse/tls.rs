@@ -49,6 +49,7 @@ pub(super) fn listener_tls(
 pub(super) fn admin_tls(admin: &Section<'_>, problems: &mut Problems<'_>) -> Option<ListenerTlsPlan> {
     let (position, node) = admin.entry("tls")?;
     let section = Section::open(node, position, &keys::ADMIN_TLS, problems)?;
+    // This only reports a missing key; `certificate_files` reads the value.
     section.required("cert", r#"cert = "admin.pem""#, problems);
     Some(ListenerTlsPlan {
         certificates: vec![CertificateLocation::Files(certificate_files(
@@ -95,7 +96,7 @@ fn certificate(node: &Node, acme: &mut AcmeAccounts<'_>, problems: &mut Problems
                     "a directory has the keys beside the certificates",
                 );
             }
-            value::path(directory, problems).map(CertificateLocation::Directory)
+            value::directory(directory, problems).map(CertificateLocation::Directory)
         }
         (Some(_), Some((position, _))) => {
             problems.error(
@@ -161,10 +162,10 @@ pub(super) fn unused_certificates(
     }
 }
 
-/// Sets `route_alpn` to the `alpn` lists of the routes, without duplicates. A PostgreSQL listener without `alpn`
-/// gets the ALPN protocol of PostgreSQL: without that protocol, clients do not accept TLS that begins without an
-/// SSLRequest.
-pub(super) fn set_protocols(plan: &mut ListenerTlsPlan, routes: &[Route<PoolId>], protocol: Protocol) {
+/// Sets `route_alpn` to the `alpn` lists of the routes that terminate TLS, without duplicates. A PostgreSQL listener
+/// without `alpn` gets the ALPN protocol of PostgreSQL: without that protocol, clients do not accept TLS that begins
+/// without an SSLRequest.
+pub(super) fn set_alpn(plan: &mut ListenerTlsPlan, routes: &[Route<PoolId>], protocol: Protocol) {
     let sets_alpn = |route: &&Route<PoolId>| route.tls == TlsMode::Terminate && !route.alpn.is_empty();
     plan.route_alpn = routes
         .iter()

@@ -1,4 +1,5 @@
-//! Warnings about settings that never match or are never used. There are no false positives; some cases are not found.
+//! Warnings about valid settings that never match, are never used, or do not fit the service of a pool. Settings that
+//! never match or are never used are reported without false positives, but some cases are not found.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use crate::route::{Route, RouteTable, TlsMode};
 
 type PoolRoute = Route<PoolId>;
 
-/// The most earlier routes that a route is compared with, for each of its `sni` patterns (in all, if it has none).
-/// Without this bound, checking a long file would take minutes.
+/// The maximum number of earlier routes that a route is compared with, for each of its `sni` patterns. For a route
+/// without `sni`, it is the maximum in total. Without this bound, checking a long file would take minutes.
 const EARLIER_ROUTES_MAX: usize = 1_000;
 
 /// Warns about routes, and `sni` patterns of routes, over which an earlier route of the same rank always wins.
@@ -79,7 +80,7 @@ fn is_implied_by(earlier: &PoolRoute, later: &PoolRoute) -> bool {
     };
     let within = |net: &IpNet| earlier.from.iter().any(|wider| wider.contains(net));
     let covered =
-        |wide: &[Glob], narrow: &[Glob]| narrow.iter().all(|entry| wide.iter().any(|wide| wide.covers(entry)));
+        |wide: &[Glob], narrow: &[Glob]| narrow.iter().all(|entry| wide.iter().any(|glob| glob.covers(entry)));
     missing_kinds(earlier) == missing_kinds(later)
         && later.alpn.iter().all(|entry| earlier.alpn.contains(entry))
         && later.from.iter().all(within)
@@ -87,9 +88,10 @@ fn is_implied_by(earlier: &PoolRoute, later: &PoolRoute) -> bool {
         && covered(&earlier.user, &later.user)
 }
 
-/// Warns about routes by `database` or `user` that match no session, because both are encrypted within TLS that is
-/// passed on. `terminates`: whether the listener has certificates.
-pub(super) fn unmatched_sessions(
+/// Warns about routes with `database` or `user` that match no session, because both are encrypted within TLS that is
+/// passed on. Such a route gets no warning if it can match sessions without TLS. `terminates`: whether the listener has
+/// certificates.
+pub(super) fn routes_by_encrypted_login(
     routes: &[PoolRoute],
     positions: &[&Position],
     protocol: Protocol,
@@ -159,12 +161,13 @@ pub(super) fn stray_cancels(
     position: &Position,
     problems: &mut Problems<'_>,
 ) {
-    let is_stray = |pool: &&Arc<PoolPlan>| {
+    let may_misdirect = |pool: &&Arc<PoolPlan>| {
         let check = pool.health.check.as_ref();
         let is_postgres = check.is_some_and(|check| check.kind().name == postgres::KIND.name);
+        // A host name may resolve to several servers.
         is_postgres && (pool.entries.len() > 1 || pool.names().next().is_some())
     };
-    if let Some(pool) = table.targets().map(|id| &pools[id.0]).find(is_stray) {
+    if let Some(pool) = table.targets().map(|id| &pools[id.0]).find(may_misdirect) {
         problems.warning(
             position,
             format!(

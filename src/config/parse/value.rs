@@ -43,6 +43,18 @@ pub(super) fn path(node: &Node, problems: &mut Problems<'_>) -> Option<PathBuf> 
     problems.check_path(&node.position, &path).then_some(path)
 }
 
+/// The path of a directory; slashes at its end are dropped.
+pub(super) fn directory(node: &Node, problems: &mut Problems<'_>) -> Option<PathBuf> {
+    let text = string(node, problems)?;
+    if text.is_empty() || text.contains('\0') {
+        let hint = "write a path, as in \"/etc/acequia/sites\"";
+        problems.error(&node.position, "invalid path of a directory", hint);
+        return None;
+    }
+    let path: PathBuf = PathBuf::from(text).components().collect();
+    problems.check_path(&node.position, &path).then_some(path)
+}
+
 /// A table.
 pub(super) fn table<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<&'a Table> {
     match &node.value {
@@ -84,6 +96,7 @@ pub(super) fn command(node: &Node, example: &str, problems: &mut Problems<'_>) -
     problems.check_may_run(&node.position, "commands");
     let nodes = one_or_many(node, problems);
     let words: Vec<_> = nodes.iter().filter_map(|node| word(node, problems)).collect();
+    // If a word is invalid, the first of `words` may not be the program.
     if words.len() == nodes.len()
         && let (Some(first), Some(program)) = (nodes.first(), words.first())
         && !program.starts_with('/')

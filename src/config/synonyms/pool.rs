@@ -3,7 +3,7 @@
 use super::Synonyms;
 use super::tls::SERVER_TLS;
 use super::words::{
-    CONNECT_TIMEOUT, HALF_CLOSE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_SWITCH, PROXY_HEADER, RETRIES, SOURCE, USER_TIMEOUT,
+    CONNECT_TIMEOUT, HALF_CLOSE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_SWITCH, RETRIES, SOURCE, USER_TIMEOUT,
 };
 
 const HTTP_CHECK: &[&str] = &["httpchk", "optionhttpchk", "httpcheck", "httphealthcheck"];
@@ -165,7 +165,10 @@ pub(super) const SERVER_SYNONYMS: Synonyms = &[
     (&["maxqueue", "minconn"], "`queue` in `[pools.NAME]`"),
     (&["maxfails"], "`eject_after` in `[pools.NAME.health]`"),
     (&["failtimeout"], "`eject_for` in `[pools.NAME.health]`"),
-    (PROXY_HEADER, "`proxy_protocol` in `[pools.NAME]`"),
+    (
+        &["proxyprotocol", "sendproxy", "sendproxyv2"],
+        "`proxy_protocol` in `[pools.NAME]`",
+    ),
     (SOURCE, "`bind_source` in `[pools.NAME]`"),
     (
         SERVER_TLS,

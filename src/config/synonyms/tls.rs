@@ -2,7 +2,7 @@
 
 use super::Synonyms;
 
-/// A certificate, as a key of a listener instead of its `[listeners.NAME.tls]`.
+/// Keys for a certificate that belong in `[listeners.NAME.tls]`, but were written in the listener itself.
 pub(super) const LISTENER_CERTIFICATE: &[&str] = &[
     "ssl",
     "crt",
@@ -19,7 +19,7 @@ pub(super) const LISTENER_CERTIFICATE: &[&str] = &[
     "downstreamtlscontext",
 ];
 
-/// TLS with servers, as a key of a pool or a server instead of `[pools.NAME.tls]`.
+/// Keys for TLS with servers that belong in `[pools.NAME.tls]`, but were written in the pool or a server itself.
 pub(super) const SERVER_TLS: &[&str] = &[
     "ssl",
     "proxyssl",
@@ -29,10 +29,10 @@ pub(super) const SERVER_TLS: &[&str] = &[
     "scheme",
 ];
 
-/// ACME.
+/// Keys for the ACME account of certificates.
 pub(super) const ACME_RESOLVER: &[&str] = &["certificatesresolver", "certificatesresolvers", "certresolver"];
 
-/// A redirect to https.
+/// Keys for a redirect to https.
 pub(super) const HTTPS_REDIRECT: &[&str] = &["redirectscheme", "httpsredirect", "redirections", "return", "rewrite"];
 
 pub(super) const LISTENER_TLS_SYNONYMS: Synonyms = &[

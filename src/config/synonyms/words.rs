@@ -59,4 +59,3 @@ pub(super) const KEEPALIVE_SWITCH: &[&str] = &[
     "optiontcpka",
 ];
 pub(super) const USER_TIMEOUT: &[&str] = &["tcput", "tcpusertimeout"];
-pub(super) const PROXY_HEADER: &[&str] = &["proxyprotocol", "sendproxy", "sendproxyv2"];

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::docker::{HOST_NETWORK, NetworkEndpoint};
 use crate::plan::{ListedServer, ServerEntry};
 use crate::pool::MemberConfig;
-use crate::text::Reason;
+use crate::text::{Reason, parse_digits};
 
 /// The label with the port of the server in a container.
 const PORT_LABEL: &str = "acequia.port";
@@ -67,8 +67,8 @@ impl Container {
         self.state == "paused"
     }
 
-    /// Its name, without the slash at its beginning. Names with a second slash are aliases that links of other
-    /// containers have made.
+    /// Its name, without the slash at its beginning. Names with a second slash are aliases from links of other
+    /// containers (`docker run --link`).
     pub(in crate::discover) fn name(&self) -> &str {
         let names = self.names.as_deref().unwrap_or_default();
         let mut names = names.iter().map(|name| name.trim_start_matches('/'));
@@ -89,8 +89,8 @@ impl Container {
         defaults: MemberConfig,
     ) -> Result<ServerEntry, Reason> {
         let weight = self.label(WEIGHT_LABEL).map(|text| {
-            let number = text.trim().parse::<u16>();
-            number.map_err(|_| Reason::from(format!("label `{WEIGHT_LABEL}`: `{text}` is not a weight")))
+            parse_digits::<u16>(text.trim())
+                .ok_or_else(|| Reason::from(format!("label `{WEIGHT_LABEL}`: `{text}` is not a weight")))
         });
         let listed = ListedServer {
             name: Some(self.name().to_owned()),
@@ -132,7 +132,7 @@ impl Container {
 
     fn port(&self, configured: Option<u16>) -> Result<u16, Reason> {
         if let Some(text) = self.label(PORT_LABEL) {
-            let port = text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+            let port = parse_digits::<u16>(text.trim()).filter(|port| *port > 0);
             return port.ok_or_else(|| Reason::from(format!("label `{PORT_LABEL}`: `{text}` is not a port")));
         }
         if let Some(port) = configured {

@@ -35,7 +35,7 @@ pub(in crate::discover) struct ContainerWatch {
     events: DockerEvents,
     stopping: StoppingContainers,
     /// When the containers were last listed.
-    listed: Option<Instant>,
+    listed_at: Option<Instant>,
     /// Whether events led to the last list.
     listed_after_events: bool,
 }
@@ -50,36 +50,38 @@ impl ContainerWatch {
             engine,
             label: label.into(),
             stopping: StoppingContainers::default(),
-            listed: None,
+            listed_at: None,
             listed_after_events: false,
         })
     }
 
     /// The containers: at once the first time, later when something may have happened to them.
     pub(in crate::discover) async fn next(&mut self) -> Result<Vec<Container>, DockerError> {
-        if let Some(listed) = self.listed {
+        if let Some(listed_at) = self.listed_at {
             let quiet_max = if self.listed_after_events {
                 SECOND_LOOK
             } else {
                 QUIET_MAX
             };
-            self.listed_after_events = self.gather_events(listed + quiet_max).await?;
+            self.listed_after_events = self.gather_events(listed_at + quiet_max).await?;
         }
         let containers = self.list().await?;
-        self.listed = Some(Instant::now());
+        self.listed_at = Some(Instant::now());
         Ok(containers)
     }
 
-    /// Waits for an event until `until`, and then takes all events of the next [`GATHERING`]. Returns whether any event
-    /// came.
-    async fn gather_events(&mut self, mut until: Instant) -> Result<bool, DockerError> {
+    /// Waits for an event until `deadline`, and then takes all events of the next [`GATHERING`]. Returns whether any
+    /// event came.
+    async fn gather_events(&mut self, deadline: Instant) -> Result<bool, DockerError> {
         let mut has_events = false;
-        while Instant::now() < until
-            && let Ok(event) = timeout_at(until, self.events.next()).await
+        let mut end = deadline;
+        // `timeout_at` alone would go on after `end` for as long as another event is ready.
+        while Instant::now() < end
+            && let Ok(event) = timeout_at(end, self.events.next()).await
         {
             self.stopping.note(&event?);
             has_events = true;
-            until = until.min(Instant::now() + GATHERING);
+            end = end.min(Instant::now() + GATHERING); // only the first event moves it
         }
         Ok(has_events)
     }
@@ -87,20 +89,20 @@ impl ContainerWatch {
     /// The running containers. A second request asks for those that are not healthy, because the list states the health
     /// only in a text for humans. If the health changes between the two answers, an event follows.
     async fn list(&mut self) -> Result<Vec<Container>, DockerError> {
-        let labelled = json!({ "label": [self.label] });
-        let ill = json!({ "label": [self.label], "health": ["starting", "unhealthy"] });
+        let labelled_filters = json!({ "label": [self.label] });
+        let ill_filters = json!({ "label": [self.label], "health": ["starting", "unhealthy"] });
         let with_stopped = false;
-        let mut containers: Vec<Container> = self.engine.containers(&labelled, with_stopped).await?;
-        let ill: Vec<Container> = self.engine.containers(&ill, with_stopped).await?;
+        let mut containers: Vec<Container> = self.engine.containers(&labelled_filters, with_stopped).await?;
+        let ill: Vec<Container> = self.engine.containers(&ill_filters, with_stopped).await?;
         if containers.len() > LISTED_MAX {
             return Err(format!("more than {LISTED_MAX} containers have the label `{}`", self.label).into());
         }
-        let ill: HashSet<&str> = ill.iter().map(|container| &*container.id).collect();
+        let ill_ids: HashSet<&str> = ill.iter().map(|container| &*container.id).collect();
         containers.retain(Container::is_alive);
         self.stopping.retain(&containers);
         for container in &mut containers {
             container.is_draining =
-                container.is_paused() || ill.contains(&*container.id) || self.stopping.0.contains(&container.id);
+                container.is_paused() || ill_ids.contains(&*container.id) || self.stopping.0.contains(&container.id);
         }
         Ok(containers)
     }

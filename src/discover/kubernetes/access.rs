@@ -78,8 +78,8 @@ fn has_host_and_no_user(url: &Uri) -> bool {
         .is_some_and(|authority| !authority.as_str().contains('@'))
 }
 
-/// The credentials in a pod: the variables and the files of its service account. The kubelet replaces the token before
-/// it expires.
+/// The credentials in a pod, from environment variables and from the files of its service account. The kubelet
+/// replaces the token before it expires.
 fn in_cluster(directory: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<ApiCredentials, AccessError> {
     let (host_key, port_key) = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT");
     let (Some(host), Some(port)) = (variable(host_key), variable(port_key)) else {
@@ -118,6 +118,7 @@ mod tests {
                 identity: None,
                 name: "the test".to_owned(),
             };
+            // `trusted` is not valid, so an error shows that it was parsed.
             assert_eq!(Access::new(credentials).is_err(), is_parsed);
         }
     }

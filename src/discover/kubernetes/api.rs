@@ -90,7 +90,7 @@ pub(super) enum SliceEvent {
     Put(EndpointSlice),
     /// It is gone.
     Deleted(EndpointSlice),
-    /// Nothing else has happened up to the version of this slice.
+    /// Not a slice: only its version is set. All events up to this version have been sent.
     Bookmark(EndpointSlice),
 }
 

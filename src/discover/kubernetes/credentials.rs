@@ -12,7 +12,7 @@ use crate::tls::PemText;
 /// The longest token.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 
-/// Why the credentials cannot be used.
+/// Why the credentials cannot be used, or why a request has failed.
 pub(super) type AccessError = Box<dyn Error + Send + Sync>;
 
 /// The URL of the API server, the trusted authorities, and the login.

@@ -19,8 +19,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Keys of a cluster that would change how it is reached, and are not supported.
 const CLUSTER_UNSUPPORTED: [&str; 2] = ["proxy-url", "tls-server-name"];
 
-/// Keys of a user that would change who it is, and are not supported. A plugin is a program that somebody else has
-/// chosen: listing servers must not start one.
+/// Keys of a user that would change who it is, and are not supported. `exec` and `auth-provider` name plugins.
+/// A plugin is a program that somebody else has chosen: listing servers must not start one.
 const USER_UNSUPPORTED: [&str; 8] = [
     "exec",
     "auth-provider",
@@ -104,7 +104,8 @@ pub(super) fn read(file: &Path) -> Result<ApiCredentials, AccessError> {
     parse(text, directory, &shown.to_string()).map_err(|error| format!("{shown}: {error}").into())
 }
 
-/// The credentials in the text of a file; paths in it are relative to `directory`.
+/// The credentials in the text of a file. Paths in the text are relative to `directory`; `shown` names the file in
+/// errors.
 fn parse(text: &str, directory: &Path, shown: &str) -> Result<ApiCredentials, AccessError> {
     let config: Kubeconfig = serde_saphyr::from_str(text).map_err(|error| match error.location() {
         Some(location) => format!(
@@ -116,13 +117,16 @@ fn parse(text: &str, directory: &Path, shown: &str) -> Result<ApiCredentials, Ac
     })?;
     let current = config.current_context.filter(|name| !name.is_empty());
     let current = current.ok_or("it has no `current-context`")?;
-    let context = config.contexts.unwrap_or_default();
-    let context = context.into_iter().find(|context| context.name == current);
-    let KubeContext { cluster, user } = context.ok_or_else(|| format!("it has no context `{current}`"))?.context;
+    let contexts = config.contexts.unwrap_or_default();
+    let context = contexts.into_iter().find(|context| context.name == current);
+    let context = context.ok_or_else(|| format!("it has no context `{current}`"))?.context;
+    let (cluster_name, user_name) = (context.cluster, context.user);
     let clusters = config.clusters.unwrap_or_default();
-    let found = clusters.into_iter().find(|found| found.name == cluster);
-    let found = found.ok_or_else(|| format!("it has no cluster `{cluster}`"))?.cluster;
-    let user = match user.filter(|user| !user.is_empty()) {
+    let cluster = clusters.into_iter().find(|cluster| cluster.name == cluster_name);
+    let cluster = cluster
+        .ok_or_else(|| format!("it has no cluster `{cluster_name}`"))?
+        .cluster;
+    let user = match user_name.filter(|name| !name.is_empty()) {
         Some(name) => {
             let users = config.users.unwrap_or_default();
             let found = users.into_iter().find(|user| user.name == name);
@@ -131,13 +135,13 @@ fn parse(text: &str, directory: &Path, shown: &str) -> Result<ApiCredentials, Ac
         None => None,
     };
     let place = ConfigPlace { directory, shown };
-    let trusted = found.trusted(&cluster, place)?;
+    let trusted = cluster.trusted(&cluster_name, place)?;
     let mut credentials = ApiCredentials {
-        server: found.server,
+        server: cluster.server,
         trusted,
         token: None,
         identity: None,
-        name: format!("cluster `{cluster}`"),
+        name: format!("cluster `{cluster_name}`"),
     };
     if let Some(NamedUser { name, user }) = user {
         user.check(&name)?;
@@ -149,7 +153,7 @@ fn parse(text: &str, directory: &Path, shown: &str) -> Result<ApiCredentials, Ac
 }
 
 impl KubeCluster {
-    /// The authorities; `None`: those of the system.
+    /// The authorities; `None`: those of the system. A cluster with something unsupported is an error.
     fn trusted(&self, name: &str, place: ConfigPlace<'_>) -> Result<Option<PemText>, AccessError> {
         reject(&self.others, &CLUSTER_UNSUPPORTED, &format!("cluster `{name}`"))?;
         if self.insecure_skip_tls_verify {
@@ -198,6 +202,7 @@ impl KubeUser {
 #[derive(Clone, Copy)]
 struct ConfigPlace<'a> {
     directory: &'a Path,
+    /// The name of its file in errors.
     shown: &'a str,
 }
 

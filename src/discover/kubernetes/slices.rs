@@ -94,17 +94,17 @@ pub(super) struct Slices {
 
 struct UsableSlice {
     endpoints: Vec<UsableEndpoint>,
-    /// The endpoints that are neither ready nor serving.
+    /// How many endpoints are left out because of their conditions.
     unready: usize,
-    /// Why endpoints of the slice are left out.
+    /// Why other endpoints of the slice are left out.
     problem: Option<Reason>,
 }
 
 struct UsableEndpoint {
     address: SocketAddr,
-    /// The name of its pod, if it is one.
+    /// The name of its pod; `None`: its target is not a pod, or a server cannot have that name.
     pod: Option<Arc<str>>,
-    /// Whether it is about to end, and still serves.
+    /// `true`: terminating, but still serving; `false`: ready.
     is_terminating: bool,
     zone: ZoneHint,
 }
@@ -114,7 +114,7 @@ struct UsableEndpoint {
 enum ZoneHint {
     Ours,
     Others,
-    /// It has no hints.
+    /// It has no hints, or our zone is not known.
     Missing,
 }
 
@@ -136,7 +136,7 @@ impl Slices {
     /// Takes a slice that is new or has changed. Returns its version.
     ///
     /// # Errors
-    /// There are too many slices or endpoints, or it has no valid name.
+    /// There are too many slices or endpoints, or the name of this slice is too long.
     pub(super) fn put(&mut self, slice: EndpointSlice) -> Result<String, String> {
         let name = slice.metadata.name.clone();
         if name.len() > NAME_BYTES_MAX {
@@ -238,13 +238,13 @@ impl Slices {
 }
 
 impl Findings for Slices {
-    /// The servers: the endpoints that are ready, and, as draining servers, those that are ending and still serve. If
-    /// no endpoint is ready, the ending ones get the new sessions, as with kube-proxy.
+    /// The servers: the endpoints that are ready, and, as draining servers, those that are terminating and still serve.
+    /// If no endpoint is ready, the terminating ones get the new sessions, as with kube-proxy.
     fn list(&self) -> ListAnswer {
         let mut endpoints: Vec<_> = self.by_name.values().flat_map(|slice| &slice.endpoints).collect();
-        // A pod has an endpoint for each family, and an endpoint that moves to another slice is in both for a while.
-        // Only the first of them is kept. Their order is: IPv4 before IPv6, within a family those that stay before
-        // those that end, and of these those that have a pod before those that have none.
+        // A pod has an endpoint for each family. An endpoint that moves to another slice is in both slices for a while.
+        // Of the endpoints with the same address or the same pod, only the first is kept. The order is: IPv4 before
+        // IPv6; within a family, ready before terminating; among these, with a pod before without.
         endpoints.sort_by_key(|endpoint| {
             (
                 endpoint.address.is_ipv6(),
@@ -282,8 +282,8 @@ fn too_many(max: usize, what: &str) -> String {
     format!("the Service has more than {max} {what}")
 }
 
-/// Whether zones matter: every ready endpoint has hints, and one has our zone. If an endpoint has no hints, it is new,
-/// and the hints of the others may be out of date: kube-proxy ignores them, too.
+/// Whether zones matter: every ready endpoint has hints, and the hints of at least one name our zone. If an endpoint
+/// has no hints, it is new, and the hints of the others may be out of date. Then kube-proxy ignores all hints, too.
 fn zones_matter(endpoints: &[&UsableEndpoint]) -> bool {
     let mut ready = endpoints.iter().filter(|endpoint| !endpoint.is_terminating);
     let all_have_hints = ready.clone().all(|endpoint| endpoint.zone != ZoneHint::Missing);
@@ -291,10 +291,9 @@ fn zones_matter(endpoints: &[&UsableEndpoint]) -> bool {
 }
 
 impl EndpointConditions {
-    /// Whether the endpoint is about to end; `None`: it must get no sessions. A missing `ready` counts as true, a
-    /// missing `serving` as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). An
-    /// endpoint that is about to end is not ready, even if its Service calls every endpoint ready
-    /// (`publishNotReadyAddresses`).
+    /// Whether the endpoint is terminating; `None`: it must get no sessions. A missing `ready` counts as true, a
+    /// missing `serving` as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). A
+    /// terminating endpoint is not ready, even if its Service calls every endpoint ready (`publishNotReadyAddresses`).
     fn is_terminating(&self) -> Option<bool> {
         let is_ready = self.ready.unwrap_or(true);
         match self.terminating.unwrap_or(false) {
@@ -312,21 +311,21 @@ impl TargetRef {
     }
 }
 
-/// The port among those of a slice. A slice without ports, or with a port without a number, allows any number.
+/// The port among those of a slice. A slice without TCP ports, or with one that has no number, allows any number.
 fn port_of(wanted: &ServicePort, ports: &[SlicePort]) -> Result<NonZeroU16, Reason> {
     let is_tcp = |port: &&SlicePort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
     let ports: Vec<_> = ports.iter().filter(is_tcp).collect();
-    let number = |port: &SlicePort| NonZeroU16::new(port.port?);
+    let number_of = |port: &SlicePort| NonZeroU16::new(port.port?);
     let found = match wanted {
-        ServicePort::Only if ports.len() == 1 => number(ports[0]),
+        ServicePort::Only if ports.len() == 1 => number_of(ports[0]),
         ServicePort::Only => None,
         ServicePort::Name(name) => {
             let named = ports.iter().find(|port| port.name.as_deref() == Some(name));
-            named.and_then(|port| number(port))
+            named.and_then(|port| number_of(port))
         }
-        ServicePort::Number(wanted) => {
-            let is_allowed = |port: &&SlicePort| port.port.is_none_or(|port| port == wanted.get());
-            (ports.is_empty() || ports.iter().any(is_allowed)).then_some(*wanted)
+        ServicePort::Number(number) => {
+            let allows = |port: &&SlicePort| port.port.is_none_or(|allowed| allowed == number.get());
+            (ports.is_empty() || ports.iter().any(allows)).then_some(*number)
         }
     };
     found.ok_or_else(|| {

@@ -144,7 +144,7 @@ async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
 }
 
 #[tokio::test]
-async fn a_returning_address_is_its_old_server_while_it_has_sessions() {
+async fn an_address_that_returns_gets_its_old_server_while_that_has_sessions() {
     let mut fixture = Fixture::new(&format!("{ONE_NAME}\nhealth = {{ check = \"off\" }}"));
     fixture.zone.put("a.test", &["10.0.0.1"]);
     fixture.resolve().await;

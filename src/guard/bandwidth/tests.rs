@@ -100,14 +100,14 @@ async fn bandwidth_left_by_directions_with_a_second_limit_is_used() {
     let both = || DirectionThrottle::new(vec![Arc::clone(&wide_bucket), Arc::clone(&narrow_bucket)]);
     let limited: Vec<_> = (0..100).map(|_| tokio::spawn(bytes_until(both(), end))).collect();
     let free = DirectionThrottle::new(vec![Arc::clone(&wide_bucket)]);
-    let free = bytes_until(free, end).await;
-    let mut narrowed = 0;
+    let free_bytes = bytes_until(free, end).await;
+    let mut limited_bytes = 0;
     for direction in limited {
-        narrowed += direction.await.unwrap();
+        limited_bytes += direction.await.unwrap();
     }
     let is_about = |bytes: u64, rate: u64| (bytes as f64 / (5 * rate) as f64 - 1.0).abs() < 0.1;
-    assert!(is_about(narrowed, narrow), "{narrowed}");
-    assert!(is_about(free, wide - narrow), "{free}");
+    assert!(is_about(limited_bytes, narrow), "{limited_bytes}");
+    assert!(is_about(free_bytes, wide - narrow), "{free_bytes}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,21 +141,22 @@ async fn slots_of_ended_sessions_are_used_by_others() {
     assert!(total > 13 * (10 << 10), "{total} bytes in 15 s");
 }
 
-/// The bytes of a slot take up much of a receive buffer of the usual size until they have been read. So fewer bytes are
-/// there when the next slot is reserved.
+/// The bytes of a slot take up half of a receive buffer of the default size until they have been read. So fewer bytes
+/// are there when the next slot is reserved.
 #[tokio::test(start_paused = true)]
-async fn a_direction_with_a_small_receive_buffer_gets_its_share() {
+async fn a_direction_with_a_default_receive_buffer_gets_its_share() {
     const BUFFER_BYTES: usize = 65_483; // 64 KiB in whole segments of the loopback interface
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(50 * MIB))), Instant::now());
     let end = start + Duration::from_secs(5);
     let direction = || DirectionThrottle::new(vec![Arc::clone(&bucket)]);
     let large: Vec<_> = (0..4).map(|_| tokio::spawn(bytes_until(direction(), end))).collect();
     let read_small = |mut throttle: DirectionThrottle| async move {
-        let (mut total, mut granted) = (0, 0);
+        let (mut total, mut last_read) = (0, 0);
         while Instant::now() < end {
-            granted = poll_fn(|cx| throttle.poll_grant(cx, || BUFFER_BYTES - granted)).await;
+            let granted = poll_fn(|cx| throttle.poll_grant(cx, || BUFFER_BYTES - last_read)).await;
             throttle.settle(granted);
             total += granted as u64;
+            last_read = granted;
         }
         total
     };
@@ -176,7 +177,7 @@ async fn quiet_directions_use_little_bandwidth() {
     let read_single_bytes = |mut throttle: DirectionThrottle| async move {
         let mut longest = Duration::ZERO;
         for count in 1.. {
-            sleep_until(start + count * Duration::from_millis(500)).await; // all at once
+            sleep_until(start + count * Duration::from_millis(500)).await; // the same moments for all directions
             let asked = Instant::now();
             if asked >= end {
                 return longest;

@@ -12,7 +12,7 @@ pub(super) struct AcceptedClients {
     networks: Vec<String>,
     /// Whether other clients are accepted as well, for instance by their server names.
     has_others: bool,
-    /// Whether a rule was for all clients: later ones have no effect.
+    /// Whether a rule was for all clients. Later rules of the set then have no effect.
     pub(super) is_settled: bool,
 }
 
@@ -24,6 +24,13 @@ impl AcceptedClients {
             return LineOutcome::Carried;
         }
         self.has_others = true;
+        if is_unless {
+            return LineOutcome::LeftOut(""); // networks in this condition are of clients that are not accepted
+        }
+        for terms in alternatives {
+            self.networks
+                .extend(networks_of(std::slice::from_ref(terms), false).into_iter().flatten());
+        }
         let is_understood = |terms: &Vec<Term>| {
             let [term] = terms.as_slice() else { return false };
             let is_known = matches!(
@@ -32,13 +39,6 @@ impl AcceptedClients {
             );
             is_known && !term.is_negated
         };
-        if is_unless {
-            return LineOutcome::LeftOut(""); // clients in the networks of `unless` are the ones not accepted
-        }
-        for terms in alternatives {
-            self.networks
-                .extend(networks_of(std::slice::from_ref(terms), false).into_iter().flatten());
-        }
         match alternatives.iter().all(is_understood) {
             true => LineOutcome::Carried,
             false => LineOutcome::LeftOut(""),
@@ -64,7 +64,7 @@ impl AcceptedClients {
     /// A rule that rejects clients in these networks. Returns the networks to deny.
     pub(super) fn reject(&self, networks: &[String]) -> (Vec<String>, LineOutcome) {
         match without(networks, &self.networks) {
-            Some(left) => (left, self.reject_others()),
+            Some(left) => (left, self.rejection_outcome()),
             None => {
                 let note = "clients that an earlier line accepts are rejected here, too: too many networks";
                 (networks.to_vec(), LineOutcome::Noted(String::from(note)))
@@ -74,9 +74,9 @@ impl AcceptedClients {
 
     /// A rule that rejects clients by a condition on more than their networks, and becomes routes. Returns a note if
     /// accepted clients may be among them.
-    pub(super) fn reject_by_routes(&self) -> LineOutcome {
+    pub(super) fn note_on_refusing_routes(&self) -> LineOutcome {
         if self.has_others || self.networks.is_empty() {
-            return self.reject_others();
+            return self.rejection_outcome();
         }
         LineOutcome::Noted(format!(
             "{}: accepted by an earlier line, but rejected here where both match",
@@ -84,7 +84,8 @@ impl AcceptedClients {
         ))
     }
 
-    fn reject_others(&self) -> LineOutcome {
+    /// The outcome of a rejection: a note if clients outside `networks` are accepted, because it may reject them.
+    fn rejection_outcome(&self) -> LineOutcome {
         match self.has_others {
             false => LineOutcome::Carried,
             true => LineOutcome::Noted(String::from(
@@ -94,8 +95,8 @@ impl AcceptedClients {
     }
 }
 
-/// The networks of the clients for which one of the alternatives holds, or, with `unless`, none. `None`: something
-/// other than networks is tested, or there are too many.
+/// The networks of the clients for which at least one alternative holds, or, with `is_unless`, no alternative holds.
+/// `None`: something other than networks is tested, or there are too many networks.
 pub(super) fn networks_of(alternatives: &[Vec<Term>], is_unless: bool) -> Option<Vec<String>> {
     if alternatives
         .iter()
@@ -108,7 +109,8 @@ pub(super) fn networks_of(alternatives: &[Vec<Term>], is_unless: bool) -> Option
         && is_unless
         && terms.iter().all(|term| term.is_negated)
     {
-        return Some(terms.iter().flat_map(networks_tested).cloned().collect()); // as they are written
+        // `unless !A !B` means `if A or B`. The networks are kept as they are written.
+        return Some(terms.iter().flat_map(networks_tested).cloned().collect());
     }
     let all = EVERYWHERE.map(String::from);
     let mut of_any = Vec::new();

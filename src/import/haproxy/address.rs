@@ -7,14 +7,14 @@ use crate::addr::{NetworkError, parse_network};
 use crate::config::address;
 
 /// The addresses of `bind`, separated by commas; `None` for each that cannot be carried over. `is_for_both`: the line
-/// has `v4v6`, so that an unspecified address is that of IPv4 and of IPv6.
+/// has `v4v6`, so that an unspecified address stands for those of IPv4 and of IPv6.
 pub(super) fn binds(text: &str, is_for_both: bool) -> Vec<Option<String>> {
     text.split(',').flat_map(|text| bind(text, is_for_both)).collect()
 }
 
 fn bind(text: &str, is_for_both: bool) -> Vec<Option<String>> {
-    if let Some(path) = unix_path(text) {
-        return vec![Some(path).filter(|text| address::listen(text).is_ok())];
+    if let Some(address) = unix_address(text) {
+        return vec![Some(address).filter(|text| address::listen(text).is_ok())];
     }
     let (text, family) = without_family(text);
     let Some((host, port)) = text.rsplit_once(':') else {
@@ -33,15 +33,15 @@ fn bind(text: &str, is_for_both: bool) -> Vec<Option<String>> {
 
 /// The address of a server, which needs a port. `None`: it cannot be carried over.
 pub(super) fn server(text: &str) -> Option<String> {
-    let text = match unix_path(text) {
-        Some(path) => path,
+    let address = match unix_address(text) {
+        Some(address) => address,
         None => {
             let (text, _) = without_family(text);
             let (host, port) = text.rsplit_once(':')?;
             format!("{}:{port}", with_brackets(host.trim_matches(['[', ']'])))
         }
     };
-    address::server(&text).is_ok().then_some(text)
+    address::server(&address).is_ok().then_some(address)
 }
 
 /// Whether the address of a server has no host: `0.0.0.0:443`, `*:443` or `:443`.
@@ -64,8 +64,8 @@ pub(super) fn network(text: &str) -> Option<String> {
     }
 }
 
-/// The address of a Unix socket; `None`: the text has another form.
-fn unix_path(text: &str) -> Option<String> {
+/// The address of a Unix socket, as `unix:/PATH`; `None`: the text is no such address.
+fn unix_address(text: &str) -> Option<String> {
     let path = text.strip_prefix("unix@").unwrap_or(text);
     path.starts_with('/').then(|| format!("unix:{path}"))
 }

@@ -1,4 +1,4 @@
-//! The server side: `backend`, and the second half of `listen`.
+//! The server side of a proxy: a `backend`, or the lines of a `listen` that are not about its clients.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::line::{Line, LineOutcome, set_duration, set_integer};
 use super::server::{self, ParsedServer, ServerOptions};
 use crate::config::address::ip;
 
-/// The shortest interval of checks.
+/// The shortest interval of checks that the configuration accepts.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// A backend that is being read.
@@ -27,13 +27,13 @@ pub(super) struct Backend {
     uses_all_backups: bool,
     /// `timeout queue`
     queue_timeout: Option<Duration>,
-    /// Whether the certificates of servers without `verify` are verified.
+    /// `ssl-server-verify`: whether the certificates of servers without `verify` are verified.
     verifies: bool,
     pub(super) remarks: Vec<Remark>,
 }
 
 impl Backend {
-    /// `verifies`: `ssl-server-verify`.
+    /// `verifies`: whether the certificates of servers without `verify` are verified.
     pub(super) fn new(name: &str, verifies: bool) -> Self {
         let mut backend = Self {
             verifies,
@@ -54,7 +54,7 @@ impl Backend {
         let word = |at: usize| words.get(at).map_or("", String::as_str);
         match (word(0), word(1)) {
             ("balance", policy) => self.balance(policy, word(2)),
-            ("hash-type", "consistent") => LineOutcome::Carried, // it always is
+            ("hash-type", "consistent") => LineOutcome::Carried, // hashes are always consistent here
             ("default-server", _) => {
                 self.default_server.read(&words[1..]);
                 LineOutcome::Carried
@@ -234,6 +234,7 @@ impl Backend {
             health.set("sni", quoted(name));
         }
         let verifies = options.verifies.unwrap_or(self.verifies);
+        // With `ssl`, `verify` and `ca_file` of the checks default to those of `[pools.NAME.tls]`.
         if is_checked_by_tls && has_tls_settings && !options.is_tls && verifies {
             health.set("verify", "true");
             if let Some(ca) = ca_file(options) {
@@ -297,7 +298,7 @@ impl Backend {
         if first.closes_when_down {
             section.set("on_down", quoted("close"));
         }
-        if self.servers.iter().any(|parsed| parsed.options.closes_when_back) {
+        if self.servers.iter().any(|parsed| parsed.options.closes_backups_when_up) {
             section.set("on_recover", quoted("close"));
         }
         if let Some(time) = self.servers.iter().find_map(|parsed| parsed.options.slow_start) {
@@ -338,7 +339,8 @@ fn tls(options: &ServerOptions, verifies: bool) -> ImportedSection {
     tls
 }
 
-/// The authorities of the servers, in TOML; `None`: those of the system.
+/// The file of the certificate authorities that verify servers, in TOML. `None`: those of the system, as with
+/// `@system-ca`.
 fn ca_file(options: &ServerOptions) -> Option<String> {
     let file = options.ca_file.as_ref()?;
     (is_file(file) && !file.starts_with('@')).then(|| quoted(file))

@@ -20,12 +20,12 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
     let options = line.words.get(2..).unwrap_or_default();
     let is_for_both = options.iter().any(|word| word == "v4v6");
     let is_tls = options.iter().any(|word| word == "ssl");
-    let verifies = options.windows(2).any(|pair| pair == ["verify", "required"]);
+    let requires_certificate = options.windows(2).any(|pair| pair == ["verify", "required"]);
     let has = |option: &str, is_valid: fn(&str) -> bool| {
         let mut pairs = options.windows(2);
         pairs.any(|pair| pair[0] == option && is_valid(&pair[1]))
     };
-    if is_tls && verifies {
+    if is_tls && requires_certificate {
         // If `crt` or `ca-file` is missing, `client_auth` would be lost, and the address would be open to all.
         if !has("crt", |path| certificate(path).is_some()) {
             return LineOutcome::LeftOut("it requires certificates of clients, and crt is missing");
@@ -59,8 +59,8 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
     LineOutcome::Carried
 }
 
-/// Carries the options of a line over to the listener, except `ca-file` and `verify`: returns the `client_auth` that
-/// replaces them if clients may or must have a certificate.
+/// Carries the options of a line over to the listener, except `ca-file` and `verify`. For these, returns the value of
+/// `client_auth`. `None`: one of the two is missing, or `verify` is `none`.
 fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) -> Option<String> {
     let mut rest = options.iter();
     let mut client_ca = None;
@@ -160,8 +160,9 @@ fn certificate(path: &str) -> Option<String> {
 pub(super) const ONLY_EXPECTED: &str =
     "only the peers of expect-proxy are believed, also at addresses with accept-proxy";
 
-/// Carries `accept-proxy` at these addresses over. HAProxy believes every peer there.
+/// Carries over `accept-proxy` for these addresses. HAProxy believes every peer there.
 fn accept_proxy(line: &Line, addresses: &[String], listener: &mut ImportedListener) {
+    // Only `expect-proxy` sets peers without addresses: they then apply to all addresses.
     let has_expect_proxy = !listener.proxy_peers.is_empty() && listener.proxy_addresses.is_empty();
     let note = if has_expect_proxy {
         ONLY_EXPECTED

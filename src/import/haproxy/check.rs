@@ -26,7 +26,7 @@ impl Checks {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
         let rest = line.words.get(2..).unwrap_or_default();
         match (word(0), word(1)) {
-            // Replaces the kind of another option, but not the one that `tcp-check` lines have shown.
+            // Replaces the kind that another option has set, but not the kind that `tcp-check` lines have set.
             ("option", "tcp-check") => {
                 if self.is_of_option {
                     self.set("tcp");
@@ -123,7 +123,8 @@ impl Checks {
         LineOutcome::Carried
     }
 
-    /// Sets the kind. The last kind counts: settings from earlier lines of other kinds are dropped.
+    /// Sets the kind. The last kind counts: settings from earlier lines of other kinds are dropped. Those of
+    /// `tcp-check connect` are kept, because that line stands before the lines that show the kind.
     fn set(&mut self, kind: &'static str) -> LineOutcome {
         if self.kind != Some(kind) {
             let connection = take(&mut self.conversation.connection);
@@ -136,11 +137,16 @@ impl Checks {
         LineOutcome::Carried
     }
 
-    /// Sets the keys of the pool and of its health section. `is_tls`: whether the lines of the servers ask for checks
-    /// in TLS. Returns whether the checks are in TLS and of a kind that has settings for the verification of
+    /// Sets the keys of the pool and of its health section. `is_tls_by_servers`: whether the lines of the servers ask
+    /// for checks in TLS. Returns whether the checks are in TLS and of a kind that has settings for the verification of
     /// certificates.
-    pub(super) fn write(&self, is_tls: bool, pool: &mut ImportedSection, health: &mut ImportedSection) -> bool {
-        let is_tls = is_tls || self.http.connection.is_tls || self.conversation.connection.is_tls;
+    pub(super) fn write(
+        &self,
+        is_tls_by_servers: bool,
+        pool: &mut ImportedSection,
+        health: &mut ImportedSection,
+    ) -> bool {
+        let is_tls = is_tls_by_servers || self.http.connection.is_tls || self.conversation.connection.is_tls;
         let kind = match self.kind {
             Some("tcp") | None if is_tls => "tls",
             Some(kind) => kind,
@@ -154,6 +160,7 @@ impl Checks {
             "send-expect" | "tls" => self.conversation.write(kind == "send-expect", health),
             _ => {}
         }
+        // The kind `tls` needs no key `tls`.
         let has_tls_key = matches!(kind, "http" | "send-expect" | "redis");
         if has_tls_key && is_tls {
             health.set("tls", "true");
@@ -164,6 +171,7 @@ impl Checks {
         if self.wants_primary {
             pool.set("role", quoted("primary"));
         }
+        // The kind `redis` takes these settings from `[pools.NAME.tls]`.
         is_tls && matches!(kind, "http" | "send-expect" | "tls")
     }
 }

@@ -9,6 +9,7 @@ use super::server::host_name;
 #[derive(Debug, Default)]
 pub(super) struct CheckConnection {
     pub(super) is_tls: bool,
+    /// `sni`
     name: Option<String>,
     port: Option<u32>,
 }

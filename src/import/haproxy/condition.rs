@@ -69,7 +69,7 @@ impl Acls {
     }
 
     /// The condition after `if`: alternatives, each of which needs all of its terms. An `or` without a term on one side
-    /// adds no alternative (`parse_acl_cond` of HAProxy), so that none is empty. Without an alternative, the condition
+    /// adds no alternative (`parse_acl_cond` of HAProxy), so no alternative is empty. A condition without alternatives
     /// never holds.
     pub(super) fn condition(&self, words: &[String]) -> Vec<Vec<Term>> {
         let mut alternatives: Vec<Vec<Term>> = Vec::new();
@@ -125,10 +125,10 @@ enum Matching {
 }
 
 fn parse_test(words: &[String]) -> AclTest {
-    let Some((fetch, rest)) = words.split_first() else {
+    let Some((expression, rest)) = words.split_first() else {
         return AclTest::Unknown("it tests nothing");
     };
-    let mut converters = fetch.split(',');
+    let mut converters = expression.split(','); // the first part is the fetch
     let mut fetch = converters.next().unwrap_or_default();
     if converters.any(|converter| converter != "lower") {
         return AclTest::Unknown("converters cannot be carried over");
@@ -155,7 +155,7 @@ fn parse_test(words: &[String]) -> AclTest {
     }
     let is_exact = matching == Matching::Exact;
     match fetch.to_ascii_lowercase().as_str() {
-        "req.ssl_sni" | "req_ssl_sni" | "ssl_fc_sni" => names(&values, matching),
+        "req.ssl_sni" | "req_ssl_sni" | "ssl_fc_sni" => sni_test(&values, matching),
         "req.ssl_alpn" | "ssl_fc_alpn"
             if is_exact && !values.is_empty() && values.iter().all(|value| is_protocol(value)) =>
         {
@@ -179,7 +179,7 @@ fn parse_test(words: &[String]) -> AclTest {
 }
 
 /// The test for these server names.
-fn names(values: &[&str], matching: Matching) -> AclTest {
+fn sni_test(values: &[&str], matching: Matching) -> AclTest {
     if matching == Matching::Found {
         return AclTest::Sni {
             names: vec![String::from("*")],

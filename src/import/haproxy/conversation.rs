@@ -40,7 +40,7 @@ impl Conversation {
         conversation
     }
 
-    /// Without steps.
+    /// A conversation without steps.
     pub(super) fn over(connection: CheckConnection) -> Self {
         Self {
             connection,
@@ -126,7 +126,7 @@ impl ImportedStep {
     }
 }
 
-/// What an `expect` compares, and with what. `None`: it is negated, or incomplete.
+/// The kind of comparison of an `expect`, such as `string`, and its pattern. `None`: it is negated, or incomplete.
 pub(super) fn expectation(words: &[String]) -> Option<(&str, &str)> {
     let mut rest = words.iter().map(String::as_str);
     loop {

@@ -67,7 +67,7 @@ impl Frontend {
             ("timeout", "client-fin") => set_duration(section, "half_close_timeout", word(2)),
             ("tcp-request", "inspect-delay") => set_duration(section, "hello_timeout", word(2)),
             ("tcp-request", "connection" | "content" | "session") => self.tcp_request(line),
-            // These are always in effect here, or are about the log.
+            // These are always in effect here, or are about logs and statistics.
             (
                 "option",
                 "tcplog" | "httplog" | "dontlognull" | "clitcpka" | "splice-auto" | "splice-request" | "logasap",
@@ -129,7 +129,11 @@ impl Frontend {
             if let (Some(note), LineOutcome::Carried) = (note, &outcome) {
                 outcome = LineOutcome::Noted(note.to_owned());
             }
-            self.listener.routes.push(route);
+            // HAProxy applies all rejections before the first `use_backend`.
+            let routes = &mut self.listener.routes;
+            let first_with_pool = routes.iter().position(|route| route.pool.is_some());
+            let at = first_with_pool.filter(|_| pool.is_none()).unwrap_or(routes.len());
+            routes.insert(at, route);
         }
         outcome
     }
@@ -197,7 +201,7 @@ impl Frontend {
         if is_unless {
             return LineOutcome::LeftOut("write routes for the clients that may pass");
         }
-        let outcome = accepted.reject_by_routes();
+        let outcome = accepted.note_on_refusing_routes();
         match self.routes(line, 4, None) {
             LineOutcome::Carried => outcome,
             other => other,
@@ -225,12 +229,13 @@ impl Frontend {
                     proxy_addresses,
                     ..
                 } = &mut self.listener;
+                // `expect-proxy` applies to all addresses, and replaces `accept-proxy` of earlier lines.
                 let has_accept_proxy = !proxy_addresses.is_empty();
                 if has_accept_proxy {
                     peers.clear();
                     proxy_addresses.clear();
                 }
-                // The peers of all such lines are believed.
+                // The peers of several `expect-proxy` lines are all believed.
                 let new: Vec<_> = networks
                     .iter()
                     .filter(|network| !peers.contains(network))
@@ -260,7 +265,7 @@ fn route(terms: &[Term]) -> Result<ImportedRoute, &'static str> {
             _ if term.is_negated => return Err("write routes for the other clients"),
             AclTest::Sni { names, .. } => (&mut route.sni, names),
             AclTest::Alpn(protocols) => (&mut route.alpn, protocols),
-            _ => continue,
+            _ => continue, // `ClientHello` and `Always` add no entries
         };
         if !entries.is_empty() {
             return Err("two conditions of one kind: write those that both have");
@@ -270,7 +275,8 @@ fn route(terms: &[Term]) -> Result<ImportedRoute, &'static str> {
     let of_networks = terms.iter().filter(|term| matches!(term.test, AclTest::Networks(_)));
     let of_networks: Vec<Term> = of_networks.cloned().collect();
     if !of_networks.is_empty() {
-        route.from = networks_of(&[of_networks], false).ok_or("too many networks")?;
+        let is_unless = false;
+        route.from = networks_of(&[of_networks], is_unless).ok_or("too many networks")?;
         if route.from.is_empty() {
             return Err("no client is in these networks");
         }

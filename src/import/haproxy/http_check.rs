@@ -19,6 +19,7 @@ pub(super) struct HttpConversation {
     host: Option<String>,
     /// Header fields, each as `name = value` in TOML.
     fields: Vec<String>,
+    /// Ranges of statuses, as in `200-299, 404`.
     statuses: Option<String>,
     /// A regular expression.
     body: Option<String>,
@@ -32,19 +33,19 @@ impl HttpConversation {
             [] | [_] => (None, words),
             [method, rest @ ..] => (Some(method), rest),
         };
-        // The default of HAProxy; RFC 9110, section 9.3.7.
+        // HAProxy's default method is OPTIONS (RFC 9110, section 9.3.7).
         self.method = Some(method.map_or("OPTIONS", String::as_str).to_owned());
         let outcome = rest.first().map_or(LineOutcome::Carried, |path| self.set_path(path));
-        let version = rest.get(1..).unwrap_or_default().join(" ");
-        for field in version.split("\r\n").skip(1).filter(|field| !field.is_empty()) {
+        let after_path = rest.get(1..).unwrap_or_default().join(" ");
+        for field in after_path.split("\r\n").skip(1).filter(|field| !field.is_empty()) {
             let (name, value) = field.split_once(':').unwrap_or((field, ""));
             self.add_field(name.trim(), value.trim());
         }
         outcome
     }
 
-    /// Sets the path. `option httpchk GET`, as in the file that comes with Patroni, is meant to set the method, but
-    /// HAProxy takes a single word for the path and sends it.
+    /// Sets the path; instead of a path in capital letters, `/`. `option httpchk GET`, as in the file that comes with
+    /// Patroni, is meant to set the method, but HAProxy reads a single word as the path, and requests the path `GET`.
     fn set_path(&mut self, path: &str) -> LineOutcome {
         if !path.is_empty() && path.bytes().all(|byte| byte.is_ascii_uppercase()) {
             self.path = Some("/".to_owned());

@@ -22,10 +22,10 @@ impl Line {
     }
 }
 
-/// A section and its lines.
+/// A section of any kind, and its lines.
 #[derive(Debug)]
-pub(super) struct ProxySection {
-    /// `frontend`, `backend` and so on.
+pub(super) struct HaproxySection {
+    /// `global`, `frontend`, `backend` and so on.
     pub(super) kind: String,
     /// Empty if it has none.
     pub(super) name: String,
@@ -36,7 +36,7 @@ pub(super) struct ProxySection {
     pub(super) lines: Vec<Line>,
 }
 
-impl ProxySection {
+impl HaproxySection {
     /// Its kind and name.
     pub(super) fn title(&self) -> String {
         format!("{} {}", self.kind, self.name).trim_end().to_owned()
@@ -52,7 +52,7 @@ pub(super) enum LineOutcome {
     Noted(String),
     /// It belongs to another section, or is unknown.
     Foreign,
-    /// It was not carried over, for this reason.
+    /// It was not carried over, or only in part, for this reason. The reason may be empty.
     LeftOut(&'static str),
 }
 
@@ -77,6 +77,7 @@ impl LineOutcome {
 }
 
 /// Sets a key to the duration that a line has. As in HAProxy, a number without a unit is in milliseconds.
+/// A 0 sets nothing.
 pub(super) fn set_duration(section: &mut ImportedSection, key: &'static str, text: &str) -> LineOutcome {
     match duration(text, 1) {
         None => LineOutcome::LeftOut("not a duration"),
@@ -110,7 +111,7 @@ pub(super) fn set_integer(
 
 /// Whether this is the number 0.
 pub(super) fn is_zero(text: &str) -> bool {
-    integer(text, 0, 1) == Some(0)
+    integer(text, 0, 1) == Some(0) // greater numbers become 1
 }
 
 /// The words that begin a section.
@@ -135,10 +136,10 @@ const SECTIONS: [&str; 18] = [
     "acme",
 ];
 
-/// Splits a file into sections. If the file begins with other lines, the first of them counts as the beginning of a
-/// section, and is its kind.
-pub(super) fn sections(text: &str) -> Vec<ProxySection> {
-    let mut sections: Vec<ProxySection> = Vec::new();
+/// Splits a file into sections. If the first line begins no section, it still becomes one, with the text of the line as
+/// its kind.
+pub(super) fn sections(text: &str) -> Vec<HaproxySection> {
+    let mut sections: Vec<HaproxySection> = Vec::new();
     for (number, text) in (1..).zip(text.lines()) {
         let mut words = words(text);
         if words.is_empty() {
@@ -148,7 +149,7 @@ pub(super) fn sections(text: &str) -> Vec<ProxySection> {
             let from = words.iter().position(|word| word == "from");
             let from = from.and_then(|at| words.get(at + 1)).cloned();
             let name = words.get(1).filter(|word| *word != "from").cloned();
-            sections.push(ProxySection {
+            sections.push(HaproxySection {
                 kind: words.swap_remove(0),
                 name: name.unwrap_or_default(),
                 from,
@@ -158,7 +159,7 @@ pub(super) fn sections(text: &str) -> Vec<ProxySection> {
         } else if let Some(section) = sections.last_mut() {
             section.lines.push(Line { number, words });
         } else {
-            sections.push(ProxySection {
+            sections.push(HaproxySection {
                 kind: words.join(" "),
                 name: String::new(),
                 from: None,
@@ -208,6 +209,7 @@ fn push_escaped(rest: &mut Chars<'_>, word: &mut String) {
         't' => word.push('\t'),
         ' ' | '\\' | '#' | '"' | '\'' | '$' => word.push(c),
         'x' => {
+            // `from_str_radix` would accept a `+`.
             let digits = after.as_str().get(..2).filter(|digits| !digits.starts_with('+'));
             match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
                 Some(byte) if byte.is_ascii() => {

@@ -22,7 +22,7 @@ use super::number::{duration, duration_value, integer};
 use crate::units::format_duration;
 use backend::Backend;
 use frontend::Frontend;
-use line::{Line, LineOutcome, ProxySection, ZERO_NOTE, is_zero, sections};
+use line::{HaproxySection, Line, LineOutcome, ZERO_NOTE, is_zero, sections};
 
 /// Converts the text of a file.
 pub(super) fn read(text: &str) -> Imported {
@@ -72,7 +72,8 @@ struct IdleTimeouts {
 
 /// The listener of a frontend, with `idle_timeout`: `timeout tunnel` if that is set, otherwise the longer of
 /// `timeout client` and `timeout server`, because acequia counts a session as idle only if neither side sends. If the
-/// frontend uses several pools, `tunnel` and `server` are those of the first pool that has a backend in the file.
+/// frontend uses several pools, `tunnel` and `server` are those of the first pool that has a backend in the file; the
+/// default pool comes before those of routes.
 fn with_idle_timeout(frontend: Frontend, idle_timeouts: &HashMap<String, IdleTimeouts>) -> ImportedListener {
     let client = frontend.client_timeout;
     let mut listener = frontend.into_listener();
@@ -90,13 +91,15 @@ fn with_idle_timeout(frontend: Frontend, idle_timeouts: &HashMap<String, IdleTim
 /// The `defaults` sections so far.
 #[derive(Default)]
 struct Defaults {
-    unnamed: Vec<Line>,
+    /// The lines of the last section, whether it has a name or not.
+    last: Vec<Line>,
     named: HashMap<String, Vec<Line>>,
 }
 
 impl Defaults {
     /// Adds a section, and makes the remarks about its lines. The sections that inherit these lines make none.
-    fn add(&mut self, section: ProxySection, remarks: &mut Vec<Remark>) {
+    fn add(&mut self, section: HaproxySection, remarks: &mut Vec<Remark>) {
+        // Both are dropped: only the outcomes are needed.
         let (mut frontend, mut backend) = (Frontend::new(""), Backend::new("", true));
         for line in &section.lines {
             let outcome = frontend.read(line).or(|| backend.read(line));
@@ -104,25 +107,27 @@ impl Defaults {
                 remarks.extend(outcome.remark(line));
             }
         }
+        let inherited = section.from.as_ref().and_then(|from| self.named.get(from));
+        let lines = [inherited.map_or(&[][..], Vec::as_slice), &section.lines].concat();
         if !section.name.is_empty() {
-            self.named.insert(section.name, section.lines.clone());
+            self.named.insert(section.name, lines.clone());
         }
-        self.unnamed = section.lines;
+        self.last = lines;
     }
 
     /// The lines that a section inherits. They are those of the `defaults` section that its `from` names, else those of
     /// the last `defaults` section.
-    fn inherited_by(&self, section: &ProxySection) -> &[Line] {
+    fn inherited_by(&self, section: &HaproxySection) -> &[Line] {
         section
             .from
             .as_ref()
             .and_then(|from| self.named.get(from))
-            .unwrap_or(&self.unnamed)
+            .unwrap_or(&self.last)
     }
 }
 
 /// The mode of a section if it is not `tcp`.
-fn other_mode(inherited: &[Line], section: &ProxySection) -> Option<String> {
+fn other_mode(inherited: &[Line], section: &HaproxySection) -> Option<String> {
     let mut modes = inherited
         .iter()
         .chain(&section.lines)
@@ -133,7 +138,7 @@ fn other_mode(inherited: &[Line], section: &ProxySection) -> Option<String> {
 
 /// Reads a proxy section: its client side, its server side, or both. `verifies`: whether the certificates of servers
 /// without `verify` are verified.
-fn proxy(inherited: &[Line], section: &ProxySection, verifies: bool) -> (Option<Frontend>, Option<Backend>) {
+fn proxy(inherited: &[Line], section: &HaproxySection, verifies: bool) -> (Option<Frontend>, Option<Backend>) {
     let mut frontend = (section.kind != "backend").then(|| Frontend::new(&section.name));
     let mut backend = (section.kind != "frontend").then(|| Backend::new(&section.name, verifies));
     if let (Some(frontend), Some(_)) = (&mut frontend, &backend) {
@@ -164,8 +169,8 @@ fn proxy(inherited: &[Line], section: &ProxySection, verifies: bool) -> (Option<
     (frontend, backend)
 }
 
-/// Reads `global`. Only the limits of the process and `ssl-server-verify` are carried over.
-fn global(section: &ProxySection, verifies: &mut bool, imported: &mut Imported) {
+/// Reads `global`. Only `maxconn`, `nbthread`, `hard-stop-after` and `ssl-server-verify` are carried over.
+fn global(section: &HaproxySection, verifies: &mut bool, imported: &mut Imported) {
     for line in &section.lines {
         let value = line.words.get(1).map(String::as_str);
         let number = |most| value.and_then(|text| integer(text, 1, most));
@@ -182,6 +187,14 @@ fn global(section: &ProxySection, verifies: &mut bool, imported: &mut Imported) 
             "daemon" | "log" | "log-send-hostname" => continue,
             "maxconn" => number(1 << 30).map(|limit| ("max_connections", limit.to_string())),
             "nbthread" => number(1024).map(|threads| ("workers", threads.to_string())),
+            "hard-stop-after"
+                if value
+                    .and_then(|text| duration(text, 1))
+                    .is_some_and(|time| time.is_zero()) =>
+            {
+                imported.remarks.push(Remark::note(line.number, ZERO_NOTE));
+                continue;
+            }
             "hard-stop-after" => value
                 .and_then(|text| duration(text, 1))
                 .map(|time| ("drain_timeout", quoted(&format_duration(time)))),

@@ -23,7 +23,7 @@ pub(super) struct ServerOptions {
     pub(super) is_backup: bool,
     pub(super) is_disabled: bool,
     pub(super) is_checked: bool,
-    /// `check-ssl`; `None`: checks connect as sessions do.
+    /// `check-ssl`; `None`: checks use TLS if sessions do, unless the checks have a port or an address of their own.
     pub(super) is_checked_by_tls: Option<bool>,
     /// `check-sni`
     pub(super) check_name: Option<String>,
@@ -57,8 +57,9 @@ pub(super) struct ServerOptions {
     /// `on-marked-down shutdown-sessions`
     pub(super) closes_when_down: bool,
     /// `on-marked-up shutdown-backup-sessions`
-    pub(super) closes_when_back: bool,
+    pub(super) closes_backups_when_up: bool,
     pub(super) slow_start: Option<Duration>,
+    /// `resolve-prefer`: `ipv4` or `ipv6`.
     pub(super) family: Option<&'static str>,
     /// Options that are not carried over, each with its value.
     pub(super) left_out: Vec<String>,
@@ -140,7 +141,8 @@ impl ServerOptions {
             "no-agent-check" => self.has_agent = false,
             "send-proxy" => self.proxy_protocol = Some("v1"),
             "send-proxy-v2" | "send-proxy-v2-ssl" | "send-proxy-v2-ssl-cn" => self.proxy_protocol = Some("v2"),
-            "check-send-proxy" | "stick" | "non-stick" => {} // checks send a PROXY header if sessions do
+            // Checks send a PROXY header if sessions do. Stick tables are not carried over.
+            "check-send-proxy" | "stick" | "non-stick" => {}
             _ => return false,
         }
         true
@@ -173,7 +175,7 @@ impl ServerOptions {
             "agent-send" => self.agent_send = Some(value().to_owned()),
             "slowstart" => self.slow_start = duration(value(), 1),
             "on-marked-down" => self.closes_when_down = value() == "shutdown-sessions",
-            "on-marked-up" => self.closes_when_back = value() == "shutdown-backup-sessions",
+            "on-marked-up" => self.closes_backups_when_up = value() == "shutdown-backup-sessions",
             "resolve-prefer" => {
                 self.family = match value() {
                     "ipv4" => Some("ipv4"),

@@ -5,13 +5,12 @@ use super::super::networks::without;
 use super::block::Directive;
 use crate::addr::{NetworkError, parse_network};
 
-/// Whether a directive is such a rule.
 pub(super) fn is_rule(directive: &Directive) -> bool {
     matches!(directive.name(), "allow" | "deny")
 }
 
 /// A network or an address; bits after the prefix are dropped, as nginx does. `None`: it is not a network, or it is one
-/// of IPv4-mapped addresses; no client of nginx has such an address.
+/// of IPv4-mapped addresses, which matches no client: acequia converts these addresses of clients to IPv4.
 pub(super) fn network(text: &str) -> Option<String> {
     match parse_network(text) {
         Ok(_) => Some(text.to_owned()),
@@ -23,19 +22,20 @@ pub(super) fn network(text: &str) -> Option<String> {
 /// Converts the rules of a server. In acequia, `deny` is applied before `allow`, so a network that an earlier rule
 /// allows is subtracted from one that is denied. nginx accepts clients that no rule matches, so its `allow` rules
 /// become an `allow` of acequia only if `deny all` follows.
-pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) {
+///
+/// # Errors
+/// Why the server cannot be carried over: it would be open to clients that nginx refuses.
+pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) -> Result<(), &'static str> {
     let (mut allow, mut deny): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for (index, rule) in rules.iter().enumerate() {
         let text = rule.word(1).unwrap_or_default();
         let is_allow = rule.name() == "allow";
         if text == "all" {
-            if !is_allow && !allow.is_empty() {
+            if !is_allow && allow.is_empty() {
+                return Err("it refuses all clients");
+            }
+            if !is_allow {
                 listener.allow.append(&mut allow);
-            } else if !is_allow {
-                listener
-                    .section
-                    .remarks
-                    .push(rule.left_out("it would refuse all clients"));
             }
             for rest in &rules[index + 1..] {
                 listener
@@ -61,4 +61,5 @@ pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) {
         }
     }
     listener.deny.append(&mut deny);
+    Ok(())
 }

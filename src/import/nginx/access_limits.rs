@@ -76,7 +76,7 @@ fn limit_sessions(all: &[&Directive], targets: &mut Targets, listener: &mut Impo
     }
 }
 
-/// A rate such as `100k` in KiB a second, at least 1; `None`: there is no limit, or it depends on the connection.
+/// A rate such as `100k` in KiB a second, at least 1; `None`: the value is 0 (no limit), a variable, or not a rate.
 fn rate(directive: &Directive) -> Option<u64> {
     let text = directive.word(1)?.to_ascii_lowercase();
     let (digits, unit) = match text.strip_suffix(['k', 'm', 'g']) {
@@ -120,9 +120,9 @@ pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -
     let Some(directive) = last(all, "ssl_verify_client") else {
         return Ok(());
     };
-    let ends_tls = listener.bind.iter().any(|address| !listener.plain.contains(address));
+    let terminates_tls = listener.bind.iter().any(|address| !listener.plain.contains(address));
     let mode = match directive.word(1) {
-        _ if !ends_tls => return Ok(()),
+        _ if !terminates_tls => return Ok(()),
         Some("off") => return Ok(()),
         Some("on") => "require",
         Some("optional") => "request",
@@ -146,7 +146,7 @@ pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -
             listener.tls.set("client_auth", value);
             Ok(())
         }
-        // The certificate may be in an included file, which is not read.
+        // `ssl_certificate` may be in an included file, which is not read.
         _ if mode == "require" && !has_certificate => {
             Err("it requires certificates of clients, and ssl_certificate is missing")
         }

@@ -37,7 +37,8 @@ impl Directive {
     }
 }
 
-/// Parses a file. A missing or surplus `}` is not an error.
+/// Parses a file. A missing or surplus `}` is not an error. A directive without its `;` at the end of a block or of the
+/// file is dropped.
 pub(super) fn parse(text: &str) -> Vec<Directive> {
     // For each open block: the directive that it belongs to, and those before this directive in the block around it, or
     // in the file.
@@ -154,7 +155,8 @@ fn with_lines(text: &str) -> impl Iterator<Item = (usize, char)> {
     })
 }
 
-/// Adds what `\` with this character after it means, within quotes or without (nginx, `ngx_conf_read_token`).
+/// Adds the meaning of `\` and the character after it. The rules are the same within quotes and outside of them (nginx,
+/// `ngx_conf_read_token`).
 fn push_escaped(word: &mut String, next: Option<(usize, char)>) {
     match next {
         Some((_, c @ ('"' | '\'' | '\\'))) => word.push(c),
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_files_are_parsed_up_to_their_end() {
+    fn unfinished_files_are_parsed_up_to_the_last_complete_directive() {
         assert_eq!(parse("a { b; c")[0].block.as_ref().unwrap().len(), 1);
         assert!(parse("} ; \" ' { #").len() <= 1);
         parse(&"a{".repeat(10_000));

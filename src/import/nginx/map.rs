@@ -10,7 +10,7 @@ pub(super) struct TargetMap {
     /// For each entry: its line, the patterns for the name or the protocols, and the target of `proxy_pass`.
     pub(super) entries: Vec<(usize, Vec<String>, String)>,
     pub(super) default: Option<String>,
-    /// Whether the keys are protocols of ALPN, and not targets.
+    /// Whether the keys are protocols of ALPN, and not server names.
     pub(super) is_of_protocols: bool,
 }
 
@@ -25,6 +25,10 @@ impl TargetMap {
         if source != "$ssl_preread_server_name" && !targets.is_of_protocols {
             return None;
         }
+        let advice = match targets.is_of_protocols {
+            true => "write the name of one protocol",
+            false => "write a name, or `*` as its first label",
+        };
         let has_host_names = block.iter().any(|entry| entry.name() == "hostnames");
         for entry in block {
             let (key, target) = (entry.name(), entry.word(1));
@@ -33,7 +37,7 @@ impl TargetMap {
                 ("default", Some(target)) => targets.default = Some(target.to_owned()),
                 (_, Some(target)) => match targets.patterns(key, has_host_names) {
                     Some(patterns) => targets.entries.push((entry.line, patterns, target.to_owned())),
-                    None => remarks.push(entry.left_out("write a name, or `*` as its first label")),
+                    None => remarks.push(entry.left_out(advice)),
                 },
                 _ => remarks.push(entry.left_out("")),
             }

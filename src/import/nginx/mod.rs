@@ -50,12 +50,18 @@ struct Targets {
     /// A pool for each upstream and each address in a `proxy_pass`, without the settings of any `server` block. Copies
     /// are made of these.
     upstreams: Vec<ImportedPool>,
+    /// The names of the pools in `upstreams`, by the name of the upstream or by the address as it is written.
+    upstream_names: HashMap<String, String>,
     /// Pool names, by the name of the upstream and by `connects_by` (see [`Targets::pool`]).
     pool_names: HashMap<(String, String), String>,
 }
 
 impl Targets {
-    fn add(&mut self, upstream: ImportedPool) {
+    /// `target`: what `proxy_pass` calls it.
+    fn add(&mut self, target: &str, upstream: ImportedPool) {
+        self.upstream_names
+            .entry(target.to_owned())
+            .or_insert_with(|| upstream.name.clone());
         self.pools.push(upstream.clone());
         self.upstreams.push(upstream);
     }
@@ -63,23 +69,23 @@ impl Targets {
     /// The name of the pool that `proxy_pass` means: that of an upstream, or a pool of its own for an address. Adds the
     /// pool if it is new. `server` blocks that connect to the same upstream in different ways get a pool each.
     /// `connects_by` tells these ways apart: it is the words of `proxy_ssl`, `proxy_protocol`, `proxy_bind` and
-    /// `proxy_next_upstream`.
+    /// `proxy_next_upstream`. `None`: the target is neither an upstream nor an address.
     fn pool(&mut self, target: &str, connects_by: &str) -> Option<String> {
-        let name = valid_name(target).replace([':', '.', '[', ']'], "-");
-        let is_meant = |upstream: &&ImportedPool| upstream.name == target || upstream.name == name;
-        let upstream = match self.upstreams.iter().find(is_meant) {
+        let name = self.upstream_names.get(target);
+        let upstream = match self.upstreams.iter().find(|upstream| Some(&upstream.name) == name) {
             Some(upstream) => upstream.clone(),
             None => {
                 let address = upstream::address(target)?;
+                let name = valid_name(target).replace([':', '.', '[', ']'], "-");
                 let upstream = ImportedPool {
-                    name: name.trim_matches('-').to_owned(),
+                    name: self.free_name(name.trim_matches('-')),
                     servers: vec![ImportedServer {
                         address,
                         ..ImportedServer::default()
                     }],
                     ..ImportedPool::default()
                 };
-                self.add(upstream.clone());
+                self.add(target, upstream.clone());
                 upstream
             }
         };
@@ -98,13 +104,17 @@ impl Targets {
 
     /// Adds a pool with the servers of this upstream, and returns its name.
     fn add_copy(&mut self, mut upstream: ImportedPool) -> String {
-        let is_free = |name: &String| !self.pools.iter().any(|pool| pool.name == *name);
-        let name = (2u32..)
-            .map(|number| format!("{}-{number}", upstream.name))
-            .find(is_free);
-        upstream.name = name.expect("there are more numbers than pools");
+        upstream.name = self.free_name(&upstream.name);
         self.pools.push(upstream.clone());
         upstream.name
+    }
+
+    /// This name or, if a pool has it, with a number.
+    fn free_name(&self, name: &str) -> String {
+        let numbered = (2u32..).map(|number| format!("{name}-{number}"));
+        let is_free = |name: &String| !self.pools.iter().any(|pool| pool.name == *name);
+        let free = std::iter::once(name.to_owned()).chain(numbered).find(is_free);
+        free.expect("there are more numbers than pools")
     }
 
     /// The pools of a listener.
@@ -122,13 +132,13 @@ fn read_stream(stream: &[Directive], imported: &mut Imported) {
         match (directive.name(), &directive.block) {
             ("upstream", Some(block)) => {
                 let name = directive.word(1).unwrap_or_default();
-                targets.add(upstream::read(name, block));
+                targets.add(name, upstream::read(name, block));
             }
             ("map", Some(block)) => match TargetMap::read(directive, block, &mut imported.remarks) {
                 Some((variable, map)) => drop(targets.maps.insert(variable, map)),
                 None => imported
                     .remarks
-                    .push(directive.left_out("only maps of the server name are carried over")),
+                    .push(directive.left_out("only maps of the server name or of ALPN protocols are carried over")),
             },
             ("limit_conn_zone", None) => match access_limits::client_zone(directive) {
                 Some(zone) => drop(targets.client_zones.insert(zone.to_owned(), 0)),

@@ -77,17 +77,17 @@ pub(super) fn read(
     tcp.iter().for_each(|directive| listen(directive, &mut listener));
     let remarks = udp.iter().map(|directive| directive.left_out(NO_UDP));
     listener.section.remarks.extend(remarks);
-    access_limits::client_auth(&all, &mut listener)?;
-    let target = block.iter().find(|directive| directive.name() == "proxy_pass");
-    let target = target.ok_or("it has no proxy_pass")?;
-    set_target(target, &connects_by(&all), targets, &mut listener)?;
-    listener.name = name(&listener);
     let rules: Vec<&Directive> = all
         .iter()
         .copied()
         .filter(|directive| access::is_rule(directive))
         .collect();
-    access::read(&rules, &mut listener);
+    access::read(&rules, &mut listener)?;
+    access_limits::client_auth(&all, &mut listener)?;
+    let target = block.iter().find(|directive| directive.name() == "proxy_pass");
+    let target = target.ok_or("it has no proxy_pass")?;
+    set_target(target, &connects_by(&all), targets, &mut listener)?;
+    listener.name = name(&listener);
     set_certificates(&all, &mut listener);
     set_proxy_peers(&all, &mut listener);
     access_limits::read(&all, targets, &mut listener);
@@ -98,7 +98,7 @@ pub(super) fn read(
 
 /// How a `server` block connects to the servers of its pool, in words that can be compared.
 fn connects_by(all: &[&Directive]) -> String {
-    // The value of a directive about connecting that means the same as its absence.
+    // The default value of a directive about connections to servers. `None`: it is another directive.
     let default_of = |name: &str| match name {
         "proxy_next_upstream" => Some("on"),
         "proxy_next_upstream_tries" => Some("0"),
@@ -174,8 +174,8 @@ fn set_target(
         .maps
         .remove(&variable)
         .ok_or("proxy_pass depends on the connection")?;
-    for (line, patterns, entry) in &map.entries {
-        match targets.pool(&format!("{entry}{suffix}"), connects_by) {
+    for (line, patterns, entry_target) in &map.entries {
+        match targets.pool(&format!("{entry_target}{suffix}"), connects_by) {
             Some(pool) => {
                 let mut route = ImportedRoute {
                     pool: Some(pool),
@@ -190,7 +190,7 @@ fn set_target(
                 listener.routes.push(route);
             }
             None => {
-                let what = format!("{} {entry}", patterns.join(" "));
+                let what = format!("{} {entry_target}", patterns.join(" "));
                 let why = "its target is neither an upstream nor an address with a port";
                 listener.section.remarks.push(Remark::left_out(*line, &what, why));
             }
@@ -206,7 +206,7 @@ fn set_target(
                 .push(Remark::left_out(directive.line, &what, ""));
         }
     }
-    targets.maps.insert(variable, map);
+    targets.maps.insert(variable, map); // it was taken out so that `targets.pool` could change `targets`
     Ok(())
 }
 
@@ -248,7 +248,7 @@ fn set_certificates(all: &[&Directive], listener: &mut ImportedListener) {
     }
 }
 
-/// `set_real_ip_from`: the peers whose PROXY header is believed.
+/// `set_real_ip_from`: the peers whose PROXY header is believed, if any address accepts one.
 fn set_proxy_peers(all: &[&Directive], listener: &mut ImportedListener) {
     if listener.proxy_peers.is_empty() {
         return;

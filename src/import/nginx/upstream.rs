@@ -22,7 +22,7 @@ pub(super) fn read(name: &str, block: &[Directive]) -> ImportedPool {
     let mut servers = Vec::new();
     for directive in block {
         match (directive.name(), directive.word(1)) {
-            ("server", Some(location)) => servers.extend(server(directive, location, &mut pool)),
+            ("server", Some(location)) => servers.extend(add_server(directive, location, &mut pool)),
             ("least_conn", _) => balance = "least-conn",
             ("hash", Some("$remote_addr" | "$binary_remote_addr")) => balance = "source-hash",
             ("random", _) => balance = "random-two",
@@ -32,7 +32,7 @@ pub(super) fn read(name: &str, block: &[Directive]) -> ImportedPool {
     }
     pool.section.set("balance", quoted(balance));
     for option in ["max_fails", "fail_timeout", "slow_start"] {
-        settle(option, &servers, &mut pool);
+        set_pool_option(option, &servers, &mut pool);
     }
     pool
 }
@@ -52,7 +52,7 @@ impl UpstreamServer<'_> {
 }
 
 /// Sets an option for the pool, with the value of the first server that has it. Other values are noted.
-fn settle(option: &str, servers: &[UpstreamServer<'_>], pool: &mut ImportedPool) {
+fn set_pool_option(option: &str, servers: &[UpstreamServer<'_>], pool: &mut ImportedPool) {
     let Some(value) = servers.iter().find_map(|server| server.option(option)) else {
         return;
     };
@@ -93,7 +93,8 @@ pub(super) fn address(text: &str) -> Option<String> {
     address::server(text).is_ok().then(|| text.to_owned())
 }
 
-fn server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedPool) -> Option<UpstreamServer<'d>> {
+/// Adds a server to the pool; returns its options that acequia sets for the whole pool. `None`: it is not carried over.
+fn add_server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedPool) -> Option<UpstreamServer<'d>> {
     let Some(address) = address(location) else {
         pool.section
             .remarks
@@ -115,12 +116,15 @@ fn server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedPool)
         match (key, integer(value, 0, 256), duration(value, 1_000)) {
             ("weight", Some(weight), _) => server.weight = Some(weight.max(1)),
             ("backup", ..) => server.priority = 1,
-            ("down", ..) => server.weight = Some(0),
+            ("down", ..) => {}    // below: whatever its weight is
             ("resolve", ..) => {} // names are always resolved again
             ("max_fails", Some(_), _) | ("slow_start", _, Some(_)) => pool_options.push((key, value)),
             ("fail_timeout", _, Some(time)) if !time.is_zero() => pool_options.push((key, value)),
             _ => pool.section.remarks.push(Remark::left_out(directive.line, option, "")),
         }
+    }
+    if directive.words[2..].iter().any(|option| option == "down") {
+        server.weight = Some(0);
     }
     pool.servers.push(server);
     Some(UpstreamServer {

@@ -1,10 +1,11 @@
-//! Generated files: every result passes the check, whatever the imported file.
+//! Generated files: whatever the imported file, the result passes the check, or there is nothing to import (`Err`).
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Files of these words in any order, with random text among them.
+/// Files of these words in any order, with random text among them. A word that is listed several times is chosen more
+/// often.
 fn file(words: &'static [&'static str]) -> impl Strategy<Value = String> {
     let word = prop_oneof![8 => proptest::sample::select(words).prop_map(String::from), 1 => ".{0,12}"];
     proptest::collection::vec(word, 0..80).prop_map(|words| words.join(" "))
@@ -188,12 +189,12 @@ const NGINX: &[&str] = &[
 
 proptest! {
     #[test]
-    fn any_haproxy_file_becomes_a_valid_configuration(text in file(HAPROXY)) {
+    fn the_result_of_any_haproxy_file_is_valid(text in file(HAPROXY)) {
         drop(checked(Origin::Haproxy, &text));
     }
 
     #[test]
-    fn any_nginx_file_becomes_a_valid_configuration(text in file(NGINX)) {
+    fn the_result_of_any_nginx_file_is_valid(text in file(NGINX)) {
         drop(checked(Origin::Nginx, &text));
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn haproxy_is_imported_by_server_name() {
+fn haproxy_routes_by_server_name_are_imported() {
     let text = "
 global
     maxconn 5000
@@ -90,7 +90,8 @@ servers = [
 port = 8443
 ";
     let imported = checked(Origin::Haproxy, text).unwrap();
-    let lines: Vec<&str> = imported.text.lines().filter(|line| !line.is_empty()).skip(3).collect();
+    let lines = imported.text.lines().filter(|line| !line.is_empty());
+    let lines: Vec<&str> = lines.skip(3).collect(); // without the heading
     assert_eq!(lines, expected.trim().lines().collect::<Vec<_>>());
 }
 
@@ -179,8 +180,8 @@ frontend web
             "check = \"redis\"",
         ],
     );
-    let remarks = checked(Origin::Haproxy, text).unwrap();
-    assert_eq!(remarks.left_out, 1, "{}", remarks.text);
+    let imported = checked(Origin::Haproxy, text).unwrap();
+    assert_eq!(imported.left_out, 1, "{}", imported.text);
 }
 
 #[test]
@@ -230,7 +231,7 @@ backend queue
 }
 
 #[test]
-fn haproxy_tls_without_names_is_imported() {
+fn haproxy_tls_with_servers_is_kept_unless_the_pool_gets_the_tls_of_clients() {
     let text = "
 listen a
     mode tcp
@@ -378,7 +379,7 @@ listen a
 }
 
 #[test]
-fn a_haproxy_address_that_verifies_clients_is_left_out_together_with_its_certificates() {
+fn a_haproxy_address_that_verifies_clients_is_left_out_if_its_certificates_cannot_be_kept() {
     let text = "
 listen a
     mode tcp
@@ -448,7 +449,7 @@ listen a
 }
 
 #[test]
-fn the_last_kind_of_check_is_in_force() {
+fn settings_that_the_last_kind_of_check_does_not_have_are_dropped() {
     let text = "
 listen a
     mode tcp
@@ -463,12 +464,12 @@ listen a
     assert!(!lines.iter().any(is_foreign), "{lines:#?}");
 }
 
-/// The lines of the result for a `listen` section `a` that ends with these lines, and a backend `b`.
-fn haproxy_front(lines: &str) -> Vec<String> {
+/// The lines of the result for a `listen` section `a` that ends with these rules, and a backend `b`.
+fn lines_with_rules(rules: &str) -> Vec<String> {
     let text = format!(
-        "listen a\nmode tcp\nbind :1\nserver s 10.0.0.1:1\n{lines}\nbackend b\nmode tcp\nserver b 10.0.0.2:1\n"
+        "listen a\nmode tcp\nbind :1\nserver s 10.0.0.1:1\n{rules}\nbackend b\nmode tcp\nserver b 10.0.0.2:1\n"
     );
-    self::lines(Origin::Haproxy, &text)
+    lines(Origin::Haproxy, &text)
 }
 
 #[test]
@@ -574,7 +575,7 @@ fn accepting_rules_of_haproxy_are_kept() {
             "deny",
         ),
     ] {
-        let lines = haproxy_front(rules);
+        let lines = lines_with_rules(rules);
         assert_lines(&lines, expected);
         assert!(
             !lines.iter().any(|line| line.starts_with(absent)),
@@ -587,9 +588,9 @@ fn accepting_rules_of_haproxy_are_kept() {
 fn haproxy_suffixes_without_a_dot_are_noted() {
     let note = "# note, line 5: a name whose end is the text, but without a dot before it, does not match";
     for rule in ["use_backend b", "tcp-request content reject"] {
-        let lines = haproxy_front(&format!("{rule} if {{ req.ssl_sni -m end a.example }}"));
+        let lines = lines_with_rules(&format!("{rule} if {{ req.ssl_sni -m end a.example }}"));
         assert_lines(&lines, &["sni = [\"a.example\", \"*.a.example\"]", note]);
-        let lines = haproxy_front(&format!("{rule} if {{ req.ssl_sni -m end .a.example }}"));
+        let lines = lines_with_rules(&format!("{rule} if {{ req.ssl_sni -m end .a.example }}"));
         assert!(!lines.iter().any(|line| line.contains("note")), "{lines:#?}");
     }
 }
@@ -601,13 +602,14 @@ fn an_unconditional_use_backend_comes_before_the_default() {
         "default_backend a\nuse_backend b if TRUE",
         "use_backend b\nuse_backend a if { req.ssl_sni a.example }",
     ] {
-        let lines = haproxy_front(rules);
+        let lines = lines_with_rules(rules);
         assert_lines(&lines, &["pool = \"b\""]);
         assert!(!lines.contains(&String::from("pool = \"a\"")), "{lines:#?}");
     }
-    let lines = haproxy_front("use_backend b if { req.ssl_sni b.example } or");
+    // An `or` without a test after it adds no alternative: the rule stays conditional.
+    let lines = lines_with_rules("use_backend b if { req.ssl_sni b.example } or");
     assert_lines(&lines, &["sni = \"b.example\"", "pool = \"b\"", "pool = \"a\""]);
-    let lines = haproxy_front("use_backend a if { req.ssl_sni a.example }\nuse_backend b\nuse_backend a");
+    let lines = lines_with_rules("use_backend a if { req.ssl_sni a.example }\nuse_backend b\nuse_backend a");
     let left_out = "# not carried over, line 7: use_backend a (an earlier use_backend takes all clients)";
     assert_lines(
         &lines,
@@ -653,20 +655,46 @@ fn the_peers_of_each_expect_proxy_are_believed_but_not_those_of_a_negation() {
         !negated.iter().any(|line| line.starts_with("accept_proxy")),
         "{negated:#?}"
     );
-    let is_told = |line: &String| line.contains("not carried over, line 4") && line.contains("write accept_proxy");
-    assert!(negated.iter().any(is_told), "{negated:#?}");
+    let is_reported = |line: &String| line.contains("not carried over, line 4") && line.contains("write accept_proxy");
+    assert!(negated.iter().any(is_reported), "{negated:#?}");
+}
+
+#[test]
+fn rejections_come_before_the_routes_to_backends() {
+    let lines = lines_with_rules(
+        "use_backend a if { req.ssl_sni a.example }\ntcp-request content reject if { req.ssl_sni a.example b.example }",
+    );
+    let refusing = lines.iter().position(|line| line == "refuse = true");
+    let serving = lines.iter().rposition(|line| line == "pool = \"a\"");
+    assert!(refusing.unwrap() < serving.unwrap(), "{lines:#?}");
+}
+
+#[test]
+fn defaults_inherit_from_other_defaults() {
+    let text = "
+defaults a
+    timeout client 7s
+defaults b from a
+    mode tcp
+frontend f from b
+    bind :1
+    default_backend s
+backend s
+    mode tcp
+    server s 10.0.0.1:1
+";
+    assert_lines(&lines(Origin::Haproxy, text), &["idle_timeout = \"7s\""]);
 }
 
 #[test]
 fn the_strictest_verification_of_several_haproxy_addresses_is_kept() {
     let required = "verify required ca-file /ca.pem";
     let optional = "verify optional ca-file /other.pem";
-    for lines_of_bind in [
+    for [first, second] in [
         [required, optional],
         [optional, required],
-        [required, "verify required ca-file /other.pem"],
+        [required, "verify required ca-file /other.pem"], // equally strict: the first is kept
     ] {
-        let [first, second] = lines_of_bind;
         let text = format!(
             "listen a\n  mode tcp\n  bind :1 ssl crt /a.pem {first}\n  bind :2 ssl crt /a.pem {second}\n  server s 10.0.0.1:1\n"
         );
@@ -689,9 +717,9 @@ fn repeated_names_are_numbered_in_order() {
         Origin::Haproxy,
         &format!("{text}{}", listener(101).replace("listen a", "listen a-2")),
     );
-    let text = imported.unwrap().text;
+    let imported = imported.unwrap().text;
     for name in ["a", "a-2", "a-100", "a-2-2"] {
-        assert!(text.contains(&format!("\n[listeners.{name}]\n")), "{name}");
+        assert!(imported.contains(&format!("\n[listeners.{name}]\n")), "{name}");
     }
 }
 

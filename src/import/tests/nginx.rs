@@ -1,9 +1,11 @@
 //! Files of nginx.
 
+use std::collections::HashSet;
+
 use super::*;
 
 #[test]
-fn nginx_is_imported_by_server_name() {
+fn nginx_routes_by_server_name_are_imported() {
     let text = "
 events { }
 stream {
@@ -153,9 +155,9 @@ stream {
     );
 }
 
-/// Also for an upstream with one server, and for the second pool of an upstream.
+/// The name is sent even if the upstream has only one server, and by each of its pools.
 #[test]
-fn nginx_upstreams_get_their_name_by_tls() {
+fn the_default_sni_for_an_nginx_upstream_is_its_name() {
     let text = "
 stream {
     upstream one.internal { server 10.0.0.1:1; }
@@ -172,7 +174,7 @@ stream {
 }
 
 #[test]
-fn nginx_clients_are_verified_and_limited_as_they_were() {
+fn nginx_client_verification_and_limits_are_imported() {
     let lines = lines(
         Origin::Nginx,
         "
@@ -216,17 +218,17 @@ server { listen 3 ssl; ssl_certificate /a.pem; ssl_verify_client optional; proxy
             "client_auth = { ca_file = \"/ca.pem\", mode = \"request\" }",
         ],
     );
-    let open = "server { listen 1; proxy_pass 10.0.0.1:1; } \
-                server { listen 2 ssl; ssl_certificate /a.pem; ssl_verify_client on; proxy_pass 10.0.0.2:1; }";
-    let imported = checked(Origin::Nginx, open).unwrap().text;
-    let mut about_it = imported.lines().filter(|line| line.contains("10.0.0.2"));
-    let left_out = about_it.next().unwrap_or_default();
+    let without_ca = "server { listen 1; proxy_pass 10.0.0.1:1; } \
+                      server { listen 2 ssl; ssl_certificate /a.pem; ssl_verify_client on; proxy_pass 10.0.0.2:1; }";
+    let imported = checked(Origin::Nginx, without_ca).unwrap().text;
+    let mut about_second = imported.lines().filter(|line| line.contains("10.0.0.2"));
+    let left_out = about_second.next().unwrap_or_default();
     assert!(left_out.contains("ssl_client_certificate is missing"), "{imported}");
-    assert_eq!(about_it.next(), None, "it would be open to all");
+    assert_eq!(about_second.next(), None, "the second server would be open to all");
 }
 
 #[test]
-fn an_nginx_server_that_requires_client_certificates_is_left_out_if_its_own_is_in_an_included_file() {
+fn an_nginx_server_that_requires_client_certificates_is_left_out_if_its_certificate_is_in_an_included_file() {
     let server = |mode: &str| {
         format!(
             "server {{ listen 1; proxy_pass 10.0.0.1:1; }} \
@@ -235,10 +237,10 @@ fn an_nginx_server_that_requires_client_certificates_is_left_out_if_its_own_is_i
         )
     };
     let imported = checked(Origin::Nginx, &server("on")).unwrap().text;
-    let mut about_it = imported.lines().filter(|line| line.contains("10.0.0.2"));
-    let left_out = about_it.next().unwrap_or_default();
+    let mut about_second = imported.lines().filter(|line| line.contains("10.0.0.2"));
+    let left_out = about_second.next().unwrap_or_default();
     assert!(left_out.contains("ssl_certificate is missing"), "{imported}");
-    assert_eq!(about_it.next(), None, "it would be open to all");
+    assert_eq!(about_second.next(), None, "the second server would be open to all");
     let imported = checked(Origin::Nginx, &server("optional")).unwrap().text;
     let remark = "ssl_verify_client optional (ssl_certificate is missing)";
     assert!(imported.contains(remark), "{imported}");
@@ -285,11 +287,58 @@ fn one_rule_of_a_nginx_server_replaces_all_inherited_rules() {
     };
     for (inherited, own, expected) in [
         ("allow 10.0.0.0/8;", "deny 10.1.1.1;", "deny = \"10.1.1.1\""),
-        ("deny 10.1.1.1;", "", "deny = \"10.1.1.1\""),
+        ("deny 10.1.1.1;", "", "deny = \"10.1.1.1\""), // without a rule of its own, a server inherits
     ] {
         assert_lines(&lines(Origin::Nginx, &stream(inherited, own)), &[expected]);
     }
     let lines = lines(Origin::Nginx, &stream("deny 10.1.1.1; deny all;", "allow 10.0.0.0/8;"));
     let is_rule_or_remark = |line: &String| ["deny", "allow", "#"].iter().any(|word| line.starts_with(word));
     assert!(!lines.iter().any(is_rule_or_remark), "{lines:#?}");
+}
+
+#[test]
+fn a_nginx_server_that_refuses_all_clients_is_left_out() {
+    for rules in ["deny all;", "deny 10.0.0.1; deny all;", "allow unix:; deny all;"] {
+        let text = format!(
+            "server {{ listen 1; {rules} proxy_pass 10.9.0.1:1; }} server {{ listen 2; proxy_pass 10.9.0.2:1; }}"
+        );
+        let lines = lines(Origin::Nginx, &text);
+        assert!(
+            !lines.iter().any(|line| line.contains("\"10.9.0.1")),
+            "{rules}: {lines:#?}"
+        );
+        assert_lines(&lines, &["  \"10.9.0.2:1\","]);
+    }
+}
+
+#[test]
+fn nginx_targets_whose_names_become_equal_get_pools_of_their_own() {
+    let text = "
+upstream a.b { server 10.0.0.1:1; }
+server { listen 1; proxy_pass a-b.example:443; }
+server { listen 2; proxy_pass a.b.example:443; }
+server { listen 3; proxy_pass a.b; }
+server { listen 4; proxy_pass [::1]:80; }
+server { listen 5; proxy_pass [::1]:80; }
+";
+    let lines = lines(Origin::Nginx, text);
+    let count = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
+    assert_eq!(count("[pools."), 4, "{lines:#?}");
+    for address in ["10.0.0.1:1", "a-b.example:443", "a.b.example:443", "[::1]:80"] {
+        assert_eq!(count(&format!("  {address:?},")), 1, "{address}: {lines:#?}");
+    }
+    let used: HashSet<_> = lines.iter().filter(|line| line.starts_with("pool = ")).collect();
+    assert_eq!(used.len(), 4, "{lines:#?}");
+}
+
+#[test]
+fn a_nginx_server_that_is_down_has_no_weight() {
+    for options in ["down weight=5", "weight=5 down"] {
+        let text = format!(
+            "upstream u {{ server 10.0.0.1:1 {options}; server 10.0.0.2:1; }} server {{ listen 1; proxy_pass u; }}"
+        );
+        let lines = lines(Origin::Nginx, &text);
+        let is_down = |line: &&String| line.contains("10.0.0.1:1") && line.contains("weight = 0");
+        assert_eq!(lines.iter().filter(is_down).count(), 1, "{options}: {lines:#?}");
+    }
 }

@@ -15,7 +15,8 @@ impl Fixture {
         Self(Live::new(plan_of(keys), Vec::new()))
     }
 
-    /// Replaces the list of this lister. Returns whether the list was taken: it is that of the pool's lister, and new.
+    /// Replaces the list of this lister. Returns whether the list was taken: `by` is the pool's lister, and the list
+    /// differs from the latest.
     fn list(&self, by: Lister, addresses: &[&str]) -> bool {
         let listed = addresses.iter().map(|address| ListedServer::at((*address).to_owned()));
         let entries = listed_entries(listed, MemberConfig::default());
@@ -48,7 +49,10 @@ fn clones_stay_until_a_new_source_lists_a_server_that_can_be_used() {
     assert!(pool.list(Lister::Source, &["10.0.0.1:1"]));
     pool.reload(SCALED);
     assert!(pool.labels().is_empty(), "no clone runs");
-    assert!(!pool.list(Lister::Source, &["10.0.0.2:1"]), "not the lister now");
+    assert!(
+        !pool.list(Lister::Source, &["10.0.0.2:1"]),
+        "the source is not the lister now"
+    );
     assert!(pool.list(Lister::Clones, &["127.0.0.1:1"]));
     // A plan that is prepared and not applied changes nothing.
     drop(pool.0.prepare(plan_of(DISCOVERED), HashMap::new()));
@@ -70,7 +74,7 @@ fn clones_stay_until_a_new_source_lists_a_server_that_can_be_used() {
     assert!(pool.holds_clones(), "the source lists the same again");
     assert!(pool.list(Lister::Source, &["10.0.0.3:1"]));
     assert!(!pool.holds_clones());
-    assert!(!pool.list(Lister::Clones, &[]), "the clones leave");
+    assert!(!pool.list(Lister::Clones, &[]), "the clones are not the lister now");
     assert_eq!(pool.labels(), ["10.0.0.3:1"]);
     pool.reload(FIXED);
     assert_eq!(pool.labels(), ["10.0.0.9:1"]);
@@ -92,13 +96,13 @@ fn earlier_servers_stay_until_the_first_clone_is_up() {
     let never_asleep = SCALED.replace("min = 0", "min = 1");
     for before in [FIXED, DISCOVERED] {
         pool.reload(before);
-        pool.list(Lister::Source, &["10.0.0.9:1"]);
+        pool.list(Lister::Source, &["10.0.0.9:1"]); // not taken after `FIXED`, which has this server already
         pool.reload(&never_asleep);
         assert_eq!(pool.labels(), ["10.0.0.9:1"], "the first clone starts");
         pool.reload(&format!("{never_asleep}\ncooldown = \"3s\""));
-        assert_eq!(pool.labels(), ["10.0.0.9:1"], "it still does");
+        assert_eq!(pool.labels(), ["10.0.0.9:1"], "the first clone still starts");
         assert!(pool.list(Lister::Clones, &["127.0.0.1:1"]));
-        assert_eq!(pool.labels(), ["127.0.0.1:1"], "it is up");
+        assert_eq!(pool.labels(), ["127.0.0.1:1"], "the first clone is up");
     }
     pool.reload(&format!("{FIXED}\n{never_asleep}"));
     assert_eq!(pool.labels(), ["10.0.0.9:1", "127.0.0.1:1"]);
@@ -140,7 +144,8 @@ fn a_server_that_is_a_listener_of_its_own_pool_is_left_out() {
     assert!(matches!(added, Err(AddServerError::OwnListener { .. })), "{added:?}");
 }
 
-/// Listeners `a` and `b` with pools of the same names. Each pool lists the other listener; pool `b` leaves it out.
+/// Listeners `a` and `b` with pools of the same names. Each pool lists the other listener. Pool `b` leaves out
+/// listener `a`.
 fn live_with_circle() -> Live {
     let live = Live::new(
         plan_of_two(DISCOVERED),
@@ -148,8 +153,8 @@ fn live_with_circle() -> Live {
             .map(|address| vec![ListenAddr::new(address.parse().unwrap())])
             .into(),
     );
-    list_of(&live, "a", "[::1]:2");
-    list_of(&live, "b", "[::1]:1");
+    set_list(&live, "a", "[::1]:2");
+    set_list(&live, "b", "[::1]:1");
     assert!(members_of(&live, "b").is_empty(), "a circle");
     live
 }
@@ -163,7 +168,7 @@ fn plan_of_two(keys: &str) -> Plan {
     plan_from(&text)
 }
 
-fn list_of(live: &Live, pool: &str, address: &str) {
+fn set_list(live: &Live, pool: &str, address: &str) {
     let listed = listed_entries([ListedServer::at(address.to_owned())], MemberConfig::default());
     live.set_servers(pool, Lister::Source, listed.unwrap()).unwrap();
 }
@@ -176,7 +181,7 @@ fn members_of(live: &Live, pool: &str) -> Vec<Member> {
 fn a_plan_that_is_prepared_and_not_applied_changes_nothing() {
     let live = live_with_circle();
     drop(live.prepare(plan_of_two("servers = [\"10.0.0.9:1\"]"), HashMap::new()));
-    list_of(&live, "a", "10.0.0.1:1");
+    set_list(&live, "a", "10.0.0.1:1");
     assert_eq!(labels(&members_of(&live, "b")), ["[::1]:1"], "a no longer leads to b");
 }
 
@@ -189,7 +194,7 @@ fn a_pool_that_leaves_out_a_server_is_updated_only_when_the_server_no_longer_lea
     live.set_servers("a", Lister::Source, list_both).unwrap();
     assert!(!entries.has_changed().unwrap(), "a still leads to b");
     assert!(members_of(&live, "b").is_empty());
-    list_of(&live, "a", "10.0.0.1:1");
+    set_list(&live, "a", "10.0.0.1:1");
     assert!(entries.has_changed().unwrap());
     assert_eq!(labels(&members_of(&live, "b")), ["[::1]:1"]);
 }

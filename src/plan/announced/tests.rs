@@ -33,7 +33,7 @@ fn server(name: &str, address: &str) -> ServerEntry {
     listed.into_entry(MemberConfig::default()).unwrap()
 }
 
-/// The announcement of this name by a container that was created at this time.
+/// The announcement of the server name `sni` by the container `from`, which was created at this time.
 fn announced(from: &str, created: i64, sni: &str) -> Announcement {
     Announcement {
         from: from.into(),
@@ -71,12 +71,12 @@ fn reasons(plan: &Plan) -> Vec<String> {
 
 #[test]
 fn containers_that_announce_one_name_are_one_pool() {
-    let announced = [
+    let announcements = [
         announced("b", 2, "a.apps.test"),
         announced("a", 1, "A.apps.test."),
         announced("c", 3, "shop.test"),
     ];
-    let plan = plan().with_announced(&announced);
+    let plan = plan().with_announced(&announcements);
     let pool = |name: &str, servers: &[&str]| (name.to_owned(), servers.iter().map(ToString::to_string).collect());
     assert_eq!(reached(&plan, "a.apps.test"), pool("https:a.apps.test", &["a", "b"]));
     assert_eq!(
@@ -88,8 +88,8 @@ fn containers_that_announce_one_name_are_one_pool() {
     assert_eq!(reasons(&plan), Vec::<String>::new());
     assert_eq!(plan.listeners[1].routes.routes().len(), 0);
     let web = plan.pool("web").unwrap();
-    let announced = plan.pool("https:shop.test").unwrap();
-    assert_eq!(announced.health, web.health, "with the settings of `[defaults]`");
+    let shop = plan.pool("https:shop.test").unwrap();
+    assert_eq!(shop.health, web.health, "with the settings of `[defaults]`");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn disallowed_announcements_are_refused_with_the_reason() {
         server: Ok(server("a", address)),
         ..announced("a", 1, "a.apps.test")
     };
-    let without = Announcement {
+    let without_server = Announcement {
         server: Err("it exposes no port".into()),
         ..announced("a", 1, "a.apps.test")
     };
@@ -136,7 +136,7 @@ fn disallowed_announcements_are_refused_with_the_reason() {
             "the name of its pool, LISTENER:NAME, would be longer than 128 bytes",
         ),
         (at("127.0.0.1:443"), "its address is that of the listener"),
-        (without, "it exposes no port"),
+        (without_server, "it exposes no port"),
     ] {
         let plan = plan().with_announced(&[announcement]);
         assert_eq!(reasons(&plan), [format!("a: {reason}")]);

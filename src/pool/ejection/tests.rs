@@ -107,13 +107,13 @@ async fn failures_count_even_if_the_server_may_not_be_ejected() {
 async fn an_expired_back_off_grants_one_trial() {
     let start = Instant::now();
     let mut ejection = ejected(start);
-    let connect = Duration::from_secs(3);
-    assert!(!ejection.claim_trial(start, connect));
+    let connect_timeout = Duration::from_secs(3);
+    assert!(!ejection.claim_trial(start, connect_timeout));
     let later = start + Duration::from_secs(1);
-    assert!(ejection.claim_trial(later, connect));
-    assert!(!ejection.claim_trial(later, connect), "the trial is taken");
+    assert!(ejection.claim_trial(later, connect_timeout));
+    assert!(!ejection.claim_trial(later, connect_timeout), "the trial is taken");
     assert!(
-        ejection.claim_trial(later + connect, connect),
+        ejection.claim_trial(later + connect_timeout, connect_timeout),
         "the first claim was never reported"
     );
     assert_eq!(

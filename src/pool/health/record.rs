@@ -49,7 +49,8 @@ impl CheckRecord {
     }
 }
 
-/// Whether the latest check of a server was refused, and what that means for new sessions.
+/// Whether the latest check of a server was refused, and what that means for new sessions. A check that this host has
+/// prevented counts as refused by this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusedCheck {
     /// It was not refused.

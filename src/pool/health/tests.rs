@@ -81,9 +81,9 @@ fn a_server_that_reports_itself_down_is_out_at_once() {
     assert!(!machine.is_healthy() && !machine.is_unfit() && machine.is_suspended());
     assert_eq!(run(&mut machine, "+"), [Some(Up)], "one pass brings it back");
     assert!(machine.is_healthy() && !machine.is_suspended());
-    // A failed check after the one that found the server unfit requires `rise` passes again.
+    // A failed check after the one that reported the server down requires `rise` passes again.
     assert_eq!(run(&mut machine, "x-++"), [Some(Down), None, None, Some(Up)]);
-    // Such a result says nothing about its role.
+    // The result `Down` says nothing about the role.
     run(&mut machine, "?x");
     assert!(machine.is_unfit() && !machine.is_healthy());
 }
@@ -93,19 +93,19 @@ fn a_lagging_server_follows_rise_and_fall_and_stays_lagging_until_it_fails() {
     use CheckState::{Down, Up};
     let mut machine = RiseFall::unchecked();
     assert_eq!(run(&mut machine, "+<<"), [Some(Up), None, None]);
-    assert!(!machine.is_behind(), "it is still up");
+    assert!(!machine.is_down_for_lag(), "it is still up");
     assert_eq!(run(&mut machine, "+<-<"), [None, None, None, Some(Down)]);
-    assert!(machine.is_behind());
+    assert!(machine.is_down_for_lag());
     assert_eq!(run(&mut machine, "--"), [None, None]);
-    assert!(machine.is_behind());
+    assert!(machine.is_down_for_lag());
     run(&mut machine, "-");
-    assert!(!machine.is_behind(), "it has failed `fall` times");
+    assert!(!machine.is_down_for_lag(), "it has failed `fall` times");
     run(&mut machine, "<");
-    assert!(machine.is_behind(), "it answers again, but is behind");
+    assert!(machine.is_down_for_lag(), "it answers again, but is behind");
     assert_eq!(run(&mut machine, "+<++"), [None, None, None, Some(Up)]);
-    assert!(!machine.is_behind());
+    assert!(!machine.is_down_for_lag());
     run(&mut machine, "<<<?");
-    assert!(!machine.is_behind(), "its role is wrong");
+    assert!(!machine.is_down_for_lag(), "its role is wrong");
 }
 
 #[test]
@@ -116,11 +116,11 @@ fn a_refused_check_keeps_a_server_up_and_restores_one_that_accepts_sessions() {
     let mut machine = RiseFall::unchecked();
     assert_eq!(run(&mut machine, "+!!!!||||"), [&[Some(Up)][..], &[None; 8]].concat());
     assert_eq!(machine.refusal(), RefusedCheck::Suspended);
-    // It proves that the server lives: failures before it do not count.
+    // A refused check proves that the server lives: failures before it do not count.
     assert_eq!(run(&mut machine, "--!--"), [None; 5]);
     assert_eq!(run(&mut machine, "-||"), [Some(Down), None, None]);
     assert_eq!(run(&mut machine, "!!"), [None, Some(Up)]);
-    // But it does not find out the role.
+    // But a refused check does not find out the role.
     assert_eq!(run(&mut machine, "?!!!"), [Some(Down), None, None, None]);
 }
 

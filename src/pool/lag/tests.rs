@@ -138,6 +138,24 @@ async fn a_reported_lag_counts_only_for_the_time_that_it_has_lasted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_as_a_primary_is_no_lag() {
+    let (_, label) = labels();
+    let mut lags = LagWatch::default();
+    let start = Instant::now();
+    let stopped = ServerFacts {
+        lag: Some(Duration::MAX),
+        ..ServerFacts::default()
+    };
+    let lag = |lags: &mut LagWatch, seconds| {
+        let now = start + Duration::from_secs(seconds);
+        lags.replica_lag(&label, &stopped, MAX_LAG, now).unwrap().as_secs()
+    };
+    assert_eq!((lag(&mut lags, 0), lag(&mut lags, 3)), (0, 3));
+    lags.forget_replica(&label);
+    assert_eq!((lag(&mut lags, 1000), lag(&mut lags, 1002)), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_the_primary_is_lost_its_last_position_and_received_writes_count() {
     let (primary, label) = labels();
     let mut lags = LagWatch::default();

@@ -7,25 +7,29 @@
 
 use std::sync::Arc;
 
-use super::{Claim, Knowledge, Numbering, PrimaryWatch};
+use super::{Knowledge, Numbering, PrimaryWatch};
 
 impl PrimaryWatch {
-    /// Begins anew with this server and its epoch at the second check in which the Sentinels agree on it, even if a
-    /// higher epoch is remembered, or the same epoch with another server.
+    /// Makes this server the primary, and remembers its epoch, at the second check in which the Sentinels agree on the
+    /// server, even if a higher epoch is remembered, or the same epoch with another server.
     ///
     /// If this server's claim has no number, the remembered ones are forgotten: the Sentinels that gave them are no
     /// longer configured.
-    pub(super) fn renew_numbers(&mut self, server: &str) {
-        let claim = self.seen(server).and_then(|seen| seen.claim);
-        if claim.is_some_and(|claim| claim.numbering == Numbering::None)
-            && let Some(known) = &mut self.known
-        {
-            (known.timeline, known.overruled) = (None, None);
-        }
-        let Some((epoch, is_agreed)) = claim.and_then(epoch) else {
+    pub(super) fn renew_epochs(&mut self, server: &str) {
+        let Some(claim) = self.seen(server).and_then(|seen| seen.claim) else {
             return;
         };
-        if self.is_in_order(server, epoch) {
+        let is_agreed = match claim.numbering {
+            Numbering::Epoch { is_agreed } => is_agreed,
+            Numbering::Timeline => return,
+            Numbering::None => {
+                if let Some(known) = &mut self.known {
+                    (known.timeline, known.overruled) = (None, None);
+                }
+                return;
+            }
+        };
+        if self.is_in_order(server, claim.timeline) {
             self.renewal_candidate = None;
         } else if is_agreed {
             match self.renewal_candidate.take() {
@@ -35,7 +39,8 @@ impl PrimaryWatch {
         }
     }
 
-    /// Whether this epoch is higher than the remembered ones, or the same with the same server.
+    /// Whether this epoch is higher than all remembered ones, or is the highest of them and this server is the
+    /// remembered primary. False if no primary is remembered.
     fn is_in_order(&self, server: &str, epoch: Option<u32>) -> bool {
         self.known.as_ref().is_some_and(|known| {
             let highest = known.highest_timeline();
@@ -55,13 +60,5 @@ impl PrimaryWatch {
         }
         self.claiming.retain(|label| label == server);
         self.adopt(server);
-    }
-}
-
-/// The epoch in which Sentinels have named a server, and whether they agree on it.
-fn epoch(claim: Claim) -> Option<(Option<u32>, bool)> {
-    match claim.numbering {
-        Numbering::Epoch { is_agreed } => Some((claim.timeline, is_agreed)),
-        Numbering::Timeline | Numbering::None => None,
     }
 }

@@ -61,7 +61,8 @@ pub(super) struct Seen {
     pub(super) system_identifier: Option<u64>,
     /// `None`: it did not call itself primary.
     pub(super) claim: Option<Claim>,
-    /// It is down. Its claim is kept only to be recognised when it is back.
+    /// It is down. Its last claim is kept: the server may be rejected meanwhile, and its next claim is compared with
+    /// the last one.
     pub(super) is_down: bool,
     /// Its latest check failed, or was refused: it may have been restarted.
     has_failed: bool,
@@ -138,7 +139,7 @@ impl Seen {
     }
 
     /// Whether the server calls itself primary at this check. A server that refuses a check but accepts sessions
-    /// still has its role.
+    /// still has its role, unless it was down: then it may have been restarted.
     fn is_claim(&self, observation: Observation) -> bool {
         match observation {
             Observation::Primary { .. } => true,
@@ -147,8 +148,8 @@ impl Seen {
         }
     }
 
-    /// This claim with the timeline of the one before, if it has none and the server was not restarted in between: a
-    /// server keeps its timeline until a restart, during which a check would fail.
+    /// This claim. If it has no timeline, it gets that of the previous claim, unless a check has failed or was
+    /// refused in between: a server keeps its timeline until a restart, during which a check would fail.
     fn with_known_timeline(&self, claim: Claim) -> Claim {
         let is_timeline = claim.numbering == Numbering::Timeline;
         let known = self.claim.filter(|_| is_timeline && !self.has_failed);

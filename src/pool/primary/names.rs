@@ -1,8 +1,8 @@
 //! What is remembered of a server follows the server when its label changes.
 //!
 //! 1. The server at the same address is the same server, even if another one has its name now: names are exchanged in
-//!    the DNS or in the configuration. But if both labels are of resolved host names, and the old host is gone and the
-//!    new one was unknown, the address was given to another host.
+//!    the DNS or in the configuration. But if the old and the new label are both of resolved host names, and the old
+//!    host is gone and the new one was unknown, the address was given to another host.
 //! 2. If there is no such server, the only server with the same name is the same server, unless something is
 //!    remembered of its new address.
 //!
@@ -27,11 +27,11 @@ impl PrimaryWatch {
     /// Moves what is remembered to the present labels, and forgets what checks have seen of labels that other servers
     /// have now. `servers`: the address of each server of the pool by label.
     pub(in crate::pool) fn follow_names(&mut self, servers: &BTreeMap<Arc<str>, String>) {
-        let before = self.memory();
+        let memory_before = self.memory();
         let addresses = &self.addresses;
         let is_same = |label: &Arc<str>| {
-            let (before, now) = (addresses.get(label), servers.get(label));
-            before.is_none_or(|before| now.is_some_and(|now| **now == **before))
+            let (old, new) = (addresses.get(label), servers.get(label));
+            old.is_none_or(|old| new.is_some_and(|new| **new == **old))
         };
         self.servers.retain(|label, _| is_same(label));
         self.rename(&self.successors(servers));
@@ -42,7 +42,7 @@ impl PrimaryWatch {
             .iter()
             .map(|(label, address)| (Arc::clone(label), address.as_str().into()));
         self.addresses.extend(present);
-        self.others_changed |= self.memory() != before;
+        self.others_changed |= self.memory() != memory_before;
     }
 
     /// Maps each label of which something is remembered to the present label of its server, if that is another one. If
@@ -84,18 +84,18 @@ impl PrimaryWatch {
     /// Gives a label of which nothing is remembered the standing of another one at the same address: a server has two
     /// names for a while when host names are resolved one after the other.
     fn share_standings(&mut self, servers: &BTreeMap<Arc<str>, String>) {
-        let known = self.others.iter();
-        let known = known.filter_map(|(label, standing)| Some((servers.get(label)?.as_str(), *standing)));
-        let known: HashMap<_, _> = known.collect();
+        let others = self.others.iter();
+        let others = others.filter_map(|(label, standing)| Some((servers.get(label)?.as_str(), *standing)));
+        let by_address: HashMap<_, _> = others.collect();
         let remembered: HashSet<_> = self.remembered().collect();
         for (label, address) in servers.iter().filter(|(label, _)| !remembered.contains(*label)) {
-            if let Some(standing) = known.get(address.as_str()) {
+            if let Some(standing) = by_address.get(address.as_str()) {
                 self.set_standing(label, *standing);
             }
         }
     }
 
-    /// The addresses of the servers of which something is remembered, by label, unless their labels tell them.
+    /// The addresses of the servers of which something is remembered, by label, except those that the label contains.
     pub(super) fn remembered_addresses(&self) -> BTreeMap<Box<str>, Box<str>> {
         let addresses = self.remembered().filter_map(|label| {
             let address = self.addresses.get(&label)?;
@@ -115,7 +115,7 @@ impl PrimaryWatch {
         kept.map_or_else(|| address_in(label), |address| Cow::Borrowed(address))
     }
 
-    /// Moves what is remembered to other labels. If two of them are the same server, the standing that excludes it more
+    /// Moves what is remembered to other labels. If two labels are replaced by the same one, the more severe standing
     /// counts.
     fn rename(&mut self, moved: &HashMap<Arc<str>, Arc<str>>) {
         if moved.is_empty() {

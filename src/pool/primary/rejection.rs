@@ -7,15 +7,15 @@ impl PrimaryWatch {
     pub(super) fn why_rejected(&self, server: &str, seen: Seen, claim: Claim) -> String {
         if let Some(known) = &self.known
             && !is_same_system(known.system_identifier, seen.system_identifier)
-            && let (Some(other), Some(own)) = (known.system_identifier, seen.system_identifier)
+            && let (Some(remembered), Some(own)) = (known.system_identifier, seen.system_identifier)
         {
             let primary = &*known.server;
-            let other = if primary == server {
-                format!("was {other}")
+            let difference = if primary == server {
+                format!("was {remembered}")
             } else {
-                format!("that of {primary} is {other}")
+                format!("that of {primary} is {remembered}")
             };
-            return format!("another database: its system identifier is {own}, and {other}");
+            return format!("another database: its system identifier is {own}, and {difference}");
         }
         if let (Some(low), Some((other, high))) = (claim.timeline, self.timeline_to_compare_with(seen))
             && low < high
@@ -36,12 +36,12 @@ impl PrimaryWatch {
         }
     }
 
-    /// The primary in force and its timeline; if there is none, the server of the same database that claims the highest
-    /// one. The primary in force comes first, because an operator may have overruled higher claims.
+    /// The primary in force and its timeline; if either is not known, the server of the same database that claims the
+    /// highest timeline. The primary in force comes first, because an operator may have overruled higher claims.
     fn timeline_to_compare_with(&self, seen: Seen) -> Option<(&str, u32)> {
         let in_force = self.in_force();
-        let in_force = in_force.and_then(|server| Some((server, self.known.as_ref()?.timeline?)));
-        in_force.or_else(|| {
+        let with_timeline = in_force.and_then(|server| Some((server, self.known.as_ref()?.timeline?)));
+        with_timeline.or_else(|| {
             let claims = self.claims();
             let same = claims.filter(|(_, other, _)| is_same_system(other.system_identifier, seen.system_identifier));
             let timelines = same.filter_map(|(other, _, claim)| Some((&**other, claim.timeline?)));
@@ -67,7 +67,9 @@ fn second_to(known: &KnownPrimary, server: &str, claim: Claim) -> String {
     let (numbering, on) = (claim.numbering, preposition(claim.numbering));
     let Some(timeline) = claim.timeline else {
         return match known.timeline {
-            Some(known) => format!("the timeline of the server cannot be read, and {primary} was on {known}"),
+            Some(remembered) => {
+                format!("the timeline of the server cannot be read, and {primary} was on {remembered}")
+            }
             None => format!("a second primary: {primary} is the first"),
         };
     };

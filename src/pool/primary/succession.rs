@@ -35,7 +35,8 @@ impl Succession {
 }
 
 impl PrimaryWatch {
-    /// An operator says that this server is the primary. Returns whether it calls itself one; if not, nothing changes.
+    /// An operator says that this server is the primary. Returns whether the server calls itself primary and is not
+    /// down; if not, nothing changes.
     pub(in crate::pool) fn trust(&mut self, server: &str) -> bool {
         let Some((label, seen, claim)) = self.claims().find(|(label, ..)| ***label == *server) else {
             return false;
@@ -54,7 +55,8 @@ impl PrimaryWatch {
             overruled: highest.filter(|highest| Some(*highest) > claim.timeline),
             ..KnownPrimary::default()
         });
-        // A server that is down may have been promoted before this: it is not known to be a replica now.
+        // Rejects all servers except those that are known to be replicas now. A server that is down may have been
+        // promoted already.
         let is_replica = |seen: &Seen| seen.claim.is_none() && !seen.is_down;
         self.reject(|_, knowledge, _| !knowledge.seen().as_ref().is_some_and(is_replica));
         self.forget_standing(&label);
@@ -78,7 +80,7 @@ impl PrimaryWatch {
     }
 
     /// The servers that may become or be the primary, but whose role is not known yet. As long as there are any,
-    /// nothing is decided.
+    /// [`Self::settle`] decides nothing.
     pub(super) fn awaited(&self) -> impl Iterator<Item = (&Arc<str>, Knowledge)> {
         let succession = self.succession();
         self.servers.iter().filter_map(move |(label, knowledge)| {
@@ -99,8 +101,8 @@ impl PrimaryWatch {
         let succession = self.succession();
         let candidates = self.claims().filter_map(|(label, seen, claim)| {
             let standing = self.others.get(label).copied();
-            let may_succeed = succession.includes(standing) && is_candidate(&seen, &claim);
-            may_succeed.then(|| (Arc::clone(label), standing))
+            let is_eligible = succession.includes(standing) && is_candidate(&seen, &claim);
+            is_eligible.then(|| (Arc::clone(label), standing))
         });
         let candidates: Vec<_> = candidates.collect();
         match candidates.as_slice() {
@@ -123,7 +125,8 @@ impl PrimaryWatch {
         self.settle(|_, claim| !is_one_database || claim.timeline == top || claim.timeline.is_none());
     }
 
-    /// Makes this server the primary, and remembers it.
+    /// Makes this server the primary, remembers it, and rejects the others (see
+    /// [`Self::reject_others_than`]).
     pub(super) fn adopt(&mut self, server: &Arc<str>) {
         let Some(seen) = self.seen(server) else {
             return;
@@ -155,8 +158,8 @@ impl PrimaryWatch {
         });
     }
 
-    /// Rejects the servers of the pool for which this is true. It is called with the label, the knowledge and the
-    /// standing of each.
+    /// Rejects the servers of the pool for which `is_rejected` is true. Its arguments are the label, the knowledge and
+    /// the standing of a server.
     fn reject(&mut self, is_rejected: impl Fn(&str, &Knowledge, Option<Standing>) -> bool) {
         let servers = self.servers.iter();
         let rejected = servers.filter(|(label, knowledge)| {
@@ -180,7 +183,7 @@ impl PrimaryWatch {
         self.others_changed |= self.others.remove(label).is_some();
     }
 
-    /// The servers that may not succeed the primary, including those that are disabled or have left the pool.
+    /// The servers that are rejected ([`Standing::Rejected`]), including those that are disabled or have left the pool.
     pub(in crate::pool) fn rejected(&self) -> impl Iterator<Item = &Arc<str>> {
         let is_rejected = |(_, standing): &(&Arc<str>, &Standing)| **standing == Standing::Rejected;
         self.others.iter().filter(is_rejected).map(|(label, _)| label)

@@ -158,7 +158,7 @@ fn rivals_are_those_that_call_themselves_primary_at_the_same_time() {
         ("b", REPLICA, "a"),
         ("a", REFUSED, "a"),
         ("b", primary(4), "b"),
-        ("a", REFUSED, "a b"), // it lives, and is what it was
+        ("a", REFUSED, "a b"), // it accepts sessions: it is still a primary
         ("b", FAILED, "a b"),
         ("b", REPLICA, "a"),
         ("b", primary(5), "b"),
@@ -342,7 +342,7 @@ fn without_timelines_a_promotion_beside_a_living_primary_does_not_count() {
     in_force(&mut pool, &promoted);
     in_force(&mut pool, &[("a", FAILED), ("b", primary(None))]);
     assert_eq!(in_force(&mut pool, &lives), ["a", "a", "", ""], "it failed once only");
-    // `a` has not answered since then: it died before the other server was promoted.
+    // Without the first of these steps, `a` has not answered since the promotion: it may have died before.
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &promoted);
     assert_eq!(in_force(&mut pool, &lives[1..]), ["a", "b", "b"]);
@@ -356,7 +356,7 @@ fn an_unknown_primary_is_rejected_beside_a_server_that_refused_its_first_check()
     let expected = "not decided: the role of a is not known; `acequia pool trust` decides";
     assert_eq!(reason(&pool, "b"), expected);
     assert_eq!(in_force(&mut pool, &[("a", primary(4))]), ["a"]);
-    // Its reported role is kept, and it is alive.
+    // The role that `a` has reported is kept while `a` refuses checks, and `a` is alive.
     assert_eq!(in_force(&mut pool, &refused), ["a", "a", "a"]);
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &refused);

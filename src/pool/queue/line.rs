@@ -115,7 +115,7 @@ mod tests {
     enum Event {
         /// A client comes, for this server only or for any.
         Comes(Option<usize>),
-        /// A client comes although the line is too long.
+        /// A client comes when the line is full.
         ComesToFullLine,
         /// The client at this position leaves.
         Leaves(usize),

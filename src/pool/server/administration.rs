@@ -87,12 +87,14 @@ impl Server {
     pub(in crate::pool) fn shown_overrides(&self, configured: u16) -> Overrides {
         let mut shown = self.overrides();
         let AgentRecord { settings, since } = *self.agent.lock();
-        let sets_state = shown.admin_state == AdminState::Enabled && settings.admin_state != AdminState::Enabled;
+        let agent_sets_state = shown.admin_state == AdminState::Enabled && settings.admin_state != AdminState::Enabled;
         let weight = self.weight_by_agent(configured).filter(|_| shown.weight.is_none());
-        if sets_state || weight.is_some() {
+        let operator_changed_later =
+            !shown.is_as_configured() && shown.set_by.as_ref().is_some_and(|(_, at)| *at > since);
+        if (agent_sets_state || weight.is_some()) && !operator_changed_later {
             shown.set_by = Some((BY_AGENT.into(), since));
         }
-        if sets_state {
+        if agent_sets_state {
             shown.admin_state = settings.admin_state;
         }
         shown.weight = shown.weight.or(weight);
@@ -105,8 +107,8 @@ impl Server {
         self.set_flag(NOT_ENABLED, !is_enabled);
     }
 
-    /// The weight that its agent makes of the configured one; `None`: the agent sets none. Rounded up, so that no
-    /// percentage but 0 makes it 0.
+    /// The weight that its agent makes of the configured one; `None`: the agent sets none. Rounded up, so that only a
+    /// percentage of 0 makes a positive weight 0.
     pub(in crate::pool) fn weight_by_agent(&self, configured: u16) -> Option<u16> {
         const WEIGHT_MAX: u32 = 256;
         let percent = Some(self.weight_percent.load(Relaxed)).filter(|percent| *percent != NO_WEIGHT)?;

@@ -14,8 +14,8 @@ impl Server {
         self.checks.lock().rise_fall.is_healthy()
     }
 
-    /// Whether, within this time, a check has passed or has found that it is a stand-in, and no later check has found
-    /// the wrong role.
+    /// Whether a check has passed, or has found that the server is a stand-in, at most this time ago, and no later
+    /// check has found that the server must not be used, for example because of its role.
     #[must_use]
     pub fn passed_within(&self, time: Duration) -> bool {
         self.checks.lock().passed_at.is_some_and(|at| at.elapsed() <= time)
@@ -49,7 +49,8 @@ impl Server {
         self.set_flag(STAND_IN, is_stand_in);
     }
 
-    /// A check has just found that it is still a stand-in: for a while it is used even if its checks are refused.
+    /// Records that a check has just found that the server is still a stand-in. [`Self::passed_within`] counts this as
+    /// a passed check, so that the server is used for a while even if its next checks are refused.
     pub fn confirm_stand_in(&self) {
         self.checks.lock().passed_at = Some(Instant::now());
     }

@@ -1,4 +1,4 @@
-//! The part of a server that picks read and write.
+//! The state of a server that a pick reads or changes.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -13,7 +13,7 @@ use crate::pool::health::{Availability, CheckState};
 use crate::pool::live_count::LiveCount;
 
 impl Server {
-    /// The weight an operator has set; `None`: the configured one applies.
+    /// The weight that an operator has set; `None`: the configured one applies.
     pub(in crate::pool) fn weight_override(&self) -> Option<u16> {
         Some(self.weight_override.load(Relaxed)).filter(|weight| *weight != NO_WEIGHT)
     }
@@ -67,7 +67,7 @@ impl Server {
         claimed
     }
 
-    /// The session that had the trial has ended.
+    /// Records that the session with the trial has ended without a report of success or failure.
     pub(in crate::pool) fn release_trial(&self) {
         let is_sooner = self.ejection.lock().release_trial(Instant::now());
         if is_sooner {
@@ -80,7 +80,7 @@ impl Server {
         self.slow_start.percent(now, slow_start)
     }
 
-    /// When [`Self::slow_start_percent`] changes next by time alone.
+    /// When [`Self::slow_start_percent`] changes next by time alone; `None`: never.
     pub(in crate::pool) fn next_percent_at(&self, now: Instant, slow_start: Duration) -> Option<Instant> {
         self.slow_start.next_percent_at(now, slow_start)
     }
@@ -96,7 +96,7 @@ impl Server {
         self.subscribers.add(counter);
     }
 
-    /// This server, with the count of sessions of another one at its address.
+    /// This server, with the session count of an earlier server of the pool at its address.
     #[must_use]
     pub(in crate::pool) fn sharing_count(self, live_count: Arc<LiveCount>) -> Self {
         Self {
@@ -112,14 +112,15 @@ impl Server {
         &self.live_count
     }
 
-    /// The number of open sessions at its address, which is valid while the server exists.
-    pub(in crate::pool) fn live_count(&self) -> &'static AtomicU32 {
+    /// The counter that [`Self::live`] reads. The reference must not be used after the server is dropped.
+    pub(in crate::pool) fn live_counter(&self) -> &'static AtomicU32 {
         self.live
     }
 
-    /// The open sessions on the server by this name. [`Self::live`] also counts those by other names of its address.
+    /// The open sessions on this server alone. [`Self::live`] also counts those on the other servers of the pool that
+    /// have its address.
     ///
-    /// Sessions that begin or end at this moment by another name of its address may count, too.
+    /// The number may be wrong by the sessions that begin or end on these servers during the call.
     #[must_use]
     pub fn own_live(&self) -> u32 {
         match &self.own_live {
@@ -134,8 +135,8 @@ impl Server {
         self.add_own(1);
     }
 
-    /// Adds to the sessions of this name, if they are counted at all. They are not for the first name of an address, so
-    /// that a session of nearly any server writes one shared number.
+    /// Adds to the count of this server's own sessions, if it has one. The first server at an address has none, so that
+    /// a session on nearly any server writes only one shared number.
     fn add_own(&self, sessions: i32) {
         if let Some(own) = &self.own_live {
             for count in [own, self.live_count.of_later()] {
@@ -154,7 +155,7 @@ impl Server {
         has_room
     }
 
-    /// Takes back the count of a session that does not come about after all.
+    /// Stops counting a session that was not begun after all. Does not tell the queue, unlike [`Self::end_session`].
     pub(in crate::pool) fn remove_session(&self) {
         self.add_own(-1);
         self.live.fetch_sub(1, Relaxed);
@@ -163,7 +164,8 @@ impl Server {
     /// Counts a session that ends, and gives its place to the first in line.
     pub(in crate::pool) fn end_session(&self) {
         self.add_own(-1);
-        self.live.fetch_sub(1, SeqCst); // before the queue is asked whether clients wait: no wake-up is lost
+        // `SeqCst`: ordered before the queue is asked whether clients wait, so that no wake-up is lost.
+        self.live.fetch_sub(1, SeqCst);
         if let Some(queue) = &self.queue {
             queue.place_freed();
         }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{BEHIND, EJECTED, FAILING, HAS_FAILURES, SUSPENDED, Server, UNFIT};
+use super::{DOWN_FOR_LAG, EJECTED, FAILING, HAS_FAILURES, SUSPENDED, Server, UNFIT};
 use crate::pool::ejection::Ejection;
 use crate::pool::health::CheckRecord;
 
@@ -13,11 +13,11 @@ impl Server {
             self.check_state.swap(state, Relaxed) != state,
             self.store_flag(FAILING, checks.rise_fall.is_failing()),
             self.store_flag(UNFIT, checks.rise_fall.is_unfit()),
-            self.store_flag(BEHIND, checks.rise_fall.is_behind()),
+            self.store_flag(DOWN_FOR_LAG, checks.rise_fall.is_down_for_lag()),
             self.store_flag(SUSPENDED, checks.rise_fall.is_suspended()),
         ];
-        // Only after everything is stored: otherwise a server that is down only because it is behind could be seen as
-        // failed.
+        // Notify only after everything is stored: otherwise a server that is down only because it is behind could be
+        // seen as failed.
         if changes.contains(&true) {
             self.subscribers.notify();
         }

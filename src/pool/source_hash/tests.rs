@@ -117,8 +117,10 @@ fn the_choice_is_the_first_of_the_order_even_for_nearly_equal_hashes() {
 
 /// The inverse of [`finalise`].
 fn unfinalise(z: u64) -> u64 {
+    // Modulo 2^64, by Newton's method: each step doubles the number of correct low bits; `odd` itself has 3.
     let inverse = |odd: u64| (0..6).fold(odd, |x, _| x.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(x))));
-    let unshift = |z: u64, by: u32| z ^ (z >> by) ^ (z >> (2 * by)) ^ z.checked_shr(3 * by).unwrap_or(0);
+    // The inverse of `z ^ (z >> by)`, if `by` is at least 22: further terms are then 0.
+    let unshift = |z: u64, by: u32| z ^ (z >> by) ^ (z >> (2 * by));
     let z = unshift(z, 31).wrapping_mul(inverse(0x94d0_49bb_1331_11eb));
     let z = unshift(z, 27).wrapping_mul(inverse(0xbf58_476d_1ce4_e5b9));
     unshift(z, 30)

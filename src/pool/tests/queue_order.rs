@@ -20,7 +20,7 @@ async fn a_client_that_failed_to_connect_keeps_its_place() {
             .await
             .unwrap();
         let tried = [lease.server().id()];
-        drop(lease); // it cannot be connected to
+        drop(lease); // the connect failed
         let again = shared.wait_for_lease(client(2), &tried, &mut turn, pending(), |position| {
             assert_eq!(position, 1)
         });
@@ -47,7 +47,7 @@ async fn a_client_that_failed_to_connect_keeps_its_deadline() {
         sleep(QUEUE.timeout / 2).await;
         drop(first);
     });
-    let tried = [lease.unwrap().server().id()]; // it cannot be connected to
+    let tried = [lease.unwrap().server().id()]; // the connect failed
     let again = pool.wait_for_lease(client(2), &tried, &mut turn, pending(), |_| {});
     assert_eq!(again.await.unwrap_err(), QueueFailure::Timeout);
     assert_eq!(began.elapsed().as_secs(), QUEUE.timeout.as_secs());

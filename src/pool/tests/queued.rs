@@ -46,7 +46,7 @@ pub(super) fn live_counts(pool: &Pool) -> Vec<u32> {
     pool.servers().iter().map(|server| server.live()).collect()
 }
 
-/// Starts a client that waits. When this returns, it is in the line, or its wait is already over.
+/// Starts a client that waits for a lease. On return, the line is longer by one, or the wait of the client is over.
 pub(super) async fn start_waiting(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
     let before = pool.queue_len();
     let waiting = join_queue(pool, n).await;
@@ -54,7 +54,7 @@ pub(super) async fn start_waiting(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result
     waiting
 }
 
-/// As [`start_waiting`], for a client that may find the line full.
+/// As [`start_waiting`], but the client may also take the place of another one if the line is full.
 pub(super) async fn join_queue(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
     join_queue_until(pool, n, pending()).await
 }
@@ -69,10 +69,10 @@ async fn join_queue_until(
     n: u16,
     stream_end: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<Result<Lease, QueueFailure>> {
-    let shared = Arc::clone(pool);
+    let pool = Arc::clone(pool);
     let waiting = tokio::spawn(async move {
         let turn = &mut QueueTurn::default();
-        shared.wait_for_lease(client(n), &[], turn, stream_end, |_| {}).await
+        pool.wait_for_lease(client(n), &[], turn, stream_end, |_| {}).await
     });
     yields(10).await;
     waiting
@@ -172,7 +172,7 @@ async fn a_change_of_the_servers_wakes_queued_clients() {
     let pool = limited(Policy::SourceHash, &[1, 1], Some(QUEUE));
     let own = pick(&pool, 0).unwrap();
     let waiting = start_waiting(&pool, 0).await;
-    // The client's server is gone: now the other server is the one for it, and that has room.
+    // The client's server is removed: source hash now gives the client the other server, which has room.
     let mut others = pool.servers().to_vec();
     others.retain(|server| server.id() != own.server().id());
     pool.replace_servers(others);
@@ -185,8 +185,8 @@ async fn a_change_of_the_servers_wakes_queued_clients() {
     assert_eq!(waiting.await.unwrap().unwrap_err(), QueueFailure::NoServer);
 }
 
-/// Two clients wait for the only server. When another server joins, it is the one for the second client; the first
-/// client waits on.
+/// Two clients wait for the only server. When a second server is added, source hash gives it to the second client. The
+/// first client continues to wait.
 #[tokio::test(start_paused = true)]
 async fn a_queued_client_follows_a_change_of_its_own_server() {
     let pool = limited(Policy::SourceHash, &[1, 1], Some(QUEUE));
@@ -232,7 +232,7 @@ async fn a_successor_pool_serves_queued_clients_by_its_own_limits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_trial_of_an_ejected_server_comes_by_time_alone() {
+async fn a_queued_client_gets_a_due_trial_without_any_other_change() {
     let pool = limited(Policy::LeastConn, &[1, 5], Some(QUEUE));
     let _first = pick(&pool, 0).unwrap();
     let ejected = Arc::clone(&pool.servers()[1]);
@@ -243,9 +243,8 @@ async fn the_trial_of_an_ejected_server_comes_by_time_alone() {
     assert!(began.elapsed() >= back_off && began.elapsed() < back_off * 2);
 }
 
-/// Many threads take and return places, wait and give up. No server ever has too many sessions, no client is served
-/// before an earlier one that waits for the same server, and at the end no client is left waiting: a lost wake-up would
-/// be a timeout.
+/// Many threads take and return places, wait and give up. No server ever has too many sessions, and at the end no
+/// client is left waiting: a lost wake-up would be a timeout.
 #[test]
 fn concurrent_threads_never_overfill_a_server_or_lose_a_wake_up() {
     const THREADS: u64 = 8;
@@ -292,7 +291,7 @@ fn concurrent_threads_never_overfill_a_server_or_lose_a_wake_up() {
                             let index = usize::from(*lease.server().spec().label == *"s1");
                             // The limit of `s0` is one session, and that of `s1` is two.
                             assert!(busy[index].fetch_add(1, SeqCst) <= index as u32, "one too many");
-                            thread::yield_now(); // with the place taken, so that the threads meet
+                            thread::yield_now(); // with the place taken, so that other threads find the server full
                             busy[index].fetch_sub(1, SeqCst);
                             if random.bool() {
                                 lease.end(); // the server has ended the session, the client not yet
@@ -307,7 +306,7 @@ fn concurrent_threads_never_overfill_a_server_or_lose_a_wake_up() {
         assert_eq!((live_counts(&pool), pool.queue_len()), (vec![0, 0], 0));
         assert!(
             waited.load(Relaxed) > 0 && given_up.load(Relaxed) > 0,
-            "the threads met"
+            "clients have waited and given up"
         );
     }
 }
@@ -329,7 +328,7 @@ async fn clients_wait_only_while_a_server_is_being_started() {
     assert_eq!(
         first.await.unwrap().unwrap_err(),
         QueueFailure::NoServer,
-        "it has failed to start"
+        "the server has failed to start"
     );
     pool.set_start_wait(Some(Duration::from_secs(30)));
     let second = start_waiting(&pool, 2).await;
@@ -342,8 +341,8 @@ async fn clients_wait_only_while_a_server_is_being_started() {
     assert_eq!(last.await.unwrap().unwrap_err(), QueueFailure::Timeout);
 }
 
-/// A pool whose only server takes one session, and whose clients wait for its return.
-fn outlasting(is_checked: bool) -> Arc<Pool> {
+/// A pool with the rule `waits_for_return`. Its only server is up, and takes one session.
+fn pool_waiting_for_return(is_checked: bool) -> Arc<Pool> {
     let shared = Arc::<PoolQueue>::default();
     let server = limited_server(0, 1, &shared);
     if is_checked {
@@ -362,14 +361,14 @@ fn outlasting(is_checked: bool) -> Arc<Pool> {
 
 #[tokio::test(start_paused = true)]
 async fn when_the_last_server_fails_one_waiting_client_tries_it_every_second() {
-    let pool = outlasting(false);
+    let pool = pool_waiting_for_return(false);
     let lease = pick(&pool, 0).unwrap();
     let (first, second) = (start_waiting(&pool, 1).await, start_waiting(&pool, 2).await);
     let began = Instant::now();
-    let fails =
+    let record_failure =
         |lease: &Lease| pool.record_failure(lease, &[lease.server().id()], ServerFailure::Connect, Instant::now());
     assert_eq!(
-        fails(&lease),
+        record_failure(&lease),
         AfterFailure {
             may_wait: true,
             back_off: Some(Duration::from_secs(1))
@@ -378,7 +377,7 @@ async fn when_the_last_server_fails_one_waiting_client_tries_it_every_second() {
     drop(lease);
     let trial = first.await.unwrap().unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(1));
-    assert!(fails(&trial).may_wait);
+    assert!(record_failure(&trial).may_wait);
     drop(trial);
     let trial = second.await.unwrap().unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(2));
@@ -386,12 +385,12 @@ async fn when_the_last_server_fails_one_waiting_client_tries_it_every_second() {
     assert!(pool.record_connect(&trial));
     drop(trial);
     let _lease = third.await.unwrap().unwrap();
-    assert_eq!(began.elapsed(), Duration::from_secs(2), "it is back");
+    assert_eq!(began.elapsed(), Duration::from_secs(2), "the server is back");
 }
 
 #[tokio::test(start_paused = true)]
 async fn clients_wait_while_the_only_server_refuses_its_checks_but_not_when_it_is_down() {
-    let pool = outlasting(true);
+    let pool = pool_waiting_for_return(true);
     let server = Arc::clone(&pool.servers()[0]);
     let refused = CheckOutcome::Refused {
         reason: "the database system is starting up".into(),
@@ -435,6 +434,6 @@ fn nobody_waits_for_a_failed_server_while_another_can_be_picked_or_without_the_r
     assert_ne!(
         other.server().id(),
         lease.server().id(),
-        "the other one has not failed lately"
+        "the other server has not failed"
     );
 }

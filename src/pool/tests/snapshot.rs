@@ -24,12 +24,12 @@ impl Model<'_> {
 
     fn panic_tier(&self) -> Option<u8> {
         let threshold = usize::from(self.rules.panic_threshold?);
-        let best = |is_of: &dyn Fn(&Member) -> bool| {
-            let tiers = self.servers.iter().filter(|server| is_of(server)).map(Member::priority);
-            tiers.min()
+        let lowest_tier = |is_included: &dyn Fn(&Member) -> bool| {
+            let included = self.servers.iter().filter(|server| is_included(server));
+            included.map(Member::priority).min()
         };
         let usable = |server: &Member| server.availability(self.now) != Availability::Unavailable;
-        let tier = best(&usable).or_else(|| best(&Member::is_usable_in_panic))?;
+        let tier = lowest_tier(&usable).or_else(|| lowest_tier(&Member::is_usable_in_panic))?;
         let in_service = self
             .servers
             .iter()
@@ -47,7 +47,8 @@ impl Model<'_> {
         up.map(Member::priority).min()
     }
 
-    /// Its tier, and whether it is unchecked; `None`: it may not be picked.
+    /// The server's tier, and whether the server comes after the checked ones (never in panic); `None`: it may not be
+    /// picked.
     fn rank(&self, server: &Member) -> Option<(u8, bool)> {
         let tier = server.priority();
         if self.panic_tier() == Some(tier) {
@@ -59,22 +60,22 @@ impl Model<'_> {
 
     /// The index and weight of each candidate.
     fn candidates(&self, tried: &[ServerId]) -> Vec<(usize, u16)> {
-        let open = || {
+        let untried = || {
             self.servers
                 .iter()
                 .enumerate()
                 .filter(|(_, server)| !tried.contains(&server.id()))
         };
-        let best = open().filter_map(|(_, server)| self.rank(server)).min();
-        let found = open().filter(|(_, server)| best.is_some() && self.rank(server) == best);
-        let percent = |server: &Member| {
-            // Without slow start, weights are used as they are: only their ratios count.
+        let best = untried().filter_map(|(_, server)| self.rank(server)).min();
+        let found = untried().filter(|(_, server)| best.is_some() && self.rank(server) == best);
+        let factor = |server: &Member| {
+            // A percentage in a pool with slow start. Without, weights are used as they are: only their ratios count.
             self.rules
                 .slow_start
                 .map_or(1, |slow| server.slow_start_percent(self.now, slow))
         };
         found
-            .map(|(index, server)| (index, server.weight() * percent(server)))
+            .map(|(index, server)| (index, server.weight() * factor(server)))
             .collect()
     }
 
@@ -82,13 +83,13 @@ impl Model<'_> {
     /// among servers of equal load.
     fn chosen(&self, candidates: &[(usize, u16)], client: ClientHost, ties: &mut usize) -> Option<usize> {
         let load = |(index, weight): &(usize, u16)| (u64::from(self.servers[*index].live()) + 1, u64::from(*weight));
-        let compare = |a: &(usize, u16), b: &(usize, u16)| (load(a).0 * load(b).1).cmp(&(load(b).0 * load(a).1));
+        let by_load = |a: &(usize, u16), b: &(usize, u16)| (load(a).0 * load(b).1).cmp(&(load(b).0 * load(a).1));
         match self.rules.policy {
             Policy::LeastConn => {
-                let lowest = candidates.iter().min_by(|a, b| compare(a, b))?;
+                let lowest = candidates.iter().min_by(|a, b| by_load(a, b))?;
                 let equals: Vec<_> = candidates
                     .iter()
-                    .filter(|other| compare(other, lowest).is_eq())
+                    .filter(|other| by_load(other, lowest).is_eq())
                     .collect();
                 let turn = if equals.len() > 1 {
                     std::mem::replace(ties, *ties + 1)
@@ -105,10 +106,10 @@ impl Model<'_> {
                 source_hash::in_order(&all, client).first().copied()
             }
             Policy::RandomTwo if candidates.len() > 1 => {
-                let first = fastrand::usize(..candidates.len());
+                let at = fastrand::usize(..candidates.len());
                 let other = fastrand::usize(..candidates.len() - 1);
-                let (first, second) = (candidates[first], candidates[other + usize::from(other >= first)]);
-                Some(if compare(&second, &first).is_lt() {
+                let (first, second) = (candidates[at], candidates[other + usize::from(other >= at)]);
+                Some(if by_load(&second, &first).is_lt() {
                     second.0
                 } else {
                     first.0
@@ -133,7 +134,7 @@ async fn change(pool: &Pool, (kind, which, amount): (u8, prop::sample::Index, u8
                 priority: amount % 2,
                 ..MemberConfig::default()
             };
-            next.push(in_tier(n, member_config, amount.is_multiple_of(3)));
+            next.push(server_with(n, member_config, amount.is_multiple_of(3)));
         }
         return pool.replace_servers(next);
     }
@@ -250,12 +251,12 @@ fn no_change_is_lost_when_threads_change_servers_and_pick_concurrently() {
                         for n in 0..4 {
                             let lease = pool
                                 .pick(client(n), &[], Instant::now())
-                                .expect("a third is never drained");
+                                .expect("one server of each thread is never drained");
                             assert_ne!(lease.server().id(), server.id(), "drained, {policy:?}, round {round}");
                         }
                         apply(server, Override::Enable);
-                        let others: Vec<_> = servers.iter().map(|other| other.id()).collect();
-                        let others: Vec<_> = others.into_iter().filter(|id| *id != server.id()).collect();
+                        let ids = servers.iter().map(|server| server.id());
+                        let others: Vec<_> = ids.filter(|id| *id != server.id()).collect();
                         let lease = pool.pick(client(0), &others, Instant::now()).expect("it is enabled");
                         assert_eq!(lease.server().id(), server.id());
                         let snapshot = pool.snapshot(Instant::now());
@@ -292,7 +293,7 @@ fn concurrent_threads_get_one_trial_of_an_ejected_server() {
 #[test]
 fn the_next_pick_after_a_replacement_uses_the_new_servers() {
     let pool = &up(Policy::LeastConn, &[1, 1]);
-    let halves = pool.servers();
+    let servers = pool.servers();
     let stop = &AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -301,9 +302,9 @@ fn the_next_pick_after_a_replacement_uses_the_new_servers() {
             }
         });
         for n in 0..2000 {
-            let only = &halves[n % 2];
+            let only = &servers[n % 2];
             pool.replace_servers(vec![only.clone()]);
-            let lease = pool.pick(client(0), &[], Instant::now()).expect("there is one");
+            let lease = pool.pick(client(0), &[], Instant::now()).expect("there is a server");
             assert_eq!(lease.server().id(), only.id());
         }
         stop.store(true, Relaxed);

@@ -14,7 +14,7 @@ fn tiers(priorities: &[u8], change_rules: impl Fn(&mut PoolRules)) -> Pool {
             priority: *priority,
             ..MemberConfig::default()
         };
-        in_tier(n, member_config, true)
+        server_with(n, member_config, true)
     };
     let servers: Vec<_> = priorities.iter().enumerate().map(new_member).collect();
     servers.iter().for_each(|server| passes(server, 1));
@@ -94,7 +94,7 @@ async fn panic_uses_the_whole_best_tier_except_servers_of_the_wrong_role_or_out_
     apply(&servers[4], Override::Drain { close_over: None });
     fails(&servers[0], 3);
     fails(&servers[1], 3);
-    assert!(!pool.is_panicking(now), "half is not under half");
+    assert!(!pool.is_panicking(now), "50 % is not below the threshold");
     assert_eq!(picked(&pool, now), labels(&["s2", "s3"]));
     servers[2].record_check(&CheckOutcome::Unfit("a replica".into()), THRESHOLDS);
     assert!(pool.is_panicking(now));
@@ -143,7 +143,7 @@ async fn a_server_that_came_back_starts_with_a_tenth_of_its_weight() {
         passes(&servers[0], 2);
         assert_eq!(share(), 10);
         advance(slow / 2).await;
-        assert!((35..=38).contains(&share()), "a half against a whole");
+        assert!((35..=38).contains(&share()), "half its weight, against a whole weight");
         advance(slow / 2).await;
         assert_eq!(share(), 55);
     }

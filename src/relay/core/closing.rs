@@ -7,7 +7,7 @@
 //! a reset after the client has sent everything    ResetAfterEnd, if nothing is left to be sent either way
 //! silence                                         Idle or HalfClosed, after the limit
 //! the client is silent after its server's end     Finished, after FOLLOW_TIMEOUT, if the client has to follow
-//! a request from outside                          Cut, or AtRest if nothing is under way
+//! a request from outside                          Cut, or AtRest if the session is at rest
 //! ```
 
 use std::time::Duration;
@@ -23,6 +23,7 @@ impl Core<'_> {
     /// This side has finished: it sends no more.
     pub(in crate::relay) fn ended(&mut self, from: Side, now: Instant) {
         self.direction_mut(from).end();
+        // The client's stream counts as ended only in `shut_down` (see `ByteCounter::has_ended`).
         if from == Side::Server {
             self.traffic.down.end();
         }
@@ -69,13 +70,15 @@ impl Core<'_> {
         }
         match side {
             Side::Client => self.closed = Some(self.broken(side, fault)),
-            Side::Server if self.is_delivering() => self.down.end(), // reported again after the last byte
+            Side::Server if self.is_delivering() => self.down.end(), // the engine has now read the last byte
             Side::Server => {
+                // Invalid TLS is not the end of the server's stream (see `ByteCounter::has_ended`).
                 if fault != Fault::Tls {
                     self.traffic.down.end();
                 }
                 let delivery = DeliveryTimer::new(fault, self.is_client_through(), now);
-                self.up.abandon(); // from now on `finish_if_done` does not forward an end to the client: it is reset
+                // From now on `finish_if_done` does not forward an end to the client: the client is to be reset.
+                self.up.abandon();
                 self.timer = Some(Box::new(RelayTimer::Delivery(delivery)));
                 self.has_moved = true;
             }
@@ -89,7 +92,7 @@ impl Core<'_> {
     pub(super) fn broken(&self, side: Side, fault: Fault) -> Closed {
         let has_sent_all = match self.timer.as_deref() {
             Some(RelayTimer::Delivery(delivery)) => {
-                delivery.fault == Fault::Reset && delivery.is_after_client && self.down.is_complete()
+                delivery.fault == Fault::Reset && delivery.client_had_sent_all && self.down.is_complete()
             }
             _ => self.is_client_through(),
         };
@@ -110,10 +113,10 @@ impl Core<'_> {
     pub(in crate::relay) fn end(&mut self, request: EndRequest<'_>, queue: impl Fn(Side) -> Option<SendQueue>) {
         // A queue that the system does not report counts as delivered.
         let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered);
-        let is_under_way = || !self.is_sent() || !is_delivered(Side::Client) || !is_delivered(Side::Server);
+        let are_bytes_on_their_way = || !self.is_sent() || !is_delivered(Side::Client) || !is_delivered(Side::Server);
         match request {
             EndRequest::Cut => self.closed = Some(Closed::Cut),
-            EndRequest::IfAtRest(notes) | EndRequest::NoteDelivery(notes) if is_under_way() => notes.add(),
+            EndRequest::IfAtRest(notes) | EndRequest::NoteDelivery(notes) if are_bytes_on_their_way() => notes.add(),
             EndRequest::IfAtRest(_) if self.is_at_rest() => self.closed = Some(Closed::AtRest),
             EndRequest::IfAtRest(_) | EndRequest::NoteDelivery(_) => {}
         }
@@ -126,21 +129,23 @@ impl Core<'_> {
             .all(|direction| direction.unsent() == 0 && !direction.is_held_back())
     }
 
-    /// Whether nothing is under way, as far as we can tell: the client has its answer, and has asked for nothing since.
+    /// Whether the session is at rest, as far as we can tell: the client has its answer, and has asked for nothing
+    /// since. [`Self::end`] checks the send queues before.
     pub(super) fn is_at_rest(&self) -> bool {
         let has_ended = self.up.has_ended() || self.down.has_ended() || self.is_delivering();
         self.server_was_last && self.is_sent() && !has_ended
     }
 
-    /// The limit on silence was reached: ends the relay, unless only [`FOLLOW_TIMEOUT`] was reached and the client does
-    /// not have everything yet. Then it may take longer to follow its server, until another limit is reached.
+    /// A limit on silence was reached: ends the relay, unless only [`FOLLOW_TIMEOUT`] was reached and bytes are still
+    /// to be delivered. Then the client may take longer to follow its server, until another limit is reached.
     pub(super) fn give_up(&mut self, queues: SendQueues, since: Instant, now: Instant) {
         let pending = self.pending(queues);
-        let end = self.half_closed_limit().map(|limit| since + limit);
-        let may_follow = self.first_ended.is_some() && end.is_none_or(|end| now < end);
-        if may_follow && pending == Pending::Bytes {
+        // `None`: after one side has finished, FOLLOW_TIMEOUT is the only limit.
+        let half_closed_until = self.half_closed_limit().map(|limit| since + limit);
+        let is_only_follow_timeout = self.first_ended.is_some() && half_closed_until.is_none_or(|until| now < until);
+        if is_only_follow_timeout && pending == Pending::Bytes {
             if let Some(RelayTimer::Silence(silence)) = self.timer.as_deref_mut() {
-                silence.extend(now, end);
+                silence.extend(now, half_closed_until);
             }
             return;
         }
@@ -168,8 +173,8 @@ impl Core<'_> {
 
     /// Ends the relay once both directions are done.
     ///
-    /// The direction that finishes last is done without forwarding its end, unless ends must be sent explicitly: the
-    /// connections are closed next, which sends the end without another system call, or are reset.
+    /// The direction that finishes last does not forward its end: the connections are closed next, which sends the end
+    /// without another system call, or are reset. If ends must be sent explicitly, it does, unless a reset follows.
     pub(super) fn finish_if_done(&mut self) {
         if !self.ends_explicitly || self.is_delivering() {
             if self.down.is_done() {

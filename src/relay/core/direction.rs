@@ -6,10 +6,10 @@ pub(super) struct Direction {
     /// Bytes read and not sent yet. A u32, because it is part of every session twice.
     unsent: u32,
     state: DirectionState,
-    /// Whether the sender has sent everything: its stream has ended or, in TLS, its latest bytes are a close_notify, so
-    /// that a reset loses nothing. An end that comes after the connection broke does not make it complete.
+    /// Whether nothing of the sender's stream is missing, so that a reset loses nothing: the stream has ended in order
+    /// or, in TLS, its latest bytes are a close_notify. The end that an engine reports after a break does not count.
     is_complete: bool,
-    /// Whether the engine leaves bytes of the sender unread. See [`Core::hold_back`](super::Core::hold_back).
+    /// Whether the engine leaves bytes of the sender unread. See [`Core::set_held_back`](super::Core::set_held_back).
     is_held_back: bool,
 }
 
@@ -71,7 +71,7 @@ impl Direction {
         self.is_held_back
     }
 
-    pub(super) fn hold_back(&mut self, is_held_back: bool) {
+    pub(super) fn set_held_back(&mut self, is_held_back: bool) {
         self.is_held_back = is_held_back;
     }
 
@@ -86,7 +86,7 @@ impl Direction {
         self.unsent -= count(bytes);
     }
 
-    /// The sender has finished.
+    /// The stream of the sender is over, whether in order or by a break.
     pub(super) fn end(&mut self) {
         if self.state == DirectionState::Open {
             self.state = DirectionState::Ended;
@@ -97,7 +97,7 @@ impl Direction {
         self.is_complete
     }
 
-    /// The sender has sent everything.
+    /// Nothing of the sender's stream is missing. In TLS, this may be known before the end.
     pub(super) fn complete(&mut self) {
         self.is_complete = true;
     }

@@ -1,11 +1,12 @@
 //! The decisions of a relay, without IO: what must be sent and what may be read, half-close, who finished first,
-//! silence, and delivery after a server's reset.
+//! silence, and delivery after a server's connection has broken.
 //!
 //! An engine asks [`Core::next`] what to do in each direction, does it in its own way, and reports the result:
 //! [`received`](Core::received), [`sent`](Core::sent), [`ended`](Core::ended), [`shut_down`](Core::shut_down),
 //! [`broke`](Core::broke). Before it waits it calls [`settle`](Core::settle); at the [`deadline`](Core::deadline) it
-//! calls [`expire`](Core::expire). Once [`Core::closed`] returns a value, the relay is over. The core does not know
-//! when a socket is ready or an operation complete, nor where the engine keeps unsent bytes.
+//! calls [`expire`](Core::expire). It passes requests to end the relay to [`end`](Core::end). Once [`Core::closed`]
+//! returns a value, the relay is over. The core does not know when a socket is ready or an operation complete, nor
+//! where the engine keeps unsent bytes.
 
 mod timer;
 mod direction;
@@ -42,6 +43,8 @@ pub(super) struct Core<'a> {
     traffic: &'a Traffic,
     /// Boxed, so that the many sessions without a time limit stay small.
     timer: Option<Box<RelayTimer>>,
+    /// The side that finished first, by the end of its stream or by a close_notify before that. `None` until the stream
+    /// of a side has ended.
     first_ended: Option<Side>,
     /// The side whose close_notify came first, as long as that side has sent nothing since.
     first_close_notify: Option<Side>,
@@ -50,15 +53,15 @@ pub(super) struct Core<'a> {
     has_moved: bool,
     /// Whether the last byte that was read came from the server.
     server_was_last: bool,
-    /// Whether a connection's end must be sent before it is closed.
+    /// Whether the end of a stream must be sent before the connection is closed.
     ends_explicitly: bool,
 }
 
 impl<'a> Core<'a> {
-    /// Creates the state of a relay. `first` is the number of bytes already read from the client, not yet sent.
-    /// `ends_explicitly`: closing a connection does not tell its peer that the stream is complete.
+    /// Creates the state of a relay. `first_bytes` is the number of bytes already read from the client, not yet
+    /// sent. `ends_explicitly`: closing a connection does not tell its peer that the stream is complete.
     pub(super) fn new(
-        first: usize,
+        first_bytes: usize,
         limits: RelayLimits,
         traffic: &'a Traffic,
         ends_explicitly: bool,
@@ -66,7 +69,7 @@ impl<'a> Core<'a> {
     ) -> Self {
         let silence = limits.idle_timeout.map(|limit| silence_timer(limit, now));
         Self {
-            up: Direction::new(first),
+            up: Direction::new(first_bytes),
             down: Direction::new(0),
             idle_timeout: limits.idle_timeout,
             half_close_timeout: limits.half_close_timeout,
@@ -77,8 +80,9 @@ impl<'a> Core<'a> {
             first_close_notify: None,
             closed: None,
             has_moved: false,
-            // A login may have been relayed before: the last bytes of a login come from the server.
-            server_was_last: first == 0 && traffic.down.bytes() > 0,
+            // Bytes of the server that are already counted are those of a login, which ends with them. The client's
+            // first bytes came after the login.
+            server_was_last: first_bytes == 0 && traffic.down.bytes() > 0,
             ends_explicitly,
         }
     }
@@ -103,16 +107,16 @@ impl<'a> Core<'a> {
         self.closed
     }
 
-    /// Whether the connection of the server broke and its last bytes are being delivered. The relay then only reads
-    /// from it.
+    /// Whether the server's connection broke, and the bytes that the server had sent are being delivered to the client.
+    /// Meanwhile nothing is read from the client.
     pub(super) fn is_delivering(&self) -> bool {
         matches!(self.timer.as_deref(), Some(RelayTimer::Delivery(_)))
     }
 
-    /// Sets whether the engine leaves bytes of this side unread, because they wait for bandwidth or its turn is over.
-    /// Then the peers are not silent, however long that lasts, and the session is not at rest.
-    pub(super) fn hold_back(&mut self, from: Side, is_held_back: bool) {
-        self.direction_mut(from).hold_back(is_held_back);
+    /// Sets whether the engine leaves bytes of this side unread, because they wait for bandwidth, or because the
+    /// turn of this direction is over. While it does, the peers do not count as silent, and the session is not at rest.
+    pub(super) fn set_held_back(&mut self, from: Side, is_held_back: bool) {
+        self.direction_mut(from).set_held_back(is_held_back);
     }
 
     /// Bytes were read from this side, at least one.
@@ -149,7 +153,7 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// When [`expire`](Self::expire) must be called. Changes only in that call, when a side ends, and when one breaks.
+    /// When [`expire`](Self::expire) must be called. Changes only in that call, and when a side ends or breaks.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.timer.as_ref().map(|timer| timer.deadline())
     }

@@ -10,6 +10,12 @@ const IDLE: RelayLimits = RelayLimits {
     ends_with_server: false,
 };
 
+/// Creates the core of a relay between plain sockets: closing one tells its peer that the stream is complete.
+fn core_without_tls(first_bytes: usize, limits: RelayLimits, traffic: &Traffic, now: Instant) -> Core<'_> {
+    let ends_explicitly = false;
+    Core::new(first_bytes, limits, traffic, ends_explicitly, now)
+}
+
 /// Expires every deadline, without send queues, until the relay is over. Returns when and how it ended.
 fn expire_until_closed(core: &mut Core<'_>, mut now: Instant) -> (Instant, Closed) {
     loop {
@@ -24,7 +30,7 @@ fn expire_until_closed(core: &mut Core<'_>, mut now: Instant) -> (Instant, Close
 #[test]
 fn delivery_after_a_reset_takes_the_whole_timeout_if_send_queues_are_not_reported() {
     let (traffic, start) = (Traffic::default(), Instant::now());
-    let mut core = Core::new(0, IDLE, &traffic, false, start);
+    let mut core = core_without_tls(0, IDLE, &traffic, start);
     core.received(Side::Server, 100);
     core.sent(Side::Server, 100);
     core.broke(Side::Server, Fault::Reset, start);
@@ -37,7 +43,7 @@ fn delivery_after_a_reset_takes_the_whole_timeout_if_send_queues_are_not_reporte
 #[test]
 fn silence_ends_a_session_in_an_orderly_way_if_send_queues_are_not_reported() {
     let (traffic, start) = (Traffic::default(), Instant::now());
-    let mut core = Core::new(0, IDLE, &traffic, false, start);
+    let mut core = core_without_tls(0, IDLE, &traffic, start);
     let (now, closed) = expire_until_closed(&mut core, start);
     assert_eq!(closed, Closed::Idle(Pending::Nothing));
     assert_eq!(Some(now - start), IDLE.idle_timeout);
@@ -46,7 +52,7 @@ fn silence_ends_a_session_in_an_orderly_way_if_send_queues_are_not_reported() {
 #[test]
 fn silence_with_unsent_bytes_ends_abruptly_even_if_send_queues_are_not_reported() {
     let (traffic, start) = (Traffic::default(), Instant::now());
-    let mut core = Core::new(7, IDLE, &traffic, false, start);
+    let mut core = core_without_tls(7, IDLE, &traffic, start);
     assert_eq!(expire_until_closed(&mut core, start).1, Closed::Idle(Pending::Bytes));
 }
 
@@ -57,7 +63,7 @@ fn a_truncated_client_counts_as_finished_after_the_server_has_finished() {
         (true, Closed::Finished(Side::Server)),
         (false, Closed::Broke(Side::Client, Fault::Truncated)),
     ] {
-        let mut core = Core::new(0, IDLE, &traffic, false, start);
+        let mut core = core_without_tls(0, IDLE, &traffic, start);
         if server_has_ended {
             core.ended(Side::Server, start);
             core.shut_down(Side::Server);
@@ -71,7 +77,7 @@ fn a_truncated_client_counts_as_finished_after_the_server_has_finished() {
 fn a_truncated_server_never_counts_as_finished() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     for client_has_ended in [true, false] {
-        let mut core = Core::new(0, IDLE, &traffic, false, start);
+        let mut core = core_without_tls(0, IDLE, &traffic, start);
         if client_has_ended {
             core.ended(Side::Client, start);
             core.shut_down(Side::Client);
@@ -89,21 +95,21 @@ fn a_truncated_server_never_counts_as_finished() {
 fn a_session_is_at_rest_if_the_server_sent_last() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     let notes = DeliveryNotes::default();
-    let mut core = Core::new(0, IDLE, &traffic, false, start);
+    let mut core = core_without_tls(0, IDLE, &traffic, start);
     let delivered = |_| Some(SendQueue::EMPTY);
-    assert!(!core.is_at_rest(), "nothing was said");
+    assert!(!core.is_at_rest(), "the server has sent nothing");
     core.received(Side::Client, 5);
     core.sent(Side::Client, 5);
-    assert!(!core.is_at_rest(), "the server works on it");
+    assert!(!core.is_at_rest(), "the server has not answered");
     core.end(EndRequest::IfAtRest(&notes), delivered);
     assert_eq!(core.closed(), None);
     core.received(Side::Server, 7);
-    assert!(!core.is_at_rest(), "the client has not got it");
+    assert!(!core.is_at_rest(), "the answer is not sent to the client yet");
     core.sent(Side::Server, 7);
     assert!(core.is_at_rest());
-    core.hold_back(Side::Server, true);
+    core.set_held_back(Side::Server, true);
     assert!(!core.is_at_rest(), "its turn is over, and there may be more to read");
-    core.hold_back(Side::Server, false);
+    core.set_held_back(Side::Server, false);
     let not_sent = SendQueue {
         not_sent_bytes: 1,
         ..SendQueue::EMPTY
@@ -125,20 +131,20 @@ fn a_session_is_at_rest_if_the_server_sent_last() {
     core.end(EndRequest::NoteDelivery(&notes), delivered);
     assert_eq!((core.closed(), notes.count()), (None, 4), "everything is delivered");
     core.ended(Side::Client, start);
-    assert!(!core.is_at_rest(), "it ends by itself");
+    assert!(!core.is_at_rest(), "the session ends by itself");
     // `traffic` now has bytes of the server, as after a login that was relayed before.
-    let mut after_login = Core::new(0, IDLE, &traffic, false, start);
+    let mut after_login = core_without_tls(0, IDLE, &traffic, start);
     after_login.end(EndRequest::IfAtRest(&notes), delivered);
     assert_eq!(after_login.closed(), Some(Closed::AtRest));
     assert!(!Closed::AtRest.is_abrupt());
-    let mut without_queues = Core::new(0, IDLE, &traffic, false, start);
+    let mut without_queues = core_without_tls(0, IDLE, &traffic, start);
     without_queues.end(EndRequest::IfAtRest(&notes), |_| None);
     assert_eq!(without_queues.closed(), Some(Closed::AtRest));
-    let mut after_login = Core::new(3, IDLE, &traffic, false, start);
-    after_login.end(EndRequest::IfAtRest(&notes), delivered);
-    assert_eq!(after_login.closed(), None, "the client has asked for something");
-    after_login.end(EndRequest::Cut, delivered);
-    assert_eq!(after_login.closed(), Some(Closed::Cut));
+    let mut with_first_bytes = core_without_tls(3, IDLE, &traffic, start);
+    with_first_bytes.end(EndRequest::IfAtRest(&notes), delivered);
+    assert_eq!(with_first_bytes.closed(), None, "the client has asked for something");
+    with_first_bytes.end(EndRequest::Cut, delivered);
+    assert_eq!(with_first_bytes.closed(), Some(Closed::Cut));
 }
 
 /// The session waits for bandwidth for ten minutes. Its limit on silence counts from the end of that wait.
@@ -146,15 +152,15 @@ fn a_session_is_at_rest_if_the_server_sent_last() {
 fn bytes_waiting_for_bandwidth_do_not_count_as_silence() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     for side in [Side::Client, Side::Server] {
-        let mut core = Core::new(0, IDLE, &traffic, false, start);
-        core.hold_back(side, true);
+        let mut core = core_without_tls(0, IDLE, &traffic, start);
+        core.set_held_back(side, true);
         let mut now = start;
         while now < start + Duration::from_secs(600) {
             now = core.deadline().expect("a relay with a limit has a deadline").max(now);
             core.expire(now, |_| Some(SendQueue::EMPTY));
             assert_eq!(core.closed(), None, "after {:?}", now - start);
         }
-        core.hold_back(side, false);
+        core.set_held_back(side, false);
         core.received(side, 1);
         core.sent(side, 1);
         core.settle(|| now);
@@ -167,16 +173,16 @@ fn bytes_waiting_for_bandwidth_do_not_count_as_silence() {
 #[test]
 fn delivery_after_a_reset_waits_for_bandwidth() {
     let (traffic, start) = (Traffic::default(), Instant::now());
-    let mut core = Core::new(0, IDLE, &traffic, false, start);
+    let mut core = core_without_tls(0, IDLE, &traffic, start);
     core.broke(Side::Server, Fault::Reset, start);
-    core.hold_back(Side::Server, true);
+    core.set_held_back(Side::Server, true);
     let mut now = start;
     while now < start + 10 * DELIVERY_TIMEOUT {
         now = core.deadline().expect("delivery has a deadline").max(now);
         core.expire(now, |_| Some(SendQueue::EMPTY));
         assert_eq!(core.closed(), None, "after {:?}", now - start);
     }
-    core.hold_back(Side::Server, false);
+    core.set_held_back(Side::Server, false);
     core.ended(Side::Server, now);
     now += DELIVERY_CHECK_INTERVAL;
     core.expire(now, |_| Some(SendQueue::EMPTY));
@@ -186,16 +192,16 @@ fn delivery_after_a_reset_waits_for_bandwidth() {
 #[test]
 fn a_session_with_bytes_waiting_for_bandwidth_is_not_at_rest() {
     let (traffic, start) = (Traffic::default(), Instant::now());
-    let mut core = Core::new(0, IDLE, &traffic, false, start);
+    let mut core = core_without_tls(0, IDLE, &traffic, start);
     core.received(Side::Server, 7);
     core.sent(Side::Server, 7);
     assert!(core.is_at_rest());
-    core.hold_back(Side::Client, true);
+    core.set_held_back(Side::Client, true);
     assert!(!core.is_at_rest(), "the client has asked for something");
 }
 
-/// With the protocol of a database, the end of the server is the end of the session: but not before the client has
-/// everything.
+/// With the protocol of a database, the session is over once the server has finished and the client has everything. The
+/// client then has [`FOLLOW_TIMEOUT`] to finish, too.
 #[test]
 fn a_session_that_ends_with_its_server_gives_the_client_a_moment_to_follow() {
     let limits = RelayLimits {
@@ -205,14 +211,13 @@ fn a_session_that_ends_with_its_server_gives_the_client_a_moment_to_follow() {
     };
     let (traffic, start) = (Traffic::default(), Instant::now());
     let ended_by = |first| {
-        let mut core = Core::new(
+        let mut core = core_without_tls(
             0,
             RelayLimits {
                 idle_timeout: None,
                 ..limits
             },
             &traffic,
-            false,
             start,
         );
         core.ended(first, start);
@@ -233,7 +238,7 @@ fn a_session_that_ends_with_its_server_gives_the_client_a_moment_to_follow() {
         "the server may still work"
     );
     // The client is slow to take what the server has sent.
-    let mut core = Core::new(0, limits, &traffic, false, start);
+    let mut core = core_without_tls(0, limits, &traffic, start);
     core.received(Side::Server, 7);
     core.ended(Side::Server, start);
     let (ended, closed) = expire_until_closed(&mut core, start);
@@ -243,8 +248,8 @@ fn a_session_that_ends_with_its_server_gives_the_client_a_moment_to_follow() {
     );
 }
 
-/// After a slow client has taken everything, it has as long to follow its server as any other client. The two limits
-/// are not added up.
+/// After a slow client has taken everything, it has [`FOLLOW_TIMEOUT`] to finish, as any other client. A client that
+/// does not take everything has the half-close timeout, and [`FOLLOW_TIMEOUT`] is not added to that.
 #[test]
 fn a_slow_client_follows_its_server_once_it_has_everything() {
     let second = Duration::from_secs(1);
@@ -272,16 +277,17 @@ fn a_slow_client_follows_its_server_once_it_has_everything() {
             ends_with_server: true,
         };
         let (traffic, start) = (Traffic::default(), Instant::now());
-        let mut core = Core::new(0, limits, &traffic, false, start);
+        let mut core = core_without_tls(0, limits, &traffic, start);
         core.received(Side::Server, 7);
         core.ended(Side::Server, start);
         core.settle(|| start);
+        let mut expired_at = start;
         while core.closed().is_none() && core.deadline().unwrap() < start + taken_after {
-            let now = core.deadline().unwrap();
-            core.expire(now, |_| None);
+            expired_at = core.deadline().unwrap();
+            core.expire(expired_at, |_| None);
         }
         let (now, closed) = match core.closed() {
-            Some(closed) => (start + half_close.unwrap(), closed),
+            Some(closed) => (expired_at, closed),
             None => {
                 core.sent(Side::Server, 7);
                 core.shut_down(Side::Server);
@@ -302,7 +308,7 @@ fn a_broken_server_counts_as_ended_unless_tls_failed() {
         (Fault::Tls, false),
     ] {
         let (traffic, start) = (Traffic::default(), Instant::now());
-        let mut core = Core::new(0, IDLE, &traffic, false, start);
+        let mut core = core_without_tls(0, IDLE, &traffic, start);
         assert!(!traffic.down.has_ended());
         core.broke(Side::Server, fault, start);
         assert_eq!(traffic.down.has_ended(), expected, "{fault:?}");

@@ -1,4 +1,4 @@
-//! The time limits of a relay: on silence, and on delivery after a server's reset.
+//! The time limits of a relay: on silence, and on delivery after a server's connection has broken.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use crate::socket::Fault;
 
-/// How long the send queue towards the client may take to empty after a server's reset, counted from the last byte
-/// that moved.
+/// How long the send queue towards the client may take to empty after the server's connection has broken, counted
+/// from the last byte that the relay read or sent.
 pub(in crate::relay) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the client's send queue is checked meanwhile: the kernel has no event for "acknowledged".
+/// How often the client's send queue is checked during such a delivery: the kernel has no event for "acknowledged".
 pub(in crate::relay) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The send queue of a socket: what the kernel has not sent yet, or what the peer has not acknowledged. It changes
@@ -55,7 +55,7 @@ impl RelayTimer {
     }
 }
 
-/// The limit on silence. Its deadline is moved only when it is reached, never at every read.
+/// The limit on silence. Its deadline is moved only when it is reached, not at every read.
 ///
 /// It is not silence when the kernel still delivers bytes to a peer that reads slowly. There is no event for that, so
 /// the send queues are compared: at half of the limit and at its end.
@@ -78,7 +78,8 @@ impl SilenceTimer {
         }
     }
 
-    /// Continues this silence beyond its limit: the next check is half a limit from now, but not later than `end`.
+    /// Continues this silence beyond its limit: the next check is half a limit from now, but not later than `end`, if
+    /// there is one.
     pub(super) fn extend(&mut self, now: Instant, end: Option<Instant>) {
         let next = now + self.limit / 2;
         self.check_at = end.map_or(next, |end| next.min(end));
@@ -104,11 +105,11 @@ impl SilenceTimer {
             return None;
         }
         let queues = queues();
-        let has_moved = self.queues.replace(queues).is_some_and(|before| before != queues);
-        if has_moved {
+        let have_changed = self.queues.replace(queues).is_some_and(|before| before != queues);
+        if have_changed {
             self.since = now;
-            // Not at the whole limit: `restart` leaves this deadline, and the silence that it starts needs its first
-            // check at half of the limit.
+            // Not at the whole limit: if `restart` begins another silence before this deadline, it does not move the
+            // deadline, and the first check of that silence must not be later than at half of the limit.
             self.check_at = now + self.limit / 2;
             return None;
         }
@@ -125,16 +126,16 @@ impl SilenceTimer {
 pub(super) struct DeliveryTimer {
     pub(super) fault: Fault,
     /// Whether the client had sent everything before the server broke, and all of it had been sent on.
-    pub(super) is_after_client: bool,
+    pub(super) client_had_sent_all: bool,
     check_at: Instant,
     give_up_at: Instant,
 }
 
 impl DeliveryTimer {
-    pub(super) fn new(fault: Fault, is_after_client: bool, now: Instant) -> Self {
+    pub(super) fn new(fault: Fault, client_had_sent_all: bool, now: Instant) -> Self {
         Self {
             fault,
-            is_after_client,
+            client_had_sent_all,
             check_at: now,
             give_up_at: now + DELIVERY_TIMEOUT,
         }

@@ -10,8 +10,8 @@
 //! that before it submits a read. `limit_pipes` belongs to `poll`, although the worker calls it: another engine would
 //! have limits of its own.
 //!
-//! A relay that is dropped would have operations under way: their buffers and sockets belong to the ring until these
-//! complete. The descriptors of rings would get a share of their own in [`crate::descriptors`]. Where io_uring is
-//! refused ([`crate::optional`]), [`poll`] would take over.
+//! A relay may be dropped while operations are under way: their buffers and sockets would have to live until the
+//! operations complete. The descriptors of rings would get a share of their own in [`crate::descriptors`]. Where
+//! io_uring is refused ([`crate::optional`]), [`poll`] would take over.
 
 pub(super) mod poll;

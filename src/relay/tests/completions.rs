@@ -55,8 +55,8 @@ impl Completions<'_> {
     fn run(&mut self) {
         while self.core.closed().is_none() {
             let steps = self.world.lock().steps_left();
-            let has_moved = [Side::Client, Side::Server].map(|from| self.complete(from));
-            let is_still = has_moved == [false; 2] && steps == self.world.lock().steps_left();
+            let has_completed = [Side::Client, Side::Server].map(|from| self.complete(from));
+            let is_still = has_completed == [false; 2] && steps == self.world.lock().steps_left();
             if self.core.closed().is_none() && self.world.lock().is_cut() {
                 self.core.end(EndRequest::Cut, |_| None);
             }
@@ -76,8 +76,8 @@ impl Completions<'_> {
         };
         let mut world = self.world.lock();
         world.call();
-        let mut has_moved = match next {
-            Next::Send => match world.take(from.other(), held.unsent().len(), |taken| &held.unsent()[..taken]) {
+        let mut has_completed = match next {
+            Next::Send => match world.send(from.other(), held.unsent().len(), |taken| &held.unsent()[..taken]) {
                 Ok(sent) => {
                     held.sent(sent);
                     self.core.sent(from, sent);
@@ -106,7 +106,7 @@ impl Completions<'_> {
                 held.bytes.extend_from_slice(bytes);
                 bytes.len()
             });
-            has_moved |= match received {
+            has_completed |= match received {
                 Ok(0) if world.take_truncation(from) => {
                     self.core.broke(from, Fault::Truncated, Instant::now());
                     true
@@ -123,13 +123,14 @@ impl Completions<'_> {
                 Err(error) => report_error(&mut self.core, from, error),
             };
         } else {
-            has_moved |= poll_error(&mut self.core, &mut world, from);
+            has_completed |= poll_error(&mut self.core, &mut world, from);
         }
-        has_moved
+        has_completed
     }
 }
 
 /// Takes the error of a connection on which nothing is received now, and reports it. Returns whether there was one.
+/// While the server's last bytes are delivered, its connection is known to be broken.
 fn poll_error(core: &mut Core<'_>, world: &mut World, side: Side) -> bool {
     let is_watched = side == Side::Client || !core.is_delivering();
     let error = if is_watched { world.take_error(side) } else { None };
@@ -162,7 +163,7 @@ async fn relay_case(case: &Case) -> Closed {
         },
         down: Held::default(),
     };
-    let mut step_at = Instant::now();
+    let mut last_step_at = Instant::now();
     loop {
         world.lock().begins_poll();
         engine.run();
@@ -172,14 +173,14 @@ async fn relay_case(case: &Case) -> Closed {
         }
         oracle.between_polls();
         let next = world.lock().next_step_in();
-        let next_step = step_at + next.unwrap_or(end_after(case));
+        let next_step = last_step_at + next.unwrap_or(end_after(case));
         let deadline = engine.core.deadline();
         sleep_until(deadline.map_or(next_step, |deadline| deadline.min(next_step))).await;
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             let queue = |side| Some(world.lock().queue(side));
             engine.core.expire(Instant::now(), queue);
         } else {
-            step_at = Instant::now();
+            last_step_at = Instant::now();
             let mut world = world.lock();
             if !world.step() {
                 world.end_peers(case.ends_well);
@@ -206,8 +207,8 @@ fn with_truncations(mut case: Case, are_cut_off: &[bool]) -> Case {
     case
 }
 
-/// A client that has finished is reset together with its server, and the engine sees the client first. It cannot know
-/// that the server broke, too.
+/// The client has finished. Then both peers send a reset at the same time, and the engine sees the client's first. The
+/// core cannot know that the server's connection broke, too.
 #[test]
 fn a_reset_that_the_engine_has_not_seen_does_not_count() {
     let step = |when, act| Step { when, act };

@@ -173,6 +173,7 @@ async fn a_client_reset_after_its_end_ends_the_session_as_closed_by_the_client()
 
 #[tokio::test]
 async fn a_client_reset_after_a_close_notify_ends_the_session_as_closed_by_the_client() {
+    // A record as long as an encrypted alert of TLS 1.3.
     let mut close_notify = vec![0x17, 3, 3, 0, 19];
     close_notify.resize(24, 7);
     for (last, closed) in [
@@ -263,7 +264,7 @@ async fn a_cut_ends_the_relay_at_once_in_every_state() {
     }
 }
 
-/// The client reads only until the server's FIN can arrive, so that the relay does not read up to that.
+/// The client reads only until the server's FIN can arrive, so that the relay does not read up to the FIN.
 #[tokio::test]
 async fn the_end_of_the_server_is_known_although_its_bytes_are_still_unread() {
     let mut session = Session::with(Setup {

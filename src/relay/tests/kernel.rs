@@ -97,7 +97,7 @@ pub(super) struct End {
     /// How far its peer's stream has arrived, and how far the relay has read it.
     pub(super) arrived: usize,
     pub(super) read: usize,
-    /// How many bytes of it the relay has read in the last poll.
+    /// How many bytes of the peer's stream the relay has read since its last poll began.
     pub(super) turn: usize,
     /// The peer's FIN has arrived (SOCK_DONE).
     pub(super) ended: bool,
@@ -105,7 +105,7 @@ pub(super) struct End {
     pub(super) end_read: bool,
     /// The stream was cut off. The socket does not know: the relay finds it out by reading.
     is_truncated: bool,
-    /// How far the relay has sent the other stream, and how far the peer has it.
+    /// How far the relay has sent the other stream, and how far the peer has consumed it.
     pub(super) sent: usize,
     pub(super) consumed: usize,
     /// The relay has shut its writing side down.
@@ -114,18 +114,18 @@ pub(super) struct End {
     pub(super) broke: Option<(Instant, Fault)>,
     /// The error that no call has returned yet (sk_err).
     error: Option<Errno>,
-    /// Size of the send queue, and whether a call has found it full (SOCK_NOSPACE).
+    /// Size of the send queue, and whether an event must follow once it has room again (SOCK_NOSPACE).
     queue_size: usize,
     no_space: bool,
     /// epoll has an event to report.
     event: bool,
-    /// A read has left it empty since the last event: another read is a wasted call.
+    /// A read has emptied the receive queue since the last event: another read is a wasted call.
     pub(super) drained: bool,
     /// The readiness that tokio has cached, and the wakers that it calls.
     pub(super) ready: Ready,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
-    pub(super) watcher: Option<Waker>,
+    pub(super) fault_watcher: Option<Waker>,
     pub(super) end_watcher: Option<Waker>,
 }
 
@@ -150,7 +150,7 @@ impl End {
             ready: Ready::EMPTY,
             reader: None,
             writer: None,
-            watcher: None,
+            fault_watcher: None,
             end_watcher: None,
         }
     }
@@ -208,9 +208,9 @@ impl End {
         }
     }
 
-    /// `tcp_reset` and `tcp_write_err`: queued bytes are lost, but not the bytes that have arrived. The error is EPIPE
-    /// if the peer's FIN had arrived before a reset. After a timeout it is that of an earlier ICMPv6 message: here
-    /// EACCES, which the relay could also take for a refusal of the system call.
+    /// `tcp_reset` and `tcp_write_err`: queued bytes are lost, but not the bytes that have arrived. The error of
+    /// a reset is EPIPE if the peer's FIN had arrived and our side was not shut down. After a timeout it is that of an
+    /// earlier ICMPv6 message: here EACCES, which the relay could also take for a refusal of the system call.
     fn breaks(&mut self, fault: Fault) {
         let is_closed = self.ended && self.finished && self.queued() == 0;
         if self.broke.is_some() || is_closed || self.is_truncated {
@@ -226,7 +226,7 @@ impl End {
         self.event = true;
     }
 
-    /// What epoll reports (`tcp_poll`), as mio and tokio read it.
+    /// What epoll reports (`tcp_poll`), as mio and tokio read it. Sets SOCK_NOSPACE if the socket is not writable.
     fn readiness(&mut self) -> Ready {
         let (broke, mut ready) = (self.broke.is_some(), Ready::EMPTY);
         if self.arrived > self.read || self.ended || broke {
@@ -260,7 +260,7 @@ impl End {
         let woken = [
             self.reader.take_if(|_| readiness.is_readable()),
             self.writer.take_if(|_| readiness.is_writable()),
-            self.watcher.take_if(|_| readiness.is_error()),
+            self.fault_watcher.take_if(|_| readiness.is_error()),
             self.end_watcher.take_if(|_| readiness.is_read_closed()),
         ];
         let wakes = woken.iter().any(Option::is_some);
@@ -358,7 +358,7 @@ impl World {
                     return;
                 }
                 end.consumed += consumed;
-                // `sk_stream_write_space`: there is an event only after a call has found the queue full.
+                // `sk_stream_write_space`: there is an event only after SOCK_NOSPACE was set.
                 if end.no_space && end.is_writable() {
                     (end.no_space, end.event) = (false, true);
                 }
@@ -439,11 +439,11 @@ impl World {
         answer
     }
 
-    /// Whether the end of the stream that was just read is a truncation; returns `true` once. It is a fault, except for
-    /// a client whose server is known to have finished.
+    /// Whether the end of the stream that was just read is a truncation; returns `true` once. The truncation then
+    /// breaks this side, unless it is a client whose server is known to have finished.
     pub(super) fn take_truncation(&mut self, side: Side) -> bool {
         let server = &self.server;
-        // As long as no call has returned the error of a broken server, the relay takes it for one that has finished.
+        // Until a call has returned the error of a broken server, the relay assumes that the server has finished.
         let has_server_finished = server.end_read && (server.broke.is_none() || server.error.is_some());
         let end = self.end_mut(side);
         let is_truncated = std::mem::take(&mut end.is_truncated);
@@ -454,7 +454,7 @@ impl World {
     }
 
     /// send(2). `get` is passed how many bytes are taken, and returns them.
-    pub(super) fn take<B: AsRef<[u8]>>(
+    pub(super) fn send<B: AsRef<[u8]>>(
         &mut self,
         side: Side,
         length: usize,

@@ -5,8 +5,8 @@ use parking_lot::Mutex;
 use super::kernel::{End, World};
 use super::*;
 
-/// Timers have a resolution of a millisecond. Three roundings add up: of a deadline, of the deadline that it was
-/// computed from, and of its half.
+/// Timers have a resolution of a millisecond. A deadline is computed from the time of an earlier check, which was
+/// rounded, too: up to three roundings add up.
 const ROUNDING: Duration = Duration::from_millis(3);
 
 /// The most that a direction may hold, apart from the first bytes: a pipe.
@@ -65,6 +65,7 @@ impl Direction<'_> {
 struct Silence {
     earliest: Instant,
     latest: Instant,
+    /// Whether the relay then ends as `HalfClosed`, not as `Idle`.
     is_half_close: bool,
 }
 
@@ -105,8 +106,9 @@ impl<'a> Oracle<'a> {
         if world.was_woken || yields {
             return;
         }
+        let must_know_end = has_ended && self.sees_unread_end;
         assert!(
-            is_end_known || !has_ended || !self.sees_unread_end,
+            is_end_known || !must_know_end,
             "the end of the server's stream has arrived"
         );
         let [up, down] = directions(&world);
@@ -156,10 +158,10 @@ impl<'a> Oracle<'a> {
                 let server_broke = world.server.broke.map(|(_, fault)| fault);
                 let is_reset = server_broke == Some(Fault::Reset) || world.client.broke == Some((now, Fault::Reset));
                 assert!(
-                    is_reset && had_finished(&world),
+                    is_reset && had_client_finished(&world),
                     "{closed:?}, but there was no reset, or the client had not finished"
                 );
-                let is_end_known = self.traffic.down.has_ended(); // the relay may not have seen that the server broke
+                let is_end_known = self.traffic.down.has_ended(); // if not, the relay has seen only the client's reset
                 assert!(
                     server_broke.is_none() || !is_end_known || world.server.ended,
                     "the server had not finished"
@@ -168,7 +170,8 @@ impl<'a> Oracle<'a> {
             }
             Closed::Broke(Side::Client, fault) => {
                 assert_eq!(world.client.broke, Some((now, fault)));
-                let is_fault = fault != Fault::Reset || world.server.broke.is_some() || !had_finished(&world);
+                // Once the client has finished, its reset is no fault. If the server broke, too, it may be one.
+                let is_fault = fault != Fault::Reset || world.server.broke.is_some() || !had_client_finished(&world);
                 assert!(is_fault, "the client had finished");
             }
             Closed::Broke(Side::Server, fault) => {
@@ -215,19 +218,24 @@ impl<'a> Oracle<'a> {
         let half_close = world.first_ended.and(self.limits.half_close_timeout);
         let general = [self.limits.idle_timeout, half_close].into_iter().flatten().min();
         let follow = self.follows_server(world).then_some(FOLLOW_TIMEOUT);
-        let checked = general.into_iter().chain(follow).min()?; // silence is checked at half of this limit
-        let limit = if bytes_pending(world) > 0 { general? } else { checked };
+        let checked_limit = general.into_iter().chain(follow).min()?; // silence is checked at half of this limit
+        // As long as bytes are pending, `FOLLOW_TIMEOUT` does not apply.
+        let limit = if bytes_pending(world) > 0 {
+            general?
+        } else {
+            checked_limit
+        };
         let since = world
             .first_ended
             .map_or(world.moved_at, |(_, at)| at.max(world.moved_at));
         let exact = since + limit;
         let (earliest, latest) = match world.consumed_at {
             None => (exact, exact),
-            // The relay checked the queues after that, and they did not change again.
-            Some(consumed_at) if consumed_at + ROUNDING < since + checked / 2 => (exact, exact),
+            // The relay checked the queues after that consumption, and they did not change again.
+            Some(consumed_at) if consumed_at + ROUNDING < since + checked_limit / 2 => (exact, exact),
             Some(consumed_at) => (
-                exact.max(consumed_at + limit - checked / 2 - ROUNDING),
-                exact.max(consumed_at + limit + checked / 2),
+                exact.max(consumed_at + limit - checked_limit / 2 - ROUNDING),
+                exact.max(consumed_at + limit + checked_limit / 2),
             ),
         };
         Some(Silence {
@@ -257,7 +265,7 @@ impl<'a> Oracle<'a> {
 }
 
 /// Whether the client had finished, and nothing was left to be sent either way.
-fn had_finished(world: &World) -> bool {
+fn had_client_finished(world: &World) -> bool {
     let [up, down] = directions(world);
     world.client.ended && world.client.end_read && up.held() == 0 && down.held() == 0
 }

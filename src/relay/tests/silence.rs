@@ -7,7 +7,7 @@ use super::*;
 /// Short enough to wait for, long against the pauses of a busy machine.
 const LIMIT: Duration = Duration::from_millis(800);
 
-/// The pause between two moves of a slow peer, short against [`LIMIT`].
+/// The pause between two reads or writes of a slow peer, short against [`LIMIT`].
 const TRICKLE: Duration = Duration::from_millis(80);
 
 const IDLE: RelayLimits = RelayLimits {
@@ -22,7 +22,7 @@ const HALF_CLOSE: RelayLimits = RelayLimits {
     ends_with_server: false,
 };
 
-/// The pace of a peer that moves a little every [`TRICKLE`].
+/// The pace of a peer that reads or writes a little every [`TRICKLE`].
 struct Pace {
     ticks: Interval,
     last: Instant,
@@ -200,7 +200,7 @@ async fn the_shorter_limit_is_reported() {
 }
 
 #[tokio::test]
-async fn delivery_to_a_client_that_never_reads_ends_after_its_timeout() {
+async fn delivery_to_a_client_that_never_reads_ends_after_the_delivery_timeout() {
     let mut session = Session::new().await;
     assert!(fill(&mut session.server).await > 0);
     reset(session.server);

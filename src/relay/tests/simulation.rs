@@ -47,7 +47,7 @@ pub(super) struct Case {
     pub(super) steps: Vec<Step>,
     /// Bytes a second that may be read from the client, and from the server; `None`: any number.
     pub(super) bandwidth: Option<[u64; 2]>,
-    /// Whether the peers, after all this, take all they are sent and end; otherwise they fall silent.
+    /// Whether the peers, after the last step, take all they are sent and end; otherwise they fall silent.
     pub(super) ends_well: bool,
 }
 
@@ -209,7 +209,7 @@ fn splices() -> impl Strategy<Value = Result<(), Errno>> {
 /// 1,010 ms must be checked at half of its limit as well, so that the check at its end notices the second `Consumes`.
 #[test]
 fn a_silence_that_starts_right_after_a_check_is_checked_twice() {
-    let at = |millis, act| Step {
+    let after = |millis, act| Step {
         when: When::Millis(millis),
         act,
     };
@@ -219,10 +219,10 @@ fn a_silence_that_starts_right_after_a_check_is_checked_twice() {
         ends_with_server: false,
     };
     let steps = vec![
-        at(0, Act::Sends(Side::Server, 100)),
-        at(700, Act::Consumes(Side::Client, 1)),
-        at(310, Act::Sends(Side::Server, 1)),
-        at(900, Act::Consumes(Side::Client, 1)),
+        after(0, Act::Sends(Side::Server, 100)),
+        after(700, Act::Consumes(Side::Client, 1)),
+        after(310, Act::Sends(Side::Server, 1)),
+        after(900, Act::Consumes(Side::Client, 1)),
     ];
     let case = Case {
         first: 0,

@@ -39,8 +39,8 @@ impl ModelSocket<'_> {
         })
     }
 
-    fn take<B: AsRef<[u8]>>(&self, length: usize, get: impl FnOnce(usize) -> B) -> CallResult<usize> {
-        self.call(|world| world.take(self.side, length, get))
+    fn send_bytes<B: AsRef<[u8]>>(&self, length: usize, get: impl FnOnce(usize) -> B) -> CallResult<usize> {
+        self.call(|world| world.send(self.side, length, get))
     }
 }
 
@@ -118,7 +118,7 @@ impl Socket for ModelSocket<'_> {
     }
 
     fn send(&self, bytes: &[u8]) -> CallResult<usize> {
-        self.take(bytes.len(), |taken| &bytes[..taken])
+        self.send_bytes(bytes.len(), |taken| &bytes[..taken])
     }
 
     /// The pipe is a real one, so that the pool of pipes is tested too.
@@ -131,7 +131,7 @@ impl Socket for ModelSocket<'_> {
 
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize> {
         self.world().splices[1]?;
-        self.take(bytes, |taken| {
+        self.send_bytes(bytes, |taken| {
             let mut buffer = vec![0; taken];
             let given = rustix::io::read(pipe, &mut buffer).expect("the pipe has what is asked for");
             buffer.truncate(given);
@@ -171,14 +171,14 @@ impl Future for FaultWatch<'_> {
             }
             end.ready = end.ready - Ready::ERROR;
         }
-        end.watcher = Some(cx.waker().clone());
+        end.fault_watcher = Some(cx.waker().clone());
         Poll::Pending
     }
 }
 
 impl Drop for FaultWatch<'_> {
     fn drop(&mut self) {
-        self.0.world.lock().end_mut(self.0.side).watcher = None;
+        self.0.world.lock().end_mut(self.0.side).fault_watcher = None;
     }
 }
 

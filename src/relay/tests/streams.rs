@@ -79,7 +79,7 @@ async fn write(socket: OwnedWriteHalf, script: Arc<Script>, pattern: Pattern, mu
     let mut socket = socket;
     let mut rng = Rng::with_seed(seed);
     for phase in &script.phases {
-        let (writes, size_max, rests) = match *phase {
+        let (writes, size_max, yields) = match *phase {
             Phase::Pause(time) => {
                 sleep(time).await;
                 continue;
@@ -95,7 +95,7 @@ async fn write(socket: OwnedWriteHalf, script: Arc<Script>, pattern: Pattern, mu
                 position += piece.len();
                 left -= piece.len();
             }
-            if rests {
+            if yields {
                 tokio::task::yield_now().await;
             }
         }
@@ -104,7 +104,7 @@ async fn write(socket: OwnedWriteHalf, script: Arc<Script>, pattern: Pattern, mu
     position
 }
 
-/// Reads to the end, comparing; returns the length of the stream.
+/// Reads to the end and compares the bytes with the pattern; returns the length of the stream.
 async fn read(socket: OwnedReadHalf, script: Arc<Script>, pattern: Pattern) -> usize {
     let mut socket = socket;
     let mut buffer = vec![0; script.read_max];
@@ -205,7 +205,8 @@ async fn the_ack_of_the_first_answer_is_not_delayed() {
     let outside = async {
         let (mut server, _) = listener.accept().await.unwrap();
         server.read_exact(&mut [0; 4]).await.unwrap();
-        client.write_all(b"body").await.unwrap(); // a write within 40 ms of the connect: the kernel delays ACKs again
+        // The relay writes this to the server within 40 ms of the connect: so the kernel delays ACKs again.
+        client.write_all(b"body").await.unwrap();
         server.read_exact(&mut [0; 4]).await.unwrap();
         server.write_all(b"answer").await.unwrap();
         client.read_exact(&mut [0; 6]).await.unwrap();
@@ -260,7 +261,7 @@ async fn bulk_is_spliced_and_small_messages_after_it_are_copied() {
     assert!(received == bytes);
     let spliced = pipes().spliced;
     assert!(spliced > (bulk / 2) as u64, "{spliced} of {bulk} bytes");
-    // A few messages end bulk; what comes after them is copied.
+    // After a few small messages, the relay no longer splices: it copies.
     let mut spliced = Vec::new();
     for message in 0..10_u8 {
         client_writes.write_all(&[message; 100]).await.unwrap();

@@ -9,7 +9,7 @@ fn send_urgent(socket: &TcpStream, bytes: &[u8]) {
 }
 
 /// A read that stops before an urgent byte looks like a read that has emptied the socket. Only another system call
-/// could tell them apart, so an urgent byte behind others may wait for the bytes that follow.
+/// could tell them apart. So an urgent byte that follows others may wait, with all after it, until more bytes arrive.
 #[tokio::test]
 async fn an_urgent_byte_behind_others_waits_at_most_for_the_next_bytes() {
     let mut session = Session::new().await;

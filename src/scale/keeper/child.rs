@@ -31,7 +31,7 @@ const SHOWN_MAX: usize = 10;
 /// Starts a clone in a process group of its own. Also returns the end of the pipe from which its output is read.
 ///
 /// # Errors
-/// Those of starting it, with the path of the program.
+/// It cannot be started.
 pub(super) fn start(clone: &StartClone) -> io::Result<(Pid, OwnedFd)> {
     let (program, arguments) = clone.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -46,7 +46,7 @@ pub(super) fn start(clone: &StartClone) -> io::Result<(Pid, OwnedFd)> {
         .stderr(writer)
         .process_group(0);
     close_on_exec();
-    // It is reaped by `reap`, which knows all children.
+    // Not waited for here: `reap` reaps all children.
     let child = match &clone.user {
         None => command.spawn(),
         Some(name) => user::run_as(name, || command.spawn())
@@ -78,8 +78,8 @@ pub(super) fn describe(status: WaitStatus) -> String {
 /// Kills all children until none is left, also those that have become our children because their parents have ended.
 ///
 /// # Errors
-/// Some still run: they may not be killed, such as those of a setuid program, or do not end within [`KILL_TIMEOUT`],
-/// such as in an uninterruptible wait.
+/// Some still run: we have no permission to kill them, such as those of a setuid program, or they do not end within
+/// [`KILL_TIMEOUT`], such as in an uninterruptible wait.
 pub(super) async fn kill_all() -> io::Result<()> {
     kill_until_none(
         children,
@@ -105,7 +105,8 @@ async fn kill_until_none<T>(
         match reap() {
             Err(_) => return Ok(()), // there is no child
             Ok(Some(_)) => {}
-            Ok(None) if (refused > 0 && refused == left.len()) || Instant::now() >= deadline => {
+            // If we may kill none of them, another attempt does not help.
+            Ok(None) if (!left.is_empty() && refused == left.len()) || Instant::now() >= deadline => {
                 return Err(still_running(left));
             }
             Ok(None) => sleep(REAP_PAUSE).await,
@@ -143,7 +144,8 @@ mod tests {
         raw.iter().copied().filter_map(Pid::from_raw).collect()
     }
 
-    /// Kills children of which those in `protected` may not be killed, and those in `stuck` do not end.
+    /// Kills children. Killing those in `protected` is not permitted; those in `stuck` do not end. Returns the result
+    /// and the time that it took.
     async fn killed(all: &[i32], protected: &[i32], stuck: &[i32]) -> (Result<(), String>, Duration) {
         let (left, dead) = (RefCell::new(pids(all)), RefCell::new(HashSet::new()));
         let kill = |child| {

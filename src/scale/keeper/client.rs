@@ -54,15 +54,15 @@ impl KeeperProcess {
         Ok(Self { child, socket })
     }
 
-    /// Exchanges messages with the keeper until it ends, `requests` is closed, or `deliver` breaks. Then the keeper
-    /// ends.
+    /// Exchanges messages with the keeper until it ends, `requests` is closed, or `deliver` breaks. Then closes the
+    /// socket, and waits until the keeper has ended.
     async fn exchange(
         self,
         mut requests: UnboundedReceiver<KeeperRequest>,
         mut deliver: impl FnMut(ProcessEvent) -> ControlFlow<()>,
     ) -> io::Result<()> {
         let Self { mut child, socket } = self;
-        let exchanged = async {
+        let exchange = async {
             let (reader, mut writer) = socket.into_split();
             let mut events = BufReader::new(reader).lines();
             loop {
@@ -79,7 +79,7 @@ impl KeeperProcess {
                 }
             }
         };
-        let exchanged = exchanged.await;
+        let exchanged = exchange.await;
         let _ = spawn_blocking(move || child.wait()).await;
         exchanged
     }
@@ -111,7 +111,7 @@ impl KeptProcess {
                     group = i32::try_from(pid).ok().and_then(Pid::from_raw);
                 }
                 is_over = matches!(event, ProcessEvent::NotStarted(_) | ProcessEvent::Ended(_));
-                let _ = sender.send(event); // nobody may wait for it any more
+                let _ = sender.send(event); // fails if the `KeptProcess` was dropped
                 match is_over {
                     true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
@@ -121,7 +121,7 @@ impl KeptProcess {
             if is_over {
                 return;
             }
-            // A keeper that was killed cannot end the clone.
+            // If the `KeptProcess` was not dropped, its keeper has failed.
             if !sender.is_closed() {
                 let error = error.map(|error| chain(&error));
                 tracing::error!(error, "the keeper of a clone has ended: the clone is started again");
@@ -129,6 +129,7 @@ impl KeptProcess {
                     let _ = kill_process_group(group, Signal::KILL); // it may have ended, too
                 }
             }
+            // A keeper that was killed has not ended the clone.
             mark.kill_all(user).await;
         });
         Ok(Self { requests, events })
@@ -155,7 +156,7 @@ impl KeptProcess {
     }
 }
 
-/// The keeper of our containers. It is started with the first one, and again if it has ended.
+/// The keeper of our containers. It is started when the first container is held, and again if it has ended.
 #[derive(Clone, Default)]
 pub struct ContainerKeeper {
     // A blocking mutex: locked for a few lines.
@@ -164,7 +165,7 @@ pub struct ContainerKeeper {
 
 #[derive(Default)]
 struct KeeperState {
-    /// `None`: it does not run.
+    /// `None`: the keeper does not run.
     requests: Option<UnboundedSender<KeeperRequest>>,
     containers: BTreeSet<HeldContainers>,
 }

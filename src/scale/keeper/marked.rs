@@ -65,8 +65,8 @@ impl Mark {
         let kill = || io::Result::Ok(pids()?.filter(|pid| self.kill(*pid).is_ok()).count());
         let killed = kill()?;
         match user {
-            // To read the environment of another user's process takes a capability that containers seldom have, such as
-            // CAP_SYS_PTRACE.
+            // Reading the environment of another user's process requires a capability that containers seldom have, such
+            // as CAP_SYS_PTRACE.
             Some(user) => Ok(killed + run_as(user, kill)??),
             None => Ok(killed),
         }
@@ -118,7 +118,7 @@ mod tests {
         };
         let mut child = run_as("nobody", start).unwrap();
         let mut own = capabilities(None).unwrap(); // of this thread
-        // Any of these three is enough.
+        // Each of these three lets a process read the environments of other users' processes.
         let readers = CapabilitySet::SYS_PTRACE | CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
         own.effective.remove(readers);
         own.permitted.remove(readers);

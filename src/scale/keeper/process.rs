@@ -144,7 +144,8 @@ impl Keeper {
         Ok(pid)
     }
 
-    /// Reaps what has ended. Whatever a clone has started ends with it, also what has left its process group.
+    /// Reaps the children that have ended. If the process of the clone is one of them, kills everything that the clone
+    /// has started, also what has left its process group, and reports the end.
     async fn reap(&mut self, events: &Sender<ProcessEvent>) {
         while let Some((pid, status)) = child::reap() {
             // Only the end of the leader is reported. Other processes became children of the keeper when their parents

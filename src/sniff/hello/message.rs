@@ -1,7 +1,7 @@
 //! Parses a ClientHello message.
 //!
 //! ```text
-//! ClientHello, RFC 8446 section 4.1.2 (`<n`: a vector with a length of n bytes)
+//! ClientHello, RFC 8446 section 4.1.2 (`<n`: a vector with a length prefix of n bytes)
 //!   legacy_version 2 | random 32 | session_id <1 | cipher_suites <2 | compression_methods <1 | extensions <2
 //!                                                                        extensions may be absent before TLS 1.3
 //! extension         type 2 | data <2
@@ -12,8 +12,8 @@
 //! ```
 //!
 //! tls-parser reads the fields before the extensions. The extensions are parsed here, because tls-parser ends its lists
-//! without an error at the first entry it cannot read: an unusual extension would hide a server name behind it, and the
-//! route would depend on another name than the server sees.
+//! without an error at the first entry it cannot read: an unusual extension would hide a server name after it, and the
+//! route would not depend on the name that the server sees.
 
 use std::collections::BTreeSet;
 
@@ -24,8 +24,8 @@ use super::cursor::Cursor;
 use super::{Alert, Malformed};
 use crate::name::{ServerName, Sni};
 
-/// How many bytes of an invalid name are kept for the log, before they are escaped. A valid name has at most 254 with
-/// its trailing dot, so that a longer one can be recognized.
+/// How many bytes of an invalid name are kept for the log, before they are escaped. A valid name has at most 254 bytes,
+/// its trailing dot included. So the log shows when a name is too long.
 pub const RAW_NAME_BYTES_MAX: usize = 255;
 
 /// The fields of a ClientHello that routes and the access log use.

@@ -43,8 +43,8 @@ fn captured_hellos_have_the_name_and_alpn_of_their_client() {
         );
         assert_eq!(found.ech, hello.has("ech"), "{file}");
         assert_eq!(found.tls13_offered, hello.has("tls1.3"), "{file}");
-        let first_record = 5 + usize::from(u16::from_be_bytes([wire[3], wire[4]]));
-        assert_eq!(first_record < wire.len(), hello.has("records"), "{file}");
+        let first_record_bytes = 5 + usize::from(u16::from_be_bytes([wire[3], wire[4]]));
+        assert_eq!(first_record_bytes < wire.len(), hello.has("records"), "{file}");
     }
 }
 
@@ -82,8 +82,8 @@ fn bytes_after_a_hello_change_nothing() {
 
 #[test]
 fn hellos_of_rustls_are_parsed_whole_and_in_records() {
-    for fragment in [None, Some(32), Some(100)] {
-        let wire = captured::rustls("Shop.Example.COM", fragment);
+    for record_bytes_max in [None, Some(32), Some(100)] {
+        let wire = captured::rustls("Shop.Example.COM", record_bytes_max);
         let hello = read(&wire);
         assert_eq!(hello.server_name().unwrap().as_str(), "shop.example.com");
         assert_eq!(hello.alpn, ProtocolList::new(["h2", "http/1.1"]));

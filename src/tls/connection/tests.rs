@@ -1,4 +1,4 @@
-//! Two connections with each other, over bytes that are cut anywhere.
+//! A client and a server that exchange records, which are cut into pieces at any place.
 
 use proptest::prelude::*;
 use rustls::crypto::CryptoProvider;
@@ -54,9 +54,9 @@ fn unconnected_with(
 }
 
 /// A client and a server whose handshake is complete; its bytes come in pieces of this length.
-fn connected(version: &'static SupportedProtocolVersion, piece: usize) -> (TlsConnection, TlsConnection) {
+fn connected(version: &'static SupportedProtocolVersion, piece_bytes: usize) -> (TlsConnection, TlsConnection) {
     let (client, server) = unconnected(version);
-    connect(client, server, piece)
+    connect(client, server, piece_bytes)
 }
 
 /// A connected pair of TLS 1.2 whose keys are used up after this many records.
@@ -83,14 +83,14 @@ pub(crate) fn connected_for_records(records: u64) -> (TlsConnection, TlsConnecti
     connect(client, server, usize::MAX)
 }
 
-fn connect(mut client: TlsConnection, mut server: TlsConnection, piece: usize) -> (TlsConnection, TlsConnection) {
+fn connect(mut client: TlsConnection, mut server: TlsConnection, piece_bytes: usize) -> (TlsConnection, TlsConnection) {
     let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
     client.handshake(&[], &mut to_server).unwrap();
     while client.is_handshaking() || server.is_handshaking() {
-        for piece in take(&mut to_server).chunks(piece) {
+        for piece in take(&mut to_server).chunks(piece_bytes) {
             server.handshake(piece, &mut to_client).unwrap();
         }
-        for piece in take(&mut to_client).chunks(piece) {
+        for piece in take(&mut to_client).chunks(piece_bytes) {
             client.handshake(piece, &mut to_server).unwrap();
         }
     }
@@ -100,9 +100,9 @@ fn connect(mut client: TlsConnection, mut server: TlsConnection, piece: usize) -
 }
 
 /// The plaintext of these records, which come in pieces of this length.
-fn receive(connection: &mut TlsConnection, records: &[u8], piece: usize) -> Result<Vec<u8>, rustls::Error> {
+fn receive(connection: &mut TlsConnection, records: &[u8], piece_bytes: usize) -> Result<Vec<u8>, rustls::Error> {
     let mut all = Vec::new();
-    for piece in records.chunks(piece.min(RECORD_BYTES_MAX)) {
+    for piece in records.chunks(piece_bytes.min(RECORD_BYTES_MAX)) {
         let mut received = vec![0; RECORD_BYTES_MAX + piece.len()];
         let unread = connection.take_unread(&mut received);
         received[unread..unread + piece.len()].copy_from_slice(piece);
@@ -133,27 +133,27 @@ proptest! {
     #[test]
     fn plaintext_arrives_at_any_split(
         bytes in 0_usize..60_000,
-        record in 1_usize..=1 << 14,
-        piece in 1_usize..30_000,
-        is_upward in any::<bool>(),
+        record_bytes in 1_usize..=1 << 14,
+        piece_bytes in 1_usize..30_000,
+        is_from_client in any::<bool>(),
         version in prop_oneof![Just(VERSIONS[0]), Just(VERSIONS[1])],
     ) {
-        // Records of a byte would be many.
-        let (record, piece) = (record.max(bytes / 100), piece.max(bytes / 1000));
+        // About 100 records and 1000 pieces at most: more would take too long.
+        let (record_bytes, piece_bytes) = (record_bytes.max(bytes / 100), piece_bytes.max(bytes / 1000));
         let (client, server) = connected(version, usize::MAX);
-        let (mut from, mut to) = if is_upward { (client, server) } else { (server, client) };
+        let (mut from, mut to) = if is_from_client { (client, server) } else { (server, client) };
         let (sent, mut records) = (pattern(bytes), Vec::new());
-        from.encrypt(&sent, record.max(1), &mut records).unwrap();
-        prop_assert_eq!(receive(&mut to, &records, piece).unwrap(), sent);
+        from.encrypt(&sent, record_bytes, &mut records).unwrap();
+        prop_assert_eq!(receive(&mut to, &records, piece_bytes).unwrap(), sent);
         prop_assert!(!to.has_peer_closed());
         let mut end = Vec::new();
         from.close(&mut end);
-        prop_assert_eq!(receive(&mut to, &end, piece).unwrap(), b"");
+        prop_assert_eq!(receive(&mut to, &end, piece_bytes).unwrap(), b"");
         prop_assert!(to.has_peer_closed());
         // The other direction goes on.
         let mut answer = Vec::new();
         to.encrypt(b"late", 1 << 14, &mut answer).unwrap();
-        prop_assert_eq!(receive(&mut from, &answer, piece).unwrap(), b"late");
+        prop_assert_eq!(receive(&mut from, &answer, piece_bytes).unwrap(), b"late");
     }
 }
 
@@ -191,7 +191,7 @@ fn bytes_after_the_end_of_a_handshake_are_kept() {
 }
 
 #[test]
-fn a_tampered_record_fails_for_good_with_one_alert() {
+fn after_a_tampered_record_all_calls_fail_and_only_one_alert_is_sent() {
     for version in VERSIONS {
         let (mut client, mut server) = connected(version, usize::MAX);
         let mut records = Vec::new();
@@ -247,15 +247,15 @@ fn a_partial_record_is_kept_until_it_is_complete() {
 }
 
 #[test]
-fn errors_without_an_alert_of_rustls_cause_one() {
+fn errors_for_which_rustls_has_no_alert_cause_an_alert() {
     let too_long = [22, 3, 1, 0, 5, 1, 1, 0, 0, 0]; // a ClientHello of 64 KiB begins
     let and_more = [too_long, [22, 3, 1, 0, 9, 0, 0, 0, 0, 0]].concat(); // and a part of the next record
-    let warnings = [21, 3, 3, 0, 2, 1, 90].repeat(100);
-    for begun in [&too_long[..], &and_more, &warnings] {
+    let warnings = [21, 3, 3, 0, 2, 1, 90].repeat(100); // more alerts of level `warning` than rustls accepts
+    for invalid in [&too_long[..], &and_more, &warnings] {
         let (mut client, mut server) = unconnected(&TLS12);
         let mut alert = Vec::new();
         client.handshake(&[], &mut Vec::new()).unwrap();
-        assert!(server.handshake(begun, &mut alert).is_err());
+        assert!(server.handshake(invalid, &mut alert).is_err());
         let received = client.handshake(&alert, &mut Vec::new());
         assert_eq!(
             received,
@@ -264,7 +264,7 @@ fn errors_without_an_alert_of_rustls_cause_one() {
     }
 }
 
-/// A message of the greatest length of rustls fits, but not if each of its bytes is a record with a header.
+/// The longest message that rustls accepts fits, but not if each of its bytes comes in a record of its own.
 #[test]
 fn a_handshake_in_tiny_records_is_bounded() {
     let (mut client, _) = unconnected(&TLS13);
@@ -272,18 +272,18 @@ fn a_handshake_in_tiny_records_is_bounded() {
     let server_hello = [&[2, 0, 0xff, 0xff][..], &[0; 0xffff]].concat();
     let records: Vec<_> = server_hello.iter().flat_map(|byte| [22, 3, 3, 0, 1, *byte]).collect();
     let mut alert = Vec::new();
-    let mut failed = records.chunks(6 * 1024).enumerate().filter_map(|(number, chunk)| {
+    let mut failures = records.chunks(6 * 1024).enumerate().filter_map(|(number, chunk)| {
         let failed = client.handshake(chunk, &mut alert).err()?;
         Some((number * 6 * 1024, failed))
     });
-    let (accepted, error) = failed.next().expect("a handshake without an end was accepted");
+    let (accepted, error) = failures.next().expect("a handshake without an end was accepted");
     assert_eq!(error, rustls::Error::General(String::from("the handshake is too long")));
     assert!(accepted <= HANDSHAKE_BYTES_MAX, "{accepted} bytes were accepted");
-    drop(failed);
+    drop(failures);
     assert!(!alert.is_empty());
 }
 
-/// No close_notify is sent: the stream would look complete without the bytes that were to be encrypted.
+/// No close_notify is sent: it would make the stream look complete, without the bytes that were to be encrypted.
 #[test]
 fn exhausted_keys_end_a_connection_uncleanly() {
     let (mut client, mut server) = connected_for_records(4); // the first is for the handshake

@@ -30,7 +30,8 @@ fn flood(proxy: &Proxy, (first, then): (&str, &str), stop: &AtomicBool) {
             .collect();
         for Client(client) in &mut crowd {
             client.set_nonblocking(true).unwrap();
-            let _ = client.write(first.as_bytes()); // fails when the connection is closed already
+            // Each write fails if the connection is closed already.
+            let _ = client.write(first.as_bytes());
             let _ = client.write(then.as_bytes());
         }
     }
@@ -55,9 +56,9 @@ fn a_flood_does_not_affect_traffic_or_good_api_clients() {
                 assert!(more <= 20, "expected at most 20 more descriptors, got {more}");
             }
         });
-        let good = good.join();
+        let outcome = good.join();
         stop.store(true, Relaxed); // also on failure
-        good.unwrap();
+        outcome.unwrap();
     });
     let grown = anonymous_bytes(&proxy).saturating_sub(bytes_before);
     assert!(
@@ -69,19 +70,20 @@ fn a_flood_does_not_affect_traffic_or_good_api_clients() {
 
 #[test]
 fn endless_requests_are_cut_off() {
-    const FAR_TOO_MUCH: usize = 64 << 20;
+    const FAR_TOO_MANY_BYTES: usize = 64 << 20;
     let server = Server::echo();
     let proxy = Proxy::start(&one_pool(&[server.address], ""));
+    // Without the first flood, which sends nothing.
     for (first, then) in &FLOODS[1..] {
         let mut client = Client::connect(proxy.admin()).0;
         client.write_all(first.as_bytes()).unwrap();
         let much = then.repeat(4096);
         let mut taken = 0;
-        while taken < FAR_TOO_MUCH && client.write_all(much.as_bytes()).is_ok() {
+        while taken < FAR_TOO_MANY_BYTES && client.write_all(much.as_bytes()).is_ok() {
             taken += much.len();
         }
         assert!(
-            taken < FAR_TOO_MUCH,
+            taken < FAR_TOO_MANY_BYTES,
             "expected {first:?} to be cut off, {taken} bytes were accepted"
         );
     }

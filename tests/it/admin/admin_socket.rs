@@ -33,7 +33,7 @@ fn only_the_owner_may_open_the_socket_and_it_is_removed_at_exit() {
     let proxy = Proxy::start(&with_socket(&server, path.to_str().unwrap()));
     assert!(is_socket(&path));
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    // Commands find it through the configuration, even a broken one, or by its path.
+    // Commands find the socket through the configuration, even a broken one, or by `--socket`.
     assert_eq!(proxy.command(&["status"]).code, Some(0));
     std::fs::write(
         proxy.directory().join("acequia.toml"),
@@ -57,7 +57,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
     let first = Proxy::start(&text);
     first.signal(Signal::KILL);
     first.wait();
-    assert!(is_socket(&path), "a killed process leaves it behind");
+    assert!(is_socket(&path), "a killed process leaves its socket");
     let second = Proxy::start(&text);
     let other = config_directory("acequia.toml", &text);
     let third = finished(acequia(&["run"]).current_dir(other.path()));
@@ -181,17 +181,17 @@ fn a_directory_where_others_may_replace_the_socket_is_rejected() {
     let inner = directory.path().join("inner");
     std::fs::create_dir(&inner).unwrap();
     let text = with_socket(&server, inner.join("a.sock").to_str().unwrap());
-    let mode = |mode| std::fs::set_permissions(&inner, Permissions::from_mode(mode)).unwrap();
-    mode(0o777);
+    let set_mode = |mode| std::fs::set_permissions(&inner, Permissions::from_mode(mode)).unwrap();
+    set_mode(0o777);
     let refused = run(&text);
     let message = format!("others may write in its directory {} (mode 0777)", inner.display());
     assert!(
         refused.code == Some(3) && refused.stderr.contains(&message),
         "{refused:#?}"
     );
-    mode(0o1777); // as /tmp
+    set_mode(0o1777); // as /tmp: only its owner may replace a file
     drop(Proxy::start(&text));
-    mode(0o755);
+    set_mode(0o755);
     if !rustix::process::geteuid().is_root() {
         return; // only root can change the owner of a directory
     }
@@ -208,8 +208,8 @@ fn other_files_in_the_directory_are_left_alone() {
     let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
     let path = directory.path().join("a.sock");
     let text = with_socket(&server, path.to_str().unwrap());
-    // Earlier versions used this file name for a temporary socket. The shell becomes acequia, so that `$$` is also its
-    // PID.
+    // Earlier versions used the file name `.PID` for a temporary socket. `exec` replaces the shell with acequia, so
+    // `$$` is also the PID of acequia.
     let script = format!("echo precious > {}/.$$ && exec \"$@\"", directory.path().display());
     let proxy = Proxy::setup(&text).under(&["sh", "-c", &script, "sh"]).start();
     let beside = directory.path().join(format!(".{}", proxy.pid()));
@@ -263,8 +263,8 @@ fn responses_cannot_control_the_terminal() {
     let difference = json!({ "added": [evil], "removed": [evil], "kept": [] });
     let changes = json!({ "listeners": difference, "pools": difference, "servers": difference,
         "needs_restart": [evil], "warnings": EVIL });
-    // A command, its exit code, and the status and the body of the response. serde_json escapes only ASCII
-    // control characters. A response of acequia has all unsafe characters escaped.
+    // A command, its exit code, and the status and the body of the response. acequia itself would escape all unsafe
+    // characters in a response. These bodies contain some: serde_json escapes only ASCII control characters.
     let cases: Vec<(&[&str], i32, u16, String)> = vec![
         (&["status"], 0, 200, state.to_string()),
         (&["servers"], 0, 200, state.to_string()),
@@ -296,7 +296,7 @@ fn responses_cannot_control_the_terminal() {
         assert!(all.chars().all(is_harmless), "{words:?}: {output:#?}");
         if words.contains(&"--json") && code == 0 {
             let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
-            assert_eq!(read(&output.stdout), read(&body), "the same, for programs");
+            assert_eq!(read(&output.stdout), read(&body), "escapes do not change the values");
         }
     }
     fake_process.join().unwrap();

@@ -51,7 +51,7 @@ fn state_shows_the_latest_reload_without_its_errors() {
 }
 
 #[test]
-fn a_rejected_request_is_logged_without_the_token() {
+fn a_failed_request_is_logged_without_its_token_and_query() {
     let server = Server::echo();
     let (_directory, line) = token();
     let proxy = start(&[&server], &line);
@@ -111,7 +111,7 @@ fn over_tcp_writes_need_the_token_and_no_foreign_origin() {
         403,
         "a stream takes a place from others"
     );
-    // A header with an origin of ours does not make up for a foreign one.
+    // One header with a foreign origin is enough to reject a request that also has a header with our own origin.
     let own = &format!("Origin: http://{}", proxy.admin());
     let host = &format!("Host: {}", proxy.admin());
     for foreign in [
@@ -133,8 +133,12 @@ fn over_tcp_writes_need_the_token_and_no_foreign_origin() {
     assert_eq!(status("POST", reload, &[&bearer]), 200);
     assert_eq!(status("DELETE", "/api/v1/sessions/1", &[]), 401);
     assert_eq!(status("DELETE", "/api/v1/sessions/1", &[&bearer]), 404);
+    assert_eq!(
+        status("POST", "/api/v1/servers/shop/big", &[&bearer]),
+        415,
+        "no Content-Type"
+    );
     // The answer names who changed the server.
-    assert_eq!(status("POST", "/api/v1/servers/shop/big", &[&bearer]), 415);
     let response = tcp(
         &proxy,
         "POST",
@@ -142,9 +146,9 @@ fn over_tcp_writes_need_the_token_and_no_foreign_origin() {
         &[&bearer, "Content-Type: application/json"],
         r#"{"weight": 7}"#,
     );
-    let server: Value = serde_json::from_str(&response.1).unwrap();
+    let changed: Value = serde_json::from_str(&response.1).unwrap();
     assert_eq!(
-        (response.0, &server["set_by"], &server["weight"]),
+        (response.0, &changed["set_by"], &changed["weight"]),
         (200, &"127.0.0.1".into(), &7.into())
     );
     // The token may change at any time; without its file no write is allowed.
@@ -166,14 +170,14 @@ fn over_tcp_writes_need_the_token_and_no_foreign_origin() {
 }
 
 #[test]
-fn without_a_token_writes_are_rejected_and_on_a_port_beyond_loopback_reads_too() {
+fn writes_need_a_configured_token_and_reads_need_it_on_a_port_beyond_loopback() {
     let server = Server::echo();
     let local = start(&[&server], "");
     let (status, answer) = tcp(&local, "POST", "/api/v1/reload", &[], "");
     assert_eq!(status, 403);
     assert!(answer.contains("token_file"), "{answer}");
-    // The address that the port is bound to decides, not the one it is reached by: a relay on this machine may forward
-    // connections from anywhere.
+    // What counts is the address that the port is bound to, not the address that the client connects to: a relay on
+    // this machine may forward connections from anywhere.
     let (_directory, line) = token();
     let wide = Proxy::start(&config(&[&server], &format!("bind = \"0.0.0.0:0\"\n{line}")));
     let ask = |headers: &[&str]| {
@@ -300,7 +304,8 @@ fn each_session_filter_matches_exactly_its_sessions() {
 fn sorted_sessions_begin_with_the_highest_value() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
-    // Each client is served before the next connects, because several workers accept: so the session ids are 1, 2, 3.
+    // Several workers accept, so each client is served before the next one connects. Then the ids of their sessions are
+    // 1, 2, 3.
     let open = |bytes: usize| {
         let mut client = Client::connect(proxy.at("https"));
         client.send(&vec![b'x'; bytes]).read(bytes);
@@ -314,15 +319,15 @@ fn sorted_sessions_begin_with_the_highest_value() {
         let sessions = page["sessions"].as_array().unwrap().clone();
         sessions
             .iter()
-            .map(|one| one["id"].as_u64().unwrap())
+            .map(|session| session["id"].as_u64().unwrap())
             .collect::<Vec<_>>()
     };
     eventually("the order by bytes", || first("bytes") == [2, 3]);
     for sort in ["rate", "rtt", "idle"] {
         assert_eq!(first(sort).len(), 2, "{sort}");
     }
-    // Each worker looks once a second which of its sessions have transferred bytes. So two that fell silent together
-    // may come in either order.
+    // Once a second, each worker checks which of its sessions have transferred bytes. Sessions that fell silent in the
+    // same second may come in either order, so only session 2 stays silent here.
     eventually("the longest idle first", || {
         for active in [0, 2] {
             clients[active].send(b"x").read(1);
@@ -352,11 +357,11 @@ fn pages_show_each_session_once() {
         }
     }
     assert_eq!(seen.len(), 25);
-    let one = clients[7].0.local_addr().unwrap();
-    let found = unix(&proxy, "GET", &format!("/api/v1/sessions?client={one}"), "").1;
+    let address = clients[7].0.local_addr().unwrap();
+    let found = unix(&proxy, "GET", &format!("/api/v1/sessions?client={address}"), "").1;
     assert_eq!(
         (&found["total"], &found["sessions"][0]["peer"]),
-        (&1.into(), &one.to_string().into())
+        (&1.into(), &address.to_string().into())
     );
     drop(clients);
     eventually("all sessions are gone", || {

@@ -54,27 +54,27 @@ fn chapters() -> Vec<Chapter> {
     text.split("\n## ").skip(1).map(chapter).collect()
 }
 
-/// Asserts that both have the same keys, and values of the same types; null stands for any type.
-fn same_shape(path: &str, documented: &Value, live: &Value) {
+/// Asserts that both values have the same keys, and values of the same types; null stands for any type.
+fn assert_same_shape(path: &str, documented: &Value, live: &Value) {
     match (documented, live) {
         (Value::Null, _) | (_, Value::Null) => {}
-        // Its keys are the endings of sessions so far.
+        // The keys are the endings that sessions have had so far, so they may differ from the documented keys.
         (Value::Object(documented), Value::Object(live)) if path.ends_with(".endings") => {
             let number = documented.values().next().unwrap();
             live.iter()
-                .for_each(|(ending, live)| same_shape(&format!("{path}.{ending}"), number, live));
+                .for_each(|(ending, live)| assert_same_shape(&format!("{path}.{ending}"), number, live));
         }
         (Value::Object(documented), Value::Object(live)) => {
             let keys = |of: &serde_json::Map<String, Value>| of.keys().cloned().collect::<BTreeSet<_>>();
             assert_eq!(keys(documented), keys(live), "{path}");
             for (key, documented) in documented {
-                same_shape(&format!("{path}.{key}"), documented, &live[key]);
+                assert_same_shape(&format!("{path}.{key}"), documented, &live[key]);
             }
         }
         (Value::Array(documented), Value::Array(live)) => {
             if let Some(documented) = documented.first() {
                 live.iter()
-                    .for_each(|live| same_shape(&format!("{path}[]"), documented, live));
+                    .for_each(|live| assert_same_shape(&format!("{path}[]"), documented, live));
             }
         }
         _ => assert_eq!(
@@ -85,8 +85,8 @@ fn same_shape(path: &str, documented: &Value, live: &Value) {
     }
 }
 
-/// What a documented command prints, for this process and this session; JSON.
-fn printed(proxy: &Proxy, request: &str, session: &str) -> Value {
+/// Runs a documented command against this process and for this session. Returns the JSON that it prints.
+fn run_request(proxy: &Proxy, request: &str, session: &str) -> Value {
     let socket = proxy.directory().join("acequia/admin.sock");
     let request = request
         .replace("/run/acequia/admin.sock", socket.to_str().unwrap())
@@ -108,7 +108,7 @@ fn documented_requests_get_answers_of_the_documented_shape() {
     let page = unix(&proxy, "GET", "/api/v1/sessions", "").1;
     let (first, peer) = (&page["sessions"][0]["id"].to_string(), &page["sessions"][0]["peer"]);
     let is_first = |client: &&mut Client| *peer == client.0.local_addr().unwrap().to_string();
-    let its_client = sessions.iter_mut().find(is_first).unwrap();
+    let first_client = sessions.iter_mut().find(is_first).unwrap();
     assert_eq!(unix(&proxy, "POST", "/api/v1/reload", "").0, 200); // so that `last_reload` is there
     for chapter in chapters() {
         let Chapter {
@@ -117,20 +117,20 @@ fn documented_requests_get_answers_of_the_documented_shape() {
             request,
             answer: documented,
         } = chapter;
-        if TESTED_ELSEWHERE.iter().any(|end| path.ends_with(end)) {
+        if TESTED_ELSEWHERE.iter().any(|suffix| path.ends_with(suffix)) {
             continue;
         }
-        let answer = printed(&proxy, request, first);
-        same_shape(&format!("{method} {path}"), &documented, &answer);
+        let answer = run_request(&proxy, request, first);
+        assert_same_shape(&format!("{method} {path}"), &documented, &answer);
         assert_content((&method, &path), &answer, &proxy, first);
         if path.starts_with("/api/v1/sessions/") {
-            its_client.must_be_reset();
+            first_client.must_be_reset();
         }
     }
 }
 
-/// Asserts that an answer has some of the values that it must have. `session` is the id of the session that [`printed`]
-/// asks for.
+/// Asserts that an answer has some of the values that it must have. `session` is the id that was given to
+/// [`run_request`].
 fn assert_content(request: (&str, &str), answer: &Value, proxy: &Proxy, session: &str) {
     match request {
         ("GET", "/api/v1/sessions") => {

@@ -42,7 +42,7 @@ impl Events {
         Self(BufReader::new(stream))
     }
 
-    /// The next event of this name.
+    /// The data of the next event of this name. Skips other events.
     fn next(&mut self, name: &str) -> Value {
         while self.next_name() != name {}
         self.data()
@@ -168,7 +168,7 @@ fn a_second_brings_one_sample_and_at_most_one_change_event() {
     events.next("state");
     events.next("sample");
     std::thread::scope(|all| {
-        let (stop, stopped) = channel::<()>(); // stopped when `stop` drops
+        let (stop, stopped) = channel::<()>(); // dropping `stop` ends the thread
         let (proxy, address) = (&proxy, proxy.at("https"));
         all.spawn(move || {
             // Sessions begin and end, and a server changes, all the time.
@@ -197,7 +197,7 @@ fn a_second_brings_one_sample_and_at_most_one_change_event() {
 fn event_streams_are_limited_and_do_not_block_other_requests() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
-    // They are opened all at once, as they are by pages and by `acequia top` after a restart.
+    // All streams are opened at once, as pages and `acequia top` do after a restart of acequia.
     let mut streams: Vec<_> = (0..PORT_STREAMS).map(|_| Events::open(&proxy)).collect();
     for stream in &mut streams {
         stream.next("state");
@@ -226,7 +226,7 @@ fn a_stream_ends_when_the_token_that_it_was_opened_with_is_replaced() {
     let mut after = Events::open_with(&proxy, &[&header("another")]);
     after.next("state");
     before.read_to_end();
-    // `after` was opened before the token of `before` was checked again, and outlives `before`.
+    // The token of each stream is checked on its own: that of `before` is rejected, that of `after` is not.
     after.next("sample");
     after.next("sample");
     let state = |token: &str| tcp(&proxy, "GET", "/api/v1/state", &[&header(token)], "").0;
@@ -265,6 +265,7 @@ fn a_stall_adds_all_of_its_seconds_to_the_history() {
 
 #[test]
 fn clients_that_do_not_read_lose_their_streams() {
+    // Many servers make a large state, so that the first events fill the buffers of the sockets.
     let servers: Vec<_> = (1..200).map(|port| format!("\"127.0.0.1:{port}\"")).collect();
     let proxy = Proxy::start(&format!(
         "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\

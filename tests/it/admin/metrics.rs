@@ -93,6 +93,7 @@ fn after_failures_in_every_phase_gauges_return_to_0_and_counters_add_up() {
             "{listener}"
         );
     }
+    // `mixed_load` runs 8 rounds. In round 1, two sessions time out; in the other 7 rounds the client resets them.
     let sessions_of = |labels: &[_]| metrics.sum("acequia_sessions_total", labels);
     for (labels, count) in [
         (
@@ -154,7 +155,7 @@ fn after_failures_in_every_phase_gauges_return_to_0_and_counters_add_up() {
 }
 
 #[test]
-fn metrics_have_the_documented_names_types_and_labels() {
+fn metrics_have_the_names_types_and_labels_of_the_table() {
     let setting = Setting::start();
     let proxy = &setting.proxy;
     let (sessions, ..) = mixed_load(proxy);
@@ -170,8 +171,8 @@ fn metrics_have_the_documented_names_types_and_labels() {
     drop((first, second));
     let metrics = metrics_after_sessions(proxy, sessions + 2);
     let ours = metrics.families.keys().filter(|name| name.starts_with("acequia_"));
-    let promised: BTreeSet<_> = TABLE.iter().map(|(name, ..)| *name).collect();
-    assert_eq!(ours.map(String::as_str).collect::<BTreeSet<_>>(), promised);
+    let expected: BTreeSet<_> = TABLE.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(ours.map(String::as_str).collect::<BTreeSet<_>>(), expected);
     for (name, kind, labels) in TABLE {
         let family = &metrics.families[*name];
         assert_eq!(
@@ -274,8 +275,8 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         Vec::<&(String, String)>::new()
     );
     // No TLS is terminated here, no certificate is ordered, no server is checked by TLS or a login, no pool needs a
-    // role, grows or has a source of its servers, no route is announced, nothing is kept over a restart, the
-    // configuration is not from a store, and no client cancels a query.
+    // role, grows, has a fallback or has a source of its servers, no route is announced, nothing is kept over a
+    // restart, the configuration is not from a store, and no client cancels a query.
     let may_be_missing = [
         "acequia_announce_last_success_timestamp_seconds",
         "acequia_announce_up",
@@ -314,14 +315,16 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
 #[test]
 fn live_ready_and_metrics_answer_before_checks_and_while_draining() {
     let hanging = hanging();
-    let proxy = Proxy::setup(&format!(
+    let setup = Proxy::setup(&format!(
         "[runtime]\ndrain_delay = \"1h\"\n{}",
         one_pool(&[hanging.address], "health = { timeout = \"3s\" }")
     ));
-    let proxy = proxy.launch();
+    let proxy = setup.launch();
     assert_eq!(proxy.get("/live").0, 200);
     assert_eq!(proxy.get("/ready").0, 503, "expected 503 before the first check");
-    eventually("the check has timed out", || proxy.get("/ready").0 == 200);
+    eventually("ready after the first check, which times out", || {
+        proxy.get("/ready").0 == 200
+    });
     assert_eq!(
         proxy
             .metrics()

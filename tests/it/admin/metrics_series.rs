@@ -100,7 +100,9 @@ fn the_session_durations_of_a_pool_continue_when_its_servers_change() {
     let config = |server: &Server| one_pool(&[server.address], "");
     let proxy = Proxy::start(&config(&servers[0]));
     for (round, server) in servers.iter().enumerate() {
-        assert!(round == 0 || proxy.reload(&config(server)));
+        if round > 0 {
+            assert!(proxy.reload(&config(server)));
+        }
         assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
         eventually("the session is counted", || {
             let counted = proxy
@@ -131,6 +133,7 @@ fn histogram_buckets_span_the_documented_range() {
     ] {
         let bounds = bounds(name);
         assert!(bounds.len() > 8, "{bounds:?}");
+        // The bound after `last` is +Inf.
         assert_eq!((bounds[0], bounds[bounds.len() - 2]), (first, last), "{name}");
     }
 }
@@ -140,12 +143,12 @@ fn bytes_of_an_open_session_are_counted_while_it_lasts() {
     let server = Server::echo();
     let proxy = Proxy::start(&one_pool(&[server.address], ""));
     let mut client = Client::connect(proxy.at("l"));
-    for sent in [1000, 2000, 3000] {
+    for sent_so_far in [1000, 2000, 3000] {
         client.send(&[7; 1000]).read(1000);
         eventually("its bytes are counted", || {
             let metrics = proxy.metrics();
             let bytes = |direction| metrics.sum("acequia_bytes_total", &[("direction", direction), ("listener", "l")]);
-            bytes("up") == f64::from(sent) && bytes("down") == f64::from(sent)
+            bytes("up") == f64::from(sent_so_far) && bytes("down") == f64::from(sent_so_far)
         });
     }
     let metrics = proxy.metrics();

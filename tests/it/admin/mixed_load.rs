@@ -41,7 +41,7 @@ pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
     const ROUNDS: usize = 8;
     const SESSIONS_PER_ROUND: usize = 15;
     let read_to_end = |mut client: Client| drop(client.try_read_all());
-    let (tls, good) = (proxy.at("tls"), Hello::named("good.example").bytes());
+    let (tls, hello) = (proxy.at("tls"), Hello::named("good.example").bytes());
     for round in 0..ROUNDS {
         for refused in [
             Hello::named("other.example").bytes(),
@@ -56,7 +56,7 @@ pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
         }
         // Ends before the ClientHello is complete: in the first round by `hello_timeout`, then by the client's reset.
         let mut slow = Client::connect(tls);
-        slow.send(&good[..20]);
+        slow.send(&hello[..20]);
         if round == 0 {
             read_to_end(slow)
         } else {
@@ -65,17 +65,18 @@ pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
         let mut early = Client::connect(tls);
         early.finish();
         read_to_end(early);
-        assert_eq!(ask(tls, &good), good);
+        assert_eq!(ask(tls, &hello), hello);
         assert_eq!(ask(proxy.at("good"), b"ping"), b"ping");
         assert_eq!(ask(proxy.at("narrow"), b"ping"), b"ping");
-        let mut in_the_middle = Client::connect(proxy.at("good"));
-        in_the_middle.send(b"ping").read(4);
-        in_the_middle.reset();
+        let mut reset_by_client = Client::connect(proxy.at("good"));
+        reset_by_client.send(b"ping").read(4);
+        reset_by_client.reset();
         let mut reset_by_server = Client::connect(proxy.at("resets"));
         reset_by_server.send(b"x");
         read_to_end(reset_by_server);
         read_to_end(Client::connect(proxy.at("dead")));
         read_to_end(Client::connect(proxy.at("down")));
+        // Ends before the connect: in the first round by `connect_timeout`, then by the client's reset.
         let connecting = Client::connect(proxy.at("hanging"));
         if round == 0 {
             read_to_end(connecting)
@@ -84,7 +85,7 @@ pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
         }
     }
     read_to_end(Client::connect(proxy.at("good"))); // ends by `idle_timeout`
-    let bytes = ROUNDS * (good.len() + 3 * b"ping".len());
+    let bytes = ROUNDS * (hello.len() + 3 * b"ping".len());
     (ROUNDS * SESSIONS_PER_ROUND + 1, bytes, bytes)
 }
 

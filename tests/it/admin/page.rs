@@ -1,4 +1,4 @@
-//! The page, in a browser: it shows what the API says, and acts with the token only.
+//! The page, in a browser: it shows what the API says, and acts only with the token.
 
 use super::api::{TOKEN, token};
 use crate::support::api::{start, tcp};
@@ -15,6 +15,7 @@ pub(super) fn open(proxy: &Proxy) -> Browser {
     browser
 }
 
+/// Enters a token, which may be wrong.
 pub(super) fn submit(browser: &mut Browser, token: &str) {
     browser.evaluate(&format!(
         "{{ document.getElementById('token').value = {token:?}; document.getElementById('token-form').requestSubmit(); }}"
@@ -48,11 +49,8 @@ fn the_page_shows_sessions_servers_and_endings_without_a_complaint() {
     drop(clients);
     browser.evaluate("document.getElementById('endings').scrollIntoView()");
     browser.eventually("document.querySelector('#ending-table').innerText.includes('client_left_early')");
-    let meaning = text(&mut browser, "#ending-table");
-    assert!(
-        meaning.contains("The client closed before its PROXY header"),
-        "{meaning}"
-    );
+    let table = text(&mut browser, "#ending-table");
+    assert!(table.contains("The client closed before its PROXY header"), "{table}");
     assert_eq!(browser.complaints(), Vec::<serde_json::Value>::new());
 }
 
@@ -102,7 +100,7 @@ fn the_page_shows_the_database_and_user_of_a_postgresql_session() {
          [[listeners.pg.routes]]\nname = \"shop\"\ndatabase = \"shop\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
         server.address
     ));
-    let mut startup = b"\0\0\0\x1f\0\x03\0\0user\0<b>\xe2\x80\xaebob\0database\0shop\0\0".to_vec();
+    let mut startup = b"\0\0\0\0\0\x03\0\0user\0<b>\xe2\x80\xaebob\0database\0shop\0\0".to_vec();
     startup[3] = startup.len() as u8;
     let mut client = Client::connect(proxy.at("pg"));
     client.send(&startup).read(startup.len());
@@ -155,13 +153,27 @@ fn the_page_explains_a_route_of_postgresql_for_a_database_and_user() {
 }
 
 #[test]
-fn counts_are_shown_with_three_digits_and_the_largest_unit() {
+fn counts_from_10000_are_shown_with_three_digits_and_the_largest_unit() {
     let proxy = start(&[&Server::echo(), &Server::echo()], "");
     let shown = open(&proxy).evaluate(
         "import('/dom.js').then(({ count }) => \
          [9999, 12345, 999499, 999999, 1e6, 999.6e12, Number.MAX_SAFE_INTEGER].map(count).join(' '))",
     );
     assert_eq!(shown, "9,999 12.3k 999k 1.00M 1.00M 1.00P 9.01P");
+}
+
+#[test]
+fn durations_and_sizes_just_below_a_unit_are_rounded_up_to_it() {
+    let proxy = start(&[&Server::echo(), &Server::echo()], "");
+    let mut browser = open(&proxy);
+    let shown = browser.evaluate(
+        "import('/dom.js').then(({ bytes, duration }) => \
+         [[0.0009994, 0.0009996, 0.0123, 0.9994, 0.9996, 1, 61].map(duration), [1023, 1024 * 99.97].map(bytes)].flat().join(', '))",
+    );
+    assert_eq!(
+        shown,
+        "999 µs, 1 ms, 12.3 ms, 999 ms, 1 s, 1 s, 1 min 1 s, 1023 B, 100 KiB"
+    );
 }
 
 #[test]
@@ -184,7 +196,7 @@ fn without_a_token_the_page_is_read_only_and_says_how_to_change_that() {
 }
 
 #[test]
-fn with_the_token_the_page_confirms_drains_and_shows_the_answer() {
+fn with_the_token_the_page_asks_then_drains_and_shows_the_answer() {
     let (_directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);

@@ -22,7 +22,7 @@ fn button(label: &str) -> String {
     format!("[...document.querySelectorAll('dialog[open] button')].find((one) => one.innerText === {label:?})")
 }
 
-/// Chooses an action in the open dialog, and checks that it asks with these words and has done nothing yet.
+/// Chooses an action in the open dialog, and checks that the page asks with these words, and does not say "Done." yet.
 pub(super) fn choose(browser: &mut Browser, label: &str, words: &str) {
     browser.eventually(&format!("{} !== undefined", button(label)));
     browser.evaluate(&format!("{}.click()", button(label)));
@@ -96,7 +96,7 @@ fn every_action_asks_once_explains_itself_and_shows_the_answer() {
     assert_eq!(get("/api/v1/sessions")["total"], 1);
     assert!(confirm(&mut browser).contains("Done."));
     client.must_be_reset();
-    acts_on_the_process(&mut browser, &proxy);
+    deny_a_network_and_reload(&mut browser, &proxy);
     assert_eq!(browser.complaints(), Vec::<Value>::new());
 }
 
@@ -136,8 +136,7 @@ fn open_details_follow_what_happens_and_keep_what_is_typed() {
     assert_eq!(browser.complaints(), Vec::<Value>::new());
 }
 
-/// Denies a network, and reloads.
-fn acts_on_the_process(browser: &mut Browser, proxy: &Proxy) {
+fn deny_a_network_and_reload(browser: &mut Browser, proxy: &Proxy) {
     browser.evaluate("document.getElementById('l:https').click()");
     choose(browser, "Deny a network in fair", "New sessions from it are refused");
     browser.evaluate(
@@ -145,8 +144,8 @@ fn acts_on_the_process(browser: &mut Browser, proxy: &Proxy) {
     );
     let answer = confirm(browser);
     assert!(answer.contains("198.51.100.0/24"), "{answer}");
-    let edits = tcp(proxy, "GET", "/api/v1/guards/fair", &[], "").1;
-    assert!(edits.contains("198.51.100.0/24"), "{edits}");
+    let guard = tcp(proxy, "GET", "/api/v1/guards/fair", &[], "").1;
+    assert!(guard.contains("198.51.100.0/24"), "{guard}");
     let file = proxy.directory().join("acequia.toml");
     let config = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, config.replace("name = \"small\"", "name = \"tiny\"")).unwrap();
@@ -171,11 +170,12 @@ fn sessions_are_sorted_and_paged() {
     let mut clients: Vec<_> = (0..SESSIONS).map(|_| served_client(proxy.at("plain"))).collect();
     let bulk = vec![7; 100_000];
     clients[33].send(&bulk).read(bulk.len());
-    let most = clients[33].0.local_addr().unwrap().to_string();
+    let busiest = clients[33].0.local_addr().unwrap().to_string();
     let mut browser = open(&proxy);
     browser.evaluate("document.getElementById('sessions').scrollIntoView()");
-    let first = format!("document.querySelector('#session-table tbody tr')?.innerText.includes({most:?})");
-    browser.eventually(&first);
+    let busiest_is_first =
+        format!("document.querySelector('#session-table tbody tr')?.innerText.includes({busiest:?})");
+    browser.eventually(&busiest_is_first);
     assert!(text(&mut browser, "#session-pages").contains("1 to 50 of 60"));
     let rows = "document.querySelectorAll('#session-table tbody tr').length";
     assert_eq!(browser.evaluate(rows), 50);
@@ -188,8 +188,9 @@ fn sessions_are_sorted_and_paged() {
     assert_eq!(browser.evaluate(rows), 10);
     assert!(text(&mut browser, "#session-pages").contains("51 to 60 of 60"));
     click(&mut browser, "#session-table th", "From server");
-    let last = format!("[...document.querySelectorAll('#session-table tbody tr')].at(-1).innerText.includes({most:?})");
-    assert_eq!(browser.evaluate(&last), true, "the fewest bytes come first");
+    let busiest_is_last =
+        format!("[...document.querySelectorAll('#session-table tbody tr')].at(-1).innerText.includes({busiest:?})");
+    assert_eq!(browser.evaluate(&busiest_is_last), true, "the fewest bytes come first");
     click(&mut browser, "#session-table th", "Session");
     let sorted = "document.querySelector('#session-table th[aria-sort]').innerText";
     assert!(browser.evaluate(sorted).as_str().unwrap().starts_with("Session"));
@@ -202,7 +203,7 @@ fn sessions_are_sorted_and_paged() {
 }
 
 /// The seconds are counted in samples of the process and in timers of the page, and not by a clock of this test: on a
-/// busy machine the samples and timers are late as well, so that the test does not fail.
+/// busy machine the samples and timers are late as well, so the load alone does not fail the test.
 #[test]
 fn a_killed_server_is_red_within_two_seconds() {
     // The port is kept, so that no other program gets it when the server is killed.
@@ -230,11 +231,11 @@ fn a_killed_server_is_red_within_two_seconds() {
     );
     let mut events = Events::open(&proxy);
     drop(server);
-    let (since, told) = seconds_until_told(&mut events);
-    assert!(told <= 2, "down since {since}, told after {told} seconds");
+    let (since, seconds) = seconds_until_down_is_reported(&mut events);
+    assert!(seconds <= 2, "down since {since}, reported after {seconds} seconds");
     browser.eventually("document.querySelector('#server-table .bad')?.innerText.includes('down')");
     let late = browser.evaluate("late").as_u64().unwrap();
-    assert!(late <= 1, "a second after it was told, the page had not drawn it");
+    assert!(late <= 1, "a second after the event, the page had not drawn it");
     let state = tcp(&proxy, "GET", "/api/v1/state", &[], "").1;
     assert_eq!(state.matches("\"health\":\"down\"").count(), 1, "{state}");
     assert_eq!(browser.complaints(), Vec::<Value>::new());
@@ -242,13 +243,13 @@ fn a_killed_server_is_red_within_two_seconds() {
 
 /// Waits for the first event that reports a server as down. Returns the time since which it is down, and the number of
 /// samples, one a second, that have come after that time.
-fn seconds_until_told(events: &mut Events) -> (String, usize) {
-    let mut ends = Vec::new();
+fn seconds_until_down_is_reported(events: &mut Events) -> (String, usize) {
+    let mut sample_times = Vec::new();
     loop {
         let (name, data) = events.next_any();
         let servers = match &*name {
             "sample" => {
-                ends.push(data["at"].as_str().unwrap().to_owned());
+                sample_times.push(data["at"].as_str().unwrap().to_owned());
                 continue;
             }
             "state" => &data["pools"][0]["servers"],
@@ -259,8 +260,8 @@ fn seconds_until_told(events: &mut Events) -> (String, usize) {
         let mut servers = servers.as_array().into_iter().flatten();
         if let Some(down) = servers.find(|server| server["health"] == "down") {
             let since = down["since"].as_str().unwrap().to_owned();
-            let told = ends.iter().filter(|end| **end > since).count();
-            return (since, told);
+            let seconds = sample_times.iter().filter(|time| **time > since).count();
+            return (since, seconds);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The page shows text of others as text, does without its stream, and can be used without a mouse or good eyes.
+//! The page shows foreign text as plain text, works while it has no stream of events, and is accessible.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -23,7 +23,7 @@ use crate::support::{eventually, wait_for};
 /// Would run a script if it became HTML.
 const MARKUP: &str = "<img/src=x/onerror=globalThis.hacked=1>";
 
-/// Markup for the name of a server, which cannot have a slash.
+/// Markup without a slash, which the name of a server cannot have.
 const NAME: &str = "<marquee>";
 
 #[test]
@@ -44,10 +44,10 @@ fn foreign_text_is_never_inserted_as_html() {
     let mut browser = open(&proxy);
     enter(&mut browser, TOKEN);
     browser.eventually("document.querySelector('#notices pre')?.innerText.includes('<img/src=x')");
-    for (section, part) in [("#flow", NAME), ("#server-table", NAME), ("#session-table", NAME)] {
+    for section in ["#flow", "#server-table", "#session-table"] {
         browser.evaluate(&format!("document.querySelector('{section}').scrollIntoView()"));
         browser.eventually(&format!(
-            "document.querySelector('{section}').innerText.includes({part:?})"
+            "document.querySelector('{section}').innerText.includes({NAME:?})"
         ));
     }
     browser.evaluate("document.querySelector('#server-table button.plain').click()");
@@ -94,12 +94,11 @@ fn the_details_show_failures_by_reason_and_the_queue() {
          servers = [{{ address = \"{}\", name = \"a\", max_sessions = 5 }}, {{ address = \"{}\", name = \"closed\" }}]",
         a.address, closed.address
     ));
-    let refused = || {
-        ask(proxy.at("l"), b"x");
+    eventually("a refused connect", || {
+        ask(proxy.at("l"), b"x"); // the pool may pick `a`
         let server = tcp(&proxy, "GET", "/api/v1/servers/p/closed", &[], "").1;
         server.contains("\"connect_failures\":{\"refused\":")
-    };
-    eventually("a refused connect", refused);
+    });
     let mut browser = open(&proxy);
     browser.eventually("document.querySelectorAll('#server-table button.plain').length === 2");
     browser.evaluate("document.querySelectorAll('#server-table button.plain')[1].click()");
@@ -128,7 +127,7 @@ fn a_server_is_opened_and_closed_by_keyboard() {
     browser.eventually("document.activeElement.dataset.key === 'shop/big'");
 }
 
-/// `scripts/test` installs axe-core with npm. It is not part of this repository.
+/// axe-core is not part of this repository: `scripts/test` installs it with npm.
 #[test]
 fn axe_finds_no_accessibility_problem_on_the_page() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/axe/node_modules/axe-core/axe.min.js");
@@ -154,10 +153,10 @@ fn axe_finds_no_accessibility_problem_on_the_page() {
         browser.resize(width, 900);
         for scheme in ["light", "dark"] {
             browser.prefer(scheme);
-            assert_no_barrier(&mut browser, "read-only");
+            assert_accessible(&mut browser, "read-only");
             browser.evaluate(&format!("{server}.click()"));
             browser.eventually("document.getElementById('detail').open");
-            assert_no_barrier(&mut browser, "the details of a server");
+            assert_accessible(&mut browser, "the details of a server");
             browser.evaluate("document.getElementById('detail').close()");
         }
     }
@@ -166,18 +165,18 @@ fn axe_finds_no_accessibility_problem_on_the_page() {
     browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })");
     for scheme in ["light", "dark"] {
         browser.prefer(scheme);
-        assert_no_barrier(&mut browser, "a failed reload");
+        assert_accessible(&mut browser, "a failed reload");
         browser.evaluate(&format!("{server}.click()"));
         choose(&mut browser, "Drain", "gets no new sessions");
-        assert_no_barrier(&mut browser, "a question");
+        assert_accessible(&mut browser, "a question");
         browser.evaluate("document.getElementById('question').close()");
     }
     proxy.stop();
     browser.eventually("document.getElementById('connection').textContent === 'connection lost'");
-    assert_no_barrier(&mut browser, "a lost connection");
+    assert_accessible(&mut browser, "a lost connection");
 }
 
-fn assert_no_barrier(browser: &mut Browser, state: &str) {
+fn assert_accessible(browser: &mut Browser, state: &str) {
     let found = browser.evaluate(
         "axe.run({ resultTypes: ['violations'] }).then(({ violations }) => \
          violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`))",
@@ -210,9 +209,10 @@ fn pictures_of_the_demo() {
     });
     let reader = std::thread::spawn(move || lines.for_each(drop));
     let mut browser = Browser::open(&url, 1280, 1130);
-    let history =
+    // Each sample is one point of a chart: 125 are enough for its full width.
+    let has_history =
         "fetch('/api/v1/history').then((answer) => answer.json()).then(({ totals }) => totals.sessions.length > 125)";
-    while browser.evaluate(history) != true {
+    while browser.evaluate(has_history) != true {
         std::thread::yield_now();
     }
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);

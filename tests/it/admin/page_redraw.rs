@@ -16,18 +16,18 @@ use crate::support::proxy::Proxy;
 use crate::support::server::{Server, list};
 
 /// Presses or releases the left button of the mouse over an element.
-fn mouse(browser: &mut Browser, what: &str, selector: &str) {
+fn mouse(browser: &mut Browser, event_type: &str, selector: &str) {
     let center = format!(
         "(() => {{ const box = document.querySelector({selector:?}).getBoundingClientRect(); \
          return [(box.left + box.right) / 2, (box.top + box.bottom) / 2]; }})()"
     );
     let center = browser.evaluate(&center);
-    let event = json!({ "type": what, "x": center[0], "y": center[1], "button": "left", "clickCount": 1 });
+    let event = json!({ "type": event_type, "x": center[0], "y": center[1], "button": "left", "clickCount": 1 });
     browser.ask("Input.dispatchMouseEvent", &event);
 }
 
 #[test]
-fn a_click_a_selection_and_the_focus_outlast_what_changes() {
+fn a_click_a_selection_and_the_focus_survive_a_redraw() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let set = |usage: &str| {
@@ -58,7 +58,7 @@ fn a_click_a_selection_and_the_focus_outlast_what_changes() {
 }
 
 #[test]
-fn the_table_of_sessions_goes_on_while_the_focus_is_in_it() {
+fn the_table_of_sessions_is_updated_while_the_focus_is_in_it() {
     let (_directory, line) = token();
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
@@ -69,7 +69,7 @@ fn the_table_of_sessions_goes_on_while_the_focus_is_in_it() {
     let (first, mut second) = (served_client(proxy.at("plain")), served_client(proxy.at("plain")));
     let mut browser = open(&proxy);
     enter(&mut browser, TOKEN);
-    // The section moves until those above it have been drawn.
+    // Scrolls at each attempt, because the section moves until the sections above it have been drawn.
     let has_buttons = |count: usize| {
         format!(
             "document.getElementById('sessions').scrollIntoView(), \
@@ -106,7 +106,7 @@ fn a_token_that_was_replaced_is_forgotten_and_said_to_be_wrong() {
     browser.eventually("document.querySelector('#server-table button.plain') !== null");
     enter(&mut browser, TOKEN);
     // The page queues its checks of the token, which have several causes. When the check that is requested here has
-    // ended, no other is pending.
+    // ended, none is pending that could find the new token before `Drain` does.
     browser.evaluate("import('/page.js').then(({ showAccess }) => showAccess())");
     let file = directory.path().join("token");
     fs::write(&file, "another one that is long enough\n").unwrap();
@@ -139,7 +139,7 @@ fn after_long_in_the_background_the_last_hour_is_read_again() {
     let mut browser = open(&proxy);
     drop(Client::connect(proxy.at("https")));
     let hour = "document.querySelector('#ending-table tbody td:nth-child(3)')?.innerText";
-    // The section moves until those above it have been drawn.
+    // Scrolls at each attempt, because the section moves until the sections above it have been drawn.
     browser.eventually(&format!(
         "document.getElementById('endings').scrollIntoView(), {hour} === '1'"
     ));
@@ -147,7 +147,7 @@ fn after_long_in_the_background_the_last_hour_is_read_again() {
         "Promise.all([import('/state.js'), import('/lists.js')]).then(([{ known }, { showEndings }]) => { \
            known.historyReadAt = 0; showEndings(); })",
     );
-    // It is read again after a minute, or when the tab is shown.
+    // An old history is not shown. It is read again after a minute, or when the tab is shown.
     assert_eq!(browser.evaluate(hour), "–");
     browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))");
     browser.eventually(&format!("{hour} === '1'"));
@@ -159,7 +159,7 @@ fn notices_report_the_store_and_unsaved_files() {
     let proxy = start(&[&server], "");
     let mut browser = open(&proxy);
     browser.eventually("document.querySelector('#flow').innerText.includes('✓ up')");
-    let told = browser.evaluate(
+    let notices = browser.evaluate(
         "Promise.all([import('/state.js'), import('/overview.js')]).then(([{ apply, known }, { showOverview }]) => { \
            const at = new Date().toISOString(); \
            const remote = { from: 'etcd:/edge', revision: 7, refused: { revision: 9, since: at }, lost: '<b>refused</b>', lost_since: at }; \
@@ -168,14 +168,14 @@ fn notices_report_the_store_and_unsaved_files() {
            showOverview(); \
            return document.getElementById('notices').innerText; })",
     );
-    let told = told.as_str().unwrap();
+    let notices = notices.as_str().unwrap();
     for part in [
         "etcd:/edge has not answered since",
         "<b>refused</b>. Meanwhile revision 7 stays in force.",
         "Revision 9 of etcd:/edge was refused",
         "Not saved, and lost at a restart: /state/x: disk full.",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(notices.contains(part), "{part}: {notices}");
     }
 }
 
@@ -185,25 +185,25 @@ fn the_worst_notices_come_first() {
     let proxy = start(&[&server], "");
     let mut browser = open(&proxy);
     browser.eventually("document.querySelector('#flow').innerText.includes('✓ up')");
-    let told = browser.evaluate(
+    let notices = browser.evaluate(
         "Promise.all([import('/state.js'), import('/overview.js')]).then(([{ known }, { showOverview }]) => { \
            known.state.unsaved = Array.from({ length: 14 }, (_, at) => `file ${at}`); \
            known.state.pools[0].usable = false; \
            showOverview(); \
            return [...document.getElementById('notices').children].map((one) => `${one.className}: ${one.innerText}`); })",
     );
-    let told: Vec<_> = told
+    let notices: Vec<_> = notices
         .as_array()
         .unwrap()
         .iter()
         .map(|one| one.as_str().unwrap())
         .collect();
-    assert_eq!(told.len(), 13);
+    assert_eq!(notices.len(), 13);
     assert!(
-        told[0].starts_with("notice bad: Pool shop has no usable server"),
-        "{told:?}"
+        notices[0].starts_with("notice bad: Pool shop has no usable server"),
+        "{notices:?}"
     );
-    assert_eq!(told[12], "notice warn: And 3 more notices.");
+    assert_eq!(notices[12], "notice warn: And 3 more notices.");
 }
 
 #[test]
@@ -222,6 +222,7 @@ fn of_many_listeners_and_pools_each_can_be_found_in_the_flow() {
     let column = |at: usize| format!("document.querySelector('#flow-chart > div:nth-of-type({at})')?.innerText");
     browser.eventually(&format!("{}?.includes('and 4 more')", column(1)));
     assert_eq!(browser.evaluate(&format!("{}.includes('l18')", column(1))), false);
+    // A listener that is full needs attention, so it is among those that are shown.
     let client = served_client(proxy.at("l18"));
     browser.eventually(&format!("/l18[^]*1 of 1 sessions, full/.test({})", column(1)));
     drop(client);

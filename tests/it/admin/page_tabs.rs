@@ -14,11 +14,12 @@ const TABS: usize = 8;
 fn many_tabs_stay_live_if_reading_needs_the_token() {
     let (_directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
+    // If the admin port is not on a loopback address, reading needs the token.
     let admin = format!("bind = \"0.0.0.0:0\"\nhosts = [\"lb.test\"]\n{line}");
     let proxy = Proxy::start(&config(&[&a, &b], &admin));
     let port = proxy.admin().port();
-    // Tabs of the first host choose by a lock which tab opens the stream. Tabs of the second host have no locks:
-    // browsers offer locks only over TLS and on loopback hosts.
+    // The tabs of each host share a stream. At the first host, the tab that gets a lock opens it. At the second host,
+    // the tabs elect one without locks: browsers offer locks only over TLS and on loopback hosts.
     for host in ["127.0.0.1", "lb.test"] {
         let url = format!("http://{host}:{port}/");
         let arguments = ["--host-resolver-rules=MAP lb.test 127.0.0.1".to_owned()];

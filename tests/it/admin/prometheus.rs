@@ -31,8 +31,8 @@ impl Prometheus {
     fn scraping(proxy: &Proxy) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let rules = fs::read_to_string(conf("prometheus/rules.yml")).unwrap();
-        let is_wait = |line: &&str| !line.trim_start().starts_with("for: ");
-        let rules: Vec<&str> = rules.lines().filter(is_wait).collect();
+        let is_kept = |line: &&str| !line.trim_start().starts_with("for: ");
+        let rules: Vec<&str> = rules.lines().filter(is_kept).collect();
         fs::write(directory.path().join("rules.yml"), rules.join("\n")).unwrap();
         let config = format!(
             "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms }}\n\
@@ -122,8 +122,7 @@ fn every_alert_has_a_unit_test() {
     }
 }
 
-/// No alert.
-fn none() -> Option<Vec<String>> {
+fn no_alerts() -> Option<Vec<String>> {
     Some(Vec::new())
 }
 
@@ -146,7 +145,7 @@ fn a_killed_server_fires_its_alerts_and_a_restarted_one_clears_them() {
     eventually("the server is scraped", || {
         prometheus.finds("acequia_server_healthy == 1")
     });
-    assert_eq!((server_alerts(), pool_alerts()), (none(), none()));
+    assert_eq!((server_alerts(), pool_alerts()), (no_alerts(), no_alerts()));
     server.kill();
     eventually("the alerts fire", || {
         server_alerts() == only("AcequiaServerDown")
@@ -154,7 +153,7 @@ fn a_killed_server_fires_its_alerts_and_a_restarted_one_clears_them() {
     });
     server.restart();
     eventually("the alerts are over", || {
-        server_alerts() == none() && pool_alerts() == none()
+        server_alerts() == no_alerts() && pool_alerts() == no_alerts()
     });
 }
 
@@ -182,7 +181,7 @@ fn a_server_that_awaits_failback_fires_an_alert_until_it_is_enabled() {
     });
     proxy.answer(&["server", "enable", &format!("p/{label}")]);
     eventually("the alerts are over", || {
-        server_alerts() == none() && prometheus.finds("acequia_server_usable == 1")
+        server_alerts() == no_alerts() && prometheus.finds("acequia_server_usable == 1")
     });
 }
 
@@ -201,7 +200,7 @@ fn every_expression_of_the_dashboard_finds_data() {
     mixed_load(&setting.proxy);
     let narrow = setting.proxy.at("narrow");
     let first = Client::connect(narrow);
-    let second = Client::connect(narrow); // its `max_connections` is reached: accepting pauses
+    let second = Client::connect(narrow); // the listener's `max_connections` is reached: accepting pauses
     let query = |expression: &str| {
         let variables = ["$instance", "$listener", "$pool"];
         let all = variables

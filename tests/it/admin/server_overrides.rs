@@ -15,7 +15,7 @@ fn config(servers: &[&Server], more: &str) -> String {
     one_pool(&servers, &format!("health.interval = \"50ms\"\n{more}"))
 }
 
-/// `set_by` of an override made by these tests.
+/// The user that runs these tests, as `set_by` of an override and `by` of a log line show it.
 fn us() -> String {
     format!("uid {}", rustix::process::geteuid().as_raw())
 }
@@ -75,14 +75,14 @@ fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
 #[test]
 fn a_disabled_server_is_not_checked() {
     let (sender, checks_seen) = channel();
-    let checked = Server::run(move |stream| drop((sender.send(()), stream)));
     // Checks go to another port than sessions do, so that they can be counted.
+    let check_target = Server::run(move |stream| drop((sender.send(()), stream)));
     let (a, b) = (Server::named("a"), Server::named("b"));
     let proxy = Proxy::start(&config(
         &[&a, &b],
         &format!(
             "health.check = \"tls\"\nhealth.port = {}\nhealth.fall = 1",
-            checked.address.port()
+            check_target.address.port()
         ),
     ));
     checks_seen.recv().unwrap();
@@ -106,7 +106,7 @@ fn a_disabled_server_is_not_checked() {
     assert_eq!(proxy.access_line()["ending"], "no_server");
     server_command(&proxy, &["enable", &named(&a)]);
     checks_seen.recv().unwrap(); // the first check comes at once
-    eventually("its first result decides", || {
+    eventually("the first check fails", || {
         proxy.server("p", &a.address.to_string())["health"] == "down"
     });
 }
@@ -335,24 +335,25 @@ fn overrides_of_an_absent_server_can_be_changed_and_reverted() {
 #[test]
 fn overrides_survive_removal_of_the_pool_and_apply_to_the_same_name_at_another_address() {
     let (a, b) = (Server::named("a"), Server::named("b"));
-    let pool = |pool: &str, server: &Server| {
+    let with_pool = |pool: &str, server: &Server| {
         format!(
             "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n[pools.{pool}]\n\
              servers = [{{ address = \"{}\", name = \"s\" }}]",
             server.address
         )
     };
-    let proxy = Proxy::start(&pool("p", &a));
+    let proxy = Proxy::start(&with_pool("p", &a));
     server_command(&proxy, &["drain", "p/s"]);
-    assert!(proxy.reload(&pool("q", &a)));
-    assert_eq!(server_reached(proxy.at("l")), "a", "another pool's server");
+    assert!(proxy.reload(&with_pool("q", &a)));
+    // The override of `p/s` does not apply to `q/s`.
+    assert_eq!(server_reached(proxy.at("l")), "a");
     assert_eq!(kept(&proxy), [("p/s".to_owned(), "draining".to_owned(), None)]);
     let output = proxy.command(&["servers", "p"]);
     assert!(
         output.code == Some(0) && output.stdout.contains("p/s: not in the pool"),
         "{output:#?}"
     );
-    assert!(proxy.reload(&pool("p", &b)));
+    assert!(proxy.reload(&with_pool("p", &b)));
     assert_eq!(proxy.server("p", "s")["use"], "draining");
     server_command(&proxy, &["enable", "p/s"]);
     assert_eq!(server_reached(proxy.at("l")), "b");

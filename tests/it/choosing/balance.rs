@@ -26,12 +26,12 @@ fn pool(balance: &str, weights: [u16; 3]) -> ([Server; 3], String) {
 }
 
 /// Open sessions, started one after the other, each with the name of its server.
-fn held(proxy: &Proxy, sessions: usize) -> Vec<(String, Client)> {
+fn held(proxy: &Proxy, count: usize) -> Vec<(String, Client)> {
     let begin = |_| {
         let mut client = Client::connect(proxy.at("l"));
         (client.read_some(), client)
     };
-    (0..sessions).map(begin).collect()
+    (0..count).map(begin).collect()
 }
 
 /// The number of sessions of each server.

@@ -11,7 +11,7 @@ use crate::support::server::Server;
 fn a_dead_server_moves_only_its_own_clients_and_gets_them_back() {
     let (one, three) = (Server::named("one"), Server::named("three"));
     let port = Port::keep();
-    let kept = Port::keep_again(port.address);
+    let port_for_restart = Port::keep_again(port.address);
     let two = Server::named_on(port.listen(), "two");
     let proxy = Proxy::start(&one_pool(
         &[one.address, two.address, three.address],
@@ -33,7 +33,7 @@ fn a_dead_server_moves_only_its_own_clients_and_gets_them_back() {
         before != meanwhile,
         "no client used the dead server: the test shows nothing"
     );
-    let _two = Server::named_on(kept.listen(), "two");
+    let _two = Server::named_on(port_for_restart.listen(), "two");
     eventually("the server is up again", || up() == 3.0);
     assert_eq!(assignments(), before);
 }

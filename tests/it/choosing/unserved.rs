@@ -1,4 +1,4 @@
-//! A server that accepts and ends sessions at once is ejected, unless clients cause that.
+//! A server that accepts sessions and ends them at once is ejected, unless clients cause these ends.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -31,7 +31,7 @@ fn resetting() -> Server {
     Server::run(|stream| reset_on_drop(&stream))
 }
 
-/// Connects as a client with an address of its own, chosen by its number, and waits for the server's name.
+/// Connects as a client with an address of its own, chosen by its number. Returns whether the server's name comes.
 fn is_served(proxy: &Proxy, client: usize) -> bool {
     let source = format!("127.0.{}.{}", 1 + client / 200, 1 + client % 200);
     let mut client = Client::connect_from(&source, proxy.at("l"));
@@ -50,8 +50,8 @@ const CLIENTS_MIN: usize = 3;
 fn a_server_that_resets_at_once_affects_few_clients() {
     for balance in ["random-two", "source-hash", "least-conn", "round-robin"] {
         let (bad, good) = (resetting(), Server::named("good"));
-        // Without checks, because passed checks end an ejection for failed connects. If the reset comes before the
-        // connect is complete, it is a failed connect, and another server is tried.
+        // A reset that comes before the connect is complete counts as a failed connect, and another server is tried.
+        // Passed checks would end an ejection for failed connects, so checks are off.
         let proxy = Proxy::start(&config(&[&bad, &good], balance, ", check = \"off\""));
         let unserved = (0..200).filter(|client| !is_served(&proxy, *client)).count();
         assert!(unserved <= UNSERVED_MAX, "{balance}: {unserved}");
@@ -80,7 +80,7 @@ fn one_client_address_cannot_eject_a_server() {
 }
 
 /// Sends no greeting, and resets a client that sends something or leaves.
-fn provoked() -> Server {
+fn resetting_when_provoked() -> Server {
     Server::run(|mut stream| {
         let _ = stream.read(&mut [0; 16]);
         reset_on_drop(&stream);
@@ -92,7 +92,7 @@ fn counting_resets([first, second]: &[Server; 2]) -> String {
     config(&[first, second], "round-robin", ", eject_on_reset = true")
 }
 
-/// Connects as a client with an address of its own, sends something, and waits for the end.
+/// Connects as a client with an address of its own, sends something, and asserts that it is reset.
 fn provoke(proxy: &Proxy, client: u8) {
     let mut client = Client::connect_from(&format!("127.0.9.{client}"), proxy.at("l"));
     client.send(b"\0nonsense").must_be_reset();
@@ -100,7 +100,7 @@ fn provoke(proxy: &Proxy, client: u8) {
 
 #[test]
 fn clients_cannot_eject_servers_by_provoking_resets() {
-    let servers = [provoked(), provoked()];
+    let servers = [resetting_when_provoked(), resetting_when_provoked()];
     let proxy = Proxy::start(&config(&[&servers[0], &servers[1]], "round-robin", ""));
     (1..=60).for_each(|client| provoke(&proxy, client));
     assert_eq!(log_count(&proxy, "server is ejected"), 0);
@@ -110,18 +110,19 @@ fn clients_cannot_eject_servers_by_provoking_resets() {
 #[test]
 fn clients_cannot_eject_servers_by_leaving_at_once() {
     // These servers also reset a client that ends its stream.
-    let servers = [provoked(), provoked()];
+    let servers = [resetting_when_provoked(), resetting_when_provoked()];
     let proxy = Proxy::start(&counting_resets(&servers));
     for client in 1..=60 {
         let mut client = Client::connect_from(&format!("127.0.9.{client}"), proxy.at("l"));
         let _ = client.finish().try_read_all();
     }
     assert_eq!(log_count(&proxy, "server is ejected"), 0);
+    assert!(servers.iter().all(|server| server.sessions() == 30));
 }
 
 #[test]
 fn provoked_resets_count_if_the_pool_counts_resets() {
-    let servers = [provoked(), provoked()];
+    let servers = [resetting_when_provoked(), resetting_when_provoked()];
     let proxy = Proxy::start(&counting_resets(&servers));
     (1..=60).for_each(|client| provoke(&proxy, client));
     log_lines(&proxy, "server is ejected", 1); // the last usable server is never ejected
@@ -132,10 +133,11 @@ fn resets_during_a_postgresql_login_count_if_the_pool_counts_resets() {
     let ssl_request = &[0, 0, 0, 8, 4, 210, 22, 47][..];
     let startup = &b"\0\0\0\x11\0\x03\0\0user\0me\0\0"[..];
     for first in [ssl_request, startup] {
-        let servers = [provoked(), provoked()];
+        let servers = [resetting_when_provoked(), resetting_when_provoked()];
         let config = counting_resets(&servers).replace("pool = \"p\"", "pool = \"p\"\nprotocol = \"postgres\"");
         let proxy = Proxy::start(&config);
-        // All clients connect at once, because one that awaits TLS is kept for a second after the reset.
+        // All clients connect at once: after an SSLRequest, each connection stays open for a second after the server's
+        // reset, because acequia waits for a ClientHello before it sends an alert.
         let mut clients: Vec<_> = (1..=60)
             .map(|client| Client::connect_from(&format!("127.0.9.{client}"), proxy.at("l")))
             .collect();

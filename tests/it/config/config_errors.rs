@@ -68,7 +68,7 @@ fn all_errors_of_a_file_are_reported_in_order() {
 }
 
 #[test]
-fn guards_that_keep_an_acme_server_out_draw_a_warning_unless_another_listener_answers_it() {
+fn guards_that_keep_an_acme_server_out_cause_a_warning_unless_another_listener_answers_the_server() {
     let read = |text: &str| {
         let loaded = config::read("a.toml", text).unwrap_or_else(|report| panic!("{report}"));
         loaded.warnings.render(ColorChoice::Never)
@@ -98,7 +98,7 @@ fn guards_that_keep_an_acme_server_out_draw_a_warning_unless_another_listener_an
         let warned = read(&guarded.replace("acme.example", server));
         assert_eq!(warned.is_empty(), is_allowed, "{server}: {warned}");
     }
-    // By http-01, every listener that redirects answers for all certificates.
+    // With http-01, every listener that redirects answers for all certificates.
     let redirects = "[listeners.c]\nbind = \"127.0.0.1:11\"\nguards = \"office\"\nredirect = { to = \"a\" }\n";
     let by_http = guarded.replace("[guards.office]", "challenge = \"http-01\"\n[guards.office]");
     let warned = read(&format!("{by_http}{redirects}"));

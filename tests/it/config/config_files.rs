@@ -1,4 +1,5 @@
-//! The shipped configurations load without a warning, and `full.toml` shows every key with its default.
+//! The shipped configurations load without a warning. `full.toml` shows every key with its default, but for the keys of
+//! `[remote]`, which are in `bootstrap.toml`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ fn full_toml_loads_from_any_directory() {
 
     std::fs::write(&path, full_with_all_keys()).unwrap();
     let report = config::load(&path).unwrap_err();
+    // The files of `allow_file` and `deny_file` do not exist yet.
     assert_eq!(report.error_count(), 2, "{report}");
     for file in ["allowed.txt", "denied.txt"] {
         std::fs::write(directory.path().join(file), "192.0.2.0/24 # one\n").unwrap();
@@ -49,16 +51,16 @@ fn full_toml_loads_from_any_directory() {
         .iter()
         .find(|guard| &*guard.name == "office")
         .unwrap();
-    assert_eq!(office.rules.deny.ranges(), 2);
+    assert_eq!(office.rules.deny.ranges(), 2, "one of `deny`, one of `deny_file`");
 }
 
 #[test]
-fn full_toml_has_every_key_of_every_section() {
+fn full_toml_and_bootstrap_toml_have_every_key_of_every_section() {
     let file: toml::Table = full_with_all_keys().parse().unwrap();
     let listeners = || file["listeners"].as_table().unwrap().values();
     let pools = || file["pools"].as_table().unwrap().values();
     let keys = |value: &toml::Value| -> BTreeSet<String> { value.as_table().unwrap().keys().cloned().collect() };
-    let all_keys = |values: &toml::Value| -> BTreeSet<String> {
+    let keys_of_list = |values: &toml::Value| -> BTreeSet<String> {
         values
             .as_array()
             .unwrap()
@@ -103,16 +105,16 @@ fn full_toml_has_every_key_of_every_section() {
             .collect(),
         listeners()
             .filter_map(|listener| listener.get("routes"))
-            .flat_map(all_keys)
+            .flat_map(keys_of_list)
             .collect(),
         tls().flat_map(keys).collect(),
-        tls().flat_map(|tls| all_keys(&tls["certificates"])).collect(),
+        tls().flat_map(|tls| keys_of_list(&tls["certificates"])).collect(),
         tls().filter_map(|tls| tls.get("client_auth")).flat_map(keys).collect(),
         pools().flat_map(keys).collect(),
         pools().filter_map(|pool| pool.get("tls")).flat_map(keys).collect(),
         pools()
             .filter_map(|pool| pool.get("servers"))
-            .flat_map(all_keys)
+            .flat_map(keys_of_list)
             .collect(),
         pools().filter_map(|pool| pool.get("discover")).flat_map(keys).collect(),
         queues.filter(|queue| queue.is_table()).flat_map(keys).collect(),
@@ -125,7 +127,7 @@ fn full_toml_has_every_key_of_every_section() {
         pools().filter_map(|pool| pool.get("health")).flat_map(keys).collect(),
         pools()
             .filter_map(|pool| pool.get("health")?.get("steps"))
-            .flat_map(all_keys)
+            .flat_map(keys_of_list)
             .collect(),
         keys(&file["defaults"]["keepalive"]),
         keys(&file["providers"]),
@@ -145,7 +147,9 @@ fn full_toml_has_every_key_of_every_section() {
 fn full_toml_shows_the_defaults() {
     let full = config::load(&shipped("full.toml")).unwrap().plan;
     let minimal = config::load(&shipped("minimal.toml")).unwrap().plan;
-    assert_eq!((full.runtime.workers, minimal.runtime.max_connections), (None, None));
+    assert_eq!(full.runtime.workers, None, "`auto` is the default");
+    // The value of `max_connections` in `full.toml` is not the default.
+    assert_eq!(minimal.runtime.max_connections, None);
     assert_eq!(full.runtime.drain_timeout, minimal.runtime.drain_timeout);
     assert_eq!(full.runtime.drain_delay, minimal.runtime.drain_delay);
     assert_eq!(full.log, minimal.log);
@@ -185,11 +189,11 @@ fn full_toml_shows_the_defaults() {
     assert_eq!(full.runtime.watch, minimal.runtime.watch);
     let text = "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\nguards = \"g\"\n\
                 [guards.g]\nrate_per_source = \"20/s\"\n[pools.p]\nservers = [\"127.0.0.1:2\"]";
-    let minimal = config::read("a.toml", text)
+    let with_guard = config::read("a.toml", text)
         .unwrap_or_else(|report| panic!("{report}"))
         .plan;
     let fair = full.guards.iter().find(|guard| &*guard.name == "fair").unwrap();
-    let (shown, default) = (&fair.rules, &minimal.guards[0].rules);
+    let (shown, default) = (&fair.rules, &with_guard.guards[0].rules);
     assert_eq!(
         (
             shown.by,
@@ -218,10 +222,11 @@ fn the_files_of_the_package_exist() {
         .unwrap();
     let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().unwrap();
     let sources = assets.iter().map(|asset| asset[0].as_str().unwrap());
-    let shipped: Vec<&str> = sources.filter(|source| !source.starts_with("target/")).collect();
-    assert!(shipped.len() > 5, "{shipped:?}");
-    for source in shipped {
-        let directory = source.split_once("/*").map_or(source, |(directory, _)| directory);
-        assert!(root.join(directory).exists(), "{source}");
+    let not_built: Vec<&str> = sources.filter(|source| !source.starts_with("target/")).collect();
+    assert!(not_built.len() > 5, "{not_built:?}");
+    for source in not_built {
+        // Of a pattern such as `docs/*.md`, only the directory is checked.
+        let path = source.split_once("/*").map_or(source, |(directory, _)| directory);
+        assert!(root.join(path).exists(), "{source}");
     }
 }

@@ -21,7 +21,7 @@ fn check_live(toml: &str, arguments: &[&str]) -> Finished {
     finished(acequia(&arguments).current_dir(directory.path()))
 }
 
-/// A TLS server with a certificate for these names, until the test ends.
+/// Starts a TLS server with a certificate for these names, and returns its address. It runs until the test ends.
 fn tls_server(authority: &Authority, names: &[&str]) -> SocketAddr {
     let server = ManualTlsServer::new(&authority.issue(names));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -37,7 +37,7 @@ fn tls_server(authority: &Authority, names: &[&str]) -> SocketAddr {
 }
 
 #[test]
-fn servers_are_checked_once_and_a_pool_without_a_usable_one_is_an_error() {
+fn servers_are_checked_and_a_pool_without_a_usable_server_is_an_error() {
     let (good, unused) = (Server::echo(), Port::keep());
     let gone = unused.address;
     let listeners = listener("l", "mixed", "") + &listener("m", "unchecked", "");
@@ -121,16 +121,16 @@ fn certificates_are_compared_with_the_names_of_routes() {
         .lines()
         .filter(|line| line.starts_with("warning: route"))
         .collect();
-    let trap = "browsers may send requests for that name over HTTP/2 connections of route";
+    let risk = "browsers may send requests for that name over HTTP/2 connections of route";
     assert_eq!(
         warnings,
         [
             format!(
-                "warning: route shop: the certificate of shop/{shop} is also for a name of route mail: {trap} shop"
+                "warning: route shop: the certificate of shop/{shop} is also for a name of route mail: {risk} shop"
             ),
             format!("warning: route shop: the certificate of shop/{shop} is not for other.example.org"),
             format!(
-                "warning: route mail: the certificate of mail/{mail} is also for a name of route shop: {trap} mail"
+                "warning: route mail: the certificate of mail/{mail} is also for a name of route shop: {risk} mail"
             ),
             format!("warning: route deep: the certificate of mail/{mail} is not for a.b.example.com"),
         ]
@@ -159,7 +159,10 @@ fn servers_known_only_at_run_time_are_not_tried() {
         good.address
     );
     assert!(done.stdout.ends_with(&expected), "{done:?}");
-    assert!(began.elapsed() < Duration::from_secs(9), "it waits for none of them");
+    assert!(
+        began.elapsed() < Duration::from_secs(9),
+        "it does not wait until its time limit of 10 s"
+    );
 }
 
 #[test]
@@ -236,7 +239,7 @@ fn certificates_of_postgresql_are_fetched_by_its_ssl_request() {
 }
 
 #[test]
-fn a_server_that_completes_no_handshake_is_asked_once() {
+fn after_a_failed_handshake_the_server_is_not_asked_for_other_names() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let toml = format!(
@@ -254,6 +257,6 @@ fn a_server_that_completes_no_handshake_is_asked_once() {
     assert_eq!(
         listener.incoming().take_while(Result::is_ok).count(),
         2,
-        "a connect, and a handshake"
+        "a connection to try the server, and one handshake"
     );
 }

@@ -30,15 +30,15 @@ const GUIDES: [(&str, &str); 11] = [
     ("tls.md", include_str!("../../../docs/tls.md")),
 ];
 
-/// The code blocks of a text in this language.
+/// The code blocks of a text that are in this language.
 fn blocks(text: &'static str, language: &str) -> Vec<&'static str> {
     let fence = format!("```{language}\n");
     let after = text.split(&fence).skip(1);
     after.map(|rest| rest.split_once("```").unwrap().0).collect()
 }
 
-/// The whole configurations, each with the file name from its first line. A block without one is a part of a
-/// configuration.
+/// The whole configurations, each with the file name from its first line. A block without a file name is a part
+/// of a configuration, and left out.
 pub(super) fn configurations() -> Vec<(&'static str, &'static str)> {
     let named = |text: &'static str| {
         let name = text.lines().next().unwrap().strip_prefix("# ")?;
@@ -73,7 +73,7 @@ fn examples(block: &str) -> Vec<(String, String)> {
     examples
 }
 
-/// Whether the command needs no server and no tool other than sed.
+/// Whether the test can run the command: it needs only acequia and sed, and no server.
 fn can_be_run(command: &str) -> bool {
     let starts = ["acequia check ", "acequia route ", "sed "];
     starts.iter().any(|start| command.starts_with(start)) && !command.contains("--live")
@@ -131,8 +131,8 @@ fn the_configurations_of_the_package_and_of_kubernetes_pass_check() {
 
 /// The output of a command: both streams, as a terminal would show them.
 fn run(command: &str, directory: &Path) -> String {
-    let here = Path::new(env!("CARGO_BIN_EXE_acequia")).parent().unwrap();
-    let path = format!("{}:{}", here.display(), std::env::var("PATH").unwrap());
+    let binaries = Path::new(env!("CARGO_BIN_EXE_acequia")).parent().unwrap();
+    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("exec 2>&1; {command}")]);
     let output = shell.env("PATH", path).current_dir(directory).output().unwrap();
@@ -193,7 +193,7 @@ fn anchors(text: &str) -> HashSet<String> {
 fn readme_replication_example_finds_the_primary_and_the_replica() {
     let primary = Postgres::start();
     let [create_role] = blocks(README, "sql")[..] else {
-        panic!("one statement")
+        panic!("expected one block of SQL")
     };
     must(&mut psql(primary.address(), create_role));
     let password = create_role.split('\'').nth(1).unwrap();

@@ -20,9 +20,9 @@ fn password() -> (TempDir, PathBuf) {
     (directory, file)
 }
 
-/// Two listeners over the same servers, `primary` and `replica` after the roles; `more` are further lines of the
-/// replicas.
-fn config(servers: &[&MariaDb], password: &Path, more: &str) -> String {
+/// Two listeners, `primary` and `replica`, each with a pool of the same name and role. Both pools have the same
+/// servers. `replica_lines` are further lines of the pool `replica`.
+fn config(servers: &[&MariaDb], password: &Path, replica_lines: &str) -> String {
     let servers: Vec<_> = servers.iter().map(|server| server.address().to_string()).collect();
     let pool = |name: &str, more: &str| {
         format!(
@@ -31,7 +31,7 @@ fn config(servers: &[&MariaDb], password: &Path, more: &str) -> String {
              password_file = {password:?}\ninterval = \"500ms\"\ntimeout = \"4s\"\nrise = 1\nfall = 1\n"
         )
     };
-    pool("primary", "") + &pool("replica", more)
+    pool("primary", "") + &pool("replica", replica_lines)
 }
 
 fn has_state(proxy: &Proxy, pool: &str, server: &MariaDb, state: &str) -> bool {
@@ -70,7 +70,7 @@ fn after_a_failover_writers_reach_the_new_primary_even_if_the_old_one_hangs() {
         answer(read, "SELECT count(*) FROM shop.orders").is_some()
     });
     first.freeze();
-    second.run("STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only = OFF"); // before the first one is found to be down
+    second.run("STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only = OFF"); // before the check finds that `first` hangs
     let written = wait_for("a writer reaches the new primary", || {
         answer(
             write,
@@ -92,13 +92,13 @@ fn after_a_failover_writers_reach_the_new_primary_even_if_the_old_one_hangs() {
         answer(write, "SELECT 1").is_none()
     });
     second.run("SET GLOBAL read_only = OFF");
-    eventually("writers reach it again", || {
+    eventually("writers reach the new primary again", || {
         answer(write, "SELECT @@server_id").as_deref() == Some("2")
     });
 }
 
 #[test]
-fn a_replica_whose_thread_stops_is_out_of_use_after_max_lag() {
+fn a_replica_whose_sql_thread_stops_is_out_of_use_after_max_lag() {
     let primary = MariaDb::start(1, &[]);
     let replica = MariaDb::replica_of(&primary, 2);
     let (_directory, password) = password();
@@ -120,11 +120,15 @@ fn a_replica_whose_thread_stops_is_out_of_use_after_max_lag() {
     });
     let label = replica.address().to_string();
     let up = [("pool", "replica"), ("server", label.as_str()), ("to", "up")];
-    assert_eq!(proxy.metrics().sum("acequia_health_transitions_total", &up), 1.0);
+    assert_eq!(
+        proxy.metrics().sum("acequia_health_transitions_total", &up),
+        1.0,
+        "it was up before it was behind"
+    );
 }
 
 #[test]
-fn a_full_server_lives_and_keeps_its_sessions() {
+fn a_full_server_is_not_marked_down() {
     let server = MariaDb::start(1, &["--max-connections=10", "--connect-timeout=3600"]);
     let (_directory, password) = password();
     let proxy = Proxy::start(&config(&[&server], &password, ""));
@@ -161,7 +165,7 @@ fn all_galera_nodes_take_writes_and_none_is_a_rival() {
     let state = proxy.answer(&["status"]);
     assert_eq!(state["pools"][0]["primaries"], serde_json::json!([]), "{state:#}");
     for node in ["1", "2"] {
-        eventually("sessions reach both", || {
+        eventually(&format!("a session reaches node {node}"), || {
             answer(proxy.at("primary"), "SELECT @@server_id").as_deref() == Some(node)
         });
     }
@@ -173,7 +177,7 @@ fn all_galera_nodes_take_writes_and_none_is_a_rival() {
 #[test]
 fn the_check_logs_in_with_tls_if_the_server_offers_it() {
     let keys = tempfile::tempdir().unwrap();
-    must(Command::new("chmod").arg("755").arg(keys.path()));
+    must(Command::new("chmod").arg("755").arg(keys.path())); // MariaDB runs as another user
     let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
     let (certificate, key) = (keys.path().join("certificate"), keys.path().join("key"));
     std::fs::write(&certificate, made.cert.pem()).unwrap();
@@ -188,7 +192,7 @@ fn the_check_logs_in_with_tls_if_the_server_offers_it() {
     let proxy = Proxy::start(&config(&[&server], &password, ""));
     eventually("it is up", || has_state(&proxy, "primary", &server, "up"));
     server.run("ALTER USER checker@'127.0.0.1' IDENTIFIED BY 'something else'");
-    eventually("the login is denied, and the server lives", || {
+    eventually("the login is denied, and the server is not down", || {
         has_state(&proxy, "primary", &server, "check refused")
     });
     assert!(reason(&proxy, "primary", &server).contains("Access denied"));
@@ -209,6 +213,7 @@ fn checks_leave_no_line_in_the_servers_log_and_no_output_shows_the_password() {
         finished(mariadb(server.address(), "").args(["-u", "missing"])).code,
         Some(1)
     );
+    // If the checks had logged a line, it would come first.
     let line = wait_for("the line of a denied login", || server.log().get(before).cloned());
     assert!(line.contains("Access denied for user 'missing'"), "{line}");
     let state = proxy.answer(&["status"]).to_string();
@@ -228,9 +233,9 @@ fn without_a_user_one_login_a_minute_is_denied() {
         let passed = [("server", label.as_str()), ("result", "pass")];
         proxy.metrics().sum("acequia_health_checks_total", &passed) >= 20.0
     });
-    let other = proxy.server("p", &other.address.to_string());
+    let state = proxy.server("p", &other.address.to_string());
     assert_eq!(
-        other["reason"],
+        state["reason"],
         "not a MySQL server, or one that sends more than 256 KiB"
     );
     let lines: Vec<_> = server

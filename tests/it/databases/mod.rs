@@ -4,7 +4,7 @@ mod endings;
 mod refused;
 mod reported;
 mod primary;
-mod less_known;
+mod incomplete_checks;
 mod redis;
 mod sentinels;
 mod strays;

@@ -25,11 +25,13 @@ fn config(servers: [SocketAddr; 2], more: &str) -> String {
     )
 }
 
-/// Starts `count` sessions, half of them on each of two servers. Then each cancels its own query.
-fn cancels_reach_their_own_sessions(count: usize, mode: &str, placement: &str, more: &str) {
+/// Starts `count` sessions with this `sslmode`, half of them on each of two servers. Then each cancels its own query.
+/// `placement` is how acequia finds the servers for these cancels, as in the access log. `more` are lines of the
+/// listener.
+fn cancels_reach_their_own_sessions(count: usize, sslmode: &str, placement: &str, more: &str) {
     let servers = [Postgres::start_with_tls(), Postgres::start_with_tls()];
     let proxy = Proxy::start(&config([servers[0].address(), servers[1].address()], more));
-    let sleep = || Process::start(psql(proxy.at("db"), "SELECT pg_sleep(600)").env("PGSSLMODE", mode));
+    let sleep = || Process::start(psql(proxy.at("db"), "SELECT pg_sleep(600)").env("PGSSLMODE", sslmode));
     let mut sessions: Vec<_> = (0..count).map(|_| sleep()).collect();
     eventually("half of the queries run on each server", || {
         servers.iter().all(|server| server.sleepers() == count / 2)
@@ -57,7 +59,7 @@ fn a_cancel_reaches_a_cleartext_session_by_its_key() {
 
 #[test]
 fn a_cancel_of_a_passed_through_session_reaches_the_servers_of_its_client() {
-    // Two sessions, because acequia forwards at most two such requests a second for a client.
+    // Two sessions: acequia forwards at most two CancelRequests with an unknown key a second for a client address.
     cancels_reach_their_own_sessions(2, "require", "by_client", "");
 }
 
@@ -153,7 +155,7 @@ fn a_cancel_is_sent_to_up_servers_before_64_down_ones() {
 
 #[test]
 fn cancel_requests_never_exhaust_the_descriptors() {
-    const REQUESTS: usize = 10; // each from its own source: the maximum that is forwarded in a second
+    const REQUESTS: usize = 10; // the most that a listener forwards in a second; each from its own address
     const SERVERS: usize = 8;
     let slow = || {
         Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {
@@ -170,6 +172,7 @@ fn cancel_requests_never_exhaust_the_descriptors() {
          cancel_unplaced = \"fanout\"\n[pools.db]\nservers = [{}]\nhealth.check = \"off\"\n",
         list(&servers)
     ));
+    // Fewer descriptors than `REQUESTS * SERVERS`.
     let proxy = proxy.under(&["bash", "-c", r#"ulimit -n 64; exec "$0" "$@""#]).launch();
     let source = |number| Client::connect_from(&format!("127.0.1.{number}"), proxy.at("db"));
     let mut clients: Vec<_> = (1..=REQUESTS).map(source).collect();

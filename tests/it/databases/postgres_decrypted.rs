@@ -1,4 +1,4 @@
-//! Listeners with `protocol = "postgres"` and certificates: TLS ends there, and acequia reads what is sent within it.
+//! Listeners with `protocol = "postgres"` and certificates: acequia terminates TLS, and reads what is sent within it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -59,7 +59,7 @@ impl Site {
         }
     }
 
-    /// `psql` with this statement. It connects to a name, and verifies that the certificate has it.
+    /// `psql` with this statement. It connects to this name, and verifies that the certificate is valid for the name.
     fn psql(&self, name: &str, database: &str, statement: &str) -> Command {
         let mut command = psql(self.proxy.at("db"), statement);
         let authority = self.directory.path().join("authority.txt");
@@ -124,7 +124,7 @@ fn a_tls_client_is_routed_by_name_or_database_and_prints_its_refusal() {
             "FATAL:  connections from this address are refused here",
         ),
         ("other.example", "gone", "FATAL:  no server is available"),
-        // The name of the database is part of a connection string, in which another setting may follow.
+        // Not only a database: the text becomes part of the connection string, and so sets `channel_binding`, too.
         ("a.example", "gone channel_binding=require", "channel binding"),
     ] {
         let refused = finished(&mut site.psql(name, database, SELECT_PORT));
@@ -172,7 +172,11 @@ fn a_cancel_within_tls_reaches_the_session_by_its_key_also_when_its_server_is_fu
     }
     let line = site.proxy.access_line();
     assert_eq!((&line["ending"], &line["detail"]), (&"cancel".into(), &"by_key".into()));
-    assert_eq!(queue(), 1.0, "the request did not wait, and nobody else had to leave");
+    assert_eq!(
+        queue(),
+        1.0,
+        "the request did not wait, and no other client had to leave the queue"
+    );
 }
 
 #[test]
@@ -189,6 +193,7 @@ fn direct_tls_is_terminated_if_the_client_offers_the_postgresql_alpn() {
     );
     drop(client);
     let authority = site.directory.path().join("authority.txt");
+    // `None`: the client for this is not installed.
     if let Some(port) = over_direct_tls(site.proxy.at("db"), "a.example", &authority, SELECT_PORT) {
         assert_eq!(port, server.address().port().to_string());
     }
@@ -206,7 +211,7 @@ fn direct_tls_is_terminated_if_the_client_offers_the_postgresql_alpn() {
 fn invalid_and_incomplete_first_packets_reach_no_server() {
     let server = Server::run(|mut stream| drop(stream.read(&mut [0])));
     let site = Site::start(server.address, server.address, "hello_timeout = \"1s\"");
-    // Bytes behind the SSLRequest (CVE-2021-23214).
+    // Bytes that follow the SSLRequest before its answer (CVE-2021-23214).
     let smuggled = [&SSL_REQUEST[..], &startup("postgres")].concat();
     assert_eq!(Client::connect(site.proxy.at("db")).send(&smuggled).read_all(), b"");
     let hello = Hello::named("a.example").bytes();
@@ -281,14 +286,14 @@ fn clients_without_tls_are_refused_if_client_certificates_are_required() {
 /// be cut short: messages of PostgreSQL have lengths, so a server sees that the last one is incomplete. If the
 /// connection to the server were reset instead, acequia would not see when the server has ended the session.
 #[test]
-fn the_server_of_a_client_without_close_notify_gets_the_end_of_the_stream_and_its_place_is_free() {
+fn the_server_of_a_client_without_close_notify_gets_the_end_of_the_stream_and_the_next_client() {
     const CLIENTS: usize = 3;
     let server = Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {
         let startup = startup("postgres");
         stream.read_exact(&mut vec![0; startup.len()]).unwrap();
         stream.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").unwrap();
-        let rest = stream.read_to_end(&mut Vec::new());
-        received.lock().unwrap().push(format!("{rest:?}").into_bytes());
+        let result = stream.read_to_end(&mut Vec::new());
+        received.lock().unwrap().push(format!("{result:?}").into_bytes());
     });
     let site = Site::start_with(
         server.address,
@@ -309,5 +314,9 @@ fn the_server_of_a_client_without_close_notify_gets_the_end_of_the_stream_and_it
         "{lines:#?}"
     );
     eventually("all have ended", || server.received().len() == CLIENTS);
-    assert_eq!(server.received(), vec![b"Ok(0)".to_vec(); CLIENTS]);
+    assert_eq!(
+        server.received(),
+        vec![b"Ok(0)".to_vec(); CLIENTS],
+        "the end of the stream, and no reset"
+    );
 }

@@ -60,8 +60,8 @@ fn tls_clients_are_routed_by_name_and_others_by_database() {
     assert!(refused.stderr.contains(message), "{refused:#?}");
     let lines = proxy.access_lines(5);
     let is_logged = |key: &str, value: &str, endings: &[&str]| {
-        let mut of = lines.iter().filter(|line| line[key] == value);
-        of.any(|line| endings.iter().any(|ending| line["ending"] == *ending))
+        let mut matching = lines.iter().filter(|line| line[key] == value);
+        matching.any(|line| endings.iter().any(|ending| line["ending"] == *ending))
     };
     // psql and the server both close after the Terminate message of psql; acequia may see either first.
     let closed = ["client_closed", "server_closed"];
@@ -88,7 +88,8 @@ fn the_server_answers_the_tls_request_if_no_route_needs_a_name() {
         ]
         .concat(),
     );
-    let used_tls = |listener: &str, mode: &str| {
+    // `t` if the session uses TLS, else `f`; and what psql prints to stderr.
+    let output_and_errors = |listener: &str, mode: &str| {
         let query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
         let done = finished(psql(proxy.at(listener), query).env("PGSSLMODE", mode));
         (done.stdout.trim().to_owned(), done.stderr)
@@ -100,21 +101,21 @@ fn the_server_answers_the_tls_request_if_no_route_needs_a_name() {
         ("strict", "prefer", "t"),
     ] {
         assert_eq!(
-            used_tls(listener, mode),
+            output_and_errors(listener, mode),
             (answer.to_owned(), String::new()),
             "{listener} {mode}"
         );
     }
-    let answer = used_tls("without", "require").1;
+    let errors = output_and_errors("without", "require").1;
     assert!(
-        answer.contains("server does not support SSL, but SSL was required"),
-        "{answer}"
+        errors.contains("server does not support SSL, but SSL was required"),
+        "{errors}"
     );
     for (listener, mode) in [("strict", "disable"), ("impossible", "prefer")] {
-        let answer = used_tls(listener, mode).1;
+        let errors = output_and_errors(listener, mode).1;
         assert!(
-            answer.contains("FATAL:  connections without TLS are refused here"),
-            "{answer}"
+            errors.contains("FATAL:  connections without TLS are refused here"),
+            "{errors}"
         );
     }
 }
@@ -173,14 +174,13 @@ fn a_client_queued_beyond_hello_timeout_still_gets_its_tls_answer() {
 }
 
 #[test]
-fn nothing_is_smuggled_into_a_session() {
-    // Sends another byte behind its S.
-    let behind_s = Server::run(|mut stream| {
+fn bytes_before_our_s_or_after_the_s_of_the_server_are_refused() {
+    let with_byte_after_s = Server::run(|mut stream| {
         let _ = stream.read_exact(&mut [0; 8]);
         let _ = stream.write_all(b"S!");
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let proxy = Proxy::start(&by_name(behind_s.address, behind_s.address, ""));
+    let proxy = Proxy::start(&by_name(with_byte_after_s.address, with_byte_after_s.address, ""));
     let mut client = Client::connect(proxy.at("db"));
     let smuggled = [&SSL_REQUEST[..], &Hello::named("a.example").bytes()].concat();
     assert_eq!(client.send(&smuggled).read_all(), b"", "bytes before our S");
@@ -190,12 +190,12 @@ fn nothing_is_smuggled_into_a_session() {
     assert_eq!(
         alert,
         [21, 3, 3, 0, 2, 2, 40],
-        "handshake_failure: bytes behind the server's S"
+        "handshake_failure: a byte after the server's S"
     );
     let lines = proxy.access_lines(2);
     let has = |ending: &str| lines.iter().any(|line| line["ending"] == ending);
     assert!(has("hello_invalid") && has("server_refused_tls"), "{lines:#?}");
-    assert_eq!(behind_s.sessions(), 1, "the first client had no server");
+    assert_eq!(with_byte_after_s.sessions(), 1, "the first client had no server");
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn a_server_that_closes_or_hangs_at_a_tls_request_sets_the_ending() {
     let proxy = Proxy::start(&format!(
         "log.level = \"debug\"\n[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n{routes}"
     ));
-    let mut lines = 0;
+    let mut sessions = 0;
     for (name, ending, _) in &servers {
         // Routes of `db` need a name: acequia agrees to TLS itself, and asks the server later.
         let mut client = Client::connect(proxy.at("db"));
@@ -310,9 +310,10 @@ fn a_server_that_closes_or_hangs_at_a_tls_request_sets_the_ending() {
         let answer = Client::connect(proxy.at(name)).send(&SSL_REQUEST).read_all();
         let expected: &[u8] = if *name == "closes" { b"" } else { b"S" };
         assert_eq!(answer, expected, "{name}");
-        lines += 2;
-        for line in &proxy.access_lines(lines)[lines - 2..] {
+        sessions += 2;
+        for line in &proxy.access_lines(sessions)[sessions - 2..] {
             assert_eq!(line["ending"], *ending, "{name}: {line:#}");
+            // Where the answer is left to a server that closes, its close is relayed as that of any session.
             let has_detail = line["listener"] == "db" || *name != "closes";
             assert_eq!(line["detail"] == "tls_request", has_detail, "{name}: {line:#}");
         }

@@ -1,5 +1,5 @@
-//! A server of PostgreSQL that starts or stops accepts connections and refuses each session: clients go on to another
-//! server, or wait until it is back.
+//! While a server of PostgreSQL starts or stops, it accepts connections and refuses each session. Its clients are
+//! connected to another server, or wait until it is back.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use crate::support::server::{Server, list};
 
 const STARTUP: [u8; 27] = *b"\0\0\0\x1b\0\x03\0\0user\0a\0database\0b\0\0";
 
-/// Each server has two sessions at a time, and the pool has a queue.
+/// Each server has at most two sessions at a time, and the pool has a queue.
 const QUEUE: &str = "max_sessions = 2\nqueue = { max = 100, timeout = \"60s\" }";
 
 /// Health checks that do not mark a server down during a restart, however long it takes.
@@ -83,8 +83,8 @@ fn all_queued_clients_outlast_a_restart() {
 }
 
 #[test]
-fn psql_prints_the_words_of_the_server_when_nothing_else_is_left() {
-    const WORDS: &str = "FATAL:  the database system is not accepting connections";
+fn psql_prints_the_error_of_the_server_if_no_server_becomes_ready() {
+    const ERROR: &str = "FATAL:  the database system is not accepting connections";
     let mut server = Postgres::start();
     server.restart_slowly();
     let short = QUEUE.replace("60s", "1500ms");
@@ -96,7 +96,7 @@ fn psql_prints_the_words_of_the_server_when_nothing_else_is_left() {
         let proxy = Proxy::start(&config(&[server.address()], &pool));
         for mode in ["disable", "prefer"] {
             let refused = finished(psql(proxy.at("db"), "SELECT 1").env("PGSSLMODE", mode));
-            assert!(refused.stderr.contains(WORDS), "{pool} {mode}: {refused:#?}");
+            assert!(refused.stderr.contains(ERROR), "{pool} {mode}: {refused:#?}");
         }
         let lines = proxy.access_lines(2);
         let is_expected =
@@ -130,14 +130,14 @@ fn refuse(mut stream: TcpStream) {
     let _ = stream.write_all(&[b"E", &length[..], fields].concat());
 }
 
-/// Ends the session without a word.
+/// Closes the connection without an answer.
 fn end(mut stream: TcpStream) {
     read_request(&mut stream);
 }
 
 const PART_OF_AN_ERROR: &[u8] = b"E\0\0\0\x50SFATAL\0VFA";
 
-/// Ends the session within its first message, as a server that is killed.
+/// Closes the connection within its first message, as a server that is killed may do.
 fn break_off(mut stream: TcpStream) {
     read_request(&mut stream);
     let _ = stream.write_all(PART_OF_AN_ERROR);
@@ -156,6 +156,7 @@ fn read_request(stream: &mut TcpStream) -> Vec<u8> {
 
 #[test]
 fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_before_a_whole_message() {
+    // A server that refuses is ejected. One that closes the connection is not, and is picked for half of the clients.
     for (fails, failures) in [(refuse as fn(TcpStream), 1), (end, 4), (break_off, 4)] {
         let failing = Server::run(fails);
         let ready = Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {
@@ -207,9 +208,9 @@ fn a_client_that_no_server_sends_a_whole_message_waits_only_once() {
 }
 
 #[test]
-fn a_server_that_ends_a_request_for_tls_without_a_word_has_served_nobody() {
-    let silent = Server::run(|mut stream| stream.read_exact(&mut [0; 8]).unwrap());
-    let proxy = Proxy::start(&config(&[silent.address], UNCHECKED));
+fn a_server_that_closes_at_a_tls_request_has_served_no_session() {
+    let closing = Server::run(|mut stream| stream.read_exact(&mut [0; 8]).unwrap());
+    let proxy = Proxy::start(&config(&[closing.address], UNCHECKED));
     let mut client = Client::connect(proxy.at("db"));
     assert_eq!(client.send(b"\0\0\0\x08\x04\xd2\x16\x2f").read_all(), b"");
     proxy.access_line();

@@ -10,7 +10,8 @@ use crate::support::process::{Process, finished, must};
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, wait_for};
 
-/// A writers' and a readers' pool of these servers. The check's user has no privileges.
+/// A pool of writers and one of readers, both with these servers. The user of the check has no privileges. `readers`
+/// are further lines of the pool of readers.
 pub(super) fn config(servers: [&Postgres; 2], readers: &str, state_dir: Option<&TempDir>) -> String {
     let [a, b] = servers.map(|server| server.address());
     let health = "{ check = \"postgres\", user = \"watcher\", database = \"postgres\", interval = \"100ms\", \
@@ -37,7 +38,7 @@ pub(super) fn primary_and_replica() -> (Postgres, Postgres) {
     (primary, replica)
 }
 
-/// The port of the server that a session reaches.
+/// The port of the server that a session reaches; `None`: the session failed.
 pub(super) fn reached(address: SocketAddr) -> Option<u16> {
     let done = finished(psql(address, "SELECT inet_server_port()").env("PGCONNECT_TIMEOUT", "10"));
     (done.code == Some(0)).then(|| done.stdout.trim().parse().unwrap())
@@ -104,7 +105,7 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     let (a, b) = primary_and_replica();
     let writers = config([&a, &b], "", None).replace("role = \"primary\"", "role = \"primary\"\nclose_over = \"1h\"");
     let proxy = Proxy::start(&format!(
-        "{writers}[listeners.named]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\npool = \"writers\"\n"
+        "{writers}[listeners.postgres]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\npool = \"writers\"\n"
     ));
     eventually("a is the primary", || is_up(&proxy, "writers", "a"));
     let start = |listener: &str, mode: &str, statement: &str| {
@@ -117,16 +118,20 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     let passed = [("pool", "writers"), ("server", "a"), ("result", "pass")];
     let checks = || proxy.metrics().sum("acequia_health_checks_total", &passed);
     let before = checks();
-    eventually("a check has passed since", || checks() >= before + 2.0);
+    eventually("a later check has passed", || checks() >= before + 2.0); // one may have been under way
     a.freeze();
     let insert = "INSERT INTO t VALUES (1)";
-    // Clients of the listener without `protocol`; clients of the one with it that ask whether the server speaks TLS,
-    // which a frozen server does not answer; and clients of the latter in clear text.
-    let ways = [("write", "prefer"), ("named", "prefer"), ("named", "disable")];
+    let ways = [
+        ("write", "prefer"),    // a listener without `protocol`
+        ("postgres", "prefer"), // asks whether the server speaks TLS, which a frozen server does not answer
+        ("postgres", "disable"),
+    ];
     let clients = ways.iter().cycle().take(CLIENTS_PER_WAY * ways.len());
     let mut waiting: Vec<_> = clients.map(|(listener, mode)| start(listener, mode, insert)).collect();
     let sessions = || proxy.server("writers", "a")["sessions"].as_u64().unwrap() as usize;
-    eventually("they have come", || sessions() == waiting.len() + served.len());
+    eventually("all clients have a session on a", || {
+        sessions() == waiting.len() + served.len()
+    });
     must(&mut psql(b.address(), "SELECT pg_promote()"));
     for client in &mut waiting {
         client.wait();
@@ -293,7 +298,7 @@ fn a_bulk_load_removes_no_replica_and_a_cut_off_replica_leaves_after_max_lag() {
             .trim()
             == "0"
     });
-    std::thread::sleep(std::time::Duration::from_secs(3)); // a quiet system is not behind, however long
+    std::thread::sleep(std::time::Duration::from_secs(3)); // without writes on the primary, a replica is never behind
     assert!(is_up(&proxy, "readers", "b"), "nothing was written");
     let mut session = psql(proxy.at("read"), "SELECT pg_sleep(6), 'served to the end'");
     let reader = std::thread::spawn(move || finished(&mut session));

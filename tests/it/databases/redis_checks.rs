@@ -41,7 +41,7 @@ fn results(proxy: &Proxy, server: SocketAddr, result: &str) -> f64 {
 }
 
 #[test]
-fn checks_of_servers_that_hang_or_send_single_bytes_end_at_their_timeout() {
+fn checks_of_servers_that_hang_or_send_single_bytes_end_within_their_timeout() {
     let not_redis = dripping(b"");
     let hanging = [
         Server::silent(),
@@ -67,7 +67,7 @@ fn checks_of_servers_that_hang_or_send_single_bytes_end_at_their_timeout() {
 }
 
 #[test]
-fn hanging_and_dripping_sentinels_do_not_remove_a_primary_that_another_names() {
+fn hanging_and_dripping_sentinels_do_not_remove_a_primary_that_another_sentinel_names() {
     let primary = RedisNode::start(&[]);
     let sentinel = RedisNode::sentinel_of(&primary);
     let (silent, dripping) = (Server::silent(), dripping(b"+PONG\r\n*2\r\n$60000\r\n"));
@@ -128,7 +128,7 @@ fn reset_sentinels_with_a_lower_epoch_do_not_remove_the_primary() {
     let reset = RedisNode::sentinel_of(&new);
     assert!(reset.ask("SENTINEL MASTER orders").contains("config-epoch\r\n$1\r\n0"));
     assert!(proxy.reload(&with(&reset)));
-    eventually("its checks pass", || {
+    eventually("the checks of the new primary pass", || {
         results(&proxy, new.address(), "pass") >= passed_before + 5.0
     });
     assert_eq!(lost_role(), lost_before);
@@ -167,6 +167,7 @@ fn a_replica_is_not_trusted_as_the_primary_after_a_reload_to_that_role() {
     let primary = RedisNode::start(&[]);
     let replica = RedisNode::replica_of(&primary, &[]);
     let address = replica.address();
+    // The pool is named `primary` also while it requires the role `replica`: `results` counts in that pool.
     let text = |role: &str| {
         let health = "interval = \"200ms\"\ninterval_down = \"200ms\"\nrise = 1";
         one_pool("primary", &format!("\"{address}\""), health).replace(
@@ -189,7 +190,7 @@ fn a_replica_is_not_trusted_as_the_primary_after_a_reload_to_that_role() {
     eventually("its checks are refused again", || {
         results(&proxy, address, "refused") >= refused + 3.0
     });
-    assert!(!is_reached(), "after it");
+    assert!(!is_reached(), "after further refused checks");
     replica.ask("ACL SETUSER default +role");
     eventually("its role is known", || {
         reason(&proxy, "primary", &replica).contains("the server is a replica, a primary is required")

@@ -28,7 +28,7 @@ fn config(server: &Postgres, password: &Path, more: &str) -> String {
     )
 }
 
-/// Starts a server and a proxy with such a configuration, and waits until the check finds the server up.
+/// Starts a server and a proxy with [`config`], and waits until the check finds the server up.
 fn start(more: &str) -> (Postgres, Proxy) {
     let server = Postgres::start_with(&["max_connections=70"]);
     create_checker(&server);
@@ -127,7 +127,7 @@ fn while_checks_are_refused_sessions_go_on_and_new_ones_are_tried() {
     drop(others);
     wait_until_accepted(&proxy, &server);
 
-    // The password is another one.
+    // The server has another password for the role of the checks.
     run(&server, "ALTER ROLE checker PASSWORD 'something else'");
     wait_until_refused(&proxy, &server, "password authentication failed");
     open().expect("a new session").query();
@@ -141,12 +141,12 @@ fn while_checks_are_refused_sessions_go_on_and_new_ones_are_tried() {
 
     sessions.iter_mut().for_each(Session::query);
     assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
-    log_lines(&proxy, USED_AS_BEFORE, 3); // one an episode
+    log_lines(&proxy, USED_AS_BEFORE, 3); // one for each of the three causes
     log_lines(&proxy, "checks are no longer refused", 2);
     assert_eq!(log_count(&proxy, "server is down"), 0);
 }
 
-/// A check that this host cannot make, as without its password, says nothing about the server, which keeps its state.
+/// A check that this host cannot make, for example without a password, says nothing about the server: its state stays.
 #[test]
 fn a_password_that_cannot_be_read_takes_no_server_down() {
     let server = Postgres::start();
@@ -181,7 +181,7 @@ fn a_password_that_cannot_be_read_takes_no_server_down() {
     );
     assert_eq!(log_count(&proxy, "server is down"), 0);
 
-    // A server that is gone is down all the same.
+    // A server that is gone is down, although the password cannot be read.
     std::fs::write(&file, "").unwrap();
     wait_until_refused(&proxy, &server, "the password cannot be read");
     let name = server.address().to_string();
@@ -261,7 +261,7 @@ fn a_password_is_never_sent_in_clear_text_without_tls() {
 fn no_error_answer_to_a_check_cuts_a_session() {
     let (server, proxy) = start("");
     let mut session = Session::open(proxy.at("db")).ok().unwrap();
-    for (refuse, accept, reason, is_served) in [
+    for (refuse, accept, reason, is_used_as_before) in [
         (
             "ALTER DATABASE checks ALLOW_CONNECTIONS false",
             "ALTER DATABASE checks ALLOW_CONNECTIONS true",
@@ -277,7 +277,7 @@ fn no_error_answer_to_a_check_cuts_a_session() {
     ] {
         run(&server, refuse);
         wait_until_refused(&proxy, &server, reason);
-        if is_served {
+        if is_used_as_before {
             Session::open(proxy.at("db")).expect("a new session").query();
         } else {
             assert_eq!(Client::connect(proxy.at("db")).read_all(), b"", "{refuse}");
@@ -286,7 +286,7 @@ fn no_error_answer_to_a_check_cuts_a_session() {
         wait_until_accepted(&proxy, &server);
     }
 
-    // It cannot start a process for a connection.
+    // The server cannot start a process for a connection.
     server.limit_processes(Some(1));
     wait_until_refused(&proxy, &server, "cannot start a process for the connection");
     server.limit_processes(None);

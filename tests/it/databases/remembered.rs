@@ -34,7 +34,7 @@ fn an_old_primary_stays_out_after_an_unreadable_file_and_a_downgrade() {
     assert_eq!(fs::read_link(&file).unwrap(), file, "it is left as it is");
     fs::remove_file(&file).unwrap();
 
-    // A later version has added something.
+    // A later version of acequia has added a key.
     let mut known: serde_json::Value = serde_json::from_slice(&fs::read(&aside).unwrap()).unwrap();
     for pool in known.as_object_mut().unwrap().values_mut() {
         pool["since"] = "2030-01-01".into();
@@ -62,9 +62,9 @@ fn an_old_primary_stays_out_when_an_operator_exchanges_the_names() {
     } = RememberingPair::failed_over();
     old.thaw();
     let (old_address, new_address) = (old.address().to_string(), new.address().to_string());
-    let named = |old: &str, new: &str| {
+    let named = |old_name: &str, new_name: &str| {
         let entry = |name: &str, address: &str| format!("{{ address = {address:?}, name = {name:?} }}");
-        let servers = format!("[{}, {}]", entry(old, &old_address), entry(new, &new_address));
+        let servers = format!("[{}, {}]", entry(old_name, &old_address), entry(new_name, &new_address));
         text.replace(&format!("{:?}", [&old_address, &new_address]), &servers)
     };
     let is_second = |proxy: &Proxy, name: &str, first: &str| {
@@ -83,7 +83,7 @@ fn an_old_primary_stays_out_when_an_operator_exchanges_the_names() {
     assert_eq!(new.ask("EXISTS exchanged"), ":1\r\n");
     proxy.stop();
     let proxy = Proxy::start(&named("db1", "db2"));
-    eventually("it is used after a restart with the names of before", || {
+    eventually("the new primary is used after a restart with the first names", || {
         proxy.server("primary", "db2")["health"] == "up" && is_second(&proxy, "db1", "db2")
     });
     assert!(is_written(proxy.at("primary"), "restarted"));
@@ -130,7 +130,7 @@ fn a_state_directory_belongs_to_one_process_and_is_free_after_a_kill() {
         state.path().display()
     );
     assert!(failed.stderr.contains(&expected), "{failed:#?}");
-    assert_eq!(run("check").code, Some(0), "a check needs no lock");
+    assert_eq!(run("check").code, Some(0), "`acequia check` needs no lock");
     assert!(
         proxy.reload(&(text.clone() + "[log]\nlevel = \"warn\"\n")),
         "nor does a reload"

@@ -1,4 +1,4 @@
-//! Sentinels behind the check `redis`: a majority counts, also after they were set up anew.
+//! The Sentinels that the check `redis` asks: their majority decides, also after the Sentinels were reset.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

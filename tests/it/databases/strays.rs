@@ -18,7 +18,7 @@ fn a_replica_of_an_old_primary_of_redis_serves_no_reader_until_it_follows_the_ne
     b.ask("REPLICAOF NO ONE");
     eventually("b is the primary", || is_up("primary", &b));
     a.thaw();
-    // `c` follows `a` by a host name, although acequia knows only the address of `a`.
+    // acequia does not know this host name of `a`. It compares streams of changes to find which server `c` follows.
     c.ask(&format!("REPLICAOF localhost {}", a.address().port()));
     let why = format!("not a replica of {}: it follows {}", b.address(), a.address());
     eventually("c is no replica of b", || reason(&proxy, "replica", &c).contains(&why));

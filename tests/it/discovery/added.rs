@@ -12,7 +12,7 @@ use crate::support::process::Finished;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// A directory for what outlives a restart.
+/// A `state_dir`, which outlives a restart, and a configuration with it.
 struct Site {
     directory: TempDir,
 }
@@ -33,7 +33,8 @@ impl Site {
         )
     }
 
-    fn kept(&self) -> String {
+    /// The contents of the file of added servers; empty if there is no file.
+    fn saved_servers(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("added-servers.json")).unwrap_or_default()
     }
 }
@@ -88,7 +89,7 @@ fn an_added_server_survives_reload_and_restart_until_it_is_removed() {
     assert_eq!(status, 200);
     proxy.signal(Signal::TERM);
     proxy.wait();
-    assert!(site.kept().contains("extra") && site.kept().contains("latest"));
+    assert!(site.saved_servers().contains("extra") && site.saved_servers().contains("latest"));
     let proxy = Proxy::start(&site.config(&first));
     wait_until_used(&proxy, "second");
     assert_eq!(&added(&proxy)[0], shown);
@@ -102,7 +103,7 @@ fn an_added_server_survives_reload_and_restart_until_it_is_removed() {
     assert_eq!(output(&removed), "p/extra: removed\n");
     assert!(!is_used(&proxy, "second"));
     assert_eq!(session.finish().try_read_all().unwrap(), b"d", "its session goes on");
-    eventually("it is forgotten", || !site.kept().contains("extra"));
+    eventually("it is forgotten", || !site.saved_servers().contains("extra"));
 }
 
 #[test]
@@ -110,35 +111,35 @@ fn only_added_servers_can_be_removed_and_names_are_unique() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let site = Site::new();
     let proxy = Proxy::start(&site.config(&first));
-    let (first, second) = (first.address.to_string(), second.address.to_string());
+    let (first_address, second_address) = (first.address.to_string(), second.address.to_string());
     let refused = |words: &[&str], why: &str| {
         let finished = proxy.command(words);
         let output = output(&finished);
         assert!(finished.code != Some(0) && output.contains(why), "{words:?}: {output}");
     };
     refused(
-        &["server", "remove", &format!("p/{first}")],
-        &format!("server `{first}` of pool `p` was not added by hand: change the configuration"),
+        &["server", "remove", &format!("p/{first_address}")],
+        &format!("server `{first_address}` of pool `p` was not added by hand: change the configuration"),
     );
     refused(&["server", "remove", "p/nobody"], "pool `p` has no server nobody");
     refused(&["server", "remove", "q/nobody"], "there is no pool `q`");
-    refused(&["server", "add", "q", &second], "there is no pool `q`");
+    refused(&["server", "add", "q", &second_address], "there is no pool `q`");
     refused(&["server", "add", "p", "10.0.0.1"], "`10.0.0.1` has no port");
     refused(
-        &["server", "add", "p", &second, "--weight", "257"],
+        &["server", "add", "p", &second_address, "--weight", "257"],
         "the largest is 256",
     );
     refused(
-        &["server", "add", "p", &second, "--for", "0s"],
+        &["server", "add", "p", &second_address, "--for", "0s"],
         "`for` must be 1ms to 8760h",
     );
     refused(
-        &["server", "add", "p", &first],
-        &format!("the pool has a server `{first}`"),
+        &["server", "add", "p", &first_address],
+        &format!("the pool has a server `{first_address}`"),
     );
-    assert_eq!(add(&proxy, &format!(r#"{{"address": "{first}"}}"#)).0, 409);
+    assert_eq!(add(&proxy, &format!(r#"{{"address": "{first_address}"}}"#)).0, 409);
     assert_eq!(
-        add(&proxy, &format!(r#"{{"address": "{second}", "wieght": 1}}"#)).0,
+        add(&proxy, &format!(r#"{{"address": "{second_address}", "wieght": 1}}"#)).0,
         422
     );
     assert_eq!(added(&proxy).as_array().unwrap().len(), 0);
@@ -146,7 +147,7 @@ fn only_added_servers_can_be_removed_and_names_are_unique() {
 }
 
 #[test]
-fn a_configured_server_replaces_an_added_one_with_its_name() {
+fn a_configured_server_replaces_an_added_one_of_the_same_name() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let site = Site::new();
     let proxy = Proxy::start(&site.config(&first));
@@ -176,7 +177,7 @@ fn a_configured_server_replaces_an_added_one_with_its_name() {
         proxy.command(&["server", "remove", &format!("p/{address}")]).code,
         Some(0)
     );
-    assert_eq!(server_count(), 3, "that of the configuration stays");
+    assert_eq!(server_count(), 3, "the configured server stays");
     wait_until_used(&proxy, "second");
 }
 
@@ -190,7 +191,7 @@ fn a_temporary_server_is_removed_in_time_and_its_session_continues() {
     let note = format!("p/{address}: added until ");
     assert!(finished.stdout.starts_with(&note), "{}", output(&finished));
     let mut sessions = Vec::new();
-    eventually("a session is on it", || {
+    eventually("the added server has a session", || {
         sessions.push(served_client(proxy.at("l")));
         second.sessions() > 0
     });

@@ -18,10 +18,11 @@ use crate::support::server::Server;
 const KEPT: &str = "cannot take the announced routes, keeping the last ones";
 const ACCEPT: &str = "announce = { from = \"docker\", names = [\"*.apps.test\"] }";
 
-fn config(docker: &Docker, web: &Server, announce: &str) -> String {
+/// `accept`: [`ACCEPT`], or nothing for a listener that accepts no announcements.
+fn config(docker: &Docker, web: &Server, accept: &str) -> String {
     let (socket, state) = (docker.socket(), docker.socket().with_file_name("state"));
     format!(
-        "[runtime]\nstate_dir = {state:?}\n[providers.docker]\nsocket = {socket:?}\n[listeners.tls]\nbind = \"127.0.0.1:0\"\n{announce}\n\
+        "[runtime]\nstate_dir = {state:?}\n[providers.docker]\nsocket = {socket:?}\n[listeners.tls]\nbind = \"127.0.0.1:0\"\n{accept}\n\
          [[listeners.tls.routes]]\nsni = \"own.apps.test\"\npool = \"web\"\n\
          [pools.web]\nservers = [\"{}\"]\n",
         web.address
@@ -44,8 +45,8 @@ fn measured(proxy: &Proxy) -> [(&'static str, f64); 4] {
     ]
 }
 
-/// Starts a container that announces this name, with these further labels.
-fn announce(docker: &Docker, container: &str, sni: &str, labels: &[&str]) {
+/// Starts a container that announces these server names, separated by commas, and has these further labels.
+fn start_announcing(docker: &Docker, container: &str, sni: &str, labels: &[&str]) {
     let (sni, port) = (format!("acequia.sni={sni}"), format!("acequia.port={PORT}"));
     let mut options = vec![
         "--network",
@@ -61,20 +62,22 @@ fn announce(docker: &Docker, container: &str, sni: &str, labels: &[&str]) {
     docker.start_server(container, &options);
 }
 
-/// What a client that asks for this name gets: the name of its server, or only an alert.
+/// What a client that asks for this server name gets: the name of the container or server, or `alert` for a TLS alert.
 fn reached(proxy: &Proxy, sni: &str) -> String {
     let mut client = Client::connect(proxy.at("tls"));
-    let _ = client.0.write_all(&Hello::named(sni).bytes()); // it may be refused already
+    let _ = client.0.write_all(&Hello::named(sni).bytes()); // the connection may be closed already
     let _ = client.0.shutdown(Shutdown::Write);
     match client.try_read_all() {
         Ok(alert) if alert.first() == Some(&0x15) => "alert".to_owned(),
         Ok(name) => String::from_utf8(name).unwrap(),
-        Err(error) => error.to_string(), // of a server that ends just now
+        Err(error) => error.to_string(), // the server may be stopping
     }
 }
 
-fn wait_until_reached(proxy: &Proxy, sni: &str, server: &str) {
-    eventually(&format!("{sni} leads to {server}"), || reached(proxy, sni) == server);
+fn wait_until_reached(proxy: &Proxy, sni: &str, expected: &str) {
+    eventually(&format!("{sni} leads to {expected}"), || {
+        reached(proxy, sni) == expected
+    });
 }
 
 fn announced(proxy: &Proxy) -> Value {
@@ -82,11 +85,12 @@ fn announced(proxy: &Proxy) -> Value {
     state["announced"].clone()
 }
 
+/// The refused announcements: container and server name of each.
 fn refused(proxy: &Proxy) -> Vec<String> {
     let announced = announced(proxy);
-    let refused = announced["refused"].as_array().unwrap().iter();
-    refused
-        .map(|refused| format!("{} {}", refused["from"], refused["sni"]).replace('"', ""))
+    let entries = announced["refused"].as_array().unwrap().iter();
+    entries
+        .map(|entry| format!("{} {}", entry["from"], entry["sni"]).replace('"', ""))
         .collect()
 }
 
@@ -95,7 +99,7 @@ fn containers_announce_and_withdraw_their_routes() {
     let Some(docker) = Docker::start() else { return };
     docker.run(&["network", "create", "--subnet", "10.97.1.0/24", "app"]);
     let web = Server::named("web");
-    announce(&docker, "shop", "shop.apps.test,store.apps.test", &[]);
+    start_announcing(&docker, "shop", "shop.apps.test,store.apps.test", &[]);
     let proxy = Proxy::start(&config(&docker, &web, ACCEPT));
     assert_eq!(
         reached(&proxy, "shop.apps.test"),
@@ -109,7 +113,7 @@ fn containers_announce_and_withdraw_their_routes() {
     let mut session = Client::connect(proxy.at("tls"));
     session.send(&Hello::named("shop.apps.test").bytes());
     assert_eq!(session.read(4), b"shop");
-    announce(&docker, "next", "shop.apps.test", &[]);
+    start_announcing(&docker, "next", "shop.apps.test", &[]);
     wait_until_reached(&proxy, "shop.apps.test", "next");
     let server = proxy.server("tls:shop.apps.test", "next");
     assert_eq!(server["address"], format!("10.97.1.3:{PORT}"));
@@ -135,15 +139,15 @@ fn containers_announce_and_withdraw_their_routes() {
 }
 
 #[test]
-fn a_taken_name_is_refused_and_reported() {
+fn taken_and_not_allowed_names_are_refused_and_reported_also_while_docker_is_away() {
     let Some(mut docker) = Docker::start() else { return };
     docker.run(&["network", "create", "--subnet", "10.97.1.0/24", "app"]);
     let web = Server::named("web");
     let proxy = Proxy::start(&config(&docker, &web, ACCEPT));
-    announce(&docker, "old", "a.apps.test", &["acequia.pool=shop"]);
+    start_announcing(&docker, "old", "a.apps.test", &["acequia.pool=shop"]);
     wait_until_reached(&proxy, "a.apps.test", "old");
-    announce(&docker, "young", "a.apps.test", &["acequia.pool=blog"]);
-    announce(&docker, "zed", "own.apps.test,bank.test", &[]);
+    start_announcing(&docker, "young", "a.apps.test", &["acequia.pool=blog"]);
+    start_announcing(&docker, "zed", "own.apps.test,bank.test", &[]);
     eventually("all three are refused", || {
         refused(&proxy) == ["young a.apps.test", "zed own.apps.test", "zed bank.test"]
     });

@@ -15,7 +15,7 @@ use crate::support::server::Server;
 const KEPT: &str = "cannot take the list of servers, keeping the last one";
 const UNRESOLVED: &str = "problems with hosts of servers";
 
-/// A pool that lists its servers by these keys of `discover`, with further keys.
+/// A configuration whose pool has these keys in `discover`, and `keys` besides it.
 fn config(discover: &str, keys: &str) -> String {
     format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nbalance = \"round-robin\"\n\
@@ -62,7 +62,7 @@ fn on_one_port(addresses: [&str; 2], names: [&'static str; 2]) -> [Server; 2] {
 #[test]
 fn servers_follow_srv_and_address_records_and_no_session_is_lost() {
     let first = Server::named("first");
-    let [second, third] = on_one_port(["127.0.0.1", "127.0.0.2"], ["second", "third"]);
+    let [second, _third] = on_one_port(["127.0.0.1", "127.0.0.2"], ["second", "third"]);
     let mut nsd = Nsd::start(&(srv(1, 0, 1, &first, "one") + "one 1 A 127.0.0.1"));
     let proxy = Proxy::start(&by_srv(&nsd, ""));
     let mut old = Client::connect(proxy.at("l"));
@@ -77,9 +77,8 @@ fn servers_follow_srv_and_address_records_and_no_session_is_lost() {
 
     let moved = srv(1, 0, 1, &second, "alias").replace("orders", "moved") + "_pg._tcp.orders 1 CNAME _pg._tcp.moved\n";
     nsd.change(&(moved + "alias 1 CNAME two\ntwo 1 A 127.0.0.2"));
-    eventually("its new address gets all sessions", || reaches_only(&proxy, "third"));
+    eventually("the alias target gets all sessions", || reaches_only(&proxy, "third"));
     assert_eq!(names(&proxy), [format!("alias.test:{port}@127.0.0.2")]);
-    drop(third);
     assert_eq!(old.finish().try_read_all().unwrap(), b"");
     assert_eq!(up(&proxy), 1.0);
 }
@@ -150,8 +149,8 @@ fn srv_weights_are_weights_and_priorities_are_tiers() {
 
 #[test]
 fn each_address_of_the_configured_families_is_a_server() {
-    let [first, second] = on_one_port(["127.0.0.1", "::1"], ["four", "six"]);
-    let port = first.address.port();
+    let [four, _six] = on_one_port(["127.0.0.1", "::1"], ["four", "six"]);
+    let port = four.address.port();
     let nsd = Nsd::start("orders 1 A 127.0.0.1\norders 1 AAAA ::1");
     let discover = format!("dns = \"orders.test:{port}\", resolver = \"{}\"", nsd.address);
     let proxy = Proxy::start(&config(&discover, ""));
@@ -167,7 +166,6 @@ fn each_address_of_the_configured_families_is_a_server() {
     assert!(proxy.reload(&config(&discover, "resolve = \"ipv6\"")));
     eventually("only IPv6 is left", || reaches_only(&proxy, "six"));
     assert_eq!(names(&proxy), both[1..]);
-    drop(second);
 }
 
 #[test]
@@ -190,7 +188,7 @@ fn a_stopped_name_server_changes_nothing_and_is_followed_again() {
     assert!(status.contains("the name server does not answer"), "{status}");
 
     proxy.stop();
-    let proxy = Proxy::start(&(runtime + &by_srv(&nsd, ""))); // the directory of the state has the list
+    let proxy = Proxy::start(&(runtime + &by_srv(&nsd, ""))); // `state_dir` has the list
     assert!(reaches_only(&proxy, "first"));
     assert_eq!(names(&proxy), [format!("one.test:{}@127.0.0.1", first.address.port())]);
     nsd.begin();

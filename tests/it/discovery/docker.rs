@@ -65,10 +65,10 @@ fn servers_follow_the_containers_of_a_label() {
 
     let mut session = Client::connect(proxy.at("l"));
     let server = String::from_utf8(session.read(3)).unwrap();
-    let other = if server == "one" { "two" } else { "one" };
+    let remaining = if server == "one" { "two" } else { "one" };
     docker.run(&["network", "connect", "db", &server]);
     docker.run(&["network", "disconnect", "app", &server]);
-    wait_for_servers(&proxy, &[other]);
+    wait_for_servers(&proxy, &[remaining]);
     wait_for_ended_sessions(&proxy, "server_drained", 1);
     let warning = pool(&proxy)["discovery"]["warning"].clone();
     assert_eq!(
@@ -82,7 +82,7 @@ fn servers_follow_the_containers_of_a_label() {
     docker.run(&["network", "connect", "app", &server]);
     wait_for_servers(&proxy, &["one", "two"]);
     docker.run(&["kill", &server]);
-    wait_for_servers(&proxy, &[other]);
+    wait_for_servers(&proxy, &[remaining]);
     assert!(pool(&proxy)["discovery"]["warning"].is_null());
     assert_eq!(log_count(&proxy, KEPT), 0);
 }
@@ -138,7 +138,7 @@ fn a_stopping_container_gets_no_new_sessions_and_keeps_its_open_ones() {
     docker.start_server("new", &orders);
     wait_for_servers(&proxy, &["new", "old"]);
 
-    docker.run(&["kill", "--signal=HUP", "new"]); // not a signal that asks it to end
+    docker.run(&["kill", "--signal=HUP", "new"]); // not one of the signals that stop a container
     let mut stop = docker.spawn(&["stop", "--time=600", "old"]);
     wait_for_servers(&proxy, &["new", "-old"]);
     assert_eq!(reached(&proxy), ["new"]);

@@ -1,5 +1,5 @@
-//! Engines that are not installed here: Docker 29, which refuses versions of the API that older engines need, and
-//! engines with wrong answers. Only their answers are imitated, according to the documentation of the API.
+//! Imitated engines: Docker 29, which refuses old versions of the API, and engines with wrong or no answers. The
+//! imitated answers follow the documentation of the API.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -16,7 +16,7 @@ use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// An engine: the versions of the API that it speaks, and its containers.
+/// An imitated engine, and the directory of its socket.
 struct Engine {
     directory: TempDir,
     state: Arc<Mutex<State>>,
@@ -32,7 +32,7 @@ struct State {
     requests: Vec<String>,
     /// The connections that follow events.
     followers: Vec<UnixStream>,
-    /// The connections that have asked for a new container.
+    /// The connections that have asked for a new container. They get no answer.
     unanswered: Vec<UnixStream>,
 }
 
@@ -51,13 +51,13 @@ impl Engine {
         let shared = Arc::clone(&state);
         spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let _ = shared.lock().unwrap().respond(stream); // the client may not want all of it
+                let _ = shared.lock().unwrap().respond(stream); // the client may have closed the connection
             }
         });
         Self { directory, state }
     }
 
-    /// From now on answers requests for the list of containers with this. Sends an event, so that one follows.
+    /// Sets the answer to later requests for the list of containers, and sends an event, which causes such a request.
     fn list(&self, status: &str, body: &str) {
         let mut state = self.state.lock().unwrap();
         state.containers = (status.to_owned(), body.to_owned());
@@ -181,7 +181,7 @@ fn an_engine_without_a_common_api_version_is_reported() {
 }
 
 #[test]
-fn an_incomplete_list_changes_nothing() {
+fn an_unusable_list_changes_nothing() {
     let first = Server::named("first");
     let engine = Engine::start(24, 44);
     engine.list_server(&first);

@@ -28,6 +28,7 @@ fn servers_follow_the_keys_of_etcd_and_no_session_is_lost() {
     let etcd = Etcd::start();
     etcd.put("/orders/1", &first.address.to_string());
     etcd.put("/other/1", "127.0.0.1:9");
+    // Plain HTTP needs no certificate authorities.
     let proxy = Proxy::setup(&config(&etcd)).without_authorities().start();
     let mut old = Client::connect(proxy.at("l"));
     assert_eq!(old.read(5), b"first");
@@ -38,13 +39,12 @@ fn servers_follow_the_keys_of_etcd_and_no_session_is_lost() {
         reaches_only(&proxy, "second")
     });
     assert_eq!(old.finish().try_read_all().unwrap(), b"");
-    let wrong = "the value of a key is not a server";
     etcd.put("/orders/2", "unix:/run/acequia/admin.sock");
     super::wait_for_error(&proxy, "is a Unix socket");
     assert!(reaches_only(&proxy, "second"));
     etcd.put("/orders/2", &two);
     etcd.put("/orders/2", "nonsense");
-    let line = &log_lines(&proxy, wrong, 1)[0];
+    let line = &log_lines(&proxy, "the value of a key is not a server", 1)[0];
     assert_eq!((&line["key"], &line["kept"]), (&"/orders/2".into(), &true.into()));
     assert!(reaches_only(&proxy, "second"));
     eventually("the invalid value is shown", || {

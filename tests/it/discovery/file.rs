@@ -18,7 +18,7 @@ use crate::support::server::Server;
 const KEPT: &str = "cannot take the list of servers, keeping the last one";
 const LISTED: &str = "servers listed";
 
-/// A file that lists servers, and a directory for what outlives a restart.
+/// A directory with a file that lists servers, and with the `state_dir`.
 struct Site {
     directory: TempDir,
     file: PathBuf,
@@ -40,7 +40,7 @@ impl Site {
         self.write(&serde_json::to_string(&addresses).unwrap());
     }
 
-    /// Writes the file as editors do.
+    /// Replaces the file by a rename, as many editors do.
     fn write(&self, text: &str) {
         let next = self.directory.path().join("next");
         fs::write(&next, text).unwrap();
@@ -55,6 +55,7 @@ impl Site {
         )
     }
 
+    /// The lists that are kept in the `state_dir` for the next start; empty: none yet.
     fn kept(&self) -> String {
         fs::read_to_string(self.directory.path().join("state/servers.json")).unwrap_or_default()
     }
@@ -96,7 +97,7 @@ fn the_history_counts_a_session_once_even_if_its_server_is_removed() {
         let opened = history["pools"][0]["opened"].as_array().into_iter().flatten();
         opened.map(|number| number.as_u64().unwrap()).sum()
     };
-    // The second sample from now covers only what follows.
+    // The next sample also covers some time before this call, the second one only time after it.
     let wait_for_two_samples = || {
         for _ in 0..2 {
             let latest = history()["at"].clone();

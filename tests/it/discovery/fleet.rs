@@ -1,4 +1,4 @@
-//! Instances that take their configuration from one key of a real etcd, and write back the results.
+//! Instances that take their configuration from keys of a real etcd, and write back the results.
 
 use std::fs;
 use std::path::Path;
@@ -18,6 +18,9 @@ use crate::support::{eventually, wait_for};
 
 const KEY: &str = "/acequia/edge";
 
+/// A lease of 60 s that has at least this many seconds left has just been granted or renewed.
+const RENEWED_TTL_SECS: i64 = 57;
+
 /// The file of an instance with this `state_dir`; `more` is further keys of `[remote]`.
 fn bootstrap(etcd: &Etcd, instance: &str, state: &Path, more: &str) -> String {
     format!(
@@ -27,7 +30,7 @@ fn bootstrap(etcd: &Etcd, instance: &str, state: &Path, more: &str) -> String {
     )
 }
 
-/// A text with a listener `l` and a pool of this server.
+/// A text for the store: a configuration with a listener `l` and a pool of this server.
 fn text(server: &Server) -> String {
     format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]\n",
@@ -43,7 +46,8 @@ fn status(etcd: &Etcd, instance: &str) -> Value {
         .map_or(Value::Null, |status| serde_json::from_str(&status.value).unwrap())
 }
 
-/// The server that the first listener leads to, at the address where it listens now.
+/// The server that the first listener leads to. The address of this listener is requested, because a reload may have
+/// changed it since the start.
 fn reached(proxy: &Proxy) -> String {
     let state = proxy.answer(&["status"]);
     let address = state["listeners"][0]["addresses"][0].as_str().unwrap();
@@ -57,8 +61,8 @@ fn with_file(command: &str, toml: &str) -> Finished {
     finished(acequia(&[command, "-c", "edge.toml"]).current_dir(directory.path()))
 }
 
-/// Waits until the status of an instance has an error, and returns that.
-fn refusal(etcd: &Etcd, instance: &str) -> String {
+/// Waits until the status of an instance has an error, and returns its message.
+fn wait_for_refusal(etcd: &Etcd, instance: &str) -> String {
     wait_for("the error is written back", || {
         status(etcd, instance)["error"]["message"].as_str().map(str::to_owned)
     })
@@ -86,7 +90,7 @@ fn all_instances_apply_a_valid_text_and_refuse_a_broken_one() {
     }
     let broken = etcd.put(KEY, "[listeners.l]\nbnid = \"127.0.0.1:0\"\n");
     for (name, proxy) in names.iter().zip(&fleet) {
-        let error = refusal(&etcd, name);
+        let error = wait_for_refusal(&etcd, name);
         assert!(
             error.contains("unknown key `bnid`") && error.contains(&format!("etcd:{KEY}:2:1")),
             "{error}"
@@ -119,9 +123,9 @@ fn all_instances_apply_a_valid_text_and_refuse_a_broken_one() {
     assert_eq!(old.finish().try_read_all().unwrap(), b"", "no session was touched");
 }
 
-/// A lease lasts a minute: its remaining time goes up only when the instance renews it. `wait_for` fails after 20 s,
-/// which is also the time between two renewals: so the wait for a renewal is split, and a part of it also ends when the
-/// lease is 8 s older.
+/// A lease lasts 60 s and is renewed every 20 s; only a renewal increases its remaining time. `wait_for` fails after
+/// 20 s, which may be too short for a renewal. So the wait is split into up to three: the first two also end when the
+/// remaining time has decreased by more than 8 s.
 #[test]
 fn a_running_instance_renews_the_lease_of_its_status_and_reports_another_with_its_name() {
     let server = Server::named("server");
@@ -134,24 +138,24 @@ fn a_running_instance_renews_the_lease_of_its_status_and_reports_another_with_it
             .first()
             .map(|entry| entry.lease.clone())
     });
-    let other = TempDir::new().unwrap();
-    let other = Proxy::start(&bootstrap(&etcd, "one", other.path(), ""));
+    let other_state = TempDir::new().unwrap();
+    let other = Proxy::start(&bootstrap(&etcd, "one", other_state.path(), ""));
     let remaining = || etcd.ctl(&["lease", "timetolive", &lease])["ttl"].as_i64().unwrap();
     let mut seen = wait_for("the remaining time goes down", || {
-        Some(remaining()).filter(|now| (1..57).contains(now))
+        Some(remaining()).filter(|now| (1..RENEWED_TTL_SECS).contains(now))
     });
     for _ in 0..2 {
-        seen = wait_for("the lease is renewed, or is 8 s older", || {
+        seen = wait_for("the lease is renewed, or has 8 s less", || {
             Some(remaining()).filter(|now| *now > seen || *now < seen - 8)
         });
-        if seen >= 57 {
+        if seen >= RENEWED_TTL_SECS {
             break;
         }
     }
-    if seen < 57 {
+    if seen < RENEWED_TTL_SECS {
         eventually("the lease is renewed", || remaining() > seen);
     }
-    eventually("the other one is reported", || {
+    eventually("the other process is reported", || {
         proxy
             .command(&["status"])
             .stdout
@@ -250,15 +254,16 @@ fn a_start_with_a_broken_text_uses_the_last_valid_one_and_says_why() {
         etcd.put(KEY, broken);
         let proxy = Proxy::start(&bootstrap(&etcd, "known", &known, ""));
         assert_eq!(reached(&proxy), "server");
-        let error = refusal(&etcd, "known");
-        assert!(error.contains(why), "{error}");
-        eventually("the status shows the text in force", || {
-            status(&etcd, "known")["in_force"]["revision"] == revision
+        // The status of the earlier process is there until this one has written its own.
+        eventually("the status shows the error and the text in force", || {
+            let status = status(&etcd, "known");
+            let error = status["error"]["message"].as_str().unwrap_or_default();
+            error.contains(why) && status["in_force"]["revision"] == revision
         });
     }
     let waiting = Proxy::setup(&bootstrap(&etcd, "new", &states.path().join("new"), "")).launch();
     assert_eq!(waiting.get("/ready").0, 503);
-    assert!(refusal(&etcd, "new").contains("Address already in use"));
+    assert!(wait_for_refusal(&etcd, "new").contains("Address already in use"));
 }
 
 #[test]
@@ -270,9 +275,9 @@ fn sections_of_several_keys_are_merged_and_a_duplicate_is_an_error() {
         .map(|(a, b)| (a.to_owned(), format!("[pools{b}")))
         .unwrap();
     etcd.put(&format!("{KEY}/listeners"), &listeners);
-    let pool = format!("{KEY}/pools.json");
+    let pools_key = format!("{KEY}/pools.json");
     etcd.put(
-        &pool,
+        &pools_key,
         &format!(r#"{{"pools": {{"p": {{"servers": ["{}"]}}}}}}"#, first.address),
     );
     etcd.put(&format!("{KEY}-of-others"), "nonsense");
@@ -284,14 +289,14 @@ fn sections_of_several_keys_are_merged_and_a_duplicate_is_an_error() {
         status(&etcd, "one")["in_force"]["keys"] == 2
     });
     etcd.put(&format!("{KEY}/more"), &pools);
-    let error = refusal(&etcd, "one");
+    let error = wait_for_refusal(&etcd, "one");
     assert!(
         error.contains("`[pools.p]` is in two keys")
             && error.contains(&format!("etcd:{KEY}/more"))
             && error.contains(&format!("etcd:{KEY}/pools.json")),
         "{error}"
     );
-    etcd.delete(&pool);
+    etcd.delete(&pools_key);
     eventually("each section is in one key again", || {
         status(&etcd, "one")["error"].is_null()
     });
@@ -417,7 +422,7 @@ fn errors_written_to_the_store_do_not_quote_file_contents() {
     );
     let proxy = Proxy::start(&file);
     etcd.put(KEY, &(text(&server) + &format!("[guards.g]\nallow_file = {list:?}\n")));
-    let error = refusal(&etcd, "one");
+    let error = wait_for_refusal(&etcd, "one");
     assert!(
         error.contains("line 2: not a network") && !error.contains("hunter2"),
         "{error}"
@@ -429,7 +434,7 @@ fn errors_written_to_the_store_do_not_quote_file_contents() {
         &text(&server).replace("pool = \"p\"\n", &format!("pool = \"p\"\n{certificate}")),
     );
     let error = wait_for("the file of TLS is refused", || {
-        Some(refusal(&etcd, "one")).filter(|error| error.contains("listeners.l.tls"))
+        Some(wait_for_refusal(&etcd, "one")).filter(|error| error.contains("listeners.l.tls"))
     });
     assert!(
         error.contains("cannot be used: see the log") && !error.contains("hunter2"),
@@ -439,7 +444,7 @@ fn errors_written_to_the_store_do_not_quote_file_contents() {
     eventually("the text is valid again", || status(&etcd, "one")["error"].is_null());
     proxy.rewrite(&format!("hunter2 = 1\n{file}"));
     proxy.signal(Signal::HUP);
-    let error = refusal(&etcd, "one");
+    let error = wait_for_refusal(&etcd, "one");
     assert_eq!(error, "1 problem in the file on this machine: see its log\n");
 }
 

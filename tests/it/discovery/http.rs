@@ -94,7 +94,7 @@ fn servers_follow_the_list_of_the_url() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let registry = Registry::start();
     registry.list(&first);
-    let proxy = Proxy::setup(&registry.config()).without_authorities().start();
+    let proxy = Proxy::setup(&registry.config()).without_authorities().start(); // plain HTTP needs none
     eventually("the first list is used", || discovery(&proxy)["up"] == true);
     assert_eq!(server_reached(proxy.at("l")), "first");
     assert_eq!(

@@ -57,7 +57,7 @@ impl Cluster {
         }
     }
 
-    /// Creates or changes the slice of a pod, which is ready.
+    /// Creates or changes the slice of a ready pod.
     fn put_ready(&self, server: &Server, pod: &str) {
         self.api.put("orders", pod, slice(server, pod, &ready()));
     }
@@ -66,13 +66,14 @@ impl Cluster {
         self.config_with_user(&format!("{{token: {TOKEN}}}"))
     }
 
+    /// Writes a kubeconfig with this user (a YAML mapping), and returns a configuration that names the file.
     fn config_with_user(&self, user: &str) -> String {
         let file = self.api.kubeconfig(self.directory.path(), user);
-        format!("[providers.kubernetes]\nkubeconfig = {file:?}\n{}", pools())
+        format!("[providers.kubernetes]\nkubeconfig = {file:?}\n{}", listener_and_pool())
     }
 }
 
-fn pools() -> &'static str {
+fn listener_and_pool() -> &'static str {
     "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nbalance = \"round-robin\"\n\
      discover = { kubernetes = \"default/orders\", port = \"pg\", settle = \"0s\" }\n"
 }
@@ -92,7 +93,7 @@ fn servers_follow_the_endpoints_of_a_service_and_no_session_is_lost() {
         .api
         .put("orders", "orders-1", slice(&first, "orders-1", &terminating()));
     cluster.put_ready(&second, "orders-2");
-    eventually("the pod that ends gets no session", || reaches_only(&proxy, "second"));
+    eventually("no new session reaches the old pod", || reaches_only(&proxy, "second"));
     assert_eq!(proxy.server("p", "orders-1")["use"], "draining");
 
     cluster.api.delete("orders-1");
@@ -183,7 +184,7 @@ fn servers_stay_while_the_api_server_is_unreachable_or_lists_none_that_is_ready(
     assert!(reaches_only(&proxy, "first"));
     cluster.put_ready(&second, "orders-1");
     cluster.api.set_unreachable(false);
-    eventually("its endpoints are followed again", || reaches_only(&proxy, "second"));
+    eventually("the endpoints are followed again", || reaches_only(&proxy, "second"));
 
     cluster.api.put(
         "orders",
@@ -266,7 +267,7 @@ fn launch_in_pod(api: &ApiServer, directory: &Path) -> Proxy {
         "KUBERNETES_SERVICE_HOST=127.0.0.1",
         &port,
     ];
-    Proxy::setup(pools()).under(&words).launch()
+    Proxy::setup(listener_and_pool()).under(&words).launch()
 }
 
 #[test]
@@ -287,7 +288,7 @@ fn a_pod_uses_its_service_account_whose_token_changes() {
     api.put("orders", "orders-1", slice(&second, "orders-1", &ready()));
     eventually("the endpoints are followed", || reaches_only(&proxy, "second"));
 
-    let outside = Proxy::setup(pools()).launch();
+    let outside = Proxy::setup(listener_and_pool()).launch();
     wait_for_error(
         &outside,
         "outside of a cluster, name a file by `kubeconfig` in [providers.kubernetes]",

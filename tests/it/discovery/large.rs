@@ -46,7 +46,7 @@ fn cost_of(count: usize) -> Duration {
         put(text);
         let line = &log_lines(&proxy, LISTED, number)[number - 1];
         assert_eq!(
-            [&line["servers"], &line["added"], &line["removed"]].map(|count| count.as_u64().unwrap() as usize),
+            [&line["servers"], &line["added"], &line["removed"]].map(|value| value.as_u64().unwrap() as usize),
             [count, changed, changed]
         );
         session.send(b"still there");

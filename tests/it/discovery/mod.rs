@@ -19,7 +19,7 @@ use crate::support::client::server_reached;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 
-/// The first pool, as the state has it.
+/// The first pool, as `GET /api/v1/state` shows it.
 fn pool(proxy: &Proxy) -> Value {
     let (_, state) = api::unix(proxy, "GET", "/api/v1/state", "");
     state["pools"][0].clone()

@@ -18,13 +18,14 @@ const V1: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x1f\xc0\x00\x02\x07\xc6\x33\x64\x01\xdc\x04\x01\xbb\
     \x02\x00\x08a.theirs\x05\x00\x02id\xe0\x00\x00";
 
-fn config(server: &Server, accept: &str, keys: &str, pool_keys: &str) -> String {
+/// `accept_keys` are further keys of `accept_proxy`, each after a comma.
+fn config(server: &Server, accept_keys: &str, listener_keys: &str, pool_keys: &str) -> String {
     [
         "[guards.g]\ndeny = \"192.0.2.66\"\n".to_owned(),
         configs::listener(
             "l",
             "p",
-            &format!("accept_proxy = {{ from = \"127.0.0.1\"{accept} }}\nguards = \"g\"\n{keys}"),
+            &format!("accept_proxy = {{ from = \"127.0.0.1\"{accept_keys} }}\nguards = \"g\"\n{listener_keys}"),
         ),
         configs::pool(
             "p",
@@ -62,7 +63,7 @@ fn headers_of_both_versions_are_read_however_they_are_cut() {
 }
 
 #[test]
-fn the_incoming_header_is_passed_on_with_the_name_that_was_read() {
+fn the_incoming_header_is_passed_on_with_the_name_of_the_client_hello() {
     let server = Server::keeping(b"answer");
     let routes = "[[listeners.l.routes]]\nsni = \"ours.example\"\nfrom = \"192.0.2.0/24\"\npool = \"p\"";
     let proxy = Proxy::start(&config(&server, "", routes, "proxy_protocol = \"v2\""));
@@ -278,6 +279,7 @@ fn peer_health_checks_are_not_logged_and_slow_headers_end_in_time() {
     let proxy = Proxy::start(&config(&server, "", "hello_timeout = \"300ms\"", ""));
     drop(Client::connect(proxy.at("l")));
     wait_for_ended_sessions(&proxy, "client_left_early", 1);
+    // The command LOCAL of version 2: the peer connects on its own behalf, without a client.
     let mut local = Client::connect(proxy.at("l"));
     local.send(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0").finish();
     assert_eq!(local.read_all(), b"");

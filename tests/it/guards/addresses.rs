@@ -9,7 +9,7 @@ use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// TLS 1.2: fatal, access_denied (RFC 8446, section 6).
+/// The record of a fatal alert, access_denied (RFC 8446, section 6). Its version is that of TLS 1.2.
 const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
 fn config(server: &Server, guard: &str, keys: &str) -> String {
@@ -116,7 +116,7 @@ fn in_a_flood_most_refused_clients_are_reset() {
         });
         let answers: Vec<_> = answers.collect();
         assert!(
-            (1..200).contains(&answers.len()),
+            (1..100).contains(&answers.len()),
             "{} of 200 had a reply",
             answers.len()
         );
@@ -152,7 +152,10 @@ fn a_route_guard_is_asked_after_routing_and_answers_by_an_alert() {
         (&denied["route"], &denied["sni"]),
         (&"l#1".into(), &"guarded.example".into())
     );
-    assert!(denied.get("suppressed").is_none());
+    assert!(
+        denied.get("suppressed").is_none(),
+        "all refusals after a ClientHello are logged"
+    );
 }
 
 #[test]
@@ -173,7 +176,7 @@ fn a_reload_reads_the_files_again_and_rejects_invalid_ones() {
     std::fs::write(&file, "127.0.0.2\n127.0.0.1").unwrap();
     assert!(
         !proxy.reload(&text),
-        "a file whose last line has no end changes nothing: it may be cut off in 127.0.0.128"
+        "a file whose last line has no end changes nothing: its 127.0.0.1 may be the start of 127.0.0.128"
     );
     std::fs::write(&file, "127.0.0.2\n127.0.0.128\n").unwrap();
     let reloaded = proxy.command(&["reload"]);

@@ -59,7 +59,7 @@ fn a_denied_network_is_refused_across_reloads_until_undone() {
     let warning = "guards.g is not configured any more: what `acequia guard deny` added to it (1 network) is not denied until a guard has this name again; `acequia guard undo` takes it back";
     assert!(reloaded.stdout.contains(warning), "{reloaded:?}");
     assert!(!is_denied(&proxy));
-    assert!(proxy.reload(&without), "edits outlive further reloads");
+    assert!(proxy.reload(&without)); // the edits outlive further reloads
     proxy.rewrite(&config(&server, "sessions = 4000"));
     let reloaded = proxy.command(&["reload"]);
     let warning = "guards.g is configured again: what `acequia guard deny` had added to it (1 network) is denied again";

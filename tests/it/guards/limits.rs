@@ -62,10 +62,10 @@ fn a_guard_of_two_listeners_limits_both_together() {
 fn a_flood_of_one_source_is_refused_with_few_lines_and_others_are_served() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "rate_per_source = \"1/h\"\nburst = 5"));
-    let flood: usize = (0..300)
+    let served = (0..300)
         .filter(|_| served_from("127.0.0.66", &proxy, "l").is_some())
         .count();
-    assert_eq!(flood, 5);
+    assert_eq!(served, 5);
     for last in 1..20 {
         assert!(served_from(&format!("127.0.0.{last}"), &proxy, "m").is_some());
     }
@@ -77,6 +77,7 @@ fn a_flood_of_one_source_is_refused_with_few_lines_and_others_are_served() {
     assert!((10..100).contains(&limited.len()), "{} lines", limited.len());
     assert!(limited.iter().all(|line| line["guard_reason"] == "rate_per_source"));
     let suppressed: u64 = limited.iter().map(|line| line["suppressed"].as_u64().unwrap()).sum();
+    // Less than 295 if the last refusals were suppressed: no later line counts them.
     assert!(suppressed + limited.len() as u64 <= 295);
     assert_eq!(lines.len() - limited.len(), 5 + 19);
 }
@@ -94,7 +95,7 @@ fn the_common_rate_spans_both_listeners() {
         })
         .map(|client| client.is_some())
         .collect();
-    // The burst is what a second allows, and at least one.
+    // The default burst is what the rate allows in one second, at least 1.
     assert_eq!(served.iter().filter(|served| **served).count(), 1, "{served:?}");
     assert_eq!(refusals(&proxy, "rate"), 7.0);
 }
@@ -175,9 +176,9 @@ fn a_reload_keeps_counts_and_a_removed_guard_admits_all() {
     assert!(served_from("127.0.0.1", &proxy, "m").is_some());
 }
 
-/// The clients are those that a PROXY header names: one host has no two IPv6 networks.
+/// PROXY headers name the clients, because the host of the test has no addresses in two IPv6 networks.
 #[test]
-fn a_source_is_an_address_of_ipv4_and_a_network_of_ipv6_unless_by_says_otherwise() {
+fn a_source_is_an_ipv4_address_or_an_ipv6_network_unless_the_key_by_changes_that() {
     let server = Server::echo();
     let config = |by: &str| {
         config(&server, &format!("rate_per_source = \"1/h\"\n{by}")).replace(
@@ -212,7 +213,7 @@ fn a_source_is_an_address_of_ipv4_and_a_network_of_ipv6_unless_by_says_otherwise
 fn sources_beyond_the_maximum_are_counted_as_evictions() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "rate_per_source = \"1/h\"\nsources_max = 1"));
-    // `sources_max = 1` gives the table its least size: one set of eight places.
+    // `sources_max = 1` gives the table its minimum size: one set of eight entries.
     for last in 1..=20 {
         assert!(served_from(&format!("127.0.0.{last}"), &proxy, "l").is_some());
     }

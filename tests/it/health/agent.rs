@@ -31,7 +31,7 @@ fn config(servers: &[&Server], agent: &Server) -> String {
     one_pool(&addresses, &format!("proxy_protocol = \"v2\"\n{health}"))
 }
 
-/// The health, the use and the weight of a server, and who has set them.
+/// The health, the use and the weight of a server, and who last set its use or weight (`None`: nobody).
 fn state(proxy: &Proxy, server: &Server) -> (String, String, u64, Option<String>) {
     let body = proxy.server("p", &server.address.to_string());
     let text = |key: &str| body[key].as_str().map(str::to_owned);
@@ -71,10 +71,10 @@ fn an_agent_sets_health_use_and_weight_until_it_is_gone() {
         let (health, usage, weight, _) = expected;
         assert_eq!(is_used, health == "up" && usage == "enabled" && weight > 0, "{text}");
     }
-    let said = |line: &Value| {
+    let is_drain = |line: &Value| {
         line["message"] == "set by the server's agent" && line["settings"] == "draining, 100 % of its weight"
     };
-    eventually("it is logged", || proxy.log().iter().any(said));
+    eventually("it is logged", || proxy.log().iter().any(is_drain));
     // What an operator sets has precedence.
     say("drain 50%\n");
     wait_for_state(&proxy, &server, ("up", "draining", 1, Some("agent")));
@@ -88,7 +88,7 @@ fn an_agent_sets_health_use_and_weight_until_it_is_gone() {
     proxy.command(&["server", "enable", &name]); // takes back the operator's `disable`
     proxy.command(&["server", "weight", &name, "configured"]);
     wait_for_state(&proxy, &server, ("up", "draining", 1, Some("agent")));
-    // Without an agent the server is checked as by "tcp".
+    // Without an agent, only the check of the server by TCP counts.
     drop(agent);
     eventually("what the agent has set no longer holds", || {
         let (health, usage, weight, by) = state(&proxy, &server);
@@ -100,8 +100,8 @@ fn an_agent_sets_health_use_and_weight_until_it_is_gone() {
         1,
     );
     assert_eq!(lost[0]["error"], "Connection refused (os error 111)");
-    let is_said = |line: &&Value| line["message"] == "set by the server's agent";
-    let said_last = proxy.log().iter().rfind(is_said).unwrap()["settings"].clone();
+    let is_from_agent = |line: &&Value| line["message"] == "set by the server's agent";
+    let said_last = proxy.log().iter().rfind(is_from_agent).unwrap()["settings"].clone();
     assert_eq!(said_last, "draining, 50 % of its weight", "a dead agent says nothing");
     assert_eq!(server_reached(proxy.at("l")), "a");
     drop(server);
@@ -136,7 +136,7 @@ fn a_server_whose_agent_says_down_is_not_healthy() {
     let reply = Arc::new(Mutex::new("fail#disk\n"));
     let (agent, server) = (agent(&reply), Server::named("a"));
     let proxy = Proxy::start(&config(&[&server], &agent));
-    // Whether it is healthy and up, the unhealthy servers, and the usable ones.
+    // Whether the server is healthy and whether it is up; the numbers of unhealthy and of usable servers.
     let shown = || {
         let metrics = proxy.metrics();
         let servers = |state| metrics.sum("acequia_pool_servers", &[("state", state)]);

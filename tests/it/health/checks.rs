@@ -20,7 +20,7 @@ fn health(proxy: &Proxy, server: SocketAddr) -> serde_json::Value {
     proxy.server("p", &server.to_string())["health"].clone()
 }
 
-/// The number of sessions that each server gets, of this many in all.
+/// Opens this many sessions, and returns how many of them each server got.
 fn shares(proxy: &Proxy, sessions: usize) -> BTreeMap<String, usize> {
     let mut shares = BTreeMap::new();
     for _ in 0..sessions {
@@ -41,7 +41,7 @@ fn a_tls_check_tests_the_handshake_and_shows_the_certificates_expiry() {
         (health(&proxy, tls.address), health(&proxy, plain.address)),
         ("up".into(), "down".into())
     );
-    let ends = |server: SocketAddr| {
+    let expiry = |server: SocketAddr| {
         let labels = [("pool", "p"), ("server", &*server.to_string())];
         let metrics = proxy.metrics();
         let series = metrics.series("acequia_server_certificate_expiry_timestamp_seconds", &labels);
@@ -50,8 +50,8 @@ fn a_tls_check_tests_the_handshake_and_shows_the_certificates_expiry() {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
-    assert!(ends(tls.address) > Some(now.as_secs_f64()));
-    assert_eq!(ends(plain.address), None);
+    assert!(expiry(tls.address) > Some(now.as_secs_f64()));
+    assert_eq!(expiry(plain.address), None);
     // The certificate is self-signed.
     assert!(proxy.reload(&config(
         &[tls.address],

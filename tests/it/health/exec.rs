@@ -110,12 +110,12 @@ fn a_program_that_is_missing_takes_no_server_down() {
         let (state, reason) = health(&proxy, server.address);
         state == "check refused" && reason.starts_with("cannot run ")
     });
-    let checks = || {
-        let refused = [("result", "refused")];
-        proxy.metrics().sum("acequia_health_checks_total", &refused)
+    let refused_checks = || {
+        let labels = [("result", "refused")];
+        proxy.metrics().sum("acequia_health_checks_total", &labels)
     };
-    let before = checks();
-    eventually("more checks are refused", || checks() >= before + 3.0);
+    let before = refused_checks();
+    eventually("more checks are refused", || refused_checks() >= before + 3.0);
     assert_eq!(log_count(&proxy, "server is down"), 0);
     std::os::unix::fs::symlink("/bin/true", &program).unwrap();
     eventually("the server is up", || health(&proxy, server.address).0 == "up");

@@ -19,13 +19,15 @@ fn config(failback: &str, servers: &[SocketAddr]) -> String {
     )
 }
 
-/// Takes the server down, starts it again, and waits until its checks pass.
-fn flap(proxy: &Proxy, back: &mut Option<Server>) {
-    let address = back.take().expect("it runs").address;
+/// Stops the server, starts another at its address, and waits until the checks pass.
+fn restart(proxy: &Proxy, server: Server) -> Server {
+    let address = server.address;
+    drop(server);
     let state = || proxy.server("p", &address.to_string());
     eventually("it is down", || state()["use"] == "awaiting failback");
-    *back = Some(Server::named_on(TcpListener::bind(address).unwrap(), "back"));
+    let restarted = Server::named_on(TcpListener::bind(address).unwrap(), "back");
     eventually("its checks pass", || state()["health"] == "up");
+    restarted
 }
 
 #[test]
@@ -36,16 +38,16 @@ fn a_failed_server_awaits_failback_until_it_is_enabled() {
     let proxy = Proxy::start(&config("manual", &servers));
     let state = || proxy.server("p", &label);
     assert_eq!(state()["use"], "enabled", "it was never up, so it awaits nothing");
-    let mut back = Some(Server::named_on(port.listen(), "back"));
+    let back = Server::named_on(port.listen(), "back");
     eventually("it is up", || state()["health"] == "up");
-    flap(&proxy, &mut back);
+    let back = restart(&proxy, back);
     for _ in 0..4 {
         assert_eq!(server_reached(proxy.at("l")), "other");
     }
     proxy.answer(&["server", "enable", &format!("p/{label}")]);
     assert_eq!(state()["use"], "enabled");
     eventually("it is used", || server_reached(proxy.at("l")) == "back");
-    flap(&proxy, &mut back);
+    let _back = restart(&proxy, back);
     assert!(proxy.reload(&config("auto", &servers)));
     assert_eq!(state()["use"], "enabled", "expected `auto` to need no operator");
 }

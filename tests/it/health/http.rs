@@ -118,7 +118,7 @@ fn nginx_passes_by_status_and_body_in_plain_and_in_tls() {
             health == expected && why.contains(reason)
         });
     }
-    // HTTP/2 was offered by nginx and not selected; nothing was logged but the requests.
+    // nginx offered HTTP/2, but every request is HTTP/1.1. It logs a ClientHello on the plain port with status 400.
     let log = nginx.file("access.log");
     assert!(
         log.lines()
@@ -157,7 +157,8 @@ fn a_patroni_failover_moves_the_sessions_by_one_answer() {
     let members = roles.each_ref().map(|role| patroni(role, &is_running));
     let databases = [Server::named("first"), Server::named("second")];
     // In a cluster Patroni has the same port at each address. Here it has another port for each member, and so each
-    // member has a pool of its own.
+    // member has a pool of its own. With `fall = 1000`, failed checks would take 20 s to stop
+    // the use of a server; a wrong role stops it at once.
     let check = |member: &Server, path: &str| {
         format!(
             "on_down = \"close\"\nclose_over = \"0s\"\nhealth = {{ check = \"http\", port = {}, path = \"{path}\", \
@@ -213,7 +214,8 @@ fn a_patroni_member_is_healthy_while_its_postgresql_runs() {
         member.address.port()
     );
     let proxy = Proxy::start(&[listener("p", "p", ""), pool("p", &[database.address], &check)].concat());
-    // Whether it is healthy and up, the servers with the wrong role, and the unhealthy ones.
+    // Whether the server is healthy and whether it is up; the numbers of servers with the wrong role and of unhealthy
+    // servers.
     let shown = || {
         let metrics = proxy.metrics();
         let servers = |state| metrics.sum("acequia_pool_servers", &[("state", state)]);
@@ -223,7 +225,7 @@ fn a_patroni_member_is_healthy_while_its_postgresql_runs() {
     eventually("it works, as a replica", || shown() == ([1.0; 2], 1.0, 0.0));
     assert!(
         proxy.get("/metrics").1.contains("acequia_server_role_ok{pool=\"p\""),
-        "it has a role although its pool requires none"
+        "expected the series because the pool has `wrong_role`"
     );
     is_running.store(false, SeqCst);
     eventually("it does not work", || shown() == ([0.0; 2], 0.0, 1.0));

@@ -56,7 +56,7 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let (first, second) = wait_for("a port that both addresses have", || {
+        let (first, second) = wait_for("a port that is free at both addresses", || {
             let first = TcpListener::bind("127.0.0.2:0").unwrap();
             let second = TcpListener::bind(("127.0.0.3", first.local_addr().unwrap().port())).ok()?;
             Some((Server::named_on(first, "s2"), Server::named_on(second, "s3")))
@@ -349,7 +349,7 @@ fn a_name_that_failed_at_the_start_delays_readiness_and_is_retried_soon() {
     assert_eq!(server_reached(proxy.at("l")), "s3");
 }
 
-/// The pool `good`, after twenty pools whose names are in zones without an answer.
+/// The pool named `good`, after twenty pools whose servers' names are in zones that do not answer.
 fn with_dead_zones(good: &str, server: &Server) -> String {
     let dead = |number| format!("[pools.{good}-{number}]\nservers = [\"{good}{number}.dead.test:1\"]\n");
     let dead: String = (0..20).map(dead).collect();
@@ -387,7 +387,7 @@ fn a_pool_that_resolves_only_ipv4_works_while_ipv6_queries_are_dropped() {
     let text = [pool("four", "resolve = \"ipv4\""), pool("all", "")].concat();
     let proxy = names.proxy_setup(&text).launch();
     eventually("it is used", || server_reached(proxy.at("four")) == "s1");
-    assert_eq!(ask(proxy.at("all"), b""), b"", "the other is still asking");
+    assert_eq!(ask(proxy.at("all"), b""), b"", "expected `all` to still wait for IPv6");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::support::{eventually, wait_for};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+/// A primary answers `f`, a replica `t`.
 const ROLE: &str = "SELECT pg_is_in_recovery()";
 const PASSWORD: &str = "correct horse battery";
 
@@ -31,7 +32,8 @@ pub(crate) fn create_checker(server: &Postgres) {
     ));
 }
 
-/// Two listeners over the same servers, `write` to the primary and `read` to replicas.
+/// Two listeners over the same servers, `write` to the primary and `read` to replicas. `more`: keys of the pool of
+/// replicas.
 fn config(servers: &[&Postgres], password: &Path, more: &str) -> String {
     let servers: Vec<_> = servers
         .iter()
@@ -58,6 +60,7 @@ pub(crate) fn password() -> (TempDir, PathBuf) {
     (directory, file)
 }
 
+/// What a statement prints; `None` if it fails.
 fn answer(address: std::net::SocketAddr, statement: &str) -> Option<String> {
     let done = finished(psql(address, statement).env("PGCONNECT_TIMEOUT", "10"));
     (done.code == Some(0)).then(|| done.stdout.trim().to_owned())
@@ -92,11 +95,10 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
     assert!(checks("primary", "pass") >= 1.0);
     let mut bench = Process::start(&mut pgbench(write, &["-n", "-c", "8", "-T", "3600"]));
     eventually("eight sessions write", || {
-        let on_it = |server: &Postgres| proxy.server("primary", &server.address().to_string())["sessions"].clone();
-        on_it(&primary) == 8
+        proxy.server("primary", &primary.address().to_string())["sessions"] == 8
     });
     let stop = AtomicBool::new(false);
-    let written = Mutex::new(Vec::new());
+    let roles_written_to = Mutex::new(Vec::new());
     let took = scope(|all| {
         all.spawn(|| {
             while !stop.load(SeqCst) {
@@ -104,7 +106,7 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
                     write,
                     "UPDATE pgbench_branches SET bbalance = 0; SELECT pg_is_in_recovery()",
                 ) {
-                    written.lock().unwrap().push(role);
+                    roles_written_to.lock().unwrap().push(role);
                 }
             }
         });
@@ -123,18 +125,18 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
         took
     });
     println!("writers reached the new primary {took:?} after its promotion");
-    let written = written.into_inner().unwrap();
-    assert!(written.iter().all(|role| role == "f"), "{written:?}");
+    let roles_written_to = roles_written_to.into_inner().unwrap();
+    assert!(roles_written_to.iter().all(|role| role == "f"), "{roles_written_to:?}");
     assert_ne!(
         bench.wait().code(),
         Some(0),
         "expected pgbench to fail: its sessions were on the old primary"
     );
-    let endings = || {
+    let cut_sessions = || {
         let lines = proxy.access();
         lines.iter().filter(|line| line["ending"] == "server_down").count()
     };
-    eventually("the eight sessions on the old primary are cut", || endings() >= 8);
+    eventually("the eight sessions on the old primary are cut", || cut_sessions() >= 8);
     eventually("the promoted server is no replica", || {
         proxy.server("replica", &replica.address().to_string())["reason"]
             == "the server is a primary, a replica is required"
@@ -234,13 +236,13 @@ fn a_check_without_a_login_passes_and_leaves_no_line_in_the_servers_log() {
         let passed = [("server", label.as_str()), ("result", "pass")];
         proxy.metrics().sum("acequia_health_checks_total", &passed) >= 10.0
     });
-    let other = proxy.server("p", &other.address.to_string());
+    let state = proxy.server("p", &other.address.to_string());
     assert_eq!(
-        other["reason"],
+        state["reason"],
         "not a PostgreSQL server: it answers GSSENCRequest with '2'"
     );
     proxy.stop();
-    // A refused session leaves a line in the log. If the checks have left none, it is the first line since `before`.
+    // A refused session leaves a line in the log. Its index is `before` if the checks have left none.
     assert_eq!(
         finished(psql(server.address(), "").env("PGDATABASE", "missing")).code,
         Some(2)

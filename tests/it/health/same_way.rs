@@ -1,4 +1,4 @@
-//! Checks open connections like sessions: what a server requires of sessions, checks send, too.
+//! If a pool sends PROXY headers to its servers, its checks send them, too. The check `tcp` sends nothing.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -32,6 +32,11 @@ fn demanding(header: &'static [u8], then: impl Fn(TcpStream) + Send + Sync + 'st
     })
 }
 
+/// Answers a GSSENCRequest (8 bytes) as a PostgreSQL server without GSSAPI does.
+fn refuse_gssapi(mut stream: TcpStream) {
+    let _ = stream.read_exact(&mut [0; 8]).and_then(|()| stream.write_all(b"N"));
+}
+
 fn is_up(proxy: &Proxy, server: &Server) -> bool {
     proxy.server("p", &server.address.to_string())["health"] == "up"
 }
@@ -52,9 +57,7 @@ fn a_server_that_requires_a_proxy_header_passes_a_tls_check() {
 #[test]
 fn a_server_that_requires_a_proxy_header_passes_a_postgres_check() {
     for (version, header) in [("v1", V1), ("v2", V2)] {
-        let server = demanding(header, |mut stream| {
-            let _ = stream.read_exact(&mut [0; 8]).and_then(|()| stream.write_all(b"N"));
-        });
+        let server = demanding(header, refuse_gssapi);
         let proxy = Proxy::start(&config(&server, version, "check = \"postgres\""));
         assert!(is_up(&proxy, &server), "{version}");
     }
@@ -78,10 +81,8 @@ fn a_tcp_check_sends_nothing_even_with_a_proxy_header_configured() {
 }
 
 #[test]
-fn checks_with_different_proxy_headers_are_not_shared() {
-    let server = demanding(V2, |mut stream| {
-        let _ = stream.read_exact(&mut [0; 8]).and_then(|()| stream.write_all(b"N"));
-    });
+fn a_reload_that_changes_the_proxy_header_begins_a_new_check() {
+    let server = demanding(V2, refuse_gssapi);
     let proxy = Proxy::start(&config(&server, "v1", "check = \"postgres\", timeout = \"100ms\""));
     assert!(!is_up(&proxy, &server));
     assert!(proxy.reload(&config(&server, "v2", "check = \"postgres\", timeout = \"100ms\"")));

@@ -23,12 +23,9 @@ fn health(proxy: &Proxy, server: SocketAddr) -> (String, String) {
 #[test]
 fn redis_answers_a_conversation() {
     let redis = Redis::start();
-    let steps = |expect: &str| {
-        format!(
-            "steps = [{{ send = \"PING\\r\\n\", expect = '^\\+PONG' }}, {{ send = \"hex:50494e47 0d0a\", expect = '{expect}' }}]"
-        )
-    };
-    let proxy = Proxy::start(&config(&[redis.address()], &steps("PONG")));
+    let ping =
+        r#"steps = [{ send = "PING\r\n", expect = '^\+PONG' }, { send = "hex:50494e47 0d0a", expect = 'PONG' }]"#;
+    let proxy = Proxy::start(&config(&[redis.address()], ping));
     assert_eq!(health(&proxy, redis.address()).0, "up");
     let quit = "steps = [{ send = \"QUIT\\r\\n\", expect = \"OK\" }, { expect = \"more\" }]";
     assert!(proxy.reload(&config(&[redis.address()], quit)));

@@ -98,15 +98,15 @@ fn on_recover_close_cuts_sessions_of_the_worse_tier() {
     let address = better.address;
     let close = "on_recover = \"close\"\nclose_over = \"1s\"";
     let proxy = Proxy::start(&config(&[(worse.address, 1), (address, 0)], close, ""));
-    let mut stopgaps: Vec<_> = (0..4).map(|_| session(&proxy)).collect();
-    let back = Server::named_on(better.listen(), "better");
-    for client in &mut stopgaps {
+    let mut clients: Vec<_> = (0..4).map(|_| session(&proxy)).collect();
+    let recovered = Server::named_on(better.listen(), "better");
+    for client in &mut clients {
         client.must_be_reset();
     }
     let lines = proxy.access_lines(4);
     assert!(lines.iter().all(|line| line["ending"] == "failed_back"), "{lines:#?}");
     assert_eq!(server_reached(proxy.at("l")), "better");
-    drop(back);
+    drop(recovered);
     eventually("the better server is down", || is_down(&proxy, address));
     session(&proxy).finish().read_all();
 }
@@ -149,7 +149,7 @@ fn sessions_of_a_removed_server_can_still_be_drained_or_kept() {
     clients[0].must_be_reset();
     assert_eq!(proxy.access_line()["ending"], "server_drained");
     command(&["enable", &name]);
-    std::thread::sleep(Duration::from_secs(3)); // it would be cut by then
+    std::thread::sleep(Duration::from_secs(3)); // a session that is still drained would be cut by then
     assert_eq!(clients[1].send(b"still").read(5), b"still");
 }
 
@@ -169,13 +169,14 @@ const CLOSE: &str = "on_down = \"close\"\nclose_over = \"0s\"";
 fn sessions_of_a_server_that_is_down_are_cut_although_it_leaves_at_once() {
     let (one, other, elsewhere) = (Server::echo(), Server::echo(), Server::echo());
     let both = [&one, &other];
-    let leaving: [(&str, &[&Server], &str); 4] = [
+    // Pool, servers and keys of the second reload.
+    let second_reloads: [(&str, &[&Server], &str); 4] = [
         ("p", &[&elsewhere], CLOSE),
         ("p", &[&elsewhere], ""),
         ("q", &both, ""),
         ("q", &[&elsewhere], ""),
     ];
-    for (pool, servers, keys) in leaving {
+    for (pool, servers, keys) in second_reloads {
         let check_port = Port::keep();
         let port = check_port.number();
         let listening = check_port.listen();
@@ -202,10 +203,10 @@ fn sessions_of_a_renamed_pool_go_on_until_their_server_is_down() {
     let both = [&one, &other];
     let proxy = Proxy::start(&pool_of("p", &both, CLOSE, port));
     let mut clients: Vec<_> = (0..4).map(|_| session(&proxy)).collect();
-    let close = format!("{CLOSE}\non_leave = \"close\"");
-    assert!(proxy.reload(&pool_of("q", &both, &close, port)));
+    let keys = format!("{CLOSE}\non_leave = \"close\"");
+    assert!(proxy.reload(&pool_of("q", &both, &keys, port)));
     for server in both {
-        eventually("the pool is checked under its other name", || {
+        eventually("the pool is checked under its new name", || {
             proxy.server("q", &server.address.to_string())["health"] == "up"
         });
     }

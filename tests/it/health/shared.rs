@@ -7,7 +7,7 @@ use crate::support::database::Redis;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 
-/// Pools of writers and of readers.
+/// The pools `writers` and `readers` with the same server. `readers`: more keys of the pool `readers`.
 fn config(server: SocketAddr, readers: &str) -> String {
     let check = "health.check = \"redis\"\nhealth.interval = \"50ms\"\nhealth.timeout = \"5s\"";
     [
@@ -26,7 +26,7 @@ fn checks(proxy: &Proxy, pool: &str) -> f64 {
 /// Waits until each of these pools has had ten more checks. Returns the number of connections that the server accepted
 /// in this time, divided by the number of checks of the last pool.
 fn connections_per_check(proxy: &Proxy, server: &Redis, pools: &[&str]) -> f64 {
-    let connections = || server.info("total_connections_received") as f64 - 1.0; // without the one that asks
+    let connections = || server.info("total_connections_received") as f64; // each call is a connection, too
     let last = pools.last().unwrap();
     let (checks_before, connections_before) = (checks(proxy, last), connections());
     let before: Vec<_> = pools.iter().map(|pool| checks(proxy, pool)).collect();
@@ -69,7 +69,7 @@ fn pools_share_identical_checks_and_judge_the_result_themselves() {
     assert_eq!(proxy.command(&["server", "enable", &name]).code, Some(0));
     eventually("it is up in both", || healths() == ["up", "up"]);
 
-    // Another `interval_down` is another check. The concurrency makes no difference to that.
+    // Pools with different `interval_down` do not share a check. Different `concurrency` alone would not matter.
     assert!(proxy.reload(&config(
         server.address(),
         "health.concurrency = 3\nhealth.interval_down = \"40ms\""

@@ -84,11 +84,11 @@ fn after_sessions_left_in_every_phase_gauges_are_0_and_shares_even() {
             "{series:?}"
         );
     }
-    for failed in ["refused", "timeout"] {
-        let failures = metrics.sum("acequia_connect_failures_total", &[("reason", failed)]);
+    for reason in ["refused", "timeout"] {
+        let failures = metrics.sum("acequia_connect_failures_total", &[("reason", reason)]);
         assert!(
             failures > 100.0,
-            "expected more than 100 connect failures with reason {failed}, got {failures}"
+            "expected more than 100 connect failures with reason {reason}, got {failures}"
         );
     }
     // Now all four are healthy: a server with leaked session counts would get fewer.

@@ -18,10 +18,10 @@ use rustls::version::TLS12;
 const USED_UP: &str =
     "`hello_memory` is used up: clients that wait longest for the rest of their ClientHello end as hello_timeout";
 
-/// A fatal user_canceled.
+/// A record with the fatal alert user_canceled.
 const USER_CANCELED: [u8; 7] = [21, 3, 3, 0, 2, 2, 90];
 
-/// A listener that reads names, with more keys for `[runtime]`.
+/// A listener that routes by the name in the ClientHello, with more keys for `[runtime]`.
 fn config(server: &Server, runtime: &str) -> String {
     format!(
         "[runtime]\n{runtime}\n[listeners.tls]\nbind = \"127.0.0.1:0\"\nhello_timeout = \"1h\"\n\
@@ -32,7 +32,7 @@ fn config(server: &Server, runtime: &str) -> String {
 }
 
 /// Clients that send 63 KB of a larger ClientHello, and wait.
-fn half_hellos(proxy: &Proxy, count: usize) -> Vec<Client> {
+fn clients_with_incomplete_hellos(proxy: &Proxy, count: usize) -> Vec<Client> {
     let hello = Hello::named("good.example").padded(65_000).in_records(&[16_000; 4]);
     let one = |_| {
         let mut client = Client::connect(proxy.at("tls"));
@@ -43,7 +43,7 @@ fn half_hellos(proxy: &Proxy, count: usize) -> Vec<Client> {
     (0..count).map(one).collect()
 }
 
-fn good_client(proxy: &Proxy) {
+fn assert_good_client_is_served(proxy: &Proxy) {
     let hello = Hello::named("good.example").bytes();
     assert!(ask(proxy.at("tls"), &hello) == hello);
 }
@@ -54,9 +54,9 @@ fn incomplete_hellos_leave_no_memory_behind() {
     raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "hello_memory = \"1GiB\""));
-    good_client(&proxy);
+    assert_good_client_is_served(&proxy);
     let before = anonymous_bytes(&proxy);
-    let clients = half_hellos(&proxy, CLIENTS);
+    let clients = clients_with_incomplete_hellos(&proxy, CLIENTS);
     wait_for_active_sessions(&proxy, CLIENTS);
     eventually("what they have sent is held", || {
         anonymous_bytes(&proxy) > before + (CLIENTS as u64) * 60_000
@@ -73,7 +73,7 @@ fn incomplete_hellos_leave_no_memory_behind() {
         during >> 10,
         anonymous_bytes(&proxy) >> 10
     );
-    good_client(&proxy);
+    assert_good_client_is_served(&proxy);
 }
 
 #[test]
@@ -84,11 +84,11 @@ fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
     raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "workers = 1\nhello_memory = \"8MiB\""));
-    let mut clients = half_hellos(&proxy, CLIENTS);
+    let mut clients = clients_with_incomplete_hellos(&proxy, CLIENTS);
     eventually("the clients beyond the budget have ended", || {
         ended_sessions(&proxy, "hello_timeout") >= (CLIENTS - BUDGET / EACH) as f64
     });
-    good_client(&proxy);
+    assert_good_client_is_served(&proxy);
     let ended = ended_sessions(&proxy, "hello_timeout") as usize;
     assert!(
         ended < CLIENTS - BUDGET / EACH / 2,
@@ -99,24 +99,25 @@ fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
         client.try_read_all().ok()
     };
     let mut late = clients.split_off(ended);
-    let alerts = clients.iter_mut().filter_map(received_if_ended).collect::<Vec<_>>();
+    let mut early = clients;
+    let alerts = early.iter_mut().filter_map(received_if_ended).collect::<Vec<_>>();
     assert!(alerts.iter().all(|alert| *alert == USER_CANCELED), "{alerts:?}");
     assert!(
         alerts.len() * 10 >= ended * 9,
-        "the first have ended: {} of {ended}",
+        "expected the first clients to have ended: only {} of {ended} have",
         alerts.len()
     );
     let late_ended = late.iter_mut().filter_map(received_if_ended).count();
     assert!(
         late_ended * 10 <= late.len(),
-        "the last still wait, but for {late_ended} of {}",
+        "expected the last clients to wait: {late_ended} of {} have ended",
         late.len()
     );
     log_lines(&proxy, USED_UP, 1); // one for all of them
     eventually("the end of the episode is logged", || {
         log_count(&proxy, "`hello_memory` is enough again") == 1
     });
-    drop(late);
+    drop((early, late));
     wait_for_active_sessions(&proxy, 0);
 }
 
@@ -150,7 +151,7 @@ fn handshake_bytes_count_towards_the_hello_budget() {
         ended_sessions(&proxy, "hello_timeout") >= (CLIENTS - 2 * BUDGET / rest.len()) as f64
     });
     let grown = anonymous_bytes(&proxy).saturating_sub(before);
-    assert!(grown < 3 * BUDGET as u64, "{grown}");
+    assert!(grown < 3 * BUDGET as u64, "{grown} bytes");
     let mut client = setup.connect(proxy.at("tls"), "good.example").unwrap();
     assert_eq!(client.send(b"ping").read(4), b"ping");
 }
@@ -160,17 +161,14 @@ fn a_reload_changes_the_hello_budget() {
     let server = Server::echo();
     let text = config(&server, "hello_memory = \"64MiB\"");
     let proxy = Proxy::start(&text);
-    let _clients = half_hellos(&proxy, 32);
+    let _clients = clients_with_incomplete_hellos(&proxy, 32);
     wait_for_active_sessions(&proxy, 32);
     assert_eq!(log_count(&proxy, USED_UP), 0);
-    let admin = "\n[admin]\nbind = \"127.0.0.1:0\"\n";
-    let smaller = text.replace("64MiB", "1MiB") + admin;
-    std::fs::write(proxy.directory().join("acequia.toml"), smaller).unwrap();
-    proxy.signal(rustix::process::Signal::HUP);
-    eventually("it is reloaded", || log_count(&proxy, "reloaded") == 1);
-    let _more = half_hellos(&proxy, 1);
+    assert!(proxy.reload(&text.replace("64MiB", "1MiB")));
+    // Clients are evicted only when another client needs memory. There is room for 16 buffers of 64 KiB.
+    let _more = clients_with_incomplete_hellos(&proxy, 1);
     eventually("the clients beyond the budget have ended", || {
         ended_sessions(&proxy, "hello_timeout") >= 16.0
     });
-    good_client(&proxy);
+    assert_good_client_is_served(&proxy);
 }

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::Instant;
 
-/// A listener `tls` that reads names, with limits as given, and one `plain` that does not.
+/// A listener `tls` that reads the ClientHello, with these limits, and a listener `plain` that reads nothing.
 fn config(server: &Server, limits: &str) -> String {
     [
         tls_listener("tls", limits, &[("good.example", "pool = \"echo\"")]),
@@ -29,7 +29,7 @@ fn config(server: &Server, limits: &str) -> String {
 }
 
 /// Asserts that a client with a routed name is served: the server echoes its hello.
-fn good_client(proxy: &Proxy) {
+fn assert_good_client_is_served(proxy: &Proxy) {
     let hello = Hello::named("good.example").bytes();
     assert!(ask(proxy.at("tls"), &hello) == hello);
 }
@@ -59,13 +59,13 @@ fn a_thousand_stalled_hellos_are_closed_at_hello_timeout_and_block_nobody() {
     });
     let clients: Vec<_> = clients.collect();
     wait_for_active_sessions(&proxy, CLIENTS);
-    good_client(&proxy);
+    assert_good_client_is_served(&proxy);
     let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(
         used < Duration::from_millis(100),
         "expected less than 100 ms of CPU time for silent clients, used {used:?}"
     );
-    good_client(&proxy);
+    assert_good_client_is_served(&proxy);
     for (began, mut client) in clients {
         assert_eq!(
             client.read_all(),
@@ -122,7 +122,7 @@ fn bytes_that_cannot_become_a_hello_are_refused_at_once() {
         (&[0x16, 3, 1, 0, 0], UNEXPECTED_MESSAGE),    // an empty record
         (&[0x16, 3, 1, 0, 5, 2, 0, 0, 1, 0], UNEXPECTED_MESSAGE), // a ServerHello
         (
-            b"\x16\x03garbage that is anything but a client's hello", // plain garbage
+            b"\x16\x03garbage that is anything but a client's hello", // garbage: its length field is too large
             RECORD_OVERFLOW,
         ),
         (&[0x16, 3, 3, 0, 4, 1, 0xff, 0xff, 0xff], ILLEGAL_PARAMETER), // a message of 16 MB
@@ -144,7 +144,7 @@ fn bytes_that_cannot_become_a_hello_are_refused_at_once() {
             .all(|ending| ending == "hello_invalid" || ending == "hello_too_long"),
         "{endings:?}"
     );
-    good_client(&proxy);
+    assert_good_client_is_served(&proxy);
 }
 
 #[test]
@@ -240,12 +240,12 @@ fn a_connection_without_tls_is_closed_or_goes_to_the_listeners_pool_at_once() {
     assert!(ask(without_pool.at("tls"), &GSSENC_REQUEST).is_empty());
     let detail = &without_pool.access_lines(2)[1]["detail"];
     assert_eq!(detail, "postgres_gssenc_request");
-    good_client(&with_pool);
+    assert_good_client_is_served(&with_pool);
     let is_hint = |line: &Value| line["reason"] == "postgres_ssl_request";
     let line = wait_for("the hint is logged", || with_pool.log().into_iter().find(is_hint));
     assert_eq!(line["listener"], "tls");
     let hints = with_pool.log().into_iter().filter(is_hint).count();
-    assert_eq!(hints, 1, "once for each listener");
+    assert_eq!(hints, 1, "expected one hint per listener");
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn silent_clients_do_not_delay_others() {
     let _silent = [Client::connect(proxy.at("tls")), Client::connect(proxy.at("plain"))];
     wait_for_active_sessions(&proxy, 2);
     let began = Instant::now();
-    (0..100).for_each(|_| good_client(&proxy));
+    (0..100).for_each(|_| assert_good_client_is_served(&proxy));
     assert!(began.elapsed() < Duration::from_secs(15));
 }
 
@@ -290,14 +290,11 @@ fn clients_that_die_during_a_transfer_leave_no_descriptors() {
     });
     let mut proxy = Proxy::start(&config(&server, ""));
     let baseline = descriptors(&proxy);
-    for way_to_die in 0..10 {
+    for round in 0..10 {
         let mut client = Client::connect(proxy.at("plain"));
         client.send(&[2; 60_000]);
-        client
-            .0
-            .read_exact(&mut vec![0; BYTES / 16 * (1 + way_to_die)])
-            .unwrap();
-        if way_to_die % 2 == 0 {
+        client.0.read_exact(&mut vec![0; BYTES / 16 * (1 + round)]).unwrap();
+        if round % 2 == 0 {
             client.reset();
         } // else it closes with unread bytes, as a killed client does
     }
@@ -305,9 +302,9 @@ fn clients_that_die_during_a_transfer_leave_no_descriptors() {
     // Each worker keeps pipes for later sessions: one or two per direction, with two descriptors each.
     descriptors_fall_to(&proxy, baseline + 16);
     assert!(proxy.is_running());
-    assert_served(&proxy);
-}
-
-fn assert_served(proxy: &Proxy) {
-    assert_eq!(Client::connect(proxy.at("plain")).read(1), [1]);
+    assert_eq!(
+        Client::connect(proxy.at("plain")).read(1),
+        [1],
+        "a new client is served"
+    );
 }

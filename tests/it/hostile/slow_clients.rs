@@ -21,7 +21,7 @@ const CROWD: usize = 1_000;
 /// CPU time of the proxy per byte or connection of the crowd, in an unoptimised build.
 const CPU_EACH_MAX: Duration = Duration::from_micros(90);
 
-/// Resident memory per client of the crowd.
+/// Anonymous resident memory per client of the crowd.
 const BYTES_EACH_MAX: u64 = 8 << 10;
 
 fn config(server: &Server) -> String {
@@ -29,13 +29,15 @@ fn config(server: &Server) -> String {
         + &pool("echo", &[server.address], "health.check = \"off\"")
 }
 
-/// The clients that drip.
+/// The clients that send their hello slowly.
 struct Crowd {
     to: SocketAddr,
     hello: Vec<u8>,
     /// Each with the number of bytes it has sent.
     clients: Vec<(Client, usize)>,
+    /// Sent by all clients so far.
     bytes: usize,
+    /// Opened so far.
     connections: usize,
 }
 
@@ -49,11 +51,11 @@ impl Crowd {
             bytes: 0,
             connections: 0,
         };
-        crowd.clients = (0..size).map(|_| crowd.client()).collect();
+        crowd.clients = (0..size).map(|_| crowd.connect_client()).collect();
         crowd
     }
 
-    fn client(&mut self) -> (Client, usize) {
+    fn connect_client(&mut self) -> (Client, usize) {
         self.connections += 1;
         let client = Client::connect(self.to);
         client.0.set_nonblocking(true).unwrap();
@@ -70,7 +72,7 @@ impl Crowd {
                 // An alert, or a close where fewer than two bytes had been sent.
                 Ok(_) | Err(_) => {
                     ended += 1;
-                    (*client, *sent) = self.client();
+                    (*client, *sent) = self.connect_client();
                 }
             }
             let _ = client.0.write_all(&[self.hello[*sent]]); // may fail when it is closed; the next round sees that
@@ -82,7 +84,7 @@ impl Crowd {
     }
 
     /// Waits until every client is closed.
-    fn end(self) {
+    fn wait_until_closed(self) {
         for (mut client, _) in self.clients {
             client.0.set_nonblocking(false).unwrap();
             let _ = client.try_read_all();
@@ -92,7 +94,7 @@ impl Crowd {
 
 #[test]
 fn a_crowd_of_dripping_clients_delays_nobody() {
-    const ROUNDS: usize = 6; // twice hello_timeout
+    const ROUNDS: usize = 6; // of one second each: twice `hello_timeout`
     raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server));
@@ -129,7 +131,7 @@ fn a_crowd_of_dripping_clients_delays_nobody() {
         "expected less than {BYTES_EACH_MAX} bytes of memory per client, got {each}"
     );
     let connections = crowd.connections;
-    crowd.end();
+    crowd.wait_until_closed();
     wait_for_ended_sessions(&proxy, "hello_timeout", connections);
     wait_for_active_sessions(&proxy, 0);
     descriptors_fall_to(&proxy, descriptors_before);

@@ -36,7 +36,7 @@ const fn stream_bytes(path: Path) -> usize {
 /// Allowed growth of the process for all sessions: a megabyte per session would be too much.
 const GROWTH_BYTES_MAX: u64 = 4 << 20;
 
-/// Writes up to this many bytes until the peer's unread buffers are full; returns how many were accepted.
+/// Writes this many bytes, or fewer if all buffers up to the peer are full before; returns how many were accepted.
 fn write_until_full(stream: &mut TcpStream, bytes: usize) -> usize {
     stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let chunk = vec![0xaa; 1 << 20];
@@ -64,8 +64,8 @@ fn kernel_buffer_bytes() -> usize {
 /// The kernel memory of the sockets that connect the path to its clients and to the server, overhead included.
 fn kernel_memory(manual: &ManualServer, proxy: &OpenPath) -> usize {
     let [here, there] = [proxy.at("plain"), manual.server.address].map(|address| address.port());
-    let ours = format!("( sport = :{here} or dport = :{there} )");
-    let output = must(Command::new("ss").args(["-tnmOH", &ours]));
+    let filter = format!("( sport = :{here} or dport = :{there} )");
+    let output = must(Command::new("ss").args(["-tnmOH", &filter]));
     // In skmem, r and w are queued for reading and writing, f is allocated ahead; rb and tb are only bounds.
     let queued = |field: &str| field.strip_prefix(['r', 'w', 'f'])?.parse::<usize>().ok();
     let memory = |line: &str| {
@@ -79,7 +79,8 @@ fn kernel_memory(manual: &ManualServer, proxy: &OpenPath) -> usize {
     output.lines().map(memory).sum()
 }
 
-/// Sessions in which one side, that of `sending_end`, sends and the other does not read. Asserts bounds on memory.
+/// Opens sessions. In each, `sending_end` chooses the side that sends until the buffers are full; the other side does
+/// not read. Asserts bounds on memory.
 fn stalled_sessions(
     manual: &ManualServer,
     proxy: &OpenPath,
@@ -93,6 +94,7 @@ fn stalled_sessions(
         let mut client = Client::connect(proxy.at("plain"));
         let mut server = manual.session();
         let taken = write_until_full(&mut sending_end(&mut client, &mut server), stream_bytes(path));
+        // 512 KiB for what a proxy itself buffers, the pipe of a splice included.
         let most = path.proxies() * (kernel_buffer_bytes() + (512 << 10));
         assert!(
             taken <= most,
@@ -140,9 +142,9 @@ fn clients_that_never_read_cost_bounded_memory_and_a_late_reader_gets_every_byte
     let (mut client, mut server) = stalled.remove(0);
     drop(stalled);
     wait_for_active_sessions(&proxy, 1);
-    let rest = spawn(move || copy(&mut repeat(0xaa).take(stream_bytes(path) as u64), &mut server).unwrap());
+    let sending = spawn(move || copy(&mut repeat(0xaa).take(stream_bytes(path) as u64), &mut server).unwrap());
     let received = copy(&mut client.0, &mut sink()).unwrap();
-    assert_eq!(rest.join().unwrap(), stream_bytes(path) as u64);
+    assert_eq!(sending.join().unwrap(), stream_bytes(path) as u64);
     assert!(received >= stream_bytes(path) as u64);
     drop(client);
     let lines = proxy.access_lines(SESSIONS + 2);

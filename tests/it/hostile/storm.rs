@@ -45,11 +45,11 @@ fn during_an_outage_retries_are_bounded_and_sessions_recover() {
         let _up = kept.map(|port| Server::named_on(port.listen(), "here"));
         let (mut served_before, mut failed_before) = (served.load(SeqCst), failed.load(SeqCst));
         eventually("500 sessions in a row are served", || {
-            let now = (served.load(SeqCst), failed.load(SeqCst));
-            if now.1 > failed_before {
-                (served_before, failed_before) = now;
+            let (served_now, failed_now) = (served.load(SeqCst), failed.load(SeqCst));
+            if failed_now > failed_before {
+                (served_before, failed_before) = (served_now, failed_now); // a failure restarts the count
             }
-            now.0 > served_before + 500
+            served_now > served_before + 500
         });
     });
     let stopped = proxy.stop();

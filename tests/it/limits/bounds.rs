@@ -50,7 +50,7 @@ const BOUNDS: &[(&str, &[&str], &[&str])] = &[
     ("pools.p.health:rise", &["1", "1000"], &["0", "1001"]),
     ("pools.p.health:fall", &["1", "1000"], &["0", "1001"]),
     ("pools.p.health:eject_after", &["1", "1000"], &["0", "1001"]),
-    // `eject_max_for` is 30 s by default.
+    // `eject_for` is at most `eject_max_for`, which is 30 s by default.
     ("pools.p.health:eject_for", &["1ms", "30s"], &["0ms", "30001ms"]),
     (
         "pools.p.health:eject_max_for",
@@ -60,8 +60,8 @@ const BOUNDS: &[(&str, &[&str], &[&str])] = &[
     ("pools.p.health:eject_max_percent", &["0", "100"], &["-1", "101"]),
     ("pools.p.health:panic_threshold", &["1", "100"], &["0", "101"]),
     ("pools.p.health:concurrency", &["1", "1024"], &["0", "1025"]),
-    ("pools.p:max_session_age", &["1s", "8760h"], &["999ms", "31536001s"]),
-    ("pools.p:rebalance", &["1s", "8760h"], &["999ms", "31536001s"]),
+    ("pools.p:max_session_age", &["1s", "8760h"], &["999ms", "31536000001ms"]),
+    ("pools.p:rebalance", &["1s", "8760h"], &["999ms", "31536000001ms"]),
     ("pools.p:max_sessions", &["1", "1000000"], &["0", "1000001"]),
     ("pools.p.health:port", &["1", "65535"], &["0", "65536"]),
 ];
@@ -99,11 +99,11 @@ fn report(text: &str) -> String {
 
 #[test]
 fn numbers_and_durations_are_accepted_up_to_their_bounds() {
-    for (place, taken, refused) in BOUNDS {
-        for value in *taken {
+    for (place, accepted, rejected) in BOUNDS {
+        for value in *accepted {
             assert_eq!(report(&with(place, value)), "", "{place} = {value}");
         }
-        for value in *refused {
+        for value in *rejected {
             let report = report(&with(place, value));
             assert!(report.ends_with("\n1 error\n"), "{place} = {value}: {report}");
         }
@@ -144,7 +144,7 @@ fn names_and_weights_are_accepted_up_to_their_bounds() {
         named("s", "p", &alpn(256), [1, 1]),
         named("s", "p", usual, [257, 1]),
         named("s", "p", usual, [0, 0]),
-        named("s", "p", usual, [1, 1]).replace("255", "256"),
+        named("s", "p", usual, [1, 1]).replace("priority = 255", "priority = 256"),
     ] {
         assert!(report(&wrong).contains("error"), "{wrong}");
     }

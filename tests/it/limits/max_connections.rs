@@ -94,11 +94,12 @@ fn waiting_clients_cost_no_cpu_and_are_logged_once() {
     assert_eq!(log_lines(&proxy, "accepting pauses", 1)[0]["reason"], "limit");
 }
 
-/// A draining proxy with one session, the most it may have, and this many clients in the accept queue.
-fn draining_with_a_queue(server: &Server, runtime: &str, waiting: usize) -> (Proxy, Client, Vec<Client>) {
+/// A draining proxy, the client of its only session (`max_connections` is 1), and this many clients in the accept
+/// queue.
+fn draining_with_a_queue(server: &Server, runtime: &str, count: usize) -> (Proxy, Client, Vec<Client>) {
     let proxy = Proxy::start(&config(server, &format!("max_connections = 1\n{runtime}"), ""));
     let served = served_client(proxy.at("narrow"));
-    let waiting = waiting_clients(proxy.at("narrow"), waiting);
+    let waiting = waiting_clients(proxy.at("narrow"), count);
     proxy.signal(Signal::TERM);
     eventually("draining begins", || proxy.get("/ready").0 == 503);
     (proxy, served, waiting)

@@ -2,7 +2,7 @@
 //! session as well, or a second after acequia has ended it.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use crate::support::configs;
 use crate::support::counts::wait_for_ended_sessions;
 use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, Server};
+use crate::support::stream::reset;
 
 /// A listener `l` whose pool `p` is not checked.
 fn config(servers: &[SocketAddr], listener: &str, pool: &str) -> String {
@@ -119,7 +120,7 @@ fn two_names_of_one_server_have_one_limit() {
 }
 
 #[test]
-fn clients_of_databases_print_that_there_are_too_many_connections() {
+fn database_clients_get_an_error_of_their_protocol_when_servers_are_full() {
     for (protocol, request, answer) in [
         ("mysql", &b""[..], &b"\x17\0\0\0\xff\x10\x04too many connections"[..]),
         ("redis", b"PING\r\n", b"-ERR max number of clients reached\r\n"),
@@ -140,8 +141,8 @@ fn clients_of_databases_print_that_there_are_too_many_connections() {
     }
 }
 
-/// Whether a place comes back at once in the fastest of some rounds: one may take long because the machine is busy.
-/// `round` returns how long that took.
+/// Whether a place comes back at once in at least one of five rounds: a round may take long because the machine is
+/// busy. `round` returns after what time the place came back.
 fn comes_back_at_once(mut round: impl FnMut() -> Duration) -> bool {
     (0..5).any(|_| round() < Duration::from_millis(700))
 }
@@ -161,11 +162,11 @@ fn a_place_is_freed_when_the_server_has_closed() {
         session = manual.session();
         began.elapsed()
     }));
-    // The server does not end the last session. Its place comes back after a second.
+    // The server does not end this session. Its place comes back after a second.
     assert_eq!(session.read(&mut [0]).unwrap(), 0);
     let ended = Instant::now();
     clients.push(Client::connect(proxy.at("l")));
-    let _last = manual.session();
+    let _next = manual.session();
     let took = ended.elapsed();
     // That second began a little before the end was read here.
     assert!(took >= Duration::from_millis(800), "{took:?}");
@@ -180,24 +181,24 @@ fn a_place_is_kept_for_a_second_after_a_reset() {
     client.send(b"hi");
     let mut session = manual.session();
     session.read_exact(&mut [0; 2]).unwrap();
-    let reset = Instant::now();
+    let reset_at = Instant::now();
     client.reset();
     assert!(session.read(&mut [0]).is_err());
     let _waiting = Client::connect(proxy.at("l"));
     let mut session = Some(manual.session());
-    assert!(reset.elapsed() >= Duration::from_secs(1));
+    assert!(reset_at.elapsed() >= Duration::from_secs(1));
     // A server that resets has ended the session.
     let mut clients = Vec::new();
     assert!(comes_back_at_once(|| {
         clients.push(Client::connect(proxy.at("l")));
         let aborted = Instant::now();
-        abort(session.take());
+        reset(session.take().unwrap());
         session = Some(manual.session());
         aborted.elapsed()
     }));
 }
 
-/// A client in TLS that is passed through may do this: it does not wait for the close_notify of its server.
+/// A client whose TLS is passed through may close without waiting for the close_notify of its server.
 #[test]
 fn a_place_is_freed_when_the_server_closes_after_its_client_has_finished_and_gone() {
     let manual = ManualServer::new();
@@ -235,7 +236,7 @@ fn a_place_is_freed_when_the_server_closes_after_its_client_has_finished_and_gon
 /// ended its session.
 #[test]
 fn a_place_is_freed_when_the_server_closes_although_the_client_stays() {
-    for (protocol, ends_with_server) in [("tcp", false), ("redis", true)] {
+    for (protocol, session_ends_with_server) in [("tcp", false), ("redis", true)] {
         let manual = ManualServer::new();
         let pool = "max_sessions = 1\nqueue = { timeout = \"20s\" }";
         let listener = format!("protocol = \"{protocol}\"");
@@ -257,7 +258,7 @@ fn a_place_is_freed_when_the_server_closes_although_the_client_stays() {
         let metrics = proxy.metrics();
         let of_server = metrics.sum("acequia_server_sessions_active", &[("pool", "p"), ("server", server)]);
         assert_eq!(of_server, 1.0, "{protocol}");
-        if ends_with_server {
+        if session_ends_with_server {
             wait_for_ended_sessions(&proxy, "server_closed", rest.len());
         } else {
             let open = metrics.sum("acequia_sessions_active", &[("listener", "l")]) as usize;
@@ -268,12 +269,6 @@ fn a_place_is_freed_when_the_server_closes_although_the_client_stays() {
             );
         }
     }
-}
-
-/// Closes with a reset.
-fn abort(session: Option<TcpStream>) {
-    let linger = session.map(|session| socket2::SockRef::from(&session).set_linger(Some(Duration::ZERO)));
-    assert!(matches!(linger, Some(Ok(()))));
 }
 
 /// The server counts a connection as a session from the start, whether the TLS handshake succeeds or not.

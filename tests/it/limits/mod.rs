@@ -1,4 +1,4 @@
-//! Connection limits, and the bounds of configuration keys.
+//! Limits of connections and sessions, queues, retirement of sessions, scaling, and the bounds of configuration keys.
 
 mod max_connections;
 mod backlog;

@@ -17,7 +17,7 @@ fn config(servers: &[SocketAddr], pool: &str) -> String {
     format!("[runtime]\nworkers = 2\n{}", configs::one_pool(servers, pool))
 }
 
-fn queue(proxy: &Proxy) -> usize {
+fn queue_length(proxy: &Proxy) -> usize {
     proxy.metrics().sum("acequia_pool_queue", &[("pool", "p")]) as usize
 }
 
@@ -26,7 +26,7 @@ fn waiting(proxy: &Proxy, before: usize) -> Client {
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"ping");
     client.0.set_nonblocking(true).unwrap();
-    eventually("it is in the queue", || queue(proxy) == before + 1);
+    eventually("it is in the queue", || queue_length(proxy) == before + 1);
     client
 }
 
@@ -51,7 +51,7 @@ fn queued_clients_are_served_in_order_across_workers() {
     assert_eq!(state["pools"][0]["queue"]["waiting"], 12, "{state:#}");
     let printed = proxy.command(&["status"]).stdout;
     assert!(printed.contains("12 of 100"), "{printed}");
-    all.remove(4).1.reset(); // a client that leaves does not leave a gap
+    all.remove(4).1.reset(); // the clients after it move up
     for expected in (0..12).filter(|number| *number != 4) {
         drop(served);
         let (number, client) = next_served(&mut all);
@@ -59,7 +59,7 @@ fn queued_clients_are_served_in_order_across_workers() {
         served = client;
     }
     drop(served);
-    assert_eq!(queue(&proxy), 0);
+    assert_eq!(queue_length(&proxy), 0);
     let lines = proxy.access_lines(13);
     let of_third = lines.iter().find(|line| line["queue_position"] == 3).unwrap();
     assert!(of_third["queue_ms"].as_f64().unwrap() > 0.0, "{of_third}");
@@ -87,11 +87,11 @@ fn clients_beyond_the_queue_limit_or_timeout_are_refused() {
         .map(|line| line["ending"].clone())
         .collect();
     assert_eq!(endings, ["queue_timeout", "queue_full"]);
-    assert_eq!(queue(&proxy), 0);
+    assert_eq!(queue_length(&proxy), 0);
 }
 
 #[test]
-fn a_client_of_a_database_that_closes_leaves_the_queue() {
+fn a_database_client_that_closes_leaves_the_queue() {
     let manual = ManualServer::new();
     let keys = "protocol = \"redis\"";
     let text = configs::listener("l", "p", keys) + &configs::pool("p", &[manual.server.address], QUEUE);
@@ -100,11 +100,11 @@ fn a_client_of_a_database_that_closes_leaves_the_queue() {
     let _session = manual.session();
     let queued = waiting(&proxy, 0);
     drop(queued); // its ping stays unread
-    eventually("it has left", || queue(&proxy) == 0);
+    eventually("it has left", || queue_length(&proxy) == 0);
     assert_eq!(proxy.access_line()["ending"], "client_left_early");
-    // One that resets leaves in any protocol.
+    // A client that resets leaves the queue in any protocol.
     waiting(&proxy, 0).reset();
-    eventually("it has left", || queue(&proxy) == 0);
+    eventually("it has left", || queue_length(&proxy) == 0);
     wait_for_ended_sessions(&proxy, "client_reset", 1);
 }
 
@@ -135,18 +135,18 @@ fn a_client_that_closes_a_unix_socket_leaves_the_queue() {
     let join = |clients| {
         let mut client = UnixStream::connect(&path).unwrap();
         client.write_all(b"ping").unwrap();
-        eventually("it waits", || queue(&proxy) == clients);
+        eventually("it waits", || queue_length(&proxy) == clients);
         client
     };
     let (half_closed, gone) = (join(1), join(2));
     half_closed.shutdown(Shutdown::Write).unwrap();
     drop(gone);
-    eventually("it has left", || queue(&proxy) == 1);
+    eventually("it has left", || queue_length(&proxy) == 1);
     assert_eq!(proxy.access_line()["ending"], "client_left_early");
     drop((first, session));
     let mut read = Vec::new();
     manual.session().read_to_end(&mut read).unwrap();
-    assert_eq!(read, b"ping", "the other one has waited on");
+    assert_eq!(read, b"ping", "expected the half-closed client to be served");
 }
 
 /// A client that has gone looks like one that has half-closed and waits for an answer. So it stays in the queue, behind
@@ -170,7 +170,7 @@ fn departed_clients_make_room_in_a_full_queue() {
     let server = Server::echo();
     let pool = QUEUE.replace("max = 100", "max = 2");
     let proxy = Proxy::start(&config(&[server.address], &pool).replace("workers = 2", "workers = 1"));
-    let mut last = served_client(proxy.at("l"));
+    let mut served = served_client(proxy.at("l"));
     (0..2).for_each(|number| drop(waiting(&proxy, number)));
     let mut all = Vec::new();
     for number in 0..2 {
@@ -182,24 +182,24 @@ fn departed_clients_make_room_in_a_full_queue() {
     }
     assert!(
         Client::connect(proxy.at("l")).read_all().is_empty(),
-        "nobody makes room"
+        "no departed client is left to make room"
     );
     wait_for_ended_sessions(&proxy, "queue_full", 3);
     for expected in 0..2 {
-        drop(last);
+        drop(served);
         let (number, client) = next_served(&mut all);
         assert_eq!(number, expected);
-        last = client;
+        served = client;
     }
 }
 
-/// Who waits for a pool whose servers go down is no worse off than who comes later.
+/// Clients that already wait when the servers of a pool go down get the fallback, as later clients do.
 #[test]
 fn clients_that_wait_for_a_pool_that_goes_down_are_served_by_its_fallback() {
     let (first, other) = (Server::echo(), Server::echo());
-    let pool = |pool: &str, server: &Server, keys: &str| {
+    let pool = |name: &str, server: &Server, keys: &str| {
         configs::pool(
-            pool,
+            name,
             &[server.address],
             &format!("health = {{ check = \"off\" }}\n{keys}"),
         )
@@ -217,9 +217,9 @@ fn clients_that_wait_for_a_pool_that_goes_down_are_served_by_its_fallback() {
     let name = format!("p/{}", first.address);
     assert_eq!(proxy.command(&["server", "disable", &name]).code, Some(0));
     wait_for_ended_sessions(&proxy, "queue_full", 1); // the queue of the fallback has its own limit
-    let queue_of = |pool| proxy.metrics().sum("acequia_pool_queue", &[("pool", pool)]) as usize;
+    let queue_length_of = |pool| proxy.metrics().sum("acequia_pool_queue", &[("pool", pool)]) as usize;
     eventually("two have a server, one waits for the fallback", || {
-        other.sessions() == 2 && (queue_of("p"), queue_of("f")) == (0, 1)
+        other.sessions() == 2 && (queue_length_of("p"), queue_length_of("f")) == (0, 1)
     });
     let line = proxy.access_line();
     assert_eq!(
@@ -227,7 +227,7 @@ fn clients_that_wait_for_a_pool_that_goes_down_are_served_by_its_fallback() {
         (&"f".into(), &"p".into()),
         "{line}"
     );
-    // Without the refused client.
+    // Removes the refused client.
     all.retain(|(_, client)| match client.0.peek(&mut [0; 4]) {
         Ok(read) => read > 0,
         Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
@@ -247,21 +247,21 @@ fn a_reload_serves_queued_clients_by_its_new_servers_and_limits() {
     // A server joins.
     assert!(proxy.reload(&config(&[first.address, second.address], QUEUE)));
     let (number, on_second) = next_served(&mut all);
-    assert_eq!((number, queue(&proxy)), (0, 4));
+    assert_eq!((number, queue_length(&proxy)), (0, 4));
     // It leaves. The place on it is not used again.
     assert!(proxy.reload(&config(&[first.address], QUEUE)));
     drop(on_second);
     eventually("the session has ended", || {
         proxy.metrics().sum("acequia_sessions_active", &[]) == 5.0
     });
-    assert_eq!((queue(&proxy), second.sessions()), (4, 1));
+    assert_eq!((queue_length(&proxy), second.sessions()), (4, 1));
     // The limit is raised.
     assert!(proxy.reload(&config(
         &[first.address],
         &QUEUE.replace("max_sessions = 1", "max_sessions = 2")
     )));
     let (number, on_first) = next_served(&mut all);
-    assert_eq!((number, queue(&proxy)), (1, 3));
+    assert_eq!((number, queue_length(&proxy)), (1, 3));
     // The pool is renamed. A waiting client goes on waiting for the server of the old pool.
     let renamed =
         configs::listener("l", "q", "") + &configs::pool("q", &[second.address], "health = { check = \"off\" }");

@@ -1,4 +1,4 @@
-//! `max_session_age` and `rebalance` end sessions at rest, and no others.
+//! `max_session_age` and `rebalance` end sessions at rest. Others are cut only if they far exceed their age limit.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -48,23 +48,24 @@ fn an_overaged_session_ends_when_it_is_at_rest() {
     let mut client = served_client(proxy.at("l"));
     assert_eq!(client.read_all(), b"", "an orderly end");
     let age = began.elapsed();
+    // The limit of a session is `max_session_age`, 10 % more or less.
     assert!(age >= Duration::from_millis(2700), "{age:?}");
     drop(client);
     assert_eq!(proxy.access_line()["ending"], "aged");
 }
 
 #[test]
-fn a_busy_overaged_session_is_cut_after_another_tenth_of_its_age() {
+fn a_busy_overaged_session_is_cut_after_another_tenth_of_max_session_age() {
     let manual = ManualServer::new();
     let proxy = Proxy::start(&config(
         &[manual.server.address],
         "max_session_age = \"10s\"\nidle_for = \"1s\"",
     ));
     let began = Instant::now();
-    let mut asks = Client::connect(proxy.at("l"));
-    asks.send(b"a query that takes long");
+    let mut client = Client::connect(proxy.at("l"));
+    client.send(b"a query that takes long");
     let mut session = manual.session();
-    asks.must_be_reset();
+    client.must_be_reset();
     let age = began.elapsed();
     assert!(
         age >= Duration::from_secs(10) && age < Duration::from_secs(15),
@@ -75,7 +76,8 @@ fn a_busy_overaged_session_is_cut_after_another_tenth_of_its_age() {
     assert_eq!(proxy.access_line()["ending"], "aged");
 }
 
-/// What a client waits for a server is no part of the age: otherwise who has waited longest would be cut at once.
+/// The time that a client waits for a server does not count: otherwise a client that has waited long would be cut at
+/// once.
 #[test]
 fn the_age_of_a_session_counts_from_its_connection_to_the_server() {
     let manual = ManualServer::new();
@@ -104,7 +106,8 @@ fn peers_that_do_not_end_a_session_at_rest_are_reset_after_5_s() {
     let ended = Instant::now();
     let waits = Client::connect(proxy.at("l"));
     session.shutdown(Shutdown::Write).unwrap();
-    let _next = manual.session(); // the place came back when the server ended, long before the client was reset
+    // The place comes back when the server ends the session, long before the client is reset.
+    let _next = manual.session();
     assert!(ended.elapsed() < Duration::from_secs(3));
     proxy.wait_for_access("it has ended", |line| {
         line["ending"] == "aged" && line["bytes_down"] == 5
@@ -124,7 +127,7 @@ fn a_session_that_ends_at_rest_can_be_killed() {
     client.read(5);
     let sessions: Value = serde_json::from_str(&proxy.command(&["sessions", "--json"]).stdout).unwrap();
     let id = sessions["sessions"][0]["id"].to_string();
-    assert_eq!(session.read(&mut [0]).unwrap(), 0, "it ends, and the client does not");
+    assert_eq!(session.read(&mut [0]).unwrap(), 0, "expected acequia to end it");
     let ended = Instant::now();
     assert_eq!(proxy.command(&["sessions", "--kill", &id]).code, Some(0));
     proxy.wait_for_access("it has ended", |line| line["ending"] == "killed");
@@ -141,7 +144,7 @@ fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
     std::thread::scope(|scope| {
         let mut busy: Vec<_> = clients.drain(..30).collect();
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let busy = scope.spawn(move || {
+        let pinging = scope.spawn(move || {
             while stopped.recv_timeout(Duration::from_millis(200)) == Err(RecvTimeoutError::Timeout) {
                 for client in &mut busy {
                     assert_eq!(client.send(b"ping").read(4), b"ping", "it is busy");
@@ -154,10 +157,10 @@ fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
         let took = began.elapsed();
         assert!(
             took >= Duration::from_secs(2),
-            "they end over the time, not all at once: {took:?}"
+            "they end over the time of `rebalance`, not all at once: {took:?}"
         );
         drop(stop);
-        busy.join().unwrap();
+        pinging.join().unwrap();
     });
     let rebalanced = ended_sessions(&proxy, "rebalanced");
     assert!((18.0..=22.0).contains(&rebalanced), "{rebalanced}");
@@ -170,8 +173,8 @@ fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
     );
 }
 
-/// The relay has sent the last byte of these sessions, but the kernel still delivers it, because the clients read
-/// slowly. `idle_for` begins when it is delivered.
+/// The relay has sent the last byte of these sessions, but the kernel cannot deliver it before the clients read.
+/// `idle_for` begins when it is delivered.
 #[test]
 fn sessions_with_undelivered_bytes_are_not_moved() {
     const ANSWER: usize = 2 << 20;
@@ -196,11 +199,11 @@ fn sessions_with_undelivered_bytes_are_not_moved() {
     let [(first, _first), (second, _second)] = &mut slow[..] else {
         unreachable!()
     };
-    let reads = Instant::now();
+    let began = Instant::now();
     first.read(ANSWER);
     assert_eq!(first.read_all(), b"", "moved once it is idle");
-    // Less than `idle_for`, because deliveries are looked for every second.
-    let took = reads.elapsed();
+    // The bound is less than `idle_for`, because deliveries are looked for only every second.
+    let took = began.elapsed();
     assert!(
         took >= Duration::from_millis(1500),
         "moved {took:?} after the last byte"
@@ -236,7 +239,7 @@ fn sessions_awaiting_an_answer_do_not_prevent_moving_others() {
     }
 }
 
-/// Such a server passes a check that only connects.
+/// A server that ends each session with an error still passes a check that only connects.
 #[test]
 fn a_server_that_keeps_no_session_does_not_get_those_of_others() {
     let (echo, fails) = (

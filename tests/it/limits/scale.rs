@@ -18,13 +18,13 @@ use crate::support::{eventually, wait_for};
 
 pub(super) const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/clone.py");
 
-/// Ports that no test beside this one uses. Each test has a thread of its own.
+/// Ports that no other test uses. Each test has a thread of its own.
 fn ports() -> String {
     thread_local!(static PORTS: PortBlock = PortBlock::take());
     PORTS.with(PortBlock::range)
 }
 
-/// A listener `l` before a pool `app` of clones.
+/// A listener `l` with a pool `app` of clones; `keys` are lines of its section `scale`.
 pub(super) fn config(keys: &str) -> String {
     format!(
         "[runtime]\nworkers = 2\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pools.app]\n\
@@ -92,13 +92,13 @@ fn a_pool_grows_under_load_and_shrinks_afterwards() {
     );
     let proxy = Proxy::start(&config(&keys));
     let mut held = Vec::new();
-    for clones in 2..=6 {
-        while held.len() <= 2 * (clones - 1) {
+    for wanted in 2..=6 {
+        while held.len() <= 2 * (wanted - 1) {
             let (client, answer) = client(&proxy);
             assert!(answer.starts_with("42 "), "{answer}");
             held.push(client);
         }
-        eventually("another clone runs", || running(&proxy).len() >= clones);
+        eventually("another clone runs", || running(&proxy).len() >= wanted);
     }
     let servers = proxy.answer(&["status"])["pools"][0]["servers"]
         .as_array()
@@ -166,8 +166,8 @@ fn the_first_client_wakes_a_sleeping_pool_and_waits_for_it() {
     // The better of two starts, because other processes share the processor.
     let started = log_lines(&proxy, "a clone has started", 2);
     let took = started.iter().map(|line| milliseconds(line["took"].as_str().unwrap()));
-    let woken = proxy.access_lines(4);
-    let woken = [0, 3].map(|index| woken[index]["woken_ms"].as_f64().unwrap());
+    let lines = proxy.access_lines(4);
+    let woken = [0, 3].map(|index| lines[index]["woken_ms"].as_f64().unwrap());
     let delay = took
         .zip(woken)
         .map(|(took, woken)| woken - took)
@@ -216,18 +216,18 @@ fn a_pool_whose_first_clone_cannot_start_has_an_outage() {
 
 #[test]
 fn a_kill_leaves_no_clone_behind() {
-    // A process that leaves the process group of its clone is found, too.
+    // A process that leaves the process group of its clone is killed, too.
     let keys = format!(
         "min = 2\nmax = 2\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \
-         \"setsid sleep 10000 & echo left $!; exec python3 {SCRIPT} {{port}}\"]"
+         \"setsid sleep 10000 & echo detached $!; exec python3 {SCRIPT} {{port}}\"]"
     );
     let proxy = Proxy::start(&config(&keys));
     let mut pids = wait_for("both run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
     let printed = log_lines(&proxy, "printed by a clone", 4);
-    let left = printed
+    let detached = printed
         .iter()
-        .filter_map(|line| line["line"].as_str()?.strip_prefix("left "));
-    pids.extend(left.map(|pid| pid.parse::<u32>().unwrap()));
+        .filter_map(|line| line["line"].as_str()?.strip_prefix("detached "));
+    pids.extend(detached.map(|pid| pid.parse::<u32>().unwrap()));
     assert!(pids.len() == 4 && pids.iter().all(|pid| exists(*pid)), "{pids:?}");
     proxy.signal(Signal::KILL);
     eventually("all are gone", || !pids.iter().any(|pid| exists(*pid)));
@@ -317,8 +317,9 @@ fn hooks_start_and_stop_clones_elsewhere() {
         log = log.display(),
         address = server.address
     );
-    let keys = config(&keys).replace(&format!("ports = \"{}\"\n", ports()), "");
-    let proxy = Proxy::start(&keys);
+    // `ports` is not used with `hook`.
+    let text = config(&keys).replace(&format!("ports = \"{}\"\n", ports()), "");
+    let proxy = Proxy::start(&text);
     eventually("it is a server", || {
         proxy.answer(&["status"])["pools"][0]["servers"][0]["up"] == true
     });
@@ -381,10 +382,10 @@ fn a_hook_that_hangs_does_not_delay_the_end() {
          start {{name}} >> {log}; sleep 3600\"], stop = [\"/bin/sh\", \"-c\", \"echo stop {{name}} >> {log}; sleep 3600\"] }}",
         log = log.display()
     );
-    let keys = config(&keys).replace(&format!("ports = \"{}\"\n", ports()), "");
-    let proxy = Proxy::setup(&keys).launch();
-    let text = || std::fs::read_to_string(&log).unwrap_or_default();
-    eventually("the hook runs", || text() == "start app-1\n");
+    let text = config(&keys).replace(&format!("ports = \"{}\"\n", ports()), "");
+    let proxy = Proxy::setup(&text).launch();
+    let printed = || std::fs::read_to_string(&log).unwrap_or_default();
+    eventually("the hook runs", || printed() == "start app-1\n");
     assert_eq!(proxy.stop().code, Some(0));
-    assert_eq!(text(), "start app-1\nstop app-1\n");
+    assert_eq!(printed(), "start app-1\nstop app-1\n");
 }

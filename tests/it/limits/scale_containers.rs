@@ -53,19 +53,19 @@ fn running(proxy: &Proxy) -> Vec<String> {
 }
 
 fn wait_for_running(proxy: &Proxy, wanted: usize) -> Vec<String> {
-    wait_for("so many clones run", || {
+    wait_for("the expected number of clones runs", || {
         Some(running(proxy)).filter(|running| running.len() == wanted)
     })
 }
 
-/// A client, and the answer of its clone.
+/// A client, and the greeting of its clone, such as `app-1 of app`: 12 bytes.
 fn client(proxy: &Proxy) -> (Client, String) {
     let mut client = Client::connect(proxy.at("l"));
     let greeting = String::from_utf8(client.read(12)).unwrap();
     (client, greeting)
 }
 
-/// The process that holds the clones.
+/// The process that removes the containers of clones when acequia has ended.
 fn keeper(proxy: &Proxy) -> Option<Pid> {
     let pid = proxy.pid();
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
@@ -79,7 +79,7 @@ fn keeper(proxy: &Proxy) -> Option<Pid> {
 }
 
 #[test]
-fn a_pool_grows_by_containers_and_a_kill_leaves_none() {
+fn a_pool_grows_by_containers_and_none_remains_when_acequia_is_killed() {
     let Some(docker) = engine() else { return };
     let state = tempfile::tempdir().unwrap();
     let keys = format!("min = 1\nmax = 3\nsessions_per_server = 2\n{}", image("app"));
@@ -121,7 +121,7 @@ fn a_pool_grows_by_containers_and_a_kill_leaves_none() {
     );
 
     docker.run(&["kill", &remaining[0]]);
-    let replaced = wait_for("another one runs", || {
+    let replacement = wait_for("another container runs", || {
         Some(running(&proxy)).filter(|now| now.len() == 1 && *now != remaining)
     });
     let clone = &clones(&proxy)[0];
@@ -130,15 +130,17 @@ fn a_pool_grows_by_containers_and_a_kill_leaves_none() {
         (&1.into(), &"exit status 137".into()),
         "{clone}"
     );
-    eventually("it is removed", || docker.names_of(OURS) == replaced);
+    eventually("the killed container is removed", || {
+        docker.names_of(OURS) == replacement
+    });
 
-    // Containers go on without the keeper, and there is soon another one.
+    // Containers continue to run when the keeper is killed, and acequia soon starts another keeper.
     let first = keeper(&proxy).unwrap();
     kill_process(first, Signal::KILL).unwrap();
     eventually("there is another keeper", || {
         keeper(&proxy).is_some_and(|pid| pid != first)
     });
-    assert_eq!(running(&proxy), replaced);
+    assert_eq!(running(&proxy), replacement);
     proxy.signal(Signal::KILL);
     eventually("no container is left", || docker.names_of(OURS).is_empty());
     let failed: Vec<_> = proxy
@@ -161,6 +163,7 @@ fn the_next_start_removes_only_containers_left_by_a_crash() {
     };
     let (killed, orphans) = start(state.path());
     let (_other, others) = start(other_state.path());
+    // Nothing may remove the containers: the keeper would do so, and acequia would start another keeper.
     killed.signal(Signal::STOP);
     kill_process(keeper(&killed).unwrap(), Signal::KILL).unwrap();
     killed.signal(Signal::KILL);

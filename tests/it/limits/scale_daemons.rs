@@ -21,7 +21,9 @@ fn processes_started_by_a_clone_end_with_it() {
     let proxy = Proxy::start(&config(&keys));
     let scale = |clones| assert_eq!(proxy.command(&["pool", "scale", "app", clones]).code, Some(0));
     scale("2");
-    wait_for("two run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
+    wait_for("two clones run", || {
+        Some(running(&proxy)).filter(|pids| pids.len() == 2)
+    });
     let printed = log_lines(&proxy, "printed by a clone", 4);
     let daemons: HashMap<_, u32> = printed
         .iter()
@@ -34,7 +36,7 @@ fn processes_started_by_a_clone_end_with_it() {
         .collect();
     assert!(exists(daemons["app-1"]) && exists(daemons["app-2"]), "{daemons:?}");
     scale("1");
-    eventually("one has left", || clones(&proxy).len() == 1);
+    eventually("one clone remains", || clones(&proxy).len() == 1);
     assert_eq!((exists(daemons["app-1"]), exists(daemons["app-2"])), (true, false));
 }
 

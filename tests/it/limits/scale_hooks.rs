@@ -23,7 +23,7 @@ impl Hooks {
         self.0.path().join(name)
     }
 
-    /// A pool of this many clones, with the scripts that start and stop one.
+    /// Writes the scripts that start and stop a clone. Returns the configuration of a pool with this many clones.
     fn config(&self, clones: u32, start: &str, stop: &str) -> String {
         let script = |name: &str, text: &str| {
             let file = self.file(name);

@@ -24,10 +24,10 @@ fn answer(proxy: &Proxy) -> String {
     client.read_some()
 }
 
-fn scale(ports: &PortBlock, delay: &str) -> String {
+fn scale(ports: &PortBlock, delay_seconds: &str) -> String {
     format!(
-        "[pools.app.scale]\nports = \"{}\"\nmin = 1\nmax = 1\nsessions_per_server = 9\nenv = {{ DELAY = \"{delay}\" }}\n\
-         command = [\"/usr/bin/env\", \"python3\", \"{SCRIPT}\", \"{{port}}\"]",
+        "[pools.app.scale]\nports = \"{}\"\nmin = 1\nmax = 1\nsessions_per_server = 9\n\
+         env = {{ DELAY = \"{delay_seconds}\" }}\ncommand = [\"/usr/bin/env\", \"python3\", \"{SCRIPT}\", \"{{port}}\"]",
         ports.range()
     )
 }

@@ -175,7 +175,7 @@ fn the_ending_names_the_side_that_reset() {
 fn refused_sessions_are_logged_with_the_known_fields() {
     let proxy = Proxy::start(&config(refusing().address));
     let mut seen = 0;
-    // Sends these bytes. Returns the ending, the server name, the route, the pool and the attempts in the log.
+    // Sends these bytes. Returns the ending, the SNI, the route, the pool and the attempts in the log.
     let mut logged = |bytes: &[u8]| {
         let mut client = Client::connect(proxy.at("tls"));
         let _ = client.send(bytes).finish().try_read_all();
@@ -184,8 +184,8 @@ fn refused_sessions_are_logged_with_the_known_fields() {
         let (ending, up, down) = end(&line);
         assert_eq!((up, down), (bytes.len() as u64, 0));
         let text = |field: &str| line[field].as_str().unwrap_or("-").to_owned();
-        let names_server = !line["server"].is_null();
-        assert_eq!(names_server, ending == "connect_failed", "{line}");
+        let has_server = !line["server"].is_null();
+        assert_eq!(has_server, ending == "connect_failed", "{line}");
         [
             ending.to_owned(),
             text("sni"),
@@ -305,9 +305,9 @@ fn standard_output_carries_only_the_access_log() {
         let proxy = Proxy::start(&format!("{}\n[log]\naccess = \"{target}\"", config(server.address)));
         ask(proxy.at("plain"), b"x");
         let stopped = proxy.stop();
-        let lines = |lines: &[Value]| lines.iter().filter(|line| line["ending"] == "client_closed").count();
+        let records = |log: &[Value]| log.iter().filter(|line| line["ending"] == "client_closed").count();
         assert_eq!(
-            (stopped.access.len(), lines(&stopped.access), lines(&stopped.log)),
+            (stopped.access.len(), records(&stopped.access), records(&stopped.log)),
             (on_stdout, on_stdout, on_stderr)
         );
     }
@@ -326,13 +326,13 @@ fn text_lines_leave_out_fields_without_a_value() {
     let text = wait_for("a line", || {
         std::fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'))
     });
-    let words: Vec<_> = text
+    let fields: Vec<_> = text
         .split(' ')
         .map(|pair| pair.split_once('=').expect(&text).0)
         .collect();
     let absent = ["sni", "alpn", "route", "hello_ms", "tls"];
     assert_eq!(
-        words,
+        fields,
         FIELDS
             .into_iter()
             .filter(|field| !absent.contains(field))

@@ -18,9 +18,9 @@ use acequia::cli::run::start_log;
 use acequia::plan::LogPlan;
 use rustix::io::ioctl_fionread;
 
-/// A proxy that logs everything, with its access log on standard error. The log is read until it names the admin port;
-/// then its reading end is left to the shell command `holder`, and closed when that ends: at once if `holder` is
-/// empty.
+/// A proxy that logs everything to a pipe on standard error, also its access log. The pipe is read until the log names
+/// the admin port. Then the shell command `holder` inherits the reading end of the pipe, which closes when `holder`
+/// ends, or at once if `holder` is empty.
 fn start(server: &Server, holder: &str) -> Proxy {
     let config = format!(
         "[log]\nlevel = \"trace\"\naccess = \"stderr\"\n{}",
@@ -75,15 +75,15 @@ fn logging_never_waits_for_the_reader() {
             level: tracing::Level::INFO,
             access: AccessTarget::Off,
         };
-        let (written, _) = start_log(&plan);
+        let (flushes_on_drop, _) = start_log(&plan);
         (0..20_000).for_each(|number| tracing::info!(number, "news"));
-        drop(written); // flushes, and must not wait either
+        drop(flushes_on_drop); // must not wait either
         std::process::exit(DONE);
     }
-    let mut child = Command::new(env::current_exe().unwrap());
+    let mut command = Command::new(env::current_exe().unwrap());
     let this_test = "log::diagnostic_log::logging_never_waits_for_the_reader";
-    child.args(["--exact", this_test]);
-    let mut child = child
+    command.args(["--exact", this_test]);
+    let mut child = command
         .env(CHILD, "")
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -40,7 +40,7 @@ impl Demo {
         }
     }
 
-    /// Its directory, by the path of its access log.
+    /// The demo's directory: the one of the printed access log.
     fn directory(&self) -> PathBuf {
         let mut words = self.intro.iter().flat_map(|line| line.split(' '));
         let log = words.find(|word| word.ends_with("/access.log")).unwrap();
@@ -64,11 +64,15 @@ impl Demo {
         self.command(words).output().unwrap()
     }
 
-    /// The state that its API returns.
+    /// The address of the page for a browser.
+    fn page(&self) -> &str {
+        self.intro[2].split_whitespace().last().unwrap()
+    }
+
+    /// The state that the API returns.
     fn state(&self) -> serde_json::Value {
-        let page = self.intro[2].split_whitespace().last().unwrap();
         let state = Command::new("curl")
-            .args(["-s", &format!("{page}api/v1/state")])
+            .args(["-s", &format!("{}api/v1/state", self.page())])
             .output()
             .unwrap();
         serde_json::from_slice(&state.stdout).unwrap()
@@ -86,7 +90,7 @@ impl Demo {
 }
 
 impl Drop for Demo {
-    /// Killed, it would leave its directory behind.
+    /// Ends the demo with SIGINT: after SIGKILL its directory would remain.
     fn drop(&mut self) {
         if self.process.try_wait().unwrap().is_none() {
             self.end();
@@ -172,13 +176,14 @@ fn sessions_show_up_in_the_table_the_metrics_and_the_access_log() {
         .as_mut()
         .unwrap()
         .find(|row| row.as_ref().unwrap().contains("+1"));
-    // After the time: the open sessions of each server, with the new ones as `+1`, and at last the number of clones.
+    // After the time: for each of the six servers the open sessions, and `+1` if there was a new one. The last number
+    // is that of the clones.
     assert_eq!(
         row.unwrap().unwrap().split_whitespace().skip(1).collect::<Vec<_>>(),
         ["0", "+1", "0", "0", "0", "0", "0", "0"]
     );
     let metrics = text(&demo.output(&["curl", "/metrics"]).stdout);
-    // curl closes without reading the server's last TLS record; its kernel may answer that with a reset.
+    // curl closes without reading the server's last TLS record; the kernel may answer the unread record with a reset.
     let counted = r#"acequia_sessions_total{listener="tls",pool="a",server="a",ending="client_"#;
     assert!(metrics.contains(counted), "{metrics}");
     let mut follow = demo.command(&["tail", "access.log"]);
@@ -218,8 +223,7 @@ fn the_printed_commands_show_and_drain_the_servers() {
 #[test]
 fn the_page_is_printed_first_and_shows_traffic() {
     let mut demo = Demo::start_with(&[]);
-    let page = demo.intro[2].split_whitespace().last().unwrap();
-    assert!(page.starts_with("http://127.0.0.1:"), "{:#?}", demo.intro);
+    assert!(demo.page().starts_with("http://127.0.0.1:"), "{:#?}", demo.intro);
     let has_sessions = || {
         let state = demo.state();
         let sessions = |listener: usize| state["listeners"][listener]["sessions"].as_u64().unwrap();
@@ -229,14 +233,14 @@ fn the_page_is_printed_first_and_shows_traffic() {
     assert_eq!(demo.end().code(), Some(0));
 }
 
-/// The state of its pool that grows.
+/// The state of the pool `app`, which starts without servers and grows with its clients.
 fn growing_pool(demo: &Demo) -> serde_json::Value {
     let state = demo.state();
     let pools = state["pools"].as_array().unwrap();
     pools.iter().find(|pool| pool["name"] == "app").unwrap().clone()
 }
 
-/// How many of its clones run.
+/// The number of clones of the pool `app` that run.
 fn running_clones(demo: &Demo) -> usize {
     let pool = growing_pool(demo);
     let clones = pool["scale"]["clones"].as_array().unwrap();
@@ -249,7 +253,7 @@ fn the_demo_pool_grows_with_the_visitors_and_shrinks_after_them() {
     eventually("three servers for ten visitors", || running_clones(&demo) >= 3);
     let rows = demo.rows.as_mut().unwrap().map(Result::unwrap);
     let mut counts = rows.map(|row| row.split_whitespace().last().unwrap().to_owned());
-    assert!(counts.any(|count| count == "3"), "the table shows them");
+    assert!(counts.any(|count| count == "3"), "expected a row with three clones");
     eventually("the pool shrinks", || {
         growing_pool(&demo)["scale"]["down"].as_u64() > Some(0)
     });

@@ -60,7 +60,7 @@ fn without_sessions_the_process_ends_at_once() {
     assert_eq!((stopped.code, stopped.access.len()), (Some(0), 0));
 }
 
-/// A server that echoes, and reports how reading from each client ended.
+/// A server that echoes, and reports how each session ended: with an error, or `None` for the end of the stream.
 fn reporting_server() -> (Server, std::sync::mpsc::Receiver<Option<ErrorKind>>) {
     let (sender, results) = channel();
     let server = Server::run(move |mut stream| {

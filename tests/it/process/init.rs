@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::support::process::{Finished, finished};
 use crate::support::proxy::{BINARY, acequia};
 
-/// Answers the questions of `acequia init`, with these further arguments.
+/// Runs `acequia init --output FILE` with these further arguments, and answers its questions.
 fn answered(file: &Path, answers: &str, arguments: &str) -> Finished {
     let pipe = format!("printf '{answers}' | \"$0\" init --output \"$1\" {arguments}");
     finished(Command::new("sh").args(["-c", &pipe, BINARY]).arg(file))

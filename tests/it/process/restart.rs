@@ -30,8 +30,8 @@ fn after_a_kill_the_next_process_serves_on_the_port_at_once() {
     let mut proxy = Proxy::start(&config);
     let mut kept = Vec::new();
     for _ in 0..3 {
-        // The server closes its connection. acequia then closes that of the client before the client does, so that the
-        // socket enters TIME_WAIT.
+        // The server closes its connection. acequia then closes the connection to the client before the client does, so
+        // that acequia's socket enters TIME_WAIT.
         let (mut client, server) = begin(&proxy);
         drop(server);
         assert_eq!(client.read_all(), b"");

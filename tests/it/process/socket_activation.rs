@@ -31,7 +31,7 @@ impl ServiceManager {
         fcntl_setfd(&socket, FdFlags::empty()).unwrap(); // no CLOEXEC: the proxy inherits it
         let address = socket.local_addr().unwrap();
         Self {
-            config: at(address) + &pool("p", &[server.address], ""),
+            config: listener_at(address) + &pool("p", &[server.address], ""),
             socket,
             address,
             _server: server,
@@ -45,13 +45,13 @@ impl ServiceManager {
     }
 }
 
-/// A listener `l` at this address, and two workers. Its backlog must not change the queue of a passed socket.
-fn at(address: SocketAddr) -> String {
+/// A listener `l` at this address, and two workers. `backlog` must not change the queue of a passed socket.
+fn listener_at(address: SocketAddr) -> String {
     format!("[runtime]\nworkers = 2\n[listeners.l]\nbind = \"{address}\"\npool = \"p\"\nbacklog = 1\n")
 }
 
 fn setup_under_systemd(address: SocketAddr, server: &Server) -> Setup {
-    let config = at(address) + &pool("p", &[server.address], "");
+    let config = listener_at(address) + &pool("p", &[server.address], "");
     let listen = format!("--listen={address}");
     let words = [
         "systemd-socket-activate",
@@ -93,8 +93,11 @@ fn a_drain_leaves_new_clients_to_the_next_process() {
     let open = || descriptors_of(&proxy, socket.to_str().unwrap());
     let with_workers = open();
     proxy.signal(Signal::TERM);
-    // The drain is logged before the workers stop accepting. Each has its own descriptor of the socket.
-    eventually("both workers have left the socket", || open() == with_workers - 2);
+    // Each worker has its own descriptor of the socket, and closes it when it stops accepting. The log line about the
+    // drain is written earlier.
+    eventually("both workers have closed their descriptors", || {
+        open() == with_workers - 2
+    });
     let mut waiting: Vec<_> = (0..50).map(|_| Client::connect(manager.address)).collect();
     for client in &mut waiting {
         client.send(b"ping");

@@ -23,12 +23,12 @@ fn top(proxy: &Proxy, width: u32, height: u32, variables: &[(&str, &str)]) -> Tm
 
 /// Asserts that the program has ended with this code and that the terminal is in its usual mode. Returns the screen.
 fn assert_restored(tmux: &Tmux, exit_code: i32) -> String {
-    let screen = tmux.wait_for("echok"); // among the last words of stty
+    let screen = tmux.wait_for("echok"); // among the last words that `stty -a` prints
     assert!(screen.contains(&format!("exit code {exit_code}\n")), "{screen}");
     for mode in ["icanon", "echo", "isig", "icrnl", "opost"] {
         assert!(screen.split_whitespace().any(|word| word == mode), "{mode}: {screen}");
     }
-    assert!(!screen.contains("SERVER "), "the screen from before is back: {screen}");
+    assert!(!screen.contains("SERVER "), "expected the screen before top: {screen}");
     assert!(!tmux.hides_cursor());
     screen
 }
@@ -263,7 +263,7 @@ fn on_a_terminal_without_utf_8_top_writes_ascii() {
 }
 
 #[test]
-fn without_a_terminal_or_a_process_top_names_the_remedy() {
+fn top_reports_that_it_has_no_terminal_or_finds_no_process() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let finished = proxy.command(&["top"]);

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::support::process::must;
 
-/// Compiles a program that panics, as cargo would, from a source file in the registry below `cargo_home`.
+/// Compiles, as cargo would, a program that contains a panic. Its source file is in the registry below `cargo_home`.
 fn built(cargo_home: &Path, opt_level: &str) -> Vec<u8> {
     let source = cargo_home.join("registry/main.rs");
     std::fs::create_dir_all(source.parent().unwrap()).unwrap();
@@ -31,9 +31,9 @@ fn optimized_code_does_not_contain_its_source_directory() {
     let optimized = built(directory.path(), "opt-level=3");
     assert!(has(&optimized, "/cargo/registry/main.rs"));
     assert!(!has(&optimized, directory.path().to_str().unwrap()));
-    let debugged = built(directory.path(), "opt-level=0");
+    let unoptimized = built(directory.path(), "opt-level=0");
     assert!(
-        has(&debugged, directory.path().to_str().unwrap()),
+        has(&unoptimized, directory.path().to_str().unwrap()),
         "expected the source directory, for a debugger"
     );
 }

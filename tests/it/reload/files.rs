@@ -15,6 +15,7 @@ use crate::support::hello::Hello;
 use crate::support::process::{Port, must};
 use crate::support::proxy::{Proxy, http_get};
 use crate::support::server::{Server, list};
+use crate::support::stop::StopOnDrop;
 use crate::support::usage::descriptors;
 use crate::support::{eventually, wait_for};
 use rustix::fs::OFlags;
@@ -58,10 +59,9 @@ fn open_sessions_continue_and_new_ones_follow_the_new_configuration() {
         "expected the session to continue on the removed server"
     );
     assert_eq!(session.finish().read_all(), b"");
-    // The order of the two lines is not fixed.
     let lines = proxy.access_lines(2);
-    let line = lines.iter().find(|line| line["bytes_up"] == 11);
-    assert!(line.is_some_and(|line| line["ending"] == "client_closed"), "{lines:#?}");
+    assert_eq!(lines[0]["bytes_up"], 11, "{lines:#?}");
+    assert_eq!(lines[0]["ending"], "client_closed", "{lines:#?}");
 }
 
 #[test]
@@ -82,14 +82,14 @@ fn an_invalid_configuration_changes_nothing_and_is_reported() {
         ("", "no listener is configured"),
         (truncated, "TOML"),
         (&config("", "servers = []"), "this pool has no servers"),
-        (&occupied, "ddress already in use"),
+        (&occupied, "Address already in use"),
     ] {
-        // Not replaced by a rename, as `rewrite` does: some editors write in place, and a full disk truncates the file.
+        // Written in place, while `rewrite` renames: some editors write in place, and a full disk truncates the file.
         std::fs::write(proxy.directory().join("acequia.toml"), text).unwrap();
-        let before = proxy.reloads();
+        let (accepted, rejected) = proxy.reloads();
         proxy.signal(Signal::HUP);
         eventually("the rejected reload is counted", || {
-            proxy.reloads() == (before.0, before.1 + 1.0)
+            proxy.reloads() == (accepted, rejected + 1.0)
         });
         wait_for_reload_error(&proxy, expected);
         let command = proxy.command(&["reload"]);
@@ -186,10 +186,11 @@ fn an_address_moves_between_listeners_without_a_gap() {
     let proxy = Proxy::start(&config_of(&[&a]));
     assert!(proxy.reload(&text("fixed", &a)));
     assert_eq!(server_reached(port.address), "a");
-    // Another name, another pool, the same address: it must accept connections all the time.
+    // Each reload changes the name and the server of the listener. Its address must accept connections all the time.
     let stop = AtomicBool::new(false);
-    scope(|all| {
-        let clients = all.spawn(|| {
+    scope(|threads| {
+        let stop_on_drop = StopOnDrop(&stop);
+        let clients = threads.spawn(|| {
             let mut names = Vec::new();
             while !stop.load(SeqCst) {
                 names.push(server_reached(port.address));
@@ -199,7 +200,7 @@ fn an_address_moves_between_listeners_without_a_gap() {
         for (name, server) in [("other", &b), ("fixed", &a), ("other", &b), ("third", &a)] {
             assert!(proxy.reload(&text(name, server)));
         }
-        stop.store(true, SeqCst);
+        drop(stop_on_drop);
         let names = clients.join().unwrap();
         assert!(names.iter().all(|name| name == "a" || name == "b"), "{names:?}");
     });
@@ -268,7 +269,7 @@ fn a_reload_reports_its_changes_and_what_needs_a_restart() {
 }
 
 #[test]
-fn a_blocked_read_of_the_configuration_does_not_keep_the_process_from_ending() {
+fn the_process_serves_and_ends_while_a_read_of_the_configuration_is_blocked() {
     let server = Server::named("x");
     let proxy = Proxy::start(&config_of(&[&server]));
     let file = proxy.directory().join("acequia.toml");
@@ -377,13 +378,13 @@ fn long_sessions(proxy: &Proxy, hello: &[u8]) -> Vec<Client> {
     ["tcp", "tls"].repeat(8).iter().map(open).collect()
 }
 
-/// Reloads two hundred times, with the texts in turn, of which every other one is invalid. Checks now and then that the
-/// long sessions still echo. Returns the usage midway and at the end.
+/// Reloads two hundred times, with the texts in turn; the second and the fourth text are invalid. Checks at every tenth
+/// reload that the long sessions still echo. Returns the usage midway and at the end.
 fn reload_under_load(proxy: &Proxy, texts: &[String; 4], long: &mut [Client]) -> [Usage; 2] {
     let mut midway = None;
     for n in 0..200 {
-        let is_valid = proxy.reload(&texts[n % 4]);
-        assert_eq!(is_valid, n % 2 == 0, "reload {n}");
+        let is_accepted = proxy.reload(&texts[n % 4]);
+        assert_eq!(is_accepted, n % 2 == 0, "reload {n}");
         if n % 10 == 0 {
             for client in &mut *long {
                 assert_eq!(client.send(b"still").read(5), b"still");
@@ -453,12 +454,13 @@ fn two_hundred_reloads_under_load_disturb_no_session() {
         "{endings:#?}"
     );
     assert!(http_get(proxy.admin(), "/ready").unwrap().0.contains("200"));
+    // The servers that are in both valid configurations.
     for server in &all[..2] {
-        let series = [("pool", "p"), ("server", &*server.address.to_string()), ("to", "up")];
+        let labels = [("pool", "p"), ("server", &*server.address.to_string()), ("to", "up")];
         assert_eq!(
-            metrics.sum("acequia_health_transitions_total", &series),
+            metrics.sum("acequia_health_transitions_total", &labels),
             1.0,
-            "expected its health to be kept"
+            "expected the reloads to keep the server's health"
         );
     }
 }

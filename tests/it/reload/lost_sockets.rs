@@ -15,7 +15,7 @@ use crate::support::queue::waiting_clients;
 use crate::support::server::Server;
 use crate::support::{configs, eventually};
 
-/// Shuts down the sockets of the process that listen on this address. Returns their number.
+/// Shuts down the process's sockets that listen on this address: one for each worker. Returns their number.
 fn shut_down(proxy: &Proxy, address: SocketAddr) -> usize {
     let pid = Pid::from_raw(proxy.pid().try_into().unwrap());
     let process = pidfd_open(pid.unwrap(), PidfdFlags::empty()).unwrap();
@@ -48,7 +48,7 @@ fn is_served(address: SocketAddr) -> bool {
     exchange().is_ok()
 }
 
-/// Starts acequia with these keys of `[runtime]`, and a listener with these keys. Returns its address, too.
+/// Starts acequia with these keys of `[runtime]`, and a listener with these keys. Returns the listener's address, too.
 fn started(server: &Server, runtime: &str, listener: &str) -> (Proxy, SocketAddr) {
     let proxy = Proxy::start(
         &[
@@ -90,11 +90,11 @@ fn an_address_whose_sockets_were_shut_down_is_bound_again_and_its_sessions_conti
     drop(open);
     let stopped = proxy.stop();
     assert_eq!(stopped.code, Some(0));
-    let losses = stopped
+    let lines = stopped
         .log
         .iter()
         .filter(|line| line["message"] == "an address was lost");
-    let levels: Vec<_> = losses.map(|line| line["level"].as_str().unwrap()).collect();
+    let levels: Vec<_> = lines.map(|line| line["level"].as_str().unwrap()).collect();
     assert_eq!(levels, ["ERROR", "ERROR"]);
 }
 

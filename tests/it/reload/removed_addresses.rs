@@ -11,7 +11,8 @@ use crate::support::queue::{serve_in_turn, waiting_clients};
 use crate::support::server::Server;
 use crate::support::{configs, eventually};
 
-/// The configuration with a listener that stays, and this one.
+/// A configuration with the listener `other`, which every reload keeps, and with `listener`: the text of another
+/// listener, or nothing.
 fn config(server: &Server, listener: &str) -> String {
     [
         "[runtime]\nworkers = 2\ndrain_timeout = \"0s\"\n",
@@ -22,7 +23,7 @@ fn config(server: &Server, listener: &str) -> String {
     .concat()
 }
 
-/// A listener without a limit of its own.
+/// A listener on this address, without `max_connections`.
 fn successor(address: &impl ToString) -> String {
     configs::listener("successor", "echo", "").replace("127.0.0.1:0", &address.to_string())
 }
@@ -55,7 +56,7 @@ fn waiting_clients_go_to_a_listener_whose_address_covers_the_removed_one() {
     served.send(b"open").read(4);
     let stopped = proxy.stop();
     let of_successor = stopped.access.iter().filter(|line| line["listener"] == "successor");
-    assert_eq!(of_successor.count(), 48);
+    assert_eq!(of_successor.count(), 8 + 40); // the waiting clients, and those of `assert_serves`
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn a_file_written_in_place_or_replaced_by_rename_is_reloaded() {
     let proxy = Proxy::start(&text(&a));
     std::fs::write(proxy.directory().join("acequia.toml"), text(&b)).unwrap();
     wait_until_served_by(&proxy, "b");
-    // Editors replace a file by a rename, too.
+    // Other editors replace the file by a rename.
     for (server, name) in [(&c, "c"), (&a, "a")] {
         proxy.rewrite(&text(server));
         wait_until_served_by(&proxy, name);
@@ -75,7 +75,7 @@ fn other_files_in_the_directory_cause_no_reload() {
 }
 
 #[test]
-fn without_inotify_a_change_is_found_within_ten_seconds() {
+fn without_inotify_a_change_is_found_by_polling() {
     let [a, b, _] = servers();
     let without_inotify = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
     let under = ["unshare", "--map-root-user", "sh", "-c", without_inotify, "sh"];

@@ -23,7 +23,7 @@ fn every_captured_hello_yields_its_listed_name_and_alpn() {
         };
         let wire = std::fs::read(directory.join(file)).expect("the index lists files that are there");
         let verdict = HelloReader::new(BYTES_MAX).advance(&wire);
-        same_at_every_split(file, &wire, &verdict);
+        assert_same_at_every_split(file, &wire, &verdict);
         match (class, &verdict) {
             // A malformed hello may be listed with the name that another reader found in it.
             ("MALFORMED/AMBIGUOUS", HelloVerdict::Malformed(malformed)) => eprintln!("{file}: {malformed}"),
@@ -53,7 +53,7 @@ fn assert_name_and_alpn(file: &str, hello: &Hello, name: &str, alpn: &str) {
 }
 
 /// Asserts that the verdict is the same wherever the bytes are split.
-fn same_at_every_split(file: &str, wire: &[u8], whole: &HelloVerdict) {
+fn assert_same_at_every_split(file: &str, wire: &[u8], whole: &HelloVerdict) {
     for cut in 0..wire.len() {
         let mut reader = HelloReader::new(BYTES_MAX);
         let early = reader.advance(&wire[..cut]);

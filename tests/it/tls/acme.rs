@@ -140,7 +140,7 @@ fn a_listener_that_redirects_answers_http_01_and_redirects_all_else() {
 #[test]
 fn a_certificate_is_renewed_before_it_expires() {
     let site = Site::new();
-    let pebble = site.pebble().valid_for(6).start();
+    let pebble = site.pebble().valid_for_seconds(6).start();
     let proxy = site.start(&pebble);
     wait_until_issued(&proxy);
     let first = listed(&proxy)["expires"].clone();
@@ -198,6 +198,33 @@ fn only_one_order_runs_at_a_time() {
 }
 
 #[test]
+fn each_certificate_that_was_requested_during_an_order_is_ordered() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let config = site.config(&pebble, "", &["shop.example"]);
+    let others =
+        ["other.example", "third.example"].map(|name| format!("{{ acme = \"pebble\", names = [{name:?}] }}, "));
+    let proxy = Proxy::start(&config.replace("certificates = [", &format!("certificates = [{}", others.concat())));
+    let issued = || proxy.metrics().sum("acequia_acme_renewals_total", &[("result", "ok")]);
+    eventually("all are issued", || issued() == 3.0);
+    pebble.pause();
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    eventually("an order is under way", || {
+        let listed = proxy.answer(&["cert", "list"])["certificates"].clone();
+        listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["renewal"]["under_way"] == true)
+    });
+    for name in ["other.example", "third.example"] {
+        proxy.answer(&["cert", "renew", name]);
+    }
+    pebble.resume();
+    eventually("all are issued again", || issued() == 6.0);
+}
+
+#[test]
 fn a_failed_order_backs_off_even_if_the_failure_cannot_be_saved() {
     let site = Site::new();
     let pebble = site.pebble().start_without_name_server();
@@ -237,7 +264,7 @@ fn a_refused_order_backs_off_across_a_restart_and_clients_get_a_self_signed_cert
         "{status}"
     );
     assert!(list.contains("shop.example: 1 failed order, the next is at "), "{list}");
-    let route = [
+    let words = [
         "route",
         "-c",
         "acequia.toml",
@@ -246,7 +273,7 @@ fn a_refused_order_backs_off_across_a_restart_and_clients_get_a_self_signed_cert
         "--sni",
         "shop.example",
     ];
-    let route = proxy.command(&route).stdout;
+    let route = proxy.command(&words).stdout;
     assert!(
         route.contains("with a self-signed certificate, until there is "),
         "{route}"
@@ -397,32 +424,32 @@ fn a_certificate_stays_in_use_until_it_is_replaced_under_a_new_first_name() {
 
 #[test]
 fn instances_forward_validations_to_the_instance_that_orders() {
-    let (site, member_port) = (Site::new(), Port::keep());
-    let pebble = PebbleSetup::new(member_port.number(), site.http.number()).start();
+    let (site, forwarder_port) = (Site::new(), Port::keep());
+    let pebble = PebbleSetup::new(forwarder_port.number(), site.http.number()).start();
     let (authority, directory) = (Authority::new("own"), tempfile::tempdir().unwrap());
     authority.issue(&["own.example"]).write(directory.path(), "own");
     let config = format!(
         "[listeners.https]\nbind = \"{}\"\npool = \"p\"\n\
          [listeners.https.tls]\ncertificates = [{{ directory = {:?} }}]\n\
          [[listeners.https.routes]]\nalpn = \"acme-tls/1\"\ntls = \"pass\"\npool = \"orders\"\n{}{}",
-        member_port.address,
+        forwarder_port.address,
         directory.path(),
         pool("p", &[site.server.address], "health = { check = \"off\" }"),
         pool("orders", &[site.https.address], "health = { check = \"off\" }")
     );
-    let member = Proxy::start(&config);
+    let forwarder = Proxy::start(&config);
     let ordering = site.start(&pebble);
     wait_until_issued(&ordering);
     let passed = |line: &Value| line["pool"] == "orders" && line["tls"] == "pass";
-    member.wait_for_access("a challenge that was passed on is logged", passed);
-    // A member that does not order reads the certificate from a copy of the file.
+    forwarder.wait_for_access("a challenge that was passed on is logged", passed);
+    // An instance that does not order reads the certificate from a copy of the file.
     fs::copy(
         site.state.path().join("shop.example.pem"),
         directory.path().join("shop.pem"),
     )
     .unwrap();
-    eventually("the member has the certificate", || {
-        pebble.client().connect(member_port.address, "www.example").is_ok()
+    eventually("the forwarder has the certificate", || {
+        pebble.client().connect(forwarder_port.address, "www.example").is_ok()
     });
 }
 

@@ -107,17 +107,17 @@ fn nothing_waits_for_an_account_file_that_is_a_fifo() {
     assert_eq!(proxy.get("/live").0, 200);
 }
 
-/// A hardware clock that has the local time instead of UTC may be hours ahead until the system sets it. If an order
-/// failed before that, the saved time of the next attempt is further away than the saved pause.
+/// If the hardware clock has the local time instead of UTC, the system clock may be hours ahead until it is corrected.
+/// If an order failed before the correction, the saved time of the next attempt is further away than the saved pause.
 #[test]
 fn an_attempt_postponed_for_hours_by_a_wrong_clock_is_due() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let file = site.state.path().join("attempts.json");
-    let write = |pause: u64| {
+    let write = |pause_seconds: u64| {
         let next = SystemTime::now() + Duration::from_secs(11 * 3600);
         let next = next.duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let attempt = json!({ "failures": 3, "next": next, "pause": pause, "error": "from the future" });
+        let attempt = json!({ "failures": 3, "next": next, "pause": pause_seconds, "error": "from the future" });
         fs::write(&file, json!({ "shop.example": attempt }).to_string()).unwrap();
     };
     let config = site.config(&pebble, "", &["shop.example"]);
@@ -139,7 +139,7 @@ fn an_attempt_postponed_for_hours_by_a_wrong_clock_is_due() {
     });
 }
 
-/// The file is written by acequia alone, so nobody else would replace it.
+/// Only acequia writes the file of a certificate from ACME, so acequia must replace a broken one.
 #[test]
 fn a_broken_file_at_the_start_causes_a_new_order() {
     let site = Site::new();

@@ -22,7 +22,7 @@ fn greeting(connection: ClientConnection, socket: TcpStream) -> Vec<u8> {
 }
 
 #[test]
-fn the_first_protocol_of_the_listener_that_the_client_offers_is_agreed() {
+fn the_listener_prefers_protocols_in_the_order_of_its_alpn_setting() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = Proxy::start(&site.config(server.address, "alpn = [\"h2\", \"http/1.1\", \"x\"]", ""));
     for (offered, agreed) in [

@@ -140,7 +140,7 @@ fn a_broken_file_changes_nothing_and_is_reported() {
         );
     }
     let status = proxy.command(&["status"]).stdout;
-    assert!(status.contains("\nmore "), "the rest is in force: {status}");
+    assert!(status.contains("\nmore "), "the new listener is in force: {status}");
     assert_eq!(shown(), before);
     assert!(
         proxy
@@ -241,7 +241,7 @@ fn check_shows_how_to_convert_other_formats_to_pem() {
         );
     };
     let restore = || site.authority.issue(&["shop.example"]).write(site.directory(), "shop");
-    for (made, hint) in [
+    for (arguments, hint) in [
         (
             "x509 -in shop.pem -outform der -out made",
             "shop.pem: it is in DER, not in PEM: convert it (openssl x509 -inform der",
@@ -256,7 +256,7 @@ fn check_shows_how_to_convert_other_formats_to_pem() {
         ),
     ] {
         restore();
-        openssl(made);
+        openssl(arguments);
         let (file, _) = hint.split_once(':').unwrap();
         fs::rename(site.directory().join("made"), site.directory().join(file)).unwrap();
         let (code, said) = checked(&config);
@@ -308,7 +308,11 @@ fn check_warns_about_a_certificate_without_a_route() {
     let site = Site::new();
     let routes = "[[listeners.tls.routes]]\nsni = \"shop.example\"\npool = \"p\"\n";
     let config = site.config("127.0.0.1:9".parse().unwrap(), "", routes);
-    assert_eq!(checked(&config), (Some(0), String::new()), "the pool takes every name");
+    assert_eq!(
+        checked(&config),
+        (Some(0), String::new()),
+        "the pool of the listener takes every name"
+    );
     let (code, said) = checked(&config.replacen("pool = \"p\"\n", "", 1));
     assert!(
         code == Some(0) && said.contains("other.pem: no route is for a name of this certificate"),
@@ -328,19 +332,19 @@ fn a_half_written_file_changes_nothing() {
     let before = shown();
     let next = site.authority.issue(&["shop.example"]);
     // Each file is written in place and in two parts; every state on the way is read.
-    let written = |ending: &str, text: &str| {
+    let write_in_parts = |ending: &str, text: &str| {
         let path = site.directory().join(format!("shop.{ending}"));
         for part in [&text[..0], &text[..text.len() / 2], text] {
             fs::write(&path, part).unwrap();
             proxy.command(&["cert", "reload"]);
-            let is_complete = ending == "key" && part.len() == text.len();
-            if !is_complete {
+            let is_pair_complete = ending == "key" && part.len() == text.len();
+            if !is_pair_complete {
                 assert_eq!(shown(), before, "after {} bytes of {ending}", part.len());
             }
         }
     };
-    written("pem", &next.certificate);
-    written("key", &next.key);
+    write_in_parts("pem", &next.certificate);
+    write_in_parts("key", &next.key);
     assert_eq!(shown(), next.chain_and_key().0[0]);
     assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
 }
@@ -406,10 +410,10 @@ fn route_shows_whether_tls_is_terminated_and_the_certificate() {
         "{}",
         said("shop.example")
     );
-    let said = said("localhost");
+    let terminated = said("localhost");
     assert!(
-        said.contains("TLS ends here, with the certificate ") && said.contains("shop.pem"),
-        "{said}"
+        terminated.contains("TLS ends here, with the certificate ") && terminated.contains("shop.pem"),
+        "{terminated}"
     );
 }
 

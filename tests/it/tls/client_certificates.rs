@@ -16,7 +16,7 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
-/// A site that asks its clients for certificates, which must be of an authority of their own.
+/// A site that asks its clients for certificates, which the authority `clients` must have issued.
 struct VerifyingSite {
     site: Site,
     clients: Authority,
@@ -25,12 +25,13 @@ struct VerifyingSite {
 }
 
 impl VerifyingSite {
-    fn new(keys: &str) -> Self {
+    /// `settings` are further entries of `client_auth`.
+    fn new(settings: &str) -> Self {
         let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
         replace(&site.directory().join("clients.pem"), &clients.certificate());
         replace(&site.directory().join("clients.crl"), &clients.revocations(&[]));
         let (ca, crl) = (site.file("clients.pem"), site.file("clients.crl"));
-        let auth = format!("client_auth = {{ ca_file = {ca}, crl_file = {crl}, {keys} }}");
+        let auth = format!("client_auth = {{ ca_file = {ca}, crl_file = {crl}, {settings} }}");
         let proxy = Proxy::start(&site.config(server.address, &auth, ""));
         Self {
             site,
@@ -40,7 +41,7 @@ impl VerifyingSite {
         }
     }
 
-    /// Whether a client with this certificate is served, in both versions.
+    /// Whether a client with this certificate is served, with both versions of TLS.
     fn serves(&self, own: Option<&Issued>) -> bool {
         let served = [&TLS12, &TLS13].map(|version| {
             let setup = TlsSetup::new(&self.site.authority, &[version], own);
@@ -128,29 +129,29 @@ fn a_client_certificate_must_have_one_of_the_names() {
 #[test]
 fn a_revoked_certificate_is_refused_even_with_a_ticket() {
     let verifying = VerifyingSite::new("mode = \"require\"");
-    let (stays, goes) = (
+    let (valid, revoked) = (
         verifying.clients.issue(&["a.example"]),
         verifying.clients.issue(&["b.example"]),
     );
     let setup = |own| TlsSetup::new(&verifying.site.authority, &[&TLS13], Some(own));
-    let (stays_setup, goes_setup) = (setup(&stays), setup(&goes));
-    for setup in [&stays_setup, &goes_setup] {
+    let (valid_setup, revoked_setup) = (setup(&valid), setup(&revoked));
+    for setup in [&valid_setup, &revoked_setup] {
         assert!(VerifyingSite::is_served(setup, &verifying.proxy));
     }
     assert!(verifying.proxy.metrics().sum("acequia_tls_resumptions_total", &[]) == 0.0);
     replace(
         &verifying.site.directory().join("clients.crl"),
-        &verifying.clients.revocations(&[&goes]),
+        &verifying.clients.revocations(&[&revoked]),
     );
     eventually("the certificate is refused", || {
-        !VerifyingSite::is_served(&goes_setup, &verifying.proxy)
+        !VerifyingSite::is_served(&revoked_setup, &verifying.proxy)
     });
     assert!(
-        !VerifyingSite::is_served(&goes_setup, &verifying.proxy),
+        !VerifyingSite::is_served(&revoked_setup, &verifying.proxy),
         "its tickets are of no use"
     );
-    assert!(!verifying.serves(Some(&goes)));
-    assert!(verifying.serves(Some(&stays)) && VerifyingSite::is_served(&stays_setup, &verifying.proxy));
+    assert!(!verifying.serves(Some(&revoked)));
+    assert!(verifying.serves(Some(&valid)) && VerifyingSite::is_served(&valid_setup, &verifying.proxy));
     let proxy = &verifying.proxy;
     proxy.wait_for_access("the log tells why", |line| line["tls_error"] == "certificate_revoked");
 }
@@ -206,16 +207,18 @@ fn a_ticket_of_an_expired_certificate_does_not_prevent_a_new_handshake() {
 #[test]
 fn a_client_of_a_revoked_authority_is_refused() {
     let verifying = VerifyingSite::new("mode = \"require\"");
-    let (between, its_certificate) = verifying.clients.subordinate("between");
-    let client = between.issue(&["a.example"]).followed_by(&its_certificate);
-    let lists = |text: String| replace(&verifying.site.directory().join("clients.crl"), &text);
+    let (intermediate, intermediate_certificate) = verifying.clients.subordinate("intermediate");
+    let client = intermediate
+        .issue(&["a.example"])
+        .followed_by(&intermediate_certificate);
+    let write_lists = |text: String| replace(&verifying.site.directory().join("clients.crl"), &text);
     let reload = || assert_eq!(verifying.proxy.command(&["cert", "reload"]).code, Some(0));
-    assert!(!verifying.serves(Some(&client)), "there is no list of its authority");
-    lists(verifying.clients.revocations(&[]) + &between.revocations(&[]));
+    assert!(!verifying.serves(Some(&client)), "there is no list of `intermediate`");
+    write_lists(verifying.clients.revocations(&[]) + &intermediate.revocations(&[]));
     reload();
     assert!(verifying.serves(Some(&client)));
-    // Without a list of `clients`, the certificate of `between` is accepted unchecked.
-    lists(between.revocations(&[]));
+    // Without a list of `clients`, the certificate of `intermediate` is not checked for revocation.
+    write_lists(intermediate.revocations(&[]));
     reload();
     assert!(verifying.serves(Some(&client)));
     let checked = verifying.proxy.command(&["check", "-c", "acequia.toml"]);
@@ -223,7 +226,7 @@ fn a_client_of_a_revoked_authority_is_refused() {
     assert!(checked.stderr.contains(warning), "{checked:#?}");
     let warned = |line: &serde_json::Value| line["message"].as_str().is_some_and(|text| text.contains(warning));
     eventually("the log has the warning", || verifying.proxy.log().iter().any(warned));
-    lists(verifying.clients.revocations(&[&its_certificate]) + &between.revocations(&[]));
+    write_lists(verifying.clients.revocations(&[&intermediate_certificate]) + &intermediate.revocations(&[]));
     reload();
     assert!(!verifying.serves(Some(&client)));
     assert!(verifying.serves(Some(&verifying.clients.issue(&["b.example"]))));
@@ -259,17 +262,17 @@ fn check_warns_about_an_authority_that_has_expired() {
 #[test]
 fn an_outdated_revocation_list_stays_in_force_and_is_logged() {
     let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
-    let (stays, goes) = (clients.issue(&["a.example"]), clients.issue(&["b.example"]));
+    let (valid, revoked) = (clients.issue(&["a.example"]), clients.issue(&["b.example"]));
     replace(&site.directory().join("clients.pem"), &clients.certificate());
     replace(
         &site.directory().join("clients.crl"),
-        &clients.revocations_until(&[&goes], SystemTime::now() - Duration::from_secs(3600)),
+        &clients.revocations_until(&[&revoked], SystemTime::now() - Duration::from_secs(3600)),
     );
     let (ca, crl) = (site.file("clients.pem"), site.file("clients.crl"));
     let auth = format!("client_auth = {{ ca_file = {ca}, crl_file = {crl} }}");
     let proxy = Proxy::start(&site.config(server.address, &auth, ""));
     let is_served = |own| VerifyingSite::is_served(&TlsSetup::new(&site.authority, &[&TLS13], Some(own)), &proxy);
-    assert!(is_served(&stays) && !is_served(&goes));
+    assert!(is_served(&valid) && !is_served(&revoked));
     let warned = |line: &serde_json::Value| {
         let message = line["message"].as_str().unwrap_or_default();
         message.contains("clients.crl: the list of revoked certificates should have been replaced by ")
@@ -280,14 +283,14 @@ fn an_outdated_revocation_list_stays_in_force_and_is_logged() {
 #[test]
 fn expiring_lists_and_certificates_in_use_are_reported() {
     let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
-    let (goes, soon) = (
+    let (revoked, soon) = (
         clients.issue(&["b.example"]),
         SystemTime::now() + Duration::from_secs(3),
     );
     replace(&site.directory().join("clients.pem"), &clients.certificate());
     replace(
         &site.directory().join("clients.crl"),
-        &clients.revocations_until(&[&goes], soon),
+        &clients.revocations_until(&[&revoked], soon),
     );
     let short = site.authority.issue_for_seconds(&["other.example"], 3);
     short.write(site.directory(), "other");
@@ -337,7 +340,7 @@ fn a_refused_client_gets_a_specific_alert() {
     ] {
         let setup = TlsSetup::new(&verifying.site.authority, &[&TLS13], own);
         let connected = setup.connect(verifying.proxy.at("tls"), "shop.example");
-        // The handshake is complete for the client before its certificate is looked at.
+        // In TLS 1.3, the handshake is complete for the client before the proxy verifies the client certificate.
         let read = connected.and_then(|mut client| client.0.read(&mut [0; 5]));
         let error = read.unwrap_err().to_string();
         assert_eq!(error, format!("received fatal alert: {alert}"));
@@ -357,7 +360,7 @@ fn a_proxy_header_carries_the_client_certificate() {
     let proxy = Proxy::start(&config.replace(check, &format!("{check}\nproxy_protocol = \"v2\"")));
     let own = clients.issue(&["joe.example"]);
     let (with, without) = (TlsSetup::new(&site.authority, &[&TLS13], Some(&own)), site.client());
-    // The flags and results that begin each value are those of section 2.2.5 of the PROXY protocol.
+    // Each value begins with the `client` flags and the `verify` result of section 2.2.6 of the PROXY protocol.
     for (setup, expected) in [
         // A certificate from the handshake.
         (

@@ -12,6 +12,9 @@ use crate::support::tls_server::ManualTlsServer;
 
 const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
+/// How many sessions fail in each test.
+const FAILURES: usize = 3;
+
 /// A proxy that would eject its server at the first failure. `listener` are further lines of `[listeners.tls.tls]`, and
 /// `tls` of `[pools.p.tls]`.
 fn start(site: &Site, server: &ManualTlsServer, listener: &str, tls: &str) -> Proxy {
@@ -24,15 +27,14 @@ fn start(site: &Site, server: &ManualTlsServer, listener: &str, tls: &str) -> Pr
     Proxy::start(&config.replace("health = { check = \"off\" }", &keys))
 }
 
-/// Connects with the first setup and server name, and lets these sessions fail by `fail`. Asserts that a client with
-/// the second setup and server name is served afterwards.
+/// Connects [`FAILURES`] times with the first setup and server name; `fail` makes each of these sessions fail. Asserts
+/// that a client with the second setup and server name is served afterwards.
 fn must_not_be_ejected(
     proxy: &Proxy,
     server: ManualTlsServer,
     fail: impl Fn(&ManualTlsServer) + Send + 'static,
     [(failing, failing_name), (good, good_name)]: [(&TlsSetup, &str); 2],
 ) {
-    const FAILURES: usize = 3;
     let serving = spawn(move || {
         (0..FAILURES).for_each(|_| fail(&server));
         let mut session = server.session();
@@ -64,7 +66,7 @@ fn a_client_cannot_eject_a_server_by_asking_for_unknown_names() {
     let setup = site.client();
     let clients = [(&setup, "other.example"), (&setup, "shop.example")];
     must_not_be_ejected(&proxy, server, fail, clients);
-    let lines = &proxy.access_lines(3)[..3];
+    let lines = &proxy.access_lines(FAILURES)[..FAILURES];
     assert!(
         lines.iter().all(|line| line["tls_error"] == "bad_certificate"),
         "{lines:#?}"
@@ -94,7 +96,7 @@ fn a_client_cannot_eject_a_server_by_an_unsupported_protocol() {
     let fail = |server: &ManualTlsServer| assert!(server.over(server.manual.session()).is_err());
     let (new, old) = (site.client().offering(&["h2"]), site.client().offering(&["http/1.1"]));
     must_not_be_ejected(&proxy, server, fail, [(&new, "shop.example"), (&old, "shop.example")]);
-    let lines = &proxy.access_lines(3)[..3];
+    let lines = &proxy.access_lines(FAILURES)[..FAILURES];
     let has_alpn_error = |line: &serde_json::Value| line["tls_error"] == "no_application_protocol";
     assert!(lines.iter().all(has_alpn_error), "{lines:#?}");
 }

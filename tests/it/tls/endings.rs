@@ -89,7 +89,7 @@ fn a_server_stream_truncated_after_the_client_end_resets_the_client() {
 }
 
 #[test]
-fn a_server_reset_follows_the_bytes_sent_before_it() {
+fn a_server_reset_after_delivered_bytes_resets_the_client() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let proxy = site.start(manual.server.address);
     let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
@@ -156,11 +156,12 @@ fn invalid_server_records_reset_the_client_at_once() {
         session.0.sock.write_all(record).unwrap();
         assert_eq!(client.join().unwrap(), (b"an answer".to_vec(), (Vec::new(), RESET)));
         proxy.wait_for_access(error, |line| line["tls_error"] == error);
-        let _ = session.0.sock.read_to_end(&mut Vec::new()); // it is open until here
+        let _ = session.0.sock.read_to_end(&mut Vec::new()); // the server keeps the connection open until here
     }
     for line in proxy.access_lines(2) {
         assert_eq!(line["ending"], "server_tls_failed");
-        // The proxy waits up to 5 s until the client has all that a broken server had sent. Here the client has it.
+        // The proxy waits up to 5 s for the client to receive what the server sent before its failure. This client has
+        // received it, so the proxy must not wait.
         assert!(line["duration_ms"].as_f64().unwrap() < 5_000.0, "{line}");
     }
 }

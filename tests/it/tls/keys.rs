@@ -47,7 +47,7 @@ fn no_private_key_appears_in_log_errors_or_api() {
         );
         let checked = check(&config);
         assert_eq!(checked.code, Some(1));
-        eventually("the log tells that it is broken", || {
+        eventually("the log tells that the key file is broken", || {
             let is_warning =
                 |line: &serde_json::Value| line["error"].as_str().is_some_and(|error| error.contains("shop.key"));
             proxy.log().iter().filter(|line| is_warning(line)).count() >= number

@@ -1,4 +1,4 @@
-//! TLS with clients, which ends at a listener, and TLS with servers.
+//! TLS that a listener terminates, and TLS with servers.
 
 mod site;
 

@@ -32,13 +32,14 @@ fn make_certificates(directory: &Path) {
     ));
 }
 
-/// Makes a response about the certificate with this serial number, in hexadecimal digits. It is valid for three days,
-/// which begin at the offset `from`, in the format of libfaketime.
+/// Writes `shop.ocsp`: a response about the certificate with this serial number, in hexadecimal digits. The response
+/// is valid for three days from `from`, an offset from now in the format of libfaketime.
 fn respond(directory: &Path, serial: &str, from: &str) {
     respond_as(directory, "ca", serial, serial, from);
 }
 
-/// As [`respond`], from this authority, which knows only the certificate with the serial number `known`.
+/// As [`respond`], but the response is of this authority, which knows only the certificate with the serial number
+/// `known`.
 fn respond_as(directory: &Path, authority: &str, serial: &str, known: &str, from: &str) {
     let index = format!("V\t491231235959Z\t\t{known}\tunknown\t/CN=shop\n");
     fs::write(directory.join("index.txt"), index).unwrap();

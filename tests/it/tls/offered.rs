@@ -9,7 +9,7 @@ use crate::support::configs::listener;
 use crate::support::proxy::Proxy;
 use crate::support::tls_server::ManualTlsServer;
 
-/// A proxy with a listener `l` and a server at this host. `tls` are further lines of its `[pools.p.tls]`.
+/// A proxy with a listener `l` and a server at this host. `tls` are the lines of `[pools.p.tls]`.
 fn start(site: &Site, server: &ManualTlsServer, host: &str, tls: &str) -> Proxy {
     replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let port = server.manual.server.address.port();
@@ -19,8 +19,8 @@ fn start(site: &Site, server: &ManualTlsServer, host: &str, tls: &str) -> Proxy 
     ))
 }
 
-/// Relays a session to a server at this host, whose certificate is for `name`. Returns the server name that the proxy
-/// has sent, and the protocol that the server has selected.
+/// Relays a session to a server at this host. The server's certificate is for `name`. Returns the server name that the
+/// proxy has sent, and the protocol that the server has selected.
 fn sni_and_protocol(site: &Site, name: &str, host: &str, tls: &str) -> (Option<String>, Option<String>) {
     let server = ManualTlsServer::new(&site.authority.issue(&[name])).selecting(&["b", "a"]);
     let proxy = start(
@@ -32,8 +32,8 @@ fn sni_and_protocol(site: &Site, name: &str, host: &str, tls: &str) -> (Option<S
     let serving = spawn(move || {
         let mut session = server.session();
         session.send(b"served").finish();
-        let name = session.0.conn.server_name().map(str::to_owned);
-        (name, session.protocol())
+        let sni = session.0.conn.server_name().map(str::to_owned);
+        (sni, session.protocol())
     });
     assert_eq!(Client::connect(proxy.at("l")).read_all(), b"served");
     serving.join().unwrap()

@@ -80,7 +80,7 @@ fn a_certificate_is_renewed_in_its_window_or_at_once_after_it() {
             "a pause: {renewal}"
         );
     }
-    // The pause begins when the file was written.
+    // The pause begins at the modification time of the file.
     let file = File::open(site.state.path().join("shop.example.pem")).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(2 * 3600))
         .unwrap();
@@ -102,7 +102,7 @@ fn a_certificate_is_renewed_in_its_window_or_at_once_after_it() {
     assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
 }
 
-/// A problem document (RFC 8555, section 6.7).
+/// A response with a problem document (RFC 8555, section 6.7). Header lines may follow the status in `status`.
 fn refusal(status: &str, kind: &str) -> Vec<u8> {
     let body = format!("{{\"type\": \"urn:ietf:params:acme:error:{kind}\", \"detail\": \"no\"}}");
     let length = body.len();
@@ -152,13 +152,13 @@ const FAILURE: &str = "HTTP/1.1 502 Bad Gateway\r\nRetry-After: 1844674407370955
 fn invalid_renewal_answers_change_nothing() {
     let site = Site::new();
     let pebble = site.pebble().start();
-    let plain = Proxy::start(&site.config(&pebble, "", &["shop.example"]));
-    wait_until_issued(&plain);
-    let expected = listed(&plain)["renewal"].clone();
+    let without_renewal_info = Proxy::start(&site.config(&pebble, "", &["shop.example"]));
+    wait_until_issued(&without_renewal_info);
+    let expected = listed(&without_renewal_info)["renewal"].clone();
     assert_eq!(expected["reason"], "lifetime");
-    let list = plain.command(&["cert", "list"]).stdout;
+    let list = without_renewal_info.command(&["cert", "list"]).stdout;
     assert!(list.contains(", two thirds of its lifetime are over then"), "{list}");
-    drop(plain);
+    drop(without_renewal_info);
 
     let (past, past_end) = (from_now(-2 * HOUR), from_now(-HOUR));
     let huge = " ".repeat(2 << 20);
@@ -198,7 +198,8 @@ fn invalid_renewal_answers_change_nothing() {
     }
 }
 
-/// Changes the directory of the kept account to that of this server.
+/// Changes the directory URL in the kept account to that of this server. Otherwise the proxy would create a new
+/// account.
 fn change_account_directory(site: &Site, pebble: &Pebble, server: &RenewalServer) {
     let file = site.state.path().join("account.json");
     let text = std::fs::read_to_string(&file).unwrap();
@@ -211,7 +212,7 @@ fn change_account_directory(site: &Site, pebble: &Pebble, server: &RenewalServer
 }
 
 #[test]
-fn orders_and_reloads_do_not_wait_for_renewal_answers() {
+fn orders_do_not_wait_for_renewal_answers() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let server = RenewalServer::new(&pebble, |_| None);
@@ -219,8 +220,8 @@ fn orders_and_reloads_do_not_wait_for_renewal_answers() {
     eventually("the server was asked", || server.seen().asked.len() == 1);
     assert_eq!(listed(&proxy)["renewal"]["reason"], "lifetime");
     proxy.answer(&["cert", "renew", "shop.example"]);
-    eventually("another is ordered", || orders(&proxy, "ok") == 2.0);
-    eventually("the server was asked about that, too", || {
+    eventually("a second certificate is ordered", || orders(&proxy, "ok") == 2.0);
+    eventually("the server was asked about the second certificate, too", || {
         let asked = server.seen().asked;
         asked.last() != asked.first()
     });
@@ -228,7 +229,7 @@ fn orders_and_reloads_do_not_wait_for_renewal_answers() {
 }
 
 #[test]
-fn a_retry_after_at_the_end_of_time_or_none_is_accepted() {
+fn a_huge_or_missing_retry_after_is_accepted() {
     for header in ["Retry-After: 18446744073709551615\r\n", ""] {
         let site = Site::new();
         let pebble = site.pebble().start();

@@ -11,7 +11,7 @@ use rustls::version::TLS13;
 
 fn is_resumed(setup: &TlsSetup, proxy: &Proxy) -> bool {
     let mut client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
-    assert_eq!(client.read(5), b"hello"); // tickets have come before
+    assert_eq!(client.read(5), b"hello"); // the tickets came before these bytes
     client.is_resumed()
 }
 
@@ -24,15 +24,15 @@ fn reload(proxy: &Proxy) {
 fn ticket_secrets_are_rotated_by_adding_lines_without_losing_resumption() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let [first, second] = ["first", "second"].map(|name| format!("{name:x<32}\n"));
-    let secrets = |text: &str| fs::write(site.directory().join("tickets"), text).unwrap();
-    secrets(&first);
+    let write_secrets = |text: &str| fs::write(site.directory().join("tickets"), text).unwrap();
+    write_secrets(&first);
     let proxy = Proxy::start(&site.config(server.address, &format!("tickets = {}", site.file("tickets")), ""));
     let (frequent, rare) = (site.client(), site.client());
     assert!(!is_resumed(&frequent, &proxy) && !is_resumed(&rare, &proxy));
-    secrets(&(second.clone() + &first));
+    write_secrets(&(second.clone() + &first));
     reload(&proxy);
     assert!(is_resumed(&frequent, &proxy), "its ticket is of the first secret");
-    secrets(&second);
+    write_secrets(&second);
     reload(&proxy);
     assert!(is_resumed(&frequent, &proxy), "its ticket is of the second secret");
     assert!(!is_resumed(&rare, &proxy), "its ticket is of the first secret");

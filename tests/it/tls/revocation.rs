@@ -1,4 +1,4 @@
-//! Which of several lists of revoked certificates counts, and what is reported about those that cannot be used.
+//! Which of several lists of revoked certificates (CRLs) counts, and what is reported about lists that cannot be used.
 
 use std::fs;
 use std::path::Path;
@@ -44,13 +44,13 @@ impl Guarded {
         self.proxy.command(&["check", "-c", "acequia.toml"])
     }
 
-    /// Why a client is refused; `None`: it is served.
+    /// Why a client with the certificate `own` is refused; `None`: it is served.
     fn refusal(&self, own: &Issued) -> Option<String> {
         let before = self.proxy.access().len();
         let setup = TlsSetup::new(&self.site.authority, &[&TLS13], Some(own));
         let mut greeting = [0; 5];
-        let read = setup.connect(self.proxy.at("tls"), "shop.example");
-        let read = read.and_then(|mut client| client.0.read_exact(&mut greeting));
+        let connected = setup.connect(self.proxy.at("tls"), "shop.example");
+        let read = connected.and_then(|mut client| client.0.read_exact(&mut greeting));
         let line = self.proxy.access_lines(before + 1).swap_remove(before);
         let error = line["tls_error"].as_str().map(str::to_owned);
         assert_eq!(read.is_ok(), error.is_none(), "{line:#}");
@@ -73,31 +73,31 @@ fn config(site: &Site, server: &Server) -> String {
 }
 
 #[test]
-fn an_authority_that_changes_its_key_has_a_list_of_each() {
+fn an_authority_that_changes_its_key_has_a_list_for_each_key() {
     let (old, new) = (Authority::new("clients"), Authority::new("clients"));
     let issue_by_each = || [&old, &new].map(|authority| authority.issue(&["a.example"]));
-    let (stays, goes) = (issue_by_each(), issue_by_each());
+    let (valid, revoked) = (issue_by_each(), issue_by_each());
     let authorities = old.certificate() + &new.certificate();
-    let lists = [old.revocations(&[&goes[0]]), new.revocations(&[&goes[1]])];
+    let lists = [old.revocations(&[&revoked[0]]), new.revocations(&[&revoked[1]])];
     let guarded = Guarded::new(&authorities, &lists.concat());
     for lists in [lists.concat(), lists[1].clone() + &lists[0]] {
         assert_eq!(guarded.reload(&authorities, &lists).code, Some(0));
-        for (stays, goes) in stays.iter().zip(&goes) {
-            assert_eq!(guarded.refusal(stays), None);
-            assert_eq!(guarded.refusal(goes).as_deref(), Some("certificate_revoked"));
+        for (valid, revoked) in valid.iter().zip(&revoked) {
+            assert_eq!(guarded.refusal(valid), None);
+            assert_eq!(guarded.refusal(revoked).as_deref(), Some("certificate_revoked"));
         }
     }
-    // The list of one key has a certificate of the other.
-    let crossed = [old.revocations(&[&goes[1]]), new.revocations(&[&goes[0]])];
+    // The list of each key has a certificate that the other key has signed.
+    let crossed = [old.revocations(&[&revoked[1]]), new.revocations(&[&revoked[0]])];
     assert_eq!(guarded.reload(&authorities, &crossed.concat()).code, Some(0));
-    for (stays, goes) in stays.iter().zip(&goes) {
-        assert_eq!(guarded.refusal(stays), None);
-        assert_eq!(guarded.refusal(goes).as_deref(), Some("certificate_revoked"));
+    for (valid, revoked) in valid.iter().zip(&revoked) {
+        assert_eq!(guarded.refusal(valid), None);
+        assert_eq!(guarded.refusal(revoked).as_deref(), Some("certificate_revoked"));
     }
     // There is no list for the new key yet.
     assert_eq!(guarded.reload(&authorities, &lists[0]).code, Some(0));
-    assert_eq!(guarded.refusal(&stays[0]), None);
-    assert!(guarded.refusal(&stays[1]).is_some());
+    assert_eq!(guarded.refusal(&valid[0]), None);
+    assert!(guarded.refusal(&valid[1]).is_some());
     let checked = guarded.check();
     assert!(
         checked
@@ -110,8 +110,8 @@ fn an_authority_that_changes_its_key_has_a_list_of_each() {
 #[test]
 fn a_list_that_another_key_has_signed_does_not_lock_out_the_clients() {
     let (own, other) = (Authority::new("clients"), Authority::new("clients"));
-    let (stays, goes) = (own.issue(&["a.example"]), own.issue(&["b.example"]));
-    let (list, wrong) = (own.revocations(&[&goes]), other.revocations(&[]));
+    let (valid, revoked) = (own.issue(&["a.example"]), own.issue(&["b.example"]));
+    let (list, wrong) = (own.revocations(&[&revoked]), other.revocations(&[]));
     let guarded = Guarded::new(&own.certificate(), &list);
     let reloaded = guarded.reload(&own.certificate(), &wrong);
     assert_eq!(reloaded.code, Some(1), "{reloaded:#?}");
@@ -123,8 +123,8 @@ fn a_list_that_another_key_has_signed_does_not_lock_out_the_clients() {
         is_reported(&reloaded) && is_reported(&checked),
         "{reloaded:#?} {checked:#?}"
     );
-    // Beside a valid list it is only reported.
-    let refusals = || [&stays, &goes].map(|own| guarded.refusal(own));
+    // Beside a valid list, the list of the other key is only reported.
+    let refusals = || [&valid, &revoked].map(|client| guarded.refusal(client));
     let expected = [None, Some("certificate_revoked".to_owned())];
     assert_eq!(refusals(), expected);
     for lists in [wrong.clone() + &list, list + &wrong] {
@@ -136,15 +136,15 @@ fn a_list_that_another_key_has_signed_does_not_lock_out_the_clients() {
 }
 
 #[test]
-fn an_authority_in_ca_file_that_another_one_there_has_revoked_is_refused() {
+fn an_authority_in_ca_file_is_refused_if_another_authority_in_ca_file_has_revoked_it() {
     let root = Authority::new("root");
     let (revoked, its_certificate) = root.subordinate("revoked");
     let (below, _) = revoked.subordinate("below");
     let (between, _) = root.subordinate("between");
     let all = [&root, &revoked, &below, &between];
     let authorities: String = all.map(Authority::certificate).concat();
-    let lists = |goes: &[&Issued]| {
-        root.revocations(goes) + &[&revoked, &below, &between].map(|one| one.revocations(&[])).concat()
+    let lists = |revoked_by_root: &[&Issued]| {
+        root.revocations(revoked_by_root) + &[&revoked, &below, &between].map(|one| one.revocations(&[])).concat()
     };
     let clients = all.map(|authority| authority.issue(&["a.example"]));
     let guarded = Guarded::new(&authorities, &lists(&[]));
@@ -164,7 +164,7 @@ fn an_authority_in_ca_file_that_another_one_there_has_revoked_is_refused() {
 }
 
 #[test]
-fn an_authority_in_between_is_refused_if_a_list_of_another_key_of_its_issuer_has_it() {
+fn an_intermediate_authority_is_refused_if_a_list_of_another_key_of_its_issuer_has_it() {
     let root = Authority::new("root");
     let ((old, old_certificate), (new, new_certificate)) = (root.subordinate("issuer"), root.subordinate("issuer"));
     let (between, its_certificate) = old.subordinate("between");
@@ -178,15 +178,15 @@ fn an_authority_in_between_is_refused_if_a_list_of_another_key_of_its_issuer_has
         assert_eq!(guarded.reload(&root.certificate(), &lists).code, Some(0));
         assert_eq!(guarded.refusal(&client).as_deref(), Some(refusal));
     }
-    // A client of the new key sends the certificate of this key, which shows that the list is of this key. So there is
-    // no list of the old key: the certificate of `between` is accepted unchecked.
+    // A client whose certificate is of the new key sends the certificate of the new key, too. This shows that the list
+    // is of the new key. So there is no list of the old key: the certificate of `between` is accepted unchecked.
     let of_new = new.issue(&["b.example"]).followed_by(&new_certificate);
     assert_eq!(guarded.refusal(&of_new), None);
     assert_eq!(guarded.refusal(&client), None);
 }
 
 #[test]
-fn an_authority_in_between_is_refused_if_the_list_of_another_key_of_the_root_has_it() {
+fn an_intermediate_authority_is_refused_if_the_list_of_another_key_of_the_root_has_it() {
     let (old, new) = (Authority::new("root"), Authority::new("root"));
     let (between, its_certificate) = old.subordinate("between");
     let client = between.issue(&["a.example"]).followed_by(&its_certificate);
@@ -194,15 +194,16 @@ fn an_authority_in_between_is_refused_if_the_list_of_another_key_of_the_root_has
     let lists = |revoked: &[&Issued]| between.revocations(&[]) + &new.revocations(revoked);
     let guarded = Guarded::new(&authorities, &lists(&[]));
     assert_eq!(guarded.refusal(&client), None);
-    let its_own = between.issue(&["b.example"]);
-    // The same if `between` is trusted itself, and if there is a list of the old key, which does not have `between`.
+    let without_chain = between.issue(&["b.example"]);
+    // It makes no difference whether `ca_file` has `between`, too, and whether there is a list of the old key, which
+    // does not have `between`.
     for authorities in [authorities.clone(), authorities + &between.certificate()] {
         for of_old in [String::new(), old.revocations(&[])] {
-            let with = |revoked: &[&Issued]| guarded.reload(&authorities, &(lists(revoked) + &of_old));
-            assert_eq!(with(&[&its_certificate]).code, Some(0));
+            let reload = |revoked: &[&Issued]| guarded.reload(&authorities, &(lists(revoked) + &of_old));
+            assert_eq!(reload(&[&its_certificate]).code, Some(0));
             assert_eq!(guarded.refusal(&client).as_deref(), Some("certificate_revoked"));
-            assert!(guarded.refusal(&its_own).is_some());
-            assert_eq!(with(&[]).code, Some(0));
+            assert!(guarded.refusal(&without_chain).is_some());
+            assert_eq!(reload(&[]).code, Some(0));
             assert_eq!(guarded.refusal(&client), None);
         }
     }
@@ -216,6 +217,7 @@ fn the_list_of_an_authority_that_may_not_sign_lists_does_not_count() {
     let (below, below_certificate) = issuer.subordinate("below");
     let lists = [&root, &issuer, &below].map(|authority| authority.revocations(&[]));
     let guarded = Guarded::new(&root.certificate(), &lists.concat());
+    // In the second round, the key of the list is known: the chain with `with_lists` has shown it.
     for (certificate, refusal) in [(&without_lists, Some("unknown_ca")), (&with_lists, None)].repeat(2) {
         let own = issuer.issue(&["a.example"]).followed_by(certificate);
         let of_below = below.issue(&["b.example"]).followed_by(&below_certificate);
@@ -225,47 +227,51 @@ fn the_list_of_an_authority_that_may_not_sign_lists_does_not_count() {
     }
 }
 
-/// `ca_file` has no certificate of an authority in between. Which lists its key has signed is known once a client has
-/// sent that certificate.
+/// `ca_file` does not have the certificate of the intermediate authority. Which lists its key has signed is not known
+/// until a client sends this certificate.
 #[test]
-fn of_the_lists_of_an_authority_in_between_the_newest_of_its_key_counts() {
+fn the_newest_list_signed_with_the_key_of_an_intermediate_authority_counts() {
     let root = Authority::new("root");
     let ((issuer, its_certificate), namesake) = (root.subordinate("issuer"), Authority::new("issuer"));
-    let goes = issuer.issue(&["a.example"]).followed_by(&its_certificate);
-    let stays = issuer.issue(&["b.example"]).followed_by(&its_certificate);
-    let days = |days: u64| SystemTime::now() + Duration::from_secs(days * 86_400);
+    let revoked = issuer.issue(&["a.example"]).followed_by(&its_certificate);
+    let valid = issuer.issue(&["b.example"]).followed_by(&its_certificate);
+    let in_days = |days: u64| SystemTime::now() + Duration::from_secs(days * 86_400);
     let lists = [
         root.revocations(&[]),
-        issuer.revocations(&[&stays]),
-        namesake.revocations_between(&[], days(0), days(1)),
-        issuer.revocations_between(&[&goes], days(0), days(1)),
+        issuer.revocations(&[&valid]),
+        namesake.revocations_between(&[], in_days(0), in_days(1)),
+        issuer.revocations_between(&[&revoked], in_days(0), in_days(1)),
     ];
     let guarded = Guarded::new(&root.certificate(), &lists.concat());
-    // Of those of its own key the newest counts.
-    assert_eq!(guarded.refusal(&goes).as_deref(), Some("certificate_revoked"));
-    assert_eq!(guarded.refusal(&stays), None);
+    // Of the lists that the key of `issuer` has signed, the newest counts.
+    assert_eq!(guarded.refusal(&revoked).as_deref(), Some("certificate_revoked"));
+    assert_eq!(guarded.refusal(&valid), None);
 }
 
 #[test]
-fn of_several_lists_of_an_authority_the_newest_counts() {
+fn the_newest_of_several_lists_of_an_authority_counts() {
     let clients = Authority::new("clients");
-    let (stays, goes) = (clients.issue(&["a.example"]), clients.issue(&["b.example"]));
-    let hours = |hours: u64| SystemTime::now() - Duration::from_secs(hours * 3600);
+    let (valid, revoked) = (clients.issue(&["a.example"]), clients.issue(&["b.example"]));
+    let hours_ago = |hours: u64| SystemTime::now() - Duration::from_secs(hours * 3600);
     let next_update = SystemTime::now() + Duration::from_secs(86_400);
-    let older = clients.revocations_between(&[&stays], hours(9), hours(5));
-    let newer = clients.revocations_between(&[&goes], hours(6), next_update);
+    let older = clients.revocations_between(&[&valid], hours_ago(9), hours_ago(5));
+    let newer = clients.revocations_between(&[&revoked], hours_ago(6), next_update);
     let guarded = Guarded::new(&clients.certificate(), &(older.clone() + &newer));
     for lists in [older.clone() + &newer, newer + &older] {
         assert_eq!(guarded.reload(&clients.certificate(), &lists).code, Some(0));
-        assert_eq!(guarded.refusal(&stays), None);
-        assert_eq!(guarded.refusal(&goes).as_deref(), Some("certificate_revoked"));
+        assert_eq!(guarded.refusal(&valid), None);
+        assert_eq!(guarded.refusal(&revoked).as_deref(), Some("certificate_revoked"));
         let metrics = guarded.proxy.metrics();
-        let told = metrics.sum("acequia_crl_next_update_timestamp_seconds", &[("listener", "tls")]);
-        assert_eq!(told as u64, next_update.duration_since(UNIX_EPOCH).unwrap().as_secs());
+        let published = metrics.sum("acequia_crl_next_update_timestamp_seconds", &[("listener", "tls")]);
+        assert_eq!(
+            published as u64,
+            next_update.duration_since(UNIX_EPOCH).unwrap().as_secs()
+        );
     }
 }
 
-/// Makes an authority `clients`, and a list of this authority with these `extensions`, by openssl.
+/// Makes an authority `clients`, and its list `clients.crl`, by openssl. `extensions` are further lines of openssl's
+/// configuration.
 fn list_of_openssl(directory: &Path, extensions: &str) {
     let openssl = |arguments: &str| {
         must(
@@ -294,7 +300,7 @@ fn an_unusable_list_is_reported_with_the_remedy() {
         finished(&mut acequia(&["check", "-c", file.to_str().unwrap()]))
     };
     let extended = "crlnumber = number\ncrl_extensions = more\n[more]\n";
-    for (extensions, told) in [
+    for (extensions, error) in [
         ("crlnumber = number\n", None),
         (
             "",
@@ -317,14 +323,18 @@ fn an_unusable_list_is_reported_with_the_remedy() {
     ] {
         list_of_openssl(site.directory(), extensions);
         let checked = check();
-        assert_eq!(checked.code, Some(told.map_or(0, |_| 1)), "{extensions}: {checked:#?}");
+        assert_eq!(
+            checked.code,
+            Some(i32::from(error.is_some())),
+            "{extensions}: {checked:#?}"
+        );
         assert!(
-            checked.stderr.contains(told.unwrap_or_default()),
+            checked.stderr.contains(error.unwrap_or_default()),
             "{extensions}: {checked:#?}"
         );
         assert_eq!(
             checked.stderr.contains("the list of `CN=clients` of 20"),
-            told.is_some(),
+            error.is_some(),
             "{checked:#?}"
         );
     }

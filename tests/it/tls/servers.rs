@@ -44,9 +44,9 @@ fn local(site: &Site) -> ManualTlsServer {
 #[test]
 fn cleartext_of_a_client_reaches_the_server_in_tls() {
     let site = Site::new();
-    let own = site.authority.issue(&["127.0.0.1"]);
+    let certificate = site.authority.issue(&["127.0.0.1"]);
     for (versions, version) in [([&TLS13], "1.3"), ([&TLS12], "1.2")] {
-        let server = ManualTlsServer::with(&own, &versions, None);
+        let server = ManualTlsServer::with(&certificate, &versions, None);
         let proxy = start(&site, &server, "");
         let mut client = Client::connect(proxy.at("l"));
         client.send(b"a request").finish();
@@ -74,18 +74,18 @@ fn megabytes_pass_both_ways_at_once_and_a_half_close_follows_them() {
     let mut client = Client::connect(proxy.at("l"));
     let echo = spawn(move || {
         let mut session = server.session();
-        let mut all = Vec::new();
+        let mut received = Vec::new();
         let mut buffer = vec![0; 50_000];
         loop {
             let read = session.0.read(&mut buffer).unwrap();
             if read == 0 {
                 break;
             }
-            all.extend_from_slice(&buffer[..read]);
+            received.extend_from_slice(&buffer[..read]);
             session.send(&buffer[..read]);
         }
         session.finish();
-        all
+        received
     });
     let sent: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
     let mut back = vec![0; BYTES];
@@ -221,8 +221,8 @@ fn a_server_that_requests_a_certificate_gets_the_configured_one() {
     let table = proxy.command(&["cert", "list"]).stdout;
     assert!(table.contains("pool p") && table.contains("client.pem"), "{table}");
     let labels = [("pool", "p"), ("name", "balancer.example")];
-    let expiry = proxy.metrics();
-    assert!(expiry.sum("acequia_certificate_expiry_timestamp_seconds", &labels) > 1e9);
+    let metrics = proxy.metrics();
+    assert!(metrics.sum("acequia_certificate_expiry_timestamp_seconds", &labels) > 1e9);
     let status = proxy.command(&["status"]).stdout;
     assert!(
         status.contains("pool p: its certificate for servers expires "),
@@ -258,7 +258,7 @@ fn a_truncated_server_stream_resets_the_client() {
     let site = Site::new();
     let server = local(&site);
     let proxy = start(&site, &server, "");
-    for (ended, client_has_finished) in [(1, false), (2, true)] {
+    for (sessions, client_has_finished) in [(1, false), (2, true)] {
         let mut client = Client::connect(proxy.at("l"));
         let mut session = server.session();
         if client_has_finished {
@@ -269,7 +269,7 @@ fn a_truncated_server_stream_resets_the_client() {
         assert_eq!(client.read(14), b"half an answer");
         session.truncate();
         client.must_be_reset();
-        wait_for_ended_sessions(&proxy, "server_truncated", ended);
+        wait_for_ended_sessions(&proxy, "server_truncated", sessions);
     }
 }
 
@@ -295,9 +295,9 @@ fn resets_are_passed_on_both_ways() {
 #[test]
 fn sessions_are_resumed_with_each_server() {
     let site = Site::new();
-    let own = site.authority.issue(&["127.0.0.1"]);
+    let certificate = site.authority.issue(&["127.0.0.1"]);
     for versions in [[&TLS13], [&TLS12]] {
-        let servers = [(); 2].map(|()| ManualTlsServer::with(&own, &versions, None));
+        let servers = [(); 2].map(|()| ManualTlsServer::with(&certificate, &versions, None));
         let addresses = [address(&servers[0]), address(&servers[1])];
         let keys = format!("balance = \"round-robin\"\n{UNCHECKED}");
         let proxy = Proxy::start(&config(&site, &addresses, "", &keys));
@@ -321,7 +321,11 @@ fn a_stalled_server_handshake_ends_after_connect_timeout() {
     let mut client = Client::connect(proxy.at("l"));
     let mut held = silent.session();
     assert_eq!(client.read_all(), b"");
-    assert_eq!(read_to_end(&mut held).1, Ok(()), "after the ClientHello");
+    assert_eq!(
+        read_to_end(&mut held).1,
+        Ok(()),
+        "expected the end of the stream after the ClientHello"
+    );
     let line = proxy.access_line();
     assert_eq!(line["ending"], "connect_failed");
     assert_eq!(
@@ -351,20 +355,20 @@ fn a_changed_tls_file_is_used_unless_it_is_broken() {
         log_count(&proxy, "a TLS file is broken: the files read before stay in force") == 1
     });
     assert!(is_served());
-    let broken = "ca.pem: there is no certificate in it";
+    let error = "ca.pem: there is no certificate in it";
     let status = proxy.command(&["status"]).stdout;
     assert!(
-        status.contains("pool p: broken, the files read before stay in force") && status.contains(broken),
+        status.contains("pool p: broken, the files read before stay in force") && status.contains(error),
         "{status}"
     );
     let reloaded = proxy.command(&["reload"]);
     assert!(
-        reloaded.code == Some(1) && reloaded.stderr.contains(broken),
+        reloaded.code == Some(1) && reloaded.stderr.contains(error),
         "{reloaded:#?}"
     );
     let failed = proxy.command(&["cert", "reload"]);
     assert!(
-        failed.code == Some(1) && failed.stderr.contains("pool p: ") && failed.stderr.contains(broken),
+        failed.code == Some(1) && failed.stderr.contains("pool p: ") && failed.stderr.contains(error),
         "{failed:?}"
     );
     replace(&file, &Authority::new("another").certificate());
@@ -383,9 +387,9 @@ fn a_changed_tls_file_is_used_unless_it_is_broken() {
 #[test]
 fn checks_use_the_tls_of_the_pool() {
     let site = Site::new();
-    let own = site.authority.issue(&["127.0.0.1"]);
+    let certificate = site.authority.issue(&["127.0.0.1"]);
     let (right, wrong) = (
-        ManualTlsServer::new(&own),
+        ManualTlsServer::new(&certificate),
         ManualTlsServer::new(&Authority::new("x").issue(&["127.0.0.1"])),
     );
     let keys = "health = { check = \"tls\", interval = \"50ms\" }";
@@ -409,7 +413,7 @@ fn is_up(proxy: &Proxy, server: SocketAddr) -> bool {
 }
 
 #[test]
-fn check_reads_the_tls_files_of_pools() {
+fn the_check_command_reads_the_tls_files_of_pools() {
     let site = Site::new();
     let config = config(&site, &["127.0.0.1:1".parse().unwrap()], "", UNCHECKED);
     assert_eq!(checked(&config), (Some(0), String::new()));

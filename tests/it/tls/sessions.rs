@@ -1,4 +1,4 @@
-//! Sessions whose TLS is terminated here, as their clients and servers see them.
+//! Sessions whose TLS the proxy terminates, as their clients and servers see them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -105,7 +105,7 @@ fn megabytes_pass_both_ways_at_once_unchanged() {
 }
 
 #[test]
-fn a_slow_reader_gets_a_large_answer_whole_and_its_end() {
+fn a_client_that_reads_in_small_pieces_gets_a_large_answer_and_its_end() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let proxy = site.start(manual.server.address);
     let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
@@ -195,6 +195,7 @@ fn a_guard_refusal_before_termination_is_not_logged_as_pass_through() {
 #[test]
 fn the_protocol_is_agreed_by_the_route_or_the_listener() {
     let (site, server) = (Site::new(), Server::named("hello"));
+    // Clients that do not offer the route's protocol do not match the route.
     let routes = "[[listeners.tls.routes]]\nsni = \"shop.example\"\nalpn = \"h2\"\npool = \"p\"\n";
     let proxy = Proxy::start(&site.config(server.address, "alpn = [\"http/1.1\"]", routes));
     let agreed = |name, offered: &[&str]| {
@@ -268,9 +269,9 @@ fn a_proxy_header_describes_the_terminated_tls() {
     let mut rest = vec![0; u16::from_be_bytes([header[14], header[15]]).into()];
     server.read_exact(&mut rest).unwrap();
     let has = |wanted: &[u8]| rest.windows(wanted.len()).any(|window| window == wanted);
-    assert!(has(b"\x01\0\x02h2"), "the protocol that was agreed: {rest:?}");
-    assert!(has(b"\x02\0\x0cshop.example"), "{rest:?}");
-    assert!(has(b"\x01\0\0\0\x01\x21\0\x07TLSv1.3"), "{rest:?}");
+    assert!(has(b"\x01\0\x02h2"), "the agreed protocol: {rest:?}");
+    assert!(has(b"\x02\0\x0cshop.example"), "the server name: {rest:?}");
+    assert!(has(b"\x01\0\0\0\x01\x21\0\x07TLSv1.3"), "the TLS version: {rest:?}");
 }
 
 #[test]
@@ -358,7 +359,6 @@ fn a_cleartext_redis_client_gets_a_redis_error() {
 fn a_client_without_an_acceptable_version_gets_an_alert() {
     let (site, server) = (Site::new(), Server::named("hello"));
     for (keys, hello, alert) in [
-        // A ClientHello without extensions (RFC 4346, section 7.4.1.2).
         ("", old_hello(0), [21, 3, 1, 0, 2, 2, 70]),
         ("", old_hello(1), [21, 3, 1, 0, 2, 2, 70]),
         ("", old_hello(2), [21, 3, 3, 0, 2, 2, 70]),
@@ -382,7 +382,8 @@ fn a_client_without_an_acceptable_version_gets_an_alert() {
     }
 }
 
-/// The ClientHello of a client that offers SSL 3.0 (0), TLS 1.0 (1) or 1.1 (2) at most.
+/// The ClientHello, without extensions (RFC 4346, section 7.4.1.2), of a client that offers SSL 3.0 (0), TLS 1.0 (1) or
+/// 1.1 (2) at most.
 fn old_hello(minor: u8) -> Vec<u8> {
     let rest = [0, 0, 2, 0, 0x2f, 1, 0]; // no session, one suite, no compression
     [&[22, 3, 1, 0, 45, 1, 0, 0, 41, 3, minor][..], &[7; 32], &rest].concat()
@@ -397,7 +398,7 @@ fn clients_that_vanish_during_the_handshake_leave_nothing_behind() {
         let mut socket = TcpStream::connect(proxy.at("tls")).unwrap();
         socket.write_all(&hello).unwrap();
         if round % 3 == 0 {
-            let _ = socket.read(&mut [0; 100]).unwrap(); // the server's part of the handshake has come
+            let _ = socket.read(&mut [0; 100]).unwrap(); // waits for the proxy's part of the handshake
         }
         if round % 2 == 0 {
             Client(socket).reset();
@@ -421,7 +422,7 @@ fn a_slow_handshake_ends_at_its_deadline() {
     let proxy = site.start(server.address);
     let mut client = Client::connect(proxy.at("tls"));
     client.send(&site.client().hello("shop.example"));
-    let answer = client.try_read_all(); // the server's part of the handshake, and then nothing
+    let answer = client.try_read_all(); // the proxy's part of the handshake, or the error of a reset
     assert!(answer.is_err() || answer.is_ok_and(|bytes| !bytes.is_empty()));
     let line = proxy.access_line();
     assert_eq!(line["ending"], "hello_timeout");
@@ -439,7 +440,7 @@ fn client_bytes_are_not_logged_by_the_tls_library() {
     let (site, server) = (Site::new(), Server::echo());
     let proxy = site.start(server.address);
     let mut client = Client::connect(proxy.at("tls"));
-    client.send(&Hello::named("192.0.2.1").bytes()).read(1); // it was parsed
+    client.send(&Hello::named("192.0.2.1").bytes()).read(1); // the proxy has parsed the ClientHello
     site.client().connect(proxy.at("tls"), "shop.example").unwrap();
     // rustls warns of an IP address as a server name: "Illegal SNI extension: …".
     let log = proxy.log();

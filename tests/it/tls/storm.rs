@@ -23,7 +23,9 @@ const CROWD: usize = 500;
 fn start(site: &Site, server: &Server, more: &str) -> Proxy {
     let slow = site.authority.issue_slow(&["shop.example"]);
     slow.write(site.directory(), "shop");
-    let config = site.config(server.address, "", "").replace("\"2s\"", "\"10m\"");
+    let config = site
+        .config(server.address, "", "")
+        .replace("hello_timeout = \"2s\"", "hello_timeout = \"10m\"");
     Proxy::start(&format!("[runtime]\nworkers = 1\n{config}{more}"))
 }
 
@@ -74,7 +76,7 @@ fn a_started_handshake_continues_before_new_ones_start() {
     let proxy = start(&site, &server, "");
     let (mut first, mut socket) = (connection(&site), connect(&proxy));
     first.write_tls(&mut socket).unwrap();
-    socket.peek(&mut [0]).unwrap(); // it has begun
+    socket.peek(&mut [0]).unwrap(); // the handshake has begun
     let crowd = Crowd::new(&site, &proxy, 1);
     StreamOwned::new(first, socket).read_exact(&mut [0; 6]).unwrap();
     crowd.must_wait();

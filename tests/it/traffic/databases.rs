@@ -9,7 +9,7 @@ use crate::support::proxy::Proxy;
 
 fn config(servers: &[std::net::SocketAddr; 2]) -> String {
     let [a, b] = servers;
-    // With least-conn the server that happens to be slower would get fewer.
+    // With least-conn, the slower of the two servers would get fewer sessions.
     format!(
         "[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\n\
          [pools.db]\nbalance = \"round-robin\"\nservers = [\"{a}\", \"{b}\"]"
@@ -45,10 +45,10 @@ fn pgbench_sees_no_error_and_postgresql_servers_share_the_sessions() {
     let proxy = Proxy::start(&config(&addresses));
     let address = proxy.at("db");
     assert_eq!(must(&mut psql(address, "SELECT 6 * 7")), "42\n");
-    // 16 sessions of 25 transactions, then a session for every transaction.
-    let one_connection = must(&mut pgbench(address, &["-n", "-c", "16", "-j", "2", "-t", "25"]));
-    let many_connections = must(&mut pgbench(address, &["-n", "-C", "-c", "16", "-j", "2", "-t", "20"]));
-    for (output, transactions) in [(&one_connection, "400/400"), (&many_connections, "320/320")] {
+    // 16 sessions of 25 transactions, then 320 sessions of one transaction.
+    let long_sessions = must(&mut pgbench(address, &["-n", "-c", "16", "-j", "2", "-t", "25"]));
+    let short_sessions = must(&mut pgbench(address, &["-n", "-C", "-c", "16", "-j", "2", "-t", "20"]));
+    for (output, transactions) in [(&long_sessions, "400/400"), (&short_sessions, "320/320")] {
         assert!(
             output.contains(&format!("actually processed: {transactions}\n")),
             "{output}"
@@ -77,5 +77,5 @@ fn redis_benchmark_sees_no_error_and_redis_servers_share_the_sessions() {
     let done = finished(&mut benchmark);
     assert!(done.code == Some(0) && done.stderr.is_empty(), "{done:#?}");
     assert_eq!(done.stdout.matches("requests per second").count(), 4, "{done:#?}"); // two kinds of ping
-    assert_even_and_clean(&proxy, 200.0);
+    assert_even_and_clean(&proxy, 200.0); // 50 clients in each of the four tests
 }

@@ -32,7 +32,8 @@ fn config(server: &Server, listener: &str, pool: &str) -> String {
 
 const BY_NAME: &str = "routes = [{ sni = \"*\", pool = \"p\" }]";
 
-/// With Nagle's algorithm, as sockets are by default: reads once, then writes two bytes, each with a call of its own.
+/// A server that reads once, then writes two bytes, each with a call of its own. Its sockets use Nagle's algorithm, as
+/// they do by default.
 fn writing_twice() -> Server {
     Server::run(|mut stream| {
         assert!(!stream.nodelay().unwrap());
@@ -79,7 +80,7 @@ fn two_small_writes_arrive_at_once_if_the_client_sends_before_the_dial() {
     let server = writing_twice();
     let proxy = Proxy::start(&config(&server, "", ""));
     let took = median(|| {
-        proxy.signal(Signal::STOP); // the kernel takes the client and its bytes meanwhile
+        proxy.signal(Signal::STOP); // while the proxy is stopped, the kernel queues the client and its bytes
         let mut client = Client::connect(proxy.at("l"));
         client.send(b"x");
         let began = Instant::now();

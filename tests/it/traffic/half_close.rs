@@ -41,7 +41,7 @@ fn a_client_that_half_closes_after_its_request_gets_the_whole_late_answer(path: 
     let proxy = path.open(address, "");
     let request = [Hello::named("good.example").bytes(), vec![5; 40_000]].concat();
     let listeners = match path {
-        Path::Plain => ["tls", "plain"],
+        Path::Plain => ["tls", "plain"], // other paths have no listener `tls`
         _ => ["plain"; 2],
     };
     let mut clients = listeners.map(|listener| Client::connect(proxy.at(listener)));
@@ -105,7 +105,7 @@ fn bytes_still_in_the_pipe_arrive_after_the_server_closes(path: Path) {
     let bytes: Vec<u8> = (0..LATE_BYTES).map(|n| (n % 251) as u8).collect();
     let manual = ManualServer::new();
     let proxy = path.open(manual.server.address, "");
-    let without = pipes(&proxy);
+    let pipes_before = pipes(&proxy);
     for _ in 0..3 {
         let mut client = small_buffer_client(proxy.at("plain"), 4_096);
         let mut server = manual.session();
@@ -113,8 +113,9 @@ fn bytes_still_in_the_pipe_arrive_after_the_server_closes(path: Path) {
         let sent = spawn(move || server.write_all(&content)); // then drops the socket
         // Only cleartext can be spliced.
         if path == Path::Plain {
-            eventually("a pipe is in use", || pipes(&proxy) > without);
+            eventually("a pipe is in use", || pipes(&proxy) > pipes_before);
         }
+        // The client reads slowly, so that bytes are still in the pipe when the server closes.
         let mut received = Vec::new();
         eventually("everything is sent", || {
             received.extend(client.read(1));

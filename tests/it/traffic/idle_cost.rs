@@ -15,9 +15,8 @@ over_each_path! {
     half_closed_and_blocked_sessions_cost_almost_no_cpu,
 }
 
-const SESSIONS: usize = 500;
-
-/// A plain session takes less than the smallest relay buffer. The benchmarks measure it in a release build.
+/// The limit of memory per idle session, in bytes. That of a plain session is below the smallest read of the relay
+/// (16 KiB), so that an idle session cannot keep a buffer. The benchmarks measure the memory in a release build.
 const fn session_bytes_max(path: Path) -> u64 {
     match path {
         Path::Plain => 8 << 10,
@@ -26,23 +25,24 @@ const fn session_bytes_max(path: Path) -> u64 {
 }
 
 fn five_hundred_idle_sessions_cost_almost_no_cpu_and_memory(path: Path) {
+    const SESSIONS: usize = 500;
     raise_descriptor_limit();
     let server = Server::echo();
-    let bounds = "idle_timeout = \"1h\"\nhalf_close_timeout = \"1h\"";
-    let proxy = path.open(server.address, bounds);
+    let timeouts = "idle_timeout = \"1h\"\nhalf_close_timeout = \"1h\"";
+    let proxy = path.open(server.address, timeouts);
     drop(served_client(proxy.at("plain")));
     wait_for_active_sessions(&proxy, 0);
-    let (baseline, memory) = (descriptors(&proxy), anonymous_bytes(&proxy));
+    let (descriptors_before, bytes_before) = (descriptors(&proxy), anonymous_bytes(&proxy));
     let mut clients: Vec<Client> = (0..SESSIONS).map(|_| served_client(proxy.at("plain"))).collect();
     wait_for_active_sessions(&proxy, SESSIONS);
     // Two descriptors per session, and no pipe. Our own connection to the admin port may still be about to close.
-    descriptors_fall_to(&proxy, baseline + 2 * SESSIONS);
+    descriptors_fall_to(&proxy, descriptors_before + 2 * SESSIONS);
     let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(
         used < Duration::from_millis(100),
         "expected less than 100 ms of CPU time for idle sessions, used {used:?}"
     );
-    let each = anonymous_bytes(&proxy).saturating_sub(memory) / SESSIONS as u64;
+    let each = anonymous_bytes(&proxy).saturating_sub(bytes_before) / SESSIONS as u64;
     assert!(
         each < session_bytes_max(path),
         "expected less than {} bytes per session, got {each}",
@@ -54,7 +54,7 @@ fn five_hundred_idle_sessions_cost_almost_no_cpu_and_memory(path: Path) {
     }
     drop(clients);
     wait_for_active_sessions(&proxy, 0);
-    descriptors_fall_to(&proxy, baseline);
+    descriptors_fall_to(&proxy, descriptors_before);
     let used = cpu_time_over(&proxy, Duration::from_secs(1));
     assert!(
         used < Duration::from_millis(100),

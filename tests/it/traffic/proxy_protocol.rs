@@ -47,11 +47,11 @@ fn binary(bytes: &[u8]) -> (Header, &[u8]) {
         Ok(v4) => IpAddr::from(v4),
         Err(_) => IpAddr::from(<[u8; 16]>::try_from(&header[at..at + width]).unwrap()),
     };
-    let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let u16_at = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let ports = 16 + 2 * width;
     let (from, to) = (
-        SocketAddr::new(ip(16), port(ports)),
-        SocketAddr::new(ip(16 + width), port(ports + 2)),
+        SocketAddr::new(ip(16), u16_at(ports)),
+        SocketAddr::new(ip(16 + width), u16_at(ports + 2)),
     );
     let mut parsed = Header {
         from,
@@ -59,9 +59,9 @@ fn binary(bytes: &[u8]) -> (Header, &[u8]) {
         alpn: None,
         authority: None,
     };
-    let (mut at, mut is_summed) = (ports + 4, false);
+    let (mut at, mut has_checksum) = (ports + 4, false);
     while at < header.len() {
-        let end = at + 3 + usize::from(port(at + 1));
+        let end = at + 3 + usize::from(u16_at(at + 1));
         let value = header[at + 3..end].to_vec();
         match header[at] {
             1 => parsed.alpn = Some(value),
@@ -70,13 +70,13 @@ fn binary(bytes: &[u8]) -> (Header, &[u8]) {
                 let mut zeroed = header.to_vec();
                 zeroed[at + 3..end].fill(0);
                 assert_eq!(value, crc32c(&zeroed).to_be_bytes());
-                is_summed = true;
+                has_checksum = true;
             }
             other => panic!("type {other}"),
         }
         at = end;
     }
-    assert!(is_summed);
+    assert!(has_checksum);
     (parsed, rest)
 }
 

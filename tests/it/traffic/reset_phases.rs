@@ -22,7 +22,7 @@ const TRANSFER_BYTES: usize = 1 << 20;
 #[derive(Clone, Copy)]
 enum Seen {
     Reset,
-    /// The end of stream that was sent before, and then the reset.
+    /// The end of stream that the resetting side had sent before, and then the reset.
     ResetAfterTheEnd,
 }
 use Seen::{Reset, ResetAfterTheEnd};
@@ -56,7 +56,7 @@ const PHASES: &[(&str, Enter, Seen, Seen)] = &[
         ResetAfterTheEnd,
     ),
     (
-        "after the client's end, while it does not read",
+        "after the client's end, while the client does not read",
         |client, server| {
             finish(client, server);
             fill(server);
@@ -65,7 +65,7 @@ const PHASES: &[(&str, Enter, Seen, Seen)] = &[
         Reset,
     ),
     (
-        "after the server's end, while it does not read",
+        "after the server's end, while the server does not read",
         |client, server| {
             finish(server, client);
             fill(client);
@@ -133,7 +133,7 @@ fn a_clients_reset_in_any_phase_resets_the_server(path: Path) {
         enter(&mut client.0, &mut server);
         client.reset();
         sees(server, *seen, phase);
-        // The reset of a client that has finished and gets nothing any more counts as its close.
+        // A client's reset counts as a close if the client has half-closed and no bytes for it are left to be sent.
         let ending = if *phase == "after the client's end" {
             "client_closed"
         } else {

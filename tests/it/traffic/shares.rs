@@ -11,8 +11,8 @@ use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-const LONG: usize = 200;
-const SHORT: usize = 4_000;
+const LONG_SESSIONS: usize = 200;
+const SHORT_SESSIONS: usize = 4_000;
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
     read_dir(directory)
@@ -21,7 +21,8 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The descriptors registered in each epoll instance of the process; an instance may itself have several descriptors.
+/// The descriptors registered in each epoll instance of the process. The result is a set, because several descriptors
+/// may refer to the same instance.
 fn registered_descriptors(proxy: &Proxy) -> BTreeSet<BTreeSet<u32>> {
     let process = Path::new("/proc").join(proxy.pid().to_string());
     let descriptors = entries(&process.join("fd"));
@@ -50,15 +51,16 @@ fn long_and_short_sessions_are_spread_evenly_over_workers() {
     raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&format!("[runtime]\nworkers = 3\n{}", one_pool(&[server.address], "")));
-    let long: Vec<_> = (0..LONG).map(|_| served_client(proxy.at("l"))).collect();
-    wait_for_active_sessions(&proxy, LONG);
+    let long: Vec<_> = (0..LONG_SESSIONS).map(|_| served_client(proxy.at("l"))).collect();
+    wait_for_active_sessions(&proxy, LONG_SESSIONS);
     let mut counts: Vec<_> = registered_descriptors(&proxy).iter().map(BTreeSet::len).collect();
     counts.sort_unstable();
+    // The workers have the sessions, so the three largest epoll instances are theirs.
     let of_workers = &counts[counts.len() - 3..];
-    assert!(of_workers.iter().sum::<usize>() >= 2 * LONG, "{counts:?}");
+    assert!(of_workers.iter().sum::<usize>() >= 2 * LONG_SESSIONS, "{counts:?}");
     assert!(of_workers[2] <= 2 * of_workers[0], "{counts:?}");
     let before = worker_cpu_ns(&proxy);
-    (0..SHORT).for_each(|_| drop(ask(proxy.at("l"), b"ping")));
+    (0..SHORT_SESSIONS).for_each(|_| drop(ask(proxy.at("l"), b"ping")));
     let work: Vec<_> = worker_cpu_ns(&proxy)
         .iter()
         .zip(before)

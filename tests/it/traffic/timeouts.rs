@@ -24,8 +24,8 @@ over_each_path! {
     silent_half_closed_sessions_end_and_trickling_ones_stay,
 }
 
-// On the other paths, a proxy is between the client and the observed one. Its buffers would hide when the client
-// reads.
+// On the other paths, another proxy is between the client and the observed proxy. The buffers of that other proxy would
+// hide from the observed proxy when the client reads.
 mod slow_reader {
     use super::a_slow_reader_does_not_count_as_idle;
 
@@ -123,7 +123,7 @@ fn keepalive_is_set_on_both_sockets() {
     for (keepalive, timer) in [
         (
             r#"keepalive = { idle = "77s", interval = "3s", probes = 2 }"#,
-            Some("keepalive,1min1"),
+            Some("keepalive,1min1"), // without the last digit: the timer counts down from 1min17sec
         ),
         (r#"keepalive = "off""#, None),
     ] {
@@ -144,7 +144,8 @@ fn keepalive_is_set_on_both_sockets() {
                 }
             };
             match timer {
-                Some(_) => eventually(&format!("keepalive at {side}"), has_timer), // the server's is set later
+                // On the connection to the server, keepalive is set within a second after the relay starts.
+                Some(_) => eventually(&format!("keepalive at {side}"), has_timer),
                 None => {
                     wait_for_published_traffic(&proxy);
                     assert!(!has_timer(), "{side}");

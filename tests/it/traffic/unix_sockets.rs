@@ -52,12 +52,12 @@ fn connect(path: &Path) -> UnixStream {
     stream
 }
 
-/// A server on a Unix socket that serves each session with this function, until the test ends.
-fn serve(path: &Path, serve: fn(UnixStream)) {
+/// Starts a server on a Unix socket. It runs `session` for each client, until the test ends.
+fn serve(path: &Path, session: fn(UnixStream)) {
     let listener = UnixListener::bind(path).unwrap();
     spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
-            spawn(move || serve(stream));
+            spawn(move || session(stream));
         }
     });
 }
@@ -68,10 +68,10 @@ fn echo(mut stream: UnixStream) {
     let _ = stream.shutdown(Shutdown::Write);
 }
 
-fn config(bind: &str, keys: &str, server: &str, of_pool: &str) -> String {
+fn config(bind: &str, listener_keys: &str, server: &str, pool_keys: &str) -> String {
     format!(
-        "[runtime]\nworkers = 2\n[listeners.l]\nbind = [\"127.0.0.1:0\", \"{bind}\"]\npool = \"p\"\n{keys}\n\
-         [pools.p]\nservers = [\"{server}\"]\n{of_pool}\n"
+        "[runtime]\nworkers = 2\n[listeners.l]\nbind = [\"127.0.0.1:0\", \"{bind}\"]\npool = \"p\"\n{listener_keys}\n\
+         [pools.p]\nservers = [\"{server}\"]\n{pool_keys}\n"
     )
 }
 
@@ -149,6 +149,7 @@ fn no_option_of_tcp_is_set_on_a_unix_socket() {
     });
     drop(client);
     wait_for_ended_sessions(&proxy, "client_closed", 1);
+    // An option of TCP cannot be set on a Unix socket: acequia would have logged the failed call.
     stop_without_warnings(proxy);
 }
 
@@ -176,7 +177,8 @@ fn a_process_that_ends_with_unread_bytes_resets_its_session() {
     (&client).read_exact(&mut [0; 1]).unwrap();
     drop(client);
     let mut rest = Vec::new();
-    let end = server.read_to_end(&mut rest); // acequia has nothing unread, so that the kernel shows a plain end
+    // A Unix socket is reset only if it is closed with unread bytes. acequia has read everything from the server.
+    let end = server.read_to_end(&mut rest);
     assert_eq!((rest, end.is_ok()), (Vec::new(), true));
     wait_for_ended_sessions(&proxy, "server_reset", 1);
     wait_for_ended_sessions(&proxy, "client_reset", 1);
@@ -317,12 +319,12 @@ fn a_path_that_cannot_be_bound_is_reported_with_the_remedy() {
 fn the_proxy_header_of_a_unix_client_names_no_address() {
     let (sockets, server) = (Sockets::new(), Server::keeping(b"bye"));
     for version in ["v1", "v2"] {
-        let of_pool = format!("proxy_protocol = \"{version}\"\nhealth = {{ check = \"off\" }}");
+        let pool_keys = format!("proxy_protocol = \"{version}\"\nhealth = {{ check = \"off\" }}");
         let _proxy = Proxy::start(&config(
             &sockets.address("l"),
             "",
             &server.address.to_string(),
-            &of_pool,
+            &pool_keys,
         ));
         assert_eq!(exchange(&sockets.path("l"), b"data"), b"bye");
     }

@@ -28,7 +28,7 @@ struct Handshakes {
     left: usize,
     deadline: Instant,
     tls: TlsConnector,
-    /// Servers that have not completed a handshake: they are not asked again.
+    /// Servers with which a handshake has failed: they are not asked again.
     failed: HashSet<ServerId>,
     /// Whether a handshake was not made because of the limits.
     was_refused: bool,
@@ -54,14 +54,14 @@ pub(super) async fn compare_all(listeners: &[Arc<ListenerPlan>], pools: &LivePoo
 }
 
 impl Handshakes {
-    /// Whether the limits allow another handshake.
+    /// Whether the limits allow another handshake. If not, sets `was_refused`.
     fn may_continue(&mut self) -> bool {
         self.was_refused |= self.left == 0 || Instant::now() >= self.deadline;
         !self.was_refused
     }
 
-    /// Asks a server for its certificate for `name`. Returns the host names in it; `None`: the handshake failed, which
-    /// the server's own check reports.
+    /// Asks a server for its certificate for `name`. Returns the host names in it; `None`: this handshake, or an
+    /// earlier one with the server, failed.
     async fn certificate_of(
         &mut self,
         member: &Member,
@@ -87,7 +87,7 @@ impl Handshakes {
     }
 }
 
-/// For each route of a listener that passes TLS on, compares its names with the certificates of its servers.
+/// Compares the names of each route that passes TLS on with the certificates of the route's servers.
 async fn compare<'p>(
     listener: &ListenerPlan,
     pools: impl Fn(PoolId) -> &'p LivePool,

@@ -140,7 +140,7 @@ fn new_sessions_of_a_server_are_shown_per_second() {
 }
 
 #[test]
-fn control_c_quits_from_every_view() {
+fn control_c_quits_from_a_question_the_filter_and_the_help() {
     let mut view = view_of(&[("a", 0)]);
     select(&mut view);
     for before in ['d', '/', '?'] {

@@ -12,6 +12,7 @@ use crate::check::agent::{AgentCheck, KIND};
 pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 
 fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
+    // The value of `port` is read with the keys that all kinds of checks have.
     section.required("port", "the port of the agent, as in port = 9999", problems);
     let send = section.get("send").and_then(|node| bytes(node, problems));
     Arc::new(AgentCheck {

@@ -16,10 +16,10 @@ use crate::config::file::{KeyValue, Node, Value};
 
 pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 
-/// Without `expect`: as nginx and HAProxy.
+/// The default of `expect`, as in nginx and HAProxy.
 const EXPECT_DEFAULT: &str = "200-399";
 
-/// The most header fields of a request.
+/// The most entries of `headers`.
 const FIELDS_MAX: usize = 32;
 
 /// Fields that a check sets itself, or that change how the message is read.
@@ -61,9 +61,9 @@ fn method(node: &Node, problems: &mut Problems<'_>) -> Option<Method> {
 
 fn path(node: &Node, problems: &mut Problems<'_>) -> Option<Uri> {
     let text = value::string(node, problems)?;
-    // The parser would drop a fragment, and `==` would not see that.
+    // The parser would drop a fragment without an error.
     let is_path = text.starts_with('/') && !text.contains('#');
-    let uri = text.parse().ok().filter(|_| is_path);
+    let uri = if is_path { text.parse().ok() } else { None };
     if uri.is_none() {
         let hint =
             "write a path that begins with /, as in \"/health\"; # and other characters than visible ASCII as %XX";
@@ -81,7 +81,7 @@ fn statuses(node: &Node, problems: &mut Problems<'_>) -> Option<StatusList> {
             _ => value::string(node, problems)?.to_owned(),
         };
         match text.parse() {
-            Ok(more) => list = list.and(more),
+            Ok(more) => list = list.union(more),
             Err(error) => {
                 let message = format!("`{text}` is not a list of statuses");
                 problems.error(&node.position, message, format!("{error}"));
@@ -133,9 +133,9 @@ fn field(entry: &KeyValue, problems: &mut Problems<'_>) -> Option<(HeaderName, H
 
 /// The value is not shown in errors: it may be a secret.
 fn field_value(node: &Node, problems: &mut Problems<'_>) -> Option<HeaderValue> {
-    let text = value::string(node, problems)?;
+    let text = value::string(node, problems)?.trim();
     let is_visible = !text.is_empty() && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-    let value = HeaderValue::from_str(text.trim()).ok().filter(|_| is_visible);
+    let value = HeaderValue::from_str(text).ok().filter(|_| is_visible);
     if value.is_none() {
         let hint = "write visible ASCII characters";
         problems.error(&node.position, "invalid value of a header field", hint);

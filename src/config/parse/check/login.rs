@@ -17,7 +17,8 @@ pub(super) fn name<'a>(node: &'a Node, bytes_max: usize, problems: &mut Problems
     Some(text)
 }
 
-/// A user, whose name has at most `bytes_max` bytes, and the file with its password; `None`: no user is configured.
+/// A user, whose name has at most `bytes_max` bytes, and the file with its password. `None`: `user` is missing or
+/// not valid.
 pub(super) fn password_login(
     section: &Section<'_>,
     bytes_max: usize,

@@ -14,6 +14,7 @@ mod postgres;
 mod mysql;
 mod redis;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Problems, Section, value};
@@ -62,6 +63,13 @@ const KIND_SYNONYMS: [(&[&str], &str); 8] = [
     (&["redis-check", "redis_health_check"], "redis"),
 ];
 
+/// A valid value of `check`.
+#[derive(Clone, Copy)]
+enum ConfiguredCheck {
+    Kind(KindReader),
+    Off,
+}
+
 /// Converts the check of a pool from `[pools.NAME]` and `[pools.NAME.health]`. Returns the check, `None` if it is
 /// "off", and what the pool requires of the role of its servers.
 pub(super) fn check(
@@ -69,13 +77,17 @@ pub(super) fn check(
     health: &Section<'_>,
     problems: &mut Problems<'_>,
 ) -> (Option<Arc<dyn Check>>, RoleRequirement) {
-    let reader = match health.get("check") {
-        None => Some(DEFAULT),
-        Some(node) => match reader(node, problems) {
-            Some(reader) => reader,
+    let configured = match health.get("check") {
+        None => ConfiguredCheck::Kind(DEFAULT),
+        Some(node) => match configured_check(node, problems) {
+            Some(configured) => configured,
             // The kind is not valid, so that no key can be called misplaced.
             None => return (Some(default()), RoleRequirement::default()),
         },
+    };
+    let reader = match configured {
+        ConfiguredCheck::Kind(reader) => Some(reader),
+        ConfiguredCheck::Off => None,
     };
     let kind = reader.map(|reader| reader.kind);
     misplaced_keys(kind, health, |kind| kind.health_keys, problems);
@@ -92,11 +104,12 @@ pub(super) fn default() -> Arc<dyn Check> {
     Arc::new(TcpCheck)
 }
 
-/// The reader of the kind in `check`. `Some(None)`: the check is "off". `None`: the kind is not valid, which is
-/// reported.
-fn reader(node: &Node, problems: &mut Problems<'_>) -> Option<Option<KindReader>> {
-    let kinds = READERS.iter().map(|reader| (reader.kind.name, Some(*reader)));
-    let values: Vec<_> = kinds.chain([("off", None)]).collect();
+/// The value of `check`. `None`: it is not valid, which is reported.
+fn configured_check(node: &Node, problems: &mut Problems<'_>) -> Option<ConfiguredCheck> {
+    let kinds = READERS
+        .iter()
+        .map(|reader| (reader.kind.name, ConfiguredCheck::Kind(*reader)));
+    let values: Vec<_> = kinds.chain([("off", ConfiguredCheck::Off)]).collect();
     if let Value::String(text) = &node.value
         && let Some(kind) = synonymous_kind(text)
     {
@@ -114,8 +127,8 @@ fn synonymous_kind(word: &str) -> Option<&'static str> {
     Some(kind)
 }
 
-/// Reports keys of a section that belong only to other kinds of checks than `kind`. `keys_of` returns the keys of a
-/// kind that are for this section.
+/// Reports keys of a section that belong only to other kinds of checks than `kind` (`None`: the check is "off").
+/// `keys_of` returns the keys of a kind that are for this section.
 fn misplaced_keys(
     kind: Option<&CheckKind>,
     section: &Section<'_>,
@@ -124,12 +137,13 @@ fn misplaced_keys(
 ) {
     let own = kind.map_or(&[][..], keys_of);
     let mut others: Vec<&str> = KINDS.iter().flat_map(|kind| keys_of(kind)).copied().collect();
-    others.retain(|key| !own.contains(key));
-    for (index, key) in others.iter().enumerate() {
-        let Some((position, _)) = section.entry(key).filter(|_| !others[..index].contains(key)) else {
+    let mut seen = HashSet::new(); // several kinds may have the same key
+    others.retain(|key| !own.contains(key) && seen.insert(*key));
+    for key in others {
+        let Some((position, _)) = section.entry(key) else {
             continue;
         };
-        let owners = KINDS.iter().filter(|kind| keys_of(kind).contains(key));
+        let owners = KINDS.iter().filter(|kind| keys_of(kind).contains(&key));
         let owners: Vec<_> = owners.map(|kind| format!("\"{}\"", kind.name)).collect();
         let owners = owners.join(" or ");
         let hint = format!("write check = {owners} in [pools.NAME.health], or remove it");

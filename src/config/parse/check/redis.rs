@@ -53,10 +53,12 @@ fn login(
 fn sentinels(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<SentinelGroup> {
     let login = login(section, "sentinel_user", "sentinel_password_file", problems);
     let Some(node) = section.get("sentinels") else {
-        for key in ["master", "sentinel_user", "sentinel_password_file"] {
-            if let Some((position, _)) = section.entry(key).filter(|_| section.is_missing("sentinels")) {
-                let hint = "add `sentinels` to [pools.NAME.health]";
-                problems.error(position, format!("`{key}` needs Sentinels"), hint);
+        if section.is_missing("sentinels") {
+            for key in ["master", "sentinel_user", "sentinel_password_file"] {
+                if let Some((position, _)) = section.entry(key) {
+                    let hint = "add `sentinels` to [pools.NAME.health]";
+                    problems.error(position, format!("`{key}` needs Sentinels"), hint);
+                }
             }
         }
         return None;

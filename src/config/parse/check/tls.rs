@@ -19,7 +19,7 @@ pub(super) fn optional_tls(section: &Section<'_>, problems: &mut Problems<'_>) -
     let hint = match section.boolean("tls", problems) {
         Some(true) => {
             return Some(TlsCheck {
-                alpn: Vec::new(),
+                alpn: Vec::new(), // the key `alpn` belongs to `check = "tls"` only
                 ..settings(section, problems)
             });
         }

@@ -146,7 +146,7 @@ fn the_weight_comes_from_the_label() {
 }
 
 #[test]
-fn names_of_old_links_are_ignored() {
+fn aliases_from_links_are_not_names() {
     let mut listed = app();
     listed["Names"] = json!(["/other/alias", "/web-1"]);
     assert_eq!(container(listed.clone()).name(), "web-1");

@@ -91,9 +91,9 @@ async fn a_plan_starts_with_addresses_of_new_names_found_in_time() {
     );
 }
 
-/// A pool with `number` names whose lookups hang, and one name after them that resolves at once.
-fn pool_of_hanging(number: usize) -> (Live, Arc<LivePool>) {
-    let hanging = (0..number).map(|number| format!("{number}.hangs.test:7"));
+/// A pool with `count` names whose lookups hang, and one name after them that resolves at once.
+fn pool_of_hanging(count: usize) -> (Live, Arc<LivePool>) {
+    let hanging = (0..count).map(|number| format!("{number}.hangs.test:7"));
     let names: Vec<String> = hanging.chain(["a.test:8".to_owned()]).collect();
     pool(&format!("servers = {names:?}"))
 }

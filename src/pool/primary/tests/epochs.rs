@@ -24,21 +24,21 @@ fn named(epoch: u32, is_agreed: bool) -> Observation {
     }
 }
 
-const REPLICA: Observation = Observation::Replica {
+const REDIS_REPLICA: Observation = Observation::Replica {
     system_identifier: None,
 };
 
 /// `a` is the primary in epoch 5.
 fn in_epoch_5() -> PrimaryWatch {
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("b", REPLICA), ("a", agreed(5))]);
+    in_force(&mut pool, &[("b", REDIS_REPLICA), ("a", agreed(5))]);
     pool
 }
 
 #[test]
 fn reset_sentinels_do_not_make_the_primary_an_old_primary() {
     for mut pool in [in_epoch_5(), watch(in_epoch_5().memory(), &["a", "b"])] {
-        let steps = [("a", agreed(0)), ("b", REPLICA), ("a", agreed(0))];
+        let steps = [("a", agreed(0)), ("b", REDIS_REPLICA), ("a", agreed(0))];
         assert_eq!(in_force(&mut pool, &steps), ["a", "a", "a"]);
         assert_eq!(pool.known().unwrap().timeline, Some(0));
         // The next failover counts, although its epoch is lower than one of the former Sentinels.
@@ -58,12 +58,12 @@ fn a_primary_stays_one_when_the_sentinels_are_taken_out_of_the_configuration() {
         },
     };
     for mut pool in [in_epoch_5(), watch(in_epoch_5().memory(), &["a", "b"])] {
-        in_force(&mut pool, &[("b", REPLICA), ("a", without_epoch)]);
+        in_force(&mut pool, &[("b", REDIS_REPLICA), ("a", without_epoch)]);
         assert_eq!(pool.in_force(), Some("a"));
         assert_eq!(pool.known().unwrap().timeline, None);
         let steps = [
             ("b", without_epoch),
-            ("b", REPLICA),
+            ("b", REDIS_REPLICA),
             ("a", DOWN),
             ("b", without_epoch),
             ("a", without_epoch),
@@ -160,7 +160,7 @@ proptest! {
                 SentinelEvent::Failover(_) => {}
                 SentinelEvent::SetUpAnew(server) => (primary, epoch) = (server, 0),
                 SentinelEvent::Check(server) if server == primary => pool.observe(SERVERS[server], agreed(epoch)),
-                SentinelEvent::Check(server) => pool.observe(SERVERS[server], REPLICA),
+                SentinelEvent::Check(server) => pool.observe(SERVERS[server], REDIS_REPLICA),
                 SentinelEvent::CutOff(server, epoch) => {
                     pool.observe(SERVERS[server], reported(epoch));
                     if let Some(now) = pool.in_force() && before.as_deref() != Some(now) && Some(epoch) < remembered {
@@ -175,7 +175,7 @@ proptest! {
         // After two rounds of checks, the server on which the Sentinels agree is the primary, whatever is remembered.
         for _ in 0..2 {
             for server in (0..SERVERS.len()).filter(|server| *server != primary) {
-                pool.observe(SERVERS[server], REPLICA);
+                pool.observe(SERVERS[server], REDIS_REPLICA);
             }
             pool.observe(SERVERS[primary], agreed(epoch));
         }

@@ -10,6 +10,7 @@ struct Cluster {
     /// The timeline of a primary; `None`: a replica.
     timelines: Vec<Option<u32>>,
     hung: Vec<bool>,
+    /// The highest timeline so far.
     newest: u32,
 }
 
@@ -22,7 +23,7 @@ enum Event {
     Hang(usize),
     Resume(usize),
     Check(usize),
-    /// Restarts this process. It keeps only the remembered primary.
+    /// Restarts this process. It keeps only [`PrimaryWatch::memory`].
     Restart,
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const MARIADB: Observation = Observation::Primary {
+const MARIADB_PRIMARY: Observation = Observation::Primary {
     system_identifier: None,
     claim: Claim {
         timeline: None,
@@ -36,7 +36,7 @@ fn an_old_primary_stays_rejected_whatever_name_it_is_given() {
         for pool in [&mut pool, &mut restarted] {
             set_servers(pool, &servers);
             assert_eq!(
-                in_force(pool, &[(new, DOWN), (old, MARIADB), (new, MARIADB)]),
+                in_force(pool, &[(new, DOWN), (old, MARIADB_PRIMARY), (new, MARIADB_PRIMARY)]),
                 ["", "", new]
             );
             assert_eq!(reason(pool, old), format!("a second primary: {new} is the first"));
@@ -62,10 +62,10 @@ fn failed_over(servers: [(&str, &str); 2]) -> PrimaryWatch {
     let [(old, _), (new, _)] = servers;
     let failover = [
         (new, MARIADB_REPLICA),
-        (old, MARIADB),
+        (old, MARIADB_PRIMARY),
         (old, DOWN),
-        (new, MARIADB),
-        (old, MARIADB),
+        (new, MARIADB_PRIMARY),
+        (old, MARIADB_PRIMARY),
     ];
     assert_eq!(in_force(&mut pool, &failover), ["", old, "", new, new]);
     pool
@@ -95,16 +95,28 @@ fn an_old_primary_stays_rejected_when_names_are_exchanged() {
         // Host names are resolved one after the other: for some time one server has both names, and the other one none.
         let mut new_has_both = pool.clone();
         set_servers(&mut new_has_both, &[new, new_before]);
-        let steps = [(new_before.0, MARIADB), (new.0, MARIADB), (new_before.0, MARIADB)];
+        let steps = [
+            (new_before.0, MARIADB_PRIMARY),
+            (new.0, MARIADB_PRIMARY),
+            (new_before.0, MARIADB_PRIMARY),
+        ];
         in_force(&mut new_has_both, &steps);
         let mut old_has_both = pool.clone();
         set_servers(&mut old_has_both, &[old_before, old]);
-        let steps = [(old_before.0, MARIADB), (old.0, MARIADB), (old_before.0, MARIADB)];
+        let steps = [
+            (old_before.0, MARIADB_PRIMARY),
+            (old.0, MARIADB_PRIMARY),
+            (old_before.0, MARIADB_PRIMARY),
+        ];
         assert_eq!(in_force(&mut old_has_both, &steps), [""; 3]);
         for mut pool in [pool, restarted, new_has_both, old_has_both] {
             set_servers(&mut pool, &[new, old]);
             assert_ne!(pool.in_force(), Some(old.0));
-            let steps = [(old.0, MARIADB), (new.0, MARIADB), (old.0, MARIADB)];
+            let steps = [
+                (old.0, MARIADB_PRIMARY),
+                (new.0, MARIADB_PRIMARY),
+                (old.0, MARIADB_PRIMARY),
+            ];
             let in_force = in_force(&mut pool, &steps);
             assert_ne!(in_force[0], old.0);
             assert_eq!(in_force[1..], [new.0, new.0]);
@@ -126,7 +138,10 @@ fn a_change_of_an_address_alone_is_saved() {
     set_servers(&mut pool, &moved);
     assert!(pool.take_others_changed());
     assert_eq!(&*pool.memory().unwrap().addresses["db2"], "10.0.0.3:3306");
-    assert_eq!(in_force(&mut pool, &[("db1", MARIADB), ("db2", MARIADB)]), ["", "db2"]);
+    assert_eq!(
+        in_force(&mut pool, &[("db1", MARIADB_PRIMARY), ("db2", MARIADB_PRIMARY)]),
+        ["", "db2"]
+    );
 }
 
 /// The operator gives the name of the old primary to the new one, and leaves the old one out.
@@ -134,10 +149,13 @@ fn a_change_of_an_address_alone_is_saved() {
 fn a_server_that_left_is_remembered_by_its_address_if_another_one_has_its_name() {
     let mut pool = failed_over(NAMED);
     set_servers(&mut pool, &[("db1", "10.0.0.2:3306")]);
-    assert_eq!(in_force(&mut pool, &[("db1", MARIADB)]), ["db1"]);
+    assert_eq!(in_force(&mut pool, &[("db1", MARIADB_PRIMARY)]), ["db1"]);
     set_servers(&mut pool, &NAMES_SWAPPED);
     assert_eq!(
-        in_force(&mut pool, &[("db2", MARIADB), ("db1", DOWN), ("db2", MARIADB)]),
+        in_force(
+            &mut pool,
+            &[("db2", MARIADB_PRIMARY), ("db1", DOWN), ("db2", MARIADB_PRIMARY)]
+        ),
         ["db1", "", ""]
     );
     assert_eq!(reason(&pool, "db2"), "a second primary: db1 is the first");
@@ -149,7 +167,7 @@ fn after_restart(before: [(&str, &str); 2], after: &[(&str, &str)]) -> String {
     let mut pool = PrimaryWatch::default();
     set_servers(&mut pool, &before);
     let [(primary, _), (replica, _)] = before;
-    in_force(&mut pool, &[(replica, MARIADB_REPLICA), (primary, MARIADB)]);
+    in_force(&mut pool, &[(replica, MARIADB_REPLICA), (primary, MARIADB_PRIMARY)]);
     assert_eq!(pool.in_force(), Some(primary));
     let mut restarted = PrimaryWatch::new(pool.memory());
     set_servers(&mut restarted, after);

@@ -128,7 +128,7 @@ fn a_silent_server_delays_a_failover_only_if_it_may_be_the_promoted_one() {
     assert_eq!(in_force(&mut restarted, &[("c", REPLICA)]), ["b"]);
 }
 
-/// Servers as they really are.
+/// The real state of a simulated server.
 #[derive(Clone, Debug, Default)]
 struct Node {
     is_primary: bool,
@@ -206,12 +206,13 @@ impl Node {
 struct SeenNodes {
     /// Whether each server called itself primary when it last told its role.
     claims: [bool; 3],
-    /// Whether each server is an old primary: it was the primary, or called itself that beside the primary, and was not
-    /// seen as a replica since.
+    /// Whether each server is an old primary: it was the primary, or called itself primary while another server was in
+    /// use as the primary, and has not been seen as a replica since.
     is_old: [bool; 3],
     /// The primary that was used last.
     last: Option<usize>,
-    /// Whether that one has been down, a replica, or disabled since then, and has not been seen as a primary again.
+    /// Whether the server `last` has been down, a replica, or disabled since it was used last, and has not been seen as
+    /// a primary again.
     last_is_gone: bool,
 }
 

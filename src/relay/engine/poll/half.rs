@@ -69,9 +69,9 @@ impl Half {
         receiver: &W,
         mut throttle: Option<&mut DirectionThrottle>,
     ) -> Poll<Result<(), TransferError>> {
-        let mut turn = 0;
+        let mut turn_bytes = 0;
         self.is_reading = false;
-        core.hold_back(from, false);
+        core.set_held_back(from, false);
         loop {
             match core.next(from) {
                 Next::Nothing => {
@@ -87,9 +87,9 @@ impl Half {
                     core.shut_down(from);
                 }
                 // A task that wakes itself stays in the run queue, and the runtime does not check whether other sockets
-                // have become ready. Yielding avoids that.
-                Next::Read if turn >= TURN_BYTES => {
-                    core.hold_back(from, true);
+                // have become ready. `yield_now` wakes this task only after that check.
+                Next::Read if turn_bytes >= TURN_BYTES => {
+                    core.set_held_back(from, true);
                     return pin!(yield_now()).poll(cx).map(Ok);
                 }
                 Next::Read => {
@@ -106,7 +106,7 @@ impl Half {
                     if let Some(throttle) = &mut throttle {
                         throttle.settle(if let Poll::Ready(Ok(read)) = read { read } else { 0 });
                     }
-                    turn += ready!(read)?;
+                    turn_bytes += ready!(read)?;
                     self.is_reading = false;
                     if mem::take(&mut self.acks_next) {
                         sender.ack_at_once();
@@ -130,7 +130,7 @@ impl Half {
         ready!(sender.poll_readable(cx))?;
         self.is_reading = false;
         let granted = throttle.poll_grant(cx, || sender.readable_bytes());
-        core.hold_back(from, granted.is_pending());
+        core.set_held_back(from, granted.is_pending());
         granted.map(Ok)
     }
 

@@ -14,7 +14,7 @@ use crate::tls::{RECORD_BYTES_MAX, TlsConnection};
 
 /// One side of a session of which at least one side uses TLS.
 pub(in crate::relay) enum MaybeTls<'a> {
-    /// The plaintext is on the socket.
+    /// A socket without TLS.
     Tcp(&'a TcpStream),
     /// TLS over the socket.
     Tls(Box<TlsWire<'a>>),
@@ -28,7 +28,7 @@ impl MaybeTls<'_> {
         }
     }
 
-    /// The error in what the peer sent, if any.
+    /// The TLS error in what the peer sent, if any.
     pub(in crate::relay) fn take_error(&self) -> Option<rustls::Error> {
         match self {
             Self::Tcp(_) => None,

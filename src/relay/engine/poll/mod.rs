@@ -48,7 +48,7 @@ pub(in crate::relay) fn relay_between<'a, 'r: 'a, W: Wire>(
         client: WatchedWire::new(client),
         server: WatchedWire::new(server),
         // The last ACK of the connect may have waited for the first bytes. Then the kernel would also delay the ACK of
-        // the server's first answer (see `LastAck` in `dial`), so this half has that ACK sent at once.
+        // the server's first answer (see `LastAck` in `dial`), so this half sends the delayed ACK at once.
         down: Half::new(Vec::new(), !first.is_empty()),
         up: Half::new(first, false),
         throttle,
@@ -113,27 +113,32 @@ impl<W: Wire> Relay<'_, W> {
             return Ok(());
         }
         let (client, server) = (self.client.wire, self.server.wire);
-        let (up, down) = self
+        let (throttle_up, throttle_down) = self
             .throttle
             .as_mut()
-            .map(|limits| (&mut limits.up, &mut limits.down))
+            .map(|throttle| (&mut throttle.up, &mut throttle.down))
             .unzip();
-        let up = self.up.poll(cx, &mut self.core, Side::Client, client, server, up);
+        let up = self
+            .up
+            .poll(cx, &mut self.core, Side::Client, client, server, throttle_up);
         side_of_error(up, Side::Client)?;
-        let down = self.down.poll(cx, &mut self.core, Side::Server, server, client, down);
+        let down = self
+            .down
+            .poll(cx, &mut self.core, Side::Server, server, client, throttle_down);
         side_of_error(down, Side::Server)?;
         if self.core.closed().is_some() {
             return Ok(());
         }
         // A socket that is not being read (its half waits for the receiver, or has ended) can still be reset.
-        let client = || Box::pin(client.fault()) as FaultWatch<'_>;
-        if let Poll::Ready(fault) = self.client.poll_fault(cx, !self.up.is_reading(), client) {
+        let client_watch = || Box::pin(client.fault()) as FaultWatch<'_>;
+        if let Poll::Ready(fault) = self.client.poll_fault(cx, !self.up.is_reading(), client_watch) {
             return Err((Side::Client, fault));
         }
+        // While the server's last bytes are delivered, its connection has already broken.
         let is_watched = !self.down.is_reading() && !self.core.is_delivering();
         let traffic = self.core.traffic();
-        let server = || Box::pin(server_fault(server, traffic)) as FaultWatch<'_>;
-        if let Poll::Ready(fault) = self.server.poll_fault(cx, is_watched, server) {
+        let server_watch = || Box::pin(server_fault(server, traffic)) as FaultWatch<'_>;
+        if let Poll::Ready(fault) = self.server.poll_fault(cx, is_watched, server_watch) {
             return Err((Side::Server, fault));
         }
         Ok(())
@@ -192,7 +197,7 @@ impl<'a, W: Wire> WatchedWire<'a, W> {
 }
 
 /// Waits until the server's connection breaks. Meanwhile notes in `traffic` when the end of the server's stream has
-/// arrived, even if it is behind bytes that the client does not take.
+/// arrived, even if bytes before it are still unread.
 async fn server_fault<W: Wire>(server: &W, traffic: &Traffic) -> Fault {
     let mut fault = pin!(server.fault());
     tokio::select! {

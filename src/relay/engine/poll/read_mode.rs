@@ -5,7 +5,7 @@ use super::copy::SCRATCH_BYTES;
 /// Size of a read while the receiver accepts less than it is sent: the rest has to be copied.
 const SMALL_READ_BYTES: usize = 16 * 1024;
 
-/// Complete writes in a row after which reads are full-sized again.
+/// Whole writes (see [`ReadMode::record_copy`]) in a row after which reads are full-sized again.
 const WHOLE_WRITES_TO_RECOVER: u8 = 3;
 
 /// Reads in a row, each of at least [`LARGE_READ_BYTES`], that start bulk mode.
@@ -23,7 +23,7 @@ pub(super) struct ReadMode {
     is_bulk: bool,
     large_reads: u8,
     small_fills: u8,
-    /// Complete writes still needed until reads are full-sized again.
+    /// Whole writes still needed until reads are full-sized again.
     whole_writes_needed: u8,
 }
 
@@ -42,7 +42,7 @@ impl ReadMode {
         }
     }
 
-    /// Records a copy of `read` bytes. `is_whole`: the receiver accepted all of them at once.
+    /// Records a copy of `read` bytes. The write is whole if the receiver accepted all of them at once.
     pub(super) fn record_copy(&mut self, read: usize, is_whole: bool) {
         self.whole_writes_needed = if is_whole {
             self.whole_writes_needed.saturating_sub(1)

@@ -128,8 +128,8 @@ impl Socket for TcpStream {
     }
 }
 
-/// Whether it is a Unix socket. What is sent on one is in the receive queue of the other end at once, and stays there
-/// when the socket is closed.
+/// Whether it is a Unix socket, which is kept as a [`TcpStream`], too. What is sent on a Unix socket is in the receive
+/// queue of the other end at once, and stays there when the socket is closed.
 fn is_unix(socket: &TcpStream) -> bool {
     SockRef::from(socket)
         .local_addr()

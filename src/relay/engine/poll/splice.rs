@@ -34,6 +34,7 @@ thread_local! {
 /// The pipes of one thread.
 struct PipePool {
     free: Vec<(OwnedFd, OwnedFd)>,
+    /// Pipes made and not closed: those in `free`, and those on loan.
     made: usize,
     max: usize,
 }
@@ -82,8 +83,8 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// Takes an empty pipe. `None` if the budget of descriptors or the user's pipe pages are used up, or the system
-    /// does not support splice(2): then the caller copies.
+    /// Takes an empty pipe. `None` if the thread has as many pipes as it may have, descriptors, memory or the user's
+    /// pipe pages are used up, or the system does not support splice(2): then the caller copies.
     pub(super) fn take() -> Option<Self> {
         let ends = POOL.with_borrow_mut(|pool| {
             if let Some(ends) = pool.free.pop() {
@@ -174,7 +175,8 @@ impl Pipe {
 }
 
 impl Drop for Pipe {
-    /// Returns an empty pipe to the pool; closes one that has bytes in it.
+    /// Returns the pipe to the pool. Closes it instead if it has bytes in it, or if the thread now has more pipes than
+    /// it may have.
     fn drop(&mut self) {
         let ends = self.ends.take();
         // While a thread ends, its pool may be gone already; then the pipe is closed here.
@@ -205,14 +207,15 @@ fn is_shortage(error: Errno) -> bool {
 }
 
 /// Whether an error of splice(2) is one of the connection, which recv(2) or send(2) would return too: those of
-/// `tcp_reset`, of `tcp_write_err`, and of ICMP (`icmp_err_convert`, `tab_unreach` of ICMPv6) in Linux. Any other means
-/// that the system does not support splice(2).
+/// `tcp_reset`, of `tcp_write_err`, and of ICMP (`icmp_err_convert`, `tab_unreach` of ICMPv6) in Linux. Any other
+/// error means that the system does not support splice(2).
 ///
 /// EACCES and EOPNOTSUPP may mean either. A connection's error is returned only once: if it were taken for a refusal,
 /// the stream would seem to end normally. So the system is asked with another splice, without a connection.
 fn is_connection_error(error: Errno, pipe: &(OwnedFd, OwnedFd)) -> bool {
     if matches!(error, Errno::ACCESS | Errno::OPNOTSUPP) {
-        // Linux answers EINVAL to a splice within one pipe.
+        // Linux answers EINVAL to a splice within one pipe. The same error again comes from the system, not from the
+        // connection.
         return splice(&pipe.0, None, &pipe.1, None, 1, SpliceFlags::NONBLOCK) != Err(error);
     }
     matches!(

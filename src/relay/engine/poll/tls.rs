@@ -25,7 +25,7 @@ use crate::tls::{RECORD_BYTES_MAX, TlsConnection};
 const RECV_BYTES_MAX: usize = 64 * 1024;
 
 /// Plaintext of a record while a burst begins: it fits into one segment, also over IPv6 and with TCP timestamps, so
-/// that the peer can decrypt it as soon as that has come.
+/// that the peer can decrypt it as soon as that segment has come.
 const SMALL_RECORD_BYTES: usize = 1390;
 
 /// Plaintext in small records at the beginning of a burst: about what a new connection may send within the first round
@@ -41,7 +41,7 @@ const PAUSE_BETWEEN_BURSTS: Duration = Duration::from_secs(1);
 thread_local! {
     /// Records that were received. Borrowed only within a poll.
     static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECV_BYTES_MAX].into());
-    /// Their plaintext, where the caller has less room. Borrowed only within a poll.
+    /// Their plaintext, where the caller's buffer is too small for a record. Borrowed only within a poll.
     static PLAIN: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECORD_BYTES_MAX].into());
     /// Records to be sent. Borrowed only within a poll.
     static OUTGOING: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -50,7 +50,7 @@ thread_local! {
 /// TLS over a socket.
 pub(in crate::relay) struct TlsWire<'a> {
     socket: &'a TcpStream,
-    // A blocking mutex: both directions of a session need the state, and they run in one task.
+    // A mutex, because a wire is `Sync`. Nothing waits for it: both directions of a session run in one task.
     state: Mutex<TlsState>,
 }
 
@@ -61,13 +61,14 @@ struct TlsState {
     /// The bytes received with the handshake may contain whole records.
     has_unread_records: bool,
     has_shut_down: bool,
-    /// Plaintext sent in this burst, and when the last of it was.
-    burst_bytes: usize,
-    sent_at: Option<Instant>,
+    /// Plaintext in the small records of this burst.
+    burst_bytes_in_small: usize,
+    /// When plaintext was last encrypted.
+    encrypted_at: Option<Instant>,
     error: Option<rustls::Error>,
     /// The first error of the socket that was reported to nobody. The kernel reports it once: a later read sees an end
     /// of the stream, which the peer has not sent.
-    fault: Option<io::ErrorKind>,
+    deferred_error: Option<io::ErrorKind>,
 }
 
 impl<'a> TlsWire<'a> {
@@ -80,10 +81,10 @@ impl<'a> TlsWire<'a> {
                 unsent: Vec::new(),
                 has_unread_records: true,
                 has_shut_down: false,
-                burst_bytes: 0,
-                sent_at: None,
+                burst_bytes_in_small: 0,
+                encrypted_at: None,
                 error: None,
-                fault: None,
+                deferred_error: None,
             }),
         }
     }
@@ -104,7 +105,7 @@ impl TlsState {
     fn poll_flush_deferring_errors(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_flush(socket, cx).map(|flushed| {
             if let Err(error) = flushed {
-                self.fault.get_or_insert(error.kind());
+                self.deferred_error.get_or_insert(error.kind());
             }
         })
     }
@@ -128,7 +129,7 @@ impl TlsState {
         })
     }
 
-    /// Receives once and decrypts. `Ok(None)`: that gave no plaintext.
+    /// Receives once and decrypts. `Some(0)`: the end of the stream. `None`: that gave no plaintext.
     fn poll_decrypt(
         &mut self,
         socket: &TcpStream,
@@ -140,11 +141,12 @@ impl TlsState {
         let mut all = unread;
         // Only what came with the handshake is decrypted without receiving more: otherwise the unread bytes are a part
         // of a record.
-        if !take(&mut self.has_unread_records) || unread == 0 {
+        let may_hold_records = take(&mut self.has_unread_records) && unread > 0;
+        if !may_hold_records {
             match poll_recv(socket, cx, &mut received[unread..]) {
                 Poll::Ready(Ok(0)) => {
-                    let fault = self.fault.unwrap_or(io::ErrorKind::UnexpectedEof);
-                    return Poll::Ready(Err(fault.into()));
+                    let error = self.deferred_error.unwrap_or(io::ErrorKind::UnexpectedEof);
+                    return Poll::Ready(Err(error.into()));
                 }
                 Poll::Ready(Ok(read)) => all += read,
                 other => {
@@ -154,7 +156,8 @@ impl TlsState {
             }
         }
         let decrypted = self.connection.decrypt(&mut received[..all], plain, &mut self.unsent);
-        let _ = self.poll_flush_deferring_errors(socket, cx); // an answer to the peer; what the kernel does not take is sent later
+        // An answer to the peer, if there is one. What the kernel does not take is sent later.
+        let _ = self.poll_flush_deferring_errors(socket, cx);
         match decrypted {
             Ok(0) if self.connection.has_peer_closed() => Poll::Ready(Ok(Some(0))),
             Ok(0) => Poll::Ready(Ok(None)),
@@ -172,14 +175,14 @@ impl TlsState {
     /// Encrypts: the beginning of a burst in small records, which the peer can decrypt one by one as they come.
     fn encrypt(&mut self, bytes: &[u8], outgoing: &mut Vec<u8>) -> io::Result<()> {
         let now = Instant::now();
-        let begins = self.sent_at.is_none_or(|sent_at| now - sent_at >= PAUSE_BETWEEN_BURSTS);
-        if begins {
-            self.burst_bytes = 0;
+        let begins_burst = self.encrypted_at.is_none_or(|at| now - at >= PAUSE_BETWEEN_BURSTS);
+        if begins_burst {
+            self.burst_bytes_in_small = 0;
         }
-        self.sent_at = Some(now);
-        let small = bytes.len().min(SMALL_RECORDS_TOTAL.saturating_sub(self.burst_bytes));
-        self.burst_bytes += small;
-        let (small, large) = bytes.split_at(small);
+        self.encrypted_at = Some(now);
+        let small_bytes_max = SMALL_RECORDS_TOTAL.saturating_sub(self.burst_bytes_in_small);
+        let (small, large) = bytes.split_at(bytes.len().min(small_bytes_max));
+        self.burst_bytes_in_small += small.len();
         let parts = [(small, SMALL_RECORD_BYTES), (large, LARGE_RECORD_BYTES)];
         for (part, record_bytes) in parts.into_iter().filter(|(part, _)| !part.is_empty()) {
             let encrypted = self.connection.encrypt(part, record_bytes, outgoing);
@@ -212,7 +215,8 @@ impl TlsWire<'_> {
         self.socket.poll_read_ready(cx)
     }
 
-    /// A part of a record does not count: with every byte that the peer adds, it would look like much to read.
+    /// A part of a record that is held does not count: otherwise there would seem to be much to read whenever the peer
+    /// adds a byte to it.
     pub(super) fn readable_bytes(&self) -> usize {
         let state = self.state.lock();
         let held = match state.has_unread_records {
@@ -254,7 +258,7 @@ impl TlsWire<'_> {
             // Only a part of a record has come, or records without plaintext, which a peer may send without end. If
             // there is more to read, other sessions have their turn first.
             match self.socket.poll_read_ready(cx)? {
-                Poll::Ready(()) => pin!(yield_now()).poll(cx).map(|()| Ok(0)), // pending: it is ready at a second poll
+                Poll::Ready(()) => pin!(yield_now()).poll(cx).map(|()| Ok(0)), // always pending; wakes this task
                 Poll::Pending => Poll::Pending,
             }
         })

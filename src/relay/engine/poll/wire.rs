@@ -27,7 +27,7 @@ pub(in crate::relay) trait Wire: Sync {
     /// Whether the end of the stream must be sent before the socket is closed. A socket sends it by being closed.
     const ENDS_EXPLICITLY: bool;
 
-    /// The size of the smallest buffer that it receives into without copying from another one.
+    /// The size of the smallest buffer that [`poll_recv`](Self::poll_recv) fills without an intermediate buffer.
     const RECV_BYTES_MIN: usize;
 
     /// The socket, if bytes can be spliced out of it and into it. `None` in a session with TLS.

@@ -1,4 +1,4 @@
-//! Hellos of real clients: those in `tests/data/hello`, and what rustls makes on the spot.
+//! Hellos of real clients: those in `tests/data/hello`, and those that rustls makes while the tests run.
 
 use super::*;
 
@@ -8,6 +8,7 @@ pub(super) struct Captured {
     pub(super) name: Option<String>,
     pub(super) raw_name: Option<String>,
     pub(super) alpn: Vec<Box<[u8]>>,
+    /// Separated by commas: `ech`, `tls1.3`, `records` (the hello is split over more than one record).
     facts: String,
 }
 
@@ -17,7 +18,7 @@ impl Captured {
     }
 }
 
-/// What `scripts/capture-hello` has made.
+/// The hellos that `scripts/capture-hello` has captured.
 pub(super) fn all() -> Vec<Captured> {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/hello");
     let index = std::fs::read_to_string(directory.join("index.tsv")).unwrap();

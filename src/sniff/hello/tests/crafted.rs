@@ -7,7 +7,8 @@ pub(super) fn crafted(extensions: &[Vec<u8>]) -> Vec<u8> {
     message(&body(Some(&extensions.concat())))
 }
 
-/// A ClientHello of TLS 1.2 with one cipher suite; `None`: it ends where the extensions would begin.
+/// A ClientHello of TLS 1.2 with one cipher suite, without its handshake header. `extensions`: `None` if it ends where
+/// they would begin.
 pub(super) fn body(extensions: Option<&[u8]>) -> Vec<u8> {
     let mut body = [b"\x03\x03".as_slice(), &[7; 32], b"\0", b"\0\x02\x13\x01", b"\x01\0"].concat();
     body.extend(extensions.map(vector16).unwrap_or_default());
@@ -19,7 +20,8 @@ pub(super) fn message(body: &[u8]) -> Vec<u8> {
     [&[CLIENT_HELLO], &length[1..], body].concat()
 }
 
-/// Records with fragments of these sizes, over and over; none over 2^14.
+/// The message in records. `sizes` are the lengths of their fragments in bytes, repeated as often as needed; a length
+/// over 2^14 is reduced to 2^14.
 pub(super) fn in_records(mut message: &[u8], sizes: &[usize]) -> Vec<u8> {
     let mut wire = Vec::new();
     for &size in sizes.iter().cycle() {
@@ -131,7 +133,7 @@ fn a_name_type_may_occur_once() {
 }
 
 #[test]
-fn an_unknown_extension_does_not_hide_later_ones() {
+fn an_extension_that_tls_parser_cannot_read_does_not_hide_later_ones() {
     // tls-parser's own list would end at each of these: their data is not what it expects.
     for kind in [1, 10, 11, 13, 15, 22, 23, 42, 45, 48, 49, 0x0a0a, 13172, 0xff01, 0xffce] {
         let odd = extension(kind, b"\xff");
@@ -139,7 +141,7 @@ fn an_unknown_extension_does_not_hide_later_ones() {
         assert_eq!(
             found.server_name().expect("a name").as_str(),
             "a.example",
-            "behind {kind}"
+            "after extension {kind}"
         );
     }
 }
@@ -160,7 +162,7 @@ fn thousands_of_extensions_are_accepted_and_the_first_repeated_one_is_not() {
 }
 
 #[test]
-fn extensions_with_inconsistent_lengths_are_malformed() {
+fn broken_extensions_are_malformed() {
     let name = server_name(b"a.example");
     let whole = crafted(std::slice::from_ref(&name));
     assert_eq!(
@@ -202,7 +204,7 @@ fn extensions_with_inconsistent_lengths_are_malformed() {
 }
 
 #[test]
-fn fields_with_inconsistent_lengths_are_malformed() {
+fn broken_fields_are_malformed() {
     let whole = body(None);
     for cut in 1..whole.len() {
         malformed(&message(&whole[..cut]));
@@ -210,13 +212,18 @@ fn fields_with_inconsistent_lengths_are_malformed() {
     for (at, byte) in [
         (34, 33), // a session_id of more than 32 bytes
         (36, 3),  // an odd number of bytes of cipher suites
-        (36, 0),  // no cipher suite
-        (39, 0),  // no compression method
         (39, 2),  // more compression methods than there are
     ] {
         let mut broken = whole.clone();
         broken[at] = byte;
         malformed(&message(&broken));
+    }
+    // In `whole`, two bytes of length and one cipher suite begin at 35, then a byte of length and one compression
+    // method.
+    let no_ciphers = [&whole[..35], &[0, 0], &whole[39..]].concat();
+    let no_compression = [&whole[..39], &[0], &whole[41..]].concat();
+    for empty in [no_ciphers, no_compression] {
+        assert_eq!(malformed(&message(&empty)), "no cipher suite or no compression method");
     }
 }
 
@@ -275,5 +282,5 @@ fn the_newest_offered_version_is_found() {
 #[test]
 fn encrypted_client_hello_is_recognized() {
     assert!(hello(&[extension(0xfe0d, b"")]).ech);
-    assert!(!hello(&[extension(0xffce, b"")]).ech); // ESNI, a draft that came to nothing
+    assert!(!hello(&[extension(0xffce, b"")]).ech); // ESNI, an abandoned draft
 }

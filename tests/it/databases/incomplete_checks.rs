@@ -1,6 +1,6 @@
-//! Sessions reach the right server even where checks do not learn everything: a server refuses the checks, they may not
-//! call some functions, or a reload begins them anew. Also: when sessions of a replica that is behind, or of a hung
-//! primary, are cut.
+//! Sessions reach the right server even where checks do not learn everything: a server refuses the checks, the checks
+//! may not call some functions, or a reload starts the checks again. Also: when sessions of a replica with too much
+//! lag, or of a hung primary, are cut.
 
 use super::primary::{config, is_up, primary_and_replica, reached, reason};
 use crate::support::counts::{ended_sessions, log_count};
@@ -13,7 +13,7 @@ fn run(server: &Postgres, statement: &str) {
     must(&mut psql(server.address(), statement));
 }
 
-/// The server rejects the role of the checks from now on.
+/// Makes the server reject the database user of the checks.
 fn refuse_checks(server: &Postgres) {
     let file = server.directory().join("data/pg_hba.conf");
     let rules = std::fs::read_to_string(&file).unwrap();
@@ -33,7 +33,7 @@ fn a_promotion_ends_the_trust_in_a_primary_that_refuses_the_check() {
     assert_eq!(
         reached(proxy.at("write")),
         Some(a.address().port()),
-        "it is trusted for a minute"
+        "its last known role is trusted for a minute (`role_trust`)"
     );
     run(&b, "SELECT pg_promote()");
     eventually("b is the primary", || is_up(&proxy, "writers", "b"));
@@ -117,12 +117,12 @@ fn sessions_of_a_replica_that_is_behind_are_cut_only_with_on_lag_close() {
     eventually("a reader is served", || proxy.server("readers", "b")["sessions"] == 1);
     run(&b, "SELECT pg_wal_replay_pause()");
     run(&a, "INSERT INTO t VALUES (1)");
-    eventually("the replica is out", || !is_up(&proxy, "readers", "b"));
+    eventually("the replica is not up", || !is_up(&proxy, "readers", "b"));
     assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
-    assert_eq!(proxy.server("readers", "b")["sessions"], 1, "it goes on");
+    assert_eq!(proxy.server("readers", "b")["sessions"], 1, "the session goes on");
     assert!(proxy.reload(&config([&a, &b], &format!("{readers}\non_lag = \"close\""), None)));
     reader.wait();
-    eventually("it was cut", || ended_sessions(&proxy, "server_down") == 1.0);
+    eventually("the session was cut", || ended_sessions(&proxy, "server_down") == 1.0);
 }
 
 #[test]
@@ -144,6 +144,7 @@ fn clients_that_wait_for_a_hung_primary_are_cut_although_an_operator_has_taken_i
         eventually("b is the primary", || is_up(&proxy, "writers", "b"));
         a.thaw();
         let rows = finished(&mut psql(a.address(), "SELECT count(*) FROM t"));
+        // The old primary has run no INSERT of the clients that were cut.
         assert_eq!(rows.stdout.trim(), "0", "{command:?}: {rows:#?}");
     }
 }
