@@ -349,7 +349,7 @@ fn note_order_of_routes(listener: &mut ImportedListener) {
         let is_inside = |name: &String| {
             suffixes
                 .iter()
-                .any(|suffix| name.len() > suffix.len() + 1 && name.ends_with(suffix))
+                .any(|suffix| name.ends_with(suffix) && name.strip_prefix('*') != Some(suffix))
         };
         let following = listener.routes[index + 1..].iter();
         let mut others = following.filter(|route| route.pool != first.pool);

@@ -158,6 +158,7 @@ impl Checks {
         match kind {
             "http" => self.http.write(health),
             "send-expect" | "tls" => self.conversation.write(kind == "send-expect", health),
+            "tcp" | "redis" | "postgres" | "mysql" => self.conversation.connection.write_port(health),
             _ => {}
         }
         // The kind `tls` needs no key `tls`.

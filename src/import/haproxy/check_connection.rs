@@ -32,11 +32,21 @@ impl CheckConnection {
         LineOutcome::Carried
     }
 
+    /// Whether it has any setting.
+    pub(super) fn is_set(&self) -> bool {
+        self.is_tls || self.name.is_some() || self.port.is_some()
+    }
+
     /// Sets the keys of the health section.
     pub(super) fn write(&self, health: &mut ImportedSection) {
         if let Some(name) = self.name.as_ref().filter(|_| self.is_tls) {
             health.set("sni", quoted(name));
         }
+        self.write_port(health);
+    }
+
+    /// Sets `port`, which all kinds of checks have that connect.
+    pub(super) fn write_port(&self, health: &mut ImportedSection) {
         if let Some(port) = self.port {
             health.set("port", port.to_string());
         }

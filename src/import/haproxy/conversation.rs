@@ -10,7 +10,14 @@ use super::line::LineOutcome;
 pub(super) struct Conversation {
     steps: Vec<ImportedStep>,
     pub(super) connection: CheckConnection,
+    /// Whether lines about a second connection have begun.
+    is_over: bool,
 }
+
+const ONE_CONNECTION: &str = "a check uses one connection";
+
+const SEARCHED_BEHIND: &str =
+    "searched behind the match of the `expect` before it; HAProxy searches the same bytes for both";
 
 /// An entry of `steps`; at least one of its fields is set.
 #[derive(Debug, Default)]
@@ -57,9 +64,14 @@ impl Conversation {
         let first = rest.first().map_or("", String::as_str);
         match what {
             "comment" => LineOutcome::Carried,
-            "connect" if self.has_steps() => LineOutcome::LeftOut("a check uses one connection"),
-            "connect" => self.connection.read(rest, false),
-            "send" if !first.is_empty() && !first.contains("\\x") => {
+            "connect" if self.has_steps() => {
+                self.is_over = true;
+                LineOutcome::LeftOut(ONE_CONNECTION)
+            }
+            _ if self.is_over => LineOutcome::LeftOut(ONE_CONNECTION),
+            "connect" => self.connect(rest),
+            // Escapes of bytes that are not ASCII are left in the text. `hex:` would mean digits here.
+            "send" if !first.is_empty() && !first.contains("\\x") && !first.starts_with("hex:") => {
                 self.send(first.to_owned());
                 LineOutcome::Carried
             }
@@ -72,10 +84,23 @@ impl Conversation {
         }
     }
 
+    /// The last connection before the steps counts.
+    fn connect(&mut self, options: &[String]) -> LineOutcome {
+        let is_second = self.connection.is_set();
+        self.connection = CheckConnection::default();
+        match self.connection.read(options, false) {
+            LineOutcome::Carried if is_second => {
+                LineOutcome::Noted(String::from("the connection of the line before is not checked"))
+            }
+            outcome => outcome,
+        }
+    }
+
     fn read_expect(&mut self, rest: &[String]) -> LineOutcome {
         let Some((kind, pattern)) = expectation(rest) else {
             return LineOutcome::LeftOut("");
         };
+        let follows_expect = self.steps.last().is_some_and(|last| last.expect.is_some());
         match kind {
             "string" => self.expect(&regex::escape(pattern)),
             "rstring" => self.expect(pattern),
@@ -88,7 +113,10 @@ impl Conversation {
             }
             _ => return LineOutcome::LeftOut(""),
         }
-        LineOutcome::Carried
+        match follows_expect {
+            true => LineOutcome::Noted(String::from(SEARCHED_BEHIND)),
+            false => LineOutcome::Carried,
+        }
     }
 
     fn send(&mut self, text: String) {
@@ -98,9 +126,18 @@ impl Conversation {
         });
     }
 
-    /// Adds an expression that the server's next answer has to match.
+    /// Adds an expression that the server's bytes after the last match have to match.
+    ///
+    /// HAProxy forgets what it has received at each `send`, so that `^` is the beginning of the next answer. Here the
+    /// rest of the line before still comes first: `^` becomes the beginning of a line.
     fn expect(&mut self, expression: &str) {
-        let expect = Some(expression.to_owned());
+        let has_matched = self.steps.iter().any(|step| step.expect.is_some());
+        let of_line = if has_matched && expression.starts_with('^') {
+            "(?m)"
+        } else {
+            ""
+        };
+        let expect = Some(format!("{of_line}{expression}"));
         match self.steps.last_mut() {
             Some(last) if last.expect.is_none() => last.expect = expect,
             _ => self.steps.push(ImportedStep { send: None, expect }),

@@ -1,6 +1,6 @@
 //! The client side: `frontend`, and the first half of `listen`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::super::imported::{ImportedListener, ImportedRoute, Remark};
@@ -38,6 +38,7 @@ impl Frontend {
 
     pub(super) fn into_listener(mut self) -> ImportedListener {
         self.listener.pool = self.for_all.or(self.pool);
+        refuse_more_exact_names(&mut self.listener.routes);
         self.listener.section.remarks.extend(self.remarks);
         self.listener
     }
@@ -250,6 +251,28 @@ impl Frontend {
             }
             _ => LineOutcome::LeftOut(REMEDY),
         }
+    }
+}
+
+/// Adds to each route that refuses the names of later routes that its wildcards match. HAProxy rejects clients before it
+/// chooses a backend; here the more exact name would win, and of equal ones the first in the file does.
+fn refuse_more_exact_names(routes: &mut [ImportedRoute]) {
+    let is_within = |name: &str, pattern: &String| {
+        let suffix = pattern.strip_prefix('*').unwrap_or(pattern);
+        pattern.starts_with('*') && name != pattern && name.ends_with(suffix)
+    };
+    for index in 0..routes.len() {
+        let (earlier, later) = routes.split_at_mut(index + 1);
+        let Some(refusing) = earlier.last_mut().filter(|route| route.pool.is_none()) else {
+            continue;
+        };
+        let names = later.iter().flat_map(|route| &route.sni);
+        let exact: BTreeSet<String> = names
+            .filter(|name| refusing.sni.iter().any(|pattern| is_within(name, pattern)))
+            .cloned()
+            .collect();
+        let new: Vec<String> = exact.into_iter().filter(|name| !refusing.sni.contains(name)).collect();
+        refusing.sni.extend(new);
     }
 }
 

@@ -94,7 +94,13 @@ struct Defaults {
     /// The lines of the last section, whether it has a name or not.
     last: Vec<Line>,
     named: HashMap<String, Vec<Line>>,
+    /// How many lines have been copied from one section to another.
+    copied: usize,
 }
+
+/// The most lines that `defaults` sections may inherit from each other, all together: in a chain of them, their number
+/// grows with the square of the length of the file.
+const COPIED_LINES_MAX: usize = 10_000;
 
 impl Defaults {
     /// Adds a section, and makes the remarks about its lines. The sections that inherit these lines make none.
@@ -107,8 +113,16 @@ impl Defaults {
                 remarks.extend(outcome.remark(line));
             }
         }
-        let inherited = section.from.as_ref().and_then(|from| self.named.get(from));
-        let lines = [inherited.map_or(&[][..], Vec::as_slice), &section.lines].concat();
+        let named = section.from.as_ref().and_then(|from| self.named.get(from));
+        let mut inherited = named.map_or(&[][..], Vec::as_slice);
+        if self.copied + inherited.len() > COPIED_LINES_MAX {
+            let from = section.from.as_deref().unwrap_or_default();
+            let text = format!("from {from}");
+            remarks.push(Remark::left_out(section.line, &text, "too many inherited lines"));
+            inherited = &[];
+        }
+        self.copied += inherited.len();
+        let lines = [inherited, &section.lines].concat();
         if !section.name.is_empty() {
             self.named.insert(section.name, lines.clone());
         }

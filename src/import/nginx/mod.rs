@@ -58,7 +58,8 @@ struct Targets {
 
 impl Targets {
     /// `target`: what `proxy_pass` calls it.
-    fn add(&mut self, target: &str, upstream: ImportedPool) {
+    fn add(&mut self, target: &str, mut upstream: ImportedPool) {
+        upstream.name = self.free_name(&upstream.name);
         self.upstream_names
             .entry(target.to_owned())
             .or_insert_with(|| upstream.name.clone());

@@ -298,7 +298,7 @@ fn haproxy_check_kinds_are_imported() {
         (
             "check\n option smtpchk",
             &[
-                "steps = [{ expect = \"^220\" }, { send = \"HELO localhost\\r\\n\", expect = \"^250\" }, { send = \"QUIT\\r\\n\" }]",
+                "steps = [{ expect = \"^220\" }, { send = \"HELO localhost\\r\\n\", expect = \"(?m)^250\" }, { send = \"QUIT\\r\\n\" }]",
             ],
         ),
         (
@@ -660,6 +660,39 @@ fn the_peers_of_each_expect_proxy_are_believed_but_not_those_of_a_negation() {
 }
 
 #[test]
+fn a_haproxy_conversation_keeps_to_one_connection() {
+    let lines = |checks: &str| {
+        let checks: String = checks.lines().map(|line| format!("  tcp-check {line}\n")).collect();
+        let text =
+            format!("listen a\n  mode tcp\n  bind :1\n  option tcp-check\n{checks}  server s 10.0.0.1:1 check\n");
+        lines(Origin::Haproxy, &text)
+    };
+    let count = |lines: &[String], what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    let two = lines("connect port 110\nexpect string +OK\nconnect port 143\nexpect string *\\ OK");
+    assert_lines(&two, &["port = 110", "steps = [{ expect = '\\+OK' }]"]);
+    assert_eq!(count(&two, "a check uses one connection"), 2, "{two:#?}");
+    let port_only = lines("connect port 443");
+    assert_lines(&port_only, &["port = 443"]);
+    let last = lines("connect port 80\nconnect port 443 ssl");
+    assert_lines(&last, &["port = 443"]);
+    assert_eq!(
+        count(&last, "the connection of the line before is not checked"),
+        1,
+        "{last:#?}"
+    );
+    let anchored = lines("expect rstring ^220\nsend QUIT\\r\\n\nexpect rstring ^221");
+    assert_lines(
+        &anchored,
+        &["steps = [{ expect = \"^220\" }, { send = \"QUIT\\r\\n\", expect = \"(?m)^221\" }]"],
+    );
+    assert_eq!(
+        count(&lines("expect string b\nexpect string a"), "searched behind the match"),
+        1
+    );
+    assert_eq!(count(&lines("send hex:zz"), "not carried over"), 1);
+}
+
+#[test]
 fn rejections_come_before_the_routes_to_backends() {
     let lines = lines_with_rules(
         "use_backend a if { req.ssl_sni a.example }\ntcp-request content reject if { req.ssl_sni a.example b.example }",
@@ -667,6 +700,36 @@ fn rejections_come_before_the_routes_to_backends() {
     let refusing = lines.iter().position(|line| line == "refuse = true");
     let serving = lines.iter().rposition(|line| line == "pool = \"a\"");
     assert!(refusing.unwrap() < serving.unwrap(), "{lines:#?}");
+    let lines = lines_with_rules(
+        "use_backend a if { req.ssl_sni www.example }\ntcp-request content reject if { req.ssl_sni -m end .example }",
+    );
+    assert_lines(
+        &lines,
+        &["sni = [\"*.example\", \"www.example\"]", "sni = \"www.example\""],
+    );
+}
+
+#[test]
+fn a_long_chain_of_defaults_is_not_copied_without_bound() {
+    let mut text = String::from("defaults d0\n  timeout client 7s\n");
+    for number in 1..1000 {
+        text += &format!("defaults d{number} from d{}\n  timeout client {number}s\n", number - 1);
+    }
+    text += "frontend f from d999\n  mode tcp\n  bind :1\n  default_backend s\nbackend s\n  mode tcp\n  server s 10.0.0.1:1\n";
+    let lines = lines(Origin::Haproxy, &text);
+    let is_told = |line: &String| line.contains("too many inherited lines");
+    assert!(lines.iter().any(is_told), "{lines:#?}");
+    assert_lines(&lines, &["idle_timeout = \"999s\""]);
+}
+
+#[test]
+fn a_hard_stop_after_0_sets_nothing() {
+    let text = "global\n  hard-stop-after 0\nlisten a\n  mode tcp\n  bind :1\n  server s 10.0.0.1:1\n";
+    let imported = lines(Origin::Haproxy, text);
+    assert!(
+        !imported.iter().any(|line| line.starts_with("drain_timeout")),
+        "{imported:#?}"
+    );
 }
 
 #[test]

@@ -315,20 +315,31 @@ fn a_nginx_server_that_refuses_all_clients_is_left_out() {
 fn nginx_targets_whose_names_become_equal_get_pools_of_their_own() {
     let text = "
 upstream a.b { server 10.0.0.1:1; }
+upstream a@b { server 10.0.0.2:1; }
+upstream a-b { server 10.0.0.3:1; }
 server { listen 1; proxy_pass a-b.example:443; }
 server { listen 2; proxy_pass a.b.example:443; }
 server { listen 3; proxy_pass a.b; }
 server { listen 4; proxy_pass [::1]:80; }
 server { listen 5; proxy_pass [::1]:80; }
+server { listen 6; proxy_pass a@b; }
+server { listen 7; proxy_pass a-b; }
 ";
     let lines = lines(Origin::Nginx, text);
     let count = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
-    assert_eq!(count("[pools."), 4, "{lines:#?}");
-    for address in ["10.0.0.1:1", "a-b.example:443", "a.b.example:443", "[::1]:80"] {
+    assert_eq!(count("[pools."), 6, "{lines:#?}");
+    for address in [
+        "10.0.0.1:1",
+        "10.0.0.2:1",
+        "10.0.0.3:1",
+        "a-b.example:443",
+        "a.b.example:443",
+        "[::1]:80",
+    ] {
         assert_eq!(count(&format!("  {address:?},")), 1, "{address}: {lines:#?}");
     }
     let used: HashSet<_> = lines.iter().filter(|line| line.starts_with("pool = ")).collect();
-    assert_eq!(used.len(), 4, "{lines:#?}");
+    assert_eq!(used.len(), 6, "{lines:#?}");
 }
 
 #[test]
