@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::text::truncated;
+use crate::text::{NAME_BYTES_MAX, abbreviated, truncated};
 
 /// A position in the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,14 +31,29 @@ pub(in crate::config) enum JsonPath {
     Item(Arc<Self>, usize),
 }
 
+/// For errors, so it is bounded: long keys are abbreviated, and of a deep path the end is shown.
 impl fmt::Display for JsonPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Root => Ok(()),
-            Self::Key(parent, key) if **parent == Self::Root => f.write_str(key),
-            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
-            Self::Item(parent, index) => write!(f, "{parent}[{index}]"),
+        const PARTS_MAX: usize = 8;
+        let (mut parts, mut place) = (Vec::new(), self);
+        while let Self::Key(parent, _) | Self::Item(parent, _) = place {
+            if parts.len() == PARTS_MAX {
+                f.write_str("…")?;
+                break;
+            }
+            parts.push(place);
+            place = parent;
         }
+        let mut dot = if *place == Self::Root { "" } else { "." };
+        for part in parts.into_iter().rev() {
+            match part {
+                Self::Root => {}
+                Self::Key(_, key) => write!(f, "{dot}{}", abbreviated(key, NAME_BYTES_MAX))?,
+                Self::Item(_, item) => write!(f, "[{item}]")?,
+            }
+            dot = ".";
+        }
+        Ok(())
     }
 }
 

@@ -392,3 +392,16 @@ fn problems_of_the_local_file_are_not_written_to_the_store() {
     let report = remote("", &[("/edge", "[zzz]")]).unwrap_err();
     assert!(report.render_for_store().contains("unknown key `zzz`"));
 }
+
+#[test]
+fn errors_in_json_are_bounded_in_number_and_length() {
+    let duplicates = format!("{{{}}}", ["\"a\":1"; 500].join(","));
+    let report = read("a.json", &duplicates).unwrap_err().to_string();
+    assert_eq!(report.matches("duplicate key").count(), 20, "{report}");
+    // The key is above each of the wrong values.
+    let long = "k".repeat(100_000);
+    let below = format!(r#"{{"pools":{{"{long}":{{"servers":[0,0,0]}}}}}}"#);
+    let report = read("a.json", &below).unwrap_err().to_string();
+    assert!(report.len() < 10_000, "{} bytes", report.len());
+    assert!(report.contains("…"), "{report}");
+}

@@ -164,8 +164,8 @@ pub(super) fn stray_cancels(
     let may_misdirect = |pool: &&Arc<PoolPlan>| {
         let check = pool.health.check.as_ref();
         let is_postgres = check.is_some_and(|check| check.kind().name == postgres::KIND.name);
-        // A host name may resolve to several servers.
-        is_postgres && (pool.entries.len() > 1 || pool.names().next().is_some())
+        // A host name may resolve to several servers, and a source or clones may list several.
+        is_postgres && (pool.entries.len() > 1 || pool.names().next().is_some() || pool.lister().is_some())
     };
     if let Some(pool) = table.targets().map(|id| &pools[id.0]).find(may_misdirect) {
         problems.warning(
