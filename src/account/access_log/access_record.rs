@@ -143,6 +143,8 @@ fn key_values(object: &Value) -> String {
         let _ = match value {
             Value::Null => Ok(()),
             Value::String(plain) if needs_no_quotes(plain) => write!(text, "{separator}{key}={plain}"),
+            // Its JSON in quotes: it may contain spaces.
+            Value::Object(_) => write!(text, "{separator}{key}={}", Value::String(value.to_string())),
             json => write!(text, "{separator}{key}={json}"), // a string has quotes and escapes
         };
     }
