@@ -10,6 +10,7 @@ use super::server::{ServerArg, encode};
 use super::status::{ServerLine, clone_table, scale_note, server_table};
 use crate::admin::bodies::ServerBody;
 use crate::admin::pool_bodies::ScaleBody;
+use crate::text::parse_digits;
 
 /// A change of a pool.
 #[derive(Debug, Subcommand)]
@@ -33,9 +34,9 @@ pub struct Clones(Option<u32>);
 fn parse_clones(text: &str) -> Result<Clones, String> {
     match text {
         "auto" => Ok(Clones(None)),
-        number => match number.parse() {
-            Ok(clones) => Ok(Clones(Some(clones))),
-            Err(_) => Err(String::from("expected a number, or \"auto\"")),
+        number => match parse_digits(number) {
+            Some(clones) => Ok(Clones(Some(clones))),
+            None => Err(String::from("expected a number, or \"auto\"")),
         },
     }
 }

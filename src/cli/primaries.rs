@@ -3,8 +3,8 @@
 
 use crate::admin::bodies::{PoolBody, ServerBody};
 
-/// The cell of column PRIMARY of a pool: the text `none` if servers call themselves primary, but none of them is used.
-/// `None`: no server calls itself primary, or roles do not matter.
+/// The cell of column PRIMARY of a pool: the name of its primary, or the text "none" if servers call themselves primary
+/// and none of them is used. `None`: no server calls itself primary, or roles do not matter.
 pub(super) fn primary(pool: &PoolBody) -> Option<String> {
     let none_used = || (!pool.primaries.is_empty()).then(|| "none".to_owned());
     pool.primary.clone().or_else(none_used)
@@ -30,8 +30,9 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
     let mut notes = Vec::new();
     // The servers that call themselves primary, and the one that is used as primary.
     match (pool.primaries.as_slice(), &pool.primary) {
-        ([] | [_], Some(_)) | ([], None) => {}
-        ([only], None) => notes.push(format!(
+        ([], _) => {}
+        ([only], Some(used)) if only == used => {}
+        ([only], _) => notes.push(format!(
             "{name}: {only} calls itself primary and is not used as one; `acequia pool trust {name}/{only}` changes that"
         )),
         (several, used) => {

@@ -10,6 +10,7 @@ use super::status::{ServerLine, absent_server_note, server_table};
 use crate::admin::bodies::OverrideBody;
 use crate::admin::pool_bodies::AddedServerBody;
 use crate::plan::WEIGHT_MAX;
+use crate::text::parse_digits;
 
 /// A change of a server.
 #[derive(Debug, Subcommand)]
@@ -65,8 +66,8 @@ pub struct WeightArg(Option<u16>);
 fn parse_weight(text: &str) -> Result<WeightArg, String> {
     match text {
         "configured" => Ok(WeightArg(None)),
-        number => match number.parse() {
-            Ok(weight) if weight <= WEIGHT_MAX => Ok(WeightArg(Some(weight))),
+        number => match parse_digits(number) {
+            Some(weight) if weight <= WEIGHT_MAX => Ok(WeightArg(Some(weight))),
             _ => Err(format!("expected 0 to {WEIGHT_MAX}, or \"configured\"")),
         },
     }
