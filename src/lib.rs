@@ -68,6 +68,11 @@
 //! Resolved names, listed servers and those that an operator adds change a pool through the same holder
 //! ([`live::Live::set_addresses`], [`live::Live::set_servers`], [`live::Live::add_server`]).
 //!
+//! **Where a new thing goes.** The first comments of these modules list what it takes: [`check`] (a kind of check),
+//! [`tls`] (a setting), [`guard`] (a limit), [`pool`] (a policy), [`discover`] (a source of servers), [`session`] (a
+//! step), [`account`] (a metric) and `relay::engine` (an engine). `tests/tidy` bounds the length of files and
+//! functions.
+//!
 //! Parsers, matchers, policies and health rules are plain functions of plain values; code that awaits is a thin layer
 //! around them. Everything that is counted is a value, whose drop returns the count. A plan is valid by construction,
 //! so nothing checks it again.

@@ -63,7 +63,7 @@ impl Check for ExecCheck {
 struct ExecProbe {
     check: Arc<ExecCheck>,
     target: CheckTarget,
-    /// What the latest run has printed. A blocking mutex: locked for a few lines.
+    /// What the latest run has printed. A blocking mutex: locked for a few statements.
     printed: Mutex<Printed>,
 }
 

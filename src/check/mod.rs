@@ -9,7 +9,8 @@
 //! - the names of the kind in other proxies in `KIND_SYNONYMS` there, and those of its keys in
 //!   `config/synonyms/pool.rs`;
 //! - its conversion from HAProxy in `import/haproxy/check.rs`;
-//! - a description in `conf/full.toml`, from which the schema is generated, and in `docs/checks.md`.
+//! - a description in `conf/full.toml`, from which the schema takes it, and in `docs/checks.md`;
+//! - its name and keys in the tables of `tests/it/config/schema.rs`, which generates the schema.
 //!
 //! The `protocol` of a listener has nothing to do with checks: it says what clients speak.
 

@@ -12,6 +12,7 @@ use crate::addr::{ClientAddr, ServerAddr};
 use crate::error::chain;
 use crate::optional::OptionalCall;
 
+/// Without it, the kernel chooses the port when the socket is bound, whatever server it is for.
 static LATE_PORT: OptionalCall = OptionalCall::new(
     "setsockopt(IP_BIND_ADDRESS_NO_PORT)",
     "each address of `bind_source` has ports for 28,000 connections to all servers together",
@@ -106,8 +107,8 @@ impl BindSource {
         }
     }
 
-    /// The turn of the next connection. Its attempts count on from there, so that none of them has the address of an
-    /// earlier one, whatever other connections do meanwhile.
+    /// The turn of the first attempt of the next connection; each further attempt adds 1. So no attempt has the address
+    /// of an earlier one, whatever other connections do meanwhile.
     pub(super) fn take_turn(&self) -> usize {
         self.0.turn.fetch_add(1, Relaxed)
     }

@@ -8,9 +8,10 @@
 //! the debts of sources, and constants bound an operator's edits ([`DenyEdit`]) and the sources that are shown.
 //!
 //! **A new limit** needs a field of [`GuardRules`], set to `None` in [`Guard::without_rules`]; a [`GuardReason`] if it
-//! refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml` and `docs/limits.md`; and
-//! a comparison in `plan/changed/guard.rs`. `import` converts what other proxies have of it. A limit of bandwidth is
-//! a bucket in [`Throttle`]: [`throttle`] makes it from the passes of a session, and `relay` asks it before it reads.
+//! refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml`, `docs/limits.md` and
+//! `tests/it/config/schema.rs`; and a comparison in `plan/changed/guard.rs`. `import` converts what other proxies have
+//! of it. A limit of bandwidth is a bucket in [`Throttle`]: [`throttle`] makes it from the passes of a session, and
+//! `relay` asks it before it reads.
 
 mod client_source;
 mod networks;

@@ -49,7 +49,8 @@ impl ServerCheck {
     }
 
     /// Returns whether the checks of the server begin now: it is to be checked, and was not at the last call. If they
-    /// begin, a server that must have a role is not used before a check has found that role, not even in panic mode.
+    /// begin, a server that must have a role, and has no result yet, is not used before a check has found that role, not even
+    /// in panic mode.
     pub(super) fn start_if_enabled(&self) -> bool {
         let is_active = !self.server.is_disabled();
         let starts = is_active && !self.was_active.load(Relaxed);

@@ -117,7 +117,7 @@ fn no_listener() -> (OwnedFd, std::os::unix::net::UnixStream) {
 
 #[test]
 fn a_persistent_accept_error_does_not_block_the_worker() {
-    let is_accepting = on_a_thread(async || {
+    let times_out = on_a_thread(async || {
         let (socket, _other) = no_listener();
         let mut listener = Listener::new(socket, QueueOwner::Process).unwrap();
         let limits = limits(None, 1);
@@ -125,7 +125,7 @@ fn a_persistent_accept_error_does_not_block_the_worker() {
             .await
             .is_err()
     });
-    assert_eq!(is_accepting, Some(true));
+    assert_eq!(times_out, Some(true), "accept goes on, and the timeout could end it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -311,7 +311,7 @@ async fn a_closed_accept_queue_accepts_queued_clients_and_few_later_ones() {
     let mut accepted = 1;
     while listener.accept_waiting(&limits, |_| {}).await.is_some() {
         accepted += 1;
-        clients.push(TcpStream::connect(address).await.unwrap()); // the queue is empty
+        clients.push(TcpStream::connect(address).await.unwrap()); // it joins, because the queue is empty
     }
     assert_eq!((accepted, listener.waiting()), (2 + LATE_MAX, 1));
 }

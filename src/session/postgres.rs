@@ -29,10 +29,12 @@ pub(super) fn requires_tls(listener: &ListenerPlan) -> bool {
 
 /// How a listener answers clients that ask for TLS.
 ///
-/// A route by name needs the ClientHello. A route by `database` or `user` needs a session in the clear: a client that
-/// insists on TLS then reports that there is none, instead of reaching another server in silence. A listener that
-/// requires TLS refuses sessions in the clear, so its routes by `database` or `user` match no session whose TLS is
-/// passed on. There the server decides, as on listeners without such routes.
+/// - A route by name needs the ClientHello: yes.
+/// - A route by `database` or `user` needs a session in the clear: no. A client that insists on TLS then reports that
+///   there is none; with a yes, it would reach the server of another route in silence.
+/// - A listener that requires TLS refuses sessions in the clear. With a no it would serve nobody, so its routes by
+///   `database` or `user` are not taken into account: the server is asked.
+/// - Without such routes, the server is asked, too.
 pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
     if listener.routes.needs_hello() {
         TlsAnswer::Yes
@@ -102,7 +104,7 @@ pub(super) enum TlsRequestError {
 
 /// Sends a server this request, which ends with an SSLRequest. Returns a buffer with its answer, and the length of the
 /// answer; 0 at the end of the stream. Callers treat a second byte, behind `S` or `N`, as an error. An `S` or `N` alone
-/// does not count as a byte of the session, because [`reply_to_login`] resets a client that has got any, and this
+/// is not added to the traffic of the session: [`reply_to_login`] resets a client whose server has sent bytes, and this
 /// client can still be sent an error.
 pub(super) async fn ask_for_tls(
     socket: &mut TcpStream,
@@ -166,12 +168,12 @@ pub(super) fn reply_to_login(entry: &Entry) -> Reply {
     match info.startup() {
         // Within TLS, the client cannot read a message in the clear.
         Some(startup) if info.client_tls().is_none() => Reply::Message(PostgresError::NoServer.response(Some(startup))),
-        _ if info.detail == Some(TLS_REQUEST) => no_answer(),
+        _ if info.detail == Some(TLS_REQUEST) => unanswered_request(),
         _ => Reply::Reset,
     }
 }
 
 /// The reply to a client whose request for TLS the server has not answered.
-pub(super) fn no_answer() -> Reply {
+pub(super) fn unanswered_request() -> Reply {
     Reply::AlertAfterHello(Alert::InternalError.record(None))
 }

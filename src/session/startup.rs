@@ -8,7 +8,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::begin::{LOGIN_TIME_MAX, SEND_TIME_MAX, begin};
 use super::cancel::cancel;
 use super::listener_state::ListenerState;
-use super::postgres::{TLS_REQUEST, TlsRequestError, ask_for_tls, no_answer, requires_tls, unanswered_tls_request};
+use super::postgres::{
+    TLS_REQUEST, TlsRequestError, ask_for_tls, requires_tls, unanswered_request, unanswered_tls_request,
+};
 use super::reconnect::move_on;
 use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::redial::NotBegun;
@@ -112,7 +114,7 @@ async fn relay_tls_answer(
     let asked;
     (connected, asked) = ask_a_server(client, connected, state, entry).await?;
     let (answer, bytes) =
-        asked.map_err(|why| unanswered_tls_request(&why, &connected.server, client, entry, no_answer()))?;
+        asked.map_err(|why| unanswered_tls_request(&why, &connected.server, client, entry, unanswered_request()))?;
     entry.info().detail = None;
     let answer = &answer[..bytes];
     match answer {

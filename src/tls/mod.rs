@@ -10,8 +10,8 @@
 //!   `config/parse/pool_tls.rs`;
 //! - an entry in the plan's `files`, if it names a file;
 //! - its comparison in `plan/changed`;
-//! - the names that other proxies have for it in `config/synonyms/tls.rs`;
-//! - a description in `conf/full.toml` and `docs/tls.md`.
+//! - the names that other proxies have for it in `config/synonyms/tls.rs`, and its conversion in `import`;
+//! - a description in `conf/full.toml` and `docs/tls.md`, and the kind of its value in `tests/it/config/schema.rs`.
 //!
 //! Whether a client's TLS ends here is decided by `route` ([`TlsMode`](crate::route::TlsMode)).
 //! `session/terminate.rs` completes its handshake.

@@ -74,7 +74,7 @@ pub struct Postgres {
     directory: TempDir,
 }
 
-/// pg_hba.conf: `checker` and `acequia` need their passwords.
+/// pg_hba.conf: over TCP, `checker` and `acequia` need their passwords.
 const HBA: &str = "local all all trust
 host all checker,acequia 127.0.0.1/32 scram-sha-256
 host all,replication all 127.0.0.1/32 trust

@@ -334,7 +334,11 @@ async fn a_server_is_a_primary_unless_it_is_read_only() {
     let mut primary = variables(&[]);
     primary.1.push(("server_id", "4"));
     let primary = status(&[primary]).await;
-    assert_eq!((primary.role, primary.source), (Role::Primary, Some(4)));
+    assert_eq!(
+        (primary.role, primary.source),
+        (Role::Primary, Some(4)),
+        "its own number"
+    );
     assert_eq!(status(&[variables(&["super_read_only"])]).await.role, Role::Replica);
 }
 

@@ -65,12 +65,17 @@ fn the_verdict_tells_a_standby_from_a_server_that_is_down() {
     };
     assert_eq!(verdicts("?--?---?"), "WWWWWWDW");
     assert_eq!(verdicts("?--+++"), "WWWWUU", "it answers, and needs `rise` passes");
-    assert_eq!(verdicts("+<<<--<---"), "UUUWWWWWWD");
+    assert_eq!(
+        verdicts("+<<<--<---"),
+        "UUUWWWWWWD",
+        "too far behind counts as the wrong role"
+    );
     assert_eq!(verdicts("+---?-"), "UUUDWW");
     assert_eq!(verdicts("--?x?+"), "DDWDWU");
     assert_eq!(verdicts("-+|++"), "DDDDU");
     assert_eq!(verdicts("?|-|--"), "WWWWWW", "it lives, but refuses checks");
-    assert_eq!(verdicts("|+--?---|-"), "..DDWWWDDD");
+    let without_verdict = "no check has failed, and none has brought it up: its state alone is Down";
+    assert_eq!(verdicts("|+--?---|-"), "..DDWWWDDD", "{without_verdict}");
 }
 
 #[test]
@@ -158,7 +163,7 @@ fn fall_and_rise_count_results_in_a_row() {
 }
 
 #[test]
-fn a_check_that_this_host_prevents_leaves_the_server_as_it_is() {
+fn a_check_that_this_host_prevents_changes_no_state_but_may_stop_new_sessions() {
     for (before, state) in [
         ("", CheckState::Unchecked),
         ("+", CheckState::Up),

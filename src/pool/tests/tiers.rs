@@ -258,6 +258,31 @@ fn a_server_with_a_required_role_gets_no_session_before_a_check() {
 }
 
 #[test]
+fn the_later_change_of_an_operator_is_shown_beside_the_weight_of_an_agent() {
+    let member = server(0, 1, true);
+    let changed_by = || member.shown_overrides().set_by.map(|(by, _)| by.to_string());
+    let half = AgentSettings {
+        weight_percent: Some(50),
+        ..AgentSettings::default()
+    };
+    member.set_agent(half);
+    assert_eq!(changed_by().as_deref(), Some("agent"));
+    apply(&member, Override::Drain { close_over: None });
+    assert_ne!(changed_by().as_deref(), Some("agent"));
+    assert_eq!(member.shown_overrides().weight, Some(1), "half of 1, rounded up");
+}
+
+#[test]
+fn a_server_with_a_result_keeps_its_role_when_its_checks_begin_anew() {
+    let server = server(0, 1, true);
+    server.assume_unfit();
+    assert!(server.is_unfit());
+    server.record_check(&CheckOutcome::Pass, THRESHOLDS);
+    server.assume_unfit();
+    assert!(!server.is_unfit());
+}
+
+#[test]
 fn a_result_that_comes_after_checks_were_switched_off_is_ignored() {
     let server = server(0, 1, true);
     server.record_check(&CheckOutcome::Pass, THRESHOLDS);

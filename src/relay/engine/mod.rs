@@ -6,12 +6,13 @@
 //! with [`poll`].
 //!
 //! Each [`worker`](crate::worker) would own a ring, and wake its tokio runtime by an eventfd of the ring. A throttled
-//! direction is read only when its [`DirectionThrottle`](crate::guard::DirectionThrottle) is ready, so an engine polls
-//! that before it submits a read. `limit_pipes` belongs to `poll`, although the worker calls it: another engine would
-//! have limits of its own.
+//! direction is read only when its [`DirectionThrottle`](crate::guard::DirectionThrottle) grants bytes, which it
+//! decides for a socket that is readable. So a throttled direction would wait for readiness also with a ring, or stay
+//! with [`poll`]; the tests in `completions` throttle nothing. `limit_pipes` belongs to `poll`, although the worker
+//! calls it: another engine would have limits of its own.
 //!
 //! A relay may be dropped while operations are under way: their buffers and sockets would have to live until the
-//! operations complete. The descriptors of rings would get a share of their own in [`crate::descriptors`]. Where
-//! io_uring is refused ([`crate::optional`]), [`poll`] would take over.
+//! operations complete. The descriptors of rings would count in `RUNTIME_DESCRIPTORS` of `app::descriptor_budget`.
+//! Where io_uring is refused ([`crate::optional`]), [`poll`] would take over.
 
 pub(super) mod poll;

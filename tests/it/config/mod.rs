@@ -1,4 +1,4 @@
-//! Configuration files, their error reports, and the README.
+//! Configuration files, their error reports and schema, `acequia check --live`, and the README.
 
 mod config_errors;
 mod config_files;

@@ -11,6 +11,8 @@ use crate::support::eventually;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::stop::StopOnDrop;
+use serde_json::Value;
 use tokio::time::Instant;
 
 /// Servers with priorities. With `port` in `health`, checks go elsewhere than sessions, so that a server can go down
@@ -74,7 +76,7 @@ fn the_log_shows_how_many_sessions_of_a_failed_server_are_cut_and_how_fast() {
     clients.iter_mut().for_each(Client::must_be_reset);
     let log = proxy.log();
     let line_of = |server: &Server| {
-        let is_it = |line: &&serde_json::Value| {
+        let is_it = |line: &&Value| {
             line["message"] == "server is down" && line["server"] == server.address.to_string()
         };
         log.iter().find(is_it).unwrap()
@@ -228,6 +230,7 @@ fn a_flapping_server_affects_only_its_own_sessions() {
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
     let seconds: u64 = std::env::var("ACEQUIA_FLAP_SECONDS").map_or(6, |text| text.parse().unwrap());
     scope(|all| {
+        let stop_on_drop = StopOnDrop(&stop);
         for _ in 0..4 {
             all.spawn(|| {
                 while !stop.load(SeqCst) {
@@ -247,7 +250,7 @@ fn a_flapping_server_affects_only_its_own_sessions() {
             drop(up);
             std::thread::sleep(Duration::from_secs(1));
         }
-        stop.store(true, SeqCst);
+        drop(stop_on_drop);
     });
     let stopped = proxy.stop();
     let count = |ending: &str| stopped.access.iter().filter(|line| line["ending"] == ending).count();
@@ -256,6 +259,9 @@ fn a_flapping_server_affects_only_its_own_sessions() {
         (count("no_server"), count("connect_failed"), count("internal")),
         (0, 0, 0)
     );
+    let is_of_flapping = |line: &&Value| line["server"] == flapping.to_string();
+    let served = stopped.access.iter().filter(is_of_flapping);
+    assert!(served.clone().count() > 0, "the flapping server got no session");
     let cut = stopped
         .access
         .iter()
