@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
@@ -185,9 +186,9 @@ impl OwnContainers {
         match blocking(move || ended_instances(&directory, &own_instance)).await {
             Ok(ended) => {
                 let until = Instant::now() + ORPHANS_PATIENCE;
-                for instance in ended {
-                    shutdown.run_until_cancelled(remove_orphans_of(instance, until)).await;
-                }
+                // All at once: an engine that is gone for good must not use up the time of the others.
+                let removals = ended.into_iter().map(|instance| remove_orphans_of(instance, until));
+                shutdown.run_until_cancelled(join_all(removals)).await;
             }
             Err(error) => {
                 let error = chain(&error);
@@ -204,26 +205,32 @@ impl OwnContainers {
 /// Removes the containers of an instance that has ended.
 async fn remove_orphans_of(ended: EndedInstance, until: Instant) {
     let label = label(&ended.instance);
-    for socket in &ended.sockets {
-        let removed = match remove_labelled_until(socket, &label, until).await {
-            Ok(removed) => removed,
+    let removals = ended
+        .sockets
+        .iter()
+        .map(|socket| remove_labelled_until(socket, &label, until));
+    let mut is_complete = true;
+    for (socket, removed) in ended.sockets.iter().zip(join_all(removals).await) {
+        let socket = socket.display();
+        match removed {
+            Ok(0) => {}
+            Ok(containers) => {
+                tracing::warn!(%socket, label, containers, "containers that a crash had left behind are removed");
+            }
             Err(error) => {
+                is_complete = false;
                 let error = chain(&*error);
                 tracing::warn!(
+                    %socket,
                     label,
                     error,
                     "containers that a crash has left behind cannot be removed: the next start tries it again"
                 );
-                return;
             }
-        };
-        if removed > 0 {
-            tracing::warn!(
-                label,
-                containers = removed,
-                "containers that a crash had left behind are removed"
-            );
         }
+    }
+    if !is_complete {
+        return;
     }
     let _ = spawn_blocking(|| ended.forget()).await; // else the next start looks again
 }
