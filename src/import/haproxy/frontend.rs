@@ -38,7 +38,14 @@ impl Frontend {
 
     pub(super) fn into_listener(mut self) -> ImportedListener {
         self.listener.pool = self.for_all.or(self.pool);
-        refuse_more_exact_names(&mut self.listener.routes);
+        let routes = &mut self.listener.routes;
+        let has_all_names = refuse_more_exact_names(routes);
+        let is_refusing = |route: &ImportedRoute| route.pool.is_none();
+        if !has_all_names || (routes.iter().any(is_refusing) && !routes.iter().all(is_refusing)) {
+            let text = "HAProxy rejects before it chooses a backend; here a route with a more exact name or more kinds of \
+                        conditions wins against one that refuses: try names with `acequia route`";
+            self.listener.section.remarks.push(Remark::note(0, text));
+        }
         self.listener.section.remarks.extend(self.remarks);
         self.listener
     }
@@ -254,26 +261,41 @@ impl Frontend {
     }
 }
 
-/// Adds to each route that refuses the names of later routes that its wildcards match. HAProxy rejects clients before it
-/// chooses a backend; here the more exact name would win, and of equal ones the first in the file does.
-fn refuse_more_exact_names(routes: &mut [ImportedRoute]) {
-    let is_within = |name: &str, pattern: &String| {
-        let suffix = pattern.strip_prefix('*').unwrap_or(pattern);
-        pattern.starts_with('*') && name != pattern && name.ends_with(suffix)
-    };
-    for index in 0..routes.len() {
-        let (earlier, later) = routes.split_at_mut(index + 1);
-        let Some(refusing) = earlier.last_mut().filter(|route| route.pool.is_none()) else {
-            continue;
-        };
-        let names = later.iter().flat_map(|route| &route.sni);
-        let exact: BTreeSet<String> = names
-            .filter(|name| refusing.sni.iter().any(|pattern| is_within(name, pattern)))
-            .cloned()
-            .collect();
-        let new: Vec<String> = exact.into_iter().filter(|name| !refusing.sni.contains(name)).collect();
-        refusing.sni.extend(new);
+/// Adds to each route that refuses the names of later routes that its wildcards match. HAProxy rejects clients before
+/// it chooses a backend; here the more exact name would win, and of equal ones the first in the file does. Returns
+/// whether all names are added; if they are too many, some are not.
+fn refuse_more_exact_names(routes: &mut [ImportedRoute]) -> bool {
+    /// The most names that are added.
+    const ADDED_MAX: usize = 10_000;
+    let mut refusing: HashMap<String, Vec<usize>> = HashMap::new();
+    let mut added: BTreeSet<(usize, String)> = BTreeSet::new();
+    for (index, route) in routes.iter().enumerate() {
+        for name in &route.sni {
+            // The wildcards that match the name, from the longest suffix to `*`.
+            let suffixes = name.match_indices('.').map(|(at, _)| &name[at..]).chain([""]);
+            let wildcards = suffixes
+                .map(|suffix| format!("*{suffix}"))
+                .filter(|wildcard| wildcard != name);
+            for earlier in wildcards.filter_map(|wildcard| refusing.get(&wildcard)).flatten() {
+                added.insert((*earlier, name.clone()));
+                if added.len() > ADDED_MAX {
+                    return false;
+                }
+            }
+        }
+        if route.pool.is_none() {
+            for pattern in route.sni.iter().filter(|name| name.starts_with('*')) {
+                refusing.entry(pattern.clone()).or_default().push(index);
+            }
+        }
     }
+    for (index, name) in added {
+        let names = &mut routes[index].sni;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    true
 }
 
 /// The route whose conditions are these terms.

@@ -66,30 +66,46 @@ pub(super) struct ServerOptions {
 }
 
 /// Options with a value that are not carried over.
-const WITH_VALUE: [&str; 23] = [
+const WITH_VALUE: [&str; 39] = [
     "check-alpn",
     "check-proto",
     "ciphers",
     "ciphersuites",
+    "client-sigalgs",
     "cookie",
     "crl-file",
     "curves",
     "error-limit",
     "fastinter",
+    "guid",
+    "hash-key",
     "id",
+    "init-state",
+    "log-bufsize",
+    "log-proto",
     "max-reuse",
     "maxqueue",
     "minconn",
     "namespace",
+    "npn",
     "observe",
     "on-error",
+    "pool-conn-name",
+    "pool-low-conn",
     "pool-max-conn",
+    "pool-purge-delay",
     "proto",
     "proxy-v2-options",
+    "redir",
+    "resolve-net",
+    "shard",
+    "sigalgs",
+    "socks4",
     "ssl-max-ver",
     "ssl-min-ver",
     "tcp-ut",
     "track",
+    "ws",
 ];
 
 impl ServerOptions {
@@ -141,6 +157,9 @@ impl ServerOptions {
             "no-agent-check" => self.has_agent = false,
             "send-proxy" => self.proxy_protocol = Some("v1"),
             "send-proxy-v2" | "send-proxy-v2-ssl" | "send-proxy-v2-ssl-cn" => self.proxy_protocol = Some("v2"),
+            "no-send-proxy" | "no-send-proxy-v2" | "no-send-proxy-v2-ssl" | "no-send-proxy-v2-ssl-cn" => {
+                self.proxy_protocol = None;
+            }
             // Checks send a PROXY header if sessions do. Stick tables are not carried over.
             "check-send-proxy" | "stick" | "non-stick" => {}
             _ => return false,

@@ -693,6 +693,28 @@ fn a_haproxy_conversation_keeps_to_one_connection() {
 }
 
 #[test]
+fn a_value_of_a_haproxy_server_option_is_no_other_option() {
+    let text = "
+listen a
+    mode tcp
+    bind :1
+    default-server send-proxy
+    server s1 10.0.0.1:1 no-send-proxy
+    server s2 10.0.0.2:1 no-send-proxy check hash-key addr backup
+";
+    let lines = lines(Origin::Haproxy, text);
+    assert_lines(
+        &lines,
+        &["  { address = \"10.0.0.2:1\", name = \"s2\", priority = 1 },"],
+    );
+    assert!(
+        !lines.iter().any(|line| line.starts_with("proxy_protocol")),
+        "{lines:#?}"
+    );
+    assert!(!lines.iter().any(|line| line.contains("is backup")), "{lines:#?}");
+}
+
+#[test]
 fn rejections_come_before_the_routes_to_backends() {
     let lines = lines_with_rules(
         "use_backend a if { req.ssl_sni a.example }\ntcp-request content reject if { req.ssl_sni a.example b.example }",
