@@ -49,7 +49,7 @@ impl Severing {
     }
 
     /// Puts the cause of `latest` in force. The pace begins anew only if `ending` or `over` differs, so a server that
-    /// answers now and then cannot put off the end of its sessions.
+    /// is down and answers now and then, which changes `at_once_since`, cannot put off the end of its sessions.
     fn update(&mut self, latest: Self) {
         let pace_of = |cause: &Cause| (cause.ending, cause.over);
         if pace_of(&self.cause) == pace_of(&latest.cause) {

@@ -104,7 +104,7 @@ impl AddressKey {
 pub(super) struct NewlyBound {
     /// Each address, with the name of its listener and the backlog.
     addresses: Vec<(AddressKey, Arc<str>, Bound, u32)>,
-    /// Warnings about addresses that were lost.
+    /// A warning for each address that was lost, whether it is bound again or not.
     pub(super) warnings: Vec<String>,
 }
 
@@ -141,9 +141,9 @@ impl ListenSockets {
         }
     }
 
-    /// Binds every address of the plan that is not listened on yet, or takes the socket that was passed for it. Adds
-    /// those that cannot be bound to `failed`. An address that is lost is bound anew if that is possible; otherwise it
-    /// stays as it is.
+    /// Binds every address of the plan that is not listened on yet, or takes the socket that was passed for it. Those
+    /// for which this fails are added to `failed`. An address that is lost is bound anew if that is possible; otherwise
+    /// it stays as it is.
     pub(super) fn bind(&self, plan: &Plan, failed: &mut Vec<(String, BindError)>) -> NewlyBound {
         let mut bound = NewlyBound::default();
         let ours = self.all_addresses();

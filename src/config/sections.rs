@@ -74,7 +74,7 @@ fn merge(root: &mut Table, entry: KeyValue, input: &InputText, problems: &mut Ve
                 }
             }
         }
-        // A value that is not a table is kept, so that its wrong type is reported when the section is read.
+        // Of a table and another value, the other value stays: its wrong type is reported when the section is read.
         (first, further) if matches!(first, Value::Table(_)) => *first = further,
         _ => {}
     }

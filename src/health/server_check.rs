@@ -49,8 +49,8 @@ impl ServerCheck {
     }
 
     /// Returns whether the checks of the server begin now: it is to be checked, and was not at the last call. If they
-    /// begin, a server that must have a role, and has no result yet, is not used before a check has found that role, not even
-    /// in panic mode.
+    /// begin, a server that must have a role, and has no result yet, is not used before a check has found that role,
+    /// not even in panic mode.
     pub(super) fn start_if_enabled(&self) -> bool {
         let is_active = !self.server.is_disabled();
         let starts = is_active && !self.was_active.load(Relaxed);
@@ -233,9 +233,9 @@ pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOu
     {
         let Some(verdict) = change.verdict else { continue };
         metrics.server(pool.name(), server).record_transition(verdict);
-        let cut_time = closes_over(pool, server, Instant::now());
-        let sessions_cut = cut_time.map(|_| server.live());
-        let within = cut_time.map(format_duration);
+        let cut_within = closes_over(pool, server, Instant::now()); // `None`: none are cut
+        let sessions_cut = cut_within.map(|_| server.live());
+        let within = cut_within.map(format_duration);
         let (pool, server) = (pool.name(), &server.spec().label);
         let reason = outcome.reason().map(|reason| &**reason).unwrap_or_default();
         match verdict {

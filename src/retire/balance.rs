@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_above_the_limit_of_a_server_stay_on_the_others() {
+    fn what_a_server_may_not_have_of_its_share_belongs_to_the_others() {
         assert_eq!(excess(&[(1, 90, 0), (1, 10, 10)]), [0, 0]);
         assert_eq!(excess(&[(1, 100, 0), (1, 0, 10)]), [10, 0]);
         assert!(!is_uneven(&[(1, 90, 0), (1, 10, 10)]), "no other server has room");
@@ -159,7 +159,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn moving_the_excess_makes_the_pool_even(servers in prop::collection::vec((1u16..20, 0u32..500, 0u32..300), 1..12)) {
+        fn without_its_excess_each_server_has_its_share_and_less_than_one_session_more(servers in prop::collection::vec((1u16..20, 0u32..500, 0u32..300), 1..12)) {
             let loads = loads(&servers);
             let sessions: u32 = loads.iter().map(|load| load.sessions).sum();
             let shares = shares(&loads);

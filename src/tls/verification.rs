@@ -61,7 +61,9 @@ fn system_authorities() -> Result<Arc<RootCertStore>, TlsFileError> {
             .errors
             .first()
             .map_or_else(|| "it has no usable certificate".to_owned(), ToString::to_string);
-        let what = format!("cannot be read ({error}): install them (ca-certificates), or name a `ca_file`");
+        let what = format!(
+            "cannot be used ({error}): install certificates of authorities (ca-certificates), or name a `ca_file`"
+        );
         return Err(TlsFileError::new(Path::new(SYSTEM), what));
     }
     let store = Arc::new(store);

@@ -60,7 +60,7 @@ pub(super) fn listener<'a>(
     let uses_hello_limits = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, uses_hello_limits, problems);
     double_tls::reject((&entry.key, &section), kind, (&table, &positions), pools, problems);
-    warn_of_other_services(&table, kind, &pools.in_order, section.position(), problems);
+    warn_of_other_protocols(&table, kind, &pools.in_order, section.position(), problems);
     let plan = ListenerPlan {
         name: entry.key.as_str().into(),
         unix_mode: unix_mode(&section, &bind, problems),
@@ -103,8 +103,9 @@ fn route_table(
     }
 }
 
-/// Warns about pools of a service whose clients need another `protocol`.
-fn warn_of_other_services(
+/// Warns about pools whose check shows that their servers are those of a database for which the listener should have
+/// another `protocol`.
+fn warn_of_other_protocols(
     table: &RouteTable<PoolId>,
     kind: ListenerKind,
     pools: &[Arc<PoolPlan>],
@@ -120,8 +121,8 @@ fn warn_of_other_services(
 }
 
 /// Rejects a listener that is a server of one of its own pools: one client would open sessions until the limit of
-/// connections is reached. Routes with `from` are skipped: each further session comes from our own address, which they
-/// may not match.
+/// connections is reached. Routes with `from` are skipped: each further session comes from our own address, which
+/// possibly does not match.
 fn reject_own_servers(
     bind: &[ListenAddr],
     table: &RouteTable<PoolId>,
@@ -259,6 +260,7 @@ fn routes<'a>(
 /// Reports a listener whose clients cannot go anywhere.
 fn report_missing_target(section: &Section<'_>, position: &Position, problems: &mut Problems<'_>) {
     let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
+    // A misspelt `routes`, which was reported, is neither there nor missing.
     let are_routes_missing = section
         .get("routes")
         .map_or_else(|| section.is_missing("routes"), is_empty_list);

@@ -13,8 +13,8 @@ use crate::support::proxy::{Proxy, acequia, config_directory};
 use crate::support::server::Server;
 use serde_json::Value;
 
-// Neither contains a word such as `password`. Error reports never quote a line with such a word, so they would hide a
-// secret that contains the word itself, and the tests would not notice another leak.
+// Neither contains a word such as `password`. Error reports never quote a line with such a word. If a secret contained
+// it, reports would hide the secret for that reason alone, and the tests would not notice that it leaks elsewhere.
 const PASSWORD: &str = "xyzzy-open-sesame";
 const TOKEN: &str = "plugh-let-me-in";
 
@@ -171,7 +171,7 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
     wait_for_health(&proxy, "check refused", "it is longer than 4KiB");
     output.collect_write(&proxy, TOKEN, 503);
     output.collect_reads(&proxy);
-    // A configuration that contains the secrets instead of the names of their files.
+    // A configuration that contains the secrets beside the names of their files.
     let written = format!("password = \"{PASSWORD}\"\nPASSWORD = \"{PASSWORD}\"\nuser =");
     let wrong = config(&server, directory.path()).replace("user =", &written);
     proxy.rewrite(&wrong.replace("token_file", &format!("token = \"{TOKEN}\"\ntoken_file")));

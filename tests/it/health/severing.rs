@@ -76,9 +76,7 @@ fn the_log_shows_how_many_sessions_of_a_failed_server_are_cut_and_how_fast() {
     clients.iter_mut().for_each(Client::must_be_reset);
     let log = proxy.log();
     let line_of = |server: &Server| {
-        let is_it = |line: &&Value| {
-            line["message"] == "server is down" && line["server"] == server.address.to_string()
-        };
+        let is_it = |line: &&Value| line["message"] == "server is down" && line["server"] == server.address.to_string();
         log.iter().find(is_it).unwrap()
     };
     let line = line_of(&server);

@@ -64,7 +64,7 @@ fn without_system_authorities_the_start_fails_with_a_remedy() {
             done.code == Some(3)
                 && done
                     .stderr
-                    .contains("install them (ca-certificates), or name a `ca_file`"),
+                    .contains("install certificates of authorities (ca-certificates), or name a `ca_file`"),
             "{done:?}"
         );
     }
