@@ -228,7 +228,7 @@ impl Server {
     }
 
     /// Records the result of a check. `rise` passed checks in a row also end an ejection, unless sessions were not
-    /// served (see [`Ejection`]). Results for a disabled server are ignored.
+    /// served (see `Ejection`). Results for a disabled server are ignored.
     pub fn record_check(&self, outcome: &CheckOutcome, thresholds: Thresholds) -> CheckChange {
         let mut checks = self.checks.lock();
         let before = checks.rise_fall.state();
