@@ -173,8 +173,8 @@ fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
 
 /// The open sessions on the servers of a pool. Sessions on servers that have left the pool are included: a sample
 /// computes how many sessions have begun from the sum of open and ended sessions, so none may vanish from both. Only
-/// sessions under a server's own name are counted, because servers with other names may share its address. Servers that
-/// left with a former pool, of which this one is the new name, are excluded: their sessions are counted by that name.
+/// sessions under a server's own name are counted, because servers with other names may share its address. If the
+/// pool was renamed, servers that left under its former name are excluded: their sessions are counted under that name.
 fn sessions(pool: &LivePool) -> u32 {
     let departed = pool.departed().into_iter().filter(|departed| !departed.left_with_pool);
     let departed = departed.filter_map(|departed| departed.server.upgrade());

@@ -125,7 +125,7 @@ fn sever(
         }
         let ends_at_once = |cause: &&Cause| {
             let since = cause.at_once_since;
-            since.is_some_and(|since| record.is_connected_after(since) || record.awaits_server())
+            since.is_some_and(|since| record.is_connected_after(since) || !record.is_served())
         };
         if let Some(cause) = causes.get(&on_server).filter(ends_at_once) {
             record.cut(cause.ending);

@@ -336,7 +336,7 @@ impl Entry {
         let sockets_info = || [&endpoints.client, &endpoints.server].map(|socket| TcpInfo::read(socket.as_fd()));
         let tcp_info = self.ledger.log.is_on().then(|| Box::new(sockets_info()));
         let mut info = self.info();
-        (info.endpoints, info.has_no_relay) = (None, true);
+        (info.endpoints, info.is_past_relay) = (None, true);
         info.tcp_info = tcp_info;
     }
 

@@ -87,11 +87,10 @@ impl Record {
         self.connected_at().elapsed()
     }
 
-    /// Whether the server has sent no byte yet, or no relay runs: it has not started (acequia may still read the login
-    /// itself), or it has ended.
+    /// Whether the relay runs, and the server has sent a byte. While acequia reads the login itself, no relay runs.
     #[must_use]
-    pub fn awaits_server(&self) -> bool {
-        self.traffic.down.bytes() == 0 || self.info().endpoints.is_none()
+    pub fn is_served(&self) -> bool {
+        self.traffic.down.bytes() > 0 && self.info().endpoints.is_some()
     }
 
     /// The name of the pool that it was meant for, if it is on the servers of that pool's fallback.

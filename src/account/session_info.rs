@@ -44,8 +44,8 @@ pub struct SessionInfo {
     pub(super) server: Option<Arc<Server>>,
     /// The sockets while the relay runs. They close when the session drops them.
     pub(super) endpoints: Option<Weak<Endpoints>>,
-    /// Whether the relay has ended, or the session needs none. False before the relay.
-    pub has_no_relay: bool,
+    /// Whether the relay has ended, or the session needs none.
+    pub is_past_relay: bool,
     /// Attempts to connect to a server, including the current one, counted up to 255.
     pub(super) attempts: u8,
     /// Time from accept to the end of sniffing.
@@ -76,7 +76,7 @@ impl SessionInfo {
             pool: None,
             server: None,
             endpoints: None,
-            has_no_relay: false,
+            is_past_relay: false,
             attempts: 0,
             hello_duration: None,
             connect_duration: None,
@@ -102,7 +102,7 @@ impl SessionInfo {
 
     /// Whether the session is connected to its server. This includes the login of a PostgreSQL session.
     pub(super) fn is_connected(&self) -> bool {
-        self.connect_duration.is_some() && !self.has_no_relay
+        self.connect_duration.is_some() && !self.is_past_relay
     }
 
     /// Notes that the session is connected to its server. `took`: how long the attempt took. `age`: the time since the

@@ -78,7 +78,7 @@ impl UnixPath {
     }
 }
 
-/// The text of [`UnixPath::new`], from the part of the path after the first slash.
+/// Resolves `.` and `..` as [`UnixPath::new`] does. `parts` is the path after its first slash.
 fn without_dots(parts: &str) -> String {
     let mut path = String::new();
     for part in parts.split('/').filter(|part| *part != ".") {

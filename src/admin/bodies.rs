@@ -101,9 +101,9 @@ pub struct TotalsBody {
     pub sessions_so_far: u64,
     /// Servers of all pools.
     pub servers: usize,
-    /// Servers that are up, as of [`ServerBody::up`].
+    /// Servers that are up ([`ServerBody::up`]).
     pub servers_up: usize,
-    /// Servers that are usable, as of [`ServerBody::usable`].
+    /// Servers that are usable ([`ServerBody::usable`]).
     #[serde(default)]
     pub servers_usable: usize,
 }
@@ -240,7 +240,7 @@ pub struct PoolBody {
 }
 
 impl PoolBody {
-    /// The open sessions on its servers. Servers at one address are one server.
+    /// The open sessions on its servers. Servers at the same address share a count, which is added once.
     #[must_use]
     pub fn sessions(&self) -> u32 {
         let by_address = self.servers.iter().map(|server| (&server.address, server.sessions));

@@ -87,7 +87,7 @@ pub(super) async fn explain(
     Ok(Json(RouteExplanationBody { peer, ..explained }))
 }
 
-/// The verdict on a peer that `accept_proxy` refuses, because the peer is not in its `from`.
+/// The verdict on a peer that `accept_proxy` refuses.
 const REFUSED: &str = "refused";
 
 /// Returns how `accept_proxy` treats the peer, if the query names one, and the address of the client, if that is known.

@@ -20,8 +20,8 @@ pub struct RouteExplanationBody {
     /// The listener to which HTTP requests are redirected; absent: the listener does not redirect.
     #[serde(default)]
     pub redirect: Option<String>,
-    /// The pool that the route or the listener names, if its fallback is in use. The fallback is `pool`; if `pool` is
-    /// the same pool, its primary serves in place of its replicas.
+    /// The pool that the route or the listener names, if its fallback is in use. If `pool` is a different pool, `pool`
+    /// is the fallback. If `pool` is the same pool, its primary serves in place of its replicas.
     #[serde(default)]
     pub fallback_from: Option<String>,
     /// The guards that are asked, in this order.

@@ -9,9 +9,8 @@ use crate::plan::Plan;
 use crate::reload::reload_pool_tls;
 use crate::tls::PoolTls;
 
-/// Reads the files of every pool with TLS. `before`: what is in force before a reload. If the TLS of a pool is
-/// configured as it is there, the pool keeps it, and only changed files are read; if one of them cannot be used, that
-/// is only logged.
+/// Reads the files of every pool with TLS. `before`: what is in force before a reload. A pool whose TLS is configured
+/// as in `before` keeps its [`PoolTls`]: only changed files are read, and a file that cannot be used is only logged.
 ///
 /// # Errors
 /// The first file that cannot be used, of a pool whose TLS is new or configured differently.

@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::units::format_duration;
 use crate::worker::Heartbeat;
 
-/// The shortest interval between two checks that every worker has counted a beat; a worker counts one each second.
+/// The shortest interval between two checks of the heartbeats. A worker counts a beat each second.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_secs(2);
 
 /// Reports that clients are accepted, at the start and after a reload. `status` is shown by `systemctl status`.

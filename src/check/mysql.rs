@@ -189,7 +189,7 @@ impl MysqlProbe {
         self.check.donor.judge(answer.galera.as_ref())?;
         let is_primary = answer.role == Role::Primary;
         let lag = if is_primary {
-            self.memory.lock().lag = None; // as a replica, it will have what it has now
+            self.memory.lock().lag = None; // its last known lag is from before its promotion
             None
         } else {
             self.memory.lock().lag_now(answer.lag)

@@ -71,7 +71,7 @@ enum Command {
     },
     /// Write a first configuration, from flags or from answers to three questions.
     Init(init::InitArgs),
-    /// Convert a configuration of HAProxy or nginx, and print it. What cannot be carried over is a comment in it.
+    /// Convert a configuration of HAProxy or nginx, and print it. What cannot be carried over becomes a comment.
     Import(import::ImportArgs),
     /// Show the listeners and pools of a running acequia.
     Status {

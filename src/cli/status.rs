@@ -109,7 +109,7 @@ fn queue(queue: &QueueBody) -> String {
     }
 }
 
-/// The clones of pools after an empty line; nothing if no pool has any.
+/// The clones of pools after an empty line; nothing if no pool grows or shrinks.
 fn gap_and_clones(pools: &[PoolBody]) -> String {
     let scaled = pools
         .iter()
@@ -330,7 +330,7 @@ fn check_and_override_notes(pool: &str, server: &ServerBody) -> impl Iterator<It
         .map(move |note| format!("{name}: {note}\n"))
 }
 
-/// By how much a number of notes exceeds [`NOTES_MAX`]: so many are not shown. `None`: all are shown.
+/// How many notes are not shown, because they exceed [`NOTES_MAX`]; `None`: all are shown.
 fn count_not_shown(notes: usize) -> Option<usize> {
     notes.checked_sub(NOTES_MAX).filter(|more| *more > 0)
 }

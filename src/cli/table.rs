@@ -38,16 +38,16 @@ pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]], opt
     format!("{}(no room for {})\n", text(&table), names.join(", "))
 }
 
-/// Divides columns, given with their widths, into those kept and those left out, so that the kept ones fit into `width`
-/// if possible. `order` is the order in which columns are left out; `None`: never.
+/// Divides columns, given with their widths, into those kept and those left out, so that the kept ones fit into
+/// `width_max` if possible. `order` is the order in which columns are left out; `None`: never.
 fn fit(
     mut columns: Vec<(usize, usize)>,
-    width: usize,
+    width_max: usize,
     order: impl Fn(usize) -> Option<usize>,
 ) -> (Vec<usize>, Vec<usize>) {
     let mut left_out = Vec::new();
     // The padding at both ends is not printed.
-    while columns.iter().map(|(_, width)| width).sum::<usize>() > width + PADDING {
+    while columns.iter().map(|(_, width)| width).sum::<usize>() > width_max + PADDING {
         let next = columns
             .iter()
             .filter_map(|(column, _)| Some((order(*column)?, *column)));

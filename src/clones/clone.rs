@@ -246,7 +246,8 @@ impl CloneTask {
             CloneEnd::Leaving => {
                 self.drain(&mut instance).await;
                 self.status.set(CloneState::Stopping, |_| ());
-                self.stop(instance, self.plan.drain).await; // after its sessions, it has as long again to end
+                let kill_after = self.plan.drain;
+                self.stop(instance, kill_after).await;
                 tracing::info!(%pool, %clone, "a clone has left");
                 None
             }

@@ -33,8 +33,8 @@ pub(super) struct HookedClone {
 }
 
 impl HookedClone {
-    /// Runs the hook `start`, which may take this long. Returns the clone, which must be stopped even after an error,
-    /// and its address.
+    /// Runs the hook `start` for at most `limit`. Returns the clone, which must be stopped even after an error, and
+    /// its address.
     pub(super) async fn start(
         hook: &CloneHook,
         name: &CloneName,

@@ -55,7 +55,7 @@ struct CloneContext {
 }
 
 /// The tasks of pools, by pool name. Each gets its pool, or `None` when the pool is to have no clones any more.
-type CloneTasks = HashMap<Arc<str>, watch::Sender<Option<Arc<LivePool>>>>;
+type PoolClonesTasks = HashMap<Arc<str>, watch::Sender<Option<Arc<LivePool>>>>;
 
 impl CloneSupervisor {
     /// A supervisor that has started nothing yet.
@@ -81,7 +81,7 @@ impl CloneSupervisor {
         spawn_container_removals(&context, &tracker);
         let mut in_force = context.live.subscribe();
         async move {
-            let mut tasks = CloneTasks::new();
+            let mut tasks = PoolClonesTasks::new();
             loop {
                 let now = Arc::clone(&in_force.borrow_and_update());
                 adopt(&mut tasks, &now, &context, &tracker);
@@ -111,8 +111,8 @@ impl CloneSupervisor {
     }
 }
 
-/// Starts to remove the containers that ended instances have left behind, and those of this process that nobody
-/// holds.
+/// Starts to remove the containers that earlier processes of acequia have left behind, and those of this process that
+/// nobody holds.
 fn spawn_container_removals(context: &Arc<CloneContext>, tracker: &TaskTracker) {
     let own = Arc::clone(context);
     tracker.spawn(async move { own.containers.remove_orphans(&own.shutdown).await });
@@ -121,7 +121,7 @@ fn spawn_container_removals(context: &Arc<CloneContext>, tracker: &TaskTracker) 
 }
 
 /// Gives each task its pool of the plan in force, and starts the tasks of new pools.
-fn adopt(tasks: &mut CloneTasks, now: &InForce, context: &Arc<CloneContext>, tracker: &TaskTracker) {
+fn adopt(tasks: &mut PoolClonesTasks, now: &InForce, context: &Arc<CloneContext>, tracker: &TaskTracker) {
     let scaled = |name: &str| now.pool(name).filter(|pool| pool.plan().scale.is_some());
     tasks.retain(|name, task| {
         task.send_if_modified(|pool| {

@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// The clones of one pool.
 pub(super) struct PoolClones {
     context: Arc<CloneContext>,
-    /// The latest pool that is or was to have clones.
+    /// The last pool that [`Self::run`] was given.
     pool: Arc<LivePool>,
     scaler: Scaler,
     /// By number.
@@ -66,8 +66,9 @@ impl PoolClones {
         let mut is_scaled = true; // whether the pool is to have clones
         loop {
             let is_ending = shutdown.is_cancelled();
-            // A pool that has come back, which the task has not seen yet, needs this task: no other one is started.
-            let is_done = is_ending || (!is_scaled && !pools.has_changed().unwrap_or(false));
+            // The pool may have come back. The supervisor starts no other task for it while this task runs.
+            let has_next_pool = pools.has_changed().unwrap_or(false);
+            let is_done = is_ending || (!is_scaled && !has_next_pool);
             if is_done && self.clones.is_empty() {
                 break;
             }

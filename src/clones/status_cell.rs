@@ -1,4 +1,4 @@
-//! What a clone shows: its task writes it, and its pool reads it.
+//! The status of a clone: its task writes it, and its pool reads it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use crate::scale::{CloneState, CloneStatus};
 /// longest pause after a third failure in a row: 2 s, and a jitter of a quarter.
 const SHORT_PAUSE_MAX: Duration = Duration::from_millis(2_500);
 
-/// What a clone shows.
+/// The status of a clone, shared by its task and its pool.
 pub(super) struct StatusCell {
     // A blocking mutex: locked for a few lines.
     shown: Mutex<Shown>,

@@ -62,7 +62,7 @@ impl Loaded {
             all.push(format!("{}{}", ETCD, text.key), &text.text);
         }
         if texts.texts.is_empty() {
-            all.push(texts.from.clone(), ""); // a remote text: it makes `Position::File` remote
+            all.push(texts.from.clone(), ""); // else `Report::render_for_store` would hide the problem
             let key = texts.from.trim_start_matches(ETCD);
             let hint = format!("write one: etcdctl put {key} < FILE");
             let problem = Problem::error(Position::File, "there is no such key, and none below it", hint);

@@ -398,10 +398,9 @@ fn errors_in_json_are_bounded_in_number_and_length() {
     let duplicates = format!("{{{}}}", ["\"a\":1"; 500].join(","));
     let report = read("a.json", &duplicates).unwrap_err().to_string();
     assert_eq!(report.matches("duplicate key").count(), 20, "{report}");
-    // The key is above each of the wrong values.
-    let long = "k".repeat(100_000);
-    let below = format!(r#"{{"pools":{{"{long}":{{"servers":[0,0,0]}}}}}}"#);
-    let report = read("a.json", &below).unwrap_err().to_string();
+    let long_key = "k".repeat(100_000);
+    let three_errors = format!(r#"{{"pools":{{"{long_key}":{{"servers":[0,0,0]}}}}}}"#);
+    let report = read("a.json", &three_errors).unwrap_err().to_string();
     assert!(report.len() < 10_000, "{} bytes", report.len());
     assert!(report.contains("…"), "{report}");
 }

@@ -107,8 +107,8 @@ impl BindSource {
         }
     }
 
-    /// The turn of the first attempt of the next connection; each further attempt adds 1. So no attempt has the address
-    /// of an earlier one, whatever other connections do meanwhile.
+    /// The turn of a connection's first attempt. Its later attempts use the turns after that, even if other connections
+    /// use them too: so each of its attempts has another address.
     pub(super) fn take_turn(&self) -> usize {
         self.0.turn.fetch_add(1, Relaxed)
     }

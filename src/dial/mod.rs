@@ -175,7 +175,7 @@ pub fn dial(
                 Err(NoLease::Full) => queued::wait(pool, &client, search, &mut report).boxed().await?,
             };
             let mut lease = HeldLease::new(picked);
-            let was_usable = is_usable(lease.server());
+            let was_down = is_down_or_disabled(lease.server()); // panic mode picks servers that are down
             let began = Instant::now();
             report(Progress::Trying(lease.server()));
             // Cancel safe: a dropped attempt closes its socket, and `socket_fault` reads nothing from the client.
@@ -186,7 +186,7 @@ pub fn dial(
             };
             // A server that was disabled or went down meanwhile may be an old primary: it must not get the client.
             let connected = match connected {
-                Ok((socket, _)) if was_usable && is_out_of_use(pool, lease.server()) => {
+                Ok((socket, _)) if !was_down && is_out_of_use(pool, lease.server()) => {
                     Err(AttemptError::WentDown(socket))
                 }
                 connected => connected,
@@ -195,8 +195,8 @@ pub fn dial(
             let (goes_on, ejected_for) = match &connected {
                 Ok(_) => (false, None),
                 Err(error) => {
-                    let failure = error.server_failure();
-                    search.record_failure(pool, lease.lease(), options.retries, failure, Instant::now())
+                    let server_failure = error.server_failure();
+                    search.record_failure(pool, lease.lease(), options.retries, server_failure, Instant::now())
                 }
             };
             let ended_ejection = failure.is_none() && !client.awaits_answer && pool.record_connect(lease.lease());
@@ -219,17 +219,17 @@ pub fn dial(
     }
 }
 
-/// Whether the checks of a server and the operator allow new sessions. [`dial`] also asks before the attempt: a
-/// server that panic mode picks although it is not usable has not gone down during the attempt.
-fn is_usable(server: &Server) -> bool {
-    (server.check_state() != CheckState::Down || server.is_stand_in()) && !server.is_disabled()
+/// Whether a server is down or disabled. A stand-in is in use although its check state is `Down`.
+fn is_down_or_disabled(server: &Server) -> bool {
+    let is_down = server.check_state() == CheckState::Down && !server.is_stand_in();
+    is_down || server.is_disabled()
 }
 
-/// Whether a server is not usable, and panic mode does not use it either.
+/// Whether a server is down or disabled, and panic mode does not use it either.
 fn is_out_of_use(pool: &Pool, server: &Server) -> bool {
     let in_panic = |member: &Member| member.id() == server.id() && pool.uses_in_panic(member, Instant::now());
-    // The list of servers is shared by all workers: it is read only if the server is not usable.
-    !is_usable(server) && !pool.servers().iter().any(in_panic)
+    // The list of servers is shared by all workers: it is read only if the server is down or disabled.
+    is_down_or_disabled(server) && !pool.servers().iter().any(in_panic)
 }
 
 /// Closes a connection that will not be used. Gives the lease back when the server has closed the connection, too.

@@ -151,7 +151,8 @@ async fn dialled_while(
         let attempt = match progress {
             Progress::Trying(server) => {
                 at_attempt(server);
-                return trying = Some(server.id());
+                trying = Some(server.id());
+                return;
             }
             Progress::Ended(attempt) => attempt,
             Progress::Queued { .. } | Progress::Dequeued => return,

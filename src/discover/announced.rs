@@ -32,8 +32,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// All announced routes, or why they are not known; `None`: the engine has not answered yet.
 pub type AnnouncedAnswer = Option<Result<Arc<[Announcement]>, Reason>>;
 
-/// Follows the announcements of containers while a listener of the plan in force accepts any, for as long as it is
-/// polled.
+/// Follows the announcements of containers while a listener of the plan in force accepts any. Never returns.
 pub async fn follow_announcements(live: Arc<Live>, answers: watch::Sender<AnnouncedAnswer>) {
     let mut in_force = live.subscribe();
     loop {

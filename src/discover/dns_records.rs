@@ -35,8 +35,8 @@ pub(super) type HostProblems = BTreeMap<Box<str>, Reason>;
 /// record.
 ///
 /// A pool has fewer priorities than DNS, and only their order matters: the best priority of these records becomes 0,
-/// the next one 1, and all from the 256th on 255. Weights are as in the records, unless a weight of the same
-/// priority is above [`WEIGHT_MAX`]: then all weights of this priority are scaled, so that the largest is
+/// the next one 1, and so on; the 256th and all later ones become 255. Weights are as in the records, unless a weight
+/// of the same priority is above [`WEIGHT_MAX`]: then all weights of this priority are scaled, so that the largest is
 /// [`WEIGHT_MAX`]. The least is 1, also for a record with weight 0, which is to be chosen seldom, but not never.
 ///
 /// # Errors

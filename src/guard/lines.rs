@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::rate::{Rate, SharedBucket, nanos};
 
-/// How many refusals are logged per second on average, and at once, at most.
+/// The most refusals that are logged per second on average, and in one burst.
 pub const LINES_PER_SECOND: u32 = 10;
 
 /// Bounds the lines about refusals, so that a flood of clients is not a flood of lines.

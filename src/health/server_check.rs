@@ -27,8 +27,8 @@ pub(super) struct ServerCheck {
     pub(super) capacity: Arc<Semaphore>,
     /// Whether the server must have a role.
     needs_role: bool,
-    /// Whether the server was to be checked at the last call of [`Self::start_if_enabled`].
-    was_active: AtomicBool,
+    /// Whether the server was enabled at the last call of [`Self::start_if_enabled`].
+    was_enabled: AtomicBool,
 }
 
 impl ServerCheck {
@@ -44,17 +44,17 @@ impl ServerCheck {
             series,
             capacity,
             needs_role: pool.plan().health.required.is_set(),
-            was_active: AtomicBool::new(false),
+            was_enabled: AtomicBool::new(false),
         }
     }
 
-    /// Returns whether the checks of the server begin now: it is to be checked, and was not at the last call. If they
+    /// Returns whether the checks of the server begin now: it is enabled, and was not at the last call. If they
     /// begin, a server that must have a role, and has no result yet, is not used before a check has found that role,
     /// not even in panic mode.
     pub(super) fn start_if_enabled(&self) -> bool {
-        let is_active = !self.server.is_disabled();
-        let starts = is_active && !self.was_active.load(Relaxed);
-        self.was_active.store(is_active, Relaxed);
+        let is_enabled = !self.server.is_disabled();
+        let starts = is_enabled && !self.was_enabled.load(Relaxed);
+        self.was_enabled.store(is_enabled, Relaxed);
         if starts && self.needs_role {
             self.server.assume_unfit();
         }

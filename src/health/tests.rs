@@ -211,9 +211,9 @@ async fn a_single_check_waits_for_its_turn_and_does_not_panic() {
     let passes = || timeout(Duration::from_secs(60), checks.passes(pool.plan(), &spec, None));
     assert_eq!(passes().await, Ok(true));
     let capacity = Arc::clone(&monitor.checks.context.capacity);
-    let permit = capacity.acquire().await;
-    assert!(passes().await.is_err(), "all descriptors for checks are in use");
-    drop(permit);
+    let only_permit = capacity.acquire().await;
+    assert!(passes().await.is_err(), "the check waits for the permit");
+    drop(only_permit);
     assert_eq!(passes().await, Ok(true));
     capacity.close(); // taking a permit panics from now on
     assert_eq!(passes().await, Ok(false));

@@ -129,16 +129,17 @@ impl Remark {
         }
     }
 
-    /// Notes that `server` does not keep its `own` value of a key. The key has one `value` for all servers of a pool,
-    /// that of the server `whose`.
-    pub(super) fn one_value(
+    /// Notes that `server` gets the pool's value of a key instead of its own. The pool's value is that of the server
+    /// `whose`.
+    pub(super) fn uses_pool_value(
         line: usize,
         key: &str,
         server: &str,
-        (value, whose): (Option<&str>, &str),
         own: Option<&str>,
+        pool_value: Option<&str>,
+        whose: &str,
     ) -> Self {
-        let value = value.unwrap_or("not set");
+        let value = pool_value.unwrap_or("not set");
         let instead = own.map_or(String::new(), |own| format!(", instead of {own}"));
         Self::note(line, format!("{key} of {server} is {value}, as for {whose}{instead}"))
     }

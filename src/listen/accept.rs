@@ -377,7 +377,7 @@ pub(super) fn outcome_of(error: Errno) -> io::Result<AcceptOutcome> {
         Errno::AGAIN => Err(error.into()),
         Errno::MFILE | Errno::NFILE => Ok(AcceptOutcome::Pause(AcceptPause::Descriptors)),
         Errno::NOBUFS | Errno::NOMEM => Ok(AcceptOutcome::Pause(AcceptPause::Memory)),
-        // Some concern one client that has left or whose network failed ("Error handling" in accept(2)).
+        // Some of these errors concern a client that has left or whose network failed ("Error handling" in accept(2)).
         _ => Ok(AcceptOutcome::Failed(error)),
     }
 }

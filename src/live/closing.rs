@@ -27,8 +27,8 @@ impl LivePool {
                 && !server.is_stand_in()
         };
         // A disabled server is not checked, so it may be an old primary without being down.
-        let is_old = || server.is_disabled() && self.has_other_primary(server);
-        if policy == Sever::Close && (is_down() || is_old()) {
+        let is_disabled_and_old = || server.is_disabled() && self.has_other_primary(server);
+        if policy == Sever::Close && (is_down() || is_disabled_and_old()) {
             return Some(self.cause_down(server, self.has_other_primary(server)));
         }
         let is_worse = || self.best_tier(now).is_some_and(|best| server.priority() > best);

@@ -13,19 +13,19 @@ use crate::plan::{Fallback, PoolId, PoolPlan, PoolPlans};
 pub struct LivePools {
     in_order: Arc<[Arc<LivePool>]>,
     /// For each pool, the pool that is used while it has no usable server.
-    fallbacks: Arc<[Option<PoolId>]>,
+    fallback_pools: Arc<[Option<PoolId>]>,
 }
 
 impl LivePools {
     /// The pools of these plans, in their order.
     pub(super) fn new(plans: &PoolPlans, pool: impl FnMut(&Arc<PoolPlan>) -> Arc<LivePool>) -> Self {
-        let fallback = |plan: &Arc<PoolPlan>| match plan.fallback.as_ref()? {
+        let fallback_pool = |plan: &Arc<PoolPlan>| match plan.fallback.as_ref()? {
             Fallback::Pool(name) => plans.id(name),
             Fallback::Primary => None,
         };
         Self {
             in_order: plans.iter().map(pool).collect(),
-            fallbacks: plans.iter().map(fallback).collect(),
+            fallback_pools: plans.iter().map(fallback_pool).collect(),
         }
     }
 
@@ -35,7 +35,7 @@ impl LivePools {
     pub fn serving(&self, id: PoolId, now: Instant) -> PoolId {
         let mut serving = id;
         // Bounded: fallbacks form no cycle.
-        while let Some(fallback) = self.fallbacks[serving.0] {
+        while let Some(fallback) = self.fallback_pools[serving.0] {
             if self[serving].is_usable(now) {
                 return serving;
             }
@@ -52,7 +52,7 @@ impl LivePools {
     /// The first usable fallback of this pool, unless the pool is usable itself.
     #[must_use]
     pub fn usable_fallback(&self, id: PoolId, now: Instant) -> Option<PoolId> {
-        let fallback = self.fallbacks[id.0].filter(|_| !self[id].is_usable(now))?;
+        let fallback = self.fallback_pools[id.0].filter(|_| !self[id].is_usable(now))?;
         let serving = self.serving(fallback, now);
         self[serving].is_usable(now).then_some(serving)
     }

@@ -6,7 +6,8 @@ use super::LivePool;
 use crate::pool::MemberState;
 
 impl LivePool {
-    /// Whether new sessions get a server of this pool, or one is started for them. The pool's fallback does not count.
+    /// Whether new sessions get a server of this pool, or one is started for them. A fallback does not count, be it
+    /// another pool or the primary.
     #[must_use]
     pub fn serves(&self, now: Instant) -> bool {
         (self.is_usable(now) && !self.is_on_stand_in(now)) || self.is_asleep(now)

@@ -121,7 +121,7 @@ fn reload_keeps_the_addresses_of_a_name_whose_servers_are_renamed() {
 }
 
 #[test]
-fn a_server_of_two_names_stays_when_one_of_them_is_removed() {
+fn an_address_of_two_names_stays_when_one_of_them_is_removed() {
     let live = live(r#""a.test:1", "b.test:1""#);
     resolve(&live, "a.test:1", &["10.0.0.9:1"]);
     resolve(&live, "b.test:1", &["10.0.0.9:1"]);

@@ -78,7 +78,7 @@ impl DivergenceWatch {
         primary.first = primary.first.or(latest.position);
         primary.latest = latest;
         for replica in self.traces.replicas.values_mut() {
-            // Not kept from the check before: the replica may have been set up anew since then, and may be ahead of the
+            // An earlier result is not kept: the replica may have been set up anew since then, and may be ahead of the
             // primary's latest known position although it has not diverged.
             replica.has_diverged = was_known && replica.before.is_some_and(|before| before.has_diverged_from(&latest));
             replica.before = Some(replica.latest);

@@ -65,7 +65,7 @@ pub enum CheckOutcome {
         /// Whether it still gets new sessions: then this counts as a pass.
         accepts_sessions: bool,
     },
-    /// This host lacks something that the check needs: it says nothing about the server, which keeps its state.
+    /// This host lacks something that the check needs. The state of the server stays as it was.
     Prevented {
         /// What is lacking.
         reason: Reason,

@@ -1,7 +1,7 @@
 //! The numbers of open sessions at the addresses of all servers, close together in memory.
 //!
 //! `least-conn` reads the number of each candidate. If each was inside its server, 1,000 servers would be 1,000 cache
-//! lines; close together they are about 64 to 128.
+//! lines; close together they are about 100.
 
 use std::array;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -42,8 +42,7 @@ impl CountId {
 #[derive(Debug)]
 pub(super) struct LiveCount {
     count: &'static AtomicU32,
-    /// How many of these sessions belong to servers other than the first one that had this count.
-    of_later: AtomicU32,
+    of_later_servers: AtomicU32,
     id: CountId,
 }
 
@@ -56,7 +55,7 @@ impl LiveCount {
         }
         Self {
             count: unused.pop().expect("a block has counts"),
-            of_later: AtomicU32::new(0),
+            of_later_servers: AtomicU32::new(0),
             id: CountId::next(),
         }
     }
@@ -67,8 +66,8 @@ impl LiveCount {
     }
 
     /// How many of the sessions belong to servers that share the count of an earlier server.
-    pub(super) fn of_later(&self) -> &AtomicU32 {
-        &self.of_later
+    pub(super) fn of_later_servers(&self) -> &AtomicU32 {
+        &self.of_later_servers
     }
 
     /// The count. The caller keeps this `LiveCount` while it uses the count: after a drop, the count may be that of

@@ -95,7 +95,7 @@ impl Member {
 
 impl Pool {
     /// Whether this server gets new sessions, if no better tier is usable. Servers that get sessions only because no
-    /// such server is left (unchecked ones and stand-ins) do not count.
+    /// usable server is left (unchecked ones and stand-ins) do not count.
     #[must_use]
     pub fn uses(&self, server: &Member, now: Instant) -> bool {
         server.state(now) == MemberState::Usable || self.uses_in_panic(server, now)

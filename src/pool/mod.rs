@@ -103,7 +103,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Creates a pool of these servers, in which nobody waits for a place.
+    /// Creates a pool of these servers, with a new queue.
     #[must_use]
     pub fn new(name: Arc<str>, rules: PoolRules, servers: Vec<Member>) -> Self {
         Self::with_queue(name, rules, servers, Arc::default())
@@ -218,9 +218,9 @@ impl Pool {
     ///
     /// Leases on a limited server never exceed its limit, over all workers.
     ///
-    /// Concurrent picks may see the same session counts. Then a server may get too many sessions, at most one for each
-    /// concurrent pick; equally loaded servers take turns, which spreads these picks. A first pick takes no lock and
-    /// allocates nothing unless something has changed since the last one; a retry computes its candidates anew.
+    /// Concurrent picks may see the same session counts. Then a server may exceed its share, by at most one session
+    /// for each concurrent pick; equally loaded servers take turns, which spreads these picks. A first pick takes no
+    /// lock and allocates nothing unless something has changed since the last; a retry computes its candidates anew.
     ///
     /// # Errors
     /// [`NoLease`]: no server is left, or none with room.
@@ -258,8 +258,8 @@ impl Pool {
         }
     }
 
-    /// The servers that may be picked now, best tier first. Within a tier, unchecked servers come last; otherwise they
-    /// are in the order in which the policy tries them for this client if it picks by the client, else as listed.
+    /// The servers that may be picked now, best tier first, and unchecked servers last within a tier. A policy that
+    /// picks by the client further sorts them in the order in which it tries them for this client.
     #[must_use]
     pub fn in_order(&self, client: Option<ClientHost>, now: Instant) -> Vec<Member> {
         let servers = self.members.load();

@@ -17,7 +17,7 @@ pub enum AdminState {
     Enabled,
     /// No new sessions; checks continue.
     Draining,
-    /// No new sessions, and no checks unless only the server's agent has disabled it.
+    /// No new sessions. Checks stop if an operator has disabled it, and continue if only the server's agent has.
     Disabled,
     /// The server went down, and its pool has `failback = "manual"`: no new sessions until it is enabled; checks
     /// continue.

@@ -277,8 +277,8 @@ impl PrimaryWatch {
             }
             return;
         }
-        // Rule 3. It also finds a primary that is listed under another label now: that one may have a timeline, which
-        // must be the remembered one.
+        // Rule 3. It also finds the remembered primary under a new label. If its timeline is remembered, only a server
+        // on this timeline can be that primary.
         self.settle(|seen, claim| {
             is_same_system(seen.system_identifier, known.system_identifier)
                 && (known.timeline.is_none() || claim.timeline == known.timeline)

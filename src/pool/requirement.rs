@@ -78,14 +78,14 @@ impl RoleRequirement {
         }
     }
 
-    /// Adds to the reason of a failed check which function the user of the check is not permitted to call, and the
-    /// remedy, if that may be the cause: without the function, lag and timeline are not known.
+    /// If the user of the check may not call a function, lag and timeline are not known. Adds that function and the
+    /// remedy to the reason of a check that may have failed because of that.
     pub(super) fn add_denied_function(&self, outcome: &mut CheckOutcome, facts: &ServerFacts, lag: Option<Duration>) {
         let Some(function) = facts.denied else { return };
-        let is_claiming = facts.role == Some(Role::Primary) && self.uses_one_primary();
+        let needs_timeline = facts.role == Some(Role::Primary) && self.uses_one_primary();
         let reason = match outcome {
             CheckOutcome::Behind(reason) if lag.is_none() => reason,
-            CheckOutcome::Unfit(reason) if is_claiming => reason,
+            CheckOutcome::Unfit(reason) if needs_timeline => reason,
             _ => return,
         };
         let with_remedy =

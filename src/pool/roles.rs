@@ -53,7 +53,7 @@ pub struct RoleJudgement {
     /// The primary and the kind of number that its timeline is, if the primary or its timeline has changed.
     pub new_primary: Option<(KnownPrimary, Numbering)>,
     /// Whether the primary in force, or the list of servers, is another one than at the latest judgement.
-    pub is_primary_or_list_new: bool,
+    pub has_new_primary_or_list: bool,
     /// Whether what is to be remembered of primaries has changed.
     is_memory_changed: bool,
 }
@@ -107,7 +107,6 @@ impl PoolRoles {
     }
 
     /// Judges a server by what a check that passed has found out, and sets its lag. `members`: all servers of the pool.
-    /// They are taken over only if this is not the list of the latest judgement.
     pub fn judge(
         &self,
         server: &Arc<Server>,
@@ -188,7 +187,7 @@ impl PoolRoles {
             return None;
         }
         let mut judgement = state.reconsider(before.as_ref(), None, members, required);
-        judgement.is_primary_or_list_new |= is_other_list;
+        judgement.has_new_primary_or_list |= is_other_list;
         self.notify(&judgement);
         Some(judgement)
     }
@@ -304,7 +303,7 @@ impl RolesState {
         let is_other_list = self.set_list(members, required);
         if !required.has_primary() || !self.servers.contains_key(label) {
             return RoleJudgement {
-                is_primary_or_list_new: is_other_list,
+                has_new_primary_or_list: is_other_list,
                 ..RoleJudgement::default()
             };
         }
@@ -323,7 +322,7 @@ impl RolesState {
         let mut judgement = self.reconsider(before.as_ref(), claimant, members, required);
         let claimants: Vec<_> = self.primaries.claimants().map(Arc::clone).collect();
         judgement.rivals = (claimants.len() > 1 && !had_rivals).then_some(claimants);
-        judgement.is_primary_or_list_new |= is_other_list;
+        judgement.has_new_primary_or_list |= is_other_list;
         judgement
     }
 
@@ -343,10 +342,10 @@ impl RolesState {
         let mut judgement = RoleJudgement {
             new_primary: known.filter(is_new).map(|known| self.primaries.numbered(known)),
             is_memory_changed: known != before || others_changed,
-            is_primary_or_list_new: self.primaries.in_force() != self.primary.as_deref(),
+            has_new_primary_or_list: self.primaries.in_force() != self.primary.as_deref(),
             ..RoleJudgement::default()
         };
-        if judgement.is_primary_or_list_new {
+        if judgement.has_new_primary_or_list {
             self.primary = self.primaries.in_force().map(Arc::from);
         }
         if !required.uses_one_primary() {

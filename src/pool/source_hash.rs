@@ -10,7 +10,7 @@
 //! server = XXH3-64, seed 0, of the bytes of the identity (UTF-8)
 //! client = XXH3-64, seed 0, of the 4 bytes of an IPv4 address or the first 8 of an IPv6 address;
 //!          an IPv4-mapped IPv6 address (::ffff:0:0/96) is the IPv4 address;
-//!          on a Unix socket, of the 4 bytes of the client's uid, the highest first
+//!          on a Unix socket, of the 4 bytes of the client's uid, big-endian
 //! hash   = finaliser of SplitMix64 of (server xor client):
 //!          z ^= z >> 30;  z *= 0xbf58476d1ce4e5b9;  z ^= z >> 27;  z *= 0x94d049bb133111eb;  z ^= z >> 31
 //! u      = (hash | 1) / 2^64                               between 0 and 1, both excluded
@@ -97,8 +97,8 @@ impl<'a> Scored<'a> {
     /// Whether a server of this hash and weight certainly scores less, without computing its logarithm. `false` decides
     /// nothing.
     fn surely_beats(&self, hash: u64, weight: u16) -> bool {
-        // As in `best_first`, but in units of 2^-48. Both are rounded so that errors lead to `false`: `other` down, a
-        // product of 48 and 15 bits; `own` up, which may saturate.
+        // As in `best_first`, but in units of 2^-48. Both are rounded so that errors lead to `false`: `other` down,
+        // `own` up. `other` has at most 63 bits; `own` may saturate.
         let other = minus_ln_at_least(hash) * u64::from(self.candidate.weight);
         let own = ((self.minus_ln >> 9) + 1).saturating_mul(u64::from(weight));
         other > own

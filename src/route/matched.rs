@@ -14,9 +14,9 @@ pub(super) enum Match<E> {
 }
 
 impl<E> Match<E> {
-    /// The result for a condition with these entries, of which `holding` holds.
-    pub(super) fn new<T>(entries: &[T], holding: Option<E>) -> Self {
-        match holding {
+    /// The result for a condition with these entries. `matching`: the entry that matches.
+    pub(super) fn new<T>(entries: &[T], matching: Option<E>) -> Self {
+        match matching {
             _ if entries.is_empty() => Self::Unconditional,
             Some(entry) => Self::By(entry),
             None => Self::Unmet,

@@ -46,10 +46,10 @@ impl<T> RouteTable<T> {
             RouteChoice::Route { route, .. } => Some((route.tls, &route.alpn)),
             RouteChoice::Default(_) => Some((self.default_tls, &[])),
             RouteChoice::Refused { .. } | RouteChoice::NoRoute => {
-                // A route for a database or user may take the client, if the listener has certificates: only then is
-                // the default to terminate.
-                let may_be_taken = self.needs_startup && self.default_tls == TlsMode::Terminate;
-                may_be_taken.then_some((TlsMode::Terminate, &[]))
+                // Exactly the listeners that have certificates terminate TLS by default.
+                let has_certificates = self.default_tls == TlsMode::Terminate;
+                let may_match_later = self.needs_startup && has_certificates;
+                may_match_later.then_some((TlsMode::Terminate, &[]))
             }
         }
     }

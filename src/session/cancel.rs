@@ -45,7 +45,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
     let (placement, targets) = place(&key, state, entry);
     state.series.record_cancel(placement);
     entry.info().detail = Some(placement.as_str());
-    entry.info().has_no_relay = true;
+    entry.info().is_past_relay = true;
     let (client_address, until) = (entry.info().client(), Instant::now() + TIME_MAX);
     let mut targets = targets.into_iter();
     // Not spawned as tasks: a session that is cut drops the connections before it returns its descriptors.

@@ -66,7 +66,7 @@ pub(super) async fn complete_handshake(
         memory,
     } = handshake;
     if let Some(sniffed) = &mut sniffed {
-        // After a failure, too, the bytes so far decide what the client gets.
+        // A failure is ignored: the bytes so far decide what the client gets.
         let _ = timeout_at(deadline, read_http_method(client, entry, sniffed)).await;
     }
     if sniffed.as_ref().is_some_and(Sniffed::is_http_request) {

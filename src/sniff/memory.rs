@@ -238,9 +238,9 @@ impl FirstBytes {
         self.release(0);
     }
 
-    /// Returns these bytes to the budget, and leaves the queue if the client is in it; then both under the queue's
-    /// lock. If `leaving` were reduced before `held`, another thread could count the bytes of an evicted client as
-    /// still needed, and evict one client too many.
+    /// Returns these bytes to the budget, and leaves the queue. A client that has queued does both under the lock: if
+    /// `leaving` were reduced before `held`, another thread could count the bytes of an evicted client as still needed,
+    /// and evict one client too many.
     fn release(&mut self, bytes: usize) {
         let Some((key, waiting)) = self.waiting.take() else {
             self.memory.held.fetch_sub(bytes, Relaxed);

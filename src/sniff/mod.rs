@@ -51,9 +51,17 @@ pub enum Opening {
     Hello(Hello),
     /// Not TLS, which a single byte may prove.
     NotTls,
-    /// A PostgreSQL client, by [`sniff_postgres`], and the number of bytes in its requests that were answered and are
-    /// not for the server. Boxed, so that the result for other clients stays small.
-    Postgres(Box<(PostgresOpening, usize)>),
+    /// A PostgreSQL client, by [`sniff_postgres`]. Boxed, so that the result for other clients stays small.
+    Postgres(Box<PostgresClient>),
+}
+
+/// A PostgreSQL client, as far as its first bytes show.
+#[derive(Debug)]
+pub struct PostgresClient {
+    /// How it begins.
+    pub opening: PostgresOpening,
+    /// The bytes of its requests that were answered. They are not for the server.
+    pub bytes_answered: usize,
 }
 
 /// How a PostgreSQL client begins, apart from the requests that must be answered before it can be routed.
@@ -117,7 +125,7 @@ impl Sniffed {
         match &self.opening {
             Opening::Hello(hello) => Some(hello),
             Opening::NotTls => None,
-            Opening::Postgres(client) => match &client.0 {
+            Opening::Postgres(client) => match &client.opening {
                 PostgresOpening::Tls(hello, _) => Some(hello),
                 _ => None,
             },
@@ -130,7 +138,7 @@ impl Sniffed {
         let hello = match self.opening {
             Opening::Hello(hello) => hello,
             Opening::NotTls => return None,
-            Opening::Postgres(client) => match client.0 {
+            Opening::Postgres(client) => match client.opening {
                 PostgresOpening::Tls(hello, _) => hello,
                 _ => return None,
             },
@@ -142,7 +150,7 @@ impl Sniffed {
     #[must_use]
     pub fn postgres(&self) -> Option<&PostgresOpening> {
         match &self.opening {
-            Opening::Postgres(client) => Some(&client.0),
+            Opening::Postgres(client) => Some(&client.opening),
             Opening::Hello(_) | Opening::NotTls => None,
         }
     }
@@ -151,10 +159,7 @@ impl Sniffed {
     #[must_use]
     pub fn bytes_read(&self) -> usize {
         let answered = match &self.opening {
-            Opening::Postgres(client) => {
-                let (_, answered) = **client;
-                answered
-            }
+            Opening::Postgres(client) => client.bytes_answered,
             Opening::Hello(_) | Opening::NotTls => 0,
         };
         answered + self.first.as_slice().len()
@@ -254,10 +259,13 @@ where
     let mut preface = Preface::new(socket, limits, accepted_at, memory, first);
     let mut reader = PostgresReader::new(tls, limits.hello_bytes_max);
     let read = preface.read(&mut reader).await;
-    let answered = preface.answered();
+    let bytes_answered = preface.answered();
     let (opening, first) = preface.finish(read, reader.is_tls())?;
     Ok(Sniffed {
-        opening: Opening::Postgres(Box::new((opening, answered))),
+        opening: Opening::Postgres(Box::new(PostgresClient {
+            opening,
+            bytes_answered,
+        })),
         first,
     })
 }

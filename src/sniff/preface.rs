@@ -1,6 +1,6 @@
 //! The first bytes of a client: one buffer and one deadline, and readers that look at the same bytes in turn.
 //!
-//! A reader is pure: from the bytes so far it decides between the variants of [`Inspection`]. To add one, implement
+//! From the bytes so far, a reader decides between the variants of [`Inspection`]. To add a reader, implement
 //! [`PrefaceReader`] and call [`Preface::read`] before or after the others. The bytes of a PROXY header are not for the
 //! server: a `Preface` of its own reads the header, and the next `Preface` begins with the bytes after the header.
 

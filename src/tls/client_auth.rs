@@ -31,8 +31,8 @@ pub struct ClientAuthPlan {
     pub names: Vec<NamePattern>,
 }
 
-/// Identifies a policy: which certificates of clients are accepted. It is a hash of the [`ClientAuthPlan`] and of the
-/// contents of its files, so that it is the same on all machines that have the same ones.
+/// Identifies a policy: which certificates of clients are accepted. It is a hash of the [`ClientAuthPlan`],
+/// with the contents of its files instead of their paths, so that all machines with the same policy have the same hash.
 pub(super) type PolicyHash = [u8; 32];
 
 /// The verifier of clients, as read from the files.

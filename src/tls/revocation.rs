@@ -82,8 +82,8 @@ impl Revocations {
 
     /// Accepts a certificate with a chain to a trusted authority, if no certificate of the chain is revoked. A list
     /// must show that the certificate itself is not revoked. For an intermediate authority, this is required only if
-    /// there are lists with the name of its issuer, and one of them is, or could be, signed with the key that has
-    /// signed the authority: it is rare that all authorities have a list.
+    /// a list with the name of its issuer is, or could be, signed with the key of its issuer: it is rare that all
+    /// authorities have a list.
     ///
     /// # Errors
     /// There is no such chain. Other problems of the certificate have to be found before this is called.
@@ -274,15 +274,16 @@ impl Revocations {
     fn find_revoked(&mut self, (crl_file, ca_file): (&Path, &Path), trusted: &[Trusted<'_>]) -> Vec<String> {
         let revoked = self.are_revoked(trusted);
         // An authority with several certificates is revoked if all of them are.
-        let is_trusted = |one: &Trusted<'_>| {
-            let mut all = trusted.iter().zip(&revoked);
-            all.any(|(other, is_revoked)| !is_revoked && one.subject_and_key() == other.subject_and_key())
+        let is_revoked = |authority: &Trusted<'_>| {
+            let certificates = trusted.iter().zip(&revoked);
+            let mut own = certificates.filter(|(other, _)| other.subject_and_key() == authority.subject_and_key());
+            own.all(|(_, is_revoked)| *is_revoked)
         };
         let (shown, crl_file) = (ca_file.display(), crl_file.display());
         let mut warnings = Vec::new();
         for authority in trusted {
             let subject = authority.subject();
-            if !is_trusted(authority) {
+            if is_revoked(authority) {
                 self.revoked.push(authority.anchor.clone());
                 warnings.push(format!(
                     "{shown}: `{subject}`, or the authority that has issued it, is revoked by {crl_file}: clients whose \

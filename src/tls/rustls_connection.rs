@@ -86,7 +86,7 @@ fn take_step<D>(
         },
         Ok(ConnectionState::EncodeTlsData(mut data)) => {
             let encoded = write_into(outgoing, 0, |room| {
-                data.encode(room).map_err(|error| encode_room(&error))
+                data.encode(room).map_err(|error| room_to_encode(&error))
             });
             encoded.map(|()| Step::Next)
         }
@@ -98,7 +98,10 @@ fn take_step<D>(
         Ok(ConnectionState::WriteTraffic(mut traffic)) => match wanted {
             Wanted::Nothing => Ok(Step::Wait),
             Wanted::Close => {
-                let close = |room: &mut [u8]| traffic.queue_close_notify(room).map_err(|error| encrypt_room(&error));
+                let close = |room: &mut [u8]| {
+                    let closed = traffic.queue_close_notify(room);
+                    closed.map_err(|error| room_to_encrypt(&error))
+                };
                 write_into(outgoing, RECORD_OVERHEAD_BYTES, close).map(|()| Step::Written)
             }
             Wanted::Encrypt { plain, record_bytes } => {
@@ -106,7 +109,7 @@ fn take_step<D>(
                 let encrypted = pieces.try_for_each(|piece| {
                     let expected = piece.len() + RECORD_OVERHEAD_BYTES;
                     write_into(outgoing, expected, |room| {
-                        traffic.encrypt(piece, room).map_err(|error| encrypt_room(&error))
+                        traffic.encrypt(piece, room).map_err(|error| room_to_encrypt(&error))
                     })
                 });
                 encrypted.map(|()| Step::Written)
@@ -145,15 +148,15 @@ fn write_into(
 }
 
 /// The error for [`write_into`]: how much room is needed; `None`: room is not the problem.
-fn encode_room(error: &EncodeError) -> Option<usize> {
+fn room_to_encode(error: &EncodeError) -> Option<usize> {
     match error {
         EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
         EncodeError::AlreadyEncoded => None,
     }
 }
 
-/// As [`encode_room`].
-fn encrypt_room(error: &EncryptError) -> Option<usize> {
+/// As [`room_to_encode`].
+fn room_to_encrypt(error: &EncryptError) -> Option<usize> {
     match error {
         EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
         EncryptError::EncryptExhausted => None,

@@ -100,8 +100,8 @@ fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Op
     }
 }
 
-/// When a certificate is to be replaced: at once if it is a placeholder, or not for all of these names. The expiry of
-/// its chain does not count: another certificate would have the same chain.
+/// When a certificate is to be replaced: at once if it is a placeholder or lacks a wanted name. The expiry of its chain
+/// does not count: another certificate would have the same chain.
 fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestions) -> Due {
     let identifier = identifier(current).filter(|_| !current.is_placeholder);
     if current.is_placeholder || current.count_names(&wanted.names) < wanted.names.len() {

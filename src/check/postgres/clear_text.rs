@@ -22,9 +22,9 @@ pub(super) enum LoginRefusal {
     NoProcess,
 }
 
-/// Passes on the bytes of a server. Reading fails at AuthenticationCleartextPassword, unless the server has agreed to
-/// TLS or the connection is private, and at an error instead of the answer to SSLRequest ("Message Formats" in the
-/// chapter "Frontend/Backend Protocol").
+/// Passes on the bytes of a server. Reading fails at an error in place of the answer to SSLRequest. It also fails at
+/// AuthenticationCleartextPassword, unless the server has agreed to TLS or the connection is private. For the messages,
+/// see "Message Formats" in the chapter "Frontend/Backend Protocol" of PostgreSQL.
 pub(super) struct CleartextPasswordGuard<R> {
     from: R,
     /// Whether nobody else can read the connection, so that the password may be sent.

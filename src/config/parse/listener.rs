@@ -10,7 +10,7 @@ use super::{
     BoundAddresses, Names, Problems, Section, accept_proxy, announce, double_tls, process, route, tls, unused, value,
 };
 use crate::addr::ListenAddr;
-use crate::config::file::{KeyValue, Node, Value};
+use crate::config::file::{KeyValue, Value};
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::plan::{AnnouncePlan, ListenerPlan, PoolId, PoolPlan, Protocol, ServerEntry, UnplacedCancel};
@@ -60,7 +60,7 @@ pub(super) fn listener<'a>(
     let uses_hello_limits = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, uses_hello_limits, problems);
     double_tls::reject((&entry.key, &section), kind, (&table, &positions), pools, problems);
-    warn_of_other_protocols(&table, kind, &pools.in_order, section.position(), problems);
+    warn_of_wrong_protocol(&table, kind, &pools.in_order, section.position(), problems);
     let plan = ListenerPlan {
         name: entry.key.as_str().into(),
         unix_mode: unix_mode(&section, &bind, problems),
@@ -103,9 +103,8 @@ fn route_table(
     }
 }
 
-/// Warns about pools whose check shows that their servers are those of a database for which the listener should have
-/// another `protocol`.
-fn warn_of_other_protocols(
+/// Warns if the `protocol` of the listener does not fit the checks of its pools.
+fn warn_of_wrong_protocol(
     table: &RouteTable<PoolId>,
     kind: ListenerKind,
     pools: &[Arc<PoolPlan>],
@@ -193,7 +192,9 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     let protocol = section.one_of("protocol", &protocols, problems);
     let protocol = protocol.unwrap_or(Protocol::Tcp);
     for key in ["tls_required", "cancel_unplaced"] {
-        if let (Some((position, _)), false) = (section.entry(key), protocol.is_postgres()) {
+        if !protocol.is_postgres()
+            && let Some((position, _)) = section.entry(key)
+        {
             let message = format!("`{key}` is for listeners of PostgreSQL");
             problems.error(position, message, r#"add protocol = "postgres""#);
         }
@@ -212,7 +213,7 @@ fn with_tls_required(
     if let (Protocol::Postgres { tls_required, .. }, Some(ClientAuthPlan { is_required: true, .. })) =
         (&mut protocol, client_auth)
     {
-        if let (Some((position, _)), false) = (section.entry("tls_required"), *tls_required) {
+        if !*tls_required && let Some((position, _)) = section.entry("tls_required") {
             let message = "clients without TLS would need no certificate, which `client_auth` requires";
             let hint = r#"remove `tls_required`, or write mode = "request" in `client_auth`"#;
             problems.error(position, message, hint);
@@ -259,15 +260,14 @@ fn routes<'a>(
 
 /// Reports a listener whose clients cannot go anywhere.
 fn report_missing_target(section: &Section<'_>, position: &Position, problems: &mut Problems<'_>) {
-    let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
-    // A misspelt `routes`, which was reported, is neither there nor missing.
-    let are_routes_missing = section
-        .get("routes")
-        .map_or_else(|| section.is_missing("routes"), is_empty_list);
-    if ["redirect", "pool", "announce"]
-        .iter()
-        .all(|key| section.is_missing(key))
-        && are_routes_missing
+    let has_no_routes = match section.get("routes") {
+        Some(node) => matches!(&node.value, Value::List(items) if items.is_empty()),
+        None => section.is_missing("routes"),
+    };
+    if has_no_routes
+        && ["redirect", "pool", "announce"]
+            .iter()
+            .all(|key| section.is_missing(key))
     {
         problems.error(
             position,

@@ -67,7 +67,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     let file = Section::root(root, problems);
     let providers = Providers::read(&file, problems);
     let remote = remote::remote(&file, &providers, problems);
-    problems.trust(remote.as_ref().map(|remote| remote.allowed.clone()).unwrap_or_default());
+    problems.set_remote_trust(remote.as_ref().map(|remote| remote.allowed.clone()).unwrap_or_default());
     let runtime = file.child("runtime", &keys::RUNTIME, problems);
     let state_dir = runtime.directory("state_dir", problems);
     let runtime = process::runtime(&runtime, problems);
@@ -87,9 +87,9 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     };
     let listeners = listeners(&file, listener_settings, &runtime, &mut names, &mut bound, problems);
     pools.warn_unused(problems);
-    pools.warn_of_ports(problems);
+    pools.warn_of_small_port_ranges(problems);
     if state_dir.is_none() {
-        pools.warn_of_crashes(problems);
+        pools.warn_of_leftover_containers(problems);
     }
     if let Some((position, _)) = file.entry("remote") {
         if state_dir.is_none() {
@@ -129,10 +129,11 @@ fn listeners(
     problems: &mut Problems<'_>,
 ) -> Vec<Arc<ListenerPlan>> {
     let entries = file.subsections("listeners", problems);
-    let is_table = |node: &Node| matches!(node.value, Value::Table(_));
+    let is_invalid = |node: &Node| !matches!(node.value, Value::Table(_));
+    let has_error = file.get("listeners").is_some_and(is_invalid);
     // With `[remote]`, the listeners come from the texts of a store. At the start no text has been read yet.
     let texts_are_awaited = file.get("remote").is_some() && !problems.has_texts();
-    if entries.is_empty() && !texts_are_awaited && file.get("listeners").is_none_or(is_table) {
+    if entries.is_empty() && !texts_are_awaited && !has_error {
         problems.error(
             &Position::File,
             "no listener is configured",

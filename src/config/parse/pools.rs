@@ -134,7 +134,7 @@ impl<'a> Pools<'a> {
     }
 
     /// Warns of each port range that has fewer ports than the number of clones that may need them.
-    pub(super) fn warn_of_ports(&self, problems: &mut Problems<'_>) {
+    pub(super) fn warn_of_small_port_ranges(&self, problems: &mut Problems<'_>) {
         let ports_and_max = |plan: &Arc<PoolPlan>| {
             let scale = plan.scale.as_ref()?;
             Some((scale.ports()?.clone(), scale.rules.max))
@@ -176,7 +176,7 @@ impl<'a> Pools<'a> {
 
     /// Warns of each pool whose containers a crash may leave behind. To be called if there is no `state_dir`: without
     /// it, the next start does not know them.
-    pub(super) fn warn_of_crashes(&self, problems: &mut Problems<'_>) {
+    pub(super) fn warn_of_leftover_containers(&self, problems: &mut Problems<'_>) {
         for entry in self.sections.entries {
             if self.plan_of(entry).is_some_and(|plan| plan.has_containers()) {
                 let hint = "add state_dir = \"/var/lib/acequia\" to [runtime]: the next start finds and removes them";

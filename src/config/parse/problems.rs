@@ -69,7 +69,7 @@ impl<'a> Problems<'a> {
     }
 
     /// Sets what the texts of a store may do. Until then they may do nothing.
-    pub(super) fn trust(&mut self, trust: RemoteTrust) {
+    pub(super) fn set_remote_trust(&mut self, trust: RemoteTrust) {
         self.trust = trust;
     }
 

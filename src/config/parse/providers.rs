@@ -31,7 +31,6 @@ pub(super) struct Providers {
     pub(super) docker_socket: Arc<Path>,
     /// Where the section for Kubernetes is, if there is one.
     kubernetes_position: Option<Position>,
-    /// By default the settings that a pod has.
     pub(super) kubernetes: Arc<KubernetesPlan>,
     /// Read once, when the first pool names a user.
     users: OnceCell<io::Result<Users>>,

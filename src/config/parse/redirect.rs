@@ -129,9 +129,8 @@ pub(super) fn resolve(
                 );
             }
             Some(port) => {
-                // If the listener has no port, either the redirect has one, or `bind` is not valid and the plan is
-                // dropped: 443 is never used. Port 0 means another port at each start, which is not known yet.
-                let bound = Some(port.unwrap_or(443)).filter(|port| *port != 0);
+                // Port 0 means another port at each start, which is not known yet.
+                let bound = port.filter(|port| *port != 0);
                 redirect.port = redirect.port.or(bound);
             }
         }

@@ -48,7 +48,7 @@ pub(super) fn route(
         database: entries(&section, "database", problems, glob),
         user: entries(&section, "user", problems, glob),
         guards: names.guards.find(&section, problems),
-        // A missing target has been reported, so that `Refuse` is never used here.
+        // Without a target, an error has been reported: the route is never put in force.
         to: target(&section, names.pools, problems).unwrap_or(Target::Refuse),
     })
 }

@@ -13,11 +13,10 @@ use crate::plan::{LISTED_MAX, ListedServer, ServicePort};
 use crate::pool::MemberConfig;
 use crate::text::{Reason, is_name};
 
-/// The most endpoints that are kept: twice the servers of a list, because a Service of both families has each pod
-/// twice.
+/// The most endpoints that are kept: twice the servers of a list, because a dual-stack Service lists each pod twice.
 const ENDPOINTS_MAX: usize = 2 * LISTED_MAX;
 
-/// The longest name of an object (its names are subdomains of RFC 1123).
+/// The longest name of an object: a DNS subdomain (RFC 1123).
 const NAME_BYTES_MAX: usize = 253;
 
 /// An EndpointSlice. Empty lists may be null or missing, and so may values that have a default.
@@ -291,8 +290,8 @@ fn zones_matter(endpoints: &[&UsableEndpoint]) -> bool {
 }
 
 impl EndpointConditions {
-    /// Whether the endpoint is terminating; `None`: it must get no sessions. A missing `ready` counts as true, a
-    /// missing `serving` as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). A
+    /// Whether the endpoint is terminating; `None`: it is left out. A missing `ready` counts as true, a missing
+    /// `serving` as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). A
     /// terminating endpoint is not ready, even if its Service calls every endpoint ready (`publishNotReadyAddresses`).
     fn is_terminating(&self) -> Option<bool> {
         let is_ready = self.ready.unwrap_or(true);

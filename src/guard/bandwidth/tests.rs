@@ -200,7 +200,7 @@ async fn quiet_directions_use_little_bandwidth() {
         let longest = task.await.unwrap();
         assert!(
             longest < Duration::from_millis(300),
-            "a round of ten downloads takes 200 ms: {longest:?}"
+            "a round of ten downloads takes 160 ms: {longest:?}"
         );
     }
 }

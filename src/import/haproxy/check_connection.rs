@@ -9,8 +9,7 @@ use super::server::host_name;
 #[derive(Debug, Default)]
 pub(super) struct CheckConnection {
     pub(super) is_tls: bool,
-    /// `sni`
-    name: Option<String>,
+    sni: Option<String>,
     port: Option<u32>,
 }
 
@@ -21,7 +20,7 @@ impl CheckConnection {
         while let Some(option) = rest.next() {
             match option.as_str() {
                 "ssl" => self.is_tls = true,
-                "sni" => self.name = rest.next().and_then(|name| host_name(name)),
+                "sni" => self.sni = rest.next().and_then(|name| host_name(name)),
                 "port" => self.port = rest.next().and_then(|port| integer(port, 1, 65_535)),
                 "alpn" if is_http => drop(rest.next()),
                 "comment" => drop(rest.next()),
@@ -34,18 +33,18 @@ impl CheckConnection {
 
     /// Whether it has any setting.
     pub(super) fn is_set(&self) -> bool {
-        self.is_tls || self.name.is_some() || self.port.is_some()
+        self.is_tls || self.sni.is_some() || self.port.is_some()
     }
 
     /// Sets the keys of the health section.
     pub(super) fn write(&self, health: &mut ImportedSection) {
-        if let Some(name) = self.name.as_ref().filter(|_| self.is_tls) {
+        if let Some(name) = self.sni.as_ref().filter(|_| self.is_tls) {
             health.set("sni", quoted(name));
         }
         self.write_port(health);
     }
 
-    /// Sets `port`, which all kinds of checks have that connect.
+    /// Sets `port`, a key of all kinds of checks that connect.
     pub(super) fn write_port(&self, health: &mut ImportedSection) {
         if let Some(port) = self.port {
             health.set("port", port.to_string());

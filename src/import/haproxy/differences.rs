@@ -110,14 +110,13 @@ pub(super) fn notes(servers: &[ParsedServer]) -> Vec<Remark> {
             for parsed in &compared {
                 let own = (key.value)(&parsed.options);
                 if own != pool_value {
-                    let of_pool = (pool_value.as_deref(), whose);
-                    let address = &parsed.server.address;
-                    notes.push(Remark::one_value(
+                    notes.push(Remark::uses_pool_value(
                         parsed.line,
                         key.name,
-                        address,
-                        of_pool,
+                        &parsed.server.address,
                         own.as_deref(),
+                        pool_value.as_deref(),
+                        whose,
                     ));
                 }
             }

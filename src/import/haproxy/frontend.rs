@@ -140,8 +140,11 @@ impl Frontend {
             // HAProxy applies all rejections before the first `use_backend`.
             let routes = &mut self.listener.routes;
             let first_with_pool = routes.iter().position(|route| route.pool.is_some());
-            let at = first_with_pool.filter(|_| pool.is_none()).unwrap_or(routes.len());
-            routes.insert(at, route);
+            let index = match (pool, first_with_pool) {
+                (None, Some(first_with_pool)) => first_with_pool,
+                _ => routes.len(),
+            };
+            routes.insert(index, route);
         }
         outcome
     }
@@ -261,9 +264,9 @@ impl Frontend {
     }
 }
 
-/// Adds to each route that refuses the names of later routes that its wildcards match. HAProxy rejects clients before
-/// it chooses a backend; here the more exact name would win, and of equal ones the first in the file does. Returns
-/// whether all names are added; if they are too many, some are not.
+/// If a wildcard of a refusing route matches a name of a later route, adds that name to the refusing route. HAProxy
+/// rejects clients before it chooses a backend; here the more exact name would win, and of equal names the first in the
+/// file does. Returns `false` if there are too many names: then none is added.
 fn refuse_more_exact_names(routes: &mut [ImportedRoute]) -> bool {
     /// The most names that are added.
     const ADDED_MAX: usize = 10_000;

@@ -52,7 +52,7 @@ struct Targets {
     upstreams: Vec<ImportedPool>,
     /// The names of the pools in `upstreams`, by the name of the upstream or by the address as it is written.
     upstream_names: HashMap<String, String>,
-    /// Pool names, by the name of the upstream and by `connects_by` (see [`Targets::pool`]).
+    /// Pool names, by the name of the upstream and by `connect_settings` (see [`Targets::pool`]).
     pool_names: HashMap<(String, String), String>,
 }
 
@@ -69,9 +69,9 @@ impl Targets {
 
     /// The name of the pool that `proxy_pass` means: that of an upstream, or a pool of its own for an address. Adds the
     /// pool if it is new. `server` blocks that connect to the same upstream in different ways get a pool each.
-    /// `connects_by` tells these ways apart: it is the words of `proxy_ssl`, `proxy_protocol`, `proxy_bind` and
+    /// `connect_settings` tells these ways apart: it is the words of `proxy_ssl`, `proxy_protocol`, `proxy_bind` and
     /// `proxy_next_upstream`. `None`: the target is neither an upstream nor an address.
-    fn pool(&mut self, target: &str, connects_by: &str) -> Option<String> {
+    fn pool(&mut self, target: &str, connect_settings: &str) -> Option<String> {
         let name = self.upstream_names.get(target);
         let upstream = match self.upstreams.iter().find(|upstream| Some(&upstream.name) == name) {
             Some(upstream) => upstream.clone(),
@@ -90,7 +90,7 @@ impl Targets {
                 upstream
             }
         };
-        let key = (upstream.name.clone(), connects_by.to_owned());
+        let key = (upstream.name.clone(), connect_settings.to_owned());
         if let Some(name) = self.pool_names.get(&key) {
             return Some(name.clone());
         }

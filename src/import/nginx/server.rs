@@ -53,8 +53,8 @@ pub(super) fn is_known(directive: &Directive) -> bool {
     KNOWN.contains(&directive.name()) || access_limits::KNOWN.contains(&directive.name())
 }
 
-/// Reads the block of a server. Its directives replace inherited ones of the same name; `allow` and `deny` are one
-/// list.
+/// Reads the block of a server. Its directives replace inherited ones of the same name; `allow` and `deny` count as the
+/// same name.
 ///
 /// # Errors
 /// Why it cannot be carried over.
@@ -86,7 +86,7 @@ pub(super) fn read(
     access_limits::client_auth(&all, &mut listener)?;
     let target = block.iter().find(|directive| directive.name() == "proxy_pass");
     let target = target.ok_or("it has no proxy_pass")?;
-    set_target(target, &connects_by(&all), targets, &mut listener)?;
+    set_target(target, &connect_settings(&all), targets, &mut listener)?;
     listener.name = name(&listener);
     set_certificates(&all, &mut listener);
     set_proxy_peers(&all, &mut listener);
@@ -96,8 +96,8 @@ pub(super) fn read(
     Ok(listener)
 }
 
-/// How a `server` block connects to the servers of its pool, in words that can be compared.
-fn connects_by(all: &[&Directive]) -> String {
+/// The settings with which a `server` block connects to the servers of its pool, as a text that can be compared.
+fn connect_settings(all: &[&Directive]) -> String {
     // The default value of a directive about connections to servers. `None`: it is another directive.
     let default_of = |name: &str| match name {
         "proxy_next_upstream" => Some("on"),
@@ -152,7 +152,7 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) {
 /// Sets the pool, and routes where the target depends on a `map`.
 fn set_target(
     directive: &Directive,
-    connects_by: &str,
+    connect_settings: &str,
     targets: &mut Targets,
     listener: &mut ImportedListener,
 ) -> Result<(), &'static str> {
@@ -160,7 +160,7 @@ fn set_target(
     if !target.contains('$') {
         listener.pool = Some(
             targets
-                .pool(target, connects_by)
+                .pool(target, connect_settings)
                 .ok_or("proxy_pass is not an address with a port")?,
         );
         return Ok(());
@@ -175,7 +175,7 @@ fn set_target(
         .remove(&variable)
         .ok_or("proxy_pass depends on the connection")?;
     for (line, patterns, entry_target) in &map.entries {
-        match targets.pool(&format!("{entry_target}{suffix}"), connects_by) {
+        match targets.pool(&format!("{entry_target}{suffix}"), connect_settings) {
             Some(pool) => {
                 let mut route = ImportedRoute {
                     pool: Some(pool),
@@ -197,7 +197,7 @@ fn set_target(
         }
     }
     if let Some(default) = &map.default {
-        listener.pool = targets.pool(&format!("{default}{suffix}"), connects_by);
+        listener.pool = targets.pool(&format!("{default}{suffix}"), connect_settings);
         if listener.pool.is_none() {
             let what = format!("default {default}");
             listener
@@ -294,9 +294,10 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
             (name, _) if access_limits::KNOWN.contains(&name) => {}
             ("proxy_protocol_timeout", _) => {} // `hello_timeout` also limits the PROXY header
             ("proxy_next_upstream_tries", _) => {
-                let tries = directive.word(1).and_then(|text| integer(text, 0, 101));
-                // 0: as many as there are servers.
-                retries = Some(tries.and_then(|tries| tries.checked_sub(1)).unwrap_or(100));
+                retries = match directive.word(1).and_then(|text| integer(text, 0, 101)) {
+                    None | Some(0) => Some(100), // nginx has no limit then
+                    Some(tries) => Some(tries - 1),
+                };
             }
             _ => listener.section.remarks.push(directive.left_out("")),
         }

@@ -82,8 +82,8 @@ fn set_pool_option(option: &str, servers: &[UpstreamServer<'_>], pool: &mut Impo
         .iter()
         .filter(|server| !server.option(option).is_some_and(has_same_value))
     {
-        let of_pool = (Some(value), "another server");
-        let remark = Remark::one_value(server.line, option, &server.address, of_pool, server.option(option));
+        let own = server.option(option);
+        let remark = Remark::uses_pool_value(server.line, option, &server.address, own, Some(value), "another server");
         pool.section.remarks.push(remark);
     }
 }
@@ -106,6 +106,7 @@ fn add_server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedP
         address: address.clone(),
         ..ImportedServer::default()
     };
+    let mut is_down = false;
     for option in &directive.words[2..] {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         if let ("max_conns", Some(limit)) = (key, integer(value, 0, SESSIONS_MAX)) {
@@ -116,14 +117,14 @@ fn add_server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedP
         match (key, integer(value, 0, 256), duration(value, 1_000)) {
             ("weight", Some(weight), _) => server.weight = Some(weight.max(1)),
             ("backup", ..) => server.priority = 1,
-            ("down", ..) => {}    // below: whatever its weight is
+            ("down", ..) => is_down = true,
             ("resolve", ..) => {} // names are always resolved again
             ("max_fails", Some(_), _) | ("slow_start", _, Some(_)) => pool_options.push((key, value)),
             ("fail_timeout", _, Some(time)) if !time.is_zero() => pool_options.push((key, value)),
             _ => pool.section.remarks.push(Remark::left_out(directive.line, option, "")),
         }
     }
-    if directive.words[2..].iter().any(|option| option == "down") {
+    if is_down {
         server.weight = Some(0);
     }
     pool.servers.push(server);

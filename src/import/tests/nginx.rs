@@ -112,7 +112,7 @@ fn nginx_without_next_upstream_gets_no_retries() {
 }
 
 #[test]
-fn nginx_tls_sockets_and_sources_are_imported() {
+fn nginx_proxy_ssl_unix_sockets_and_proxy_bind_are_imported() {
     let text = "
 stream {
     upstream shop.internal { server 10.0.1.1:443 max_conns=100; server unix:/run/b.sock; }

@@ -82,7 +82,7 @@ fn containers_that_announce_one_name_are_one_pool() {
     assert_eq!(
         reached(&plan, "shop.test"),
         pool("https:shop.test", &["c"]),
-        "before `*.test` of the file"
+        "the announced name wins over `*.test` of the file"
     );
     assert_eq!(reached(&plan, "other.apps.test"), pool("web", &["10.0.0.1:80"]));
     assert_eq!(reasons(&plan), Vec::<String>::new());

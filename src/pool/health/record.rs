@@ -16,7 +16,7 @@ pub(in crate::pool) struct CheckRecord {
     pub(in crate::pool) requires_role: bool,
     /// Why the latest check did not pass; `None`: it passed, or there was none.
     pub(in crate::pool) reason: Option<Reason>,
-    /// When the verdict last changed, or the checks began or ceased to be refused.
+    /// When the verdict last changed, or refusals of the checks last began or ended.
     pub(in crate::pool) since: SystemTime,
     /// When a check last passed, or found that the server is a stand-in; `None`: no check has, or a later one has
     /// found that the server must not be used, for example because of its role.
@@ -71,7 +71,7 @@ pub struct Health {
     pub refusal: RefusedCheck,
     /// Why the latest check did not pass; `None`: it passed, or there was none.
     pub reason: Option<Reason>,
-    /// When the verdict last changed, or the checks began or ceased to be refused.
+    /// When the verdict last changed, or refusals of the checks last began or ended.
     pub since: SystemTime,
 }
 

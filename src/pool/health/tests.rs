@@ -74,8 +74,11 @@ fn the_verdict_tells_a_standby_from_a_server_that_is_down() {
     assert_eq!(verdicts("--?x?+"), "DDWDWU");
     assert_eq!(verdicts("-+|++"), "DDDDU");
     assert_eq!(verdicts("?|-|--"), "WWWWWW", "it lives, but refuses checks");
-    let without_verdict = "no check has failed, and none has brought it up: its state alone is Down";
-    assert_eq!(verdicts("|+--?---|-"), "..DDWWWDDD", "{without_verdict}");
+    assert_eq!(
+        verdicts("|+--?---|-"),
+        "..DDWWWDDD",
+        "its state is Down, but the verdict stays Unchecked until a check fails"
+    );
 }
 
 #[test]

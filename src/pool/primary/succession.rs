@@ -1,5 +1,5 @@
 //! Decides which server may become the primary where no timeline decides. That depends on the state of the remembered
-//! primary ([`Succession`]) and on what is remembered of the other server ([`Standing`]).
+//! primary ([`Succession`]) and on what is remembered of the server itself ([`Standing`]).
 //!
 //! For example, `a` is the primary, and `b` was seen as its replica. Once `a` is down, `b` may succeed it. If `b` was
 //! promoted while `a` was alive, `b` is rejected, and may not succeed `a`.

@@ -334,18 +334,18 @@ fn without_timelines_the_primary_stays_until_it_is_gone() {
 #[test]
 fn without_timelines_a_promotion_beside_a_living_primary_does_not_count() {
     let promoted = [("b", REPLICA), ("a", primary(None)), ("b", primary(None))];
-    let lives = [("a", primary(None)), ("a", FAILED), ("a", DOWN), ("b", primary(None))];
+    let a_lives = [("a", primary(None)), ("a", FAILED), ("a", DOWN), ("b", primary(None))];
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &promoted);
-    assert_eq!(in_force(&mut pool, &lives), ["a", "a", "", ""]);
+    assert_eq!(in_force(&mut pool, &a_lives), ["a", "a", "", ""]);
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &promoted);
     in_force(&mut pool, &[("a", FAILED), ("b", primary(None))]);
-    assert_eq!(in_force(&mut pool, &lives), ["a", "a", "", ""], "it failed once only");
+    assert_eq!(in_force(&mut pool, &a_lives), ["a", "a", "", ""], "it failed once only");
     // Without the first of these steps, `a` has not answered since the promotion: it may have died before.
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &promoted);
-    assert_eq!(in_force(&mut pool, &lives[1..]), ["a", "b", "b"]);
+    assert_eq!(in_force(&mut pool, &a_lives[1..]), ["a", "b", "b"]);
 }
 
 #[test]

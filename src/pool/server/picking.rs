@@ -125,7 +125,9 @@ impl Server {
     pub fn own_live(&self) -> u32 {
         match &self.own_live {
             Some(own) => own.load(Relaxed),
-            None => self.live().saturating_sub(self.live_count.of_later().load(Relaxed)),
+            None => self
+                .live()
+                .saturating_sub(self.live_count.of_later_servers().load(Relaxed)),
         }
     }
 
@@ -139,7 +141,7 @@ impl Server {
     /// a session on nearly any server writes only one shared number.
     fn add_own(&self, sessions: i32) {
         if let Some(own) = &self.own_live {
-            for count in [own, self.live_count.of_later()] {
+            for count in [own, self.live_count.of_later_servers()] {
                 count.fetch_add(sessions.cast_unsigned(), Relaxed); // wraps, so that a negative number is subtracted
             }
         }

@@ -46,7 +46,7 @@ pub(super) fn live_counts(pool: &Pool) -> Vec<u32> {
     pool.servers().iter().map(|server| server.live()).collect()
 }
 
-/// Starts a client that waits for a lease. On return, the line is longer by one, or the wait of the client is over.
+/// Starts a client that waits for a lease. On return, the queue is longer by one, or the wait of the client is over.
 pub(super) async fn start_waiting(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
     let before = pool.queue_len();
     let waiting = join_queue(pool, n).await;
@@ -54,7 +54,7 @@ pub(super) async fn start_waiting(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result
     waiting
 }
 
-/// As [`start_waiting`], but the client may also take the place of another one if the line is full.
+/// As [`start_waiting`], but the client may also take the place of another one if the queue is full.
 pub(super) async fn join_queue(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
     join_queue_until(pool, n, pending()).await
 }
@@ -236,7 +236,7 @@ async fn a_queued_client_gets_a_due_trial_without_any_other_change() {
     let pool = limited(Policy::LeastConn, &[1, 5], Some(QUEUE));
     let _first = pick(&pool, 0).unwrap();
     let ejected = Arc::clone(&pool.servers()[1]);
-    let back_off = fail_connects(&pool, &ejected, 3, Instant::now()).expect("the other one is up");
+    let back_off = fail_connects(&pool, &ejected, 3, Instant::now()).expect("the last failure ejects it");
     let began = Instant::now();
     let lease = start_waiting(&pool, 1).await.await.unwrap().unwrap();
     assert_eq!(lease.server().id(), ejected.id());

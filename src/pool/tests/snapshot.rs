@@ -328,7 +328,7 @@ async fn a_failing_check_and_a_new_back_off_update_the_candidates() {
     let back_off = fail_connect(&pool, &trial, due).unwrap();
     assert!(
         back_off < CONNECT_TIMEOUT,
-        "it ends before the trial could be claimed again"
+        "else the expiry of the trial's claim alone would make the server a candidate"
     );
     assert!(is_candidate(due + back_off));
 }

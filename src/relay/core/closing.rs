@@ -38,7 +38,7 @@ impl Core<'_> {
         self.finish_if_done();
     }
 
-    /// One side has finished: from now on the half-close timeout applies, too, or [`FOLLOW_TIMEOUT`].
+    /// Sets the limit on silence for the time after one side has finished.
     fn limit_half_close(&mut self, now: Instant) {
         let follow = self.client_follows.then_some(FOLLOW_TIMEOUT);
         let limit = self.half_closed_limit().into_iter().chain(follow).min();
@@ -77,7 +77,7 @@ impl Core<'_> {
                     self.traffic.down.end();
                 }
                 let delivery = DeliveryTimer::new(fault, self.is_client_through(), now);
-                // From now on `finish_if_done` does not forward an end to the client: the client is to be reset.
+                // With `up` done, `finish_if_done` skips the end towards the client: the client is to be reset.
                 self.up.abandon();
                 self.timer = Some(Box::new(RelayTimer::Delivery(delivery)));
                 self.has_moved = true;
@@ -174,7 +174,7 @@ impl Core<'_> {
     /// Ends the relay once both directions are done.
     ///
     /// The direction that finishes last does not forward its end: the connections are closed next, which sends the end
-    /// without another system call, or are reset. If ends must be sent explicitly, it does, unless a reset follows.
+    /// without another system call, or are reset. With `ends_explicitly`, that end is forwarded unless a reset follows.
     pub(super) fn finish_if_done(&mut self) {
         if !self.ends_explicitly || self.is_delivering() {
             if self.down.is_done() {

@@ -6,10 +6,10 @@
 //! with [`poll`].
 //!
 //! Each [`worker`](crate::worker) would own a ring, and wake its tokio runtime by an eventfd of the ring. A throttled
-//! direction is read only when its [`DirectionThrottle`](crate::guard::DirectionThrottle) grants bytes, which it
-//! decides for a socket that is readable. So a throttled direction would wait for readiness also with a ring, or stay
-//! with [`poll`]; the tests in `completions` throttle nothing. `limit_pipes` belongs to `poll`, although the worker
-//! calls it: another engine would have limits of its own.
+//! direction is read only when its [`DirectionThrottle`](crate::guard::DirectionThrottle) grants bytes, and a throttle
+//! is asked only when the socket is readable. So a throttled direction would wait for readiness also with a ring, or
+//! stay with [`poll`]; the tests in `completions` throttle nothing. `limit_pipes` belongs to `poll`, although the
+//! worker calls it: another engine would have limits of its own.
 //!
 //! A relay may be dropped while operations are under way: their buffers and sockets would have to live until the
 //! operations complete. The descriptors of rings would count in `RUNTIME_DESCRIPTORS` of `app::descriptor_budget`.

@@ -130,10 +130,9 @@ impl Completions<'_> {
 }
 
 /// Takes the error of a connection on which nothing is received now, and reports it. Returns whether there was one.
-/// While the server's last bytes are delivered, its connection is known to be broken.
 fn poll_error(core: &mut Core<'_>, world: &mut World, side: Side) -> bool {
-    let is_watched = side == Side::Client || !core.is_delivering();
-    let error = if is_watched { world.take_error(side) } else { None };
+    let is_known_broken = side == Side::Server && core.is_delivering();
+    let error = if is_known_broken { None } else { world.take_error(side) };
     error.is_some_and(|error| report_error(core, side, error))
 }
 

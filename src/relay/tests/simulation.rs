@@ -21,8 +21,8 @@ use super::*;
 use crate::guard::Throttle;
 use crate::relay::engine::poll::{pipes, relay_between};
 
-/// How long after the last step the peers of a session that ends well take all they are sent and end. From then on they
-/// take what they are sent at this interval, until the relay is over.
+/// If a session ends well: the time from the last step until its peers consume all bytes and end their streams. From
+/// then on, they consume all bytes at this interval, until the relay is over.
 const END_AFTER: Duration = Duration::from_millis(1);
 
 /// How long after the last step the session is cut, if no limit has ended it.
@@ -47,7 +47,7 @@ pub(super) struct Case {
     pub(super) steps: Vec<Step>,
     /// Bytes a second that may be read from the client, and from the server; `None`: any number.
     pub(super) bandwidth: Option<[u64; 2]>,
-    /// Whether the peers, after the last step, take all they are sent and end; otherwise they fall silent.
+    /// Whether the peers consume all bytes and end their streams after the last step; otherwise they fall silent.
     pub(super) ends_well: bool,
 }
 
@@ -135,7 +135,7 @@ fn run_case(case: &Case) -> Closed {
         .build();
     let closed = paused.unwrap().block_on(relay_case(case));
     let pipes = pipes();
-    assert_eq!(pipes.free, pipes.made, "a pipe is not returned");
+    assert_eq!(pipes.free, pipes.open, "a pipe is not returned");
     limit_pipes(8); // a case in which the system does not splice has set the limit to 0
     closed
 }

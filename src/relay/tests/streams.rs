@@ -222,15 +222,15 @@ async fn the_ack_of_the_first_answer_is_not_delayed() {
 async fn random_conversations_arrive_complete() {
     converse_with_seeds(0..60).await;
     let pipes = pipes();
-    assert!(pipes.made > 0, "expected some to be spliced");
-    assert_eq!(pipes.free, pipes.made, "expected all pipes to be free again");
+    assert!(pipes.open > 0, "expected some to be spliced");
+    assert_eq!(pipes.free, pipes.open, "expected all pipes to be free again");
 }
 
 #[tokio::test]
 async fn random_conversations_arrive_complete_without_pipes() {
     limit_pipes(0);
     converse_with_seeds(1_000..1_020).await;
-    assert_eq!(pipes().made, 0);
+    assert_eq!(pipes().open, 0);
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn sessions_of_a_thread_share_its_few_pipes() {
         one.await.unwrap();
     }
     let pipes = pipes();
-    assert!((1..=2).contains(&pipes.made), "{}", pipes.made);
+    assert!((1..=2).contains(&pipes.open), "{}", pipes.open);
 }
 
 #[tokio::test]

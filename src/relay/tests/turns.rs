@@ -160,8 +160,8 @@ async fn an_idle_session_holds_no_pipe() {
     read_exactly(&mut server, 8 << 20).await;
     session.client = sent.await.unwrap();
     let pipes = pipes();
-    assert!(pipes.made > 0, "expected bulk to be spliced");
-    assert_eq!(pipes.free, pipes.made);
+    assert!(pipes.open > 0, "expected bulk to be spliced");
+    assert_eq!(pipes.free, pipes.open);
     assert!(!session.relay.is_finished());
 }
 
@@ -170,13 +170,13 @@ async fn a_pipe_with_bytes_in_it_is_not_reused() {
     let mut session = Session::new().await;
     fill(&mut session.client).await;
     let held = pipes();
-    assert!(held.made > held.free, "expected a pipe with bytes in it");
+    assert!(held.open > held.free, "expected a pipe with bytes in it");
     reset(session.client);
     sees_reset(&session.server).await;
     within(session.relay).await.unwrap();
     let after = pipes();
-    assert_eq!(after.made, after.free, "expected only empty pipes to be left");
-    assert!(after.made < held.made);
+    assert_eq!(after.open, after.free, "expected only empty pipes to be left");
+    assert!(after.open < held.open);
 }
 
 #[tokio::test]
@@ -266,9 +266,9 @@ fn blocking(socket: TcpStream) -> std::net::TcpStream {
     socket
 }
 
-/// Every idle session has one of these.
+/// Every idle session has such a future.
 #[tokio::test]
-async fn the_future_of_a_session_stays_small() {
+async fn the_future_of_a_relay_stays_small() {
     let (socket, _peer) = connected(None, None).await;
     let traffic = Traffic::default();
     let never = std::future::pending::<EndRequest<'_>>();

@@ -44,8 +44,8 @@ pub enum ProcessEvent {
     NotStarted(String),
     /// It has printed a line. The number is how many lines before it are not reported.
     Output(String, u64),
-    /// It has ended, and so has all that it has started, except what may not be killed, or does not end after SIGKILL.
-    /// The text says how it has ended. Nothing follows.
+    /// It has ended, and so has all that it has started, except processes that cannot be killed. The text says how it
+    /// has ended. Nothing follows.
     Ended(String),
 }
 

@@ -55,5 +55,5 @@ fn a_server_of_another_database_never_takes_over() {
     pool.set_servers([(&remaining, false)].into_iter());
     assert_eq!(in_force(&mut pool, &[("x", with_system(5, 9))]), [""]);
     assert_eq!(reason(&pool, "x"), expected);
-    assert!(pool.trust("x"), "an operator may say so");
+    assert!(pool.trust("x"), "an operator may decide for it");
 }

@@ -109,7 +109,7 @@ fn a_returning_old_primary_is_recognized_and_the_memory_is_bounded() {
 }
 
 #[test]
-fn a_silent_server_delays_a_failover_only_if_it_may_be_the_promoted_one() {
+fn a_server_of_unknown_role_delays_a_failover_only_if_it_may_be_the_promoted_one() {
     let servers = ["a", "b", "c"];
     let mut pool = watch(None, &servers);
     in_force(&mut pool, &[("b", REPLICA), ("c", DOWN), ("a", PRIMARY)]);

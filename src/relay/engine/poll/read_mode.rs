@@ -2,7 +2,7 @@
 
 use super::copy::SCRATCH_BYTES;
 
-/// Size of a read while the receiver accepts less than it is sent: the rest has to be copied.
+/// Size of a read after a short write: what the receiver does not accept must be copied out of the scratch buffer.
 const SMALL_READ_BYTES: usize = 16 * 1024;
 
 /// Whole writes (see [`ReadMode::record_copy`]) in a row after which reads are full-sized again.

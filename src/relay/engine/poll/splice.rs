@@ -28,14 +28,14 @@ const PIPE_BYTES: usize = 256 * 1024;
 const PIPES_MAX_DEFAULT: usize = 64;
 
 thread_local! {
-    static POOL: RefCell<PipePool> = const { RefCell::new(PipePool { free: Vec::new(), made: 0, max: PIPES_MAX_DEFAULT }) };
+    static POOL: RefCell<PipePool> = const { RefCell::new(PipePool { free: Vec::new(), open: 0, max: PIPES_MAX_DEFAULT }) };
 }
 
 /// The pipes of one thread.
 struct PipePool {
     free: Vec<(OwnedFd, OwnedFd)>,
-    /// Pipes made and not closed: those in `free`, and those on loan.
-    made: usize,
+    /// The number of open pipes: those in `free`, and those on loan.
+    open: usize,
     max: usize,
 }
 
@@ -49,7 +49,7 @@ fn stop_splicing(error: Errno) {
     SPLICE.record_failure(&error);
     POOL.with_borrow_mut(|pool| {
         pool.max = 0;
-        pool.made -= pool.free.len();
+        pool.open -= pool.free.len();
         pool.free.clear();
     });
 }
@@ -90,11 +90,11 @@ impl Pipe {
             if let Some(ends) = pool.free.pop() {
                 return Ok(Some(ends));
             }
-            if pool.made >= pool.max {
+            if pool.open >= pool.max {
                 return Ok(None);
             }
             let ends = new_pipe()?;
-            pool.made += 1;
+            pool.open += 1;
             Ok(Some(ends))
         });
         let ends = ends.unwrap_or_else(|error| {
@@ -183,8 +183,8 @@ impl Drop for Pipe {
         let _ = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
             match ends {
-                Some(ends) if self.filled_bytes == 0 && pool.made <= pool.max => pool.free.push(ends),
-                _ => pool.made -= 1,
+                Some(ends) if self.filled_bytes == 0 && pool.open <= pool.max => pool.free.push(ends),
+                _ => pool.open -= 1,
             }
         });
     }
@@ -206,9 +206,9 @@ fn is_shortage(error: Errno) -> bool {
     )
 }
 
-/// Whether an error of splice(2) is one of the connection, which recv(2) or send(2) would return too: those of
-/// `tcp_reset`, of `tcp_write_err`, and of ICMP (`icmp_err_convert`, `tab_unreach` of ICMPv6) in Linux. Any other
-/// error means that the system does not support splice(2).
+/// Whether an error of splice(2) comes from the connection: recv(2) or send(2) would return it too. In Linux, these
+/// are the errors of `tcp_reset`, of `tcp_write_err`, and of ICMP (`icmp_err_convert`, `tab_unreach` of ICMPv6). Any
+/// other error means that the system does not support splice(2).
 ///
 /// EACCES and EOPNOTSUPP may mean either. A connection's error is returned only once: if it were taken for a refusal,
 /// the stream would seem to end normally. So the system is asked with another splice, without a connection.
@@ -264,8 +264,7 @@ thread_local! {
 /// Statistics of the calling thread's pipes.
 #[cfg(test)]
 pub(in crate::relay) struct Pipes {
-    /// Pipes made and not closed.
-    pub(in crate::relay) made: usize,
+    pub(in crate::relay) open: usize,
     /// The pipes that are not in use.
     pub(in crate::relay) free: usize,
     /// Bytes spliced so far.
@@ -276,7 +275,7 @@ pub(in crate::relay) struct Pipes {
 #[cfg(test)]
 pub(in crate::relay) fn pipes() -> Pipes {
     POOL.with_borrow(|pool| Pipes {
-        made: pool.made,
+        open: pool.open,
         free: pool.free.len(),
         spliced: SPLICED.get(),
     })
