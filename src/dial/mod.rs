@@ -186,7 +186,7 @@ pub fn dial(
             };
             // A server that was disabled or went down meanwhile may be an old primary: it must not get the client.
             let connected = match connected {
-                Ok((socket, _)) if was_usable && is_out_of_use(pool, lease.server()) => {
+                Ok((socket, _)) if is_out_of_use(pool, lease.server(), was_usable) => {
                     Err(AttemptError::WentDown(socket))
                 }
                 connected => connected,
@@ -219,14 +219,18 @@ pub fn dial(
     }
 }
 
-/// Whether the checks of a server and the operator allow new sessions. [`dial`] also asks before the attempt: a
-/// server that panic mode picks although it is not usable has not gone down during the attempt.
+/// Whether the checks of a server and the operator allow new sessions.
 fn is_usable(server: &Server) -> bool {
     (server.check_state() != CheckState::Down || server.is_stand_in()) && !server.is_disabled()
 }
 
-/// Whether a server is not usable, and panic mode does not use it either.
-fn is_out_of_use(pool: &Pool, server: &Server) -> bool {
+/// Whether a server is not usable, and panic mode does not use it either. `was_usable`: whether it was usable before
+/// the attempt.
+fn is_out_of_use(pool: &Pool, server: &Server, was_usable: bool) -> bool {
+    if !was_usable {
+        // Panic mode picked it. It may be used even if the panic has ended meanwhile: it has not become worse.
+        return server.is_disabled() || server.is_unfit();
+    }
     let in_panic = |member: &Member| member.id() == server.id() && pool.uses_in_panic(member, Instant::now());
     // The list of servers is shared by all workers: it is read only if the server is not usable.
     !is_usable(server) && !pool.servers().iter().any(in_panic)
