@@ -280,6 +280,20 @@ impl ListenAddr {
     }
 }
 
+impl ServerAddr {
+    /// The IP address, with the interface of a link-local one (`fe80::1%eth0`); for a Unix socket, `unix:` and its path.
+    #[must_use]
+    pub fn host_text(self) -> String {
+        let text = self.to_string();
+        let ipv6 = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        match (ipv6, self.ip()) {
+            (Some((ip, _port)), _) => ip.to_owned(),
+            (None, Some(ip)) => ip.to_string(),
+            (None, None) => text,
+        }
+    }
+}
+
 /// A client without the parts that differ between its connections: the port, or the process ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClientHost {

@@ -85,6 +85,7 @@ pub mod addr;
 pub mod name;
 pub(crate) mod addr_text;
 pub mod glob;
+pub mod toml_nesting;
 pub mod optional;
 pub mod back_off;
 pub mod regular_file;

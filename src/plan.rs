@@ -125,6 +125,11 @@ pub enum AdminSocket {
     Off,
 }
 
+impl AdminSocket {
+    /// The default path for the whole system.
+    pub const SYSTEM_PATH: &str = "/run/acequia/admin.sock";
+}
+
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPlan {

@@ -100,7 +100,7 @@ fn link(
         match connected {
             Ok(connected) => Some(Linked::new(client, connected, entry)),
             Err(refusal) => {
-                let ending = refusal.ending();
+                let ending = record.settle(refusal.ending());
                 let reply = match refusal {
                     Refusal::Cut(Ending::ServerDown) => reply_to_login(&entry),
                     refusal => refusal.reply(),

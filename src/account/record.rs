@@ -105,6 +105,14 @@ impl Record {
         self.cancel.cut(ending)
     }
 
+    /// Decides the ending of a session that ends by itself: this one, or that of a cut before. Later cuts have no
+    /// effect: they would contradict what the client is being told.
+    #[must_use]
+    pub fn settle(&self, ending: Ending) -> Ending {
+        self.cut(ending);
+        self.cut_ending()
+    }
+
     /// Ends the session as denied if it has passed this guard and its client is in the network. Returns whether this
     /// call ended it.
     pub fn cut_denied(&self, guard: &Arc<str>, network: IpNet) -> bool {

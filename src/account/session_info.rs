@@ -121,6 +121,13 @@ impl SessionInfo {
         &mut self.protocol.get_or_insert_default().tls
     }
 
+    /// Forgets why TLS failed: the session goes on with another connection.
+    pub fn forget_tls_error(&mut self) {
+        if let Some(protocol) = &mut self.protocol {
+            (protocol.tls.error, protocol.tls.refusal) = (None, None);
+        }
+    }
+
     /// The TLS that was agreed with a client whose TLS is terminated here.
     #[must_use]
     pub fn client_tls(&self) -> Option<&TlsSummary> {

@@ -1,7 +1,7 @@
 //! The state of the certificates from ACME, as the API shows it, and requests to order one now.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -78,8 +78,8 @@ impl RenewalReason {
 #[derive(Debug, Default)]
 pub struct Renewals {
     state: ArcSwap<Vec<RenewalState>>,
-    /// The first host names of the certificates to order now. A blocking mutex: never held across an await.
-    requested: Mutex<Vec<Box<str>>>,
+    /// The files of the certificates to order now. A blocking mutex: never held across an await.
+    requested: Mutex<HashSet<PathBuf>>,
     has_requests: Notify,
     /// The numbers of successful and failed orders, by the first host name of the certificate.
     results: Mutex<BTreeMap<Box<str>, [u64; 2]>>,
@@ -93,9 +93,11 @@ impl Renewals {
     }
 
     /// Publishes the state. The counts of each certificate exist from now on, beginning with 0, so that a metric shows
-    /// its first failure as an increase.
+    /// its first failure as an increase. Those of certificates that are no longer in the state are removed.
     pub fn publish(&self, state: Vec<RenewalState>) {
         let mut results = self.results.lock();
+        let names: HashSet<&str> = state.iter().map(|renewal| renewal.wanted.name()).collect();
+        results.retain(|name, _| names.contains(&**name));
         for renewal in &state {
             results.entry(renewal.wanted.name().into()).or_default();
         }
@@ -104,16 +106,16 @@ impl Renewals {
     }
 
     /// Requests that the certificate for a name is ordered now. Returns the first name of the certificate; `None`: no
-    /// certificate from ACME has this name.
+    /// certificate from ACME has this name. If several accounts have certificates with that first name, all of these
+    /// are ordered.
     pub fn request(&self, name: &str) -> Option<String> {
         let state = self.state();
-        let mut certificates = state.iter().map(|renewal| &renewal.wanted);
-        let wanted = certificates.find(|wanted| wanted.names.iter().any(|known| known.as_str() == name))?;
-        let mut requested = self.requested.lock();
-        if !requested.iter().any(|known| **known == *wanted.name()) {
-            requested.push(wanted.name().into());
-        }
-        drop(requested);
+        let certificates = || state.iter().map(|renewal| &renewal.wanted);
+        let wanted = certificates().find(|wanted| wanted.names.iter().any(|known| known.as_str() == name))?;
+        let same_name = certificates().filter(|other| other.name() == wanted.name());
+        self.requested
+            .lock()
+            .extend(same_name.map(|wanted| wanted.file.clone()));
         self.has_requests.notify_one();
         Some(wanted.name().to_owned())
     }
@@ -136,9 +138,60 @@ impl Renewals {
         self.has_requests.notified().await;
     }
 
-    /// Takes the requests: the first host names of the certificates to order now.
+    /// Takes the requests: the files of the certificates to order now.
     #[must_use]
-    pub fn take_requests(&self) -> Vec<Box<str>> {
+    pub fn take_requests(&self) -> HashSet<PathBuf> {
         std::mem::take(&mut self.requested.lock())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::ServerName;
+
+    fn state(acme: &str, names: &[&str]) -> RenewalState {
+        RenewalState {
+            wanted: AcmeCertificate {
+                acme: acme.into(),
+                names: names
+                    .iter()
+                    .map(|name| ServerName::from_config(name).unwrap())
+                    .collect(),
+                file: Path::new("/").join(acme).join(names[0]),
+            },
+            identifier: None,
+            next: SystemTime::UNIX_EPOCH,
+            reason: RenewalReason::NotIssued,
+            explanation_url: None,
+            failed: None,
+            is_under_way: false,
+        }
+    }
+
+    #[test]
+    fn a_request_is_for_the_certificates_of_all_accounts_with_that_first_name() {
+        let renewals = Renewals::default();
+        renewals.publish(vec![
+            state("one", &["a.test", "b.test"]),
+            state("two", &["a.test"]),
+            state("two", &["c.test"]),
+        ]);
+        assert_eq!(renewals.request("none.test"), None);
+        assert!(renewals.take_requests().is_empty());
+        assert_eq!(renewals.request("b.test").as_deref(), Some("a.test"));
+        let files = ["/one/a.test", "/two/a.test"].map(PathBuf::from);
+        assert_eq!(renewals.take_requests(), HashSet::from(files));
+        assert!(renewals.take_requests().is_empty());
+    }
+
+    #[test]
+    fn orders_are_counted_while_the_certificate_is_configured() {
+        let renewals = Renewals::default();
+        renewals.publish(vec![state("one", &["a.test"]), state("one", &["b.test"])]);
+        renewals.count("a.test", true);
+        renewals.count("b.test", false);
+        renewals.publish(vec![state("one", &["b.test"])]);
+        assert_eq!(renewals.results(), BTreeMap::from([("b.test".into(), [0, 1])]));
     }
 }

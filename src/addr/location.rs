@@ -57,10 +57,7 @@ impl fmt::Display for ServerLocation {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
-            Self::Resolved { name, address } => match address.ip() {
-                Some(ip) => write!(f, "{name}@{ip}"),
-                None => f.write_str(name), // never: names resolve to IP addresses
-            },
+            Self::Resolved { name, address } => write!(f, "{name}@{}", address.host_text()),
         }
     }
 }

@@ -107,7 +107,11 @@ fn added_server_body(pool: &str, AddedServer { entry, addition }: &AddedServer) 
     AddedServerBody {
         pool: pool.to_owned(),
         name: entry.label().to_string(),
-        address: entry.written.to_string(),
+        // In the notation of the servers in the state: clients compare the two.
+        address: match entry.fixed_address() {
+            Some(address) => address.to_string(),
+            None => entry.written.to_string(),
+        },
         added_by: addition.by.to_string(),
         added_at: rfc3339(addition.at),
         until: addition.until.map(rfc3339),

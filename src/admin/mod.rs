@@ -77,6 +77,9 @@ const BODY_BYTES_MAX: usize = 16 * 1024;
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Failures of accept are logged once in this time.
+const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 /// A client that is gone without a sign, or does not read when the kernel's buffers are full, is cut after 10 s.
 const SOCKET_OPTIONS: SocketOptions = SocketOptions {
     keepalive: None,
@@ -109,10 +112,18 @@ static SNDBUF: OptionalCall = OptionalCall::new(
 pub async fn serve(endpoint: AdminEndpoint, admin: Arc<Admin>, connections_max: usize) {
     let (live, router) = (Arc::clone(&admin.live), router(admin));
     let mut connections = Connections::default();
+    let mut logged: Option<Instant> = None;
     loop {
-        let Ok(connection) = endpoint.accept(&router, &live).await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
+        let connection = match endpoint.accept(&router, &live).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                if logged.is_none_or(|at| at.elapsed() >= FAILURE_LOG_INTERVAL) {
+                    tracing::warn!(%error, "cannot accept clients on {}, trying again", endpoint.as_str());
+                    logged = Some(Instant::now());
+                }
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
         connections.wait_until_below(connections_max).await;
         connections.spawn(connection);
@@ -126,6 +137,13 @@ impl AdminEndpoint {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(ListenAddr::new),
             Self::Unix(_) => None,
+        }
+    }
+
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "the admin port",
+            Self::Unix(_) => "the Unix socket of the API",
         }
     }
 

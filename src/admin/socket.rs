@@ -17,9 +17,6 @@ use crate::plan::AdminSocket;
 use crate::text::escape;
 use crate::unix_socket::{BoundUnix, SocketFile, connect_to_listener, peer_of};
 
-/// The path of the socket for the whole system.
-const SYSTEM_PATH: &str = "/run/acequia/admin.sock";
-
 /// The number of connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
 
@@ -46,7 +43,7 @@ pub struct AdminUnixListener {
 pub fn default_paths() -> Vec<PathBuf> {
     let in_runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
     let in_runtime_dir = in_runtime_dir.map(|directory| Path::new(&directory).join("acequia/admin.sock"));
-    in_runtime_dir.into_iter().chain([SYSTEM_PATH.into()]).collect()
+    in_runtime_dir.into_iter().chain([AdminSocket::SYSTEM_PATH.into()]).collect()
 }
 
 /// Listens on the configured socket, if any. If the default path cannot be used, this logs a warning and returns

@@ -94,8 +94,8 @@ impl AcmeOrders {
     /// Orders the certificates that are missing, due or requested, until it is dropped.
     pub(super) async fn run(mut self) {
         let mut changes = self.live.subscribe();
-        // The requests that no order has followed yet: the first host names of the certificates.
-        let mut requests: HashSet<Box<str>> = HashSet::new();
+        // The requests that no order has followed yet: the files of the certificates.
+        let mut requests = HashSet::new();
         loop {
             let in_force = Arc::clone(&changes.borrow_and_update());
             requests.extend(self.renewals.take_requests());
@@ -107,7 +107,7 @@ impl AcmeOrders {
             .await
             .unwrap_or_default();
             for state in &mut states {
-                if requests.contains(state.wanted.name()) {
+                if requests.contains(&state.wanted.file) {
                     (state.next, state.reason) = (UNIX_EPOCH, RenewalReason::Requested);
                 }
             }
@@ -118,10 +118,10 @@ impl AcmeOrders {
                 due.is_under_way = true;
                 due.clone()
             });
-            requests.retain(|name| states.iter().any(|state| *state.wanted.name() == **name)); // still configured
+            requests.retain(|file| states.iter().any(|state| state.wanted.file == *file)); // still configured
             self.renewals.publish(states);
             if let Some(due) = due {
-                requests.remove(due.wanted.name());
+                requests.remove(&due.wanted.file);
                 self.order(&in_force, due).await;
                 continue;
             }

@@ -206,7 +206,9 @@ fn certificates_without_use(listener: &ListenerPlan, store: &CertificateStore) -
             || other.iter().any(|pattern| may_overlap(name, pattern))
             || matches!(name, NamePattern::Suffix(_)) && exact.iter().any(|pattern| may_overlap(name, pattern))
     };
-    let unused = |certificate: &&Arc<Certificate>| !certificate.names.iter().any(is_used);
+    // `certificate_warnings` has one about a certificate without names.
+    let unused =
+        |certificate: &&Arc<Certificate>| !certificate.names.is_empty() && !certificate.names.iter().any(is_used);
     // The first certificate is the one for clients whose name has none.
     let unused = store.all().iter().skip(1).filter(unused);
     unused

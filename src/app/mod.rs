@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::runtime;
+use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
@@ -95,24 +95,40 @@ pub fn run(plan: Plan, source: ConfigSource, started: impl FnOnce(&Running)) -> 
         .enable_all()
         .build()
         .map_err(system("cannot start an event loop (epoll, eventfd)"))?;
-    let remote = Arc::new(RemoteConfig::default());
-    let plans = control.block_on(first_plans(plan, &source, &remote));
-    let opened = {
-        // In the runtime's context, but not in `block_on`: an error here drops the runtime of a worker, and in
-        // `block_on` that would panic.
-        let _within = control.enter();
-        Signals::new()
-            .map_err(system("cannot listen to signals"))
-            .and_then(|signals| Ok((signals, open_first(plans, &Rc::new(source), &remote)?)))
-    };
-    let ended = opened.and_then(|(signals, (app, drain))| {
-        started(&app.running);
-        service_manager::ready(&app.status());
-        control.block_on(app.run(signals, drain))
-    });
+    let ended = run_on(&control, plan, source, started);
     // Lookups of host names run in threads that cannot be interrupted. They must not delay the end of the process.
     control.shutdown_background();
     ended
+}
+
+/// As [`run`], on this runtime.
+fn run_on(
+    control: &Runtime,
+    plan: Plan,
+    source: ConfigSource,
+    started: impl FnOnce(&Running),
+) -> Result<(), Failure> {
+    let within = control.enter();
+    // Before the store is read, which may take long: a signal without a handler would kill the process.
+    let mut signals = Signals::new().map_err(system("cannot listen to signals"))?;
+    let remote = Arc::new(RemoteConfig::default());
+    let plans = control.block_on(async {
+        tokio::select! {
+            biased;
+            _ = signals.end.first() => None,
+            plans = first_plans(plan, &source, &remote) => Some(plans),
+        }
+    });
+    let Some(plans) = plans else {
+        tracing::info!("ended by a signal before the start");
+        return Ok(());
+    };
+    // Not in `block_on`: an error drops the runtime of a worker, and in `block_on` that would panic.
+    let (app, drain) = open_first(plans, &Rc::new(source), &remote)?;
+    drop(within);
+    started(&app.running);
+    service_manager::ready(&app.status());
+    control.block_on(app.run(signals, drain))
 }
 
 /// What the caller of [`run`] gets when the process has started.

@@ -75,6 +75,7 @@ impl App {
     ///
     /// `just_read`: the texts of the store, if the request for the reload brings them.
     pub(super) async fn prepare(&mut self, just_read: Option<Arc<RemoteTexts>>) -> Result<Prepared, ReloadError> {
+        self.remote.begin_attempt();
         let file = self.source.file.clone().ok_or(ReloadError::NoFile)?;
         let of_file = blocking(move || config::load(&file).map_err(ReloadError::Configuration)).await?;
         let read = self.with_texts(of_file, just_read).await?;

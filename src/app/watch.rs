@@ -33,7 +33,25 @@ async fn bytes(file: &Path) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
     use super::*;
+
+    /// Other files in the same directory cause such reads, too.
+    #[tokio::test(start_paused = true)]
+    async fn reading_an_unchanged_file_causes_no_reload() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("acequia.toml");
+        std::fs::write(&file, "same").unwrap();
+        let (reloader, mut requests) = Reloader::new();
+        tokio::select! {
+            () = run(file, "same".to_owned(), reloader) => panic!("it has stopped watching"),
+            _ = requests.recv() => panic!("a reload is requested"),
+            () = sleep(Duration::from_secs(600)) => {} // in which it is read regularly
+        }
+    }
 
     #[tokio::test]
     async fn a_change_between_the_load_and_the_watch_causes_a_reload() {

@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
-use crate::addr::ServerAddr;
 use crate::command::{CommandOutput, PATH, Printed, run_command};
 use crate::error::os_error;
 use crate::units::format_duration;
@@ -102,7 +101,7 @@ impl ExecProbe {
             .env("PATH", PATH)
             .env("ACEQUIA_POOL", &**pool)
             .env("ACEQUIA_SERVER", &**name)
-            .env("ACEQUIA_ADDRESS", host(*address))
+            .env("ACEQUIA_ADDRESS", address.host_text())
             .env(
                 "ACEQUIA_PORT",
                 address.port().map_or_else(String::new, |port| port.to_string()),
@@ -112,17 +111,6 @@ impl ExecProbe {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
-    }
-}
-
-/// The IP address, with the interface of a link-local one; for a Unix socket, `unix:` and its path.
-fn host(address: ServerAddr) -> String {
-    let text = address.to_string();
-    let ipv6 = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
-    match (ipv6, address.ip()) {
-        (Some((ip, _port)), _) => ip.to_owned(),
-        (None, Some(ip)) => ip.to_string(),
-        (None, None) => text,
     }
 }
 
@@ -150,15 +138,6 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-
-    #[test]
-    fn the_host_of_a_link_local_address_has_its_interface() {
-        let scoped = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 0, 1);
-        assert_eq!(host(ServerAddr::new(scoped.into())).split('%').count(), 2);
-        for (address, expected) in [("[::1]:80", "::1"), ("10.0.0.1:80", "10.0.0.1")] {
-            assert_eq!(host(ServerAddr::new(address.parse().unwrap())), expected);
-        }
-    }
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("/bin/sh");

@@ -18,8 +18,9 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, join, split};
+use tokio::io::{join, split};
 
+use super::bounded::Bounded;
 use super::pattern::Pattern;
 use super::stream::CheckStream;
 use super::tls::{TlsCheck, TlsProbe, open, optional_settings};
@@ -196,7 +197,7 @@ impl HttpProbe {
     /// The server does not answer in HTTP, or its status or body is not the expected one.
     async fn ask(&self, stream: Box<dyn CheckStream>) -> Result<(), CheckFailure> {
         let (from, to) = split(stream);
-        let stream = join(from.take(RESPONSE_BYTES_MAX), to);
+        let stream = join(Bounded::new(from, RESPONSE_BYTES_MAX), to);
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD_BYTES_MAX).max_headers(FIELDS_MAX);
         let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(http_error)?;

@@ -18,6 +18,7 @@ mod kind;
 mod file;
 mod password_login;
 mod stream;
+mod bounded;
 mod pattern;
 pub mod tcp;
 pub mod tls;

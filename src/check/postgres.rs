@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustls::ClientConfig;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Join, Take, join};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Join, join};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_postgres::config::SslMode;
@@ -19,6 +19,7 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::bounded::Bounded;
 use super::kind::ROLE_KEYS;
 use super::{Check, CheckFailure, CheckKind, CheckTarget, PasswordLogin, Probe, RunningCheck, Service};
 use crate::error::chain;
@@ -90,7 +91,7 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// A connection from which no more than [`ANSWER_BYTES_MAX`] are read, and over which no password goes in clear text,
 /// except over a Unix socket.
-type BoundedStream = Join<CleartextPasswordGuard<Take<OwnedReadHalf>>, OwnedWriteHalf>;
+type BoundedStream = Join<CleartextPasswordGuard<Bounded<OwnedReadHalf>>, OwnedWriteHalf>;
 
 /// Whether the server is a replica.
 const ROLE: &str = "SELECT pg_is_in_recovery()";
@@ -170,7 +171,7 @@ impl PostgresProbe {
         };
         let is_unix = self.target.address.unix().is_some();
         let (from, to) = stream.into_split();
-        let stream = join(CleartextPasswordGuard::new(from.take(ANSWER_BYTES_MAX), is_unix), to);
+        let stream = join(CleartextPasswordGuard::new(Bounded::new(from, ANSWER_BYTES_MAX), is_unix), to);
         self.log_in_and_ask(login, stream).await
     }
 

@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::file::reading;
 use super::stream::CheckStream;
 use super::tcp::connect_error_or;
 use super::{CertificateTimes, Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
-use crate::blocking::blocking;
 use crate::error::with_context;
 use crate::name::ServerName;
 use crate::tls::{OfferedProtocols, PoolTls, PoolTlsPlan, SentSni, TlsFileError};
@@ -215,7 +215,13 @@ pub(super) async fn open(
 impl OwnTls {
     /// The configuration of a handshake; it is made anew when a file has changed.
     async fn current_config(self: Arc<Self>) -> io::Result<Arc<ClientConfig>> {
-        blocking(move || self.load()).await
+        // Without a file, the authorities of the system are read.
+        let file = self
+            .plan
+            .files()
+            .first()
+            .map_or_else(PathBuf::new, |(_, path)| path.to_path_buf());
+        reading(&file, move || self.load()).await
     }
 
     fn load(&self) -> io::Result<Arc<ClientConfig>> {

@@ -73,6 +73,12 @@ pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitC
     let mut printed = print_problems(&warnings, &found, format);
     let failed = exit_code(&found);
     let is_fine = failed.is_none();
+    if format == CheckFormat::Text && scope == CheckScope::Files && failed == Some(EXIT_RUN) {
+        print_message(
+            "help",
+            "to check a configuration of another machine, use --without-files",
+        );
+    }
     if format == CheckFormat::Text && (is_fine || servers.is_some()) {
         let end = if is_fine { " fine" } else { "" };
         let servers = servers.unwrap_or_default();
@@ -108,14 +114,17 @@ fn print_problems(report: &Report, found: &[Finding], format: CheckFormat) -> Ex
 }
 
 fn json(report: &Report, found: &[Finding]) -> String {
-    let is_valid = report.error_count() == 0 && exit_code(found).is_none();
+    let found_errors = found.iter().filter(|finding| finding.exit_code.is_some()).count();
+    let errors = report.error_count() + found_errors;
+    let warnings = report.warning_count() + found.len() - found_errors;
     let mut problems = report.to_json();
     problems.extend(
         found
             .iter()
             .map(|finding| serde_json::json!({ "severity": finding.severity(), "message": finding.message })),
     );
-    serde_json::json!({ "valid": is_valid, "problems": problems }).to_string()
+    serde_json::json!({ "valid": errors == 0, "errors": errors, "warnings": warnings, "problems": problems })
+        .to_string()
 }
 
 /// If root runs this command, checks the service's file again as the user of the service. Warns of the problems that

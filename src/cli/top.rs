@@ -5,6 +5,7 @@
 //! stream and are read while they are shown.
 
 mod columns;
+mod filter;
 mod rows;
 mod list;
 mod question;
@@ -77,7 +78,7 @@ Tab        servers, or sessions
 ↑ ↓ PgUp PgDn Home End   select
 /          filter by words in names and addresses; sessions
            also by pool=NAME, server=NAME, min_bytes=N, …,
-           as `acequia sessions --filter`
+           as `acequia sessions --filter`; \"a b\" is one word
 Esc        no filter
 < >        sort by another column
 r          reverse the order

@@ -28,8 +28,8 @@ pub(super) struct ContainerFollower {
     printed: PrintedLines,
     /// Up to when its log was read.
     read_until: SystemTime,
-    /// Whether the engine did not answer when it was last asked.
-    is_unreachable: bool,
+    /// Whether the last attempt to follow it has failed: Docker did not answer, or the log ended alone.
+    is_interrupted: bool,
 }
 
 impl ContainerFollower {
@@ -40,11 +40,11 @@ impl ContainerFollower {
             name,
             printed: PrintedLines::new(Instant::now()),
             read_until: began,
-            is_unreachable: false,
+            is_interrupted: false,
         }
     }
 
-    /// Logs what the container prints until it has ended. Returns how it ended. While the engine does not answer, the
+    /// Logs what the container prints until it has ended. Returns how it ended. While it cannot be followed, the
     /// container is assumed to run.
     pub(super) async fn run(mut self) -> String {
         let mut back_off = BackOff::default();
@@ -57,11 +57,11 @@ impl ContainerFollower {
             if asked.elapsed() >= STEADY_AFTER {
                 back_off.reset();
             }
-            if !self.is_unreachable {
+            if !self.is_interrupted {
                 let CloneName { pool, clone } = &self.name;
-                tracing::warn!(%pool, %clone, error = chain(&*error), "Docker does not answer about a clone, which may still be running");
+                tracing::warn!(%pool, %clone, error = chain(&*error), "cannot follow the container of a clone, which may still be running");
             }
-            self.is_unreachable = true;
+            self.is_interrupted = true;
             back_off.pause().await;
         }
     }
@@ -69,9 +69,9 @@ impl ContainerFollower {
     /// As [`Self::run`], until the engine fails.
     async fn follow(&mut self) -> Result<String, DockerError> {
         let engine = DockerEngine::connect(&self.place.socket).await?;
-        if std::mem::take(&mut self.is_unreachable) {
+        if std::mem::take(&mut self.is_interrupted) {
             let CloneName { pool, clone } = &self.name;
-            tracing::info!(%pool, %clone, "Docker answers about a clone again");
+            tracing::info!(%pool, %clone, "the container of a clone is followed again");
         }
         let container = self.place.name.clone();
         // Not every log driver of an engine can be read from.

@@ -12,6 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::error::chain;
 use crate::regular_file;
 
 /// The longest file: more than the paths of sockets need.
@@ -91,14 +92,22 @@ pub(super) fn ended_instances(directory: &Path, own: &str) -> io::Result<Vec<End
     Ok(others.filter_map(|name| ended_instance(directory, name)).collect())
 }
 
-/// Reads the file of an instance. `None`: it cannot be read, or its name is not that of an instance.
+/// Reads the file of an instance. `None`: it cannot be read, which is logged, or its name is not that of an instance.
 fn ended_instance(directory: &Path, instance: String) -> Option<EndedInstance> {
     if !instance.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     let path = directory.join(&instance);
-    let text = regular_file::read(&path, FILE_BYTES_MAX).ok()?;
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let read = regular_file::read(&path, FILE_BYTES_MAX).inspect_err(|error| {
+        let (file, error) = (path.display(), chain(error));
+        tracing::warn!(%file, error, "containers that a crash has left behind are not found");
+    });
+    let text = read.ok()?;
+    // The process was killed before it had written a last line without an end: there is no container at that engine.
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    let lines = lines
+        .filter_map(|line| line.strip_suffix(b"\n"))
+        .filter(|line| !line.is_empty());
     Some(EndedInstance {
         instance,
         sockets: lines.map(|line| OsString::from_vec(line.to_vec()).into()).collect(),
@@ -126,6 +135,9 @@ mod tests {
         fs::write(directory.join("no-instance"), "/run/docker.sock\n").unwrap();
         assert_eq!(ended(&directory, "00aa"), []);
         let sockets = ["/run/docker.sock", "/run/other.sock"].map(PathBuf::from);
+        assert_eq!(ended(&directory, "00bb"), [("00aa".to_owned(), sockets.to_vec())]);
+        let half_written = "/run/docker.sock\n/run/other.sock\n/run/doc";
+        fs::write(directory.join("00aa"), half_written).unwrap();
         assert_eq!(ended(&directory, "00bb"), [("00aa".to_owned(), sockets.to_vec())]);
         for ended in ended_instances(&directory, "00bb").unwrap() {
             ended.forget().unwrap();

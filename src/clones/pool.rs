@@ -136,13 +136,15 @@ impl PoolClones {
     fn load(&self) -> ScaleLoad {
         let servers = self.pool.servers();
         let is_clone = |name: &Arc<str>| self.published.iter().any(|entry| entry.label() == name);
-        let is_fixed = |server: &&Member| server.is_up() && !is_clone(&server.spec().label);
+        let up = || servers.iter().filter(|server| server.is_up());
+        let is_fixed = |server: &&Member| server.is_in_service() && !is_clone(&server.spec().label);
+        let fixed = up().filter(is_fixed).count();
         let staying = self.clones.values().filter(|clone| !clone.is_leaving());
         ScaleLoad {
             sessions: self.pool.sessions(),
             waiting: self.pool.queue_len() as u64,
-            has_server: servers.iter().any(|server| server.is_up()),
-            fixed: u32::try_from(servers.iter().filter(is_fixed).count()).unwrap_or(u32::MAX),
+            has_server: fixed > 0 || up().any(|server| is_clone(&server.spec().label)),
+            fixed: u32::try_from(fixed).unwrap_or(u32::MAX),
             clones: u32::try_from(staying.count()).unwrap_or(u32::MAX),
         }
     }

@@ -4,14 +4,19 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use rustix::thread::clear_ambient_capability_set;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
+use tokio::time::sleep;
 
 use super::descriptors::close_on_exec;
 use crate::readiness;
+
+/// The pause between two attempts to reap a killed command.
+const REAP_PAUSE: Duration = Duration::from_millis(100);
 
 /// A running command. Dropping it kills its process group with SIGKILL, which no process can ignore. Processes that
 /// have left the group are not found.
@@ -52,7 +57,8 @@ impl ProcessGroup {
     /// # Errors
     /// Out of descriptors.
     pub(super) fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
-        watch(self.pid().expect("it is not reaped yet"))
+        let pid = self.pid().expect("it is not reaped yet");
+        readiness::watch(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
     }
 
     /// Kills what is left of the group, and reaps the command, which must have ended.
@@ -80,19 +86,14 @@ impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.kill();
         let Some(mut child) = self.child.take() else { return };
-        // The child dies soon, unless the kernel holds it; a task reaps it when it has died. Without a runtime, this
-        // process is about to end and need not reap it.
+        // The child dies soon, unless the kernel holds it; a task reaps it when it has died. The task needs no
+        // descriptor, because we may be out of them. Without a runtime, this process is about to end and need not reap.
         if let (Ok(None), Ok(runtime)) = (child.try_wait(), Handle::try_current()) {
             runtime.spawn(async move {
-                if let Ok(ended) = watch(Pid::from_child(&child)) {
-                    let _ = ended.readable().await;
-                    let _ = child.try_wait();
+                while let Ok(None) = child.try_wait() {
+                    sleep(REAP_PAUSE).await;
                 }
             });
         }
     }
-}
-
-fn watch(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
-    readiness::watch(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
 }

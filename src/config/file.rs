@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::report::{JsonPath, Position, Problem};
+use crate::toml_nesting::{LEVELS_MAX, too_deep};
 
 /// A value and its position.
 #[derive(Clone, Debug)]
@@ -40,8 +41,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Moves all positions by this offset: see [`Position::shift`]. The recursion is bounded, because the parsers bound
-    /// the depth of values.
+    /// Moves all positions by this offset: see [`Position::shift`]. The recursion is bounded: by [`too_deep`] in TOML, by
+    /// `serde_json` in JSON.
     pub(super) fn shift(&mut self, by: usize) {
         for entry in &mut self.entries {
             entry.position.shift(by);
@@ -94,6 +95,11 @@ const SYNTAX_ERRORS_MAX: usize = 20;
 /// # Errors
 /// The first syntax errors, duplicate keys included.
 pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
+    if let Some(place) = too_deep(text) {
+        let hint = format!("the limit is {LEVELS_MAX} levels");
+        let problem = Problem::error(Position::Bytes(place), "TOML: tables and lists are nested too deep", hint);
+        return Err(vec![problem]);
+    }
     let (root, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         return Ok(table_of(root.get_ref()));
@@ -114,11 +120,14 @@ pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
 
 /// Parses TOML and ignores syntax errors; returns the value of a top-level key, if the parser recovered it.
 pub(super) fn toml_recovered(text: &str, key: &str) -> Option<Value> {
+    if too_deep(text).is_some() {
+        return None;
+    }
     let (root, _) = DeTable::parse_recoverable(text);
     root.get_ref().get(key).map(|value| node_of(value).value)
 }
 
-/// The recursion is bounded: the parser rejects more than 80 levels.
+/// The recursion is bounded: see [`too_deep`].
 fn table_of(table: &DeTable<'_>) -> Table {
     let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
         let name: &std::borrow::Cow<'_, str> = key.get_ref();
@@ -231,8 +240,13 @@ impl<'de> Visitor<'de> for RawJsonVisitor {
         Ok(RawJson::Leaf(Value::Integer(number.into())))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<RawJson, E> {
-        Ok(RawJson::Leaf(Value::Float))
+    fn visit_f64<E>(self, number: f64) -> Result<RawJson, E> {
+        // The parser makes a float of an integer that does not fit into 64 bits.
+        let is_large_integer = number.fract() == 0.0 && number.abs() >= 2_f64.powi(63);
+        Ok(RawJson::Leaf(match is_large_integer {
+            true => Value::Integer(number as i128), // saturates
+            false => Value::Float,
+        }))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<RawJson, E> {

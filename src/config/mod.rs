@@ -1,4 +1,4 @@
-//! The configuration: converts a file to a [`Plan`], or to a [`Report`] of all errors in it.
+//! The configuration: converts a file to a [`Plan`], or to a [`Report`] of the errors in it.
 //!
 //! `file` parses TOML or JSON into a tree of values with positions; `parse` converts the tree to a plan and collects
 //! the problems, which [`report`] shows. Nothing at run time uses this module.
@@ -82,13 +82,14 @@ impl Loaded {
 fn not_utf8((_, text, begin): (&str, &str, usize)) -> Option<Problem> {
     let at = begin + text.find(char::REPLACEMENT_CHARACTER)?;
     let position = Position::Bytes(at..at + char::REPLACEMENT_CHARACTER.len_utf8());
-    Some(Problem::error(position, "not UTF-8", "write it as UTF-8"))
+    let hint = "write it as UTF-8, without the replacement character U+FFFD";
+    Some(Problem::error(position, "not UTF-8", hint))
 }
 
 /// The name of a text of the store is this prefix and the key of the text.
 const ETCD: &str = "etcd:";
 
-/// The file to load: `named`, else the first of [`DEFAULT_PATHS`] that exists.
+/// The file to load: `named`, else the first of [`DEFAULT_PATHS`] that exists, else the first that may exist.
 ///
 /// # Errors
 /// No file is named, and none of the default paths exists.
@@ -100,7 +101,9 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, Report> {
 }
 
 fn first_existing(paths: &[&Path]) -> Result<PathBuf, Report> {
-    if let Some(found) = paths.iter().find(|path| path.exists()) {
+    let existing = paths.iter().find(|path| path.exists());
+    // Whether a path exists may be unknown, for want of permission. Then its error tells why nothing was found.
+    if let Some(found) = existing.or_else(|| paths.iter().find(|path| path.try_exists().is_err())) {
         return Ok(found.to_path_buf());
     }
     let tried: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();

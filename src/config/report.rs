@@ -25,9 +25,9 @@ fn may_contain_a_secret(line: &str) -> bool {
 /// for each of its problems takes time that grows with the square of its length.
 const QUOTED_LINE_BYTES_MAX: usize = 1_000;
 
-/// The most warnings that a report shows. More of them, as in a file with thousands of unused pools, would only hide
-/// other output. All errors are shown.
-pub const WARNINGS_SHOWN_MAX: usize = 100;
+/// The most errors, and the most warnings, that a report shows. A file may have one for each of its keys. More than this
+/// helps nobody, and would fill the log, the answers of the API, and the store.
+pub const PROBLEMS_SHOWN_MAX: usize = 100;
 
 /// Whether a problem makes the file invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,15 +152,17 @@ impl Report {
         self.count(Severity::Error)
     }
 
-    /// The number of warnings. The fuzz target of the configuration compares it with what is shown.
+    /// The number of warnings.
     #[must_use]
     pub fn warning_count(&self) -> usize {
         self.count(Severity::Warning)
     }
 
     fn count(&self, severity: Severity) -> usize {
-        let is_counted = |problem: &&Problem| problem.severity == severity;
-        self.problems.iter().filter(is_counted).count()
+        self.problems
+            .iter()
+            .filter(|problem| problem.severity == severity)
+            .count()
     }
 
     /// Whether there are no problems.
@@ -169,61 +171,55 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// All errors and the first 100 warnings with quoted lines, then the numbers of errors and of warnings. Ends with a
-    /// newline; empty if there are no problems.
+    /// The first 100 errors and the first 100 warnings with quoted lines, then the numbers of all errors and of all
+    /// warnings. Ends with a newline; empty if there are no problems.
     #[must_use]
     pub fn render(&self, colour: ColorChoice) -> String {
-        self.render_those(colour, |_| true)
+        self.render_those(colour, self.problems.iter().collect())
     }
 
     /// As [`Self::render`], for readers of the store who may not read the files of this machine: problems in files are
     /// left out.
     #[must_use]
     pub fn render_for_store(&self) -> String {
-        let is_of_store = |problem: &Problem| self.input.is_remote(&problem.position);
-        let hidden = self.problems.iter().filter(|problem| !is_of_store(problem)).count();
-        let mut text = self.render_those(ColorChoice::Never, is_of_store);
-        if hidden > 0 {
+        let is_of_store = |problem: &&Problem| self.input.is_remote(&problem.position);
+        let (of_store, hidden): (Vec<_>, Vec<_>) = self.problems.iter().partition(is_of_store);
+        let mut text = self.render_those(ColorChoice::Never, of_store);
+        if !hidden.is_empty() {
             text += &format!(
                 "{} in the file on this machine: see its log\n",
-                counted(hidden, "problem")
+                counted(hidden.len(), "problem")
             );
         }
         text
     }
 
-    fn render_those(&self, colour: ColorChoice, is_shown: impl Fn(&Problem) -> bool) -> String {
+    fn render_those(&self, colour: ColorChoice, mut problems: Vec<&Problem>) -> String {
         let renderer = match colour {
             ColorChoice::Never => Renderer::plain(),
             ColorChoice::Always => Renderer::styled(),
         };
+        let counts = keep_first(&mut problems);
         let mut out = String::new();
-        let (mut errors, mut warnings) = (0, 0);
-        for problem in self.problems.iter().filter(|problem| is_shown(problem)) {
-            match problem.severity {
-                Severity::Error => errors += 1,
-                Severity::Warning => warnings += 1,
-            }
-            if problem.severity == Severity::Error || warnings <= WARNINGS_SHOWN_MAX {
-                out.push_str(&renderer.render(&[self.group(problem)]));
-                out.push_str("\n\n");
-            }
+        for problem in problems {
+            out.push_str(&renderer.render(&[self.group(problem)]));
+            out.push_str("\n\n");
         }
-        let counts = [(errors, "error"), (warnings, "warning")];
         let counts = counts.into_iter().filter(|(count, _)| *count > 0);
-        let counts: Vec<_> = counts.map(|(count, noun)| counted(count, noun)).collect();
-        if counts.is_empty() {
-            return out;
+        let counts: Vec<_> = counts
+            .map(|(count, noun)| match count > PROBLEMS_SHOWN_MAX {
+                true => format!("{} (the first {PROBLEMS_SHOWN_MAX} are shown)", counted(count, noun)),
+                false => counted(count, noun),
+            })
+            .collect();
+        if !counts.is_empty() {
+            out.push_str(&counts.join(", "));
+            out.push('\n');
         }
-        out.push_str(&counts.join(", "));
-        if warnings > WARNINGS_SHOWN_MAX {
-            out.push_str(&format!("; {WARNINGS_SHOWN_MAX} of the warnings are shown"));
-        }
-        out.push('\n');
         out
     }
 
-    /// All problems, for programs: a list of objects. Each has `severity` and `message`. Where they are known, it also
+    /// The problems that [`Self::render`] shows, for programs: a list of objects. Each has `severity` and `message`. Where they are known, it also
     /// has `hint`, and `line` and `column` (from 1) or the `path` of the key. It has `file` if several files were read.
     #[must_use]
     pub fn to_json(&self) -> Vec<serde_json::Value> {
@@ -250,7 +246,9 @@ impl Report {
             }
             object
         };
-        self.problems.iter().map(to_object).collect()
+        let mut problems = self.problems.iter().collect();
+        keep_first(&mut problems);
+        problems.into_iter().map(to_object).collect()
     }
 
     fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
@@ -295,6 +293,21 @@ impl Report {
         let text = self.render(ColorChoice::for_stderr());
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
+}
+
+/// Keeps the first errors and the first warnings, [`PROBLEMS_SHOWN_MAX`] of each. Returns how many of each there were,
+/// with their noun.
+fn keep_first(problems: &mut Vec<&Problem>) -> [(usize, &'static str); 2] {
+    let (mut errors, mut warnings) = (0, 0);
+    problems.retain(|problem| {
+        let count = match problem.severity {
+            Severity::Error => &mut errors,
+            Severity::Warning => &mut warnings,
+        };
+        *count += 1;
+        *count <= PROBLEMS_SHOWN_MAX
+    });
+    [(errors, "error"), (warnings, "warning")]
 }
 
 /// The report as plain text.

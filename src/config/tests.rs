@@ -7,7 +7,7 @@ use crate::check::postgres::{PostgresCheck, PostgresLogin};
 use crate::check::tls::TlsCheck;
 use crate::check::{Check, PasswordLogin};
 use crate::plan::{AdminSocket, RemoteText};
-use crate::pool::Policy;
+use crate::pool::{MemberConfig, Policy};
 use crate::proxy_protocol::Version;
 
 const POOL: &str = "[pools.p]\nservers = [\"10.0.0.1:1\"]\n";
@@ -217,6 +217,13 @@ fn the_first_existing_default_path_is_used() {
     std::fs::write(&first, "").unwrap();
     assert_eq!(first_existing(&paths).unwrap(), first);
     assert_eq!(find(Some(Path::new("named"))).unwrap(), Path::new("named"));
+    // Whether it exists cannot be known: here because of its length, else for want of permission.
+    let unknown = directory.path().join("a".repeat(300));
+    assert_eq!(first_existing(&[&unknown, &second]).unwrap(), second);
+    assert_eq!(
+        first_existing(&[&directory.path().join("none"), &unknown]).unwrap(),
+        unknown
+    );
 }
 
 #[test]
@@ -403,4 +410,91 @@ fn errors_in_json_are_bounded_in_number_and_length() {
     let report = read("a.json", &three_errors).unwrap_err().to_string();
     assert!(report.len() < 10_000, "{} bytes", report.len());
     assert!(report.contains("…"), "{report}");
+}
+
+#[test]
+fn a_report_shows_a_bounded_number_of_problems_and_counts_all() {
+    let keys: String = (0..250).map(|number| format!("zzz{number} = 1\n")).collect();
+    let report = read("a.toml", &keys).unwrap_err(); // and there is no listener
+    assert_eq!((report.error_count(), report.to_json().len()), (251, 100));
+    let text = report.to_string();
+    assert_eq!(text.matches("error: ").count(), 100, "{text}");
+    assert!(text.ends_with("\n251 errors (the first 100 are shown)"), "{text}");
+    let stored = remote("", &[("/edge", &keys)]).unwrap_err().render_for_store();
+    assert_eq!(stored.matches("error: ").count(), 100, "{stored}");
+    let pools: String = (0..101)
+        .map(|number| format!("[pools.p{number}]\nservers = [\"10.0.0.1:1\"]\n"))
+        .collect();
+    let listener = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n";
+    let warnings = read("a.toml", &format!("{listener}{POOL}{pools}")).unwrap().warnings;
+    assert!(
+        warnings
+            .to_string()
+            .ends_with("\n101 warnings (the first 100 are shown)"),
+        "{warnings}"
+    );
+}
+
+#[test]
+fn an_integer_of_json_beyond_64_bits_is_out_of_range() {
+    for number in ["18446744073709551616", "-9223372036854775809", "1e300"] {
+        let text = format!(r#"{{"defaults": {{"backlog": {number}}}}}"#);
+        let report = read("a.json", &text).unwrap_err().to_string();
+        assert!(
+            report.contains("`defaults.backlog`: the number is out of range"),
+            "{report}"
+        );
+    }
+    let report = read("a.json", r#"{"defaults": {"backlog": 1.5}}"#)
+        .unwrap_err()
+        .to_string();
+    assert!(report.contains("a float"), "{report}");
+}
+
+#[test]
+fn no_listener_takes_the_default_socket_of_the_api() {
+    let listener = |bind: &str| format!("[listeners.l]\nbind = \"unix:{bind}\"\npool = \"p\"\n{POOL}");
+    let text = listener(AdminSocket::SYSTEM_PATH);
+    let report = read("a.toml", &text).unwrap_err().to_string();
+    assert!(report.contains("the default `socket` of [admin]"), "{report}");
+    for other in ["\"off\"", "\"/run/other.sock\""] {
+        plan(&format!("[admin]\nsocket = {other}\n{text}"));
+    }
+    plan(&listener("/run/acequia/l.sock"));
+}
+
+#[test]
+fn a_toml_that_is_nested_too_deep_is_an_error() {
+    let keys = vec!["a"; 79].join(".");
+    let deep = format!(
+        "[{keys}]\n{keys} = {}1{}",
+        format!("{{ {keys} = ").repeat(79),
+        " }".repeat(79)
+    );
+    let report = read("a.toml", &deep).unwrap_err();
+    assert_eq!(report.error_count(), 1);
+    assert!(report.to_string().contains("nested too deep"), "{report}");
+    assert!(remote("", &[("/edge", &deep)]).is_err());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.toml");
+    std::fs::write(&path, deep).unwrap();
+    assert_eq!(admin_socket(&path), Ok(AdminSocket::Default));
+}
+
+#[test]
+fn clones_are_servers_of_weight_1_and_priority_0() {
+    let with_clones = |servers: &str, keys: &str| {
+        let listener = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n";
+        let scale =
+            "[pools.p.scale]\nmax = 2\nsessions_per_server = 9\nports = \"20000-20009\"\ncommand = [\"/bin/app\"]";
+        plan(&format!(
+            "{listener}[pools.p]\nservers = [{servers}]\n{keys}\n{scale}\n"
+        ))
+    };
+    with_clones("{ address = \"10.0.0.1:1\", weight = 0 }", "");
+    let plan = with_clones("{ address = \"10.0.0.1:1\", priority = 1 }", "on_recover = \"close\"");
+    assert_eq!(
+        plan.pools.iter().next().unwrap().scale.as_ref().unwrap().member_config,
+        MemberConfig::default()
+    );
 }

@@ -42,7 +42,9 @@ pub struct BindSource(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     from: BindAddresses,
-    turn: AtomicUsize,
+    /// One for each address family, so that the addresses of each family take turns.
+    turn_v4: AtomicUsize,
+    turn_v6: AtomicUsize,
     /// Whether an error of [`BindSource::bind`] was logged.
     bind_error_was_logged: AtomicBool,
     /// Whether it was logged that no port is left.
@@ -73,9 +75,12 @@ pub enum BindSourceError {
          routes that bring the servers' answers back to this machine"
     )]
     Transparent(#[source] io::Error),
-    /// The address cannot be bound.
+    /// The address of this machine cannot be bound.
     #[error("cannot bind {0} of `bind_source`; `ip address` shows the addresses of this machine")]
     Bind(IpAddr, #[source] io::Error),
+    /// The address of the client cannot be bound.
+    #[error("`bind_source` is \"client\", and the client's address {0} cannot be bound")]
+    BindClient(IpAddr, #[source] io::Error),
 }
 
 impl PartialEq for BindSource {
@@ -92,7 +97,8 @@ impl BindSource {
     pub fn new(from: BindAddresses) -> Self {
         Self(Arc::new(Shared {
             from,
-            turn: AtomicUsize::new(0),
+            turn_v4: AtomicUsize::new(0),
+            turn_v6: AtomicUsize::new(0),
             bind_error_was_logged: AtomicBool::new(false),
             no_ports_was_logged: AtomicBool::new(false),
         }))
@@ -107,10 +113,15 @@ impl BindSource {
         }
     }
 
-    /// The turn of a connection's first attempt. Its later attempts use the turns after that, even if other connections
-    /// use them too: so each of its attempts has another address.
-    pub(super) fn take_turn(&self) -> usize {
-        self.0.turn.fetch_add(1, Relaxed)
+    /// The turn of the first attempt of the next connection to this server; each further attempt adds 1. So no attempt
+    /// has the address of an earlier one, whatever other connections do meanwhile.
+    pub(super) fn take_turn(&self, server: SocketAddr) -> usize {
+        let turn = if server.is_ipv4() {
+            &self.0.turn_v4
+        } else {
+            &self.0.turn_v6
+        };
+        turn.fetch_add(1, Relaxed)
     }
 
     /// Binds a socket, which is to be connected to this server, to the address of this turn or to that of the client. A
@@ -137,7 +148,10 @@ impl BindSource {
         };
         LATE_PORT.record_result(choose_port_late(socket));
         let bound = socket.bind(&SocketAddr::new(address, 0).into());
-        bound.map_err(|error| BindSourceError::Bind(address, error))
+        bound.map_err(|error| match &self.0.from {
+            BindAddresses::Addresses(_) => BindSourceError::Bind(address, error),
+            BindAddresses::Client => BindSourceError::BindClient(address, error),
+        })
     }
 
     /// Logs why connections do not come from the address that they should: once for each configuration of the pool.
@@ -194,10 +208,13 @@ mod tests {
         let addresses = ["10.0.0.1", "2001:db8::1", "10.0.0.2"].map(|address| address.parse().unwrap());
         let source = BindSource::new(BindAddresses::Addresses(addresses.to_vec()));
         let (v4, v6): (SocketAddr, SocketAddr) = ("10.0.0.9:1".parse().unwrap(), "[2001:db8::9]:1".parse().unwrap());
-        let next = |server| address_at(source.take_turn(), &addresses, server).map(|address| address.to_string());
-        let four: Vec<_> = (0..4).filter_map(|_| next(v4)).collect();
+        let next = |server| address_at(source.take_turn(server), &addresses, server).map(|address| address.to_string());
+        let mut four = Vec::new();
+        for _ in 0..4 {
+            four.extend(next(v4));
+            assert_eq!(next(v6).as_deref(), Some("2001:db8::1"), "it takes no turn of the others");
+        }
         assert_eq!(four, ["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);
-        assert_eq!(next(v6).as_deref(), Some("2001:db8::1"));
         assert_eq!((source.count(v4), source.count(v6)), (2, 1));
         assert_eq!(address_at(0, &addresses[..1], v6), None);
     }
@@ -207,9 +224,9 @@ mod tests {
         let addresses = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
         let source = BindSource::new(BindAddresses::Addresses(addresses.to_vec()));
         let server = "10.0.0.9:1".parse().unwrap();
-        let first_turn = source.take_turn();
+        let first_turn = source.take_turn(server);
         let first = address_at(first_turn, &addresses, server);
-        source.take_turn(); // of another connection
+        source.take_turn(server); // of another connection
         assert_ne!(address_at(first_turn + 1, &addresses, server), first);
     }
 }

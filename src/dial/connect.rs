@@ -84,7 +84,7 @@ pub fn connect(
             // At least one attempt: if no source fits, `bind` says so.
             let sources = options.source.as_ref().map_or(1, |source| source.count(address).max(1));
             let mut connected = Err(io::ErrorKind::AddrNotAvailable.into());
-            let first_turn = options.source.as_ref().map_or(0, BindSource::take_turn);
+            let first_turn = options.source.as_ref().map_or(0, |source| source.take_turn(address));
             // Bounded by the number of sources, which take turns.
             for attempt in 0..sources {
                 let socket = tcp_socket_for(address)?;

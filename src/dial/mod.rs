@@ -175,7 +175,7 @@ pub fn dial(
                 Err(NoLease::Full) => queued::wait(pool, &client, search, &mut report).boxed().await?,
             };
             let mut lease = HeldLease::new(picked);
-            let was_down = is_down_or_disabled(lease.server()); // panic mode picks servers that are down
+            let was_usable = is_usable(lease.server()); // panic mode picks servers that are down
             let began = Instant::now();
             report(Progress::Trying(lease.server()));
             // Cancel safe: a dropped attempt closes its socket, and `socket_fault` reads nothing from the client.
@@ -186,7 +186,7 @@ pub fn dial(
             };
             // A server that was disabled or went down meanwhile may be an old primary: it must not get the client.
             let connected = match connected {
-                Ok((socket, _)) if !was_down && is_out_of_use(pool, lease.server()) => {
+                Ok((socket, _)) if is_out_of_use(pool, lease.server(), was_usable) => {
                     Err(AttemptError::WentDown(socket))
                 }
                 connected => connected,
@@ -219,17 +219,21 @@ pub fn dial(
     }
 }
 
-/// Whether a server is down or disabled. A stand-in is in use although its check state is `Down`.
-fn is_down_or_disabled(server: &Server) -> bool {
-    let is_down = server.check_state() == CheckState::Down && !server.is_stand_in();
-    is_down || server.is_disabled()
+/// Whether the checks of a server and the operator allow new sessions.
+fn is_usable(server: &Server) -> bool {
+    (server.check_state() != CheckState::Down || server.is_stand_in()) && !server.is_disabled()
 }
 
-/// Whether a server is down or disabled, and panic mode does not use it either.
-fn is_out_of_use(pool: &Pool, server: &Server) -> bool {
+/// Whether a server is not usable, and panic mode does not use it either. `was_usable`: whether it was usable before
+/// the attempt.
+fn is_out_of_use(pool: &Pool, server: &Server, was_usable: bool) -> bool {
+    if !was_usable {
+        // Panic mode picked it. It may be used even if the panic has ended meanwhile: it has not become worse.
+        return server.is_disabled() || server.is_unfit();
+    }
     let in_panic = |member: &Member| member.id() == server.id() && pool.uses_in_panic(member, Instant::now());
-    // The list of servers is shared by all workers: it is read only if the server is down or disabled.
-    is_down_or_disabled(server) && !pool.servers().iter().any(in_panic)
+    // The list of servers is shared by all workers: it is read only if the server is not usable.
+    !is_usable(server) && !pool.servers().iter().any(in_panic)
 }
 
 /// Closes a connection that will not be used. Gives the lease back when the server has closed the connection, too.

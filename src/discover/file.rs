@@ -12,6 +12,7 @@ use crate::plan::{ListedServer, listed_entries};
 use crate::pool::MemberConfig;
 use crate::regular_file;
 use crate::text::{Reason, parse_digits};
+use crate::toml_nesting::too_deep;
 
 /// The longest file: enough for 10,000 servers with all their keys.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -60,6 +61,7 @@ pub(super) fn read(path: &Path, defaults: MemberConfig) -> ListAnswer {
     let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
     let listed = match extension.as_ref().and_then(|extension| extension.to_str()) {
         Some("json") => json(&text),
+        Some("toml") if too_deep(&text).is_some() => Err(Reason::new("tables and lists are nested too deep")),
         Some("toml") => toml::from_str(&text)
             .map(|ListFile { servers }| servers)
             .map_err(|error| Reason::new(error.to_string().trim_end())),
@@ -129,6 +131,14 @@ fn line(text: &str) -> Result<ListedServer, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_toml_that_is_nested_too_deep_is_an_error() {
+        let keys = vec!["a"; 79].join(".");
+        let deep = format!("{}1{}", format!("{{ {keys} = ").repeat(79), " }".repeat(79));
+        let error = read_as("a.toml", &format!("servers = []\nx = {deep}")).unwrap_err();
+        assert!(error.contains("nested too deep"), "{error}");
+    }
 
     fn read_as(name: &str, text: &str) -> Result<Vec<String>, String> {
         let directory = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! Containers: created, started, waited for, stopped, removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -88,9 +88,10 @@ impl DockerEngine {
     }
 
     /// Asks a container to end, with the signal that its image names, SIGTERM by default. The engine kills it after
-    /// `kill_after`.
+    /// `kill_after`, in whole seconds.
     pub(crate) async fn stop(&self, container: &str, kill_after: Duration) -> Result<(), DockerError> {
-        let path = format!("/containers/{container}/stop?t={}", kill_after.as_secs());
+        let seconds = kill_after.as_millis().div_ceil(1000);
+        let path = format!("/containers/{container}/stop?t={seconds}");
         let limit = kill_after.saturating_add(REQUEST_TIMEOUT);
         let response = self.ask(Method::POST, &path, None, limit).await?;
         // It has been stopped, had ended before, or does not exist any more.
@@ -115,34 +116,41 @@ struct LabelledContainer {
     id: String,
 }
 
-/// Removes the containers with this label, `KEY=VALUE`, whether they run or not. Returns how many there were.
-async fn remove_labelled(socket: &Path, label: &str) -> Result<usize, DockerError> {
+/// Removes the containers with this label, `KEY=VALUE`, whether they run or not. Adds the IDs of those that are gone to
+/// `removed`.
+///
+/// # Errors
+/// One of the errors. The other containers are removed.
+async fn remove_labelled(socket: &Path, label: &str, removed: &mut HashSet<String>) -> Result<(), DockerError> {
     let engine = DockerEngine::connect(socket).await?;
     let with_stopped = true;
     let found: Vec<LabelledContainer> = engine.containers(&json!({ "label": [label] }), with_stopped).await?;
     let mut removals = JoinSet::new();
     for LabelledContainer { id } in found {
         let engine = engine.clone();
-        removals.spawn(async move { engine.remove(&id).await });
+        removals.spawn(async move { engine.remove(&id).await.map(|()| id) });
     }
-    let removed = removals.len();
+    let mut failure = None;
     while let Some(result) = removals.join_next().await {
-        result??;
+        match result? {
+            Ok(id) => drop(removed.insert(id)),
+            Err(error) => failure = Some(error),
+        }
     }
-    Ok(removed)
+    failure.map_or(Ok(()), Err)
 }
 
-/// Repeats [`remove_labelled`] until it succeeds, at most until this time.
+/// Repeats [`remove_labelled`] until it succeeds, at most until this time. Returns how many containers were removed.
 ///
 /// # Errors
 /// The latest error, if it has not succeeded in time.
 pub(crate) async fn remove_labelled_until(socket: &Path, label: &str, until: Instant) -> Result<usize, DockerError> {
     let mut failure = DockerError::from("no answer");
     let attempts = async {
-        let mut back_off = BackOff::default();
+        let (mut back_off, mut removed) = (BackOff::default(), HashSet::new());
         loop {
-            match remove_labelled(socket, label).await {
-                Ok(removed) => return removed,
+            match remove_labelled(socket, label, &mut removed).await {
+                Ok(()) => return removed.len(),
                 Err(error) => failure = error,
             }
             back_off.pause().await;
@@ -156,5 +164,72 @@ fn expect_status(response: &Response<Bytes>, accepted: &[StatusCode]) -> Result<
     match response.status() {
         status if accepted.contains(&status) => Ok(()),
         status => Err(rejection(status, response.body())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::*;
+
+    /// Answers as an engine with the containers `a`, `b` and `c`. The first attempt to remove `a` fails. Each request
+    /// line is added to `requests`.
+    async fn serve(listener: UnixListener, requests: Arc<Mutex<Vec<String>>>) {
+        let (mut left, mut fails) = (vec!["a", "b", "c"], true);
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(socket.read_u8().await.unwrap());
+            }
+            let line = String::from_utf8_lossy(&head).lines().next().unwrap().to_owned();
+            let removed = left.iter().position(|id| line.contains(&format!("/containers/{id}?")));
+            let (status, body) = match removed {
+                Some(0) if std::mem::take(&mut fails) => ("500 Error", r#"{"message":"busy"}"#.to_owned()),
+                Some(at) => {
+                    left.remove(at);
+                    ("204 No Content", String::new())
+                }
+                None if line.contains("/containers/json") => {
+                    let list: Vec<_> = left.iter().map(|id| json!({ "Id": id })).collect();
+                    ("200 OK", json!(list).to_string())
+                }
+                None if line.contains("/version") => {
+                    let versions = json!({ "ApiVersion": "1.51", "MinAPIVersion": "1.24" });
+                    ("200 OK", versions.to_string())
+                }
+                None => ("204 No Content", String::new()),
+            };
+            requests.lock().push(line);
+            let length = match status {
+                "204 No Content" => String::new(),
+                _ => format!("Content-Length: {}\r\n", body.len()),
+            };
+            let answer = format!("HTTP/1.1 {status}\r\n{length}\r\n{body}");
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_other_containers_are_removed_although_one_cannot_be_and_all_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("engine");
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let served = serve(UnixListener::bind(&socket).unwrap(), Arc::clone(&requests));
+        let _engine = AbortOnDropHandle::new(tokio::spawn(served));
+        let removed = remove_labelled_until(&socket, "k=v", Instant::now() + FILES_TIMEOUT).await;
+        assert_eq!(removed.unwrap(), 3);
+        let deleted = requests.lock().iter().filter(|line| line.starts_with("DELETE")).count();
+        assert_eq!(deleted, 4, "each once, and the first again");
+        let engine = DockerEngine::connect(&socket).await.unwrap();
+        engine.stop("x", Duration::from_millis(1500)).await.unwrap();
+        let last = requests.lock().last().cloned().unwrap();
+        assert!(last.contains("/containers/x/stop?t=2 "), "{last}");
     }
 }

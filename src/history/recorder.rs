@@ -140,7 +140,7 @@ impl Recorder {
         sum
     }
 
-    /// The endings of the last hour, exact to a minute, or since the start if that was less than an hour ago.
+    /// The endings of the last 59 to 60 minutes, or since the start if that was less than an hour ago.
     #[must_use]
     pub fn endings_of_hour(&self) -> EndingCounts {
         let mut endings = self.endings();

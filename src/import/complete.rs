@@ -1,9 +1,9 @@
 //! Makes the imported configuration consistent: valid names, nothing twice, and no reference to a missing section.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::Hash;
+use std::collections::{HashMap, HashSet};
 
-use super::imported::{Imported, ImportedListener, ImportedPool, ImportedRoute, ImportedServer, Remark};
+use super::addresses;
+use super::imported::{Imported, ImportedListener, ImportedPool, ImportedRoute, ImportedServer, Remark, keep_first};
 use crate::addr::{ListenAddr, ServerAddr, ServerLocation};
 use crate::config;
 use crate::config::address;
@@ -11,7 +11,8 @@ use crate::name::NamePattern;
 use crate::text::{NAME_BYTES_MAX, is_name, is_unsafe, truncated};
 
 pub(super) fn complete(imported: &mut Imported) {
-    separate_listeners(imported);
+    addresses::add_addresses_of_ipv4(imported);
+    addresses::separate_listeners(imported);
     name_sections(imported);
     remove_double_binds(imported);
     remove_own_servers(imported);
@@ -44,59 +45,6 @@ pub(super) fn complete(imported: &mut Imported) {
         imported.remarks.push(Remark::left_out(0, &what, why));
         imported.remarks.extend(listener.section.remarks);
         imported.remarks.extend(listener.tls.remarks);
-    }
-}
-
-/// Splits listeners whose addresses differ: addresses without TLS, or without PROXY headers, get a listener of their
-/// own.
-fn separate_listeners(imported: &mut Imported) {
-    let mut others = Vec::new();
-    for listener in &mut imported.listeners {
-        let mut binds: BTreeMap<AddressKind, Vec<String>> = BTreeMap::new();
-        for address in &listener.bind {
-            let kind = AddressKind::new(address, listener);
-            binds.entry(kind).or_default().push(address.clone());
-        }
-        let whole = listener.clone();
-        let mut parts = binds.into_iter().map(|(kind, bind)| kind.part_of(&whole, bind));
-        if let Some(first) = parts.next() {
-            let name = std::mem::take(&mut listener.name);
-            *listener = ImportedListener { name, ..first };
-        }
-        others.extend(parts);
-    }
-    imported.listeners.append(&mut others);
-}
-
-/// What an address lacks that other addresses of its listener have.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct AddressKind {
-    /// Whether it lacks TLS.
-    is_plain: bool,
-    /// Whether it lacks PROXY headers.
-    is_direct: bool,
-}
-
-impl AddressKind {
-    fn new(address: &String, listener: &ImportedListener) -> Self {
-        Self {
-            is_plain: !listener.certificates.is_empty() && listener.plain.contains(address),
-            is_direct: !listener.proxy_addresses.is_empty() && !listener.proxy_addresses.contains(address),
-        }
-    }
-
-    /// A listener for these addresses of `whole`.
-    fn part_of(self, whole: &ImportedListener, bind: Vec<String>) -> ImportedListener {
-        let mut part = ImportedListener { bind, ..whole.clone() };
-        if self.is_plain {
-            part.certificates.clear();
-            part.name.push_str("-plain");
-        }
-        if self.is_direct {
-            part.proxy_peers.clear();
-            part.name.push_str("-direct");
-        }
-        part
     }
 }
 
@@ -135,7 +83,7 @@ pub(super) fn valid_name(name: &str) -> String {
 
 /// The name, with a number appended if the name is taken. `seen` has the names that are taken, each with the last
 /// number that was appended to it, so that each number is tried once, however often a name occurs.
-fn unique(name: &str, seen: &mut HashMap<String, usize>) -> String {
+pub(super) fn unique(name: &str, seen: &mut HashMap<String, usize>) -> String {
     let mut number = seen.get(name).copied().unwrap_or(0);
     let mut free = name.to_owned();
     while seen.contains_key(&free) {
@@ -327,12 +275,6 @@ fn remove_duplicates(listener: &mut ImportedListener) {
         keep_first(&mut route.alpn, |protocol| Some(protocol.to_owned()));
         keep_first(&mut route.from, |network| address::network(network).ok());
     }
-}
-
-/// Removes texts that are not valid, and texts with the same meaning as an earlier one.
-fn keep_first<T: Eq + Hash>(texts: &mut Vec<String>, parse: impl Fn(&str) -> Option<T>) {
-    let mut seen = HashSet::new();
-    texts.retain(|text| parse(text).is_some_and(|entry| seen.insert(entry)));
 }
 
 /// Adds a note to each route for which a later route has a more exact name and another pool. In the imported file the

@@ -1,7 +1,9 @@
 //! What an importer has found: the sections of a configuration, as text, with remarks about the lines that it came
 //! from.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
+use std::hash::Hash;
 
 /// A configuration before it is written.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +24,9 @@ pub(super) struct ImportedSection {
     pub(super) remarks: Vec<Remark>,
 }
 
+/// Keys of a `tls` section with their values in TOML, in the order of the keys.
+pub(super) type TlsKeys = BTreeMap<&'static str, String>;
+
 /// `[listeners.NAME]`
 #[derive(Clone, Debug, Default)]
 pub(super) struct ImportedListener {
@@ -30,6 +35,8 @@ pub(super) struct ImportedListener {
     pub(super) bind: Vec<String>,
     /// The addresses of `bind` at which no TLS is terminated, whatever certificates there are.
     pub(super) plain: Vec<String>,
+    /// The addresses of `bind`, such as `[::]:443`, that stand for all addresses of IPv4, too.
+    pub(super) dual_stack: Vec<String>,
     /// The pool for clients that match no route.
     pub(super) pool: Option<String>,
     pub(super) section: ImportedSection,
@@ -39,6 +46,8 @@ pub(super) struct ImportedListener {
     pub(super) alpn: Vec<String>,
     /// The other keys of `[listeners.NAME.tls]`.
     pub(super) tls: ImportedSection,
+    /// Further keys of `[listeners.NAME.tls]`, each list for one address of `bind`.
+    pub(super) address_tls: Vec<(String, TlsKeys)>,
     /// `from` of `accept_proxy`. Empty: clients do not begin with a PROXY header.
     pub(super) proxy_peers: Vec<String>,
     /// The addresses of `bind` to which `proxy_peers` applies. Empty: it applies to all.
@@ -181,6 +190,12 @@ pub(super) fn is_protocol(name: &str) -> bool {
 /// Whether the configuration accepts this path of a file.
 pub(super) fn is_file(path: &str) -> bool {
     !path.is_empty() && !path.ends_with('/') && !path.contains('\0')
+}
+
+/// Removes texts that are not valid, and texts with the same meaning as an earlier one.
+pub(super) fn keep_first<T: Eq + Hash>(texts: &mut Vec<String>, parse: impl Fn(&str) -> Option<T>) {
+    let mut seen = HashSet::new();
+    texts.retain(|text| parse(text).is_some_and(|entry| seen.insert(entry)));
 }
 
 /// A string in TOML, in one line.

@@ -8,6 +8,7 @@ mod number;
 mod imported;
 mod networks;
 mod toml;
+mod addresses;
 mod complete;
 mod haproxy;
 mod nginx;

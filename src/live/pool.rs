@@ -14,7 +14,8 @@ use super::members::{NameAddresses, members};
 use crate::addr::ServerAddr;
 use crate::plan::{Fallback, PoolPlan, ServerEntry, names_of};
 use crate::pool::{
-    CheckState, FallbackOrigin, LeftOutServer, Member, Pool, PoolRoles, Server, ServerId, ServerPath, ServerRegistry,
+    ActiveChecks, CheckState, FallbackOrigin, LeftOutServer, Member, Pool, PoolRoles, Server, ServerId, ServerPath,
+    ServerRegistry,
 };
 use crate::scale::PoolScale;
 
@@ -293,11 +294,14 @@ impl LivePool {
     /// either. If the plan wants no stand-ins, no server is one.
     fn update_checked(&self, before: &[Member], members: &[Member]) {
         let known: HashSet<ServerId> = before.iter().map(|server| server.id()).collect();
-        let is_checked = self.plan.is_checked();
-        let requires_role = is_checked && self.plan.health.required.is_set();
+        let active = match (self.plan.is_checked(), self.plan.health.required.is_set()) {
+            (false, _) => ActiveChecks::None,
+            (true, false) => ActiveChecks::Health,
+            (true, true) => ActiveChecks::HealthAndRole,
+        };
         for server in members {
             let is_new = !known.contains(&server.id());
-            server.set_checked(is_checked, requires_role);
+            server.set_active_checks(active);
             if is_new {
                 server.forget_role();
             }

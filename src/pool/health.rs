@@ -6,7 +6,7 @@ mod record;
 
 use crate::text::Reason;
 pub(super) use record::CheckRecord;
-pub use record::{CheckChange, Health, RefusedCheck};
+pub use record::{ActiveChecks, CheckChange, Health, RefusedCheck};
 
 /// Whether a server may be picked at some instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -58,7 +58,7 @@ impl Member {
     /// Whether it gets sessions while it is healthy: its weight is not 0, and it is not draining, disabled or
     /// awaiting failback.
     #[must_use]
-    pub(super) fn is_in_service(&self) -> bool {
+    pub fn is_in_service(&self) -> bool {
         self.weight() > 0 && self.server.is_enabled() && !self.member_config.is_draining
     }
 

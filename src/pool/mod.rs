@@ -61,7 +61,7 @@ use ejection::Ejection;
 pub use ejection::{EjectLimits, RETURN_WAIT};
 pub use facts::{FailedCheck, Numbering, Role, ServerFacts, Stream, WalPosition};
 pub use fallback::FallbackOrigin;
-pub use health::{CheckChange, CheckOutcome, CheckState, CheckVerdict, Health, RefusedCheck, Thresholds};
+pub use health::{ActiveChecks, CheckChange, CheckOutcome, CheckState, CheckVerdict, Health, RefusedCheck, Thresholds};
 pub use known_primary::{KnownPrimary, Standing};
 pub use lease::{Lease, NoLease};
 pub use limited::QueueFailure;
@@ -230,29 +230,30 @@ impl Pool {
             return self.pick_limited(client.host(), tried, now);
         }
         if !tried.is_empty() {
-            return self.pick_again(client.host(), tried.to_vec(), now);
+            let lease = self.pick_again(client.host(), tried.to_vec(), now);
+            return lease.ok_or_else(|| self.no_lease_for(tried));
         }
         let chosen = match self.rules.policy {
             Policy::RoundRobin => snapshot.next_turn(),
             _ => self.choose(&snapshot.set.candidates, client.host()),
         };
-        let chosen = chosen.ok_or_else(|| self.no_lease_for(tried))?;
-        match snapshot.set.admit(chosen, &self.rules, now) {
-            Some(kind) => Ok(Lease::take(&chosen.server, kind)),
+        let lease = chosen.and_then(|chosen| match snapshot.set.admit(chosen, &self.rules, now) {
+            Some(kind) => Some(Lease::take(&chosen.server, kind)),
             None => self.pick_again(client.host(), vec![chosen.server.id()], now),
-        }
+        });
+        lease.ok_or_else(|| self.no_lease_for(tried))
     }
 
-    /// A lease on a server that is not excluded.
+    /// A lease on a server that is not excluded; `None`: none can be picked.
     #[cold]
-    fn pick_again(&self, client: ClientHost, mut excluded: Vec<ServerId>, now: Instant) -> Result<Lease, NoLease> {
+    fn pick_again(&self, client: ClientHost, mut excluded: Vec<ServerId>, now: Instant) -> Option<Lease> {
         let members = self.members.load();
         // Bounded: each round either returns or excludes one more server.
         loop {
             let set = CandidateSet::new(&members, &self.rules, now, |id| excluded.contains(&id));
-            let chosen = self.choose(&set.candidates, client).ok_or(NoLease::NoServer)?;
+            let chosen = self.choose(&set.candidates, client)?;
             if let Some(kind) = set.admit(chosen, &self.rules, now) {
-                return Ok(Lease::take(&chosen.server, kind));
+                return Some(Lease::take(&chosen.server, kind));
             }
             excluded.push(chosen.server.id());
         }

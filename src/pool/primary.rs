@@ -135,7 +135,8 @@ impl PrimaryWatch {
         let servers = &self.servers;
         self.claiming
             .retain(|label| matches!(servers.get(label), Some(Knowledge::Seen(seen)) if seen.claim.is_some()));
-        if self.others.len() > self.servers.len() + DEPARTED_MAX {
+        let departed = self.others.keys().filter(|label| !servers.contains_key(*label));
+        if departed.count() > DEPARTED_MAX {
             self.others.retain(|label, _| self.servers.contains_key(label));
             self.others_changed = true;
         }
@@ -201,9 +202,14 @@ impl PrimaryWatch {
     /// Whether a server that calls itself primary is one. A server that is down is rejected as soon as another one is
     /// the primary: it may come back in a state in which it does not report its role.
     pub(super) fn verdict(&self, server: &str) -> PrimaryVerdict {
-        let Some((seen, claim)) = self.seen(server).and_then(|seen| Some((seen, seen.claim?))) else {
+        let Some(seen) = self.seen(server) else {
             return PrimaryVerdict::Undecided; // not of this pool, or disabled meanwhile
         };
+        // Forgotten if the server was the primary of former Sentinels.
+        let claim = seen.claim.unwrap_or(Claim {
+            timeline: None,
+            numbering: Numbering::None,
+        });
         let has_unchecked = || {
             let mut awaited = self.awaited();
             awaited.any(|(_, knowledge)| matches!(knowledge, Knowledge::Unchecked))

@@ -16,7 +16,7 @@ use super::{KnownPrimary, Override, Overrides, PoolQueue, PoolRoles, Server, Ser
 use crate::addr::ServerAddr;
 
 /// The name of a server: its pool and its label, as in `POOL/SERVER` of the commands. Several servers with different
-/// addresses may have one name: one after another, and at the same time while sessions hold earlier ones.
+/// addresses or host names may have one name: one after another, and at the same time while sessions hold earlier ones.
 pub type ServerPath = (Arc<str>, Arc<str>);
 
 /// The number of absent servers whose overrides are kept. It bounds the memory used by an automation that drains every
@@ -30,12 +30,46 @@ pub struct ServerRegistry {
     entries: Mutex<RegistryEntries>,
     /// By pool, absent ones included. A blocking mutex: locked at the start and at a reload, when a primary changes,
     /// and by operators' requests.
-    roles: Mutex<HashMap<Arc<str>, Arc<PoolRoles>>>,
+    roles: Mutex<ByPool<PoolRoles>>,
     /// By pool, absent ones included. A blocking mutex: locked at the start, at a reload, and when a server is new.
-    queues: Mutex<HashMap<Arc<str>, Arc<PoolQueue>>>,
+    queues: Mutex<ByPool<PoolQueue>>,
     primary_changed: Arc<Notify>,
     changed: watch::Sender<()>,
     own_listeners: OwnListeners,
+}
+
+/// Something of each pool that outlives the pool, by name.
+#[derive(Debug)]
+struct ByPool<T> {
+    pools: HashMap<Arc<str>, Arc<T>>,
+    /// With this many entries, those that are of no use any more are removed.
+    sweep_at: usize,
+}
+
+impl<T> Default for ByPool<T> {
+    fn default() -> Self {
+        Self {
+            pools: HashMap::new(),
+            sweep_at: 0,
+        }
+    }
+}
+
+impl<T> ByPool<T> {
+    /// `is_remembered`: whether one that nothing holds any more is kept for a pool that may come back.
+    fn get_or_create(
+        &mut self,
+        pool: &Arc<str>,
+        new: impl FnOnce() -> T,
+        is_remembered: impl Fn(&T) -> bool,
+    ) -> Arc<T> {
+        if self.pools.len() >= self.sweep_at {
+            self.pools
+                .retain(|_, kept| Arc::strong_count(kept) > 1 || is_remembered(kept));
+            self.sweep_at = 2 * self.pools.len() + 16;
+        }
+        Arc::clone(self.pools.entry(Arc::clone(pool)).or_insert_with(|| Arc::new(new())))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +99,7 @@ impl ServerRegistry {
         let registry = Self::default();
         let new_roles = |known| Arc::new(PoolRoles::new(Some(known), Arc::clone(&registry.primary_changed)));
         let entry = |(pool, known): (Box<str>, KnownPrimary)| (pool.into(), new_roles(known));
-        *registry.roles.lock() = primaries.into_iter().map(entry).collect();
+        registry.roles.lock().pools = primaries.into_iter().map(entry).collect();
         registry
     }
 
@@ -75,20 +109,19 @@ impl ServerRegistry {
         &self.own_listeners
     }
 
-    /// The known roles in a pool. It outlives the pool.
+    /// The known roles in a pool. A known primary is remembered when the pool is gone.
     #[must_use]
     pub fn roles(&self, pool: &Arc<str>) -> Arc<PoolRoles> {
-        let mut roles = self.roles.lock();
-        let new = || Arc::new(PoolRoles::new(None, Arc::clone(&self.primary_changed)));
-        Arc::clone(roles.entry(Arc::clone(pool)).or_insert_with(new))
+        let new = || PoolRoles::new(None, Arc::clone(&self.primary_changed));
+        let has_primary = |roles: &PoolRoles| roles.known_primary().is_some();
+        self.roles.lock().get_or_create(pool, new, has_primary)
     }
 
     /// The queue of a pool. It outlives the pool, as its servers may.
     #[must_use]
     pub fn queue(&self, pool: &Arc<str>) -> Arc<PoolQueue> {
-        let mut queues = self.queues.lock();
-        let new = || Arc::new(PoolQueue::new(self.changed.clone()));
-        Arc::clone(queues.entry(Arc::clone(pool)).or_insert_with(new))
+        let new = || PoolQueue::new(self.changed.clone());
+        self.queues.lock().get_or_create(pool, new, |_| false)
     }
 
     /// Notified after every change of the health, role, ejection and administrative state of a server, and of the
@@ -108,6 +141,7 @@ impl ServerRegistry {
     pub fn known_primaries(&self) -> BTreeMap<Box<str>, KnownPrimary> {
         let roles = self.roles.lock();
         let known = roles
+            .pools
             .iter()
             .filter_map(|(pool, roles)| Some(((**pool).into(), roles.known_primary()?)));
         known.collect()
@@ -119,8 +153,8 @@ impl ServerRegistry {
         self.primary_changed.notified().await;
     }
 
-    /// The server with this pool, label, address and identity. If none exists, creates one with the overrides of its
-    /// name.
+    /// The server with this pool and this specification. If none exists, creates one with the overrides of its name.
+    /// The servers that exist are found as before: the new one may be for a plan that is never put in force.
     ///
     /// `is_checked` tells whether active checks run for a new server.
     #[must_use]
@@ -128,12 +162,12 @@ impl ServerRegistry {
         let path = (Arc::clone(pool), Arc::clone(&spec.label));
         let address = spec.address;
         let mut entries = self.entries.lock();
-        let same = entries.servers.get(&path).and_then(|named| {
-            let (_, server) = named.iter().find(|(at, _)| *at == address)?;
-            server.upgrade()
-        });
-        // The identity differs if the configuration now has a host name in place of an address.
-        if let Some(server) = same.filter(|server| server.spec().identity == spec.identity) {
+        let named = entries.servers.get(&path).into_iter().flatten();
+        let at_address = named.filter(|(at, _)| *at == address);
+        // A server of this name and address differs if the configuration has another host name for it, or now has a
+        // host name in place of an address.
+        let is_same = |server: &Arc<Server>| *server.spec() == spec;
+        if let Some(server) = at_address.filter_map(|(_, server)| server.upgrade()).find(is_same) {
             return server;
         }
         if entries.servers.len().max(entries.counts.len()) >= entries.sweep_at {
@@ -157,7 +191,7 @@ impl ServerRegistry {
             server.set_overrides(stored.overrides.clone());
         }
         let named = entries.servers.entry(path).or_default();
-        named.retain(|(at, server)| *at != address && server.strong_count() > 0);
+        named.retain(|(_, server)| server.strong_count() > 0);
         named.push((address, Arc::downgrade(&server)));
         server
     }
@@ -184,7 +218,7 @@ impl ServerRegistry {
             entries.overrides.insert(path.clone(), stored);
         }
         drop(entries);
-        if let Some(roles) = self.roles.lock().get(&path.0) {
+        if let Some(roles) = self.roles.lock().pools.get(&path.0) {
             roles.forget_list(); // the next check takes note of whether the server is disabled
         }
         self.notify_change(); // `set_overrides` notifies only the pools of a server, and a server may be in none
@@ -242,131 +276,4 @@ impl ServerRegistry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pool::AdminState;
-
-    fn spec(label: &str, port: u16) -> ServerSpec {
-        ServerSpec::for_test(label, ([127, 0, 0, 1], port).into())
-    }
-
-    #[test]
-    fn a_server_is_found_again_while_something_holds_it() {
-        let registry = ServerRegistry::default();
-        let (pool, other) = (Arc::<str>::from("p"), Arc::<str>::from("q"));
-        let get = |pool, label, port| registry.get_or_create(pool, spec(label, port), true);
-        let first = get(&pool, "a", 1);
-        let id = first.id();
-        assert_eq!(get(&pool, "a", 1).id(), id);
-        for different in [get(&other, "a", 1), get(&pool, "b", 1), get(&pool, "a", 2)] {
-            assert_ne!(different.id(), id);
-        }
-        drop(first);
-        assert_ne!(get(&pool, "a", 1).id(), id, "it was dropped");
-    }
-
-    #[test]
-    fn servers_of_one_pool_and_address_share_their_count_of_sessions() {
-        let registry = ServerRegistry::default();
-        let (pool, other) = (Arc::<str>::from("p"), Arc::<str>::from("q"));
-        let get = |pool, label, port| registry.get_or_create(pool, spec(label, port), true);
-        let first = get(&pool, "a", 1);
-        first.add_session();
-        let renamed = get(&pool, "b", 1);
-        assert_ne!(renamed.id(), first.id());
-        assert!(!renamed.add_session_below(1) && renamed.add_session_below(2));
-        assert_eq!((first.live(), first.count_id()), (2, renamed.count_id()));
-        assert_eq!((first.own_live(), renamed.own_live()), (1, 1), "of its own");
-        for different in [get(&other, "a", 1), get(&pool, "a", 2)] {
-            assert_ne!(different.count_id(), first.count_id());
-            assert_eq!(different.live(), 0);
-        }
-        drop(first);
-        renamed.end_session();
-        let last = get(&pool, "c", 1);
-        assert_eq!((last.live(), last.own_live(), renamed.own_live()), (1, 0, 0));
-    }
-
-    #[test]
-    fn entries_of_dropped_servers_are_removed() {
-        let registry = ServerRegistry::default();
-        let pool = Arc::<str>::from("p");
-        for port in 1..=10_000 {
-            drop(registry.get_or_create(&pool, spec("a", port), true));
-            drop(registry.get_or_create(&pool, spec(&format!("b{port}"), 1), true));
-        }
-        let entries = registry.entries.lock();
-        assert!(
-            entries.counts.len() <= 32
-                && entries.servers.len() <= 32
-                && entries.servers.values().all(|named| named.len() == 1)
-        );
-    }
-
-    /// As with a name that is resolved again and again, each time to another address.
-    #[test]
-    fn counts_of_dropped_servers_are_removed_while_the_names_stay() {
-        let registry = ServerRegistry::default();
-        let pool = Arc::<str>::from("p");
-        let mut server = registry.get_or_create(&pool, spec("a", 1), true);
-        for port in 2..=10_000 {
-            server = registry.get_or_create(&pool, spec("a", port), true);
-        }
-        let entries = registry.entries.lock();
-        assert!(entries.counts.len() <= 32, "{}", entries.counts.len());
-        let last = (pool, server.spec().address);
-        assert!(entries.counts[&last].strong_count() > 0);
-    }
-
-    const DRAIN: Override = Override::Drain { close_over: None };
-
-    fn set(registry: &ServerRegistry, label: &str, change: Override) {
-        let _ = registry.apply_override(&("p".into(), label.into()), change, "uid 0".into(), SystemTime::now());
-    }
-
-    fn absent(registry: &ServerRegistry) -> Vec<String> {
-        let absent = registry.absent_overrides(&HashSet::new()).into_iter();
-        absent.map(|((_, label), _)| label.to_string()).collect()
-    }
-
-    #[test]
-    fn overrides_apply_to_a_server_that_returns_under_its_name() {
-        let registry = ServerRegistry::default();
-        let pool = Arc::<str>::from("p");
-        let get = |port| registry.get_or_create(&pool, spec("a", port), true);
-        drop(get(1));
-        set(&registry, "a", DRAIN);
-        set(&registry, "a", Override::Weight(Some(3)));
-        let (back, moved) = (get(1), get(2));
-        for server in [&back, &moved] {
-            let overrides = server.overrides();
-            assert_eq!(
-                (overrides.admin_state, overrides.weight),
-                (AdminState::Draining, Some(3))
-            );
-        }
-        set(&registry, "a", Override::Enable);
-        assert_eq!(absent(&registry), ["a"], "its weight is still set");
-        set(&registry, "a", Override::Weight(None));
-        assert_eq!(
-            (absent(&registry).len(), back.is_enabled(), moved.weight_override()),
-            (0, true, None)
-        );
-    }
-
-    #[test]
-    fn the_oldest_overrides_of_too_many_absent_servers_are_evicted() {
-        let registry = ServerRegistry::default();
-        for number in 0..ABSENT_MAX + 3 {
-            set(&registry, &number.to_string(), DRAIN);
-        }
-        set(&registry, "1", DRAIN); // again: now the latest
-        assert!(registry.has_excess_overrides());
-        let present = HashSet::from([("p".into(), "0".into())]);
-        let evicted = registry.evict_overrides(&present);
-        let labels: Vec<_> = evicted.iter().map(|(_, label)| &**label).collect();
-        assert_eq!(labels, ["2", "3"]);
-        assert_eq!(absent(&registry).len(), ABSENT_MAX + 1);
-        assert!(registry.evict_overrides(&present).is_empty());
-    }
-}
+mod tests;

@@ -184,6 +184,7 @@ impl PoolRoles {
         let before = state.primaries.known().cloned();
         let is_other_list = state.set_list(members, required);
         if !state.primaries.trust(server) {
+            state.list = Weak::new(); // so the next check reports a list that is new
             return None;
         }
         let mut judgement = state.reconsider(before.as_ref(), None, members, required);

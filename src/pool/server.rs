@@ -17,7 +17,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::agent::{AgentRecord, AgentSettings};
 use super::changes::Subscribers;
 use super::ejection::{Ejection, LeaseKind};
-use super::health::{CheckChange, CheckOutcome, CheckRecord, CheckState, Health, RefusedCheck, Thresholds};
+use super::health::{
+    ActiveChecks, CheckChange, CheckOutcome, CheckRecord, CheckState, Health, RefusedCheck, Thresholds,
+};
 use super::live_count::LiveCount;
 use super::overrides::Overrides;
 use super::server_observer::ServerObserver;
@@ -83,7 +85,10 @@ impl Server {
     /// A server without sessions; `is_checked` tells whether active checks run for it.
     #[must_use]
     pub fn new(spec: ServerSpec, is_checked: bool) -> Self {
-        let checks = CheckRecord::new(is_checked, false);
+        let checks = CheckRecord::new(match is_checked {
+            true => ActiveChecks::Health,
+            false => ActiveChecks::None,
+        });
         let live_count = Arc::new(LiveCount::new());
         Self {
             id: ServerId::next(),
@@ -303,27 +308,26 @@ impl Server {
     /// pool and was not checked.
     pub fn forget_role(&self) {
         let mut checks = self.checks.lock();
-        if checks.requires_role {
-            *checks = CheckRecord::new(checks.rise_fall.is_enabled(), true);
+        if checks.active == ActiveChecks::HealthAndRole {
+            *checks = CheckRecord::new(checks.active);
             self.publish_checks(&checks);
         }
     }
 
-    /// Sets whether active checks run for it, and whether it must have a role: if so, it gets no session before its
-    /// first result. Results so far are kept unless checks begin or end. Without checks, the settings of its agent are
-    /// discarded, because only checks ask the agent.
-    pub fn set_checked(&self, is_checked: bool, requires_role: bool) {
+    /// Sets which active checks run for it. Results so far are kept unless checks begin or end. Without checks, the
+    /// settings of its agent are discarded, because only checks ask the agent.
+    pub fn set_active_checks(&self, active: ActiveChecks) {
         let mut checks = self.checks.lock();
-        if checks.rise_fall.is_enabled() != is_checked {
-            *checks = CheckRecord::new(is_checked, requires_role);
+        if (checks.active == ActiveChecks::None) != (active == ActiveChecks::None) {
+            *checks = CheckRecord::new(active);
             self.publish_checks(&checks);
-        } else if checks.requires_role != requires_role {
-            checks.requires_role = requires_role;
-            checks.rise_fall.require_role(requires_role);
+        } else if checks.active != active {
+            checks.active = active;
+            checks.rise_fall.require_role(active == ActiveChecks::HealthAndRole);
             self.publish_checks(&checks);
         }
         drop(checks); // `set_agent` locks `overrides`, which is locked before `checks`
-        if !is_checked {
+        if active == ActiveChecks::None {
             self.set_agent(AgentSettings::default());
         }
     }

@@ -16,7 +16,7 @@ pub struct ServerLoad {
     pub weight: u16,
     /// Open sessions.
     pub sessions: u32,
-    /// The most that it may have; `None`: any number.
+    /// The most that it may have, with several the largest of theirs; `None`: any number.
     pub sessions_max: Option<NonZeroU32>,
 }
 
@@ -41,6 +41,7 @@ impl Pool {
             // With `round-robin`, each of the servers at one address has its own turns, so that their weights add up.
             // The policies that compare sessions see the same number for all these servers, so that only the largest
             // weight counts. With `source-hash`, nobody uses the loads: such a pool is never rebalanced.
+            load.sessions_max = load.sessions_max.zip(candidate.sessions_max).map(|(a, b)| a.max(b));
             load.weight = match self.policy() {
                 Policy::RoundRobin => load.weight.saturating_add(candidate.weight),
                 _ => load.weight.max(candidate.weight),
@@ -98,6 +99,26 @@ mod tests {
             assert_eq!((loads, pool.sessions()), (expected.to_vec(), 9), "{policy:?}");
             drop(leases);
             assert_eq!(pool.sessions(), 0);
+        }
+    }
+
+    /// The servers at one address have limits of their own, and a pick needs room at one of them.
+    #[test]
+    fn the_largest_limit_at_one_address_counts() {
+        let (registry, name) = (ServerRegistry::default(), Arc::<str>::from("p"));
+        for (limits, expected) in [([2, 5], 5), ([5, 2], 5), ([0, 2], 0), ([2, 0], 0)] {
+            let member = |(label, limit): (&str, u32)| {
+                let spec = ServerSpec::for_test(label, ([127, 0, 0, 1], 1).into());
+                let config = MemberConfig {
+                    sessions_max: NonZeroU32::new(limit),
+                    ..MemberConfig::default()
+                };
+                Member::new(registry.get_or_create(&name, spec, false), config)
+            };
+            let members = ["a", "b"].into_iter().zip(limits).map(member).collect();
+            let pool = Pool::new(Arc::clone(&name), rules(Policy::LeastConn), members);
+            let load = pool.loads(Instant::now())[0];
+            assert_eq!(load.sessions_max, NonZeroU32::new(expected), "{limits:?}");
         }
     }
 

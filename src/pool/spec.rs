@@ -19,7 +19,7 @@ impl ServerId {
 }
 
 /// The names and address of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSpec {
     /// Its label in log, metrics and API: its name, else its address as written. `@` and the IP address follow if its
     /// host name was looked up.

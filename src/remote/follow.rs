@@ -21,7 +21,8 @@ use crate::text::Reason;
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// The wait before texts that this machine has refused are tried again: a file may come later than the text that names
-/// it, and an address may become free.
+/// it, and an address may become free. Also the wait before texts are tried that could not be tried when they came,
+/// because the configuration file was broken.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// Follows the store of a plan, puts its texts in force by reloads, and writes back the results. Never returns.
@@ -60,7 +61,8 @@ async fn follow(plan: &RemotePlan, config: &RemoteConfig, found: &watch::Sender<
     }
 }
 
-/// Requests a reload for each change, and another reload after a while if this machine has refused the texts.
+/// Requests a reload for each change, and another reload after a while if the texts are still to be tried
+/// ([`is_to_be_retried`]).
 async fn reload_on_changes(
     plan: &RemotePlan,
     config: &RemoteConfig,
@@ -69,12 +71,13 @@ async fn reload_on_changes(
 ) {
     let by = format!("a change of {}", plan.from());
     loop {
+        let known = texts.borrow().clone();
         tokio::select! {
             changed = texts.changed() => match changed {
                 Ok(()) => sleep(SETTLE).await,
                 Err(_) => return,
             },
-            () = until_retry(config.subscribe()) => {}
+            () = until_retry(config.subscribe(), known.as_deref()) => {}
         }
         let latest = texts.borrow_and_update().clone();
         let state = config.state();
@@ -92,15 +95,22 @@ fn is_refused_by_machine(state: &RemoteState) -> bool {
     refused.is_some_and(|refused| refused.by == RefusedBy::Machine)
 }
 
-/// Waits until the texts have been refused by this machine for [`RETRY_AFTER`], whoever requested the reload. Another
-/// reload may put them in force meanwhile.
-async fn until_retry(mut states: watch::Receiver<RemoteState>) {
+/// Whether this machine has refused the texts that were tried last, or these texts, the latest that were found, are newer
+/// than those. Older ones are never tried again: a reload may have read newer texts than were found.
+fn is_to_be_retried(state: &RemoteState, latest: Option<&RemoteTexts>) -> bool {
+    let revision = |texts: &RemoteTexts| texts.version().revision;
+    is_refused_by_machine(state) || latest.map(revision) > state.tried.as_deref().map(revision)
+}
+
+/// Waits until texts have been to be retried for [`RETRY_AFTER`], whoever requested the reloads. Another reload may try
+/// them, or put them in force, meanwhile.
+async fn until_retry(mut states: watch::Receiver<RemoteState>, latest: Option<&RemoteTexts>) {
     loop {
-        if states.wait_for(is_refused_by_machine).await.is_err() {
+        if states.wait_for(|state| is_to_be_retried(state, latest)).await.is_err() {
             return pending().await; // the process is ending
         }
-        let accepted = states.wait_for(|state| !is_refused_by_machine(state));
-        if timeout(RETRY_AFTER, accepted).await.is_err() {
+        let done = states.wait_for(|state| !is_to_be_retried(state, latest));
+        if timeout(RETRY_AFTER, done).await.is_err() {
             return;
         }
     }
@@ -111,6 +121,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::plan::RemoteText;
 
     #[tokio::test(start_paused = true)]
     async fn texts_are_retried_once_the_machine_has_refused_them_for_a_while() {
@@ -125,7 +136,29 @@ mod tests {
             sleep(later).await;
             config.refuse("a file is missing", RefusedBy::Machine);
         };
-        tokio::join!(until_retry(config.subscribe()), reloads);
+        tokio::join!(until_retry(config.subscribe(), None), reloads);
         assert_eq!(began.elapsed(), 3 * later + RETRY_AFTER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn texts_that_came_while_the_file_was_broken_are_tried_after_a_while_unless_newer_ones_were() {
+        let texts = |revision| {
+            let (key, text) = (String::from("/a"), String::new());
+            Arc::new(RemoteTexts {
+                from: String::from("etcd:/a"),
+                texts: vec![RemoteText { key, text, revision }],
+            })
+        };
+        let config = RemoteConfig::default();
+        config.set_tried(&texts(1));
+        config.put_in_force(Some(texts(1)));
+        config.begin_attempt();
+        config.refuse("the file is wrong", RefusedBy::Configuration);
+        let began = Instant::now();
+        until_retry(config.subscribe(), Some(&texts(2))).await;
+        assert_eq!(began.elapsed(), RETRY_AFTER);
+        config.set_tried(&texts(3));
+        let never = timeout(10 * RETRY_AFTER, until_retry(config.subscribe(), Some(&texts(2)))).await;
+        assert!(never.is_err());
     }
 }

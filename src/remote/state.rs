@@ -16,6 +16,9 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 pub struct RemoteState {
     /// The texts that were tried last.
     pub tried: Option<Arc<RemoteTexts>>,
+    /// Whether the latest attempt to change the configuration has come to `tried`: a reload may fail before it has read
+    /// texts.
+    pub has_come_to_tried: bool,
     /// The texts in force.
     pub in_force: Option<TextsInForce>,
     /// The texts that were refused last; `None`: what was tried last is in force.
@@ -38,7 +41,7 @@ pub struct TextsInForce {
 /// A configuration that was not put in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedTexts {
-    /// The version of its texts; `None`: no texts of the store have been read yet.
+    /// The version of its texts; `None`: the attempt failed before the texts of the store were read.
     pub version: Option<TextVersion>,
     /// Why they were refused. Everybody who may read the store may read this: it quotes no file.
     pub message: Arc<str>,
@@ -101,9 +104,16 @@ impl RemoteConfig {
         texts
     }
 
+    /// Records that an attempt to change the configuration begins, which has not read texts yet.
+    pub fn begin_attempt(&self) {
+        self.state.send_modify(|state| state.has_come_to_tried = false);
+    }
+
     /// Records which texts are tried. [`Self::put_in_force`] or [`Self::refuse`] is to follow.
     pub fn set_tried(&self, texts: &Arc<RemoteTexts>) {
-        self.state.send_modify(|state| state.tried = Some(Arc::clone(texts)));
+        self.state.send_modify(|state| {
+            (state.tried, state.has_come_to_tried) = (Some(Arc::clone(texts)), true);
+        });
     }
 
     /// Records the texts with which the process has started: those that were tried, or others that were kept.
@@ -141,11 +151,13 @@ impl RemoteConfig {
         });
     }
 
-    /// Records why the texts that were tried last are not in force. What is in force stays.
+    /// Records why an attempt has failed: that of the texts that were tried last, or one that has not come to texts. What
+    /// is in force stays.
     pub fn refuse(&self, message: &str, by: RefusedBy) {
         let message: Arc<str> = abbreviated(message, MESSAGE_BYTES_MAX).into();
         self.state.send_modify(|state| {
-            let version = state.tried.as_ref().map(|texts| texts.version());
+            let tried = state.tried.as_ref().filter(|_| state.has_come_to_tried);
+            let version = tried.map(|texts| texts.version());
             let same = state
                 .refused
                 .take()
@@ -217,6 +229,20 @@ mod tests {
         let state = config.state();
         assert_eq!((state.in_force.unwrap().since, state.refused), (since, None));
         assert_eq!(config.texts(), Some(texts(1)));
+    }
+
+    #[test]
+    fn an_attempt_that_fails_before_it_has_read_texts_refuses_no_version() {
+        let config = RemoteConfig::default();
+        config.set_tried(&texts(1));
+        config.put_in_force(Some(texts(1)));
+        config.begin_attempt();
+        config.refuse("the file is wrong", RefusedBy::Configuration);
+        assert_eq!(config.state().refused.unwrap().version, None, "revision 1 is in force");
+        config.begin_attempt();
+        config.set_tried(&texts(2));
+        config.refuse("wrong", RefusedBy::Configuration);
+        assert_eq!(config.state().refused.unwrap().version.unwrap().revision, 2);
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub(super) async fn write(plan: &RemotePlan, config: &RemoteConfig) -> Infallibl
     let mut states = config.subscribe();
     let mut back_off = BackOff::default();
     let mut failures = Failures::default();
+    config.set_namesake(false); // unknown until the first look
     loop {
-        config.set_namesake(false); // unknown until the first look
         let on_write = || {
             if std::mem::take(&mut failures).is_reported {
                 tracing::info!(key = plan.status_key(), "the status is written to the store again");
@@ -94,17 +94,13 @@ async fn write_while_possible(
             changed = states.changed() => changed?,
             _ = looks.tick() => {
                 gateway.keep_alive(&lease).await?;
-                match gateway.get(&plan.status_key()).await {
-                    Ok(found) => {
-                        let found = StatusFound::new(found.as_ref(), &lease);
-                        record_namesake(plan, config, own.has_namesake(found, config.state().has_namesake));
-                        if found != StatusFound::Own {
-                            last = None; // write it again
-                        }
-                    }
-                    // Unknown: a user of etcd may be permitted to write its status, and not to read it.
-                    Err(_) => {
-                        config.set_namesake(false);
+                // After a failure, such as a timeout, the last result stays. A user of etcd may be permitted to write its
+                // status, and not to read it: then nothing is ever known.
+                if let Ok(found) = gateway.get(&plan.status_key()).await {
+                    let found = StatusFound::new(found.as_ref(), &lease);
+                    record_namesake(plan, config, own.has_namesake(found, config.state().has_namesake));
+                    if found != StatusFound::Own {
+                        last = None; // write it again
                     }
                 }
             }

@@ -11,10 +11,11 @@ const END_AT: f64 = 1.05;
 /// How sessions are spread over the servers of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Balance {
-    /// The largest ratio of a server's sessions to its share. Only servers in `excess` count; 0: there are none.
+    /// The largest ratio of a server's sessions to its share. Only servers in `excess` count; 0: there are none, or no
+    /// session can move.
     fullest: f64,
-    /// How many sessions each server has in excess of its share, rounded down, most first. Servers without excess are
-    /// left out.
+    /// How many sessions of each server are to move: those in excess of its share, rounded down, for which the others
+    /// have room. Most first. Servers without excess are left out.
     pub(super) excess: Vec<(CountId, usize)>,
     /// The servers that are not in `excess`.
     pub(super) without_excess: Vec<CountId>,
@@ -24,10 +25,11 @@ impl Balance {
     /// The balance of these servers. The share of a server is proportional to its weight, but not above its limit.
     pub(super) fn new(servers: &[ServerLoad]) -> Self {
         let (mut excess, mut without_excess) = (Vec::new(), Vec::new());
-        let mut fullest = 0_f64;
+        let (mut fullest, mut room) = (0_f64, 0_f64);
         for (server, share) in servers.iter().zip(shares(servers)) {
             let sessions = f64::from(server.sessions);
             let over = sessions - share;
+            room -= over.min(0.0);
             // A tolerance, because shares are rounded.
             if over + 1e-9 >= 1.0 {
                 excess.push((server.id, (over + 1e-9) as usize));
@@ -37,6 +39,15 @@ impl Balance {
             }
         }
         excess.sort_by_key(|(_, sessions)| std::cmp::Reverse(*sessions));
+        // Where the limits of all servers leave less room than the excess, only so many sessions would find a server.
+        let mut room = (room + 1e-9) as usize;
+        for (_, sessions) in &mut excess {
+            *sessions = room.min(*sessions);
+            room -= *sessions;
+        }
+        if excess.iter().all(|(_, sessions)| *sessions == 0) {
+            fullest = 0.0;
+        }
         Self {
             fullest,
             excess,
@@ -157,6 +168,14 @@ mod tests {
         assert!(!is_uneven(&[(1, 90, 0), (1, 10, 10)]), "no other server has room");
     }
 
+    #[test]
+    fn no_more_sessions_move_than_the_other_servers_have_room_for() {
+        assert_eq!(excess(&[(1, 10, 5), (1, 5, 5)]), [0, 0], "a reload has lowered the limits");
+        assert!(!is_uneven(&[(1, 10, 5), (1, 5, 5)]));
+        assert_eq!(excess(&[(1, 10, 5), (1, 3, 5)]), [2, 0]);
+        assert!(is_uneven(&[(1, 10, 5), (1, 3, 5)]));
+    }
+
     proptest! {
         #[test]
         fn without_its_excess_each_server_has_its_share_and_less_than_one_session_more(servers in prop::collection::vec((1u16..20, 0u32..500, 0u32..300), 1..12)) {
@@ -168,7 +187,8 @@ mod tests {
                 let over = balance.excess.iter().find(|(id, _)| *id == load.id).map_or(0, |(_, n)| *n);
                 let left = f64::from(load.sessions) - over as f64;
                 prop_assert!(over == 0 || left + 1e-6 >= *share, "the excess is not more than what is above the share");
-                prop_assert!(left < share + 1.0 + 1e-6);
+                let are_all_full = shares.iter().sum::<f64>() < f64::from(sessions) - 1e-6;
+                prop_assert!(are_all_full || left < share + 1.0 + 1e-6);
             }
             prop_assert!(shares.iter().sum::<f64>() <= f64::from(sessions) + 1e-6);
         }

@@ -33,10 +33,10 @@ pub struct ScaleLoad {
     pub sessions: u64,
     /// Clients that wait for a server.
     pub waiting: u64,
-    /// Whether a server is up. If so, clients that wait do so because all servers are full; if not, they wait for the
-    /// first server.
+    /// Whether one of `fixed` or a clone is up. If so, clients that wait do so because all servers are full; if not,
+    /// they wait for the first server.
     pub has_server: bool,
-    /// Servers that are up and are not clones.
+    /// Servers that are up and in service, and are not clones.
     pub fixed: u32,
     /// Clones, including those that are starting.
     pub clones: u32,

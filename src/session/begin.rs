@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::listener_state::ListenerState;
 use super::not_ready::{FirstMessage, first_message};
-use super::reconnect::move_on;
+use super::reconnect::{MovedOn, move_on};
 use super::redial::NotBegun;
 use super::refusal::Refusal;
 use super::steps::Connected;
@@ -54,16 +54,17 @@ pub(super) async fn begin(
             FirstAnswer::Undecided(answer) => return Ok((connected, Ok(answer))),
             FirstAnswer::NotBegun(why) => why,
         };
-        let has_moved;
-        (connected, has_moved) = move_on(connected, &why, client, state, entry).await?;
-        if !has_moved {
-            let answer = match why {
-                NotBegun::NotReady { message, .. } => Ok(message),
-                NotBegun::Ended { fault: Some(fault), .. } => Err(fault), // part of a message is of no use
-                NotBegun::Ended { partial, .. } => Ok(partial),           // the relay reads the end again
-            };
-            return Ok((connected, answer));
-        }
+        connected = match move_on(connected, &why, client, state, entry).await? {
+            MovedOn::Moved(connected) => connected,
+            MovedOn::Stayed(connected) => {
+                let answer = match why {
+                    NotBegun::NotReady { message, .. } => Ok(message),
+                    NotBegun::Ended { fault: Some(fault), .. } => Err(fault), // part of a message is of no use
+                    NotBegun::Ended { partial, .. } => Ok(partial),           // the relay reads the end again
+                };
+                return Ok((connected, answer));
+            }
+        };
         if let Some(redial) = &connected.redial {
             first = [&redial.header, &first[startup_at..]].concat();
             startup_at = redial.header.len();

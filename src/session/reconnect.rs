@@ -21,8 +21,16 @@ use crate::relay::{Closed, Side};
 use crate::socket::close_cleanly_again;
 use crate::tls::TlsConnection;
 
+/// A session after [`move_on`].
+pub(super) enum MovedOn {
+    /// It has another connection now.
+    Moved(Connected),
+    /// It stays on its server.
+    Stayed(Connected),
+}
+
 /// Connects a session, which its server has not begun, to another server or, if no other is left, waits until one is
-/// back. Returns the session, and whether it has another connection now. If not, it stays on its server.
+/// back.
 ///
 /// # Errors
 /// The client has left, or there was no server in time.
@@ -32,15 +40,15 @@ pub(super) async fn move_on(
     client: &TcpStream,
     state: &ListenerState,
     entry: &mut Entry,
-) -> Result<(Connected, bool), Refusal> {
+) -> Result<MovedOn, Refusal> {
     entry.server_not_ready();
     let Some(mut redial) = connected.redial.take() else {
-        return Ok((connected, false));
+        return Ok(MovedOn::Stayed(connected));
     };
     let pool = &state.pools[redial.pool];
     let Some(wait) = record_failure(&mut redial, &connected.server, why, pool) else {
         connected.redial = Some(redial);
-        return Ok((connected, false));
+        return Ok(MovedOn::Stayed(connected));
     };
     let Connected { socket, server, .. } = connected;
     if let NotBegun::Ended { fault, .. } = why {
@@ -55,13 +63,12 @@ pub(super) async fn move_on(
     match dial_again(pool, wait, &mut redial.search, client, entry).boxed().await {
         Ok(dialled) => {
             note_stand_in(entry, pool, dialled.lease.server());
-            let connected = Connected {
+            Ok(MovedOn::Moved(Connected {
                 socket: dialled.socket,
                 server: LeasedServer::new(dialled.lease, pool),
                 redial: Some(redial),
                 ..connected
-            };
-            Ok((connected, true))
+            }))
         }
         Err(error) => Err(Refusal::DialError(
             error,

@@ -163,20 +163,17 @@ fn reply_to_sniff_error(error: &SniffError) -> Reply {
 
 /// The reply to a client, in the protocol that its first bytes show, otherwise in that of the listener.
 ///
-/// `hello_alert` makes the alert for a client that has sent a ClientHello. `error` is the reply to a PostgreSQL client;
-/// it also selects the corresponding reply in the other protocols.
+/// `alert` makes the alert for a client of TLS. It gets the client's ClientHello, or `None` if the client has only sent
+/// an SSLRequest. `error` is the reply to a PostgreSQL client; it also selects the corresponding reply in the other
+/// protocols.
 pub(super) fn reply(
     sniffed: Option<&Sniffed>,
     protocol: Protocol,
-    hello_alert: impl FnOnce(&Hello) -> Alert,
+    alert: impl FnOnce(Option<&Hello>) -> Alert,
     error: PostgresError,
 ) -> Reply {
     if let Some(PostgresOpening::SslRequest) = sniffed.and_then(Sniffed::postgres) {
-        let alert = match error {
-            PostgresError::NoServer | PostgresError::Limited => Alert::InternalError,
-            _ => Alert::AccessDenied,
-        };
-        return Reply::AlertAfterHello(alert.record(None));
+        return Reply::AlertAfterHello(alert(None).record(None));
     }
     let plain = match error {
         PostgresError::NoServer => PlainRefusal::NoServer,
@@ -185,7 +182,7 @@ pub(super) fn reply(
     };
     let (hello, startup) = (sniffed.and_then(Sniffed::hello), sniffed.and_then(Sniffed::startup));
     match (hello, startup, protocol) {
-        (Some(hello), ..) => Reply::Alert(hello_alert(hello).record(Some(hello.newest_version))),
+        (Some(hello), ..) => Reply::Alert(alert(Some(hello)).record(Some(hello.newest_version))),
         (None, Some(startup), _) => Reply::Message(error.response(Some(startup))),
         (None, None, Protocol::Mysql) => Reply::Message(plain.mysql()),
         (None, None, Protocol::Redis) => Reply::Message(plain.redis()),

@@ -11,7 +11,7 @@ use super::listener_state::ListenerState;
 use super::postgres::{
     TLS_REQUEST, TlsRequestError, ask_for_tls, requires_tls, unanswered_request, unanswered_tls_request,
 };
-use super::reconnect::move_on;
+use super::reconnect::{MovedOn, move_on};
 use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::redial::NotBegun;
 use super::refusal::{Refusal, reply};
@@ -205,15 +205,14 @@ async fn ask_a_server(
             Err(TlsRequestError::Broke(error)) => Some(Fault::classify(error)),
             Ok(_) | Err(TlsRequestError::Late) => return Ok((connected, asked)),
         };
-        let has_moved;
         let why = NotBegun::Ended {
             fault,
             partial: Vec::new(),
         };
-        (connected, has_moved) = move_on(connected, &why, client, state, entry).await?;
-        if !has_moved {
-            return Ok((connected, asked));
-        }
+        connected = match move_on(connected, &why, client, state, entry).await? {
+            MovedOn::Moved(connected) => connected,
+            MovedOn::Stayed(connected) => return Ok((connected, asked)),
+        };
     }
 }
 

@@ -155,7 +155,8 @@ impl<'a> Identified<'a> {
         } = self;
         let hello = terminated.or(sniffed.as_ref().and_then(Sniffed::hello));
         let startup = sniffed.as_ref().and_then(Sniffed::startup);
-        let reply = |error| reply(sniffed.as_ref(), state.plan.protocol, alert_without_route, error);
+        let alert = |hello: Option<&Hello>| hello.map_or(Alert::AccessDenied, alert_without_route);
+        let reply = |error| reply(sniffed.as_ref(), state.plan.protocol, alert, error);
         if startup.is_some() && terminated.is_none() && requires_tls(&state.plan) {
             entry.info().detail = Some("tls_required");
             return Err(Refusal::Refused(reply(PostgresError::TlsRequired)));

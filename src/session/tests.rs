@@ -182,6 +182,23 @@ async fn a_client_whose_server_goes_down_after_it_has_denied_tls_gets_an_error()
 }
 
 #[tokio::test]
+async fn a_network_that_is_denied_while_a_client_is_being_refused_does_not_change_why_it_was_refused() {
+    let keys = "guards = [\"g\"]\n[[listeners.l.routes]]\nsni = \"a.example\"\npool = \"p\"\n\
+                [guards.g]\ndeny = [\"192.0.2.0/24\"]\n";
+    let mut setup = Setup::with_listener(keys, AccessTarget::Off).await;
+    let (mut client, session) = setup.session().await;
+    let session = tokio::spawn(session);
+    client.write_all(&[0x16, 3, 1, 0, 0]).await.unwrap(); // an empty record is not valid
+    let mut alert = Vec::new();
+    client.read_to_end(&mut alert).await.unwrap();
+    let record = Arc::clone(&setup.ledger.records()[0]); // the session waits for the client to close
+    assert!(!record.cut_denied(&"g".into(), "127.0.0.0/8".parse().unwrap()));
+    assert_eq!(record.cut_ending(), Ending::HelloInvalid);
+    drop(client);
+    session.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_client_whose_server_goes_down_before_it_has_answered_a_request_for_tls_gets_an_alert() {
     let mut setup = Setup::with_protocol("postgres", AccessTarget::Off).await;
     let (mut client, _server, session) = setup.asked_for_tls().await;

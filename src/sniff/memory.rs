@@ -93,8 +93,8 @@ impl HelloMemory {
             return true;
         }
         self.evict();
-        let leaving = self.queue.lock().leaving;
-        !self.is_exceeded(leaving)
+        let queue = self.queue.lock(); // held over the comparison: see `FirstBytes::release`
+        !self.is_exceeded(queue.leaving)
     }
 
     /// Returns bytes to the budget that [`Self::charge`] has charged.

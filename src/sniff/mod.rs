@@ -40,7 +40,7 @@ pub struct Sniffed {
     /// The kind of the bytes.
     pub opening: Opening,
     /// The bytes to be sent on unchanged: the opening, and what may have come right behind it. At most
-    /// `hello_bytes_max`.
+    /// `hello_bytes_max`, before [`Self::push`].
     pub first: FirstBytes,
 }
 

@@ -38,7 +38,7 @@ pub struct Certificate {
     pub(super) staple_changes: Option<i64>,
     /// Its host names.
     pub names: Vec<NamePattern>,
-    /// Who issued it: the issuer's common name, or else its whole name, as in RFC 4514; escaped.
+    /// Who issued it, for people: the issuer's common name, or else its whole name, as in `C=DE, O=a`.
     pub issuer: Box<str>,
     /// From when it is valid, in seconds since the Unix epoch.
     pub not_before: i64,

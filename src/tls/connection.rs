@@ -33,8 +33,7 @@ pub struct TlsConnection {
     early: Vec<u8>,
     /// Whether the peer has sent its `close_notify`. Unlike for the method of this name, `early` may still have bytes.
     has_peer_closed: bool,
-    /// Why it has failed after the handshake. Then rustls must not be asked for anything: it would send another alert.
-    /// After a failed handshake, the caller drops the connection.
+    /// Why it has failed. Then rustls must not be asked for anything: it would send another alert.
     failed: Option<rustls::Error>,
 }
 
@@ -89,7 +88,7 @@ impl TlsConnection {
         self.has_peer_closed && self.early.is_empty()
     }
 
-    /// Why it has failed after the handshake: nothing more can be encrypted or decrypted.
+    /// Why it has failed: nothing more can be encrypted or decrypted.
     #[must_use]
     pub fn failure(&self) -> Option<&rustls::Error> {
         self.failed.as_ref()
@@ -107,6 +106,9 @@ impl TlsConnection {
     /// # Errors
     /// Why the handshake has failed.
     pub fn handshake(&mut self, received: &[u8], outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         self.incoming.extend_from_slice(received);
         let mut incoming = take(&mut self.incoming);
         let early = &mut self.early;
@@ -129,6 +131,7 @@ impl TlsConnection {
         };
         if let Err(error) = &result {
             write_alert(&mut self.rustls, error, incoming.len(), outgoing);
+            self.failed = Some(error.clone());
         }
         self.incoming = incoming;
         result

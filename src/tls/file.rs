@@ -1,8 +1,8 @@
 //! Reads the files of TLS: certificates, keys, authorities, revocations.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
@@ -36,7 +36,10 @@ impl TlsFileError {
     /// Whether the file, or directory, can be read at this moment.
     #[must_use]
     pub fn can_be_read(&self) -> bool {
-        File::open(&self.path).is_ok()
+        // A FIFO without a writer is opened at once, too (see `regular_file`).
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NONBLOCK);
+        options.open(&self.path).is_ok()
     }
 
     /// Whether the system reported this error.
@@ -196,5 +199,24 @@ pub(super) fn revocations(
         }
         Ok(lists) => Ok(lists),
         Err(error) => Err(TlsFileError::new(path, not_pem(&error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fifo_without_a_writer_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("key.pem");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        for path in [fifo.as_path(), directory.path()] {
+            let error = read(path).unwrap_err();
+            assert_eq!(error.what, "not a regular file");
+            assert!(error.can_be_read(), "{}", path.display());
+        }
+        assert!(!read(&directory.path().join("absent")).unwrap_err().can_be_read());
     }
 }

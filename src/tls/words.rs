@@ -36,7 +36,8 @@ pub struct TlsSummary {
 /// The certificate of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
-    /// Its subject, as in RFC 4514.
+    /// Its subject for people, as in `C=DE, CN=a`: in the order of the certificate, and commas in a value are not
+    /// escaped. Only `fingerprint` identifies the certificate.
     pub subject: Box<str>,
     /// The common name in the subject.
     pub common_name: Option<Box<str>>,
@@ -159,10 +160,14 @@ pub fn error_word(error: &Error) -> Cow<'static, str> {
         Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
         _ => AlertDescription::InternalError,
     };
-    if alert == AlertDescription::UnrecognisedName {
-        return "unrecognized_name".into(); // the RFC's spelling
+    match alert {
+        // Names in the registry of IANA that rustls spells in another way.
+        AlertDescription::UnrecognisedName => "unrecognized_name".into(),
+        AlertDescription::UnknownPSKIdentity => "unknown_psk_identity".into(),
+        AlertDescription::EncryptedClientHelloRequired => "ech_required".into(),
+        AlertDescription::Unknown(number) => format!("alert_{number}").into(),
+        _ => snake_case(&format!("{alert:?}")).into(),
     }
-    snake_case(&format!("{alert:?}")).into()
 }
 
 /// The text of an error for people. Where rustls has only the name of a variant, the text says it in words.
@@ -274,6 +279,12 @@ mod tests {
                 Error::AlertReceived(AlertDescription::UnrecognisedName),
                 "unrecognized_name",
             ),
+            (
+                Error::AlertReceived(AlertDescription::from(115)),
+                "unknown_psk_identity",
+            ),
+            (Error::AlertReceived(AlertDescription::from(121)), "ech_required"),
+            (Error::AlertReceived(AlertDescription::from(200)), "alert_200"),
             (
                 Error::AlertReceived(AlertDescription::BadCertificate),
                 "bad_certificate",

@@ -257,6 +257,8 @@ fn the_admin_port_answers_accepted_clients_and_later_ones_once_descriptors_are_f
         used < Duration::from_millis(100),
         "expected less than 100 ms of CPU time while acequia cannot accept, used {used:?}"
     );
+    let failures = log_count(&proxy, "cannot accept clients on the admin port, trying again");
+    assert_eq!(failures, 1, "expected one log line for one shortage");
     lift_limit(&proxy);
     assert!(late.read_all().starts_with(b"HTTP/1.1 200 OK"));
 }

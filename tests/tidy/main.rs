@@ -103,7 +103,7 @@ fn functions_stay_short() {
 #[test]
 fn comments_are_at_most_120_columns_wide() {
     for directory in ["src", "tests", "benches"] {
-        for path in files(directory) {
+        for path in files_and_tests(directory) {
             for (at, line) in read(&path).lines().enumerate() {
                 let is_comment = line.trim_start().starts_with("//");
                 let columns = line.chars().count();
@@ -123,7 +123,7 @@ fn unsafe_code_is_only_in_listed_files() {
 #[test]
 fn no_todo_or_debug_code_is_left() {
     for directory in ["src", "tests", "benches"] {
-        for path in files(directory) {
+        for path in files_and_tests(directory) {
             if let Some((what, line)) = half_done(&tokens(&read(&path))) {
                 panic!("{path}:{line}: {what}");
             }
@@ -208,15 +208,22 @@ fn module_of(path: &str) -> String {
     inside.split('/').next().unwrap().to_owned()
 }
 
-/// The Rust files below a directory, sorted; for `src`, without files of tests.
+/// The Rust files below a directory, sorted, without files of tests.
 fn files(directory: &str) -> Vec<String> {
+    let is_test = |path: &String| path.ends_with("/tests.rs") || path.contains("/tests/");
+    let mut names = files_and_tests(directory);
+    names.retain(|path| !is_test(path));
+    names
+}
+
+/// The Rust files below a directory, sorted.
+fn files_and_tests(directory: &str) -> Vec<String> {
     let mut found = Vec::new();
     gather(&root().join(directory), &mut found);
     let names = found
         .iter()
         .map(|path| path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
-    let is_test = |path: &str| directory == "src" && (path.ends_with("/tests.rs") || path.contains("/tests/"));
-    let mut names: Vec<String> = names.filter(|path| !is_test(path)).collect();
+    let mut names: Vec<_> = names.collect();
     assert!(!names.is_empty(), "nothing in {directory}");
     names.sort();
     names

@@ -198,6 +198,17 @@ async fn other_protocols_and_oversized_responses_fail() {
         let long = run(check(), server(endless).await.0).await.unwrap_err();
         assert!(long.starts_with("the head of the response is too long"), "{long}");
     }
+    for (begin, part) in [
+        ("", "HTTP/1.1 100 Continue\r\n\r\n"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"),
+    ] {
+        let endless = move |mut socket: TcpStream| async move {
+            let _ = socket.write_all(begin.as_bytes()).await;
+            while socket.write_all(part.as_bytes()).await.is_ok() {}
+        };
+        let long = run(with_body("y"), server(endless).await.0).await.unwrap_err();
+        assert!(long.contains("the server sends more than 256 KiB"), "{long}");
+    }
     let closing = run(check(), answering(b"").await).await.unwrap_err();
     assert!(
         closing.starts_with("the server closed the connection before it had answered"),

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::resp::{NoReply, RespValue, read_reply, write_command};
 use crate::check::CheckFailure;
+use crate::check::bounded::Bounded;
 use crate::check::file::read_password;
 use crate::check::stream::CheckStream;
 
@@ -102,7 +103,7 @@ impl Pipeline {
         // A server that has no room for a client says so and closes. Then the write may fail although there is a reply,
         // so the error of the write counts only if no reply comes.
         let sent = stream.write_all(&self.bytes).await;
-        let mut stream = stream.take(REPLY_BYTES_MAX);
+        let mut stream = Bounded::new(stream, REPLY_BYTES_MAX);
         let (mut received, mut parsed_bytes) = (Vec::new(), 0);
         let mut replies = Vec::with_capacity(self.command_count);
         let mut refusal = None;

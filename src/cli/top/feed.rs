@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::select;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 
@@ -46,28 +47,36 @@ pub(super) async fn open(remote: &Remote) -> Result<Option<EventStream>, RemoteE
 /// Sends the news of the process: from the stream, or from polls while there is no stream. Opens a lost stream again.
 /// After any other error, or if the stream cannot be opened again, it sends the error and returns. It also returns when
 /// nobody receives the news any more.
-pub(super) async fn follow(remote: Remote, mut stream: Option<EventStream>, news: Sender<Result<Update, RemoteError>>) {
+pub(super) async fn follow(remote: Remote, stream: Option<EventStream>, news: Sender<Result<Update, RemoteError>>) {
+    select! {
+        biased;
+        () = news.closed() => {} // the user has quit
+        error = follow_until_error(&remote, stream, &news) => {
+            let _ = news.send(Err(error)).await; // fails if the user has quit
+        }
+    }
+}
+
+async fn follow_until_error(
+    remote: &Remote,
+    mut stream: Option<EventStream>,
+    news: &Sender<Result<Update, RemoteError>>,
+) -> RemoteError {
     loop {
-        let result = match stream {
-            Some(stream) => match pass_on(stream, &news).await {
+        let next = match stream {
+            Some(stream) => match pass_on(stream, news).await {
                 RemoteError::InvalidResponse(error) => Err(RemoteError::InvalidResponse(error)),
-                lost => reopen(&remote, lost).await,
+                lost => reopen(remote, lost).await,
             },
-            None => match poll(&remote, &news).await {
-                Ok(()) => open(&remote).await,
+            None => match poll(remote, news).await {
+                Ok(()) => open(remote).await,
                 Err(error) => Err(error),
             },
         };
-        match result {
-            Ok(next) => stream = next,
-            Err(error) => {
-                let _ = news.send(Err(error)).await; // fails if the user has quit
-                return;
-            }
-        }
-        if news.is_closed() {
-            return;
-        }
+        stream = match next {
+            Ok(next) => next,
+            Err(error) => return error,
+        };
     }
 }
 
@@ -82,9 +91,7 @@ async fn pass_on(mut stream: EventStream, news: &Sender<Result<Update, RemoteErr
         match event {
             Ok(None) => {}
             Ok(Some(update)) => {
-                if news.send(Ok(update)).await.is_err() {
-                    return RemoteError::Ended; // the user has quit: `follow` returns too
-                }
+                let _ = news.send(Ok(update)).await; // if it fails, `follow` returns
             }
             Err(error) => return error,
         }
@@ -118,10 +125,38 @@ async fn reopen(remote: &Remote, lost: RemoteError) -> Result<Option<EventStream
 async fn poll(remote: &Remote, news: &Sender<Result<Update, RemoteError>>) -> Result<(), RemoteError> {
     for _ in 0..POLLS {
         let state = remote.fetch_json(ApiRequest::get("/api/v1/state")).await?;
-        if news.send(Ok(Update::Polled(state))).await.is_err() {
-            return Ok(());
-        }
+        let _ = news.send(Ok(Update::Polled(state))).await; // if it fails, `follow` returns
         sleep(POLL_INTERVAL).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tokio::net::UnixListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        remote: Remote,
+    }
+
+    #[tokio::test]
+    async fn nothing_is_requested_when_the_user_has_quit() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("admin.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let Arguments { remote } = Arguments::parse_from(["top".as_ref(), "--socket".as_ref(), socket.as_os_str()]);
+        let (sender, receiver) = mpsc::channel(1);
+        drop(receiver);
+        select! {
+            biased;
+            () = follow(remote, None, sender) => {}
+            _ = listener.accept() => panic!("the process was asked"),
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::columns::{CellValue, Column};
+use super::filter::contains_all;
 use crate::admin::bodies::ServerBody;
 use crate::admin::session_bodies::SessionBody;
 use crate::cli::sessions::server_of;
@@ -50,10 +51,10 @@ impl ServerRow<'_> {
         }
     }
 
-    pub(super) fn matches(&self, filter: &str) -> bool {
+    pub(super) fn matches(&self, words: &[String]) -> bool {
         let (_, state, _) = self.state();
         let text = format!("{} {} {state}", self.label(), self.server.address);
-        contains_all(&text, filter)
+        contains_all(&text, words)
     }
 }
 
@@ -100,7 +101,7 @@ fn state_cell(row: &ServerRow<'_>) -> CellValue<'static> {
     CellValue::Ranked(urgency as u8, format!("{sign} {word}"))
 }
 
-pub(super) fn session_matches(session: &SessionBody, filter: &str) -> bool {
+pub(super) fn session_matches(session: &SessionBody, words: &[String]) -> bool {
     let optional = [
         &session.sni,
         &session.route,
@@ -117,7 +118,7 @@ pub(super) fn session_matches(session: &SessionBody, filter: &str) -> bool {
         session.listener,
         optional.join(" ")
     );
-    contains_all(&text, filter)
+    contains_all(&text, words)
 }
 
 /// The columns of sessions, as in [`server_columns`].
@@ -147,12 +148,4 @@ fn milliseconds(ms: u64) -> CellValue<'static> {
 
 fn text(text: &str) -> CellValue<'_> {
     CellValue::Text(Cow::Borrowed(text))
-}
-
-/// Whether the text contains each word of the filter. Upper and lower case are the same.
-fn contains_all(text: &str, filter: &str) -> bool {
-    let text = text.to_lowercase();
-    filter
-        .split_whitespace()
-        .all(|word| text.contains(&word.to_lowercase()))
 }

@@ -4,6 +4,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::time::Instant;
 
 use super::feed::Update;
+use super::filter::{condition, conditions_and_words, words};
 use super::list::List;
 use super::question::{Question, ServerAct};
 use super::rates::{Rates, ServerRates};
@@ -18,25 +19,6 @@ const SESSIONS_READ: usize = 1000;
 
 /// Rows by which a page key moves.
 const PAGE: isize = 10;
-
-/// The keys of the conditions on sessions that the process checks, such as `pool` of the filter word `pool=shop`.
-const CONDITION_KEYS: [&str; 15] = [
-    "id",
-    "listener",
-    "route",
-    "pool",
-    "server",
-    "sni",
-    "peer",
-    "client",
-    "database",
-    "user",
-    "min_age",
-    "min_idle",
-    "min_bytes",
-    "min_rate",
-    "min_rtt",
-];
 
 /// The effect of a key beyond the view.
 pub(super) enum Action {
@@ -145,7 +127,8 @@ impl View {
     pub(super) fn server_rows(&self) -> Vec<ServerRow<'_>> {
         let pools = self.state.iter().flat_map(|state| &state.pools);
         let rows = pools.flat_map(|pool| pool.servers.iter().map(|server| self.server_row(pool, server)));
-        rows.filter(|row| row.matches(self.servers.filter())).collect()
+        let words = words(self.servers.filter());
+        rows.filter(|row| row.matches(&words)).collect()
     }
 
     fn server_row<'a>(&self, pool: &'a PoolBody, server: &'a ServerBody) -> ServerRow<'a> {
@@ -160,7 +143,7 @@ impl View {
     /// The sessions that were read and match the filter.
     pub(super) fn session_rows(&self) -> Vec<&SessionBody> {
         let read = self.sessions_read.as_ref().and_then(|read| read.as_ref().ok());
-        let (_, words) = split_filter(self.sessions.filter());
+        let (_, words) = conditions_and_words(self.sessions.filter());
         let matching = read.into_iter().flat_map(|read| &read.sessions);
         matching.filter(|session| session_matches(session, &words)).collect()
     }
@@ -179,7 +162,7 @@ impl View {
         }
         // A filter that is still being typed is not a condition yet.
         if !self.is_typing {
-            query.extend_pairs(split_filter(self.sessions.filter()).0);
+            query.extend_pairs(conditions_and_words(self.sessions.filter()).0);
         }
         format!("/api/v1/sessions?{}", query.finish())
     }
@@ -333,7 +316,7 @@ impl View {
             return None;
         }
         let (pool, server) = self.servers.selected()?;
-        let filter = format!("pool={pool} server={server}");
+        let filter = format!("{} {}", condition("pool", pool), condition("server", server));
         self.tab = Tab::Sessions;
         self.set_filter(filter)
     }
@@ -348,17 +331,6 @@ fn session_order(title: &str) -> Option<&'static str> {
         "RTT" => Some("rtt"),
         _ => None,
     }
-}
-
-/// Divides a filter of sessions into conditions for the process, and words that are looked for in the rows.
-fn split_filter(filter: &str) -> (Vec<(&str, &str)>, String) {
-    let is_condition = |word: &str| {
-        word.split_once('=')
-            .is_some_and(|(key, _)| CONDITION_KEYS.contains(&key))
-    };
-    let (conditions, words): (Vec<&str>, Vec<&str>) = filter.split_whitespace().partition(|word| is_condition(word));
-    let conditions = conditions.into_iter().filter_map(|word| word.split_once('=')).collect();
-    (conditions, words.join(" "))
 }
 
 #[cfg(test)]

@@ -78,9 +78,9 @@ impl BoundAddresses {
         problems.error(position, message, hint);
     }
 
-    /// Reserves the path of the socket of the API, with which no listener may conflict.
-    pub(super) fn reserve_admin_socket(&mut self, path: &Path) {
-        let written = format!("{}, `socket` of [admin]", path.display());
+    /// Reserves the path of the socket of the API, with which no listener may conflict. `what` is the setting.
+    pub(super) fn reserve_admin_socket(&mut self, path: &Path, what: &str) {
+        let written = format!("{}, {what}", path.display());
         self.unix.insert(UnixPlace::of(path), (written, None));
     }
 

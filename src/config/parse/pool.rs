@@ -312,9 +312,10 @@ fn severing(
             .duration("close_over", ANY_DURATION, problems)
             .unwrap_or(CLOSE_OVER_DEFAULT),
     };
-    let priority = |entry: &ServerEntry| entry.member_config.priority;
+    let of_clones = (!section.is_missing("scale")).then(|| MemberConfig::default().priority);
+    let priorities = || entries.iter().map(|entry| entry.member_config.priority).chain(of_clones);
     let has_one_tier = !entries.is_empty() // the servers of a source are not known yet
-        && entries.windows(2).all(|two| priority(&two[0]) == priority(&two[1]));
+        && priorities().min() == priorities().max();
     let unused = [
         (
             "close_over",

@@ -1,6 +1,7 @@
 //! `[runtime]`, `[admin]`, `[log]`: settings of the process.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use super::limits::ANY_DURATION;
@@ -73,9 +74,12 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
             .unwrap_or_default(),
     };
     match &plan.socket {
-        AdminSocket::Path(path) => bound.reserve_admin_socket(path),
-        // The default path is not reserved: it depends on the environment of the process.
-        AdminSocket::Default | AdminSocket::Off => {}
+        AdminSocket::Path(path) => bound.reserve_admin_socket(path, "`socket` of [admin]"),
+        // In the session of a user the socket has another path. The commands then try this one, too.
+        AdminSocket::Default => {
+            bound.reserve_admin_socket(Path::new(AdminSocket::SYSTEM_PATH), "the default `socket` of [admin]");
+        }
+        AdminSocket::Off => {}
     }
     for key in ["hosts", "token_file", "tls"] {
         if let Some((position, _)) = section.entry(key)

@@ -34,7 +34,8 @@ fn sessions_max(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<No
 }
 
 /// Converts `servers` of a pool. A pool without clones needs at least one server. Servers must have different
-/// identities, and at least one of them a weight above 0. Returns an empty list if the pool has `discover`.
+/// identities, and without clones at least one of them a weight above 0. Returns an empty list if the pool has
+/// `discover`.
 pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut Problems<'_>) -> Vec<ServerEntry> {
     let is_discovered = !pool.is_missing("discover");
     let has_clones = !pool.is_missing("scale");
@@ -70,7 +71,8 @@ pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut
             entries.push(entry);
         }
     }
-    if !entries.is_empty()
+    if !has_clones
+        && !entries.is_empty()
         && entries.len() == items.len()
         && entries.iter().all(|entry| entry.member_config.weight == 0)
     {

@@ -14,13 +14,23 @@ async fn dial_attempts(
     panic_threshold: Option<u8>,
     at_first_attempt: impl Fn(&Pool) + Sync,
 ) -> Vec<ReportedAttempt> {
+    dial_attempts_after(&CheckOutcome::Pass, registry, panic_threshold, at_first_attempt).await
+}
+
+/// As [`dial_attempts`]. `checked`: the result of a check of both servers before the dial.
+async fn dial_attempts_after(
+    checked: &CheckOutcome,
+    registry: &ServerRegistry,
+    panic_threshold: Option<u8>,
+    at_first_attempt: impl Fn(&Pool) + Sync,
+) -> Vec<ReportedAttempt> {
     let (a, b) = (listening(), listening());
     let server = |socket| registry.get_or_create(&"pool".into(), spec(socket), true);
     let members = [&a, &b].map(|socket| Member::new(server(socket), MemberConfig::default()));
     let pool = pool_with(members.into(), panic_threshold);
     let (_client, accepted) = client().await;
     for server in pool.servers().iter() {
-        server.record_check(&CheckOutcome::Pass, THRESHOLDS);
+        server.record_check(checked, THRESHOLDS);
     }
     let first = pool.servers()[0].id();
     let done = dialled_while(&pool, &OPTIONS, &accepted, |server| {
@@ -56,17 +66,36 @@ async fn a_server_that_loses_its_role_during_the_connect_is_not_used() {
 async fn a_server_that_is_disabled_during_the_connect_is_not_used() {
     let registry = ServerRegistry::default();
     for panic_threshold in [None, Some(100)] {
-        let attempts = dial_attempts(&registry, panic_threshold, |pool| {
-            let path = ("pool".into(), Arc::clone(&pool.servers()[0].spec().label));
-            registry.apply_override(
-                &path,
-                Override::Disable { close_over: None },
-                "uid 0".into(),
-                SystemTime::now(),
-            );
-        });
+        let attempts = dial_attempts(&registry, panic_threshold, |pool| disable_first(&registry, pool));
         assert_eq!(attempts.await, SECOND_SERVER_USED, "{panic_threshold:?}");
     }
+}
+
+fn disable_first(registry: &ServerRegistry, pool: &Pool) {
+    let path = ("pool".into(), Arc::clone(&pool.servers()[0].spec().label));
+    registry.apply_override(
+        &path,
+        Override::Disable { close_over: None },
+        "uid 0".into(),
+        SystemTime::now(),
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_panic_mode_picked_is_not_used_if_it_is_disabled_or_loses_its_role_during_the_connect() {
+    let registry = ServerRegistry::default();
+    let down = CheckOutcome::Fail("no answer".into());
+    let attempts = dial_attempts_after(&down, &registry, Some(50), |pool| disable_first(&registry, pool));
+    assert_eq!(attempts.await, SECOND_SERVER_USED);
+    let attempts = dial_attempts_after(&down, &registry, Some(50), |pool| {
+        pool.servers()[0].record_check(&CheckOutcome::Unfit("an old primary".into()), THRESHOLDS);
+    });
+    assert_eq!(attempts.await, SECOND_SERVER_USED);
+    // The panic ends.
+    let attempts = dial_attempts_after(&down, &registry, Some(50), |pool| {
+        pool.servers()[1].record_check(&CheckOutcome::Pass, THRESHOLDS);
+    });
+    assert_eq!(attempts.await, [(0, None)]);
 }
 
 #[tokio::test]

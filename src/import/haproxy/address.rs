@@ -6,29 +6,24 @@ use super::super::number::source_address;
 use crate::addr::{NetworkError, parse_network};
 use crate::config::address;
 
-/// The addresses of `bind`, separated by commas; `None` for each that cannot be carried over. `is_for_both`: the line
-/// has `v4v6`, so that an unspecified address stands for those of IPv4 and of IPv6.
-pub(super) fn binds(text: &str, is_for_both: bool) -> Vec<Option<String>> {
-    text.split(',').flat_map(|text| bind(text, is_for_both)).collect()
+/// The addresses of `bind`, separated by commas; `None` for each that cannot be carried over.
+pub(super) fn binds(text: &str) -> impl Iterator<Item = Option<String>> {
+    text.split(',')
+        .map(|text| bind(text).filter(|text| address::listen(text).is_ok()))
 }
 
-fn bind(text: &str, is_for_both: bool) -> Vec<Option<String>> {
+fn bind(text: &str) -> Option<String> {
     if let Some(address) = unix_address(text) {
-        return vec![Some(address).filter(|text| address::listen(text).is_ok())];
+        return Some(address);
     }
     let (text, family) = without_family(text);
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return vec![None];
+    let (host, port) = text.rsplit_once(':')?;
+    let host = match (host.trim_matches(['[', ']']), family) {
+        ("" | "*", 6) => String::from("[::]"),
+        ("" | "*", _) => String::from("0.0.0.0"),
+        (ip, _) => with_brackets(ip),
     };
-    let hosts = match (host.trim_matches(['[', ']']), family) {
-        ("" | "*", 6) => vec![String::from("[::]")],
-        ("" | "*", _) if is_for_both => vec![String::from("0.0.0.0"), String::from("[::]")],
-        ("" | "*", _) => vec![String::from("0.0.0.0")],
-        ("::", _) if is_for_both => vec![String::from("0.0.0.0"), String::from("[::]")],
-        (ip, _) => vec![with_brackets(ip)],
-    };
-    let address = |host: String| Some(format!("{host}:{port}")).filter(|text| address::listen(text).is_ok());
-    hosts.into_iter().map(address).collect()
+    Some(format!("{host}:{port}"))
 }
 
 /// The address of a server, which needs a port. `None`: it cannot be carried over.
@@ -102,19 +97,19 @@ mod tests {
 
     #[test]
     fn addresses_get_the_form_that_the_configuration_accepts() {
-        for (text, both, expected) in [
-            (":443", false, &["0.0.0.0:443"][..]),
-            ("*:80,[::]:80", false, &["0.0.0.0:80", "[::]:80"]),
-            (":::443", true, &["0.0.0.0:443", "[::]:443"]),
-            ("/run/a.sock,unix@/run/b", false, &["unix:/run/a.sock", "unix:/run/b"]),
-            ("ipv6@:1", false, &["[::]:1"]),
-            ("ipv4@10.0.0.1:1", false, &["10.0.0.1:1"]),
+        for (text, expected) in [
+            (":443", &["0.0.0.0:443"][..]),
+            ("*:80,[::]:80", &["0.0.0.0:80", "[::]:80"]),
+            (":::443", &["[::]:443"]),
+            ("/run/a.sock,unix@/run/b", &["unix:/run/a.sock", "unix:/run/b"]),
+            ("ipv6@:1", &["[::]:1"]),
+            ("ipv4@10.0.0.1:1", &["10.0.0.1:1"]),
         ] {
-            let found: Vec<String> = binds(text, both).into_iter().flatten().collect();
+            let found: Vec<String> = binds(text).flatten().collect();
             assert_eq!(found, expected, "{text}");
         }
         for text in ["", "unix@a", "abns@a", ":80-90", "host:80", "fd@${FD}", ":$PORT"] {
-            assert_eq!(binds(text, false).into_iter().flatten().count(), 0, "{text}");
+            assert_eq!(binds(text).flatten().count(), 0, "{text}");
         }
         assert_eq!(server("2001:db8::1:443").unwrap(), "[2001:db8::1]:443");
         assert_eq!(server("[::1]:443").unwrap(), "[::1]:443");

@@ -21,6 +21,8 @@ pub(super) struct Backend {
     pool: ImportedPool,
     checks: Checks,
     default_server: ServerOptions,
+    /// `source`: an address, or `client` for that of the client. It holds for servers without `source`.
+    source: Option<String>,
     servers: Vec<ParsedServer>,
     balance: Option<&'static str>,
     idle_timeouts: IdleTimeouts,
@@ -80,10 +82,10 @@ impl Backend {
             }
             ("source", _) => {
                 let (source, _) = server::source(&words[1..]);
-                match source {
-                    Some(source) => self.default_server.source = Some(source),
-                    None => return LineOutcome::LeftOut("write an address of this machine"),
+                if source.is_none() {
+                    return LineOutcome::LeftOut("write an address of this machine");
                 }
+                self.source = source;
                 LineOutcome::Carried
             }
             ("retries", text) => set_integer(&mut self.pool.section, "retries", text, 0..=100),
@@ -128,6 +130,11 @@ impl Backend {
         for left_out in &options.left_out {
             self.remarks.push(Remark::left_out(line.number, left_out, ""));
         }
+        if options.is_checked && options.checks_send_proxy && options.proxy_protocol.is_none() {
+            let why = "checks send a PROXY header only if sessions do";
+            self.remarks
+                .push(Remark::left_out(line.number, "check-send-proxy", why));
+        }
         let server = ImportedServer {
             address,
             name: name.map(str::to_owned),
@@ -153,6 +160,9 @@ impl Backend {
         for left_out in &self.default_server.left_out {
             self.remarks
                 .push(Remark::left_out(0, &format!("default-server: {left_out}"), ""));
+        }
+        for parsed in &mut self.servers {
+            parsed.options.source = parsed.options.source.take().or_else(|| self.source.clone());
         }
         let first = |is_fit: fn(&ServerOptions) -> bool| {
             let mut options = self.servers.iter().map(|parsed| &parsed.options);
@@ -212,6 +222,13 @@ impl Backend {
         let is_checked_by_tls = options.is_checked_by_tls.unwrap_or(options.is_tls && !goes_elsewhere);
         let (pool, health) = (&mut self.pool.section, &mut self.pool.health);
         let has_tls_settings = self.checks.write(is_checked_by_tls, pool, health);
+        // A check by a connect sends nothing.
+        let sends_header = options.proxy_protocol.is_some() && health.get("check").is_some();
+        if sends_header && goes_elsewhere && !options.checks_send_proxy {
+            let note =
+                "checks send a PROXY header, as sessions do; those of HAProxy send none to another port or address";
+            health.remarks.push(Remark::note(0, note));
+        }
         let intervals = [("interval", options.interval), ("interval_down", options.interval_down)];
         for (key, time) in intervals {
             if let Some(time) = time {

@@ -1,16 +1,12 @@
 //! `bind` (configuration manual, section 5.1).
 
-use super::super::imported::{ImportedListener, Remark, is_file, is_protocol, quoted};
+use super::super::imported::{
+    ImportedListener, Remark, TlsKeys, is_file, is_protocol, keep_first, quoted, quoted_list,
+};
 use super::super::number::integer;
 use super::address::binds;
 use super::line::{Line, LineOutcome};
 use crate::units::parse_file_mode;
-
-/// The end of a `client_auth` that refuses clients without a certificate.
-const REQUIRED: &str = r#", mode = "require" }"#;
-
-/// The end of a `client_auth` that also serves clients without a certificate.
-const REQUESTED: &str = r#", mode = "request" }"#;
 
 /// Reads a `bind` line into the listener.
 pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome {
@@ -18,7 +14,8 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
         return LineOutcome::LeftOut("it has no address");
     };
     let options = line.words.get(2..).unwrap_or_default();
-    let is_for_both = options.iter().any(|word| word == "v4v6");
+    // As on Linux, unless `net.ipv6.bindv6only` is set. `v4v6` says the same, and has no effect on an IPv4 address.
+    let is_dual_stack = |address: &str| address.starts_with("[::]:") && !options.iter().any(|word| word == "v6only");
     let is_tls = options.iter().any(|word| word == "ssl");
     let requires_certificate = options.windows(2).any(|pair| pair == ["verify", "required"]);
     let has = |option: &str, is_valid: fn(&str) -> bool| {
@@ -35,20 +32,21 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
         }
     }
     let (mut valid_addresses, mut is_partial) = (Vec::new(), false);
-    let had_tls = listener.bind.len() > listener.plain.len(); // an address that is not plain
-    for address in binds(addresses, is_for_both) {
+    for address in binds(addresses) {
         match address {
-            Some(address) => {
-                listener.plain.extend((!is_tls).then(|| address.clone()));
-                valid_addresses.push(address);
-            }
+            Some(address) => valid_addresses.push(address),
             None => is_partial = true,
         }
     }
     listener.bind.extend_from_slice(&valid_addresses);
-    let client_auth = read_options(options, line, listener);
-    if is_tls && !valid_addresses.is_empty() {
-        set_client_auth(client_auth, had_tls, line, listener);
+    let dual_stack = valid_addresses.iter().filter(|address| is_dual_stack(address));
+    listener.dual_stack.extend(dual_stack.cloned());
+    let tls = read_options(options, line, listener);
+    if is_tls {
+        let keys = valid_addresses.iter().map(|address| (address.clone(), tls.clone()));
+        listener.address_tls.extend(keys);
+    } else {
+        listener.plain.extend_from_slice(&valid_addresses);
     }
     if options.iter().any(|word| word == "accept-proxy") && !valid_addresses.is_empty() {
         accept_proxy(line, &valid_addresses, listener);
@@ -59,9 +57,10 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
     LineOutcome::Carried
 }
 
-/// Carries the options of a line over to the listener, except `ca-file` and `verify`. For these, returns the value of
-/// `client_auth`. `None`: one of the two is missing, or `verify` is `none`.
-fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) -> Option<String> {
+/// Carries the options of a line over to the listener. Returns the keys of `[listeners.NAME.tls]` for the addresses of
+/// the line.
+fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) -> TlsKeys {
+    let mut tls = TlsKeys::new();
     let mut rest = options.iter();
     let mut client_ca = None;
     let mut verify = None;
@@ -80,14 +79,15 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
             "name" | "process" | "thread" => drop(value()),
             "crt" => add_certificate(&value(), line, listener),
             "alpn" => {
-                let protocols: Vec<String> = value().split(',').map(String::from).collect();
+                let mut protocols: Vec<String> = value().split(',').map(String::from).collect();
+                keep_first(&mut protocols, |protocol| Some(protocol.to_owned()));
                 if protocols.iter().all(|protocol| is_protocol(protocol)) {
-                    listener.alpn = protocols;
+                    tls.insert("alpn", quoted_list(&protocols));
                 }
             }
             "ssl-min-ver" => {
                 if value() == "TLSv1.3" {
-                    listener.tls.set("min_version", quoted("1.3"));
+                    tls.insert("min_version", quoted("1.3"));
                 }
             }
             "ca-file" => client_ca = Some(value()).filter(|path| is_file(path)),
@@ -116,26 +116,14 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
             }
         }
     }
-    let (ca, verify) = client_ca.zip(verify.filter(|verify| verify != "none"))?;
-    let mode = if verify == "required" { REQUIRED } else { REQUESTED };
-    Some(format!("{{ ca_file = {}{mode}", quoted(&ca)))
-}
-
-/// Sets `client_auth`, which holds for all addresses that terminate TLS. `had_tls`: earlier lines have such addresses.
-/// The strictest value is kept, the first among equals: no address stops requiring certificates.
-fn set_client_auth(client_auth: Option<String>, had_tls: bool, line: &Line, listener: &mut ImportedListener) {
-    let before = listener.tls.get("client_auth");
-    if had_tls && before != client_auth.as_deref() {
-        let note = "client_auth holds for all TLS addresses of this listener, and the strictest is kept: give those that \
-                    need another one, or none, a listener of their own";
-        listener.section.remarks.push(Remark::note(line.number, note));
+    if let Some((ca, verify)) = client_ca.zip(verify.filter(|verify| verify != "none")) {
+        let mode = if verify == "required" { "require" } else { "request" };
+        tls.insert(
+            "client_auth",
+            format!("{{ ca_file = {}, mode = \"{mode}\" }}", quoted(&ca)),
+        );
     }
-    let is_required = |value: &str| value.ends_with(REQUIRED);
-    if let Some(client_auth) = client_auth
-        && before.is_none_or(|before| is_required(&client_auth) && !is_required(before))
-    {
-        listener.tls.set("client_auth", client_auth);
-    }
+    tls
 }
 
 fn add_certificate(path: &str, line: &Line, listener: &mut ImportedListener) {

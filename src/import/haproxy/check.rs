@@ -21,19 +21,12 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// Reads `option`, `tcp-check` and `http-check` lines.
+    /// Reads `option`, `tcp-check` and `http-check` lines; the options first.
     pub(super) fn read(&mut self, line: &Line) -> LineOutcome {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
         let rest = line.words.get(2..).unwrap_or_default();
         match (word(0), word(1)) {
-            // Replaces the kind that another option has set, but not the kind that `tcp-check` lines have set.
-            ("option", "tcp-check") => {
-                if self.is_of_option {
-                    self.set("tcp");
-                }
-                self.kind.get_or_insert("tcp");
-                LineOutcome::Carried
-            }
+            ("option", "tcp-check") => self.set("tcp"),
             ("option", "ssl-hello-chk") => self.set_option("tls"),
             ("option", "redis-check") => self.set_option("redis"),
             ("option", "pgsql-check") => {
@@ -53,7 +46,7 @@ impl Checks {
             }
             ("http-check", _) => {
                 if self.kind != Some("http") {
-                    return LineOutcome::LeftOut("there is no `option httpchk` before it");
+                    return LineOutcome::LeftOut("no `option httpchk` selects this kind of check");
                 }
                 self.http.read(word(1), rest)
             }
@@ -72,6 +65,7 @@ impl Checks {
             }
             ("option", "spop-check") => LineOutcome::LeftOut("servers are checked by a connect"),
             ("option", "log-health-checks") => LineOutcome::Carried,
+            ("tcp-check", _) if self.is_of_option => LineOutcome::LeftOut("another option selects the kind of check"),
             ("tcp-check", _) => self.read_tcp_check(line),
             _ => LineOutcome::Foreign,
         }

@@ -55,11 +55,11 @@ impl Acls {
                     is_partial: is_new_partial,
                 },
             ) => AclTest::Sni {
-                names: [names, new].concat(),
+                names: joined(names, new),
                 is_partial: is_partial || is_new_partial,
             },
-            (Some(AclTest::Alpn(old)), AclTest::Alpn(new)) => AclTest::Alpn([old, new].concat()),
-            (Some(AclTest::Networks(old)), AclTest::Networks(new)) => AclTest::Networks([old, new].concat()),
+            (Some(AclTest::Alpn(old)), AclTest::Alpn(new)) => AclTest::Alpn(joined(old, new)),
+            (Some(AclTest::Networks(old)), AclTest::Networks(new)) => AclTest::Networks(joined(old, new)),
             (Some(AclTest::Unknown(why)), _) | (_, AclTest::Unknown(why)) => AclTest::Unknown(why),
             (Some(old), new) if old == new => new,
             (Some(_), _) => AclTest::Unknown("the lines of this ACL test different things"),
@@ -114,6 +114,12 @@ impl Acls {
             (None, _) => AclTest::Unknown("this ACL is not defined in the file, and cannot be carried over"),
         }
     }
+}
+
+/// Both lists as one. The first is not copied: an ACL may have thousands of lines.
+fn joined(mut old: Vec<String>, new: Vec<String>) -> Vec<String> {
+    old.extend(new);
+    old
 }
 
 /// How the values of an ACL are compared.

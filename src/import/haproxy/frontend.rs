@@ -212,11 +212,9 @@ impl Frontend {
         if is_unless {
             return LineOutcome::LeftOut("write routes for the clients that may pass");
         }
-        let outcome = accepted.note_on_refusing_routes();
-        match self.routes(line, 4, None) {
-            LineOutcome::Carried => outcome,
-            other => other,
-        }
+        // Besides the outcome of the routes, which may be another note.
+        self.remarks.extend(accepted.note_on_refusing_routes().remark(line));
+        self.routes(line, 4, None)
     }
 
     fn expect_proxy(&mut self, line: &Line) -> LineOutcome {

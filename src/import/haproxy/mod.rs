@@ -31,9 +31,14 @@ pub(super) fn read(text: &str) -> Imported {
     let mut idle_timeouts: HashMap<String, IdleTimeouts> = HashMap::new();
     let mut frontends = Vec::new();
     let mut verifies = true; // the default of `ssl-server-verify`
-    for section in sections(text) {
+    // `global` holds for all sections, wherever it stands.
+    let (globals, sections): (Vec<_>, Vec<_>) =
+        sections(text).into_iter().partition(|section| section.kind == "global");
+    for section in &globals {
+        global(section, &mut verifies, &mut imported);
+    }
+    for section in sections {
         match section.kind.as_str() {
-            "global" => global(&section, &mut verifies, &mut imported),
             "defaults" => defaults.add(section, &mut imported.remarks),
             "frontend" | "backend" | "listen" => {
                 let inherited = defaults.inherited_by(&section);
@@ -105,14 +110,10 @@ const COPIED_LINES_MAX: usize = 10_000;
 impl Defaults {
     /// Adds a section, and makes the remarks about its lines. The sections that inherit these lines make none.
     fn add(&mut self, section: HaproxySection, remarks: &mut Vec<Remark>) {
-        // Both are dropped: only the outcomes are needed.
+        // Both are dropped: only the remarks are needed.
         let (mut frontend, mut backend) = (Frontend::new(""), Backend::new("", true));
-        for line in &section.lines {
-            let outcome = frontend.read(line).or(|| backend.read(line));
-            if line.words[0] != "mode" {
-                remarks.extend(outcome.remark(line));
-            }
-        }
+        let read = |line: &Line| frontend.read(line).or(|| backend.read(line));
+        remarks.extend(read_lines(&[], &section.lines, read));
         let named = section.from.as_ref().and_then(|from| self.named.get(from));
         let mut inherited = named.map_or(&[][..], Vec::as_slice);
         if self.copied + inherited.len() > COPIED_LINES_MAX {
@@ -122,7 +123,8 @@ impl Defaults {
             inherited = &[];
         }
         self.copied += inherited.len();
-        let lines = [inherited, &section.lines].concat();
+        let kept = not_replaced(inherited, &section.lines).cloned();
+        let lines: Vec<Line> = kept.chain(section.lines.iter().cloned()).collect();
         if !section.name.is_empty() {
             self.named.insert(section.name, lines.clone());
         }
@@ -158,7 +160,7 @@ fn proxy(inherited: &[Line], section: &HaproxySection, verifies: bool) -> (Optio
     if let (Some(frontend), Some(_)) = (&mut frontend, &backend) {
         frontend.pool = Some(section.name.clone());
     }
-    let mut read = |line: &Line| {
+    let read = |line: &Line| {
         let first = frontend
             .as_mut()
             .map_or(LineOutcome::Foreign, |frontend| frontend.read(line));
@@ -168,19 +170,47 @@ fn proxy(inherited: &[Line], section: &HaproxySection, verifies: bool) -> (Optio
                 .map_or(LineOutcome::Foreign, |backend| backend.read(line))
         })
     };
-    for line in inherited {
-        read(line);
-    }
-    let mut remarks = Vec::new();
-    for line in section.lines.iter().filter(|line| line.words[0] != "mode") {
-        remarks.extend(read(line).remark(line));
-    }
+    let remarks = read_lines(inherited, &section.lines, read);
     if let Some(frontend) = &mut frontend {
         frontend.remarks.extend(remarks);
     } else if let Some(backend) = &mut backend {
         backend.remarks.extend(remarks);
     }
     (frontend, backend)
+}
+
+/// Reads the lines that a section inherits, and its own. Returns the remarks about its own. Options come first: in
+/// HAProxy, rules of a check may stand before the option that selects its kind.
+fn read_lines(inherited: &[Line], own: &[Line], mut read: impl FnMut(&Line) -> LineOutcome) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    for reads_options in [true, false] {
+        let is_read = |line: &&Line| (line.words[0] == "option") == reads_options && line.words[0] != "mode";
+        for line in not_replaced(inherited, own).filter(is_read) {
+            read(line);
+        }
+        for line in own.iter().filter(is_read) {
+            remarks.extend(read(line).remark(line));
+        }
+    }
+    remarks.sort_by_key(|remark| remark.line);
+    remarks
+}
+
+/// The inherited lines without those that a section replaces. A section that has rules for its checks uses none of
+/// those that it would inherit (`do_parse_tcpcheck` and `do_parse_httpcheck` of HAProxy).
+fn not_replaced<'l>(inherited: &'l [Line], own: &[Line]) -> impl Iterator<Item = &'l Line> {
+    let has = |words: &[&str]| own.iter().any(|line| begins_with(line, words));
+    let (has_tcp, has_request) = (has(&["tcp-check"]), has(&["option", "httpchk"]));
+    let has_http = has_request || has(&["http-check"]);
+    inherited.iter().filter(move |line| {
+        !(has_tcp && begins_with(line, &["tcp-check"])
+            || has_http && begins_with(line, &["http-check"])
+            || has_request && begins_with(line, &["option", "httpchk"]))
+    })
+}
+
+fn begins_with(line: &Line, words: &[&str]) -> bool {
+    line.words.get(..words.len()).is_some_and(|first| first == words)
 }
 
 /// Reads `global`. Only `maxconn`, `nbthread`, `hard-stop-after` and `ssl-server-verify` are carried over.

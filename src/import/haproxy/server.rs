@@ -25,6 +25,8 @@ pub(super) struct ServerOptions {
     pub(super) is_checked: bool,
     /// `check-ssl`; `None`: checks use TLS if sessions do, unless the checks have a port or an address of their own.
     pub(super) is_checked_by_tls: Option<bool>,
+    /// `check-send-proxy`
+    pub(super) checks_send_proxy: bool,
     /// `check-sni`
     pub(super) check_name: Option<String>,
     pub(super) has_agent: bool,
@@ -160,8 +162,9 @@ impl ServerOptions {
             "no-send-proxy" | "no-send-proxy-v2" | "no-send-proxy-v2-ssl" | "no-send-proxy-v2-ssl-cn" => {
                 self.proxy_protocol = None;
             }
-            // Checks send a PROXY header if sessions do. Stick tables are not carried over.
-            "check-send-proxy" | "stick" | "non-stick" => {}
+            "check-send-proxy" => self.checks_send_proxy = true,
+            "no-check-send-proxy" => self.checks_send_proxy = false,
+            "stick" | "non-stick" => {} // stick tables are not carried over
             _ => return false,
         }
         true

@@ -8,9 +8,9 @@ mod access_limits;
 mod proxy_ssl;
 mod server;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::complete::valid_name;
+use super::complete::{unique, valid_name};
 use super::imported::{Imported, ImportedListener, ImportedPool, ImportedServer, Remark};
 use super::number::integer;
 use block::{Directive, parse};
@@ -47,24 +47,24 @@ struct Targets {
     client_zones: HashMap<String, usize>,
     /// The pools to write: those in `upstreams`, with the settings of the `server` blocks that use them, and copies.
     pools: Vec<ImportedPool>,
-    /// A pool for each upstream and each address in a `proxy_pass`, without the settings of any `server` block. Copies
-    /// are made of these.
-    upstreams: Vec<ImportedPool>,
-    /// The names of the pools in `upstreams`, by the name of the upstream or by the address as it is written.
-    upstream_names: HashMap<String, String>,
-    /// Pool names, by the name of the upstream and by `connect_settings` (see [`Targets::pool`]).
-    pool_names: HashMap<(String, String), String>,
+    /// A pool for each upstream and each address in a `proxy_pass`, without the settings of any `server` block, by what
+    /// `proxy_pass` calls it. Copies are made of these.
+    upstreams: HashMap<String, ImportedPool>,
+    /// The names of the pools in `pools`, as [`unique`] counts them.
+    names: HashMap<String, usize>,
+    /// For the name of an upstream's pool: the names of this pool and its copies, by `connect_settings` (see
+    /// [`Targets::pool`]).
+    pool_names: HashMap<String, HashMap<String, String>>,
 }
 
 impl Targets {
-    /// `target`: what `proxy_pass` calls it.
-    fn add(&mut self, target: &str, mut upstream: ImportedPool) {
-        upstream.name = self.free_name(&upstream.name);
-        self.upstream_names
+    /// Adds a pool with a name that is free; `target` is what `proxy_pass` calls it. Returns the pool.
+    fn add(&mut self, target: &str, upstream: ImportedPool) -> ImportedPool {
+        let upstream = self.add_copy(upstream);
+        self.upstreams
             .entry(target.to_owned())
-            .or_insert_with(|| upstream.name.clone());
-        self.pools.push(upstream.clone());
-        self.upstreams.push(upstream);
+            .or_insert_with(|| upstream.clone());
+        upstream
     }
 
     /// The name of the pool that `proxy_pass` means: that of an upstream, or a pool of its own for an address. Adds the
@@ -72,56 +72,46 @@ impl Targets {
     /// `connect_settings` tells these ways apart: it is the words of `proxy_ssl`, `proxy_protocol`, `proxy_bind` and
     /// `proxy_next_upstream`. `None`: the target is neither an upstream nor an address.
     fn pool(&mut self, target: &str, connect_settings: &str) -> Option<String> {
-        let name = self.upstream_names.get(target);
-        let upstream = match self.upstreams.iter().find(|upstream| Some(&upstream.name) == name) {
+        let upstream = match self.upstreams.get(target) {
             Some(upstream) => upstream.clone(),
             None => {
                 let address = upstream::address(target)?;
                 let name = valid_name(target).replace([':', '.', '[', ']'], "-");
                 let upstream = ImportedPool {
-                    name: self.free_name(name.trim_matches('-')),
+                    name: name.trim_matches('-').to_owned(),
                     servers: vec![ImportedServer {
                         address,
                         ..ImportedServer::default()
                     }],
                     ..ImportedPool::default()
                 };
-                self.add(target, upstream.clone());
-                upstream
+                self.add(target, upstream)
             }
         };
-        let key = (upstream.name.clone(), connect_settings.to_owned());
-        if let Some(name) = self.pool_names.get(&key) {
-            return Some(name.clone());
-        }
-        let is_first = !self.pool_names.keys().any(|(name, _)| *name == upstream.name);
-        let name = match is_first {
-            true => upstream.name,
-            false => self.add_copy(upstream),
+        let upstream_name = upstream.name.clone();
+        let name = match self.pool_names.get(&upstream_name) {
+            None => upstream.name,
+            Some(names) => match names.get(connect_settings) {
+                Some(name) => return Some(name.clone()),
+                None => self.add_copy(upstream).name,
+            },
         };
-        self.pool_names.insert(key, name.clone());
+        let names = self.pool_names.entry(upstream_name).or_default();
+        names.insert(connect_settings.to_owned(), name.clone());
         Some(name)
     }
 
-    /// Adds a pool with the servers of this upstream, and returns its name.
-    fn add_copy(&mut self, mut upstream: ImportedPool) -> String {
-        upstream.name = self.free_name(&upstream.name);
-        self.pools.push(upstream.clone());
-        upstream.name
-    }
-
-    /// This name or, if a pool has it, with a number.
-    fn free_name(&self, name: &str) -> String {
-        let numbered = (2u32..).map(|number| format!("{name}-{number}"));
-        let is_free = |name: &String| !self.pools.iter().any(|pool| pool.name == *name);
-        let free = std::iter::once(name.to_owned()).chain(numbered).find(is_free);
-        free.expect("there are more numbers than pools")
+    /// Adds a pool like this one, with a name that is free. Returns it.
+    fn add_copy(&mut self, mut pool: ImportedPool) -> ImportedPool {
+        pool.name = unique(&pool.name, &mut self.names);
+        self.pools.push(pool.clone());
+        pool
     }
 
     /// The pools of a listener.
     fn used_by(&mut self, listener: &ImportedListener) -> impl Iterator<Item = &mut ImportedPool> {
         let routed = listener.routes.iter().filter_map(|route| route.pool.clone());
-        let used: Vec<String> = routed.chain(listener.pool.clone()).collect();
+        let used: HashSet<String> = routed.chain(listener.pool.clone()).collect();
         self.pools.iter_mut().filter(move |pool| used.contains(&pool.name))
     }
 }

@@ -128,18 +128,18 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) {
         listener.section.remarks.push(remark);
         return;
     }
-    let is_dual_stack = options.iter().any(|option| option == "ipv6only=off") && text.starts_with("[::]");
-    let ipv4 = is_dual_stack.then(|| text.replacen("[::]", "0.0.0.0", 1));
-    let addresses: Vec<String> = ipv4.into_iter().chain([text]).collect();
-    if !options.iter().any(|option| option == "ssl") {
-        listener.plain.extend_from_slice(&addresses);
+    if options.iter().any(|option| option == "ipv6only=off") && text.starts_with("[::]:") {
+        listener.dual_stack.push(text.clone());
     }
-    listener.bind.extend_from_slice(&addresses);
+    if !options.iter().any(|option| option == "ssl") {
+        listener.plain.push(text.clone());
+    }
+    listener.bind.push(text.clone());
     for option in options {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match (key, integer(value, 1, i32::MAX as u32)) {
             ("ssl" | "reuseport" | "ipv6only" | "so_keepalive" | "default_server" | "bind", _) => {}
-            ("proxy_protocol", _) => listener.accept_proxy_at(&addresses),
+            ("proxy_protocol", _) => listener.accept_proxy_at(std::slice::from_ref(&text)),
             ("backlog", Some(backlog)) => listener.section.set("backlog", backlog.to_string()),
             _ => {
                 let remark = Remark::left_out(directive.line, &format!("of listen: {option}"), "");

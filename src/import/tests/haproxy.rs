@@ -559,6 +559,15 @@ fn accepting_rules_of_haproxy_are_kept() {
             "allow",
         ),
         (
+            "tcp-request content accept if { req.ssl_sni a.example }\n\
+             tcp-request content reject if { req.ssl_sni -m end example } or { hdr(host) x }",
+            &[
+                "# note, line 6: clients that an earlier line accepts are rejected here, too",
+                "refuse = true",
+            ],
+            "allow",
+        ),
+        (
             "tcp-request connection reject unless { src 10.0.0.0/8 }\ntcp-request content accept if { src 192.0.2.1 }\n\
              tcp-request content reject",
             &[
@@ -618,24 +627,20 @@ fn an_unconditional_use_backend_comes_before_the_default() {
 }
 
 #[test]
-fn settings_of_some_haproxy_addresses_are_noted() {
+fn expect_proxy_beside_accept_proxy_is_noted() {
     let text = "
 listen a
     mode tcp
-    bind :1 ssl crt /a.pem verify required ca-file /ca.pem
-    bind :2 ssl crt /a.pem
-    bind :3 accept-proxy ssl crt /a.pem verify required ca-file /ca.pem
+    bind :1
+    bind :3 accept-proxy
     tcp-request connection expect-proxy layer4 if { src 10.0.0.9 }
     server s 10.0.0.1:1
 ";
     assert_lines(
         &lines(Origin::Haproxy, text),
         &[
-            "# note, line 5: client_auth holds for all TLS addresses of this listener, and the strictest is kept: give those \
-             that need another one, or none, a listener of their own",
-            "# note, line 7: only the peers of expect-proxy are believed, also at addresses with accept-proxy",
+            "# note, line 6: only the peers of expect-proxy are believed, also at addresses with accept-proxy",
             "accept_proxy = { from = \"10.0.0.9\" }",
-            "client_auth = { ca_file = \"/ca.pem\", mode = \"require\" }",
         ],
     );
 }
@@ -772,26 +777,154 @@ backend s
 }
 
 #[test]
-fn the_strictest_verification_of_several_haproxy_addresses_is_kept() {
-    let required = "verify required ca-file /ca.pem";
-    let optional = "verify optional ca-file /other.pem";
-    for [first, second] in [
-        [required, optional],
-        [optional, required],
-        [required, "verify required ca-file /other.pem"], // equally strict: the first is kept
-    ] {
-        let text = format!(
-            "listen a\n  mode tcp\n  bind :1 ssl crt /a.pem {first}\n  bind :2 ssl crt /a.pem {second}\n  server s 10.0.0.1:1\n"
-        );
+fn haproxy_addresses_with_different_settings_of_tls_become_listeners() {
+    let text = "
+listen a
+    mode tcp
+    bind :1 ssl crt /a.pem verify required ca-file /ca.pem
+    bind :2 ssl crt /a.pem verify required ca-file /other.pem alpn h2,h2
+    bind :3 ssl crt /a.pem
+    bind :4 ssl crt /a.pem verify required ca-file /ca.pem
+    bind :5 ssl crt /a.pem verify optional ca-file /ca.pem ssl-min-ver TLSv1.3
+    server s 10.0.0.1:1
+";
+    let lines = lines(Origin::Haproxy, text);
+    let shown = ["bind", "alpn", "client_auth", "min_version"];
+    let is_shown = |line: &&String| shown.iter().any(|key| line.starts_with(&format!("{key} = ")));
+    let found: Vec<_> = lines.iter().filter(is_shown).map(String::as_str).collect();
+    let expected = [
+        "bind = \"0.0.0.0:3\"",
+        "bind = \"0.0.0.0:2\"",
+        "alpn = \"h2\"",
+        "client_auth = { ca_file = \"/other.pem\", mode = \"require\" }",
+        "bind = \"0.0.0.0:5\"",
+        "client_auth = { ca_file = \"/ca.pem\", mode = \"request\" }",
+        "min_version = \"1.3\"",
+        "bind = [\"0.0.0.0:1\", \"0.0.0.0:4\"]",
+        "client_auth = { ca_file = \"/ca.pem\", mode = \"require\" }",
+    ];
+    assert_eq!(found, expected, "{lines:#?}");
+}
+
+#[test]
+fn an_address_of_ipv6_stands_for_ipv4_unless_another_line_has_it() {
+    let binds = |binds: &[&str]| {
+        let listen = |(number, bind): (usize, &&str)| {
+            format!("listen l{number}\n mode tcp\n bind {bind}\n server s 10.0.0.1:1\n")
+        };
+        let text: String = binds.iter().enumerate().map(listen).collect();
         let lines = lines(Origin::Haproxy, &text);
-        assert_lines(
-            &lines,
-            &[
-                "client_auth = { ca_file = \"/ca.pem\", mode = \"require\" }",
-                "certificates = [{ cert = \"/a.pem\" }]",
-            ],
-        );
-    }
+        assert!(!lines.iter().any(|line| line.starts_with("# not")), "{lines:#?}");
+        let binds = lines.iter().filter_map(|line| line.strip_prefix("bind = "));
+        binds.map(|bind| bind.replace('"', "")).collect::<Vec<_>>()
+    };
+    let both = ["[0.0.0.0:1, [::]:1]"];
+    assert_eq!(binds(&[":::1"]), both);
+    assert_eq!(binds(&["[::]:1 v4v6"]), both);
+    assert_eq!(binds(&["ipv6@:1"]), both);
+    assert_eq!(binds(&[":::1 v4v6 v6only"]), ["[::]:1"]);
+    assert_eq!(binds(&["*:1 v4v6"]), ["0.0.0.0:1"], "`v4v6` is for addresses of IPv6");
+    assert_eq!(binds(&[":::1", "*:1"]), ["[::]:1", "0.0.0.0:1"]);
+    assert_eq!(
+        binds(&[":::1 ssl crt /a.pem alpn h2"]),
+        both,
+        "both have the same settings"
+    );
+}
+
+#[test]
+fn rules_of_haproxy_checks_replace_inherited_ones() {
+    let health = |defaults: &str, section: &str| {
+        let text =
+            format!("defaults\n mode tcp\n {defaults}\nlisten a\n bind :1\n {section}\n server s 10.0.0.1:1 check\n");
+        let lines = lines(Origin::Haproxy, &text);
+        assert!(!lines.iter().any(|line| line.starts_with('#')), "{lines:#?}");
+        let health = lines.into_iter().skip_while(|line| line != "[pools.a.health]");
+        health.skip(1).collect::<Vec<_>>()
+    };
+    let defaults = "option tcp-check\n tcp-check connect port 9\n tcp-check expect string a";
+    assert_eq!(
+        health(defaults, ""),
+        ["check = \"send-expect\"", "steps = [{ expect = \"a\" }]", "port = 9"]
+    );
+    assert_eq!(
+        health(defaults, "tcp-check expect string b"),
+        ["check = \"send-expect\"", "steps = [{ expect = \"b\" }]"]
+    );
+    let defaults = "option httpchk GET /x\n http-check expect status 204";
+    assert_eq!(
+        health(defaults, "http-check expect string b"),
+        [
+            "check = \"http\"",
+            "path = \"/x\"",
+            "expect = \"100-599\"",
+            "body = \"b\""
+        ]
+    );
+    assert_eq!(
+        health(defaults, "option httpchk GET /y"),
+        ["check = \"http\"", "path = \"/y\""]
+    );
+}
+
+#[test]
+fn the_order_of_lines_in_a_haproxy_section_does_not_matter() {
+    let text = "
+listen a
+    mode tcp
+    bind :1
+    server s 10.0.0.1:1 check
+    server t 10.0.0.2:1 check source 10.0.0.6
+    http-check expect status 204
+    option httpchk GET /up
+    source 10.0.0.5
+backend b
+    mode tcp
+    server s 10.0.0.3:1 ssl
+global
+    ssl-server-verify none
+";
+    let lines = lines(Origin::Haproxy, text);
+    assert_lines(
+        &lines,
+        &[
+            "bind_source = \"10.0.0.5\"",
+            "path = \"/up\"",
+            "expect = \"204\"",
+            "verify = false",
+            "# note, line 6: bind_source of 10.0.0.2:1 is 10.0.0.5, as for the first server, instead of 10.0.0.6",
+        ],
+    );
+    assert!(
+        !lines.iter().any(|line| line.starts_with("# not carried")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn checks_of_haproxy_whose_proxy_header_differs_from_that_of_sessions_are_noted() {
+    let remarks = |server: &str, option: &str| {
+        let text = format!("listen a\n mode tcp\n bind :1\n {option}\n server s 10.0.0.1:1 {server}\n");
+        let lines = lines(Origin::Haproxy, &text);
+        lines
+            .into_iter()
+            .filter(|line| line.starts_with('#'))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        remarks("check check-send-proxy", ""),
+        ["# not carried over, line 5: check-send-proxy (checks send a PROXY header only if sessions do)"]
+    );
+    assert!(remarks("check check-send-proxy send-proxy port 9", "option ssl-hello-chk").is_empty());
+    assert!(
+        remarks("check send-proxy port 9", "").is_empty(),
+        "a connect sends no header"
+    );
+    assert!(remarks("check-send-proxy", "").is_empty(), "it has no checks");
+    assert_eq!(
+        remarks("check send-proxy port 9", "option ssl-hello-chk"),
+        ["# note: checks send a PROXY header, as sessions do; those of HAProxy send none to another port or address"]
+    );
 }
 
 #[test]

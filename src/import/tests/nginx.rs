@@ -353,3 +353,20 @@ fn a_nginx_server_that_is_down_has_no_weight() {
         assert_eq!(lines.iter().filter(is_down).count(), 1, "{options}: {lines:#?}");
     }
 }
+
+#[test]
+fn pools_of_one_upstream_that_connect_in_different_ways_are_numbered() {
+    let server = |number: usize| {
+        format!(
+            "server {{ listen {number}; proxy_pass u; proxy_bind 10.0.1.{number}; }}\nupstream u {{ server 10.0.0.1:1; }}\n"
+        )
+    };
+    let servers: String = (1..=3).map(server).collect();
+    let lines = lines(
+        Origin::Nginx,
+        &format!("{servers}server {{ listen 9; proxy_pass u; proxy_bind 10.0.1.2; }}"),
+    );
+    let used: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("pool = ")).collect();
+    // The other two upstreams of the name are `u-2` and `u-3`.
+    assert_eq!(used, ["\"u\"", "\"u-4\"", "\"u-5\"", "\"u-4\""], "{lines:#?}");
+}

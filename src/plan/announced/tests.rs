@@ -1,10 +1,14 @@
 //! Plans with announced routes.
 
+use std::time::Duration;
+
 use super::*;
 use crate::plan::{KeptAnnouncement, ListedServer};
 use crate::pool::MemberConfig;
 
 const CONFIG: &str = r#"
+[defaults]
+connect_timeout = "7s"
 [listeners.https]
 bind = "127.0.0.1:443"
 pool = "web"
@@ -89,7 +93,8 @@ fn containers_that_announce_one_name_are_one_pool() {
     assert_eq!(plan.listeners[1].routes.routes().len(), 0);
     let web = plan.pool("web").unwrap();
     let shop = plan.pool("https:shop.test").unwrap();
-    assert_eq!(shop.health, web.health, "with the settings of `[defaults]`");
+    assert_eq!(shop.rules.connect_timeout, Duration::from_secs(7), "of `[defaults]`");
+    assert_eq!((&shop.health, &shop.rules), (&web.health, &web.rules));
 }
 
 #[test]

@@ -11,9 +11,7 @@ use crate::text::Reason;
 #[derive(Debug)]
 pub(in crate::pool) struct CheckRecord {
     pub(in crate::pool) rise_fall: RiseFall,
-    /// Whether the server must have a role. If so, it gets no session before a check has found that it has the right
-    /// one.
-    pub(in crate::pool) requires_role: bool,
+    pub(in crate::pool) active: ActiveChecks,
     /// Why the latest check did not pass; `None`: it passed, or there was none.
     pub(in crate::pool) reason: Option<Reason>,
     /// When the verdict last changed, or refusals of the checks last began or ended.
@@ -28,18 +26,28 @@ pub(in crate::pool) struct CheckRecord {
     pub(in crate::pool) lag: Option<Duration>,
 }
 
+/// Which active checks run for a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActiveChecks {
+    /// None.
+    None,
+    /// Those that decide whether it is up.
+    Health,
+    /// Those that also find its role. It gets no session before a check has found that it has the required one.
+    HealthAndRole,
+}
+
 impl CheckRecord {
-    pub(in crate::pool) fn new(is_checked: bool, requires_role: bool) -> Self {
+    pub(in crate::pool) fn new(active: ActiveChecks) -> Self {
         Self {
-            rise_fall: if is_checked {
-                RiseFall {
-                    has_wrong_role: requires_role,
+            rise_fall: match active {
+                ActiveChecks::None => RiseFall::disabled(),
+                ActiveChecks::Health | ActiveChecks::HealthAndRole => RiseFall {
+                    has_wrong_role: active == ActiveChecks::HealthAndRole,
                     ..RiseFall::unchecked()
-                }
-            } else {
-                RiseFall::disabled()
+                },
             },
-            requires_role,
+            active,
             reason: None,
             since: SystemTime::now(),
             passed_at: None,

@@ -67,10 +67,10 @@ fn second_to(known: &KnownPrimary, server: &str, claim: Claim) -> String {
     let (numbering, on) = (claim.numbering, preposition(claim.numbering));
     let Some(timeline) = claim.timeline else {
         return match known.timeline {
-            Some(remembered) => {
+            Some(remembered) if numbering != Numbering::None => {
                 format!("the timeline of the server cannot be read, and {primary} was on {remembered}")
             }
-            None => format!("a second primary: {primary} is the first"),
+            _ => format!("a second primary: {primary} is the first"),
         };
     };
     match known.highest_timeline() {

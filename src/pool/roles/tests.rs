@@ -188,6 +188,7 @@ fn a_change_of_the_list_is_processed_by_one_check_only() {
     set(&registry, 7, Override::Enable);
     assert_eq!([round(&list), round(&list)], [1, 0]);
     let smaller = members(&registry, 0..LIST_LEN - 1);
+    assert!(roles.trust("s7", &smaller, REQUIRED).is_none(), "a replica");
     assert_eq!([round(&smaller), round(&smaller)], [1, 0]);
     assert_eq!(
         Arc::strong_count(&list),
@@ -288,8 +289,10 @@ impl Checked {
             Event::Refused(n) => fail(n, refused),
             Event::Failed(n) => fail(n, CheckOutcome::Fail("timed out".into())),
             Event::Trust(n) => {
-                let judgement = roles.trust(&format!("s{n}"), &self.list, REQUIRED);
-                judgement.unwrap_or_default()
+                let Some(judgement) = roles.trust(&format!("s{n}"), &self.list, REQUIRED) else {
+                    return "not trusted".to_owned();
+                };
+                judgement
             }
             Event::Disable(n) => return self.set(n, DISABLE),
             Event::Enable(n) => return self.set(n, Override::Enable),

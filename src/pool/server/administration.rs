@@ -29,7 +29,7 @@ impl Server {
         self.set_flag(DISABLED, admin_state == AdminState::Disabled);
         if admin_state == AdminState::Disabled {
             let mut checks = self.checks.lock();
-            *checks = CheckRecord::new(checks.rise_fall.is_enabled(), checks.requires_role);
+            *checks = CheckRecord::new(checks.active);
             self.publish_checks(&checks);
             let mut ejection = self.ejection.lock();
             *ejection = Ejection::default();

@@ -180,7 +180,7 @@ async fn a_change_of_the_servers_wakes_queued_clients() {
     assert_ne!(lease.server().id(), own.server().id());
     let waiting = start_waiting(&pool, 1).await;
     let only = Arc::clone(lease.server());
-    only.set_checked(true, false);
+    only.set_active_checks(ActiveChecks::Health);
     fails(&only, 1); // it is down
     assert_eq!(waiting.await.unwrap().unwrap_err(), QueueFailure::NoServer);
 }
@@ -346,7 +346,7 @@ fn pool_waiting_for_return(is_checked: bool) -> Arc<Pool> {
     let shared = Arc::<PoolQueue>::default();
     let server = limited_server(0, 1, &shared);
     if is_checked {
-        server.set_checked(true, false);
+        server.set_active_checks(ActiveChecks::Health);
         passes(&server, 1);
     }
     let rules = PoolRules {

@@ -232,12 +232,12 @@ async fn a_weight_override_replaces_the_configured_weight_until_it_is_revoked() 
 async fn check_results_are_kept_until_checks_are_turned_on_or_off() {
     let server = server(0, 1, true);
     fails(&server, 1);
-    server.set_checked(true, false);
+    server.set_active_checks(ActiveChecks::Health);
     assert_eq!(server.check_state(), CheckState::Down);
     assert_eq!(server.health().reason.as_deref(), Some("no"));
-    server.set_checked(false, false);
+    server.set_active_checks(ActiveChecks::None);
     assert_eq!((server.check_state(), server.health().reason), (CheckState::Up, None));
-    server.set_checked(true, false);
+    server.set_active_checks(ActiveChecks::Health);
     assert_eq!(server.check_state(), CheckState::Unchecked);
 }
 
@@ -246,14 +246,14 @@ fn a_server_with_a_required_role_gets_no_session_before_a_check() {
     let server = server(0, 1, true);
     let is_used = || server.availability(Instant::now()) != Availability::Unavailable;
     assert!(is_used());
-    server.set_checked(true, true); // a reload has added the role
+    server.set_active_checks(ActiveChecks::HealthAndRole); // a reload has added the role
     assert!(!is_used());
     passes(&server, 1);
     assert!(is_used());
     apply(&server, Override::Disable { close_over: None });
     apply(&server, Override::Enable);
     assert_eq!((server.check_state(), is_used()), (CheckState::Unchecked, false));
-    server.set_checked(true, false);
+    server.set_active_checks(ActiveChecks::Health);
     assert!(is_used(), "a reload has removed the role");
 }
 
@@ -286,7 +286,7 @@ fn a_server_with_a_result_keeps_its_role_when_its_checks_begin_anew() {
 fn a_result_that_comes_after_checks_were_switched_off_is_ignored() {
     let server = server(0, 1, true);
     server.record_check(&CheckOutcome::Pass, THRESHOLDS);
-    server.set_checked(false, false);
+    server.set_active_checks(ActiveChecks::None);
     assert_eq!(
         server
             .record_check(&CheckOutcome::Unfit("a replica".into()), THRESHOLDS)

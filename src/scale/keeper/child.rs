@@ -94,7 +94,7 @@ async fn kill_until_none<T>(
     kill: impl Fn(Pid) -> Result<(), Errno>,
     reap: impl Fn() -> Result<Option<T>, Errno>,
 ) -> io::Result<()> {
-    let deadline = Instant::now() + KILL_TIMEOUT;
+    let deadline = Instant::now() + KILL_TIMEOUT; // holds even if children start others without end
     loop {
         let left = children();
         // ESRCH: the child has ended.
@@ -102,25 +102,32 @@ async fn kill_until_none<T>(
         let refused = kills
             .filter(|killed| killed.is_err_and(|error| error != Errno::SRCH))
             .count();
-        match reap() {
-            Err(_) => return Ok(()), // there is no child
-            Ok(Some(_)) => {}
-            // If we may kill none of them, another attempt does not help.
-            Ok(None) if (!left.is_empty() && refused == left.len()) || Instant::now() >= deadline => {
-                return Err(still_running(left));
+        let mut reaped = 0;
+        for _ in 0..=left.len() {
+            match reap() {
+                Err(_) => return Ok(()), // there is no child
+                Ok(Some(_)) => reaped += 1,
+                Ok(None) => break,
             }
-            Ok(None) => sleep(REAP_PAUSE).await,
         }
+        // If we may kill none of them, another attempt does not help.
+        let is_hopeless = reaped == 0 && !left.is_empty() && refused == left.len();
+        if is_hopeless || Instant::now() >= deadline {
+            return Err(still_running(left));
+        }
+        sleep(REAP_PAUSE).await;
     }
 }
 
 fn still_running(children: HashSet<Pid>) -> io::Error {
     let mut pids: Vec<i32> = children.into_iter().map(Pid::as_raw_pid).collect();
     pids.sort_unstable();
-    let pids = first_and_more(pids.iter(), SHOWN_MAX).join(", ");
-    io::Error::other(format!(
-        "processes of a clone cannot be killed and may still run: {pids}"
-    ))
+    let mut message = String::from("processes of a clone cannot be killed and may still run");
+    if !pids.is_empty() {
+        message += ": ";
+        message += &first_and_more(pids.iter(), SHOWN_MAX).join(", ");
+    }
+    io::Error::other(message)
 }
 
 /// The children of this process; empty with a kernel that does not list them (CONFIG_PROC_CHILDREN).
@@ -180,9 +187,21 @@ mod tests {
                 "processes of a clone cannot be killed and may still run: {pids}"
             ))
         };
-        assert_eq!(killed(&[2, 3, 4], &[3], &[]).await, (left("3"), Duration::ZERO));
+        assert_eq!(killed(&[2, 3, 4], &[3], &[]).await, (left("3"), REAP_PAUSE));
         let (ended, after) = killed(&[2, 3, 4], &[3], &[4]).await;
         assert_eq!(ended, left("3, 4"));
         assert!(after >= KILL_TIMEOUT && after < 2 * KILL_TIMEOUT, "{after:?}");
+    }
+
+    /// Also with a kernel that does not list them.
+    #[tokio::test(start_paused = true)]
+    async fn children_that_start_others_without_end_are_left() {
+        for (children, shown) in [(&[][..], ""), (&[2, 3], ": 2, 3")] {
+            let began = Instant::now();
+            let ended = kill_until_none(|| pids(children), |_| Ok(()), || Ok(Some(()))).await;
+            let expected = format!("processes of a clone cannot be killed and may still run{shown}");
+            assert_eq!(ended.unwrap_err().to_string(), expected);
+            assert!(began.elapsed() < 2 * KILL_TIMEOUT);
+        }
     }
 }

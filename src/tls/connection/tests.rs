@@ -255,7 +255,12 @@ fn errors_for_which_rustls_has_no_alert_cause_an_alert() {
         let (mut client, mut server) = unconnected(&TLS12);
         let mut alert = Vec::new();
         client.handshake(&[], &mut Vec::new()).unwrap();
-        assert!(server.handshake(invalid, &mut alert).is_err());
+        let failed = server.handshake(invalid, &mut alert);
+        assert!(failed.is_err());
+        let mut more = Vec::new();
+        assert_eq!(server.handshake(invalid, &mut more), failed);
+        server.close(&mut more);
+        assert!(more.is_empty(), "the alert is the last that is sent: {more:?}");
         let received = client.handshake(&alert, &mut Vec::new());
         assert_eq!(
             received,

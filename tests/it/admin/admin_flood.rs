@@ -6,13 +6,14 @@ use std::thread::scope;
 
 use crate::support::client::{Client, served_client};
 use crate::support::configs::one_pool;
+use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::usage::{anonymous_bytes, descriptors, descriptors_fall_to};
 
 /// Bad requests: the first bytes, and the bytes that are then sent over and over.
 const FLOODS: [(&str, &str); 4] = [
-    ("", ""),                                                           // silence
+    ("", ""),                                                           // closed at once
     ("", "G"),                                                          // an incomplete request line
     ("GET /live HTTP/1.1\r\nHost: a\r\nX-Large: ", "0123456789abcdef"), // an endless header
     (
@@ -42,6 +43,7 @@ fn a_flood_does_not_affect_traffic_or_good_api_clients() {
     let server = Server::echo();
     let proxy = Proxy::start(&one_pool(&[server.address], ""));
     let (descriptors_before, bytes_before) = (descriptors(&proxy), anonymous_bytes(&proxy));
+    let silent: Vec<_> = (0..40).map(|_| Client::connect(proxy.admin())).collect();
     let stop = AtomicBool::new(false);
     scope(|all| {
         for kind in FLOODS {
@@ -66,6 +68,17 @@ fn a_flood_does_not_affect_traffic_or_good_api_clients() {
         "expected less than 16 MiB more memory, got {grown} bytes"
     );
     descriptors_fall_to(&proxy, descriptors_before);
+    drop(silent); // until here, so that it is the proxy that closes them
+}
+
+#[test]
+fn silent_clients_are_cut_off() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&one_pool(&[server.address], ""));
+    let before = descriptors(&proxy);
+    let mut client = Client::connect(proxy.admin());
+    eventually("it is accepted", || descriptors(&proxy) > before);
+    assert_eq!(client.read_all(), b"");
 }
 
 #[test]

@@ -187,9 +187,9 @@ fn direct_tls_is_terminated_if_the_client_offers_the_postgresql_alpn() {
     let mut client = setup.connect(site.proxy.at("db"), "a.example").unwrap();
     assert_eq!(client.protocol().as_deref(), Some("postgresql"));
     assert_eq!(
-        client.send(&startup("postgres")).read(1),
-        b"R",
-        "expected an answer to the startup message"
+        client.send(&startup("postgres")).read(9),
+        b"R\0\0\0\x08\0\0\0\0",
+        "expected AuthenticationOk, the answer to the startup message"
     );
     drop(client);
     let authority = site.directory.path().join("authority.txt");

@@ -45,7 +45,7 @@ fn the_client_of_redis_prints_that_no_server_is_available() {
 fn psql_prints_why_it_is_refused_whatever_its_sslmode() {
     let refusing = config("postgres").replace("127.0.0.0/8", "192.0.2.0/24");
     for (text, message, alert) in [
-        (config("postgres"), "no server is available", "alert internal error"),
+        (config("postgres"), "no server is available", "alert access denied"),
         (refusing, "no route takes database \"postgres\"", "alert access denied"),
     ] {
         let proxy = Proxy::start(&text);
@@ -104,7 +104,7 @@ fn clients_refused_by_a_listener_guard_print_the_refusal() {
             let done = finished(psql(proxy.at("db"), "SELECT 1").env("PGSSLMODE", mode));
             assert!(done.stderr.contains(expected), "{mode}: {done:#?}");
         }
-        // A client that begins with a ClientHello gets `access_denied` from either guard.
+        // A client that begins with a ClientHello gets the same alert.
         let direct = Client::connect(proxy.at("db"))
             .send(&Hello::named("a.example").bytes())
             .read_all();

@@ -154,8 +154,15 @@ fn a_configured_server_replaces_an_added_one_of_the_same_name() {
     let address = second.address.to_string();
     let first_address = first.address;
     assert_eq!(proxy.command(&["server", "add", "p", &address]).code, Some(0));
-    let named = ["server", "add", "p", &address, "--name", "db"];
+    // The same address in another notation.
+    let padded = address.replace(':', ":0");
+    let named = ["server", "add", "p", &padded, "--name", "db"];
     assert_eq!(proxy.command(&named).code, Some(0));
+    let status = proxy.command(&["status"]).stdout;
+    assert!(
+        status.contains("p/db: added by ") && !status.contains("not in use"),
+        "{status}"
+    );
     let configured =
         format!("servers = [\"{first_address}\", \"{address}\", {{ address = \"{first_address}\", name = \"db\" }}]");
     let next = site

@@ -449,7 +449,7 @@ fn errors_written_to_the_store_do_not_quote_file_contents() {
 }
 
 #[test]
-fn sighup_reads_the_file_and_the_stored_text() {
+fn sighup_and_the_command_read_the_file_and_the_stored_text() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let etcd = Etcd::start();
     etcd.put(KEY, &text(&first));
@@ -468,4 +468,9 @@ fn sighup_reads_the_file_and_the_stored_text() {
     assert!(proxy.answer(&["status"])["remote"].is_null());
     assert!(proxy.reload(&file));
     assert_eq!(reached(&proxy), "first");
+    etcd.put("/acequia/other", &text(&second));
+    proxy.rewrite(&file.replace(KEY, "/acequia/other"));
+    let done = proxy.command(&["reload"]);
+    assert_eq!((done.code, &*done.stderr), (Some(0), ""));
+    assert_eq!(reached(&proxy), "second");
 }

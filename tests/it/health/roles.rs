@@ -121,6 +121,9 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
             .filter(|role| role == "f")
         });
         let took = promoted.elapsed();
+        let writes = || roles_written_to.lock().unwrap().len();
+        let writes_before = writes();
+        eventually("the other writer reaches it, too", || writes() > writes_before);
         stop.store(true, SeqCst);
         took
     });

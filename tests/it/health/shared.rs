@@ -69,11 +69,12 @@ fn pools_share_identical_checks_and_judge_the_result_themselves() {
     assert_eq!(proxy.command(&["server", "enable", &name]).code, Some(0));
     eventually("it is up in both", || healths() == ["up", "up"]);
 
-    // Pools with different `interval_down` do not share a check. Different `concurrency` alone would not matter.
-    assert!(proxy.reload(&config(
-        server.address(),
-        "health.concurrency = 3\nhealth.interval_down = \"40ms\""
-    )));
+    assert!(proxy.reload(&config(server.address(), "health.concurrency = 3")));
+    let ratio = connections_per_check(&proxy, &server, &both);
+    assert!(ratio < 1.5, "{ratio} connections for a check with another `concurrency`");
+
+    // Pools with different `interval_down` do not share a check.
+    assert!(proxy.reload(&config(server.address(), "health.interval_down = \"40ms\"")));
     let ratio = connections_per_check(&proxy, &server, &both);
     assert!(ratio > 1.5, "{ratio} connections for a check with another interval");
 }

@@ -14,6 +14,7 @@ use crate::support::client::Client;
 use crate::support::counts::wait_for_active_sessions;
 use crate::support::path::{OpenPath, Path};
 use crate::support::process::must;
+use crate::support::proxy::Proxy;
 use crate::support::server::ManualServer;
 use crate::support::usage::anonymous_bytes;
 
@@ -61,11 +62,11 @@ fn kernel_buffer_bytes() -> usize {
     2 * (most("r") + most("w"))
 }
 
-/// The kernel memory of the sockets that connect the path to its clients and to the server, overhead included.
-fn kernel_memory(manual: &ManualServer, proxy: &OpenPath) -> usize {
-    let [here, there] = [proxy.at("plain"), manual.server.address].map(|address| address.port());
-    let filter = format!("( sport = :{here} or dport = :{there} )");
-    let output = must(Command::new("ss").args(["-tnmOH", &filter]));
+/// The number of TCP connections that the observed proxy has with others, and their kernel memory on its side, overhead
+/// included.
+fn connections_and_memory(proxy: &Proxy) -> (usize, usize) {
+    let of_proxy = format!(",pid={},", proxy.pid());
+    let output = must(Command::new("ss").arg("-tnmpOH"));
     // In skmem, r and w are queued for reading and writing, f is allocated ahead; rb and tb are only bounds.
     let queued = |field: &str| field.strip_prefix(['r', 'w', 'f'])?.parse::<usize>().ok();
     let memory = |line: &str| {
@@ -76,7 +77,12 @@ fn kernel_memory(manual: &ManualServer, proxy: &OpenPath) -> usize {
             .filter_map(queued)
             .sum::<usize>()
     };
-    output.lines().map(memory).sum()
+    let own: Vec<_> = output
+        .lines()
+        .filter(|line| line.contains(&of_proxy))
+        .map(memory)
+        .collect();
+    (own.len(), own.iter().sum())
 }
 
 /// Opens sessions. In each, `sending_end` chooses the side that sends until the buffers are full; the other side does
@@ -108,9 +114,10 @@ fn stalled_sessions(
         grown < GROWTH_BYTES_MAX,
         "expected less than {GROWTH_BYTES_MAX} bytes of growth, got {grown}"
     );
-    let held = kernel_memory(manual, proxy);
+    let (connections, held) = connections_and_memory(proxy);
+    assert!(connections >= 2 * SESSIONS, "ss shows {connections} connections");
     assert!(
-        held < SESSIONS * 2 * kernel_buffer_bytes(),
+        held < SESSIONS * kernel_buffer_bytes(),
         "the kernel holds too much: {held} bytes"
     );
     println!("grown by {grown} bytes, the kernel holds {held}");

@@ -389,3 +389,20 @@ fn a_hook_that_hangs_does_not_delay_the_end() {
     assert_eq!(proxy.stop().code, Some(0));
     assert_eq!(printed(), "start app-1\nstop app-1\n");
 }
+
+#[test]
+fn a_pool_whose_only_fixed_server_is_drained_is_woken() {
+    let server = Server::named("first");
+    let keys = format!(
+        "min = 0\nmax = 1\nsessions_per_server = 9\nup_after = \"1h\"\n{}",
+        command()
+    );
+    let scale = config(&keys).replace(
+        "[pools.app]",
+        &format!("[pools.app]\nservers = [\"{}\"]", server.address),
+    );
+    let proxy = Proxy::start(&scale);
+    assert_eq!(client(&proxy).1, "first");
+    proxy.answer(&["server", "drain", &format!("app/{}", server.address)]);
+    assert!(client(&proxy).1.starts_with("0 "), "of a clone");
+}

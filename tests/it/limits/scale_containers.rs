@@ -195,7 +195,7 @@ fn an_unreachable_engine_changes_nothing_and_a_missing_image_is_reported() {
     docker.end();
     log_lines(
         &proxy,
-        "Docker does not answer about a clone, which may still be running",
+        "cannot follow the container of a clone, which may still be running",
         1,
     );
     assert_eq!((running(&proxy), client(&proxy).1), (first, "app-1 of app".to_owned()));
@@ -204,7 +204,7 @@ fn an_unreachable_engine_changes_nothing_and_a_missing_image_is_reported() {
     assert!(failed.as_str().unwrap().contains("docker.sock"), "{failed}");
     docker.begin();
     wait_for_running(&proxy, 2);
-    log_lines(&proxy, "Docker answers about a clone again", 1);
+    log_lines(&proxy, "the container of a clone is followed again", 1);
     assert_eq!(session.finish().try_read_all().unwrap(), b"", "the session has gone on");
     assert_eq!(proxy.command(&["pool", "scale", "app", "1"]).code, Some(0));
     wait_for_running(&proxy, 1);

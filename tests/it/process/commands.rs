@@ -410,10 +410,10 @@ fn check_refuses_what_run_refuses_with_the_same_exit_code() {
             (Some(3), Some(3)),
             "{text}: {run:#?} {check:#?}"
         );
-        let errors: Vec<&str> = check.stderr.lines().collect();
+        let told: Vec<&str> = check.stderr.lines().collect();
         assert!(
-            errors.len() == 1 && errors[0].contains(key),
-            "expected one error for each file: {check:#?}"
+            told.len() == 2 && told[0].contains(key) && told[1].contains("--without-files"),
+            "expected one error for each file, and the remedy: {check:#?}"
         );
         assert!(!check.stdout.contains("fine"), "{check:#?}");
         let unread = on(&text, &["check", "--without-files"]);

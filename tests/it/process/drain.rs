@@ -1,12 +1,14 @@
 //! Draining: open sessions may finish within a bound, new connections are refused, and every session is logged.
 
 use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::sync::mpsc::channel;
 
 use crate::support::client::{Client, ask};
 use crate::support::configs::one_pool;
 use crate::support::eventually;
-use crate::support::proxy::Proxy;
+use crate::support::process::Process;
+use crate::support::proxy::{Proxy, acequia, config_directory};
 use crate::support::server::Server;
 use rustix::process::Signal;
 
@@ -206,4 +208,22 @@ fn sigusr1_reopens_the_access_log_while_draining() {
     eventually("there is a new file", || log.exists());
     proxy.signal(Signal::QUIT);
     assert_eq!(proxy.wait().code, Some(0));
+}
+
+#[test]
+fn a_signal_during_the_start_ends_the_process_cleanly_or_has_no_effect() {
+    for last in [Signal::TERM, Signal::INT, Signal::QUIT] {
+        let store = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = format!(
+            "[providers.etcd]\nendpoints = [\"http://{}\"]\n[remote]\nfrom = \"etcd:/acequia/edge\"\n",
+            store.local_addr().unwrap()
+        );
+        let directory = config_directory("acequia.toml", &config);
+        let mut starting = Process::start(acequia(&["run", "-c", "acequia.toml"]).current_dir(directory.path()));
+        let _silent = store.accept().unwrap(); // the start waits for the answer
+        for signal in [Signal::HUP, Signal::USR1, last] {
+            starting.signal(signal);
+        }
+        assert_eq!(starting.wait().code(), Some(0), "{last:?}: {:?}", starting.stderr.lines());
+    }
 }

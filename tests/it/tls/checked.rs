@@ -35,6 +35,14 @@ fn a_certificate_of_version_1_fits_its_key() {
         code == Some(0) && said.contains("other.pem: the certificate is for no host name"),
         "{said}"
     );
+    let routes = "[[listeners.tls.routes]]\nsni = \"shop.example\"\npool = \"p\"\n";
+    let config = site.config("127.0.0.1:9".parse().unwrap(), "", routes);
+    let (_, said) = checked(&config.replacen("pool = \"p\"\n", "", 1));
+    assert_eq!(
+        said.matches("other.pem: ").count(),
+        1,
+        "no second warning says that no route is for it: {said}"
+    );
 }
 
 #[test]

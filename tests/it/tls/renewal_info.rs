@@ -42,10 +42,15 @@ fn response(header: &str, body: &str) -> Vec<u8> {
 
 /// A proxy whose orders go to this server.
 fn start(site: &Site, pebble: &Pebble, server: &RenewalServer) -> Proxy {
+    Proxy::start(&config(site, pebble, server))
+}
+
+/// The configuration of [`start`].
+fn config(site: &Site, pebble: &Pebble, server: &RenewalServer) -> String {
     let config = site.config(pebble, "", &["shop.example"]);
     let [old, new] = [pebble.address().port(), server.port()].map(|port| format!("https://localhost:{port}/dir"));
     assert!(config.contains(&old));
-    Proxy::start(&config.replace(&old, &new))
+    config.replace(&old, &new)
 }
 
 fn is_between(time: &Value, start: &str, end: &str) -> bool {
@@ -229,7 +234,7 @@ fn orders_do_not_wait_for_renewal_answers() {
 }
 
 #[test]
-fn a_huge_or_missing_retry_after_is_accepted() {
+fn after_a_huge_or_missing_retry_after_a_reload_does_not_ask_again() {
     for header in ["Retry-After: 18446744073709551615\r\n", ""] {
         let site = Site::new();
         let pebble = site.pebble().start();
@@ -241,6 +246,12 @@ fn a_huge_or_missing_retry_after_is_accepted() {
             let renewal = listed(&proxy)["renewal"].clone();
             renewal["reason"] == "suggested" && is_between(&renewal["at"], &start_at, &end_at)
         });
-        assert_eq!(server.seen().asked.len(), 1);
+        assert!(proxy.reload(&config(&site, &pebble, &server)));
+        proxy.answer(&["cert", "renew", "shop.example"]);
+        eventually("the server is asked about the second certificate", || {
+            let asked = server.seen().asked;
+            asked.last() != asked.first()
+        });
+        assert_eq!(server.seen().asked.len(), 2, "once about each certificate");
     }
 }

@@ -165,6 +165,15 @@ fn after_a_failed_handshake_another_server_is_tried_and_the_failure_is_counted()
                 .any(|line| line["error"].as_str().unwrap().contains("UnknownIssuer")),
         "{reasons:#?}"
     );
+    let lines = proxy.access_lines(6);
+    let retried = |line: &&serde_json::Value| line["attempts"].as_u64() > Some(1);
+    assert!(lines.iter().filter(retried).count() >= 2, "{lines:#?}");
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["tls_error"].is_null() && line["tls_refusal"].is_null()),
+        "each session has succeeded at last: {lines:#?}"
+    );
 }
 
 #[test]

@@ -4,8 +4,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
 use std::thread::{scope, spawn};
+use std::time::Duration;
 
 use super::site::Site;
+use crate::support::PATIENCE;
 use crate::support::client::Client;
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::eventually;
@@ -105,16 +107,24 @@ fn megabytes_pass_both_ways_at_once_unchanged() {
 }
 
 #[test]
-fn a_client_that_reads_in_small_pieces_gets_a_large_answer_and_its_end() {
+fn a_client_that_reads_late_and_in_small_pieces_gets_a_large_answer_and_its_end() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let proxy = site.start(manual.server.address);
     let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
     client.send(b"?").finish();
     let mut server = manual.session();
-    let bytes = pattern(3_000_000);
+    let bytes = pattern(251 * 4096).repeat(64);
+    // The client does not read before all buffers are full.
+    server.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut sent = 0;
+    while let Ok(written) = server.write(&bytes[sent..]) {
+        sent += written;
+    }
+    let bytes = &bytes[..sent + 1_000_000];
+    server.set_write_timeout(Some(PATIENCE)).unwrap();
     scope(|all| {
         all.spawn(|| {
-            server.write_all(&bytes).unwrap();
+            server.write_all(&bytes[sent..]).unwrap();
             server.shutdown(Shutdown::Write).unwrap();
         });
         let mut received = Vec::new();

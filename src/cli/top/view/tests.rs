@@ -143,8 +143,12 @@ fn new_sessions_of_a_server_are_shown_per_second() {
 fn control_c_quits_from_a_question_the_filter_and_the_help() {
     let mut view = view_of(&[("a", 0)]);
     select(&mut view);
-    for before in ['d', '/', '?'] {
+    let is_asking: fn(&View) -> bool = |view| view.question.is_some();
+    let is_typing: fn(&View) -> bool = |view| view.is_typing;
+    let shows_help: fn(&View) -> bool = |view| view.shows_help;
+    for (before, is_open) in [('d', is_asking), ('/', is_typing), ('?', shows_help)] {
         press(&mut view, KeyCode::Char(before));
+        assert!(is_open(&view), "{before}");
         let quit = view.press(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
         assert_eq!(request(quit), "quit");
         press(&mut view, KeyCode::Esc);

@@ -68,7 +68,7 @@ fn sentinels(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Senti
         let hint = format!("at most {SENTINELS_MAX}");
         problems.error(&node.position, "too many Sentinels", hint);
     }
-    let addresses = nodes.iter().filter_map(|node| address(node, problems)).collect();
+    let addresses = addresses(nodes, problems);
     let example = "the name that the Sentinels know it by, as in master = \"mymaster\"";
     let master = section.required("master", example, problems)?;
     Some(SentinelGroup {
@@ -78,9 +78,25 @@ fn sentinels(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Senti
     })
 }
 
+/// The addresses of Sentinels, all different: each counts once towards the majority.
+fn addresses(nodes: &[Node], problems: &mut Problems<'_>) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    for node in nodes {
+        let Some(address) = address(node, problems) else {
+            continue;
+        };
+        if addresses.contains(&address) {
+            let hint = "remove it: each Sentinel counts once towards the majority";
+            problems.error(&node.position, format!("duplicate Sentinel `{address}`"), hint);
+        }
+        addresses.push(address);
+    }
+    addresses
+}
+
 fn address(node: &Node, problems: &mut Problems<'_>) -> Option<SocketAddr> {
     let text = value::string(node, problems)?;
-    let address = text.parse().ok();
+    let address = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
     if address.is_none() {
         let hint = "write an IP address and a port, as in \"10.0.0.5:26379\"";
         problems.error(

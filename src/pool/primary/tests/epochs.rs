@@ -101,6 +101,13 @@ fn the_server_that_all_sentinels_name_is_the_primary_in_a_lower_epoch_too() {
 }
 
 #[test]
+fn the_primary_of_former_sentinels_is_rejected_at_once() {
+    let mut pool = in_epoch_5();
+    assert_eq!(in_force(&mut pool, &[("b", agreed(0)), ("b", agreed(0))]), ["a", "b"]);
+    assert_eq!(reason(&pool, "a"), "a second primary: b is the first");
+}
+
+#[test]
 fn claims_of_former_sentinels_are_not_compared() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [

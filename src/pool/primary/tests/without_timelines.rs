@@ -109,6 +109,19 @@ fn a_returning_old_primary_is_recognized_and_the_memory_is_bounded() {
 }
 
 #[test]
+fn servers_that_are_listed_now_do_not_extend_the_memory_of_others() {
+    let labels = |range: std::ops::Range<usize>| range.map(|n| Arc::from(n.to_string())).collect::<Vec<Arc<str>>>();
+    let mut pool = watch(None, &["0"]);
+    for listed in [labels(0..DEPARTED_MAX + 2), labels(0..1), labels(0..1)] {
+        pool.set_servers(listed.iter().map(|label| (label, false)));
+        listed.iter().skip(1).for_each(|label| pool.observe(label, REPLICA));
+        pool.observe("0", PRIMARY);
+    }
+    assert_eq!(pool.in_force(), Some("0"));
+    assert!(pool.memory().unwrap().others.is_empty());
+}
+
+#[test]
 fn a_server_of_unknown_role_delays_a_failover_only_if_it_may_be_the_promoted_one() {
     let servers = ["a", "b", "c"];
     let mut pool = watch(None, &servers);

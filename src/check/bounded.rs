@@ -1,0 +1,33 @@
+//! A bound on what a check reads.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf, Take};
+
+/// A reader that fails if more is to be read than a bound, so that a server that sends too much is not taken for one
+/// that closes the connection.
+pub(super) struct Bounded<R> {
+    from: Take<R>,
+    bytes_max: u64,
+}
+
+impl<R: AsyncRead> Bounded<R> {
+    pub(super) fn new(from: R, bytes_max: u64) -> Self {
+        Self {
+            from: from.take(bytes_max),
+            bytes_max,
+        }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Bounded<R> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.from.limit() == 0 {
+            let kib = self.bytes_max >> 10;
+            return Poll::Ready(Err(io::Error::other(format!("the server sends more than {kib} KiB"))));
+        }
+        Pin::new(&mut self.from).poll_read(cx, buffer)
+    }
+}

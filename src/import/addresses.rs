@@ -1,0 +1,88 @@
+//! Addresses of imported listeners: those that stand for others, and those that need a listener of their own.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::imported::{Imported, ImportedListener, TlsKeys};
+
+/// Adds `0.0.0.0:443` beside each `[::]:443` that stands for it, unless the file has that address elsewhere: IPv6 sockets
+/// accept only IPv6 here.
+pub(super) fn add_addresses_of_ipv4(imported: &mut Imported) {
+    let listeners = &mut imported.listeners;
+    let mut bound: HashSet<String> = listeners.iter().flat_map(|listener| listener.bind.clone()).collect();
+    for listener in listeners {
+        for ipv6 in std::mem::take(&mut listener.dual_stack) {
+            let ipv4 = ipv6.replacen("[::]", "0.0.0.0", 1);
+            if !bound.insert(ipv4.clone()) {
+                continue;
+            }
+            for addresses in [&mut listener.bind, &mut listener.plain, &mut listener.proxy_addresses] {
+                if let Some(at) = addresses.iter().position(|address| *address == ipv6) {
+                    addresses.insert(at, ipv4.clone());
+                }
+            }
+            let tls = listener.address_tls.iter().find(|(address, _)| *address == ipv6);
+            let tls = tls.map(|(_, keys)| (ipv4, keys.clone()));
+            listener.address_tls.extend(tls);
+        }
+    }
+}
+
+/// Splits listeners whose addresses differ: addresses without TLS or PROXY headers, or with other settings of TLS, get a
+/// listener of their own.
+pub(super) fn separate_listeners(imported: &mut Imported) {
+    let mut others = Vec::new();
+    for listener in &mut imported.listeners {
+        let mut binds: BTreeMap<AddressKind, Vec<String>> = BTreeMap::new();
+        for address in &listener.bind {
+            let kind = AddressKind::new(address, listener);
+            binds.entry(kind).or_default().push(address.clone());
+        }
+        let whole = listener.clone();
+        let mut parts = binds.into_iter().map(|(kind, bind)| kind.part_of(&whole, bind));
+        if let Some(first) = parts.next() {
+            let name = std::mem::take(&mut listener.name);
+            *listener = ImportedListener { name, ..first };
+        }
+        others.extend(parts);
+    }
+    imported.listeners.append(&mut others);
+}
+
+/// How an address differs from other addresses of its listener.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct AddressKind {
+    /// Whether it lacks TLS.
+    is_plain: bool,
+    /// Whether it lacks PROXY headers.
+    is_direct: bool,
+    /// Its own settings of TLS.
+    tls: TlsKeys,
+}
+
+impl AddressKind {
+    fn new(address: &String, listener: &ImportedListener) -> Self {
+        let tls = listener.address_tls.iter().find(|(of, _)| of == address);
+        Self {
+            is_plain: !listener.certificates.is_empty() && listener.plain.contains(address),
+            is_direct: !listener.proxy_addresses.is_empty() && !listener.proxy_addresses.contains(address),
+            tls: tls.map(|(_, keys)| keys.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// A listener for these addresses of `whole`.
+    fn part_of(self, whole: &ImportedListener, bind: Vec<String>) -> ImportedListener {
+        let mut part = ImportedListener { bind, ..whole.clone() };
+        if self.is_plain {
+            part.certificates.clear();
+            part.name.push_str("-plain");
+        }
+        if self.is_direct {
+            part.proxy_peers.clear();
+            part.name.push_str("-direct");
+        }
+        for (key, value) in self.tls {
+            part.tls.set(key, value);
+        }
+        part
+    }
+}
