@@ -24,8 +24,8 @@ const PIPES_DIVISOR: usize = 16;
 /// connections to each of the two.
 const ADMIN_MAX: usize = 48;
 
-/// Concurrent connections that pass on requests to cancel queries. A request opens up to eight. The first one is not
-/// counted: it uses the second descriptor of the session that brings the request.
+/// Concurrent connections that pass on requests to cancel queries. A request has up to eight at once. The first one is
+/// not counted: it uses the second descriptor of the session that brings the request.
 const CANCELS_MAX: usize = 64;
 
 /// The log file, `/proc` while metrics are read, and the least number of lookups.

@@ -145,7 +145,7 @@ async fn run_sockets(
             socket = sockets.recv() => socket,
         };
         let Some(socket) = socket else { return };
-        let guard = handle.shutdown_guard(); // a panic ends only the task, so that the guard must report it
+        let guard = handle.shutdown_guard(); // a panic ends only the task: the guard reports it
         let (ledger, spawner) = (Arc::clone(ledger), sessions.clone());
         let (shutdown, cut) = (handle.stop.clone(), handle.cut.clone());
         sessions.spawn(async move {

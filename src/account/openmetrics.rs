@@ -8,9 +8,8 @@ pub const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The media type of OpenMetrics.
 pub const OPENMETRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Whether a request with this `Accept` header is to be answered in OpenMetrics. It is if OpenMetrics is accepted by
-/// name, with a quality no lower than that of plain text. The most specific range gives the quality of plain text (RFC
-/// 9110, section 12.5.1).
+/// Whether this `Accept` header names OpenMetrics, with a quality no lower than that of plain text. The most specific
+/// range gives the quality of plain text (RFC 9110, section 12.5.1).
 #[must_use]
 pub fn prefers_openmetrics(accept: &str) -> bool {
     // The highest quality of the ranges that equal `wanted`. A range without `q` has the quality 1. If `q`

@@ -29,7 +29,7 @@ pub struct RemoteBody {
 /// Texts of the shared configuration that were refused. The errors are left out, as in [`super::bodies::ReloadBody`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RefusedTextsBody {
-    /// The latest revision of their keys; null: no texts of the store have been read yet.
+    /// The latest revision of their keys; null: the attempt failed before the texts of the store were read.
     pub revision: Option<i64>,
     /// When they were first refused.
     pub since: String,

@@ -43,7 +43,10 @@ pub struct AdminUnixListener {
 pub fn default_paths() -> Vec<PathBuf> {
     let in_runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
     let in_runtime_dir = in_runtime_dir.map(|directory| Path::new(&directory).join("acequia/admin.sock"));
-    in_runtime_dir.into_iter().chain([AdminSocket::SYSTEM_PATH.into()]).collect()
+    in_runtime_dir
+        .into_iter()
+        .chain([AdminSocket::SYSTEM_PATH.into()])
+        .collect()
 }
 
 /// Listens on the configured socket, if any. If the default path cannot be used, this logs a warning and returns

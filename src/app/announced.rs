@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::App;
 use super::listen_sockets::NewlyListening;
-use super::retirement::drop_later;
+use super::old_plan::drop_later;
 use crate::discover::{AnnouncedAnswer, follow_announcements};
 use crate::drain::Drain;
 use crate::live::{InForce, Live};

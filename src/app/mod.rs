@@ -14,7 +14,7 @@ mod service_manager;
 mod background;
 mod signals;
 mod watch;
-mod retirement;
+mod old_plan;
 mod announced;
 mod remote;
 mod reload;
@@ -102,12 +102,7 @@ pub fn run(plan: Plan, source: ConfigSource, started: impl FnOnce(&Running)) -> 
 }
 
 /// As [`run`], on this runtime.
-fn run_on(
-    control: &Runtime,
-    plan: Plan,
-    source: ConfigSource,
-    started: impl FnOnce(&Running),
-) -> Result<(), Failure> {
+fn run_on(control: &Runtime, plan: Plan, source: ConfigSource, started: impl FnOnce(&Running)) -> Result<(), Failure> {
     let within = control.enter();
     // Before the store is read, which may take long: a signal without a handler would kill the process.
     let mut signals = Signals::new().map_err(system("cannot listen to signals"))?;

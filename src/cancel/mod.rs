@@ -21,7 +21,7 @@ use crate::pool::{Server, ServerId};
 use crate::sniff::postgres::CancelKey;
 pub use backend::{BACKEND_BYTES_MAX, BackendReader};
 
-/// The most servers with sessions of its client that one request without a known key is sent to. A fanout
+/// The most servers to which a request without a known key is sent because its client has sessions there. A fanout
 /// (`cancel_unplaced`) has a limit of its own.
 pub const SERVERS_MAX: usize = 8;
 

@@ -171,7 +171,10 @@ impl PostgresProbe {
         };
         let is_unix = self.target.address.unix().is_some();
         let (from, to) = stream.into_split();
-        let stream = join(CleartextPasswordGuard::new(Bounded::new(from, ANSWER_BYTES_MAX), is_unix), to);
+        let stream = join(
+            CleartextPasswordGuard::new(Bounded::new(from, ANSWER_BYTES_MAX), is_unix),
+            to,
+        );
         self.log_in_and_ask(login, stream).await
     }
 

@@ -89,9 +89,8 @@ fn from(certificate: &CertificateBody) -> String {
     }
 }
 
-/// A line that says that an order of a certificate is under way, or when the next order is and why. `None`: the
-/// certificate is not renewed by ACME; its latest order has failed, which [`failure`] shows; or no order is under way,
-/// and the reason for the next is neither `lifetime` nor `suggested`.
+/// A line that says that an order of a certificate is under way, or when the next order is and why. After a failed
+/// order, [`failure`] shows this.
 fn renewal(certificate: &CertificateBody) -> Option<String> {
     let renewal = certificate.renewal.as_ref().filter(|renewal| renewal.failures == 0)?;
     let name = certificate.names.first().map_or("", String::as_str);

@@ -112,7 +112,10 @@ impl InitAnswers {
             None => ask(
                 input,
                 "The servers speak (tcp, tls, postgres, mysql, redis)",
-                |answer| ServiceKind::from_str(answer, true).map_err(|_| format!("`{answer}` is none of these")),
+                |answer| {
+                    let ignore_case = true;
+                    ServiceKind::from_str(answer, ignore_case).map_err(|_| format!("`{answer}` is none of these"))
+                },
             )?,
         };
         Ok(Self {

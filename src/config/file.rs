@@ -97,7 +97,11 @@ const SYNTAX_ERRORS_MAX: usize = 20;
 pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
     if let Some(place) = too_deep(text) {
         let hint = format!("the limit is {LEVELS_MAX} levels");
-        let problem = Problem::error(Position::Bytes(place), "TOML: tables and lists are nested too deep", hint);
+        let problem = Problem::error(
+            Position::Bytes(place),
+            "TOML: tables and lists are nested too deep",
+            hint,
+        );
         return Err(vec![problem]);
     }
     let (root, errors) = DeTable::parse_recoverable(text);

@@ -212,7 +212,11 @@ mod tests {
         let mut four = Vec::new();
         for _ in 0..4 {
             four.extend(next(v4));
-            assert_eq!(next(v6).as_deref(), Some("2001:db8::1"), "it takes no turn of the others");
+            assert_eq!(
+                next(v6).as_deref(),
+                Some("2001:db8::1"),
+                "it takes no turn of the others"
+            );
         }
         assert_eq!(four, ["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);
         assert_eq!((source.count(v4), source.count(v6)), (2, 1));

@@ -28,8 +28,8 @@ pub(super) async fn wait(
         report(Progress::Queued { position, is_asleep });
     };
     let watch = PeerWatch::new(client.socket);
-    // The end of its stream moves a client that may half-close behind the others in the queue. For other clients, it
-    // means that the client has left.
+    // If a client that may half-close ends its stream, it moves behind the others in the queue. Any other client that
+    // ends its stream has left.
     let half_close = async {
         match client.may_half_close {
             true => watch.stream_end().await,

@@ -24,7 +24,7 @@ const ABSENT_TTL_MAX: Duration = Duration::from_secs(30);
 /// a pool have the same limit.
 const ADDRESSES_MAX: usize = 256;
 
-/// The most names that are asked for in a chain of aliases: as many as the resolver asks for addresses.
+/// The most names that are asked for in a chain of aliases. For addresses, the resolver has the same limit.
 const ALIAS_CHAIN_MAX: usize = 8;
 
 /// The reason for the failure of a question without an answer.

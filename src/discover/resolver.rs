@@ -25,7 +25,8 @@ use tokio::time::timeout;
 use crate::addr::IpFamily;
 use crate::capacity::Capacity;
 
-/// How many lookups may be in their first second at once, without those of slow names. Each may be two queries; a small forwarder refuses the 151st query (`dns-forward-max` of dnsmasq).
+/// How many lookups may be in their first second at once, without those of slow names. Each may be two queries; a small
+/// forwarder refuses the 151st query (`dns-forward-max` of dnsmasq).
 const STARTING_MAX: usize = 32;
 
 /// The longest time that a prompt answer takes.

@@ -47,7 +47,7 @@ pub(super) fn duration_value(duration: Duration) -> String {
 }
 
 /// Parses an unsigned integer and limits it to the bounds. `None`: the text has another form.
-pub(super) fn integer(text: &str, least: u32, most: u32) -> Option<u32> {
+pub(super) fn clamped_integer(text: &str, least: u32, most: u32) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u32::MAX).clamp(least, most))
 }
@@ -97,8 +97,8 @@ mod tests {
 
     #[test]
     fn integers_are_limited_to_their_bounds() {
-        assert_eq!(integer("0", 1, 256), Some(1));
-        assert_eq!(integer("99999999999", 1, 256), Some(256));
-        assert_eq!(integer("+1", 0, 256), None);
+        assert_eq!(clamped_integer("0", 1, 256), Some(1));
+        assert_eq!(clamped_integer("99999999999", 1, 256), Some(256));
+        assert_eq!(clamped_integer("+1", 0, 256), None);
     }
 }

@@ -47,7 +47,7 @@ struct Writer {
     text: String,
     /// The number of comments that say "not carried over".
     left_out: usize,
-    /// The line number in the imported file (0: none) and the text of each remark that was written.
+    /// The line number and the text of each written remark about a line.
     seen: HashSet<(usize, String)>,
 }
 

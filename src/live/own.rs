@@ -7,7 +7,7 @@ use super::{InForce, Live, LivePool};
 use crate::addr::{ListenAddr, ServerAddr};
 use crate::local_addresses::LocalAddresses;
 use crate::plan::{Fallback, ListenerPlan, Plan, ServerEntry};
-use crate::pool::{ListenersAt, Member, OwnListener, ServerRegistry};
+use crate::pool::{ListenerLookup, Member, OwnListener, ServerRegistry};
 
 /// Our listeners, with the addresses that they are bound to, and the pools to which they lead.
 #[must_use]
@@ -60,7 +60,7 @@ impl LivePool {
     }
 
     /// Whether this server has a known address at which none of these listeners is.
-    pub(super) fn can_use(&self, entry: &ServerEntry, own: &ListenersAt) -> bool {
+    pub(super) fn can_use(&self, entry: &ServerEntry, own: &ListenerLookup) -> bool {
         let is_other = |address: &ServerAddr| own.at(*address).is_none();
         match entry.fixed_address() {
             Some(address) => is_other(&address),

@@ -30,8 +30,8 @@ pub struct Lease {
 pub enum NoLease {
     /// No server is left that could be picked.
     NoServer,
-    /// All servers that could be picked have their maximum of sessions, other clients wait for them, or the client may
-    /// wait for a server that is being started or expected back. As the answer of a queue: the queue is full.
+    /// From a pick: the client has to wait, because all servers that could be picked are full, because other clients
+    /// wait already, or because a server is being started or expected back. From a queue: the queue is full.
     Full,
 }
 
@@ -58,8 +58,8 @@ impl Lease {
         }
     }
 
-    /// Notes that a connect begins: from now on, and until it has seen the session's end, the server process may count
-    /// the session itself. The kernel may have connected before we see that.
+    /// Notes that a connect begins. From now on the server process may count the session, even before we see that the
+    /// connect has succeeded.
     pub fn set_connecting(&mut self) {
         self.may_be_connected = true;
     }

@@ -69,7 +69,7 @@ pub use live_count::CountId;
 pub use member::Member;
 pub use member_state::MemberState;
 pub use overrides::{AdminState, Override, Overrides};
-pub use own_listeners::{LeftOutServer, ListenersAt, OwnListener, OwnListeners};
+pub use own_listeners::{LeftOutServer, ListenerLookup, OwnListener, OwnListeners};
 pub use queue::{PoolQueue, QueueTurn};
 pub use registry::{ServerPath, ServerRegistry};
 pub use requirement::RoleRequirement;

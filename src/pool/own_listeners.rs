@@ -80,7 +80,7 @@ impl OwnListeners {
 
     /// The listeners that lead to a pool, directly or through servers of other pools.
     #[must_use]
-    pub fn leading_to(&self, pool: &str) -> ListenersAt {
+    pub fn leading_to(&self, pool: &str) -> ListenerLookup {
         self.0.lock().leading_to(pool)
     }
 
@@ -127,7 +127,7 @@ impl OwnListeners {
 impl OwnState {
     /// Goes backwards from the pool: to the listeners that lead to it, to the pools that have one of these as a server,
     /// and so on.
-    fn leading_to(&self, pool: &str) -> ListenersAt {
+    fn leading_to(&self, pool: &str) -> ListenerLookup {
         let mut leading = HashSet::new();
         let mut known = HashSet::from([pool]);
         let mut pools = vec![pool];
@@ -143,8 +143,8 @@ impl OwnState {
     }
 
     /// The listeners with these indices; `None`: all.
-    fn listeners(&self, only: Option<HashSet<usize>>) -> ListenersAt {
-        ListenersAt {
+    fn listeners(&self, only: Option<HashSet<usize>>) -> ListenerLookup {
+        ListenerLookup {
             index: Arc::clone(&self.index),
             only,
             local: Arc::clone(&self.local),
@@ -186,7 +186,7 @@ impl ListenerIndex {
     fn candidates(&self, server: ServerAddr) -> &[usize] {
         let indices = match (server.port(), server.unix()) {
             (Some(port), _) => self.by_port.get(&port), // nearly always there are none
-            (None, Some(path)) if !self.by_place.is_empty() => self.by_place.get(&path.place()), // system calls
+            (None, Some(path)) if !self.by_place.is_empty() => self.by_place.get(&path.place()), // makes system calls
             (None, _) => None,
         };
         indices.map_or(&[], Vec::as_slice)
@@ -241,14 +241,14 @@ impl Links {
 
 /// Some of our listeners, with which servers are compared. Not to be kept: the addresses of this machine change.
 #[derive(Debug)]
-pub struct ListenersAt {
+pub struct ListenerLookup {
     index: Arc<ListenerIndex>,
     /// The indices of these listeners; `None`: all.
     only: Option<HashSet<usize>>,
     local: Arc<OnceLock<LocalAddresses>>,
 }
 
-impl ListenersAt {
+impl ListenerLookup {
     /// The name of the listener that would accept a connection to this server.
     #[must_use]
     pub fn at(&self, server: ServerAddr) -> Option<&Arc<str>> {

@@ -61,9 +61,9 @@ impl RoundRobin {
         }
     }
 
-    /// The turns of these candidates, continued from a previous set. If the server that had the latest turn of the
-    /// previous set is still a candidate, they go on after its turn that is nearest in time to that turn. Otherwise
-    /// they go on after the same time in the cycle.
+    /// The turns of these candidates, continued after the latest turn of a previous set. The new cycle continues after
+    /// the turn of the same server that is nearest in time. If that server is no longer a candidate, the new cycle
+    /// continues after the same time.
     pub(super) fn resume(candidates: &[Candidate], previous: &Self, previous_candidates: &[Candidate]) -> Self {
         let mut next = Self::new(candidates, 0);
         if let Some(latest) = previous.latest() {

@@ -34,8 +34,7 @@ use crate::tls::ResumableSessions;
 pub struct Server {
     /// The count that `live_count` owns: a copy of its pointer, so that a pick reads one cache line less.
     live: &'static AtomicU32,
-    /// Its own sessions if it shares its count of sessions with a server that had the count before. `None`: it is the
-    /// first server with that count.
+    /// The sessions on this server alone. `None`: it is the first server with its `live_count`.
     own_live: Option<AtomicU32>,
     /// The queue in which clients of its pools wait; `None`: no client ever waits for this server.
     queue: Option<Arc<dyn ServerObserver>>,
@@ -214,8 +213,8 @@ impl Server {
         !self.has(NOT_ENABLED)
     }
 
-    /// Whether it is down, and not only because of its role. A server whose role was wrong counts as down if at least
-    /// `fall` checks in a row have failed since then.
+    /// Whether it is down, and not only because its role is wrong. A server with a wrong role has failed after `fall`
+    /// failures in a row.
     pub(super) fn has_failed(&self, fall: u32) -> bool {
         self.checks.lock().rise_fall.has_failed(fall)
     }
@@ -232,8 +231,8 @@ impl Server {
         self.has(DOWN_FOR_LAG)
     }
 
-    /// Records the result of a check. `rise` passed checks in a row also end an ejection, unless sessions were not
-    /// served (see `Ejection`). Results for a disabled server are ignored.
+    /// Records the result of a check. `rise` passed checks in a row also end an ejection, if its record has no unserved
+    /// sessions (see `Ejection`). Results for a disabled server are ignored.
     pub fn record_check(&self, outcome: &CheckOutcome, thresholds: Thresholds) -> CheckChange {
         let mut checks = self.checks.lock();
         let before = checks.rise_fall.state();

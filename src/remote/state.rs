@@ -16,9 +16,8 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 pub struct RemoteState {
     /// The texts that were tried last.
     pub tried: Option<Arc<RemoteTexts>>,
-    /// Whether the latest attempt to change the configuration has come to `tried`: a reload may fail before it has read
-    /// texts.
-    pub has_come_to_tried: bool,
+    /// Whether the latest attempt to change the configuration has read texts, which are then `tried`.
+    pub has_read_texts: bool,
     /// The texts in force.
     pub in_force: Option<TextsInForce>,
     /// The texts that were refused last; `None`: what was tried last is in force.
@@ -106,13 +105,13 @@ impl RemoteConfig {
 
     /// Records that an attempt to change the configuration begins, which has not read texts yet.
     pub fn begin_attempt(&self) {
-        self.state.send_modify(|state| state.has_come_to_tried = false);
+        self.state.send_modify(|state| state.has_read_texts = false);
     }
 
     /// Records which texts are tried. [`Self::put_in_force`] or [`Self::refuse`] is to follow.
     pub fn set_tried(&self, texts: &Arc<RemoteTexts>) {
         self.state.send_modify(|state| {
-            (state.tried, state.has_come_to_tried) = (Some(Arc::clone(texts)), true);
+            (state.tried, state.has_read_texts) = (Some(Arc::clone(texts)), true);
         });
     }
 
@@ -151,12 +150,11 @@ impl RemoteConfig {
         });
     }
 
-    /// Records why an attempt has failed: that of the texts that were tried last, or one that has not come to texts. What
-    /// is in force stays.
+    /// Records why the latest attempt to change the configuration has failed. What is in force stays.
     pub fn refuse(&self, message: &str, by: RefusedBy) {
         let message: Arc<str> = abbreviated(message, MESSAGE_BYTES_MAX).into();
         self.state.send_modify(|state| {
-            let tried = state.tried.as_ref().filter(|_| state.has_come_to_tried);
+            let tried = state.tried.as_ref().filter(|_| state.has_read_texts);
             let version = tried.map(|texts| texts.version());
             let same = state
                 .refused

@@ -170,7 +170,11 @@ mod tests {
 
     #[test]
     fn no_more_sessions_move_than_the_other_servers_have_room_for() {
-        assert_eq!(excess(&[(1, 10, 5), (1, 5, 5)]), [0, 0], "a reload has lowered the limits");
+        assert_eq!(
+            excess(&[(1, 10, 5), (1, 5, 5)]),
+            [0, 0],
+            "a reload has lowered the limits"
+        );
         assert!(!is_uneven(&[(1, 10, 5), (1, 5, 5)]));
         assert_eq!(excess(&[(1, 10, 5), (1, 3, 5)]), [2, 0]);
         assert!(is_uneven(&[(1, 10, 5), (1, 3, 5)]));

@@ -134,7 +134,8 @@ fn header(client: &TcpStream, target: &CancelTarget, state: &ListenerState, entr
     };
     let (address, forwarded) = (entry.info().client(), forwarded(entry));
     let local = local_address(client, state.plan.unix_address());
-    proxy_header(version, address, local, (None, None), forwarded.as_ref())
+    let (hello, tls) = (None, None);
+    proxy_header(version, address, local, (hello, tls), forwarded.as_ref())
 }
 
 /// The result of the connection to a server.

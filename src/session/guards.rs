@@ -20,7 +20,7 @@ impl Opened<'_> {
         let plan = &self.state.plan;
         let known = KnownClient {
             sniffed: None,
-            // If TLS is terminated here, the client accepts no message before the handshake: as in TCP, it gets none.
+            // A client whose TLS is terminated here accepts no message before the handshake. With `Tcp`, it gets none.
             protocol: plan.tls.as_ref().map_or(plan.protocol, |_| Protocol::Tcp),
         };
         ask(self.state, &plan.guards, self.entry, known)?;

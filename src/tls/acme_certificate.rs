@@ -40,8 +40,8 @@ impl AcmeCertificate {
         }
     }
 
-    /// Whether `known`, which was loaded for the same file, may stay in use as it is. One that was issued may, whatever
-    /// its names are: another one is ordered for other names. A self-signed one may only if it has all the names.
+    /// Whether `known`, which was loaded for the same file, may stay in use as it is. An issued certificate may stay
+    /// even if its names differ, until a new one is ordered. A self-signed certificate must have all the names.
     pub(super) fn accepts(&self, known: &Certificate) -> bool {
         known.acme.as_ref() == Some(&self.acme)
             && (!known.is_self_signed || known.count_names(&self.names) == self.names.len())

@@ -8,10 +8,10 @@ use crate::records::address;
 use crate::support::process::Port;
 use crate::support::server::{Hanging, hanging, refusing};
 
-/// How the servers of a pool treat a connection before its order.
+/// What the servers of a pool do before they read the [`Order`](crate::order::Order) of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nature {
-    /// Waits for the order.
+    /// Nothing.
     Plain,
     /// Sends a greeting first.
     Greets,

@@ -22,8 +22,7 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// Starts one on port 53 of an address of its own. `None`, with a note on standard error, without the privilege to
-    /// do so.
+    /// Starts one on port 53 of an address of its own. `None`: this process may not use port 53.
     pub fn start() -> Option<Self> {
         let mut hosts = (1..=254).map(|host| (Ipv4Addr::new(127, 42, 53, host), 53));
         let bound = hosts.find_map(|address| match UdpSocket::bind(address) {

@@ -7,18 +7,15 @@ use super::*;
 /// Checks a server that sends `answer`, whatever it is asked, and has Sentinels that send the answers `sentinels`. In
 /// these, `PORT` stands for the port of the server.
 async fn checked(answer: &str, sentinels: &[&str]) -> Result<CheckPass, CheckFailure> {
-    let (address, _server) = serve(answer).await;
+    let address = serve(answer).await;
     let mut group = SentinelGroup {
         addresses: Vec::new(),
         master: "orders".into(),
         login: None,
     };
-    let mut serving = Vec::new();
     for sentinel in sentinels {
         let answer = sentinel.replace("PORT", &address.port().to_string());
-        let (address, task) = serve(&answer).await;
-        group.addresses.push(address);
-        serving.push(task);
+        group.addresses.push(serve(&answer).await);
     }
     let check = RedisCheck {
         login: None,
@@ -29,16 +26,16 @@ async fn checked(answer: &str, sentinels: &[&str]) -> Result<CheckPass, CheckFai
     RedisProbe::new(Arc::new(check), target).learn_facts().await
 }
 
-async fn serve(answer: &str) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+async fn serve(answer: &str) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let answer = answer.to_owned();
-    let task = tokio::spawn(async move {
+    tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let _ = stream.write_all(answer.as_bytes()).await; // the check need not read all of it
         let _ = stream.read_to_end(&mut Vec::new()).await; // until the check has closed
     });
-    (address, task)
+    address
 }
 
 const PRIMARY: &str = "+PONG\r\n*3\r\n$6\r\nmaster\r\n:7\r\n*0\r\n$13\r\nrole:master\r\n\r\n$10\r\nrun_id:abc\r\n";
@@ -305,12 +302,13 @@ fn a_sentinel_that_is_wrong_while_another_one_is_down_does_not_make_the_primary_
         (4, &[(9, 99)]),
         (5, &[(2, 5), (2, 5)]),
     ];
-    let expected = [None, Some(4), Some(4), Some(4), None, None];
     let target = |port: u16| CheckTarget::for_test(format!("10.0.0.1:{port}").parse().unwrap());
-    let epoch = |port: u16| move |naming: Option<Naming>| naming.unwrap().epoch_of(&target(port), "");
-    let of_1 = naming(checks).map(epoch(1)).map(|named| named.map(|(epoch, _)| epoch));
-    assert_eq!(of_1, expected);
-    assert_eq!(naming(checks).map(epoch(2))[5], Some((5, false)), "a failover");
+    let namings = naming(checks).map(Option::unwrap);
+    let epochs_of_1 = namings
+        .each_ref()
+        .map(|naming| naming.epoch_of(&target(1), "").map(|(epoch, _)| epoch));
+    assert_eq!(epochs_of_1, [None, Some(4), Some(4), Some(4), None, None]);
+    assert_eq!(namings[5].epoch_of(&target(2), ""), Some((5, false)), "a failover");
 }
 
 #[test]

@@ -313,7 +313,12 @@ fn severing(
             .unwrap_or(CLOSE_OVER_DEFAULT),
     };
     let of_clones = (!section.is_missing("scale")).then(|| MemberConfig::default().priority);
-    let priorities = || entries.iter().map(|entry| entry.member_config.priority).chain(of_clones);
+    let priorities = || {
+        entries
+            .iter()
+            .map(|entry| entry.member_config.priority)
+            .chain(of_clones)
+    };
     let has_one_tier = !entries.is_empty() // the servers of a source are not known yet
         && priorities().min() == priorities().max();
     let unused = [

@@ -3,7 +3,7 @@
 use super::super::imported::{
     ImportedListener, Remark, TlsKeys, is_file, is_protocol, keep_first, quoted, quoted_list,
 };
-use super::super::number::integer;
+use super::super::number::clamped_integer;
 use super::address::binds;
 use super::line::{Line, LineOutcome};
 use crate::units::parse_file_mode;
@@ -14,7 +14,7 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
         return LineOutcome::LeftOut("it has no address");
     };
     let options = line.words.get(2..).unwrap_or_default();
-    // As on Linux, unless `net.ipv6.bindv6only` is set. `v4v6` says the same, and has no effect on an IPv4 address.
+    // Linux also accepts IPv4 at `[::]`, unless `net.ipv6.bindv6only` is set. `v4v6` only repeats this default.
     let is_dual_stack = |address: &str| address.starts_with("[::]:") && !options.iter().any(|word| word == "v6only");
     let is_tls = options.iter().any(|word| word == "ssl");
     let requires_certificate = options.windows(2).any(|pair| pair == ["verify", "required"]);
@@ -101,12 +101,12 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
                 }
             }
             "backlog" => {
-                if let Some(backlog) = integer(&value(), 0, i32::MAX as u32).filter(|backlog| *backlog > 0) {
+                if let Some(backlog) = clamped_integer(&value(), 0, i32::MAX as u32).filter(|backlog| *backlog > 0) {
                     listener.section.set("backlog", backlog.to_string());
                 }
             }
             "maxconn" => {
-                if let Some(limit) = integer(&value(), 0, 1 << 30).filter(|limit| *limit > 0) {
+                if let Some(limit) = clamped_integer(&value(), 0, 1 << 30).filter(|limit| *limit > 0) {
                     listener.section.set("max_connections", limit.to_string());
                 }
             }

@@ -124,7 +124,7 @@ impl Checks {
             let connection = take(&mut self.conversation.connection);
             *self = Self {
                 kind: Some(kind),
-                conversation: Conversation::over(connection),
+                conversation: Conversation::without_steps(connection),
                 ..Self::default()
             };
         }

@@ -1,7 +1,7 @@
 //! `connect` of `tcp-check` and of `http-check` (configuration manual, section 4.2).
 
 use super::super::imported::{ImportedSection, quoted};
-use super::super::number::integer;
+use super::super::number::clamped_integer;
 use super::line::LineOutcome;
 use super::server::host_name;
 
@@ -21,7 +21,7 @@ impl CheckConnection {
             match option.as_str() {
                 "ssl" => self.is_tls = true,
                 "sni" => self.sni = rest.next().and_then(|name| host_name(name)),
-                "port" => self.port = rest.next().and_then(|port| integer(port, 1, 65_535)),
+                "port" => self.port = rest.next().and_then(|port| clamped_integer(port, 1, 65_535)),
                 "alpn" if is_http => drop(rest.next()),
                 "comment" => drop(rest.next()),
                 "default" | "linger" | "send-proxy" => {} // checks have no settings of their own for these

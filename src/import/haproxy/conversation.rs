@@ -47,8 +47,7 @@ impl Conversation {
         conversation
     }
 
-    /// A conversation without steps.
-    pub(super) fn over(connection: CheckConnection) -> Self {
+    pub(super) fn without_steps(connection: CheckConnection) -> Self {
         Self {
             connection,
             ..Self::default()
@@ -70,7 +69,7 @@ impl Conversation {
             }
             _ if self.is_over => LineOutcome::LeftOut(ONE_CONNECTION),
             "connect" => self.connect(rest),
-            // Escapes of bytes that are not ASCII are left in the text. `hex:` would mean digits here.
+            // A `\x` that is still in the text stands for a byte that is not ASCII. `hex:` would mean digits here.
             "send" if !first.is_empty() && !first.contains("\\x") && !first.starts_with("hex:") => {
                 self.send(first.to_owned());
                 LineOutcome::Carried

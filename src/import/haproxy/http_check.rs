@@ -44,8 +44,9 @@ impl HttpConversation {
         outcome
     }
 
-    /// Sets the path; instead of a path in capital letters, `/`. `option httpchk GET`, as in the file that comes with
-    /// Patroni, is meant to set the method, but HAProxy reads a single word as the path, and requests the path `GET`.
+    /// Sets the path. A path in capital letters is replaced by `/`: `option httpchk GET`, as in the file that comes
+    /// with Patroni, is meant to set the method, but HAProxy reads a single word as the path, and requests the path
+    /// `GET`.
     fn set_path(&mut self, path: &str) -> LineOutcome {
         if !path.is_empty() && path.bytes().all(|byte| byte.is_ascii_uppercase()) {
             self.path = Some("/".to_owned());

@@ -5,7 +5,7 @@ use std::str::Chars;
 use std::time::Duration;
 
 use super::super::imported::{ImportedSection, Remark};
-use super::super::number::{duration, duration_value, integer};
+use super::super::number::{clamped_integer, duration, duration_value};
 
 /// A line with at least one word.
 #[derive(Clone, Debug)]
@@ -99,7 +99,7 @@ pub(super) fn set_integer(
     text: &str,
     bounds: RangeInclusive<u32>,
 ) -> LineOutcome {
-    let Some(number) = integer(text, *bounds.start(), *bounds.end()) else {
+    let Some(number) = clamped_integer(text, *bounds.start(), *bounds.end()) else {
         return LineOutcome::LeftOut("not a number");
     };
     if *bounds.start() > 0 && is_zero(text) {
@@ -111,7 +111,7 @@ pub(super) fn set_integer(
 
 /// Whether this is the number 0.
 pub(super) fn is_zero(text: &str) -> bool {
-    integer(text, 0, 1) == Some(0) // greater numbers become 1
+    clamped_integer(text, 0, 1) == Some(0)
 }
 
 /// The words that begin a section.

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::imported::{Imported, ImportedListener, Remark, quoted};
-use super::number::{duration, duration_value, integer};
+use super::number::{clamped_integer, duration, duration_value};
 use crate::units::format_duration;
 use backend::Backend;
 use frontend::Frontend;
@@ -217,7 +217,7 @@ fn begins_with(line: &Line, words: &[&str]) -> bool {
 fn global(section: &HaproxySection, verifies: &mut bool, imported: &mut Imported) {
     for line in &section.lines {
         let value = line.words.get(1).map(String::as_str);
-        let number = |most| value.and_then(|text| integer(text, 1, most));
+        let number = |most| value.and_then(|text| clamped_integer(text, 1, most));
         // The key of `[runtime]` and its value; `None`: the line is left out.
         let setting = match line.words[0].as_str() {
             "maxconn" | "nbthread" if value.is_some_and(is_zero) => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::imported::{ImportedServer, SESSIONS_MAX, is_protocol};
-use super::super::number::{duration, integer};
+use super::super::number::{clamped_integer, duration};
 use super::address;
 use crate::name::ServerName;
 
@@ -173,12 +173,12 @@ impl ServerOptions {
     /// Reads an option with a value; returns whether it is one.
     fn read_value<'v>(&mut self, word: &str, value: impl FnOnce() -> &'v str) -> bool {
         match word {
-            "weight" => self.weight = integer(value(), 0, 256).or(self.weight),
+            "weight" => self.weight = clamped_integer(value(), 0, 256).or(self.weight),
             "inter" => self.interval = duration(value(), 1).or(self.interval),
             "downinter" => self.interval_down = duration(value(), 1).or(self.interval_down),
-            "rise" => self.rise = integer(value(), 1, 1_000).or(self.rise),
-            "fall" => self.fall = integer(value(), 1, 1_000).or(self.fall),
-            "port" => self.check_port = integer(value(), 1, 65_535),
+            "rise" => self.rise = clamped_integer(value(), 1, 1_000).or(self.rise),
+            "fall" => self.fall = clamped_integer(value(), 1, 1_000).or(self.fall),
+            "port" => self.check_port = clamped_integer(value(), 1, 65_535),
             "addr" => self.check_address = Some(value().to_owned()),
             "ca-file" => self.ca_file = Some(value().to_owned()),
             "verify" => self.verifies = Some(value() == "required"),
@@ -190,8 +190,8 @@ impl ServerOptions {
                 let protocols = value().split(',').filter(|protocol| is_protocol(protocol));
                 self.protocols = protocols.map(str::to_owned).collect();
             }
-            "maxconn" => self.sessions_max = integer(value(), 0, SESSIONS_MAX).filter(|limit| *limit > 0),
-            "agent-port" => self.agent_port = integer(value(), 1, 65_535),
+            "maxconn" => self.sessions_max = clamped_integer(value(), 0, SESSIONS_MAX).filter(|limit| *limit > 0),
+            "agent-port" => self.agent_port = clamped_integer(value(), 1, 65_535),
             "agent-addr" => self.agent_address = Some(value().to_owned()),
             "agent-inter" => self.agent_interval = duration(value(), 1),
             "agent-send" => self.agent_send = Some(value().to_owned()),

@@ -54,7 +54,7 @@ pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) -> Res
         } else if let Some(left) = without(std::slice::from_ref(&network), &allow) {
             deny.extend(left);
         } else {
-            // Without the allowed networks, this one would become too many networks.
+            // Subtracting the allowed networks would leave too many networks.
             let text = format!("{network} is denied before `allow` here");
             listener.section.remarks.push(Remark::note(rule.line, text));
             deny.push(network);

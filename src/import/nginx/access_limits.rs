@@ -2,7 +2,7 @@
 //! (ngx_stream_limit_conn_module), `proxy_download_rate` and `proxy_upload_rate` (ngx_stream_proxy_module).
 
 use super::super::imported::{ImportedListener, Remark, SESSIONS_MAX, is_file, quoted};
-use super::super::number::integer;
+use super::super::number::clamped_integer;
 use super::Targets;
 use super::block::Directive;
 
@@ -51,8 +51,8 @@ fn limit_sessions(all: &[&Directive], targets: &mut Targets, listener: &mut Impo
     let mut least: Option<u32> = None;
     let is_dry = last(all, "limit_conn_dry_run").is_some_and(|directive| directive.word(1) == Some("on"));
     for directive in all.iter().filter(|directive| directive.name() == "limit_conn") {
-        let limit = directive.word(2).and_then(|text| integer(text, 0, SESSIONS_MAX));
-        let limit = limit.filter(|limit| *limit > 0);
+        let number = |text: &str| clamped_integer(text, 0, SESSIONS_MAX);
+        let limit = directive.word(2).and_then(number).filter(|limit| *limit > 0);
         let zone_uses = directive.word(1).and_then(|zone| targets.client_zones.get_mut(zone));
         let counted = zone_uses.zip(limit).filter(|_| !is_dry);
         let Some((zone_uses, limit)) = counted else {

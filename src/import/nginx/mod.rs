@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::complete::{unique, valid_name};
 use super::imported::{Imported, ImportedListener, ImportedPool, ImportedServer, Remark};
-use super::number::integer;
+use super::number::clamped_integer;
 use block::{Directive, parse};
 use map::TargetMap;
 
@@ -28,7 +28,7 @@ pub(super) fn read(text: &str) -> Imported {
             "stream" => stream.extend(directive.block.unwrap_or_default()),
             _ if !has_stream && directive.name() != "http" => stream.push(directive),
             "worker_processes" => {
-                if let Some(workers) = directive.word(1).and_then(|text| integer(text, 1, 1024)) {
+                if let Some(workers) = directive.word(1).and_then(|text| clamped_integer(text, 1, 1024)) {
                     imported.runtime.set("workers", workers.to_string());
                 }
             }

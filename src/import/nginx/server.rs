@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::imported::{ImportedListener, ImportedRoute, Remark, is_file, is_protocol, quoted};
-use super::super::number::{duration, duration_value, integer, source_address};
+use super::super::number::{clamped_integer, duration, duration_value, source_address};
 use super::Targets;
 use super::access;
 use super::access_limits;
@@ -137,7 +137,7 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) {
     listener.bind.push(text.clone());
     for option in options {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
-        match (key, integer(value, 1, i32::MAX as u32)) {
+        match (key, clamped_integer(value, 1, i32::MAX as u32)) {
             ("ssl" | "reuseport" | "ipv6only" | "so_keepalive" | "default_server" | "bind", _) => {}
             ("proxy_protocol", _) => listener.accept_proxy_at(std::slice::from_ref(&text)),
             ("backlog", Some(backlog)) => listener.section.set("backlog", backlog.to_string()),
@@ -294,7 +294,7 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
             (name, _) if access_limits::KNOWN.contains(&name) => {}
             ("proxy_protocol_timeout", _) => {} // `hello_timeout` also limits the PROXY header
             ("proxy_next_upstream_tries", _) => {
-                retries = match directive.word(1).and_then(|text| integer(text, 0, 101)) {
+                retries = match directive.word(1).and_then(|text| clamped_integer(text, 0, 101)) {
                     None | Some(0) => Some(100), // nginx has no limit then
                     Some(tries) => Some(tries - 1),
                 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::complete::valid_name;
 use super::super::imported::{ImportedPool, ImportedServer, Remark, SESSIONS_MAX, quoted};
-use super::super::number::{duration, duration_value, integer};
+use super::super::number::{clamped_integer, duration, duration_value};
 use super::block::Directive;
 use crate::config::address;
 
@@ -58,7 +58,7 @@ fn set_pool_option(option: &str, servers: &[UpstreamServer<'_>], pool: &mut Impo
     };
     let time = duration(value, 1_000);
     match option {
-        "max_fails" => match integer(value, 0, 256) {
+        "max_fails" => match clamped_integer(value, 0, 256) {
             Some(0) => pool.health.set("eject_max_percent", "0"),
             Some(fails) => pool.health.set("eject_after", fails.to_string()),
             None => {}
@@ -109,12 +109,12 @@ fn add_server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedP
     let mut is_down = false;
     for option in &directive.words[2..] {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
-        if let ("max_conns", Some(limit)) = (key, integer(value, 0, SESSIONS_MAX)) {
+        if let ("max_conns", Some(limit)) = (key, clamped_integer(value, 0, SESSIONS_MAX)) {
             server.sessions_max = (limit > 0).then_some(limit);
             continue;
         }
         // The value as an integer and as a duration; each is `None` if the value is not one.
-        match (key, integer(value, 0, 256), duration(value, 1_000)) {
+        match (key, clamped_integer(value, 0, 256), duration(value, 1_000)) {
             ("weight", Some(weight), _) => server.weight = Some(weight.max(1)),
             ("backup", ..) => server.priority = 1,
             ("down", ..) => is_down = true,

@@ -259,8 +259,8 @@ backend b
 
 #[test]
 fn haproxy_check_kinds_are_imported() {
-    let servers = "mode tcp\nbind :1\nserver a 10.0.0.1:80";
-    for (rest, expected) in [
+    let section_start = "listen a\nmode tcp\nbind :1\nserver a 10.0.0.1:80";
+    for (section_rest, expected) in [
         (
             "check check-ssl check-sni a.example\n option httpchk GET /up HTTP/1.1\\r\\nHost:\\ a.example\n http-check expect rstatus ^2",
             &[
@@ -339,7 +339,7 @@ fn haproxy_check_kinds_are_imported() {
             ],
         ),
     ] {
-        let lines = lines(Origin::Haproxy, &format!("listen a\n{servers} {rest}\n"));
+        let lines = lines(Origin::Haproxy, &format!("{section_start} {section_rest}\n"));
         assert_lines(&lines, expected);
         assert!(!lines.iter().any(|line| line.contains("secret")), "{lines:#?}");
     }

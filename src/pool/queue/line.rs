@@ -138,13 +138,20 @@ mod tests {
         ]
     }
 
+    #[derive(Clone, Debug, PartialEq)]
+    struct ModelClient {
+        number: u64,
+        ticket: Ticket,
+        wanted: Option<usize>,
+        has_ended: bool,
+    }
+
     #[derive(Default)]
     struct Model {
         /// Each client has a number, and the server that it wants.
         line: WaitingLine<(u64, Option<usize>)>,
-        /// The waiting clients, in the order of arrival: the number, the ticket, the wanted server, and whether the
-        /// stream has ended.
-        tickets: Vec<(u64, Ticket, Option<usize>, bool)>,
+        /// The waiting clients, in the order of arrival.
+        waiting: Vec<ModelClient>,
         taken: [usize; SERVERS],
         served: Vec<u64>,
     }
@@ -164,7 +171,7 @@ mod tests {
                 }
             });
             self.served.extend(answers.iter().map(|((number, _), ())| *number));
-            self.tickets.retain(|(number, ..)| !self.served.contains(number));
+            self.waiting.retain(|client| !self.served.contains(&client.number));
         }
     }
 
@@ -175,47 +182,47 @@ mod tests {
             for (number, event) in (0..).zip(events) {
                 match event {
                     Event::Comes(wanted) => {
-                        let open = model.tickets.iter().filter(|(.., has_ended)| !has_ended).count();
+                        let open = model.waiting.iter().filter(|client| !client.has_ended).count();
                         let ticket = model.line.draw();
                         prop_assert_eq!(model.line.join(ticket, false, (number, wanted)), open + 1);
-                        model.tickets.push((number, ticket, wanted, false));
+                        model.waiting.push(ModelClient { number, ticket, wanted, has_ended: false });
                     }
                     Event::ComesToFullLine => {
                         let ticket = model.line.draw();
                         model.line.join(ticket, false, (number, None));
-                        let last_ended = model.tickets.iter().rposition(|(.., has_ended)| *has_ended);
-                        let expected = last_ended.map_or(number, |position| model.tickets.remove(position).0);
+                        let last_ended = model.waiting.iter().rposition(|client| client.has_ended);
+                        let expected = last_ended.map_or(number, |position| model.waiting.remove(position).number);
                         let removed = model.line.make_room_for(ticket).map(|(number, _)| number);
                         prop_assert_eq!(removed, Some(expected));
                         if expected != number {
-                            model.tickets.push((number, ticket, None, false));
+                            model.waiting.push(ModelClient { number, ticket, wanted: None, has_ended: false });
                         }
                     }
-                    Event::Ends(position) if position < model.tickets.len() => {
-                        model.tickets[position].3 = true;
-                        model.line.move_behind_open(model.tickets[position].1);
+                    Event::Ends(position) if position < model.waiting.len() => {
+                        model.waiting[position].has_ended = true;
+                        model.line.move_behind_open(model.waiting[position].ticket);
                     }
-                    Event::Leaves(position) if position < model.tickets.len() => {
-                        let (_, ticket, ..) = model.tickets.remove(position);
+                    Event::Leaves(position) if position < model.waiting.len() => {
+                        let ticket = model.waiting.remove(position).ticket;
                         prop_assert!(model.line.leave(ticket));
                         prop_assert!(!model.line.leave(ticket), "it has left");
                     }
                     Event::Frees(server) if model.taken[server] > 0 => model.taken[server] -= 1,
                     _ => {}
                 }
-                let before = model.tickets.clone();
+                let before = model.waiting.clone();
                 model.serve();
                 prop_assert!(model.taken.iter().all(|taken| *taken <= ROOM));
-                for (number, _, wanted, has_ended) in &model.tickets {
+                for ModelClient { number, wanted, has_ended, .. } in &model.waiting {
                     let is_full = |server: usize| model.taken[server] == ROOM;
                     prop_assert!(wanted.map_or((0..SERVERS).all(is_full), is_full), "it waits though there is room");
-                    let overtook = before.iter().find(|(other, _, other_wanted, other_ended)| {
-                        let is_behind = (other_ended, other) > (has_ended, number);
-                        is_behind && other_wanted == wanted && model.served.contains(other)
+                    let overtook = before.iter().find(|other| {
+                        let is_behind = (&other.has_ended, &other.number) > (has_ended, number);
+                        is_behind && other.wanted == *wanted && model.served.contains(&other.number)
                     });
                     prop_assert_eq!(overtook, None, "{} was overtaken", number);
                 }
-                prop_assert_eq!(model.line.len(), model.tickets.len());
+                prop_assert_eq!(model.line.len(), model.waiting.len());
             }
         }
 

@@ -14,7 +14,7 @@ const HELD_BYTES_MAX: usize = 256 * 1024;
 
 /// Checks one relay.
 pub(super) struct Oracle<'a> {
-    first: usize,
+    first_bytes: usize,
     limits: RelayLimits,
     world: &'a Mutex<World>,
     traffic: &'a Traffic,
@@ -70,9 +70,9 @@ struct Silence {
 }
 
 impl<'a> Oracle<'a> {
-    pub(super) fn new(first: usize, limits: RelayLimits, world: &'a Mutex<World>, traffic: &'a Traffic) -> Self {
+    pub(super) fn new(first_bytes: usize, limits: RelayLimits, world: &'a Mutex<World>, traffic: &'a Traffic) -> Self {
         Self {
-            first,
+            first_bytes,
             limits,
             world,
             traffic,
@@ -255,11 +255,11 @@ impl<'a> Oracle<'a> {
         let counted = (self.traffic.up.bytes(), self.traffic.down.bytes());
         assert_eq!(
             counted,
-            ((world.client.read - self.first) as u64, world.server.read as u64),
+            ((world.client.read - self.first_bytes) as u64, world.server.read as u64),
             "bytes counted"
         );
         for direction in directions(world) {
-            assert!(direction.held() <= HELD_BYTES_MAX.max(self.first));
+            assert!(direction.held() <= HELD_BYTES_MAX.max(self.first_bytes));
         }
     }
 }

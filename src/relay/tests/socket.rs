@@ -123,14 +123,16 @@ impl Socket for ModelSocket<'_> {
 
     /// The pipe is a real one, so that the pool of pipes is tested too.
     fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> CallResult<usize> {
-        self.world().splices[0]?;
+        let [out_of_sockets, _] = self.world().splices;
+        out_of_sockets?;
         self.receive(PIECE_BYTES_MAX.min(bytes_max), |bytes| {
             rustix::io::write(pipe, bytes).expect("an empty pipe has room")
         })
     }
 
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize> {
-        self.world().splices[1]?;
+        let [_, into_sockets] = self.world().splices;
+        into_sockets?;
         self.send_bytes(bytes, |taken| {
             let mut buffer = vec![0; taken];
             let given = rustix::io::read(pipe, &mut buffer).expect("the pipe has what is asked for");

@@ -105,8 +105,8 @@ fn a_token_that_was_replaced_is_forgotten_and_said_to_be_wrong() {
     let mut browser = open(&proxy);
     browser.eventually("document.querySelector('#server-table button.plain') !== null");
     enter(&mut browser, TOKEN);
-    // The page queues its checks of the token, which have several causes. When the check that is requested here has
-    // ended, none is pending that could find the new token before `Drain` does.
+    // The page checks the token for several reasons, one check at a time. Once the check that is requested here has
+    // ended, no pending check can find that the token was replaced before `Drain` finds it.
     browser.evaluate("import('/page.js').then(({ showAccess }) => showAccess())");
     let file = directory.path().join("token");
     fs::write(&file, "another one that is long enough\n").unwrap();

@@ -13,8 +13,8 @@ use crate::support::proxy::{Proxy, acequia, config_directory};
 use crate::support::server::Server;
 use serde_json::Value;
 
-// Neither contains a word such as `password`. Error reports never quote a line with such a word. If a secret contained
-// it, reports would hide the secret for that reason alone, and the tests would not notice that it leaks elsewhere.
+// Neither secret contains a word such as `password`: error reports quote no line with such a word, and would hide a
+// leak.
 const PASSWORD: &str = "xyzzy-open-sesame";
 const TOKEN: &str = "plugh-let-me-in";
 

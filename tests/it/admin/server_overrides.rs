@@ -76,7 +76,9 @@ fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
 fn a_disabled_server_is_not_checked() {
     let (sender, checks_seen) = channel();
     // Checks go to another port than sessions do, so that they can be counted.
-    let check_target = Server::run(move |stream| drop((sender.send(()), stream)));
+    let check_target = Server::run(move |_stream| {
+        let _ = sender.send(());
+    });
     let (a, b) = (Server::named("a"), Server::named("b"));
     let proxy = Proxy::start(&config(
         &[&a, &b],
@@ -184,10 +186,8 @@ fn a_session_shows_its_bytes_and_can_be_killed_alone() {
         last = now;
     }
     eventually("its rate is above 0", || {
-        seen()["rate_down"].as_u64() > Some(0) || {
-            one.send(&block).read(block.len());
-            false
-        }
+        one.send(&block).read(block.len());
+        seen()["rate_down"].as_u64() > Some(0)
     });
     let session = seen();
     assert_eq!((&session["listener"], &session["pool"]), (&"l".into(), &"p".into()));

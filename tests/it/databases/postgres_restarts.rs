@@ -192,7 +192,7 @@ fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_before_a_whole_m
 /// If a server ends a connection before its first message is complete, the client may be the reason. Such a client must
 /// not keep the other queued clients waiting.
 #[test]
-fn a_client_that_no_server_sends_a_whole_message_waits_only_once() {
+fn a_session_is_connected_again_only_once_after_an_end_before_a_whole_message() {
     for (fails, answer) in [(end as fn(TcpStream), &b""[..]), (break_off, PART_OF_AN_ERROR)] {
         let failing = Server::run(fails);
         let proxy = Proxy::start(&config(&[failing.address], &format!("{QUEUE}\n{UNCHECKED}")));

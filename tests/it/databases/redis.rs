@@ -318,7 +318,7 @@ fn with_single_false_all_primaries_are_used() {
         !metrics.contains("acequia_pool_primaries{pool=\"primary\"}"),
         "two primaries are no alert here"
     );
-    // Two are counted only after the first primary, then the second, and then the first again have been checked.
+    // Two primaries are counted only after three checks: of the first, of the second, and of the first again.
     eventually("the readers' pool knows two primaries", || {
         let metrics = proxy.get("/metrics").1;
         metrics.contains("acequia_pool_primaries{pool=\"replica\"} 2")

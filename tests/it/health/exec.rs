@@ -173,13 +173,7 @@ fn a_command_under_way_is_killed_when_the_process_stops() {
     let (server, directory) = (Server::silent(), tempfile::tempdir().unwrap());
     let pids = directory.path().join("pids");
     let script = format!("sleep 1000 & echo $! >> {0}; echo $$ >> {0}; wait", pids.display());
-    let other = Server::silent();
-    let text = format!(
-        "{}[pools.q]\nservers = [\"{}\"]\n[[listeners.l.routes]]\nsni = \"q.example\"\npool = \"q\"\n",
-        config(server.address, "exit 0", ""),
-        other.address
-    );
-    let proxy = Proxy::start(&text);
+    let proxy = Proxy::start(&config(server.address, "exit 0", ""));
     assert!(proxy.reload(&config(server.address, &script, "timeout = \"1h\"")));
     eventually("the command runs", || processes(&pids).len() == 2);
     drop(proxy.stop());

@@ -157,8 +157,8 @@ fn a_patroni_failover_moves_the_sessions_by_one_answer() {
     let members = roles.each_ref().map(|role| patroni(role, &is_running));
     let databases = [Server::named("first"), Server::named("second")];
     // In a cluster Patroni has the same port at each address. Here it has another port for each member, and so each
-    // member has a pool of its own. With `fall = 1000`, failed checks would take 20 s to stop
-    // the use of a server; a wrong role stops it at once.
+    // member has a pool of its own. With `fall = 1000`, failed checks would take 20 s to stop the use of a server; a
+    // wrong role stops it at once.
     let check = |member: &Server, path: &str| {
         format!(
             "on_down = \"close\"\nclose_over = \"0s\"\nhealth = {{ check = \"http\", port = {}, path = \"{path}\", \
@@ -214,13 +214,11 @@ fn a_patroni_member_is_healthy_while_its_postgresql_runs() {
         member.address.port()
     );
     let proxy = Proxy::start(&[listener("p", "p", ""), pool("p", &[database.address], &check)].concat());
-    // Whether the server is healthy and whether it is up; the numbers of servers with the wrong role and of unhealthy
-    // servers.
     let shown = || {
         let metrics = proxy.metrics();
         let servers = |state| metrics.sum("acequia_pool_servers", &[("state", state)]);
-        let healthy = ["acequia_server_healthy", "acequia_server_up"].map(|name| metrics.sum(name, &[]));
-        (healthy, servers("wrong_role"), servers("unhealthy"))
+        let healthy_and_up = ["acequia_server_healthy", "acequia_server_up"].map(|name| metrics.sum(name, &[]));
+        (healthy_and_up, servers("wrong_role"), servers("unhealthy"))
     };
     eventually("it works, as a replica", || shown() == ([1.0; 2], 1.0, 0.0));
     assert!(

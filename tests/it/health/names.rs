@@ -236,7 +236,7 @@ fn a_name_is_used_as_soon_as_it_resolves() {
     let entry = format!("pool.test:{}", site.second.address.port());
     let proxy = with_hosts(&site.directory.path().join("hosts"), &config(&[entry]));
     let is_unresolved = |line: &serde_json::Value| line["message"] == UNRESOLVED;
-    eventually("it has been asked for", || proxy.log().iter().any(is_unresolved));
+    eventually("the failure is logged", || proxy.log().iter().any(is_unresolved));
     assert_eq!(ask(proxy.at("l"), b""), b"");
     site.set_addresses(&["127.0.0.3"]);
     site.wait_for_up(&proxy, &["127.0.0.3"]);
@@ -341,7 +341,7 @@ fn a_name_that_failed_at_the_start_delays_readiness_and_is_retried_soon() {
     let text = config(std::slice::from_ref(&entry)).replace("100ms", "1h");
     let proxy = with_hosts(&site.directory.path().join("hosts"), &text);
     let is_unresolved = |line: &serde_json::Value| line["message"] == UNRESOLVED;
-    eventually("it has been asked for", || proxy.log().iter().any(is_unresolved));
+    eventually("the failure is logged", || proxy.log().iter().any(is_unresolved));
     let waits = format!("waiting for an address of pool `p`: `{entry}` is not resolved yet\n");
     assert_eq!(proxy.get("/ready"), (503, waits));
     site.set_addresses(&["127.0.0.3"]);

@@ -71,7 +71,10 @@ fn pools_share_identical_checks_and_judge_the_result_themselves() {
 
     assert!(proxy.reload(&config(server.address(), "health.concurrency = 3")));
     let ratio = connections_per_check(&proxy, &server, &both);
-    assert!(ratio < 1.5, "{ratio} connections for a check with another `concurrency`");
+    assert!(
+        ratio < 1.5,
+        "{ratio} connections for a check with another `concurrency`"
+    );
 
     // Pools with different `interval_down` do not share a check.
     assert!(proxy.reload(&config(server.address(), "health.interval_down = \"40ms\"")));

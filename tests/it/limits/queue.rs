@@ -150,7 +150,7 @@ fn a_client_that_closes_a_unix_socket_leaves_the_queue() {
 }
 
 /// A client that has gone looks like one that has half-closed and waits for an answer. So it stays in the queue, behind
-/// those that have not half-closed. With one worker, its end is noticed before later events.
+/// those that have not half-closed. The only worker notices that a client has gone before it handles later events.
 #[test]
 fn departed_clients_do_not_delay_a_waiting_one() {
     let server = Server::echo();

@@ -163,7 +163,7 @@ fn the_next_start_removes_only_containers_left_by_a_crash() {
     };
     let (killed, orphans) = start(state.path());
     let (_other, others) = start(other_state.path());
-    // Nothing may remove the containers: the keeper would do so, and acequia would start another keeper.
+    // A stopped acequia starts no other keeper, so nothing removes the containers.
     killed.signal(Signal::STOP);
     kill_process(keeper(&killed).unwrap(), Signal::KILL).unwrap();
     killed.signal(Signal::KILL);

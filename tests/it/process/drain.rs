@@ -224,6 +224,11 @@ fn a_signal_during_the_start_ends_the_process_cleanly_or_has_no_effect() {
         for signal in [Signal::HUP, Signal::USR1, last] {
             starting.signal(signal);
         }
-        assert_eq!(starting.wait().code(), Some(0), "{last:?}: {:?}", starting.stderr.lines());
+        assert_eq!(
+            starting.wait().code(),
+            Some(0),
+            "{last:?}: {:?}",
+            starting.stderr.lines()
+        );
     }
 }

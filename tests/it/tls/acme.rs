@@ -408,7 +408,11 @@ fn a_certificate_stays_in_use_until_it_is_replaced_under_a_new_first_name() {
     let config = site.config(&pebble, "", &["www.example", "shop.example"]);
     pebble.pause();
     assert!(proxy.reload(&config));
-    assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello", "before it is replaced");
+    assert_eq!(
+        site.read(&pebble, "shop.example").unwrap(),
+        b"hello",
+        "before it is replaced"
+    );
     pebble.resume();
     eventually("a certificate is issued under the new first name", || {
         assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");

@@ -5,7 +5,7 @@ use std::thread::spawn;
 
 use super::site::Site;
 use crate::support::authority::replace;
-use crate::support::counts::log_count;
+use crate::support::counts::{log_count, log_lines};
 use crate::support::proxy::Proxy;
 use crate::support::tls_client::TlsSetup;
 use crate::support::tls_server::ManualTlsServer;
@@ -15,15 +15,19 @@ const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 /// How many sessions fail in each test.
 const FAILURES: usize = 3;
 
-/// A proxy that would eject its server at the first failure. `listener` are further lines of `[listeners.tls.tls]`, and
-/// `tls` of `[pools.p.tls]`.
+/// A proxy that would eject its server at the first failure: another server, which is used only then, is left. `listener`
+/// are further lines of `[listeners.tls.tls]`, and `tls` of `[pools.p.tls]`.
 fn start(site: &Site, server: &ManualTlsServer, listener: &str, tls: &str) -> Proxy {
     replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let keys = format!(
         "retries = 0\nhealth = {{ check = \"off\", eject_after = 1 }}\n[pools.p.tls]\nca_file = {}\n{tls}",
         site.file("ca.pem")
     );
-    let config = site.config(server.manual.server.address, listener, "");
+    let address = server.manual.server.address;
+    let config = site.config(address, listener, "");
+    let servers = format!("servers = [\"{address}\", {{ address = \"127.0.0.1:1\", priority = 1 }}]");
+    let config = config.replace(&format!("servers = [\"{address}\"]"), &servers);
+    assert!(config.contains(&servers), "{config}");
     Proxy::start(&config.replace("health = { check = \"off\" }", &keys))
 }
 
@@ -57,6 +61,23 @@ fn must_not_be_ejected(
     assert_eq!(log_count(proxy, "server is ejected"), 0);
 }
 
+fn close_on_hello(server: &ManualTlsServer) {
+    let mut hello = vec![0; 16_384];
+    assert!(server.manual.session().read(&mut hello).unwrap() > 0);
+}
+
+#[test]
+fn a_server_that_closes_on_the_name_of_the_configuration_is_ejected() {
+    let site = Site::new();
+    let server = ManualTlsServer::new(&site.authority.issue(&["shop.example"]));
+    let proxy = start(&site, &server, "", "sni = \"shop.example\"");
+    let closing = spawn(move || close_on_hello(&server));
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    assert_eq!(client.read_to_end(), (Vec::new(), RESET));
+    log_lines(&proxy, "server is ejected", 1);
+    closing.join().unwrap();
+}
+
 #[test]
 fn a_client_cannot_eject_a_server_by_asking_for_unknown_names() {
     let site = Site::new();
@@ -78,13 +99,9 @@ fn a_client_cannot_eject_a_server_that_closes_on_unknown_names() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["shop.example"]));
     let proxy = start(&site, &server, "", "sni = \"client\"");
-    let close = |server: &ManualTlsServer| {
-        let mut hello = vec![0; 16_384];
-        assert!(server.manual.session().read(&mut hello).unwrap() > 0);
-    };
     let setup = site.client();
     let clients = [(&setup, "other.example"), (&setup, "shop.example")];
-    must_not_be_ejected(&proxy, server, close, clients);
+    must_not_be_ejected(&proxy, server, close_on_hello, clients);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::support::process::{finished, must};
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
-/// Makes two authorities (`ca.pem` and `other.pem`), and a certificate of the first one with the serial number 17
+/// Makes two authorities (`ca.pem` and `other.pem`), and a certificate of the first one with the serial number 0x11
 /// (`shop.pem`, `shop.key`).
 fn make_certificates(directory: &Path) {
     let openssl = |arguments: &str| {
@@ -27,7 +27,7 @@ fn make_certificates(directory: &Path) {
         ));
     }
     openssl(&format!(
-        "req -x509 {key} -keyout shop.key -out shop.pem -days 60 -subj /CN=shop -set_serial 17 -CA ca.pem -CAkey ca.key \
+        "req -x509 {key} -keyout shop.key -out shop.pem -days 60 -subj /CN=shop -set_serial 0x11 -CA ca.pem -CAkey ca.key \
          -addext subjectAltName=DNS:shop.example"
     ));
 }

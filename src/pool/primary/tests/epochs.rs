@@ -41,7 +41,7 @@ fn reset_sentinels_do_not_make_the_primary_an_old_primary() {
         let steps = [("a", agreed(0)), ("b", REDIS_REPLICA), ("a", agreed(0))];
         assert_eq!(in_force(&mut pool, &steps), ["a", "a", "a"]);
         assert_eq!(pool.known().unwrap().timeline, Some(0));
-        // The next failover counts, although its epoch is lower than one of the former Sentinels.
+        // The next failover counts, although the epoch of the former Sentinels was higher.
         assert_eq!(in_force(&mut pool, &[("a", DOWN), ("b", agreed(1))]), ["", "b"]);
         assert_eq!(in_force(&mut pool, &[("a", reported(0))]), ["b"]);
         assert_eq!(reason(&pool, "a"), "an old primary: epoch 0, and b is in 1");

@@ -93,7 +93,10 @@ impl<W: Wire> Relay<'_, W> {
             self.timer = None; // resetting it to the new deadline, which is now, would wake this task once more
         }
         self.core.settle(Instant::now);
-        while self.core.closed().is_none() {
+        loop {
+            if let Some(closed) = self.core.closed() {
+                return Poll::Ready(closed);
+            }
             ready!(self.poll_deadline(cx));
             let (client, server) = (self.client.wire, self.server.wire);
             self.core.expire(Instant::now(), |side| match side {
@@ -101,7 +104,6 @@ impl<W: Wire> Relay<'_, W> {
                 Side::Server => server.queue(),
             });
         }
-        self.core.closed().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Moves what can be moved now.
