@@ -54,7 +54,8 @@ pub struct Metrics {
     // Blocking mutexes. A worker locks the registry when it sees a path (listener, pool and server) for the first time,
     // so a scrape locks it only to expire series and to copy them.
     registry: Mutex<Registry>,
-    /// Makes exporting and rendering one step: a second rendering between the two would forget all counters.
+    /// Makes exporting and rendering one step: a second rendering between the two would
+    /// leave no counters to the first.
     rendering: Mutex<()>,
 }
 
@@ -179,7 +180,7 @@ impl Metrics {
             ),
         ];
         let pool = get_or_insert(&mut registry.pools, &key.pool, PoolSeries::new);
-        // The series of a path that is gone may refer to the series of a pool that have expired since.
+        // The series of a path that is gone may refer to a pool's series, which have expired since.
         if registry.paths.get(key).is_some_and(|path| path.series.is_gone()) {
             registry.paths.remove(key);
         }

@@ -28,7 +28,7 @@ use super::{Lease, NoLease, Pool, ServerId};
 use crate::addr::ClientHost;
 use line::{Ticket, Verdict, WaitingLine};
 
-/// A pool that others share.
+/// A pool, or the value that contains it.
 type SharedPool = dyn AsRef<Pool> + Send + Sync;
 
 /// The queue of the pools of one name.
@@ -216,8 +216,8 @@ impl PoolQueue {
         fence(SeqCst); // the client is counted before it looks for room
         let now = Instant::now();
         let mut answers = waiters.serve(serving(in_force.as_deref(), own_pool), now);
-        // A client that comes again keeps its place. So the line exceeds its limit at most by clients that had been
-        // given a lease.
+        // A client that comes again, because the connect with its lease failed, keeps its place: the line may exceed its
+        // limit by the number of these.
         if is_new && waiters.line.len() > clients_max {
             let refused = waiters.line.make_room_for(ticket);
             answers.extend(refused.map(|waiter| (waiter, Err(NoLease::Full))));
@@ -236,13 +236,15 @@ impl PoolQueue {
     /// Serves the line if anything has changed since it was last served, or if time alone may have made room. Returns
     /// when to call this again if nothing changes meanwhile; `None`: never.
     pub(super) fn serve_if_stale(&self, own_pool: &Pool, now: Instant) -> Option<Instant> {
-        let expires_at = self.line.lock().expires_at;
+        let in_force = self.in_force();
+        let mut waiters = self.line.lock(); // until it is served: nobody else may see the old time in between
+        let expires_at = waiters.expires_at;
         let has_expired = expires_at.is_some_and(|expires_at| expires_at <= now);
         if !self.is_stale.swap(false, SeqCst) && !has_expired {
             return expires_at;
         }
-        let in_force = self.in_force();
-        self.serve(serving(in_force.as_deref(), own_pool), now);
+        let answers = waiters.serve(serving(in_force.as_deref(), own_pool), now);
+        self.finish(waiters, answers);
         self.line.lock().expires_at
     }
 
@@ -286,20 +288,23 @@ impl Waiters {
             self.generation += 1;
         }
         let (generation, mut full) = (self.generation, FullServers::default());
+        let mut all_are_full = false;
         let answers = self.line.serve(|waiter| {
-            if waiter
+            let takes_any = pool.waits_for_any_server() && waiter.tried.is_empty();
+            let awaited_is_full = waiter
                 .awaited
-                .is_some_and(|(as_of, server)| as_of == generation && full.contains(server))
-            {
+                .is_some_and(|(as_of, server)| as_of == generation && full.contains(server));
+            if awaited_is_full || takes_any && all_are_full {
                 return Verdict::Waits;
             }
             let picked = pool.pick_with_room(waiter.client, &waiter.tried, &mut full, now);
             match picked {
-                Err(NoLease::Full) if pool.waits_for_any_server() && waiter.tried.is_empty() => Verdict::AllWait,
                 Err(NoLease::Full) => {
                     waiter.awaited = full.awaited.take().map(|server| (generation, server));
-                    // After a change, the others have their turn even so: some may have no server left to wait for.
-                    match !has_changed && full.contains_all(&snapshot.set.candidates) {
+                    all_are_full |= takes_any || full.contains_all(&snapshot.set.candidates);
+                    // After a change, the clients behind have a turn although all servers are full: some of them may
+                    // have no server left to wait for.
+                    match all_are_full && !has_changed {
                         true => Verdict::AllWait,
                         false => Verdict::Waits,
                     }

@@ -185,6 +185,30 @@ async fn a_change_of_the_servers_wakes_queued_clients() {
     assert_eq!(waiting.await.unwrap().unwrap_err(), QueueFailure::NoServer);
 }
 
+/// A client has tried the first server, and waits for the second one behind a client that waits for any. When the second
+/// server goes down, no server is left for the client behind.
+#[tokio::test(start_paused = true)]
+async fn a_change_leaves_a_client_behind_others_no_server() {
+    let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
+    let leases = [pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap()];
+    let [tried, other] = leases.each_ref().map(|lease| Arc::clone(lease.server()));
+    let ahead = start_waiting(&pool, 2).await;
+    let behind = tokio::spawn({
+        let (pool, tried) = (Arc::clone(&pool), [tried.id()]);
+        async move {
+            let turn = &mut QueueTurn::default();
+            pool.wait_for_lease(client(3), &tried, turn, pending(), |_| {}).await
+        }
+    });
+    yields(10).await;
+    assert_eq!(pool.queue_len(), 2);
+    other.set_active_checks(ActiveChecks::Health);
+    fails(&other, 1); // it is down
+    yields(10).await;
+    assert!(behind.is_finished() && !ahead.is_finished());
+    assert_eq!(behind.await.unwrap().unwrap_err(), QueueFailure::NoServer);
+}
+
 /// Two clients wait for the only server. When a second server is added, source hash gives it to the second client. The
 /// first client continues to wait.
 #[tokio::test(start_paused = true)]
