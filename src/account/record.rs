@@ -279,7 +279,7 @@ pub struct SessionView {
     pub server: Option<Arc<str>>,
     /// The time since it was accepted.
     pub age: Duration,
-    /// The time since it last relayed a byte, up to a second late.
+    /// The time since it last relayed a byte, up to a second too short.
     pub idle: Duration,
     /// Bytes from the client.
     pub bytes_up: u64,

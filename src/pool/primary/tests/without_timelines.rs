@@ -74,10 +74,10 @@ fn a_server_that_was_always_down_may_be_an_old_primary() {
 }
 
 #[test]
-fn one_failed_check_of_an_unknown_server_decides_nothing() {
+fn an_unknown_server_is_awaited_until_it_is_down() {
     let mut pool = watch(None, &["a", "b"]);
-    let steps = [("b", FAILED), ("a", primary(1)), ("b", FAILED), ("b", primary(2))];
-    assert_eq!(in_force(&mut pool, &steps), ["", "", "", "b"]);
+    let steps = [("b", FAILED), ("a", PRIMARY), ("b", FAILED), ("b", REPLICA)];
+    assert_eq!(in_force(&mut pool, &steps), ["", "", "", "a"]);
     let mut pool = watch(None, &["a", "b"]);
     assert_eq!(in_force(&mut pool, &[("a", PRIMARY), ("b", DOWN)]), ["", "a"]);
 }
@@ -108,8 +108,9 @@ fn a_returning_old_primary_is_recognized_and_the_memory_is_bounded() {
     assert!(pool.memory().unwrap().others.len() <= DEPARTED_MAX + 2);
 }
 
+/// However many servers are listed, at most [`DEPARTED_MAX`] departed ones are remembered; if there are more, none is.
 #[test]
-fn servers_that_are_listed_now_do_not_extend_the_memory_of_others() {
+fn the_memory_of_departed_servers_is_bounded_beside_a_long_list() {
     let labels = |range: std::ops::Range<usize>| range.map(|n| Arc::from(n.to_string())).collect::<Vec<Arc<str>>>();
     let mut pool = watch(None, &["0"]);
     for listed in [labels(0..DEPARTED_MAX + 2), labels(0..1), labels(0..1)] {
