@@ -112,7 +112,7 @@ fn resolved(name: &str, ip: &str) -> Result<ServerLocation, InvalidValue> {
     };
     Ok(ServerLocation::Resolved {
         address: self::ip(ip)?.with_port(port),
-        name: location.to_string().into(),
+        host_and_port: location.to_string().into(),
     })
 }
 

@@ -19,13 +19,13 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Makes both sockets end by a reset when they are closed, so that neither peer takes what it got for complete.
+    /// Makes both sockets end by a reset when they are closed, so that neither peer treats incomplete data as complete.
     pub fn reset_when_closed(&self) {
         reset_when_closed(&self.server);
         reset_when_closed(&self.client);
     }
 
-    /// Sends both peers the end of the stream.
+    /// Sends a FIN to both peers.
     pub fn finish(&self) {
         for socket in [&self.client, &self.server] {
             let _ = SockRef::from(socket).shutdown(Shutdown::Write); // an error means that the connection has ended

@@ -1,10 +1,10 @@
 //! The timers and tasks of checks: when each check runs, and what follows from its result. [`crate::pool`] has the
 //! state machine that decides whether a server is up, [`crate::check`] has the kinds of checks.
 //!
-//! Every pool has one task. It resolves the names of the pool's servers, and starts one more task for each server,
-//! which checks it again and again. Pools that check a server in the same way share that server's task: the server is
-//! checked once, however many pools it is in, and each pool judges the result. A reload changes what a pool's task
-//! works on, without restarting the task.
+//! Every pool has one task, which resolves the names of the pool's servers. Each server of a pool also has a task, in
+//! which it is checked again and again. Pools that check a server in the same way share the server's task: each check
+//! is made once, and each pool judges the result. A reload gives a pool's task the new pool, without restarting the
+//! task.
 
 mod schedule;
 mod server_check;
@@ -32,8 +32,7 @@ use pool_checks::PoolChecks;
 pub use server_check::report_changes;
 use shared_checks::SharedChecks;
 
-/// How long a reload waits for the addresses of new names. Most answer sooner; the others are resolved after the
-/// reload.
+/// How long a reload waits for the addresses of new names. Names that take longer are resolved after the reload.
 const NEW_NAMES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Resolves the names and checks the servers of all pools in force.
@@ -44,7 +43,7 @@ pub struct HealthMonitor {
 /// The tasks of all pools, by pool name.
 type PoolTasks = HashMap<Arc<str>, PoolTask>;
 
-/// The task of a pool; it ends when this is dropped, and the checks of its servers with it.
+/// The task of a pool. Dropping this value ends the task and the pool's checks.
 struct PoolTask {
     pool: watch::Sender<Arc<LivePool>>,
     _task: AbortOnDropHandle<()>,
@@ -65,8 +64,8 @@ impl HealthMonitor {
         SingleChecks(Arc::clone(&self.checks.context))
     }
 
-    /// Looks up the names that are new in the next plan, so that its pools begin with servers. Waits for a second at
-    /// most. Returns their addresses by pool.
+    /// Looks up the names that are new in the next plan, so that its pools begin with servers. Returns the addresses
+    /// that are found within a second, by pool.
     pub async fn resolve_new_names(&self, next: &Plan) -> HashMap<Arc<str>, NameAddresses> {
         let context = &self.checks.context;
         let deadline = Instant::now() + NEW_NAMES_TIMEOUT;
@@ -139,7 +138,8 @@ impl PoolTask {
     }
 }
 
-/// Resolves the names of a pool and has its servers checked, until the sender of its successors is dropped.
+/// Resolves the names of the newest pool in `pools`, and has its servers checked. Ends when the sender of `pools` is
+/// dropped.
 async fn run_pool(mut pools: watch::Receiver<Arc<LivePool>>, shared: Arc<SharedChecks>) {
     let mut pool = Arc::clone(&pools.borrow_and_update());
     let mut entries = pool.subscribe_entries();

@@ -176,7 +176,7 @@ impl Live {
             tls: LiveTls::default(),
         };
         for pool in in_force.pools.iter() {
-            pool.follow_own_listeners(&registry);
+            pool.leave_out_own_listeners(&registry);
             inherit_primary(pool, |name| in_force.pool(name), &registry);
         }
         Self {
@@ -223,8 +223,8 @@ impl Live {
         self.in_force.subscribe()
     }
 
-    /// Prepares the next plan for [`Self::apply`], and changes nothing that is in force. `new_names`: the addresses of
-    /// names that are new in their pools, by pool.
+    /// Prepares the next plan for [`Self::apply`], and changes nothing that is in force. The caller adds the listeners'
+    /// addresses and the TLS. `new_names`: the addresses of names that are new in their pools, by pool.
     ///
     /// A pool that is configured as before stays. In a pool whose configuration has changed, a server whose name and
     /// address are as before stays, with its health, its sessions and its back-off; sessions on the old plan keep the
@@ -243,7 +243,7 @@ impl Live {
             })
         };
         let pools = LivePools::new(&plan.pools, pool);
-        // Pools that stay keep their old plans, so that no two copies are kept.
+        // A pool that stays keeps its old plan. The new one is equal to it, and is dropped.
         let plans = pools.iter().map(|pool| Arc::clone(pool.plan())).collect();
         InForce {
             guards: LiveGuards::new(&plan.guards, Some(&now.guards)),
@@ -262,24 +262,24 @@ impl Live {
         for pool in next.pools.iter() {
             let before = now.pool(pool.name());
             if before.is_some_and(|before| Arc::ptr_eq(before, pool)) {
-                pool.follow_own_listeners(&self.registry);
+                pool.leave_out_own_listeners(&self.registry);
                 continue;
             }
             match before {
-                Some(before) => pool.repeat_succession(before, &self.registry),
+                Some(before) => pool.catch_up_with(before, &self.registry),
                 None => {
                     let named = |name: &str| now.pool(name).or_else(|| next.pool(name));
                     inherit_primary(pool, named, &self.registry);
                 }
             }
-            pool.follow_own_listeners(&self.registry);
+            pool.leave_out_own_listeners(&self.registry);
             pool.put_in_force(before.map(Arc::as_ref));
             if pool.plan().failback == Failback::Auto {
                 self.end_awaiting_failback(pool);
             }
         }
         self.note_gone_pools(&now, &next);
-        self.readmit_servers(&next);
+        self.readmit_left_out(&next);
         next.guards.put_in_force(&now.guards);
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
@@ -301,7 +301,7 @@ impl Live {
         self.registry.overridden()
     }
 
-    /// Enables the servers of a pool that wait for an operator although its plan no longer asks for that.
+    /// Enables the servers of this pool that await failback. To be called if `failback` of the pool is now "auto".
     fn end_awaiting_failback(&self, pool: &LivePool) {
         for server in pool.servers().iter() {
             if server.overrides().admin_state == AdminState::AwaitingFailback {
@@ -311,7 +311,7 @@ impl Live {
     }
 
     /// Keeps a server out of use until an operator enables it, if `failback` of its pool is "manual". To be called when
-    /// the server has gone down. Returns whether it awaits failback: not if an operator has drained or disabled it.
+    /// the server has gone down. Returns whether the server awaits failback; a drained or disabled one does not.
     pub fn await_failback(&self, pool: &str, server: &Server) -> bool {
         let in_force = self.in_force();
         let Some(pool) = in_force

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-pub use certificates::{acme_renewals, certificate_expiries};
+pub use certificates::{acme_renewals, certificate_validity};
 use registry::{Registry, get_or_insert};
 
 use super::guard_samples::write_guards;

@@ -38,7 +38,7 @@ use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 use tokio::time::Instant;
 
-pub use self::metrics::{Metrics, acme_renewals, certificate_expiries};
+pub use self::metrics::{Metrics, acme_renewals, certificate_validity};
 pub use announce_samples::{AnnounceSample, write_announced};
 pub use ending::Ending;
 pub use histogram::DurationCounts;

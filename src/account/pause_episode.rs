@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// An episode ends after this time without a pause, provided that a connection was accepted since the last pause:
-/// until then, accepting may still be paused. Without episodes, a listener right at its limit would log a pause for
-/// every single client.
+/// An episode ends when this time has passed since the last pause began, and a connection was accepted since then. As
+/// long as none was accepted, accepting may still be paused. Without episodes, a listener right at its limit would log
+/// a pause for every single client.
 const EPISODE_GAP: Duration = Duration::from_secs(5);
 
 /// The current episode of one listener, if any.

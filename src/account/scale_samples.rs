@@ -12,7 +12,7 @@ pub struct ScaleSamples {
     pub pool: Arc<str>,
     /// The number of clones in each state.
     pub clones: Vec<(&'static str, usize)>,
-    /// The number of steps in each direction in which the pool has grown or shrunk: `up`, `down`.
+    /// The number of steps `up`, in which the pool has grown, and of steps `down`, in which it has shrunk.
     pub steps: [(&'static str, u64); 2],
     /// How often a client has woken the pool when it slept.
     pub cold_starts: u64,

@@ -28,9 +28,8 @@ pub struct RenewalAnswer {
     pub retry_after: Duration,
 }
 
-/// The identifier of a certificate at its server (RFC 9773, section 4.1). `None` if the certificate has expired,
-/// because a server must not be asked about an expired certificate, or if it has no such identifier, like a
-/// self-signed one.
+/// The identifier of a certificate at its server (RFC 9773, section 4.1). `None`: the certificate has no such
+/// identifier, like a self-signed one, or it has expired. A server must not be asked about an expired certificate.
 #[must_use]
 pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
     if certificate.has_expired_itself() {
@@ -48,16 +47,16 @@ pub async fn renewal_info(
     plan: &AcmePlan,
     certificate: &CertificateIdentifier<'_>,
 ) -> Result<RenewalAnswer, AcmeError> {
-    let nothing = RenewalAnswer {
+    let no_suggestion = RenewalAnswer {
         suggested: None,
         retry_after: Duration::MAX,
     };
     let Some((account, http)) = kept_account(plan).await? else {
-        return Ok(nothing);
+        return Ok(no_suggestion);
     };
     let (info, retry_after) = match account.renewal_info(certificate).await {
         Ok(answer) => answer,
-        Err(Error::Unsupported(_)) => return Ok(nothing),
+        Err(Error::Unsupported(_)) => return Ok(no_suggestion),
         Err(error) => {
             return Err(AcmeError::Server {
                 error,

@@ -53,7 +53,7 @@ impl RenewalState {
 pub enum RenewalReason {
     /// No certificate that covers all the names has been issued yet.
     NotIssued,
-    /// By then, two thirds of the lifetime of the current certificate are over.
+    /// At the time of the order, two thirds of the lifetime of the current certificate are over.
     Lifetime,
     /// The server suggests it (RFC 9773).
     Suggested,

@@ -88,10 +88,10 @@ impl RenewalWindow {
     }
 }
 
-/// When a certificate is ordered again: in the window that its server suggests. Without a window, this is after two
-/// thirds of its lifetime, or up to a thirtieth of the lifetime later. `jitter` (0 to 1) selects the moment, so that
-/// certificates that were issued together are not renewed together. Whatever the server suggests, a tenth of the
-/// lifetime is left for orders that fail. `not_before` and `not_after` are in seconds since the Unix epoch.
+/// When a certificate is renewed: in the window that its server suggests, but at the latest after nine tenths of its
+/// lifetime, so that failed orders can be repeated. Without a window: after two thirds of its lifetime, plus up
+/// to a thirtieth. `jitter` (0 to 1) selects the moment, so that certificates that were issued together are not renewed
+/// together. `not_before` and `not_after` are in seconds since the Unix epoch.
 #[must_use]
 pub fn renewal_time(not_before: i64, not_after: i64, window: Option<RenewalWindow>, jitter: f64) -> SystemTime {
     let seconds = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
@@ -114,7 +114,7 @@ pub fn poll_interval(retry_after: Duration) -> Duration {
     retry_after.clamp(POLL_INTERVAL_MIN, POLL_INTERVAL_MAX)
 }
 
-/// The wait after this many requests for renewal information in a row that got no valid answer. `jitter` is 0 to 1.
+/// The wait after this many failed requests in a row for renewal information. `jitter` is 0 to 1.
 #[must_use]
 pub fn poll_back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
     back_off(failures, retry_after, jitter).min(POLL_BACK_OFF_MAX)
@@ -133,8 +133,8 @@ pub fn pause_after_issue(not_before: i64, not_after: i64) -> Duration {
 #[must_use]
 pub fn back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
     let doubled = FIRST_BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    let own = doubled.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 10.0).min(BACK_OFF_MAX);
-    own.max(retry_after.unwrap_or_default().min(BACK_OFF_MAX))
+    let wait = doubled.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 10.0);
+    wait.max(retry_after.unwrap_or_default()).min(BACK_OFF_MAX)
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ pub enum ServerLocation {
     /// An address of a host name, as in `db.internal:5432@10.0.0.1`: the name is not looked up.
     Resolved {
         /// `host:port`, with the host as in [`Self::Name`].
-        name: Box<str>,
-        /// The address, with the port of `name`.
+        host_and_port: Box<str>,
+        /// The address, with the same port.
         address: ServerAddr,
     },
 }
@@ -35,8 +35,8 @@ impl ServerLocation {
                 host: host.to_ascii_lowercase().into(),
                 port: *port,
             },
-            Self::Resolved { name, address } => Self::Resolved {
-                name: name.to_ascii_lowercase().into(),
+            Self::Resolved { host_and_port, address } => Self::Resolved {
+                host_and_port: host_and_port.to_ascii_lowercase().into(),
                 address: *address,
             },
         }
@@ -57,7 +57,7 @@ impl fmt::Display for ServerLocation {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
-            Self::Resolved { name, address } => write!(f, "{name}@{}", address.host_text()),
+            Self::Resolved { host_and_port, address } => write!(f, "{host_and_port}@{}", address.host_text()),
         }
     }
 }

@@ -65,7 +65,7 @@ impl UnixPath {
         Path::new(self.as_str())
     }
 
-    /// Whether both are paths of one socket. Makes system calls unless they are equal.
+    /// Whether both are paths of one socket. Makes system calls if the paths differ.
     #[must_use]
     pub fn is_same_socket(&self, other: &Self) -> bool {
         self == other || self.place() == other.place()
@@ -82,7 +82,7 @@ impl UnixPath {
 fn without_dots(parts: &str) -> String {
     let mut path = String::new();
     for part in parts.split('/').filter(|part| *part != ".") {
-        // `..` after a symbolic link is kept. Another `..` directly after it must not remove it.
+        // `..` after a symbolic link is kept. So is each `..` that follows a kept one.
         if part == ".." && !path.ends_with("/..") && !Path::new(&path).is_symlink() {
             path.truncate(path.rfind('/').unwrap_or_default()); // the parent of the root is the root
         } else {
@@ -206,14 +206,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn one_socket_has_one_place_whatever_its_path() {
+    fn directory_with_links() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
-        let path = |rest: &str| format!("{}/{rest}", directory.path().to_str().unwrap());
-        std::fs::create_dir_all(path("a/deep")).unwrap();
+        std::fs::create_dir_all(directory.path().join("a/deep")).unwrap();
         for (target, link) in [("a", "link"), ("a/deep", "down"), ("../s", "a/deep/t")] {
-            std::os::unix::fs::symlink(target, path(link)).unwrap();
+            std::os::unix::fs::symlink(target, directory.path().join(link)).unwrap();
         }
+        directory
+    }
+
+    #[test]
+    fn dots_are_resolved_except_after_a_symbolic_link() {
+        let directory = directory_with_links();
+        let path = |rest: &str| format!("{}/{rest}", directory.path().to_str().unwrap());
         let new = |rest: &str| UnixPath::new(&path(rest)).unwrap();
         for same in ["a/s", "a/./s", "./a/deep/../s", "missing/../a/s"] {
             assert_eq!(new(same), new("a/s"), "{same}");
@@ -223,6 +228,14 @@ mod tests {
             path("down/../s"),
             "expected `..` after a link to stay"
         );
+        assert_eq!(UnixPath::new("/../run/../s").unwrap().as_str(), "/s");
+    }
+
+    #[test]
+    fn one_socket_has_one_place_whatever_its_path() {
+        let directory = directory_with_links();
+        let path = |rest: &str| format!("{}/{rest}", directory.path().to_str().unwrap());
+        let new = |rest: &str| UnixPath::new(&path(rest)).unwrap();
         for same in ["link/s", "down/../s", "a/deep/t", "link/deep/t"] {
             assert_eq!(new(same).place(), new("a/s").place(), "{same}");
         }
@@ -230,7 +243,6 @@ mod tests {
             assert_ne!(new(other).place(), new("a/s").place(), "{other}");
         }
         assert_ne!(new("missing/s").place(), new("none/s").place());
-        assert_eq!(UnixPath::new("/../run/../s").unwrap().as_str(), "/s");
     }
 
     #[test]

@@ -34,8 +34,8 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 /// the error quotes the configuration.
 const RELOAD_ERROR_PATH: &str = "/reload";
 
-/// The path of the streams of events. A page of another origin cannot read them, but could open so many that no more
-/// streams are allowed.
+/// The path of the streams of events. Their origin is checked, although they change nothing: a page of another origin
+/// could use up the streams that are allowed at a time.
 const EVENTS_PATH: &str = "/events";
 
 /// How often the token of an open stream is checked again.
@@ -51,8 +51,8 @@ pub(super) enum ApiClient {
     Tcp {
         /// Its address.
         peer: SocketAddr,
-        /// Whether the port is bound to a loopback address: then whoever reaches it may read. The address of the peer
-        /// does not tell that: behind a proxy on this machine, every client of a public port has a loopback address.
+        /// Whether the port is bound to a loopback address. If so, reads need no token. The address of the peer does
+        /// not count: a client from outside has a loopback address if it comes through a proxy on this machine.
         bound_to_loopback: bool,
     },
     /// Over the Unix socket, with its user ID where the kernel knows it.
@@ -154,7 +154,7 @@ fn check_host(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), ApiError> {
     let authority = host.and_then(|host| host.parse::<Authority>().ok());
     let name = authority
         .as_ref()
-        .map_or("", |authority| name_in(authority))
+        .map_or("", |authority| host_without_port(authority))
         .trim_end_matches('.');
     let bare = name.trim_start_matches('[').trim_end_matches(']');
     let is_ours = bare.parse::<IpAddr>().is_ok()
@@ -167,14 +167,14 @@ fn check_host(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, message))
 }
 
-/// The host of an authority, if nothing or only a port follows the host; otherwise an empty string. `Authority` also
-/// accepts other text after the brackets of an IPv6 address.
-fn name_in(authority: &Authority) -> &str {
-    let (whole, name) = (authority.as_str(), authority.host());
+/// The host of an authority. It is empty if anything but a port follows the host: `Authority` also accepts other text
+/// after the brackets of an IPv6 address.
+fn host_without_port(authority: &Authority) -> &str {
+    let (whole, host) = (authority.as_str(), authority.host());
     let is_valid = whole
-        .strip_prefix(name)
+        .strip_prefix(host)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
-    if is_valid { name } else { "" }
+    if is_valid { host } else { "" }
 }
 
 /// Rejects requests that a browser sends for a page of another origin. Browsers set `Sec-Fetch-Site` (W3C Fetch

@@ -140,7 +140,7 @@ pub struct ListenerBody {
 pub struct ListenerTlsBody {
     /// The number of its certificates.
     pub certificates: usize,
-    /// The first name in the certificate that expires first; absent: there is none.
+    /// The first name in the certificate that expires first; absent: the certificate has no name.
     pub expires_first: Option<String>,
     /// When that certificate expires.
     pub expires: String,
@@ -204,8 +204,8 @@ pub struct PoolBody {
     /// Its configured fallback; absent: none.
     #[serde(default)]
     pub fallback: Option<String>,
-    /// What serves its new sessions because it has no usable server: another pool, or its own primary; absent: neither
-    /// does.
+    /// The pool (with `fallback = "primary"`, the primary) that gets new sessions while this pool has no usable server;
+    /// absent: none does.
     #[serde(default)]
     pub served_by: Option<String>,
     /// The server that is its primary; absent: there is none, or roles do not matter.

@@ -51,7 +51,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::account::{
-    DiscoverySample, OPENMETRICS_TYPE, PROMETHEUS_TYPE, PoolStateSample, acme_renewals, certificate_expiries,
+    DiscoverySample, OPENMETRICS_TYPE, PROMETHEUS_TYPE, PoolStateSample, acme_renewals, certificate_validity,
     openmetrics, prefers_openmetrics, write_announced, write_busy, write_connection_limits, write_discovery,
     write_remote, write_scales, write_states, write_unsaved,
 };
@@ -291,7 +291,7 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl In
             + &write_unsaved(admin.unsaved.as_ref().map(|unsaved| unsaved.list().len()));
         let text = text + &write_busy(admin.ledgers.iter().map(|ledger| ledger.busy()));
         let text = text
-            + &certificate_expiries(in_force.tls.terminated(), in_force.tls.by_pool())
+            + &certificate_validity(in_force.tls.terminated(), in_force.tls.by_pool())
             + &acme_renewals(&admin.renewals.results());
         if is_openmetrics { openmetrics(&text) } else { text }
     });

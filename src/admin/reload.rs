@@ -13,14 +13,15 @@ use super::error::ApiError;
 use crate::error::chain;
 use crate::reload::{Changes, ReloadError};
 
-/// `GET /api/v1/reload`.
+/// The answer to `GET /api/v1/reload`.
 #[derive(Debug, Serialize)]
 pub(super) struct ReloadErrorBody {
-    /// Why the latest reload failed; absent: it succeeded, or there was none.
+    /// Why the latest reload failed; absent: it succeeded, or there was no reload yet.
     error: Option<String>,
 }
 
-/// Why the latest reload failed; for clients with the token, because it quotes the configuration.
+/// Why the latest reload failed. Over TCP only clients with the token get this, because the error quotes the
+/// configuration.
 pub(super) async fn latest_error(State(admin): State<Arc<Admin>>) -> Json<ReloadErrorBody> {
     let latest = admin.reloader.latest();
     Json(ReloadErrorBody {

@@ -58,9 +58,8 @@ pub struct Service {
     pub name: &'static str,
     /// Whether it accepts a PROXY header.
     pub accepts_proxy_header: bool,
-    /// Set if its clients do not begin with a ClientHello. The text says what follows for the routes of a listener, and
-    /// in which case clients begin with one nevertheless.
-    pub without_hello: Option<&'static str>,
+    /// The hint of the warning that its clients do not begin with a ClientHello; `None`: they do.
+    pub hint_without_hello: Option<&'static str>,
 }
 
 /// A check as configured. Checks are equal if they are of one kind and configured alike.

@@ -34,7 +34,7 @@ pub static KIND: CheckKind = CheckKind {
     service: Some(Service {
         name: "MySQL",
         accepts_proxy_header: true, // MariaDB and Percona Server, if they are configured to
-        without_hello: Some(
+        hint_without_hello: Some(
             "its servers send first: sessions end as `hello_timeout`; give the pool a listener of its own",
         ),
     }),

@@ -37,7 +37,7 @@ pub static KIND: CheckKind = CheckKind {
     service: Some(Service {
         name: "PostgreSQL",
         accepts_proxy_header: false,
-        without_hello: Some("no `sni` or `alpn` matches them: add protocol = \"postgres\" to the listener"),
+        hint_without_hello: Some("no `sni` or `alpn` matches them: add protocol = \"postgres\" to the listener"),
     }),
 };
 
@@ -89,8 +89,8 @@ impl Check for PostgresCheck {
 /// sends less than 8 KiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// A connection from which no more than [`ANSWER_BYTES_MAX`] are read, and over which no password goes in clear text,
-/// except over a Unix socket.
+/// A connection from which no more than [`ANSWER_BYTES_MAX`] are read. Over TCP without TLS, no password is sent in
+/// clear text.
 type BoundedStream = Join<CleartextPasswordGuard<Bounded<OwnedReadHalf>>, OwnedWriteHalf>;
 
 /// Whether the server is a replica.
@@ -128,7 +128,7 @@ struct PostgresProbe {
     check: Arc<PostgresCheck>,
     target: CheckTarget,
     /// The configuration for logins, which use TLS if the server offers it. No certificate is verified, and over TLS a
-    /// server may ask for the password itself instead of a proof (SCRAM) that the client knows it. So the user should
+    /// server may ask for the password in clear text. So a false server could get the password, and the user should
     /// have no privileges except to log in.
     tls: Arc<ClientConfig>,
     /// The questions that the server denies.
@@ -289,8 +289,8 @@ async fn login_config(login: &PostgresLogin) -> Result<Config, CheckFailure> {
     Ok(config)
 }
 
-/// The server's own message if it sent one. It contains no secret: the server sends it to a client that is not logged
-/// in.
+/// The server's own message if it sent one. A message about a login contains no secret: the client is not logged in
+/// yet.
 fn server_error(error: tokio_postgres::Error) -> CheckFailure {
     if let Some(sent) = error.as_db_error() {
         let (reason, code) = (sent.message().to_owned(), sent.code().code());
@@ -303,12 +303,12 @@ fn server_error(error: tokio_postgres::Error) -> CheckFailure {
         };
     }
     let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
-    let refused = source
+    let refusal = source
         .and_then(io::Error::get_ref)
         .filter(|source| source.is::<LoginRefusal>());
-    if let Some(refused) = refused {
+    if let Some(refusal) = refusal {
         return CheckFailure::Refused {
-            reason: refused.to_string(),
+            reason: refusal.to_string(),
             accepts_sessions: true,
         };
     }

@@ -44,7 +44,7 @@ pub static KIND: CheckKind = CheckKind {
     service: Some(Service {
         name: "Redis",
         accepts_proxy_header: false,
-        without_hello: Some("no `sni` or `alpn` matches them, unless they use TLS"),
+        hint_without_hello: Some("no `sni` or `alpn` matches them, unless they use TLS"),
     }),
 };
 

@@ -37,7 +37,7 @@ use configuration::{CERTIFICATE_FILE, ListenerAddresses};
 use screen::Screen;
 use servers::{DemoServers, ServerAddresses};
 
-/// Runs the demo until a signal ends it; `quiet`: without clients of its own.
+/// Runs the demo until a signal ends it; `quiet`: without demo traffic.
 #[must_use]
 pub fn run(quiet: bool) -> ExitCode {
     match run_demo(quiet) {

@@ -102,8 +102,8 @@ async fn run_source(mut source: Box<dyn ServerSource>, reports: &Reports) {
     }
 }
 
-/// Applies what a source reports. The first report is applied at once. Of later ones that come within `settle`, only
-/// the newest is applied.
+/// Applies what a source reports. The first report is applied at once. A later one starts a wait of `settle`; then the
+/// newest report is applied.
 async fn apply_reports(
     pool: &Arc<str>,
     plan: &DiscoverPlan,
@@ -129,14 +129,15 @@ fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAns
         return; // a reload has removed it just now
     };
     let source = &plan.source;
-    let answer = answer.and_then(|list| match list.servers.is_empty() && !plan.allow_empty {
-        true => Err(list
-            .warning
-            .unwrap_or_else(|| Reason::new("it lists no server (see `allow_empty`)"))),
-        false => Ok(list),
+    let usable = answer.and_then(|list| {
+        if list.servers.is_empty() && !plan.allow_empty {
+            let no_server = || Reason::new("it lists no server (see `allow_empty`)");
+            return Err(list.warning.unwrap_or_else(no_server));
+        }
+        plan.check_listed(&list.servers)?;
+        Ok(list)
     });
-    let answer = answer.and_then(|list| plan.check_listed(&list.servers).map(|()| list));
-    match answer {
+    match usable {
         Ok(ServerList { servers, warning }) => {
             let count = servers.len();
             let is_back = pool.dynamic().record_success(SystemTime::now(), warning);

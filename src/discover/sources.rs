@@ -23,7 +23,7 @@ pub(super) fn open(plan: &DiscoverPlan) -> Box<dyn ServerSource> {
     }
 }
 
-/// What a source lists at this moment, if that can be known without a connection; `None`: it cannot.
+/// What a source lists at this moment; `None`: only a connection would tell.
 #[must_use]
 pub fn listed_now(plan: &DiscoverPlan) -> Option<ListAnswer> {
     match &plan.source {
@@ -36,7 +36,8 @@ pub fn listed_now(plan: &DiscoverPlan) -> Option<ListAnswer> {
     }
 }
 
-/// The pool with the servers that its source lists at this moment, as far as [`listed_now`] can tell.
+/// The pool with the servers that its source lists at this moment. The pool is unchanged if [`listed_now`] returns
+/// `None` or an error.
 #[must_use]
 pub fn with_listed_servers(pool: &Arc<PoolPlan>) -> Arc<PoolPlan> {
     match pool.discover.as_ref().and_then(listed_now) {

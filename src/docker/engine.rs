@@ -27,13 +27,12 @@ const BODY_BYTES_MAX: usize = 16 << 20;
 /// How much is read of a response that refuses a stream: of events, of a log, or of the progress of an image's pull.
 const REJECTION_BYTES_MAX: usize = 16 << 10;
 
-/// The oldest version of the API that is spoken: that of Docker 20.10, and of Podman.
+/// The oldest version of the API that is spoken: that of Docker 20.10, and of Podman. Docker 29 does not speak it.
 const OLDEST: ApiVersion = ApiVersion(1, 41);
 
-/// The newest version of the API that is spoken. Docker 29 refuses those below 1.44.
+/// The newest version of the API that is spoken.
 const NEWEST: ApiVersion = ApiVersion(1, 51);
 
-/// Something that went wrong.
 pub(crate) type DockerError = Box<dyn Error + Send + Sync>;
 
 /// A version of the API.

@@ -52,8 +52,8 @@ impl DockerEngine {
             }
             Ok(())
         };
-        let late = || Err(format!("it is not there after {}", format_duration(PULL_TIMEOUT)).into());
-        timeout(PULL_TIMEOUT, pulled).await.unwrap_or_else(|_| late())
+        let timed_out = || Err(format!("it is not there after {}", format_duration(PULL_TIMEOUT)).into());
+        timeout(PULL_TIMEOUT, pulled).await.unwrap_or_else(|_| timed_out())
     }
 }
 

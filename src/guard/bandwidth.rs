@@ -3,8 +3,8 @@
 //! A direction of a session that has something to read takes these steps:
 //! 1. It reserves a slot of each of its [buckets](ByteBucket) for the bytes that are there, 32 KiB at most.
 //! 2. It sleeps until the latest of these slots begins, and until its turn.
-//! 3. It reads, and gives back what it did not need. That must be little: the slots that others have already reserved
-//!    do not move, so nobody uses the time that is given back before them.
+//! 3. It reads, and gives back the unused part of its slots. Slots that are reserved later begin earlier by that time.
+//!    Slots that are already reserved do not move, so the unused part must be small.
 //!
 //! For example, ten downloads share a bucket of 1 MiB/s. A slot has 20 KiB and takes 20 ms, and each download gets one
 //! slot in a round of 200 ms.
@@ -99,7 +99,7 @@ impl DirectionThrottle {
 
     /// Ready when bytes may be read, with the most bytes to read: at most one more than `readable`, so that a read
     /// shows whether there were more. To be called when the socket is readable; `readable` returns how many bytes are
-    /// there. With 0, the read is granted without a wait: it probably finds the end of the stream, or nothing.
+    /// there. If it returns 0, the read is granted without a wait: it probably finds the end of the stream, or nothing.
     pub fn poll_grant(&mut self, cx: &mut Context<'_>, readable: impl Fn() -> usize) -> Poll<usize> {
         let mut now = Instant::now();
         loop {
@@ -154,9 +154,10 @@ impl DirectionThrottle {
             bucket.end_use(*slot, unused as Nanos); // at most its length
         }
         let used_ratio = (reservation.bytes - unused_bytes) as f64 / reservation.bytes_max as f64;
-        // At most [`RECHECK_INTERVAL`] later: a long queue of slots keeps the shares equal without turns, and a turn
-        // does not move up when others leave.
-        self.next_turn = reservation.turn_begins + reservation.round.mul_f64(used_ratio).min(RECHECK_INTERVAL);
+        // When others leave, a direction can get an earlier slot, but no earlier turn. So the next turn is at most
+        // [`RECHECK_INTERVAL`] later. In a longer round, the queue of slots keeps the shares equal without turns.
+        let turn_length = reservation.round.mul_f64(used_ratio).min(RECHECK_INTERVAL);
+        self.next_turn = reservation.turn_begins + turn_length;
     }
 
     /// Reserves a slot of each bucket.
@@ -189,8 +190,8 @@ impl DirectionThrottle {
         }
     }
 
-    /// When the next turn begins, which may be in the past: a direction that is late catches up, but by no more than an
-    /// unused bucket saves.
+    /// When the next turn begins. That may be in the past, so that a direction that is late catches up, but by no more
+    /// than [`SAVINGS_NANOS_MAX`].
     fn turn_at(&self, now: Instant) -> Instant {
         let savings = Duration::from_nanos(SAVINGS_NANOS_MAX);
         now.checked_sub(savings)

@@ -43,7 +43,7 @@ impl GuardReason {
         }
     }
 
-    /// Whether the reason is the client's address, and not how much was taken.
+    /// Whether the client's address is refused, and not the number or the rate of sessions.
     #[must_use]
     pub const fn is_address(self) -> bool {
         matches!(self, Self::Deny | Self::NotAllowed)

@@ -35,9 +35,9 @@ impl PoolChecks {
     /// Begins the checks of servers that are new in the pool, and ends those of servers that have left it. If the
     /// configuration of the checks has changed, all servers are checked anew. To be called within a runtime.
     pub(super) fn update(&mut self, pool: &LivePool, checks: &Arc<SharedChecks>) {
-        // Old uses that are not kept are dropped at the end, so that a check which an old and a new use share goes on.
+        // What is left of these is dropped at the end, after the new uses have begun: a check that both share goes on.
         let mut before = std::mem::take(&mut self.uses);
-        let (capacity, is_same) = self.take_over_plan(pool);
+        let (capacity, is_unchanged) = self.take_over_plan(pool);
         let check = pool.plan().health.check.as_ref();
         let reads_certificate = check.is_some_and(|check| check.reads_certificate());
         for server in pool.servers().iter() {
@@ -45,14 +45,18 @@ impl PoolChecks {
             if !reads_certificate {
                 series.clear_certificate();
             }
-            // Only checks that speak the protocol of a service log in to it, and may be refused.
-            series.publish_may_refuse_checks(pool.plan().health.service().is_some());
-            let kept = if is_same { before.remove(&server.id()) } else { None };
+            // Only a check for one service, such as PostgreSQL, logs in. The server may refuse the login.
+            let may_log_in = pool.plan().health.service().is_some();
+            series.publish_may_refuse_checks(may_log_in);
+            let kept = match is_unchanged {
+                true => before.remove(&server.id()),
+                false => None,
+            };
             let check_use = kept.or_else(|| {
                 let tls = checks.context.live.in_force().tls.pools.get(pool.name()).cloned();
                 let setup = CheckSetup::for_server(pool.plan(), server.spec(), tls)?;
-                let user = ServerCheck::new(pool, Arc::clone(server), series, Arc::clone(&capacity));
-                Some(checks.begin(setup, user))
+                let server_check = ServerCheck::new(pool, Arc::clone(server), series, Arc::clone(&capacity));
+                Some(checks.begin(setup, server_check))
             });
             self.uses.extend(check_use.map(|check_use| (server.id(), check_use)));
         }
@@ -62,10 +66,10 @@ impl PoolChecks {
     /// before.
     fn take_over_plan(&mut self, pool: &LivePool) -> (Arc<Semaphore>, bool) {
         let (plan, health) = (pool.plan(), &pool.plan().health);
-        let is_same = |current: &&CurrentChecks| {
+        let is_unchanged = |current: &&CurrentChecks| {
             current.health == *health && current.connect == plan.dial.connect && current.tls == plan.tls
         };
-        if let Some(current) = self.current.as_ref().filter(is_same) {
+        if let Some(current) = self.current.as_ref().filter(is_unchanged) {
             return (Arc::clone(&current.capacity), true);
         }
         let capacity = Arc::new(Semaphore::new(health.concurrency));

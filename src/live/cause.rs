@@ -13,9 +13,9 @@ pub struct Cause {
     pub ending: Ending,
     /// The time over which they are closed.
     pub over: Duration,
-    /// Sessions that connected after this time, and those that still await the server's first answer, are closed at
-    /// once; `None`: all are closed over `over`. At this time the server was last seen to serve. Later sessions came
-    /// while it hung. They must not be served when it runs again, because it may be an old primary by then.
+    /// When the server was last seen serving. Sessions that connected later, and sessions that still await the
+    /// server's first answer, are closed at once: if the server hangs and runs again, it must not serve them, because
+    /// it may be an old primary by then. The other sessions are closed over `over`. `None`: all sessions are.
     pub at_once_since: Option<Instant>,
 }
 
@@ -30,8 +30,8 @@ impl Cause {
         }
     }
 
-    /// Combines both causes. The result is this one, or `other` if that closes some sessions at once. `over` is the
-    /// shorter of both times.
+    /// Combines both causes. `over` is the shorter of both times. The other fields are those of `other` if `other` has
+    /// an `at_once_since`; otherwise they are those of `self`.
     #[must_use]
     pub fn combined_with(self, other: Self) -> Self {
         let cause = if other.at_once_since.is_some() { other } else { self };

@@ -300,7 +300,7 @@ impl Live {
             if pool.set_addresses(addresses, &self.registry) {
                 self.notify_listed();
             }
-            self.readmit_servers(&in_force);
+            self.readmit_left_out(&in_force);
         }
     }
 

@@ -49,7 +49,7 @@ impl LivePool {
 
     /// Leaves out servers that are listeners leading to this pool. To be called for each pool in force when the
     /// listeners have changed.
-    pub(super) fn follow_own_listeners(&self, registry: &ServerRegistry) {
+    pub(super) fn leave_out_own_listeners(&self, registry: &ServerRegistry) {
         let own = registry.own_listeners().leading_to(self.name());
         let servers = self.servers();
         if servers.iter().any(|server| own.at(server.spec().address).is_some()) {
@@ -101,8 +101,8 @@ impl Live {
             in_force
                 .pools
                 .iter()
-                .for_each(|pool| pool.follow_own_listeners(&self.registry));
-            self.readmit_servers(&in_force);
+                .for_each(|pool| pool.leave_out_own_listeners(&self.registry));
+            self.readmit_left_out(&in_force);
         }
     }
 
@@ -126,12 +126,12 @@ impl Live {
         if pool.update_dynamic_servers(&self.registry) {
             self.notify_listed();
         }
-        self.readmit_servers(in_force);
+        self.readmit_left_out(in_force);
     }
 
     /// Takes back servers that were left out and no longer lead back to their pools. To be called after the servers of
     /// another pool have changed.
-    pub(super) fn readmit_servers(&self, in_force: &InForce) {
+    pub(super) fn readmit_left_out(&self, in_force: &InForce) {
         for name in self.registry.own_listeners().pools_to_readmit() {
             if let Some(pool) = in_force.pool(&name)
                 && pool.update_dynamic_servers(&self.registry)

@@ -118,7 +118,7 @@ impl LivePool {
 
     /// Repeats what [`Self::successor`] did, with the present state of `before`, the pool that this one replaces: since
     /// then names may have been resolved again, and the source may have listed other servers.
-    pub(super) fn repeat_succession(&self, before: &Self, registry: &ServerRegistry) {
+    pub(super) fn catch_up_with(&self, before: &Self, registry: &ServerRegistry) {
         if before.is_resolved() {
             self.mark_resolved();
         }

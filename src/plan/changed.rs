@@ -74,8 +74,8 @@ impl Plan {
 }
 
 impl PoolPlan {
-    /// Keys whose values differ. `servers` is among them if servers were added or removed, or if their order differs.
-    /// Servers that are in both plans but differ are returned by [`Self::changed_servers`].
+    /// Keys of the pool whose values differ. `servers` is among them if servers were added or removed, or if their
+    /// order differs. [`Self::changed_servers`] returns the keys of single servers.
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
@@ -92,12 +92,13 @@ impl PoolPlan {
         keys
     }
 
-    /// Servers that are in both plans but differ, by name as configured, each with its keys whose values differ.
+    /// The servers whose keys differ between the plans: the label of each, and these keys. A server is in both plans if
+    /// its label and its location are the same.
     #[must_use]
     pub fn changed_servers(&self, next: &Self) -> Vec<(Arc<str>, Vec<&'static str>)> {
         let before = |entry: &ServerEntry| {
-            let same = |old: &&ServerEntry| (old.label(), &old.location) == (entry.label(), &entry.location);
-            self.entries.iter().find(same).map(|old| old.member_config)
+            let is_same = |old: &&ServerEntry| (old.label(), &old.location) == (entry.label(), &entry.location);
+            self.entries.iter().find(is_same).map(|old| old.member_config)
         };
         let changed = |entry: &ServerEntry| {
             let MemberConfig {

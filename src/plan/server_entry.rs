@@ -32,11 +32,11 @@ impl ServerEntry {
             }),
             // The same identity as in `Self::resolved`: an entry with only the host name then has the same server at
             // this address.
-            ServerLocation::Resolved { name, address } => Some(ServerSpec {
+            ServerLocation::Resolved { host_and_port, address } => Some(ServerSpec {
                 identity: address.to_string().into(),
                 label,
                 address: *address,
-                resolved_from: Some((**name).into()),
+                resolved_from: Some((**host_and_port).into()),
             }),
             ServerLocation::Name { .. } => None,
         }

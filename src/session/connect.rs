@@ -9,7 +9,9 @@ use super::leased_server::LeasedServer;
 use super::postgres::request_tls;
 use super::redial::Redial;
 use super::refusal::{Refusal, reply, within_tls};
-use super::steps::{ClientTls, Connected, Routed, enter_pool, forwarded, has_first, proxy_header, take_first};
+use super::steps::{
+    ClientTls, Connected, Routed, enter_pool, forwarded, has_read_ahead, proxy_header, take_read_ahead,
+};
 use crate::account::Entry;
 use crate::dial::{Attempt, DialClient, DialError, DialTls, Dialled, LastAck, Progress, Search, dial};
 use crate::live::LivePool;
@@ -101,7 +103,7 @@ impl Routed<'_> {
                 client: client_choice(tls.as_ref()),
                 header: &header,
             });
-            let has_bytes = sniffed.is_some() || !header.is_empty() || has_first(entry);
+            let has_bytes = sniffed.is_some() || !header.is_empty() || has_read_ahead(entry);
             dial_client.last_ack = LastAck::delayed_if(has_bytes && relays_at_once && dial_tls.is_none());
             let on_progress = |progress: Progress<'_>| record(&progress, live.name(), entry);
             let mut search = Search::default();
@@ -178,7 +180,7 @@ pub(super) fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
 fn take_read(sniffed: Option<Sniffed>, entry: &Entry) -> Vec<u8> {
     let read = sniffed.map(|sniffed| sniffed.first).or_else(|| {
         // Those that came with the PROXY header of the peer in front. Only what is sniffed was counted already.
-        let after_header = *take_first(entry)?;
+        let after_header = *take_read_ahead(entry)?;
         entry.traffic().up.add(after_header.as_slice().len());
         Some(after_header)
     });

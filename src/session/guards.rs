@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::listener_state::ListenerState;
 use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::refusal::{Refusal, reply};
-use super::steps::{Opened, Routed, take_first};
+use super::steps::{Opened, Routed, take_read_ahead};
 use crate::account::{Entry, LogLine};
 use crate::guard::{Guard, GuardId, GuardReason, RefuseWith};
 use crate::plan::Protocol;
@@ -63,7 +63,7 @@ pub(super) async fn answer_postgres(
         hello_timeout: plan.sniff.hello_timeout.min(REFUSAL_TIME_MAX),
         ..plan.sniff
     };
-    let first = take_first(entry);
+    let first = take_read_ahead(entry);
     let read = sniff_postgres(
         client,
         &limits,

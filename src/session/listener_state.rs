@@ -86,8 +86,8 @@ impl ListenerState {
         self.pool_tls.get(pool.name()).map(|tls| &**tls)
     }
 
-    /// Logs why no name matches a client that sends an SSLRequest or a GSSENCRequest instead of a ClientHello: once for
-    /// each listener and configuration.
+    /// Logs that a PostgreSQL client has sent `request` before its ClientHello, so that no name matches. Logs this once
+    /// for each listener and configuration.
     pub(super) fn log_postgres_request(&self, request: &'static str) {
         if !self.has_logged_postgres_request.swap(true, Relaxed) {
             tracing::warn!(

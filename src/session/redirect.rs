@@ -1,7 +1,7 @@
 //! The step in which a client is redirected to another listener.
 
 use super::refusal::Refusal;
-use super::steps::{Opened, take_first};
+use super::steps::{Opened, take_read_ahead};
 use crate::account::Ending;
 use crate::redirect::{BAD_REQUEST, HEAD_TOO_LARGE, REQUEST_TIMEOUT, Redirect, challenge_response};
 use crate::refuse::Reply;
@@ -9,7 +9,8 @@ use crate::sniff::http::InvalidRequest;
 use crate::sniff::{SniffError, SniffFailure, sniff_http};
 
 impl Opened<'_> {
-    /// Reads a request. Returns the refusal with the response to it.
+    /// Reads the client's HTTP request. Returns the response as a [`Refusal`], even if it is a redirect: the client
+    /// gets no server.
     pub(super) fn redirect(self, redirect: &Redirect) -> impl Future<Output = Refusal> {
         let Self {
             client,
@@ -18,7 +19,7 @@ impl Opened<'_> {
             entry,
         } = self;
         async move {
-            let read = sniff_http(client, at, &state.hello_memory, take_first(entry)).await;
+            let read = sniff_http(client, at, &state.hello_memory, take_read_ahead(entry)).await;
             entry.sniff_finished();
             let bytes_read = read.as_ref().map_or_else(|error| error.bytes_read, |(_, bytes)| *bytes);
             entry.traffic().up.add(bytes_read);
@@ -39,8 +40,8 @@ impl Opened<'_> {
     }
 }
 
-/// The refusal of a client whose request could not be read. A client that has sent nothing in time gets no response: it
-/// may be a browser that connects in advance.
+/// The refusal of a client whose request could not be read. [`Refusal::reply`] has the reply to [`Refusal::Sniff`]: a
+/// client that has sent nothing in time gets no response, because it may be a browser that connects in advance.
 fn refusal(error: SniffError) -> Refusal {
     let (ending, response) = match error.reason {
         SniffFailure::TooSlow if error.bytes_read > 0 => (Ending::HelloTimeout, REQUEST_TIMEOUT),

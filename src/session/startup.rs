@@ -162,7 +162,7 @@ async fn read_in_the_clear(
         Instant::now(),
         &state.hello_memory,
         None,
-        TlsAnswer::Given,
+        TlsAnswer::AlreadyDecided,
     )
     .await;
     let sniffed = sniffed.map_err(|error| count_unsniffed(error, entry))?;

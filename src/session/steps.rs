@@ -102,7 +102,7 @@ impl<'a> Opened<'a> {
             let plan = &state.plan;
             let is_postgres = plan.protocol.is_postgres();
             let sniffed = if is_postgres || plan.routes.needs_hello() {
-                let first = take_first(entry);
+                let first = take_read_ahead(entry);
                 let sniffed = if is_postgres {
                     let answer = tls_answer(plan);
                     sniff_postgres(client, &plan.sniff, at, &state.hello_memory, first, answer)
@@ -226,12 +226,12 @@ fn check_direct_tls(pool: &LivePool, sniffed: Option<&Sniffed>, entry: &Entry) -
 }
 
 /// Takes the bytes that were read after a PROXY header.
-pub(super) fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
+pub(super) fn take_read_ahead(entry: &Entry) -> Option<Box<FirstBytes>> {
     entry.info().extras.as_mut()?.first.take()
 }
 
 /// Whether bytes were read after a PROXY header and not taken yet.
-pub(super) fn has_first(entry: &Entry) -> bool {
+pub(super) fn has_read_ahead(entry: &Entry) -> bool {
     entry
         .info()
         .extras

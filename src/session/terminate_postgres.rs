@@ -88,7 +88,8 @@ async fn read_first_packet(
         socket: client,
         tls: Some(*tls),
     });
-    let read = sniff_postgres(&mut stream, limits, at, &state.hello_memory, None, TlsAnswer::Given);
+    let tls_answer = TlsAnswer::AlreadyDecided;
+    let read = sniff_postgres(&mut stream, limits, at, &state.hello_memory, None, tls_answer);
     let sniffed = read.await;
     if let Some(error) = stream.take_error() {
         entry.info().tls_mut().error = Some(error_word(&error));

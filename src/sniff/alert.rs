@@ -1,14 +1,14 @@
 //! TLS alerts: they tell the TLS library of a refused client why it is refused.
 //!
 //! ```text
-//! a record of its own, RFC 8446 sections 5.1 and 6
+//! the record of one alert, RFC 8446 sections 5.1 and 6
 //!   +------+---------+-------+-----------+-------------+
 //!   | 0x15 | version | 00 02 | 02: fatal | description |
 //!   +------+---------+-------+-----------+-------------+
 //! ```
 
-/// Why a TLS client is refused; the numbers are those of RFC 8446, section 6, and the choice among them follows
-/// section 6.2.
+/// Why a TLS client is refused. The numbers are those of RFC 8446, section 6, and the choice among them follows
+/// section 6.2. A client "has no route" here if no route takes the client, or if its route refuses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Alert {
@@ -17,13 +17,12 @@ pub enum Alert {
     UnexpectedMessage = 10,
     /// A record that is longer than a record may be.
     RecordOverflow = 22,
-    /// The client sent no name and does not offer TLS 1.3, and no route takes it, or its route refuses it. Or the
-    /// server of a PostgreSQL client does not agree to TLS.
+    /// A client that sent no name and does not offer TLS 1.3 has no route. Or the server of a PostgreSQL client does
+    /// not agree to TLS.
     HandshakeFailure = 40,
     /// The ClientHello can be read but contradicts a rule, or it is longer than `hello_max`.
     IllegalParameter = 47,
-    /// A guard refuses the client. Or a PostgreSQL client that sent an SSLRequest has no route, or its route refuses
-    /// it.
+    /// A guard refuses the client. Or a PostgreSQL client that sent an SSLRequest has no route.
     AccessDenied = 49,
     /// The ClientHello cannot be read: a length or a value is out of its range.
     DecodeError = 50,
@@ -38,13 +37,13 @@ pub enum Alert {
     /// fatal here: OpenSSL and rustls skip the warning, and then report no more than that the connection was closed.
     /// They report the fatal alert by its name.
     UserCanceled = 90,
-    /// The client sent no name and offers TLS 1.3, and no route takes it, or its route refuses it. Only TLS 1.3 has
-    /// this alert.
+    /// A client that sent no name and offers TLS 1.3 has no route. Only TLS 1.3 has this alert.
     MissingExtension = 109,
-    /// The client sent a name, and no route takes it, or its route refuses it.
+    /// A client that sent a name has no route.
     UnrecognizedName = 112,
-    /// A PostgreSQL client begins TLS without an SSLRequest, but the servers of its pool do not expect that, or the
-    /// client does not offer the ALPN protocol of PostgreSQL (RFC 7301, section 3.2).
+    /// A PostgreSQL client begins TLS without an SSLRequest, although the servers of its pool do not expect that. Or
+    /// it does so where TLS is terminated here, and does not offer the ALPN protocol of PostgreSQL (RFC 7301, section
+    /// 3.2).
     NoApplicationProtocol = 120,
 }
 

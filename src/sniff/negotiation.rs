@@ -25,10 +25,10 @@ pub enum TlsAnswer {
     Yes,
     /// `N`: the StartupMessage decides where the client goes.
     No,
-    /// As the server answers it.
+    /// With the answer of the server.
     AskServer,
-    /// Not at all: whether the client uses TLS is already decided, so that an SSLRequest is an error.
-    Given,
+    /// Not at all: an SSLRequest is an error, because it is already decided whether the client uses TLS.
+    AlreadyDecided,
 }
 
 /// How a PostgreSQL client came to TLS.
@@ -73,24 +73,24 @@ impl PostgresReader {
         self.hello = Some((HelloReader::new(self.hello_bytes_max), start));
     }
 
-    /// What to do about a whole packet with `behind` bytes behind it.
-    fn take(&mut self, packet: FirstPacket, behind: usize) -> Inspection<PostgresOpening> {
+    /// What to do about a whole packet; `bytes_after` bytes have already come after it.
+    fn take(&mut self, packet: FirstPacket, bytes_after: usize) -> Inspection<PostgresOpening> {
         let invalid = |reason| Inspection::Invalid(SniffFailure::Packet(reason));
         match packet {
-            FirstPacket::Ssl | FirstPacket::GssEnc if behind > 0 => invalid(InvalidPacket::Smuggled),
+            FirstPacket::Ssl | FirstPacket::GssEnc if bytes_after > 0 => invalid(InvalidPacket::Smuggled),
             FirstPacket::GssEnc if self.has_asked_for_gss => invalid(InvalidPacket::Repeated),
             FirstPacket::GssEnc => {
                 self.has_asked_for_gss = true;
                 Inspection::Reply(b'N')
             }
-            FirstPacket::Ssl => match std::mem::replace(&mut self.tls, TlsAnswer::Given) {
+            FirstPacket::Ssl => match std::mem::replace(&mut self.tls, TlsAnswer::AlreadyDecided) {
                 TlsAnswer::Yes => {
                     self.begin_tls(TlsStart::Agreed);
                     Inspection::Reply(b'S')
                 }
                 TlsAnswer::No => Inspection::Reply(b'N'),
                 TlsAnswer::AskServer => Inspection::Found(PostgresOpening::SslRequest),
-                TlsAnswer::Given => invalid(InvalidPacket::Repeated),
+                TlsAnswer::AlreadyDecided => invalid(InvalidPacket::Repeated),
             },
             FirstPacket::Cancel(key) => Inspection::Found(PostgresOpening::Cancel(key)),
             FirstPacket::Startup(message) => Inspection::Found(PostgresOpening::Session(message)),
@@ -102,9 +102,9 @@ impl PrefaceReader for PostgresReader {
     type Found = PostgresOpening;
 
     fn inspect(&mut self, bytes: &[u8]) -> Inspection<PostgresOpening> {
-        // Only a client that has sent no request may begin with its ClientHello.
-        let has_asked = self.has_asked_for_gss || self.tls == TlsAnswer::Given;
-        if self.hello.is_none() && !has_asked && bytes.first() == Some(&TLS_HANDSHAKE) {
+        // Only a client that has sent no request for encryption may begin with its ClientHello.
+        let may_begin_tls = !self.has_asked_for_gss && self.tls != TlsAnswer::AlreadyDecided;
+        if self.hello.is_none() && may_begin_tls && bytes.first() == Some(&TLS_HANDSHAKE) {
             self.begin_tls(TlsStart::Direct);
         }
         let Some((reader, start)) = &mut self.hello else {

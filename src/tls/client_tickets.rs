@@ -1,9 +1,8 @@
 //! Tickets for clients with certificates: a TLS session can be resumed until the certificate of its client expires.
 //!
 //! When a TLS session is resumed, the client sends no certificate. rustls does not verify the earlier certificate
-//! again, and issues further tickets. A ticket that is not accepted leads to a full handshake, in which the client can
-//! send a new certificate. If the session were resumed first and the expired certificate rejected afterwards, the
-//! client would be refused although it may have a new one.
+//! again, and issues further tickets. Therefore a ticket contains when the certificate expires, and is not accepted
+//! after that. Then a full handshake follows, in which the client can send a new certificate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -20,8 +19,8 @@ use super::words::unix_now;
 /// The length of the time of expiry at the start of a ticket's content.
 const TIME_BYTES: usize = 8;
 
-/// The longest state of a session that is put into a ticket, in bytes. The state contains the whole chain of the
-/// client. A ticket has at most 64 KiB (RFC 8446, section 4.6.1), and each client gets two.
+/// The longest session state that is put into a ticket, in bytes. The state contains the client's certificate chain.
+/// The limit is below that of TLS (64 KiB; RFC 8446, section 4.6.1), because each client gets two tickets.
 const STATE_BYTES_MAX: usize = 16 << 10;
 
 /// The verifier and the ticketer for one connection. They share the time at which the client's certificate expires: the
@@ -54,8 +53,8 @@ struct ExpiryRecorder {
 #[derive(Debug)]
 struct ClientTicketer {
     ticketer: Arc<dyn ProducesTickets>,
-    /// When the verified certificate expires, or the time of expiry in the decrypted ticket, in seconds since the Unix
-    /// epoch. [`i64::MAX`]: the client has shown no certificate.
+    /// When the client's certificate expires, in seconds since the Unix epoch. It is recorded from the verified
+    /// certificate or from the decrypted ticket. [`i64::MAX`]: the client has shown no certificate.
     expires: Arc<AtomicI64>,
 }
 
@@ -106,7 +105,8 @@ impl ClientCertVerifier for ExpiryRecorder {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.verifier.verify_client_cert(certificate, intermediates, now)?;
         let expires = parse_x509_certificate(certificate).map(|(_, parsed)| parsed.validity().not_after.timestamp());
-        self.expires.store(expires.unwrap_or(0), Relaxed); // it can be parsed: the verifier has accepted it
+        // A certificate that cannot be parsed counts as expired. This does not happen: the verifier has accepted it.
+        self.expires.store(expires.unwrap_or(0), Relaxed);
         Ok(verified)
     }
 
@@ -151,33 +151,44 @@ mod tests {
 
     use super::*;
 
+    fn shared_ticketer() -> Arc<dyn ProducesTickets> {
+        aws_lc_rs::Ticketer::new().unwrap()
+    }
+
+    fn client_ticketer(shared: &Arc<dyn ProducesTickets>, expires: i64) -> ClientTicketer {
+        ClientTicketer {
+            ticketer: Arc::clone(shared),
+            expires: Arc::new(AtomicI64::new(expires)),
+        }
+    }
+
     #[test]
     fn tickets_expire_with_the_certificate_even_if_issued_after_resumption() {
-        let shared: Arc<dyn ProducesTickets> = aws_lc_rs::Ticketer::new().unwrap();
-        let new_ticketer = |expires| ClientTicketer {
-            ticketer: Arc::clone(&shared),
-            expires: Arc::new(AtomicI64::new(expires)),
-        };
-        let first = new_ticketer(1_000).encrypt(b"state").unwrap();
-        let resumed = new_ticketer(i64::MAX);
+        let shared = shared_ticketer();
+        let first = client_ticketer(&shared, 1_000).encrypt(b"state").unwrap();
+        let resumed = client_ticketer(&shared, i64::MAX);
         assert_eq!(resumed.decrypt_at(&first, 1_000).as_deref(), Some(&b"state"[..]));
         assert_eq!(resumed.lifetime(), 0);
         let second = resumed.encrypt(b"more").unwrap();
-        assert_eq!(
-            new_ticketer(i64::MAX).decrypt_at(&second, 1_000).as_deref(),
-            Some(&b"more"[..])
-        );
+        let next = client_ticketer(&shared, i64::MAX);
+        assert_eq!(next.decrypt_at(&second, 1_000).as_deref(), Some(&b"more"[..]));
         for ticket in [&first, &second] {
-            assert_eq!(new_ticketer(i64::MAX).decrypt_at(ticket, 1_001), None);
+            assert_eq!(next.decrypt_at(ticket, 1_001), None);
         }
+    }
+
+    #[test]
+    fn a_state_with_a_long_chain_is_put_into_no_ticket() {
         let too_long = vec![0; STATE_BYTES_MAX + 1];
-        assert_eq!(new_ticketer(1_000).encrypt(&too_long), None, "a long chain");
-        let without_certificate = new_ticketer(i64::MAX);
-        assert_eq!(without_certificate.lifetime(), shared.lifetime());
-        let ticket = without_certificate.encrypt(b"state").unwrap();
-        assert!(
-            new_ticketer(0).decrypt_at(&ticket, i64::MAX).is_some(),
-            "a client without a certificate"
-        );
+        assert_eq!(client_ticketer(&shared_ticketer(), 1_000).encrypt(&too_long), None);
+    }
+
+    #[test]
+    fn a_ticket_of_a_client_without_a_certificate_is_valid_as_long_as_any_other() {
+        let shared = shared_ticketer();
+        let issuer = client_ticketer(&shared, i64::MAX);
+        assert_eq!(issuer.lifetime(), shared.lifetime());
+        let ticket = issuer.encrypt(b"state").unwrap();
+        assert!(client_ticketer(&shared, 0).decrypt_at(&ticket, i64::MAX).is_some());
     }
 }

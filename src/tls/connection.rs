@@ -29,9 +29,10 @@ pub struct TlsConnection {
     rustls: RustlsConnection,
     /// Bytes that were received and not decrypted yet: usually nothing, or a part of a record.
     incoming: Vec<u8>,
-    /// Plaintext that came before anybody could take it.
-    early: Vec<u8>,
-    /// Whether the peer has sent its `close_notify`. Unlike for the method of this name, `early` may still have bytes.
+    /// Plaintext that was decrypted before the caller could take it.
+    kept_plaintext: Vec<u8>,
+    /// Whether the peer has sent its `close_notify`. Unlike for the method of this name, `kept_plaintext` may still
+    /// have bytes.
     has_peer_closed: bool,
     /// Why it has failed. Then rustls must not be asked for anything: it would send another alert.
     failed: Option<rustls::Error>,
@@ -64,7 +65,7 @@ impl TlsConnection {
         Self {
             rustls,
             incoming: Vec::new(),
-            early: Vec::new(),
+            kept_plaintext: Vec::new(),
             has_peer_closed: false,
             failed: None,
         }
@@ -85,7 +86,7 @@ impl TlsConnection {
     /// Whether the peer has ended its stream, and all of its bytes were taken.
     #[must_use]
     pub fn has_peer_closed(&self) -> bool {
-        self.has_peer_closed && self.early.is_empty()
+        self.has_peer_closed && self.kept_plaintext.is_empty()
     }
 
     /// Why it has failed: nothing more can be encrypted or decrypted.
@@ -97,7 +98,7 @@ impl TlsConnection {
     /// How many bytes are reserved for what was received and not taken yet.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.incoming.capacity() + self.early.capacity()
+        self.incoming.capacity() + self.kept_plaintext.capacity()
     }
 
     /// Continues the handshake with what was received, and adds what is to be sent to `outgoing`; on an error, that is
@@ -111,8 +112,8 @@ impl TlsConnection {
         }
         self.incoming.extend_from_slice(received);
         let mut incoming = take(&mut self.incoming);
-        let early = &mut self.early;
-        let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
+        let kept = &mut self.kept_plaintext;
+        let mut keep = |payload: &[u8]| kept.extend_from_slice(payload);
         let (used, result) = process(
             &mut self.rustls,
             &mut incoming,
@@ -154,25 +155,25 @@ impl TlsConnection {
     }
 
     /// Takes plaintext that has come already: in one flight with the handshake, or while something was sent.
-    pub fn take_early(&mut self, plain: &mut [u8]) -> usize {
-        let taken = self.early.len().min(plain.len());
-        plain[..taken].copy_from_slice(&self.early[..taken]);
-        self.early.drain(..taken);
-        if self.early.is_empty() {
-            self.early = Vec::new();
+    pub fn take_kept_plaintext(&mut self, plain: &mut [u8]) -> usize {
+        let taken = self.kept_plaintext.len().min(plain.len());
+        plain[..taken].copy_from_slice(&self.kept_plaintext[..taken]);
+        self.kept_plaintext.drain(..taken);
+        if self.kept_plaintext.is_empty() {
+            self.kept_plaintext = Vec::new();
         }
         taken
     }
 
-    /// How many bytes [`take_early`](Self::take_early) has to return.
+    /// How many bytes [`take_kept_plaintext`](Self::take_kept_plaintext) has to return.
     #[must_use]
-    pub fn early_bytes(&self) -> usize {
-        self.early.len()
+    pub fn kept_plaintext_bytes(&self) -> usize {
+        self.kept_plaintext.len()
     }
 
-    /// Keeps decrypted plaintext for which the caller has no room, for [`take_early`](Self::take_early).
-    pub fn keep_early(&mut self, plain: &[u8]) {
-        self.early.extend_from_slice(plain);
+    /// Keeps plaintext for which the caller has no room, for [`take_kept_plaintext`](Self::take_kept_plaintext).
+    pub fn keep_plaintext(&mut self, plain: &[u8]) {
+        self.kept_plaintext.extend_from_slice(plain);
     }
 
     /// Decrypts `received` in place, and copies the plaintext to `plain`. `received` begins with the bytes of
@@ -242,8 +243,8 @@ impl TlsConnection {
         loop {
             // rustls also gets the bytes that were received and not decrypted yet: if they end in the middle of a
             // message, it remembers where in them the message begins.
-            let early = &mut self.early;
-            let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
+            let kept = &mut self.kept_plaintext;
+            let mut keep = |payload: &[u8]| kept.extend_from_slice(payload);
             let (used, step) = self.rustls.take_step(&mut self.incoming, wanted, &mut keep, outgoing);
             self.incoming.drain(..used);
             match step {

@@ -3,9 +3,12 @@
 //! ```text
 //! ticket: name of the key (16) | nonce (12) | AES-256-GCM of { time of issue (8) | state of the session } | tag (16)
 //! ```
-//! The keys are derived from secrets that all machines of a fleet share, and from the policy for clients' certificates:
-//! rustls does not verify a client's certificate again when its session is resumed. Therefore a ticket must not outlive
-//! the policy under which it was issued. A process without such secrets uses the tickets of rustls.
+//! The numbers are lengths in bytes.
+//!
+//! The keys are derived from secrets that all machines of a fleet share, and from the policy for clients' certificates.
+//! The policy is included because rustls does not verify a client's certificate again when its session is resumed: a
+//! ticket must not outlive the policy under which it was issued. A process without such secrets uses the tickets of
+//! rustls.
 
 use std::fmt;
 use std::path::Path;
@@ -32,7 +35,7 @@ const SECRETS_MAX: usize = 16;
 const KEY_NAME_BYTES: usize = 16;
 const TIME_BYTES: usize = 8;
 
-/// The secrets that ticket keys are derived from. The first encrypts, all of them decrypt.
+/// The secrets that ticket keys are derived from. The key of the first secret encrypts, those of all secrets decrypt.
 pub(super) struct TicketSecrets(Vec<Zeroizing<Vec<u8>>>);
 
 impl TicketSecrets {
@@ -91,9 +94,9 @@ impl TicketKey {
         let secret = Salt::new(HKDF_SHA256, b"acequia tickets").extract(secret);
         let derive = |label: &[u8], bytes: &mut [u8]| {
             let info = [label, policy];
-            let derived = secret.expand(&info, Length(bytes.len()));
-            derived
-                .and_then(|derived| derived.fill(bytes))
+            let output = secret.expand(&info, Length(bytes.len()));
+            output
+                .and_then(|output| output.fill(bytes))
                 .expect("the length is allowed");
         };
         let (mut name, mut key) = ([0; KEY_NAME_BYTES], Zeroizing::new([0; 32]));

@@ -97,9 +97,13 @@ fn wall_clock_steps_do_not_change_timeouts_or_durations() {
             let line = nth_line(&proxy, ending, round);
             assert!((least..20_000.0).contains(&duration_ms(&line)), "{line}");
             let time = humantime::parse_rfc3339(line["time"].as_str().unwrap()).unwrap();
-            assert_eq!(
-                time > began + ahead,
-                ahead > Duration::ZERO,
+            let follows_the_clock = if ahead.is_zero() {
+                time <= began
+            } else {
+                time > began + ahead
+            };
+            assert!(
+                follows_the_clock,
                 "expected the time in the log to follow the stepped wall clock (libfaketime): {line}"
             );
         }

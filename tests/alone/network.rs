@@ -112,7 +112,7 @@ fn timed_out_checks_leak_no_descriptors() {
     let baseline = descriptors(&proxy);
     network.drop_packets(1);
     eventually("40 checks have timed out", || checks("timeout") >= 40.0);
-    // `+ 1`: one check may be under way. The connection by which the test reads metrics closes meanwhile.
+    // `+ 1`: one check may be under way.
     descriptors_fall_to(&proxy, baseline + 1);
     assert_eq!(checks("fail"), 0.0);
     network.accept_packets(1);
@@ -126,7 +126,7 @@ fn small_segments_that_fill_the_pipe_do_not_end_the_stream() {
     const SEGMENTS: usize = 4_000;
     const SEGMENT_BYTES: usize = 1_448;
     let Some(network) = Namespaces::enter(2) else { return };
-    // With these offloads, the kernel would merge the segments.
+    // The kernel would merge the segments, unless these offloads are off.
     for number in [1, 2] {
         for (namespace, device) in [(0, format!("v{number}")), (number, "v0".to_owned())] {
             let done = network.run(namespace, &format!("ethtool -K {device} gso off tso off gro off"));
@@ -186,8 +186,8 @@ fn when_ports_to_one_server_run_out_the_next_server_is_used_and_none_is_marked_d
     let list: Vec<_> = servers.iter().enumerate().map(entry).collect();
     let checks = "health = { interval = \"20ms\", fall = 1 }";
     let proxy = Proxy::start(&config(&list.join(", "), checks));
-    // This sets the range of the namespace that this thread and acequia are in. It is set only once acequia listens, so
-    // that the ports on which it listens are not in the range.
+    // The range is that of the namespace in which this thread and acequia run. acequia listens already, so that its own
+    // ports are not in the range.
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20099").unwrap();
     let clients = (0..SESSIONS).map(|_| {
         let mut client = network.client(2, proxy.at("plain"));
@@ -196,7 +196,7 @@ fn when_ports_to_one_server_run_out_the_next_server_is_used_and_none_is_marked_d
     });
     let clients: Vec<_> = clients.collect();
     assert!(failures(&proxy, "no_ports") >= 1.0);
-    // Checks of the first server have no port left either; that is not the server's failure.
+    // Checks of the first server have no port left either, which must not count as a failure of the server.
     let passed = || {
         proxy
             .metrics()

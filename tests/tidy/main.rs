@@ -35,15 +35,20 @@ fn modules_import_only_modules_above_them() {
     let order = modules(&tokens(&read("src/lib.rs")));
     assert!(order.len() > 15, "{order:?}");
     for path in files("src") {
-        let own = module_of(&path);
-        let Some(place) = order.iter().position(|module| *module == own) else {
+        let importer = module_of(&path);
+        let position = |name: &str| order.iter().position(|module| module == name);
+        let Some(importer_position) = position(&importer) else {
             continue; // lib.rs and main.rs
         };
         let code = without_tests(tokens(&read(&path)));
-        for (name, line) in names_behind(&code, &["crate"]) {
-            let there = order.iter().position(|module| *module == name);
-            let there = there.unwrap_or_else(|| panic!("{path}:{line}: no module `{name}` in lib.rs"));
-            assert!(there <= place, "{path}:{line}: `{own}` stands above `{name}` in lib.rs");
+        for (imported, line) in names_behind(&code, &["crate"]) {
+            let imported_position = position(&imported);
+            let imported_position =
+                imported_position.unwrap_or_else(|| panic!("{path}:{line}: no module `{imported}` in lib.rs"));
+            assert!(
+                imported_position <= importer_position,
+                "{path}:{line}: `{importer}` stands above `{imported}` in lib.rs"
+            );
         }
     }
 }
@@ -121,7 +126,7 @@ fn unsafe_code_is_only_in_listed_files() {
 }
 
 #[test]
-fn no_todo_or_debug_code_is_left() {
+fn no_todo_debug_code_or_ignored_test_is_left() {
     for directory in ["src", "tests", "benches"] {
         for path in files_and_tests(directory) {
             if let Some((what, line)) = half_done(&tokens(&read(&path))) {
@@ -129,6 +134,10 @@ fn no_todo_or_debug_code_is_left() {
             }
         }
     }
+}
+
+#[test]
+fn no_merge_conflict_is_left_in_texts() {
     let docs = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path());
     let texts = docs.filter(|path| path.extension().is_some_and(|end| end == "md"));
     for path in texts.chain(["README.md", "CHANGELOG.md", "conf/full.toml"].map(Into::into)) {

@@ -7,11 +7,11 @@ use crate::account::exposition::{GaugeFamily, MetricType, format_labels, write_h
 use crate::account::names;
 use crate::tls::{Certificate, ListenerTls, PoolTls};
 
-/// The times at which certificates become valid and expire, in the text exposition format: the certificates of
-/// listeners, and those that pools present to their servers. If several of one listener have the same first name, the
-/// one that expires first is shown. Also the times at which lists of revoked certificates should be replaced.
+/// From when and until when certificates are valid, and when lists of revoked certificates should be replaced, in the
+/// text exposition format. The certificates are those of listeners, and those that pools present to their servers. If
+/// several certificates of one listener have the same first name, only the one that expires first is shown.
 #[must_use]
-pub fn certificate_expiries<'a>(
+pub fn certificate_validity<'a>(
     listeners: impl IntoIterator<Item = (&'a str, &'a Arc<ListenerTls>)>,
     pools: impl IntoIterator<Item = (&'a str, &'a PoolTls)>,
 ) -> String {
@@ -28,18 +28,18 @@ pub fn certificate_expiries<'a>(
         "When the first list of revoked certificates should be replaced, in seconds since the Unix epoch.",
     );
     let mut add = |owner: (&str, &str), certificates: &[Arc<Certificate>]| {
-        // By name, `not_after` and `not_before` of the certificate that expires first: the smallest array.
-        let mut earliest = BTreeMap::<String, [i64; 2]>::new();
+        let mut first_to_expire = BTreeMap::<String, &Certificate>::new();
         for certificate in certificates {
             let name = certificate.names.first().map(ToString::to_string).unwrap_or_default();
-            let times = [certificate.not_after, certificate.not_before];
-            let kept = earliest.entry(name).or_insert(times);
-            *kept = times.min(*kept);
+            let kept = first_to_expire.entry(name).or_insert(certificate);
+            if (certificate.not_after, certificate.not_before) < (kept.not_after, kept.not_before) {
+                *kept = certificate;
+            }
         }
-        for (name, [not_after, not_before]) in earliest {
+        for (name, certificate) in first_to_expire {
             let labels = format_labels(&[owner, ("name", &name)]);
-            expiries.add(&labels, not_after);
-            begins.add(&labels, not_before);
+            expiries.add(&labels, certificate.not_after);
+            begins.add(&labels, certificate.not_before);
         }
     };
     for (listener, tls) in listeners {
@@ -59,8 +59,8 @@ pub fn certificate_expiries<'a>(
     text
 }
 
-/// The orders by ACME, in the text exposition format. `results` has the numbers of successful and failed orders, by the
-/// first host name of the certificate.
+/// The numbers of ACME orders, in the text exposition format. `results` has two numbers for the first host name of each
+/// certificate: the successful orders, and the failed ones.
 #[must_use]
 pub fn acme_renewals(results: &BTreeMap<Box<str>, [u64; 2]>) -> String {
     let mut text = String::new();

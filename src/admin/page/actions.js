@@ -156,7 +156,8 @@ function endingsOf(endings) {
 }
 
 function queueOf({ waiting, max, timeout }) {
-  const most = max === null ? ", and no others may join them" : ` of at most ${count(max)}`;
+  const isSwitchedOff = max === null; // while clients waited
+  const most = isSwitchedOff ? ", and no others may join them" : ` of at most ${count(max)}`;
   return `${counted(waiting, "client")}${most}${timeout ? `, each for at most ${timeout}` : ""}`;
 }
 

@@ -44,11 +44,15 @@ function failed(totals) {
 }
 
 /**
- * The sessions of a pool that ended in each second: the new ones, minus the growth of the open ones. The samples of a
- * pool do not count endings. In the first second the growth is not known: the value is 0.
+ * The sessions of a pool that ended in each second. The samples of a pool do not count them: they are the new sessions
+ * minus the growth of the open ones. In the first second the growth is not known, and the value is 0.
  */
 function endedInPool({ sessions, opened }) {
-  return opened.map((number, at) => Math.max(0, number - sessions[at] + (sessions[at - 1] ?? sessions[at] - number)));
+  return opened.map((number, at) => {
+    if (at === 0) return 0;
+    const growth = sessions[at] - sessions[at - 1];
+    return Math.max(0, number - growth);
+  });
 }
 
 export function showCharts() {

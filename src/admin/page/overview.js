@@ -54,7 +54,7 @@ function notices(state) {
   if (silence > SILENCE_MAX_MS) list.push(notice("bad", "Connection lost.", `What is shown here is of ${localTime(known.heardAt)}.`));
   if (state.draining) list.push(notice("warn", "Draining.", "No new sessions are accepted; the process ends when all are over."));
   if (state.last_reload && !state.last_reload.done) list.push(failedReload(state.last_reload));
-  if (state.remote) list.push(...ofStore(state.remote).map(([title, text]) => notice("warn", title, text)));
+  if (state.remote) list.push(...storeProblems(state.remote).map(([title, text]) => notice("warn", title, text)));
   for (const reason of state.unsaved) list.push(notice("warn", "Not saved, and lost at a restart:", `${reason}.`));
   for (const pool of state.pools) {
     if (!pool.usable) {
@@ -109,11 +109,11 @@ function notices(state) {
 }
 
 /** The problems of the configuration in the fleet's store, and what is in force instead. */
-function ofStore({ from, instance, revision, refused, lost, lost_since, has_namesake: isNamesake }) {
+function storeProblems({ from, instance, revision, refused, lost: failure, lost_since, has_namesake: hasNamesake }) {
   const instead = revision === null ? "no configuration is in force yet" : `revision ${revision} stays in force`;
   return [
-    isNamesake && [`Another process runs as instance ${instance} of ${from}:`, "give each a name of its own."],
-    lost && [`${from} has not answered since ${localTime(lost_since)}:`, `${lost}. Meanwhile ${instead}.`],
+    hasNamesake && [`Another process runs as instance ${instance} of ${from}:`, "give each a name of its own."],
+    failure && [`${from} has not answered since ${localTime(lost_since)}:`, `${failure}. Meanwhile ${instead}.`],
     refused && [`Revision ${refused.revision ?? "–"} of ${from} was refused at ${localTime(refused.since)}:`, `the errors are in the log, and in the store. Meanwhile ${instead}.`],
   ].filter(Boolean);
 }

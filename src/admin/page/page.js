@@ -2,7 +2,7 @@
 
 import { byId } from "./dom.js";
 import { known } from "./state.js";
-import { ApiError, checkToken, endTokenWait, follow, get, hasToken, onDoubt, setToken, sleep } from "./source.js";
+import { ApiError, checkToken, endTokenWait, follow, get, hasToken, onTokenDoubt, setToken, sleep } from "./source.js";
 import { reloadError, showOverview } from "./overview.js";
 import { setUpFlow, showFlow } from "./flow.js";
 import { showCharts } from "./charts.js";
@@ -152,7 +152,7 @@ byId("token-form").addEventListener("submit", async (event) => {
   await readReloadError();
 });
 let isChecking = false;
-onDoubt(async () => {
+onTokenDoubt(async () => {
   if (isChecking) return;
   isChecking = true;
   await showAccess().catch(reportRefusal);

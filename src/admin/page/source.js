@@ -7,7 +7,8 @@ import { HISTORY_INTERVAL_MS, SILENCE_MAX_MS, apply, byEnding, known } from "./s
 let token = "";
 
 export const setToken = (text) => {
-  token = /^[\x20-\x7e]*$/.test(text) ? text : "?"; // a header cannot have other characters: the process refuses `?`
+  // A header can have only these characters. For a token with others, `?` is sent, which the process refuses.
+  token = /^[\x20-\x7e]*$/.test(text) ? text : "?";
 };
 
 export const hasToken = () => token !== "";
@@ -21,21 +22,23 @@ export class ApiError extends Error {
 }
 
 /** Called after an answer whose reason may be that the process did not accept the token. */
-let doubt = () => {};
+let reportTokenDoubt = () => {};
 
-export const onDoubt = (listener) => {
-  doubt = listener;
+export const onTokenDoubt = (listener) => {
+  reportTokenDoubt = listener;
 };
 
 /** The path that is read to check the token: this needs the token even over loopback. */
 const TOKEN_CHECK_PATH = "reload";
 
-/**
- * The statuses with which the process answers if the token is missing or wrong (401), if none is configured (403), or
- * if its file cannot be read (503). They may have other reasons, too.
- */
-const DOUBTFUL = [401, 403, 503];
+/** The statuses of answers if the token is missing or wrong (401), or if none is configured (403). */
 const REFUSED = [401, 403];
+
+/** Also the status if the file of the token cannot be read (503). Each of these may have another reason. */
+const DOUBTFUL = [...REFUSED, 503];
+
+/** Whether the process has refused a read of this tab. Then the tab must not take events that another tab passes on. */
+let isRefused = false;
 
 /**
  * The process closes a connection after 15 s if it is not a stream. The page needs this limit, too: a request may wait
@@ -50,9 +53,11 @@ async function request(path, options = {}) {
   const response = await fetch(`/api/v1/${path}`, { ...options, headers, signal, cache: "no-store" });
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  if (token && DOUBTFUL.includes(response.status) && path !== TOKEN_CHECK_PATH) doubt();
-  const isRead = !options.method;
-  if (REFUSED.includes(response.status) && path !== TOKEN_CHECK_PATH && isRead) isRefused = true;
+  if (path !== TOKEN_CHECK_PATH) {
+    if (token && DOUBTFUL.includes(response.status)) reportTokenDoubt();
+    const isRead = !options.method;
+    if (isRead && REFUSED.includes(response.status)) isRefused = true;
+  }
   throw new ApiError(response.status, body.error ?? `status ${response.status}`);
 }
 
@@ -79,15 +84,13 @@ export async function send(method, path, body) {
 
 export const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** How long a tab without locks waits for events from another tab before it opens a stream itself. */
+/** In a browser without locks, how long a tab waits for events from another tab before it opens a stream itself. */
 const ELECTION_MS = 500;
 
 /** The page polls after this many failures of the stream in a row. */
 const FAILURES_MAX = 3;
 
-/**
- * A stream that ends before this time has failed: a connection that is too slow for the changes is cut again and again.
- */
+/** A stream that ends before this time has failed: the process cuts a connection that is too slow, again and again. */
 const STREAM_MIN_MS = 20_000;
 
 /** The page tries the stream again after this many polls. */
@@ -118,8 +121,8 @@ export async function follow(report, changed) {
   }, 1000);
   let [failures, polls] = [0, 0];
   for (;;) {
-    // Whether the page polls, and tries the stream again now. If that fails, the connection is not lost: polls succeed.
-    let isTrying = false;
+    // If the page polls and then tries the stream again, a failure of the stream is not reported: polls succeed.
+    let isStreamRetry = false;
     try {
       known.endings = Object.fromEntries((await get("endings")).map((one) => [one.ending, one]));
       // While the page polls, the history is read only once a minute, because it is large.
@@ -132,11 +135,12 @@ export async function follow(report, changed) {
         await sleep(2000);
         continue;
       }
-      [isTrying, polls] = [failures >= FAILURES_MAX, 0];
+      isStreamRetry = failures >= FAILURES_MAX;
+      polls = 0;
       failures += 1; // set to 0 once the stream has lasted
       const began = Date.now();
       isRefused = false;
-      await shared(channel, (name, data) => {
+      await followShared(channel, (name, data) => {
         if (isRefused) return; // the stream will be cut
         if (Date.now() - began > STREAM_MIN_MS) failures = 0;
         apply(name, data);
@@ -149,16 +153,13 @@ export async function follow(report, changed) {
         await tokenEntered();
         continue;
       }
-      if (!isTrying) report("lost", error.message);
+      if (!isStreamRetry) report("lost", error.message);
     }
     await sleep(1000);
   }
 }
 
 const needsToken = (error) => error instanceof ApiError && REFUSED.includes(error.status);
-
-/** Whether the process has refused this tab. Then it must not take events that another tab passes on. */
-let isRefused = false;
 
 let tokenWaiter = null;
 
@@ -175,13 +176,13 @@ export const endTokenWait = () => tokenWaiter?.();
 
 /**
  * Reads the stream, or the events that another tab passes on, until they end. Tabs share a stream because a browser has
- * few connections to one host. This tab has just read the history from the process, so it may also take the events that
- * a tab with a token passes on.
+ * few connections to one host. To be called after a successful read: the process lets this tab read, so the tab may
+ * take events even from a tab that has a token.
  */
-async function shared(channel, take) {
+async function followShared(channel, take) {
   if (!channel) return stream(take);
   // Locks exist in secure contexts only: on localhost, and over TLS.
-  if (!navigator.locks) return elected(channel, take);
+  if (!navigator.locks) return followWithoutLocks(channel, take);
   return navigator.locks.request("acequia-events", { ifAvailable: true }, (lock) => (
     lock ? passOn(channel, take) : listen(channel, take, SILENCE_MAX_MS)
   ));
@@ -191,12 +192,12 @@ async function shared(channel, take) {
 const GAVE_WAY = new Error("another tab has a stream");
 
 /** Without locks, a tab opens a stream if no other tab passes events on. */
-async function elected(channel, take) {
+async function followWithoutLocks(channel, take) {
   if (await listen(channel, take, ELECTION_MS)) return;
   await passOn(channel, take, Math.random());
 }
 
-/** Reads the stream for all tabs. If two tabs do, the one with the higher number ends its stream. */
+/** Reads the stream for all tabs. If two tabs read it, the one with the higher number ends its stream. */
 async function passOn(channel, take, number = 0) {
   const abort = new AbortController();
   channel.onmessage = ({ data: message }) => {
@@ -228,7 +229,8 @@ async function listen(channel, take, firstWaitMs) {
   };
   const began = Date.now();
   channel.postMessage("state?");
-  while (!isRefused && Date.now() - (heard ? known.heardAt : began) < (heard ? SILENCE_MAX_MS : firstWaitMs)) await sleep(500);
+  const isSilent = () => (heard ? Date.now() - known.heardAt >= SILENCE_MAX_MS : Date.now() - began >= firstWaitMs);
+  while (!isRefused && !isSilent()) await sleep(500);
   channel.onmessage = null;
   return heard;
 }

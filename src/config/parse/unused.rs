@@ -189,7 +189,7 @@ pub(super) fn clients_without_hello(
     let mut targets = table.targets().map(|id| &pools[id.0]);
     let without_hello = |pool: &Arc<PoolPlan>| {
         let service = pool.health.service()?;
-        Some((Arc::clone(pool), service.name, service.without_hello?))
+        Some((Arc::clone(pool), service.name, service.hint_without_hello?))
     };
     if let Some((pool, service, hint)) = targets.find_map(without_hello) {
         let message = format!(

@@ -34,7 +34,7 @@ fn pool(lines: &str) -> (Live, Arc<LivePool>) {
 struct Zone(Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>);
 
 impl Zone {
-    /// Sets the addresses of a name; without any it does not resolve.
+    /// Sets the addresses of a name. A name with an empty list does not resolve.
     fn put(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         self.0.lock().insert(name.to_owned(), addresses);
@@ -94,9 +94,13 @@ async fn resolve_all(names: &mut PoolNames, pool: &LivePool, resolver: &Resolver
             now
         });
     }
-    // Not begun, or under way and not timed out.
-    let is_open = |state: &NameState| state.deadline == Some(now) || state.lookup.is_some() && state.deadline.is_some();
-    while names.names.values().any(is_open) {
+    let is_unfinished = |state: &NameState| {
+        let has_not_begun = state.deadline == Some(now);
+        let has_timed_out = state.deadline.is_none();
+        let is_under_way = state.lookup.is_some() && !has_timed_out;
+        has_not_begun || is_under_way
+    };
+    while names.names.values().any(is_unfinished) {
         names.step(pool, resolver, live).await;
     }
 }
@@ -144,7 +148,7 @@ async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
 }
 
 #[tokio::test]
-async fn an_address_that_returns_gets_its_old_server_while_that_has_sessions() {
+async fn a_removed_server_is_kept_for_its_address_until_its_last_session_ends() {
     let mut fixture = Fixture::new(&format!("{ONE_NAME}\nhealth = {{ check = \"off\" }}"));
     fixture.zone.put("a.test", &["10.0.0.1"]);
     fixture.resolve().await;
@@ -186,7 +190,7 @@ async fn too_many_addresses_are_cut_in_a_stable_order() {
 }
 
 #[test]
-fn multicast_and_unspecified_addresses_are_left_out() {
+fn addresses_that_are_not_of_one_host_are_left_out() {
     let found = |ips: &[&str]| {
         let ips = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 7));
         usable_addresses(Ok(ips.collect())).map_err(|reason| reason.to_string())

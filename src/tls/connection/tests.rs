@@ -175,10 +175,10 @@ fn bytes_after_the_end_of_a_handshake_are_kept() {
             client.handshake(&take(&mut to_client), &mut to_server).unwrap();
         }
         assert!(!server.is_handshaking());
-        // As early plaintext, or as a record that is not decrypted yet.
+        // As plaintext, or as a record that is not decrypted yet.
         let mut plain = [0; 7];
-        let early = server.take_early(&mut plain);
-        let mut all = plain[..early].to_vec();
+        let kept = server.take_kept_plaintext(&mut plain);
+        let mut all = plain[..kept].to_vec();
         if all.is_empty() {
             let mut unread = vec![0; RECORD_BYTES_MAX];
             let bytes = server.take_unread(&mut unread);

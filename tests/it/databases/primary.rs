@@ -1,4 +1,5 @@
-//! One primary: no session is sent to an old one, in whatever order servers come back, and two primaries are reported.
+//! A pool has one primary: no session goes to an old primary, in whatever order servers come back, and two primaries
+//! are reported.
 
 use std::net::SocketAddr;
 
@@ -10,9 +11,8 @@ use crate::support::process::{Process, finished, must};
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, wait_for};
 
-/// A pool of writers and one of readers, both with these servers. The user of the check has no privileges. `readers`
-/// are further lines of the pool of readers.
-pub(super) fn config(servers: [&Postgres; 2], readers: &str, state_dir: Option<&TempDir>) -> String {
+/// A pool of writers and one of readers, both with these servers. The user of the check has no privileges.
+pub(super) fn config(servers: [&Postgres; 2], reader_keys: &str, state_dir: Option<&TempDir>) -> String {
     let [a, b] = servers.map(|server| server.address());
     let health = "{ check = \"postgres\", user = \"watcher\", database = \"postgres\", interval = \"100ms\", \
                   timeout = \"5s\", rise = 1, fall = 2 }";
@@ -24,7 +24,7 @@ pub(super) fn config(servers: [&Postgres; 2], readers: &str, state_dir: Option<&
          pool = \"readers\"\n[pools.writers]\nservers = [{{ name = \"a\", address = \"{a}\" }}, {{ name = \"b\", address = \"{b}\" }}]\n\
          role = \"primary\"\nretries = 0\nhealth = {health}\n[pools.readers]\n\
          servers = [{{ name = \"a\", address = \"{a}\" }}, {{ name = \"b\", address = \"{b}\" }}]\n\
-         role = \"replica\"\n{readers}\nhealth = {health}\n"
+         role = \"replica\"\n{reader_keys}\nhealth = {health}\n"
     )
 }
 
@@ -85,8 +85,8 @@ fn a_returning_old_primary_gets_no_session_until_it_is_trusted() {
     assert!(refused.stderr.contains("does not call itself primary"), "{refused:?}");
     assert_eq!(proxy.command(&["pool", "trust", "writers/a"]).code, Some(0));
     assert_eq!(reached(proxy.at("write")), Some(a.address().port()));
-    let known = || proxy.answer(&["status"])["pools"][1]["primary"].clone();
-    assert_eq!(known(), "a", "the pool of readers knows it, too");
+    let readers = &proxy.answer(&["status"])["pools"][1];
+    assert_eq!(readers["primary"], "a", "the pool of readers knows the primary, too");
     let renamed = text.replace("pool = \"writers\"", "pool = \"orders\"");
     assert!(proxy.reload(&renamed.replace("[pools.writers]", "[pools.orders]")));
     eventually("the pool is renamed, and remembers its primary", || {
@@ -114,7 +114,7 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     let served: Vec<_> = (0..2)
         .map(|_| start("write", "disable", "SELECT pg_sleep(600)"))
         .collect();
-    eventually("some are served", || a.sleepers() == served.len());
+    eventually("the first clients are served", || a.sleepers() == served.len());
     let passed = [("pool", "writers"), ("server", "a"), ("result", "pass")];
     let checks = || proxy.metrics().sum("acequia_health_checks_total", &passed);
     let before = checks();
@@ -142,7 +142,7 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
         errors.filter(is_refused).count() >= CLIENTS_PER_WAY,
         "expected the clients in clear text to print the refusal"
     );
-    eventually("those that were served are cut, too, because b is the primary", || {
+    eventually("the served clients are cut, too, because b is the primary", || {
         sessions() == 0
     });
     eventually("writers reach b", || {
@@ -231,7 +231,7 @@ fn two_living_primaries_are_reported_and_writers_stay_with_one() {
         is_up(&proxy, "writers", "b")
     });
     let why = "an old primary: timeline 1, and b is on 2";
-    eventually("a is an old one", || reason(&proxy, "writers", "a") == why);
+    eventually("a is an old primary", || reason(&proxy, "writers", "a") == why);
     for _ in 0..10 {
         assert_eq!(reached(proxy.at("write")), Some(b.address().port()));
     }
@@ -255,8 +255,8 @@ fn a_foreign_database_in_the_list_never_takes_over() {
     let proxy = Proxy::start(&config([&a, &other], "", None));
     eventually("a is the primary", || is_up(&proxy, "writers", "a"));
     other.thaw();
-    let is_another = || reason(&proxy, "writers", "b").contains("another database: its system identifier is");
-    eventually("the other one is reported", is_another);
+    let is_foreign = || reason(&proxy, "writers", "b").contains("another database: its system identifier is");
+    eventually("the foreign database is reported", is_foreign);
     proxy.answer(&["server", "disable", "writers/a"]);
     let checks = || {
         let labels = [("pool", "writers"), ("server", "b"), ("result", "wrong_role")];
@@ -264,7 +264,7 @@ fn a_foreign_database_in_the_list_never_takes_over() {
     };
     let before = checks();
     eventually("it is checked again", || checks() >= before + 3.0);
-    assert!(is_another());
+    assert!(is_foreign());
     assert_eq!(reached(proxy.at("write")), None);
     proxy.answer(&["server", "enable", "writers/a"]);
     eventually("writers reach a again", || {
@@ -284,11 +284,11 @@ fn a_bulk_load_removes_no_replica_and_a_cut_off_replica_leaves_after_max_lag() {
     eventually("the replica has the rows", || {
         finished(&mut psql(b.address(), "SELECT count(*) FROM t")).stdout.trim() == "300000"
     });
-    let times_behind = || {
+    let departures = || {
         let labels = [("pool", "readers"), ("server", "b"), ("to", "wrong_role")];
         proxy.metrics().sum("acequia_health_transitions_total", &labels)
     };
-    assert_eq!(times_behind(), 0.0, "the replica never left");
+    assert_eq!(departures(), 0.0, "the replica never left");
     // Without its receiver, the replica gets no more WAL.
     must(&mut psql(b.address(), "ALTER SYSTEM SET primary_conninfo = ''"));
     must(&mut psql(b.address(), "SELECT pg_reload_conf()"));
@@ -304,12 +304,12 @@ fn a_bulk_load_removes_no_replica_and_a_cut_off_replica_leaves_after_max_lag() {
     let reader = std::thread::spawn(move || finished(&mut session));
     eventually("a reader is served", || proxy.server("readers", "b")["sessions"] == 1);
     let first_write = Instant::now();
-    eventually("it is behind", || {
+    eventually("the replica is behind", || {
         must(&mut psql(a.address(), "INSERT INTO t VALUES (1)"));
         reason(&proxy, "readers", "b").contains("behind its primary, at most 2s are allowed")
     });
-    eventually("it leaves", || !is_up(&proxy, "readers", "b"));
-    assert_eq!(times_behind(), 1.0, "and that is counted");
+    eventually("the replica leaves", || !is_up(&proxy, "readers", "b"));
+    assert_eq!(departures(), 1.0, "expected the departure to be counted");
     println!("left {:?} after the first write that it missed", first_write.elapsed());
     assert!(first_write.elapsed().as_secs() >= 2);
     assert!(

@@ -14,23 +14,25 @@ fn config(servers: &[SocketAddr], health: &str) -> String {
     one_pool(servers, &format!("[pools.p.health]\n{common}\n{health}"))
 }
 
-fn health(proxy: &Proxy, server: SocketAddr) -> (String, String) {
+fn health_and_reason(proxy: &Proxy, server: SocketAddr) -> (String, String) {
     let body = proxy.server("p", &server.to_string());
     let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
     (text("health"), text("reason"))
 }
 
 #[test]
-fn redis_answers_a_conversation() {
+fn a_conversation_with_redis_passes_or_names_the_failed_step() {
     let redis = Redis::start();
     let ping =
         r#"steps = [{ send = "PING\r\n", expect = '^\+PONG' }, { send = "hex:50494e47 0d0a", expect = 'PONG' }]"#;
     let proxy = Proxy::start(&config(&[redis.address()], ping));
-    assert_eq!(health(&proxy, redis.address()).0, "up");
+    assert_eq!(health_and_reason(&proxy, redis.address()).0, "up");
     let quit = "steps = [{ send = \"QUIT\\r\\n\", expect = \"OK\" }, { expect = \"more\" }]";
     assert!(proxy.reload(&config(&[redis.address()], quit)));
-    eventually("the second step fails", || health(&proxy, redis.address()).0 == "down");
-    let (_, reason) = health(&proxy, redis.address());
+    eventually("the second step fails", || {
+        health_and_reason(&proxy, redis.address()).0 == "down"
+    });
+    let (_, reason) = health_and_reason(&proxy, redis.address());
     let expected = "step 2 (expect `more`): the server closed the connection; got `\\r\\n`";
     assert_eq!(reason, expected);
 }
@@ -55,7 +57,7 @@ fn hostile_servers_fail() {
     };
     eventually("there were some checks", || failed() >= 40.0);
     for address in addresses {
-        let (health, reason) = health(&proxy, address);
+        let (health, reason) = health_and_reason(&proxy, address);
         assert_eq!(health, "down", "{address}");
         assert!(
             !reason.contains(char::is_control) && reason.chars().count() <= 256,
@@ -87,7 +89,7 @@ fn a_timeout_names_the_step_and_what_came() {
     ];
     for (address, reason) in addresses.into_iter().zip(expected) {
         eventually(reason, || {
-            health(&proxy, address) == ("down".to_owned(), reason.to_owned())
+            health_and_reason(&proxy, address) == ("down".to_owned(), reason.to_owned())
         });
     }
     let timeouts = proxy

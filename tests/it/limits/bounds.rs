@@ -66,28 +66,26 @@ const BOUNDS: &[(&str, &[&str], &[&str])] = &[
     ("pools.p.health:port", &["1", "65535"], &["0", "65536"]),
 ];
 
-/// A configuration with this value for this key (`section:key`), and otherwise valid. Integers are written without
-/// quotes, all other values with quotes.
-fn with(place: &str, value: &str) -> String {
-    let (section, key) = place.split_once(':').unwrap_or_else(|| panic!("{place}"));
+/// A configuration that is valid except perhaps for this value of this key (`section:key`). Integers are written
+/// without quotes, all other values with quotes.
+fn config_with(path: &str, value: &str) -> String {
+    let (section, key) = path.split_once(':').unwrap_or_else(|| panic!("{path}"));
     let value = value
         .parse::<i64>()
         .map_or_else(|_| format!("{value:?}"), |number| number.to_string());
-    let line = |table: &str| {
-        if table == section {
-            format!("{key} = {value}\n")
-        } else {
-            String::new()
-        }
-    };
     ["runtime", "defaults", "listeners.l", "pools.p", "pools.p.health"]
         .map(|table| {
-            let base = match table {
+            let required = match table {
                 "listeners.l" => "bind = \"127.0.0.1:1\"\npool = \"p\"\n",
                 "pools.p" => "servers = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n",
                 _ => "",
             };
-            format!("[{table}]\n{base}{}", line(table))
+            let tested = if table == section {
+                format!("{key} = {value}\n")
+            } else {
+                String::new()
+            };
+            format!("[{table}]\n{required}{tested}")
         })
         .concat()
 }
@@ -99,13 +97,13 @@ fn report(text: &str) -> String {
 
 #[test]
 fn numbers_and_durations_are_accepted_up_to_their_bounds() {
-    for (place, accepted, rejected) in BOUNDS {
+    for (path, accepted, rejected) in BOUNDS {
         for value in *accepted {
-            assert_eq!(report(&with(place, value)), "", "{place} = {value}");
+            assert_eq!(report(&config_with(path, value)), "", "{path} = {value}");
         }
         for value in *rejected {
-            let report = report(&with(place, value));
-            assert!(report.ends_with("\n1 error\n"), "{place} = {value}: {report}");
+            let report = report(&config_with(path, value));
+            assert!(report.ends_with("\n1 error\n"), "{path} = {value}: {report}");
         }
     }
 }
@@ -122,7 +120,7 @@ fn named(server: &str, pool: &str, route: &str, weights: [u32; 2]) -> String {
 }
 
 #[test]
-fn names_and_weights_are_accepted_up_to_their_bounds() {
+fn names_weights_and_priorities_are_accepted_up_to_their_bounds() {
     let a = |count: usize| "a".repeat(count);
     let label = a(63);
     let sni = |last: usize| format!("sni = \"{label}.{label}.{label}.{}\"", a(last));

@@ -1,4 +1,4 @@
-//! TLS over a socket, as a connection that bytes are moved through: its bytes are the plaintext.
+//! TLS over a socket. Its callers read and write the plaintext.
 //!
 //! The end of the stream is a `close_notify` alert; a socket that ends without it was cut off
 //! ([`Fault::Truncated`](crate::socket::Fault)). Records are read, decrypted and encrypted in buffers of the thread, so
@@ -58,8 +58,8 @@ struct TlsState {
     connection: TlsConnection,
     /// Records that the kernel has not taken yet.
     unsent: Vec<u8>,
-    /// The bytes received with the handshake may contain whole records.
-    has_unread_records: bool,
+    /// Whether the bytes that came with the handshake may contain whole records: true until they are decrypted.
+    may_hold_records: bool,
     has_shut_down: bool,
     /// Plaintext in the small records of this burst.
     burst_bytes_in_small: usize,
@@ -79,7 +79,7 @@ impl<'a> TlsWire<'a> {
             state: Mutex::new(TlsState {
                 connection,
                 unsent: Vec::new(),
-                has_unread_records: true,
+                may_hold_records: true,
                 has_shut_down: false,
                 burst_bytes_in_small: 0,
                 encrypted_at: None,
@@ -101,7 +101,7 @@ impl TlsState {
         Poll::Ready(Ok(()))
     }
 
-    /// As [`Self::poll_flush`] where the caller cannot take an error of the socket: the next read reports it.
+    /// Like [`Self::poll_flush`], for callers that cannot return an error of the socket: a later read returns it.
     fn poll_flush_deferring_errors(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_flush(socket, cx).map(|flushed| {
             if let Err(error) = flushed {
@@ -110,8 +110,8 @@ impl TlsState {
         })
     }
 
-    /// Receives and decrypts into a buffer that is too small for a record. The rest is kept as early plaintext.
-    fn poll_decrypt_early(
+    /// Receives and decrypts for a buffer that is too small for a record. Keeps the plaintext that does not fit.
+    fn poll_decrypt_keeping_rest(
         &mut self,
         socket: &TcpStream,
         cx: &mut Context<'_>,
@@ -124,12 +124,12 @@ impl TlsState {
             };
             let (fitting, rest) = plain[..bytes].split_at(bytes.min(buffer.len()));
             buffer[..fitting.len()].copy_from_slice(fitting);
-            self.connection.keep_early(rest);
+            self.connection.keep_plaintext(rest);
             Poll::Ready(Ok(Some(fitting.len())))
         })
     }
 
-    /// Receives once and decrypts. `Some(0)`: the end of the stream. `None`: that gave no plaintext.
+    /// Receives once and decrypts. `Some(0)`: the end of the stream. `None`: no plaintext has come.
     fn poll_decrypt(
         &mut self,
         socket: &TcpStream,
@@ -139,19 +139,19 @@ impl TlsState {
     ) -> Poll<io::Result<Option<usize>>> {
         let unread = self.connection.take_unread(received);
         let mut all = unread;
-        // Only what came with the handshake is decrypted without receiving more: otherwise the unread bytes are a part
-        // of a record.
-        let may_hold_records = take(&mut self.has_unread_records) && unread > 0;
-        if !may_hold_records {
+        // What came with the handshake may be whole records, and is decrypted without receiving more. Later the unread
+        // bytes are only a part of a record.
+        let must_receive = !take(&mut self.may_hold_records) || unread == 0;
+        if must_receive {
             match poll_recv(socket, cx, &mut received[unread..]) {
                 Poll::Ready(Ok(0)) => {
                     let error = self.deferred_error.unwrap_or(io::ErrorKind::UnexpectedEof);
                     return Poll::Ready(Err(error.into()));
                 }
                 Poll::Ready(Ok(read)) => all += read,
-                other => {
+                pending_or_error => {
                     self.connection.return_unread(&received[..unread]);
-                    return other.map_ok(|_| None);
+                    return pending_or_error.map_ok(|_| None);
                 }
             }
         }
@@ -209,19 +209,19 @@ impl TlsWire<'_> {
         let state = self.state.lock();
         let connection = &state.connection;
         let is_over = connection.has_peer_closed() || connection.failure().is_some();
-        if state.has_unread_records || is_over || connection.early_bytes() > 0 {
+        if state.may_hold_records || is_over || connection.kept_plaintext_bytes() > 0 {
             return Poll::Ready(Ok(()));
         }
         self.socket.poll_read_ready(cx)
     }
 
-    /// A part of a record that is held does not count: otherwise there would seem to be much to read whenever the peer
-    /// adds a byte to it.
+    /// About how many bytes there are to read. What came with the handshake counts. Once that is decrypted, a held part
+    /// of a record does not count: otherwise there would seem to be much to read whenever the peer adds a byte to it.
     pub(super) fn readable_bytes(&self) -> usize {
         let state = self.state.lock();
-        let held = match state.has_unread_records {
+        let held = match state.may_hold_records {
             true => state.connection.held_bytes(),
-            false => state.connection.early_bytes(),
+            false => state.connection.kept_plaintext_bytes(),
         };
         Socket::readable_bytes(self.socket).saturating_add(held)
     }
@@ -235,9 +235,9 @@ impl TlsWire<'_> {
         let mut state = self.state.lock();
         // An answer to the peer may be left from the last time.
         let _ = state.poll_flush_deferring_errors(self.socket, cx);
-        let early = state.connection.take_early(buffer);
-        if early > 0 {
-            return Poll::Ready(Ok(early));
+        let kept = state.connection.take_kept_plaintext(buffer);
+        if kept > 0 {
+            return Poll::Ready(Ok(kept));
         }
         if state.connection.has_peer_closed() {
             return Poll::Ready(Ok(0));
@@ -248,7 +248,7 @@ impl TlsWire<'_> {
         RECEIVED.with_borrow_mut(|received| {
             let room = buffer.len().min(received.len());
             let decrypted = if room < RECORD_BYTES_MAX {
-                state.poll_decrypt_early(self.socket, cx, &mut received[..RECORD_BYTES_MAX], buffer)
+                state.poll_decrypt_keeping_rest(self.socket, cx, &mut received[..RECORD_BYTES_MAX], buffer)
             } else {
                 state.poll_decrypt(self.socket, cx, &mut received[..room], buffer)
             };
