@@ -4,6 +4,7 @@
 //! whose token has been replaced, is cut. When it connects again, it gets the whole state.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
 
 use axum::Extension;
@@ -53,6 +54,7 @@ pub(super) async fn events(
     let stream_guard = mark.begin();
     let coming = admin.events.sender.subscribe(); // before the state is read, so that no change is missed
     let first = full_state_event(&admin).await?;
+    admin.events.has_begun.store(true, Release);
     let (sender, body) = Channel::<Bytes>::new(1);
     tokio::spawn(async move {
         let _held = (permit, stream_guard);
@@ -102,7 +104,8 @@ pub async fn publish(admin: Arc<Admin>) {
         if Instant::now() < next_look {
             continue;
         }
-        let before = seen.take();
+        let has_begun = admin.events.has_begun.swap(false, Acquire);
+        let before = seen.take().filter(|_| !has_begun);
         let admin_of_look = Arc::clone(&admin);
         let looked = spawn_blocking(move || {
             let began = thread_cpu_time();
