@@ -13,7 +13,9 @@ pub(super) fn keep_order(listener: &mut ImportedListener) {
                     that refuses: try names with `acequia route`";
         remarks.push(Remark::note(0, text));
     }
-    remarks.extend(notes(&listener.routes));
+    let text = "too many routes to compare: one with a more exact name or more kinds of conditions wins here against an \
+                earlier one; try names with `acequia route`";
+    remarks.extend(notes(&listener.routes).unwrap_or_else(|| vec![Remark::note(0, text)]));
 }
 
 /// If a wildcard of a refusing route matches a name of a later route, adds that name to the refusing route: of equal
@@ -56,14 +58,18 @@ pub(super) fn wildcards_of(pattern: &str) -> impl Iterator<Item = String> {
     wildcards.filter(move |wildcard| wildcard != pattern)
 }
 
-/// A note for each route that loses clients to a later one with another pool.
-fn notes(routes: &[ImportedRoute]) -> Vec<Remark> {
+/// A note for each route that loses clients to a later one with another pool. `None`: there are too many routes.
+fn notes(routes: &[ImportedRoute]) -> Option<Vec<Remark>> {
+    /// The most comparisons of two routes.
+    const COMPARED_MAX: usize = 10_000_000;
+    let mut compared = 0;
     // The first route that wins against an earlier one, and why, by the index of the earlier one.
     let mut winners: BTreeMap<usize, (usize, &str)> = BTreeMap::new();
     let mut earlier_by_name: HashMap<&str, Vec<usize>> = HashMap::new();
     let mut earlier_without_name: Vec<usize> = Vec::new();
     for (later, route) in routes.iter().enumerate() {
         let mut compare = |earlier: usize, has_better_name: bool| {
+            compared += 1;
             let first = &routes[earlier];
             let why = match has_better_name {
                 true => "a more exact name",
@@ -90,6 +96,9 @@ fn notes(routes: &[ImportedRoute]) -> Vec<Remark> {
                 }
             }
         }
+        if compared > COMPARED_MAX {
+            return None;
+        }
         for name in &route.sni {
             earlier_by_name.entry(name).or_default().push(later);
         }
@@ -104,5 +113,5 @@ fn notes(routes: &[ImportedRoute]) -> Vec<Remark> {
         );
         Remark::note(routes[earlier].line, text)
     });
-    notes.collect()
+    Some(notes.collect())
 }

@@ -180,7 +180,7 @@ listen a
     tcp-request connection reject if { src 10.66.0.0/16 ::ffff:10.66.1.2/112 }
     tcp-request connection reject unless { src 10.0.0.1/8 10.0.0.0/8 }
     use_backend a if { req.ssl_alpn h2 \"\" }
-    server s 10.0.0.1:1
+    server s 10.0.0.1:1 ssl alpn h2,h2
 ";
     let nginx = "
 server {

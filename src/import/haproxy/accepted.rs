@@ -16,6 +16,8 @@ pub(super) struct AcceptedClients {
     networks: Vec<String>,
     /// The server names of accepted clients, as patterns.
     names: HashSet<String>,
+    /// The wildcards that match one of these names.
+    wildcards: HashSet<String>,
     /// Whether clients are accepted by other conditions as well.
     has_unknown: bool,
     /// Whether a rule was for all clients. Later rules of the set then have no effect.
@@ -46,6 +48,7 @@ impl AcceptedClients {
                     ],
                 ) => {
                     self.names.extend(names.iter().cloned());
+                    self.wildcards.extend(names.iter().flat_map(|name| wildcards_of(name)));
                     self.has_unknown |= is_partial;
                 }
                 _ => self.has_unknown = true,
@@ -112,9 +115,8 @@ impl AcceptedClients {
     /// A rule that rejects clients by a condition on more than their networks, and becomes this route. Returns a note
     /// if accepted clients may be among them.
     pub(super) fn note_on_refusing(&self, route: &ImportedRoute) -> LineOutcome {
-        let rejected: HashSet<&String> = route.sni.iter().collect();
-        let is_rejected = |name: &String| wildcards_of(name).any(|wildcard| rejected.contains(&wildcard));
-        let rejects_names = !self.names.is_empty() && (rejected.is_empty() || self.names.iter().any(is_rejected));
+        let rejects_any_name = route.sni.is_empty() && !self.names.is_empty();
+        let rejects_names = rejects_any_name || route.sni.iter().any(|name| self.wildcards.contains(name));
         if self.has_unknown || rejects_names {
             return self.rejection_outcome();
         }

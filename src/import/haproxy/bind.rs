@@ -1,10 +1,9 @@
 //! `bind` (configuration manual, section 5.1).
 
-use super::super::imported::{
-    ImportedListener, Remark, TlsKeys, is_file, is_protocol, keep_first, quoted, quoted_list,
-};
+use super::super::imported::{ImportedListener, Remark, TlsKeys, is_file, quoted, quoted_list};
 use super::address::binds;
 use super::line::{Line, LineOutcome, set_integer};
+use super::server::protocols;
 use crate::units::parse_file_mode;
 
 /// Reads a `bind` line into the listener.
@@ -136,13 +135,9 @@ fn read_option(word: &str, value: &str, listener: &mut ImportedListener, tls: &m
             carried_if(is_valid)
         }
         "alpn" => {
-            let mut protocols: Vec<String> = value.split(',').map(String::from).collect();
-            keep_first(&mut protocols, |protocol| Some(protocol.to_owned()));
-            let is_valid = protocols.iter().all(|protocol| is_protocol(protocol));
-            if is_valid {
-                tls.insert("alpn", quoted_list(&protocols));
-            }
-            carried_if(is_valid)
+            let protocols = protocols(value);
+            tls.extend(protocols.as_ref().map(|protocols| ("alpn", quoted_list(protocols))));
+            carried_if(protocols.is_some())
         }
         "ssl-min-ver" => {
             if value == "TLSv1.3" {

@@ -44,6 +44,8 @@ impl Frontend {
 
     pub(super) fn into_listener(mut self) -> ImportedListener {
         self.listener.pool = self.for_all.or(self.pool);
+        // HAProxy applies all rejections before the first `use_backend`.
+        self.listener.routes.sort_by_key(|route| route.pool.is_some());
         if !self.listener.proxy_peers.is_empty() {
             let text =
                 "HAProxy tests the address of the peer; here it is that of the client, which the PROXY header names";
@@ -149,14 +151,7 @@ impl Frontend {
                 }
                 Some(_) => {}
             }
-            // HAProxy applies all rejections before the first `use_backend`.
-            let routes = &mut self.listener.routes;
-            let first_with_pool = routes.iter().position(|route| route.pool.is_some());
-            let index = match (pool, first_with_pool) {
-                (None, Some(first_with_pool)) => first_with_pool,
-                _ => routes.len(),
-            };
-            routes.insert(index, route);
+            self.listener.routes.push(route);
         }
         outcome
     }

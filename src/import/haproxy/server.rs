@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::imported::{ImportedServer, SESSIONS_MAX, is_file, is_protocol};
+use super::super::imported::{ImportedServer, SESSIONS_MAX, is_file, is_protocol, keep_first};
 use super::super::number::{duration, integer, port};
 use super::address;
 use crate::config::address::ip;
@@ -240,13 +240,14 @@ fn sni(expression: &str) -> Option<String> {
     }
 }
 
-/// The protocols of `alpn`, separated by commas.
-fn protocols(list: &str) -> Option<Vec<String>> {
-    let protocols = list.split(',');
+/// The protocols of `alpn`, separated by commas, each once. `None`: one is not valid.
+pub(super) fn protocols(list: &str) -> Option<Vec<String>> {
+    let mut protocols: Vec<String> = list.split(',').map(str::to_owned).collect();
+    keep_first(&mut protocols, |protocol| Some(protocol.to_owned()));
     protocols
-        .clone()
-        .all(is_protocol)
-        .then(|| protocols.map(str::to_owned).collect())
+        .iter()
+        .all(|protocol| is_protocol(protocol))
+        .then_some(protocols)
 }
 
 /// The text if it is a host name.

@@ -1246,3 +1246,28 @@ fn values_of_a_haproxy_bind_that_are_not_carried_over_are_reported() {
         );
     }
 }
+
+#[test]
+fn a_listener_with_too_many_routes_to_compare_gets_one_note() {
+    let rule = |number: u32| {
+        let pool = ["a", "b"][number as usize % 2];
+        format!(
+            "use_backend {pool} if {{ src 10.0.{}.{} }}\n",
+            number / 256,
+            number % 256
+        )
+    };
+    let notes = |rules: u32| {
+        let lines = lines_with_rules(&(0..rules).map(rule).collect::<String>());
+        lines
+            .into_iter()
+            .filter(|line| line.starts_with("# note"))
+            .collect::<Vec<_>>()
+    };
+    assert!(notes(1000).is_empty());
+    let many = notes(5000);
+    assert!(
+        many.len() == 1 && many[0].contains("too many routes to compare"),
+        "{many:#?}"
+    );
+}
