@@ -165,7 +165,7 @@ impl Plan {
         admitted.add((index, name), announcement, server)
     }
 
-    /// Checks that the configuration itself does not use the name at a listener.
+    /// Checks that the configuration itself uses neither the name at a listener, nor that of its pool and route.
     fn check_free(&self, listener: &ListenerPlan, name: &ServerName) -> Result<(), Reason> {
         if let Some(route) = listener.routes.route_of(name) {
             return Err(format!("route `{}` of the configuration has this name", route.name).into());
@@ -173,6 +173,9 @@ impl Plan {
         let pool = pool_name(listener, name);
         if self.pools.named(&pool).is_some() {
             return Err(format!("the configuration has a pool of the name `{pool}`").into());
+        }
+        if listener.routes.routes().iter().any(|route| *route.name == *pool) {
+            return Err(format!("the listener has a route of the name `{pool}`").into());
         }
         Ok(())
     }
