@@ -222,8 +222,9 @@ impl Report {
         out
     }
 
-    /// The problems that [`Self::render`] shows, for programs: a list of objects. Each has `severity` and `message`. Where they are known, it also
-    /// has `hint`, and `line` and `column` (from 1) or the `path` of the key. It has `file` if several files were read.
+    /// The problems that [`Self::render`] shows, for programs: a list of objects. Each has `severity` and `message`.
+    /// Where they are known, it also has `hint`, and `line` and `column` (from 1) or the `path` of the key. It has
+    /// `file` if several files were read.
     #[must_use]
     pub fn to_json(&self) -> Vec<serde_json::Value> {
         let to_object = |problem: &Problem| {
