@@ -281,7 +281,7 @@ impl ListenAddr {
 }
 
 impl ServerAddr {
-    /// The IP address, with the interface of a link-local one (`fe80::1%eth0`); for a Unix socket, `unix:` and its path.
+    /// The IP address, with the interface of a link-local one (`fe80::1%eth0`); of a Unix socket, `unix:` and its path.
     #[must_use]
     pub fn host_text(self) -> String {
         let text = self.to_string();

@@ -1,5 +1,8 @@
 //! The shutdown of the process: stop accepting, wait for sessions within a time, cut the rest.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -15,6 +18,7 @@ pub struct WorkerHandle {
     /// Cancelled when sessions that are left must end.
     pub cut: CancellationToken,
     worker_lost: CancellationToken,
+    has_cut: Arc<AtomicBool>,
     _alive: TaskTrackerToken,
 }
 
@@ -24,6 +28,8 @@ pub struct Drain {
     stop: CancellationToken,
     cut: CancellationToken,
     worker_lost: CancellationToken,
+    /// Whether any session was cut.
+    has_cut: Arc<AtomicBool>,
     workers: TaskTracker,
 }
 
@@ -49,6 +55,7 @@ impl Drain {
             stop: self.stop.child_token(),
             cut: self.cut.child_token(),
             worker_lost: self.worker_lost.clone(),
+            has_cut: Arc::clone(&self.has_cut),
             _alive: self.workers.token(),
         }
     }
@@ -70,17 +77,22 @@ impl Drain {
     pub async fn finish(self, grace: Duration, cut_early: impl Future<Output = ()>) -> bool {
         self.stop.cancel();
         self.workers.close();
-        let in_time = tokio::select! {
-            ended = timeout(grace, self.workers.wait()) => ended.is_ok(),
-            () = cut_early => false,
-        };
+        tokio::select! {
+            _ = timeout(grace, self.workers.wait()) => {}
+            () = cut_early => {}
+        }
         self.cut.cancel();
         self.workers.wait().await;
-        !in_time
+        self.has_cut.load(Relaxed)
     }
 }
 
 impl WorkerHandle {
+    /// Records that the worker has cut sessions.
+    pub fn record_cut(&self) {
+        self.has_cut.store(true, Relaxed);
+    }
+
     /// A guard for what must run until the shutdown; see [`Drain::worker_lost`].
     pub fn shutdown_guard(&self) -> ShutdownGuard {
         ShutdownGuard(self.worker_lost.clone().drop_guard())
@@ -94,6 +106,18 @@ mod tests {
     /// A worker whose session ends only when it is cut. It holds its handle until then.
     async fn until_cut(worker: WorkerHandle) {
         worker.cut.cancelled().await;
+        worker.record_cut();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_sessions_none_is_cut_even_if_there_is_no_grace() {
+        let drain = Drain::default();
+        let worker = drain.worker_handle();
+        tokio::spawn(async move {
+            let worker = worker; // all of it, not only the token
+            worker.cut.cancelled().await;
+        });
+        assert!(!drain.finish(Duration::ZERO, std::future::pending()).await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -90,6 +90,9 @@ pub fn take_url<B>(request: &mut Request<B>) -> Result<Uri, BoxError> {
     Ok(url)
 }
 
+/// How much is read of the body of an error.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
+
 /// A response whose body is read as it comes.
 pub struct StreamedResponse {
     /// Its status.
@@ -114,6 +117,19 @@ impl StreamedResponse {
             }
         }
     }
+
+    /// The beginning of the body if the status is an error, for its message; empty if the request has succeeded. No
+    /// deadline: the caller has one.
+    pub async fn refusal(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        while !self.status.is_success()
+            && body.len() < REFUSAL_BYTES_MAX
+            && let Ok(Some(bytes)) = self.next().await
+        {
+            body.extend_from_slice(&bytes);
+        }
+        body
+    }
 }
 
 /// The lines of a response without end.
@@ -124,7 +140,7 @@ pub struct ResponseLines {
 }
 
 impl ResponseLines {
-    /// The lines of a response, each of at most `line_bytes_max` bytes.
+    /// The lines of a response, each of at most `line_bytes_max` bytes with its newline.
     #[must_use]
     pub fn new(response: StreamedResponse, line_bytes_max: usize) -> Self {
         Self {
@@ -142,13 +158,15 @@ impl ResponseLines {
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, BoxError> {
         let mut searched = 0;
         loop {
-            if let Some(end) = self.received[searched..].iter().position(|byte| *byte == b'\n') {
-                return Ok(Some(self.received.drain(..=searched + end).collect()));
-            }
-            searched = self.received.len();
-            if searched > self.line_bytes_max {
+            let newline = self.received[searched..].iter().position(|byte| *byte == b'\n');
+            let line_bytes = newline.map_or(self.received.len(), |at| searched + at + 1);
+            if line_bytes > self.line_bytes_max {
                 return Err("a line of the answer is too long".into());
             }
+            if newline.is_some() {
+                return Ok(Some(self.received.drain(..line_bytes).collect()));
+            }
+            searched = self.received.len();
             let Some(bytes) = self.response.next().await? else {
                 return Ok(None);
             };
@@ -212,4 +230,43 @@ async fn send(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = AbortOnDropHandle::new(tokio::spawn(connection));
     Ok((sender.send_request(request).await?, connection))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// A response with this status and body, which ends with the connection.
+    async fn response(status: &str, body: &str) -> StreamedResponse {
+        let (near, mut far) = duplex(1 << 20);
+        let head = format!("HTTP/1.1 {status}\r\n\r\n{body}");
+        let answering = async move {
+            let _ = far.read(&mut [0; 1024]).await.unwrap();
+            far.write_all(head.as_bytes()).await.unwrap();
+        };
+        let request = Request::get("/").body(Full::default()).unwrap();
+        let (opened, ()) = tokio::join!(open(near, request), answering);
+        opened.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_line_longer_than_the_bound_is_an_error_even_if_it_comes_at_once() {
+        let mut lines = ResponseLines::new(response("200 OK", "12345\n123456\n1").await, 6);
+        assert_eq!(lines.next().await.unwrap().unwrap(), b"12345\n");
+        assert!(lines.next().await.unwrap_err().to_string().contains("too long"));
+        let mut lines = ResponseLines::new(response("200 OK", "\n1").await, 6);
+        assert_eq!(lines.next().await.unwrap().unwrap(), b"\n");
+        assert_eq!(lines.next().await.unwrap(), None, "a line without its end is ignored");
+    }
+
+    #[tokio::test]
+    async fn only_an_error_has_the_body_of_a_refusal() {
+        assert_eq!(
+            response("401 Unauthorized", "invalid token").await.refusal().await,
+            b"invalid token"
+        );
+        assert_eq!(response("200 OK", "1").await.refusal().await, b"");
+    }
 }

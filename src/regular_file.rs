@@ -98,7 +98,8 @@ pub fn without_line_end(text: &[u8]) -> &[u8] {
 /// # Errors
 /// It cannot be written.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = parent.unwrap_or(Path::new(".")); // a bare name has an empty parent
     let mut file = tempfile::NamedTempFile::new_in(directory)?; // mode 0600
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
@@ -145,6 +146,14 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_replaced_also_in_the_working_directory() {
+        let bare = tempfile::Builder::new().tempfile_in(".").unwrap();
+        let path = Path::new(bare.path().file_name().unwrap());
+        replace(path, b"new").unwrap();
+        assert_eq!(read(path, 9).unwrap(), b"new");
+    }
+
+    #[test]
     fn a_secret_is_whole_or_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let secret = |text: &str, trim: fn(&[u8]) -> &[u8]| {
@@ -166,8 +175,9 @@ mod tests {
         }
         assert_eq!(secret(" secret\n", <[u8]>::trim_ascii).as_deref(), Ok("secret"));
         assert_eq!(secret(" \n", <[u8]>::trim_ascii).unwrap_err(), "it is empty");
-        assert!(
-            secret("secret   \n", <[u8]>::trim_ascii).is_err(),
+        assert_eq!(
+            secret("secret   \n", <[u8]>::trim_ascii).unwrap_err(),
+            "it is longer than 8B",
             "white space counts for the length, too"
         );
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::panic::resume_unwind;
+use std::path::Path;
 use std::thread;
 
 use rustix::process::{Gid, Uid};
@@ -30,7 +31,7 @@ impl Users {
     /// # Errors
     /// It cannot be read.
     pub fn read() -> io::Result<Self> {
-        fs::read_to_string(PASSWD).map(Self)
+        read_text(Path::new(PASSWD)).map(Self)
     }
 
     /// Finds a user by name.
@@ -50,7 +51,7 @@ impl Users {
 /// The user is not known, `/etc/passwd` or `/etc/group` cannot be read, or this process may not change its user.
 pub fn run_as<T: Send>(name: &str, run: impl FnOnce() -> T + Send) -> io::Result<T> {
     let UserIds { user, group } = Users::read()?.find(name)?;
-    let groups = groups_in(&fs::read_to_string(GROUP)?, name);
+    let groups = groups_in(&read_text(Path::new(GROUP))?, name);
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(group));
     // Made without the C library, these system calls change only the thread that calls them (setresuid(2), "C
     // library/kernel differences").
@@ -61,6 +62,12 @@ pub fn run_as<T: Send>(name: &str, run: impl FnOnce() -> T + Send) -> io::Result
         Ok(run())
     };
     thread::scope(|scope| scope.spawn(as_user).join()).unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Reads a file as text. Full names in it may have any encoding; names that are looked up are UTF-8.
+fn read_text(file: &Path) -> io::Result<String> {
+    let bytes = fs::read(file)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The IDs of a user. The format of `users`: passwd(5).
@@ -113,6 +120,14 @@ mod tests {
             (ids_in(users, "ap"), ids_in(users, "broken"), ids_in(users, "")),
             (None, None, None)
         );
+    }
+
+    #[test]
+    fn a_user_is_found_beside_a_full_name_that_is_not_utf_8() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), b"jo:x:1:2:J\xf6rg:/:/bin/sh\napp:x:3:4::/:/bin/false\n").unwrap();
+        let users = Users(read_text(file.path()).unwrap());
+        assert_eq!(users.find("app").unwrap(), UserIds { user: 3, group: 4 });
     }
 
     #[test]

@@ -121,7 +121,9 @@ async fn run(
         sessions.close();
         tokio::select! {
             () = sessions.wait() => return,
-            () = handle.cut.cancelled() => ledger.cut_all(Ending::Drained),
+            () = handle.cut.cancelled() => if ledger.cut_all(Ending::Drained) {
+                handle.record_cut();
+            }
         }
         sessions.wait().await;
     };

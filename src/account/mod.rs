@@ -165,13 +165,14 @@ impl Ledger {
         self.totals.sessions.counts()
     }
 
-    /// Cuts every open session with this ending, and every session opened later.
-    pub fn cut_all(&self, ending: Ending) {
+    /// Cuts every open session with this ending, and every session opened later. Returns whether any is open.
+    pub fn cut_all(&self, ending: Ending) -> bool {
         let mut open = self.open.lock();
         open.cut_all = Some(ending);
         for (_, session) in &open.sessions {
             session.record.cut(ending);
         }
+        !open.sessions.is_empty()
     }
 
     /// The records of all open sessions. Takes the lock for 256 sessions at a time: the worker never waits long.

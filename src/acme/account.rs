@@ -21,9 +21,6 @@ use crate::text::escape_bounded;
 use crate::tls::{TlsFileError, client_config};
 use crate::units::format_duration;
 
-/// The name of the file.
-const FILE: &str = "account.json";
-
 /// A longer file is not an account.
 const ACCOUNT_BYTES_MAX: u64 = 64 << 10;
 
@@ -145,7 +142,7 @@ impl<'a> OpenAccount<'a> {
                 credentials,
             };
             let text = Zeroizing::new(serde_json::to_vec_pretty(&file).map_err(io::Error::other)?);
-            let path = plan.state_dir.join(FILE);
+            let path = plan.account_file();
             blocking(move || regular_file::replace(&path, &text)).await?;
         }
         Ok(Self { account, http, plan })
@@ -168,7 +165,7 @@ fn handle_server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Er
     let is_unknown =
         matches!(&error, instant_acme::Error::Api(problem) if problem.r#type.as_deref() == Some(NO_ACCOUNT));
     if is_unknown {
-        let file = plan.state_dir.join(FILE);
+        let file = plan.account_file();
         // Nobody waits for this: the next attempt is later.
         drop(spawn_blocking(move || {
             if let Err(error) = fs::rename(&file, file.with_extension("unknown")) {
@@ -199,15 +196,14 @@ async fn read_files(plan: &AcmePlan) -> Result<(AcmeHttp, Option<AccountFile>), 
     let plan = plan.clone();
     blocking(move || {
         let http = AcmeHttp::new(client_config(plan.ca_file.as_deref(), None)?);
-        let kept = load(&plan.state_dir)?.filter(|kept| kept.directory == plan.directory);
+        let kept = load(&plan.account_file())?.filter(|kept| kept.directory == plan.directory);
         Ok((http, kept))
     })
     .await
 }
 
-fn load(state_dir: &Path) -> io::Result<Option<AccountFile>> {
-    let file = state_dir.join(FILE);
-    let bytes = match regular_file::read_zeroizing(&file, ACCOUNT_BYTES_MAX) {
+fn load(file: &Path) -> io::Result<Option<AccountFile>> {
+    let bytes = match regular_file::read_zeroizing(file, ACCOUNT_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(with_context(error, file.display().to_string())),

@@ -54,6 +54,12 @@ impl ChallengeKind {
 }
 
 impl AcmePlan {
+    /// The file of the account with its key.
+    #[must_use]
+    pub fn account_file(&self) -> PathBuf {
+        self.state_dir.join("account.json")
+    }
+
     /// The files that the configuration names, each with its configuration key in `[acme.NAME]`.
     #[must_use]
     pub fn files(&self) -> Vec<(&'static str, &Path)> {

@@ -29,7 +29,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// 10 s that scrapers usually wait for a response.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// The shortest life of a connection when the limit is reached and another client waits. Then the oldest is closed.
+/// When the limit is reached and another client waits, the oldest connection is closed once it has this age.
 const CROWDED_CONNECTION_TIME: Duration = Duration::from_millis(50);
 
 /// A connection that was accepted.
@@ -104,10 +104,10 @@ impl Connections {
         });
     }
 
-    /// Returns when fewer than `max` connections are open, not counting streams of events, which have a limit of their
-    /// own. If none ends by itself, the oldest is aborted at the age of [`CROWDED_CONNECTION_TIME`]; connections of one
-    /// burst reach that age together, so that a queue of new clients does not wait that long for each of them. Before
-    /// the abort, the connection gets one more turn to read what its client has sent: this process may have stood still
+    /// Returns when fewer than `max` connections are open. Streams of events do not count: they have a limit of their
+    /// own. If no connection ends by itself, the oldest is aborted at the age of [`CROWDED_CONNECTION_TIME`]. The
+    /// connections of one burst reach that age together, and can then be replaced without further waiting. Before the
+    /// abort, the connection gets one more turn to read what its client has sent: this process may have stood still
     /// since the connection was accepted.
     pub(super) async fn wait_until_below(&mut self, max: usize) {
         let mut oldest_had_last_turn = false;
@@ -115,9 +115,8 @@ impl Connections {
             while self.tasks.try_join_next().is_some() {}
             self.by_age.retain(|open| !open.task.is_finished());
             let mut counted = self.by_age.iter().filter(|open| !open.mark.is_open());
-            let (Some(oldest), others) = (counted.next(), counted.count()) else {
-                return;
-            };
+            let Some(oldest) = counted.next() else { return };
+            let others = counted.count();
             if 1 + others < max {
                 return;
             }

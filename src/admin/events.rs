@@ -4,6 +4,7 @@
 //! whose token has been replaced, is cut. When it connects again, it gets the whole state.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
 
 use axum::Extension;
@@ -42,8 +43,8 @@ pub(super) async fn events(
     Extension(mark): Extension<StreamMark>,
     Extension(token): Extension<TokenProof>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let is_of_port = matches!(client, ApiClient::Tcp { .. });
-    let permit = admin.events.permit(is_of_port);
+    let is_over_tcp = matches!(client, ApiClient::Tcp { .. });
+    let permit = admin.events.permit(is_over_tcp);
     let permit = permit.ok_or_else(|| {
         let message = "all event streams are in use: try again later";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
@@ -53,6 +54,7 @@ pub(super) async fn events(
     let stream_guard = mark.begin();
     let coming = admin.events.sender.subscribe(); // before the state is read, so that no change is missed
     let first = full_state_event(&admin).await?;
+    admin.events.has_begun.store(true, Release);
     let (sender, body) = Channel::<Bytes>::new(1);
     tokio::spawn(async move {
         let _held = (permit, stream_guard);
@@ -85,7 +87,8 @@ async fn send(mut sender: Sender<Bytes>, first: Bytes, mut coming: broadcast::Re
     }
 }
 
-/// Makes the events for as long as it is polled: one second's sample, then what has changed.
+/// Sends the events to all streams: every second a sample, and then what has changed, if the pause after the last look
+/// is over.
 pub async fn publish(admin: Arc<Admin>) {
     let mut latest = admin.history.latest();
     let mut seen: Option<StateBody> = None;
@@ -102,7 +105,8 @@ pub async fn publish(admin: Arc<Admin>) {
         if Instant::now() < next_look {
             continue;
         }
-        let before = seen.take();
+        let has_begun = admin.events.has_begun.swap(false, Acquire);
+        let before = seen.take().filter(|_| !has_begun);
         let admin_of_look = Arc::clone(&admin);
         let looked = spawn_blocking(move || {
             let began = thread_cpu_time();

@@ -175,6 +175,7 @@ fn guard_verdicts(
         GuardVerdictBody {
             guard: guard.name().to_string(),
             refuses: refuses.map(|reason| reason.as_str().to_owned()),
+            report_only: guard.rules().report_only,
         }
     };
     listener.guards.iter().chain(of_route).map(verdict).collect()

@@ -45,6 +45,9 @@ pub struct GuardVerdictBody {
     /// `deny` or `not_allowed`; absent: the address may pass, or no address is given. The limits of the guard are not
     /// considered.
     pub refuses: Option<String>,
+    /// Whether the guard only reports: then a client that it `refuses` passes all the same.
+    #[serde(default)]
+    pub report_only: bool,
 }
 
 /// The verdict on a route.

@@ -1,6 +1,7 @@
 //! The state that event streams share, and the mark of a connection that carries one.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use axum::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
@@ -12,6 +13,9 @@ pub(super) const BACKLOG_MAX: usize = 8;
 /// The streams of events.
 pub struct Events {
     pub(super) sender: broadcast::Sender<Bytes>,
+    /// Whether a stream has begun since the last look for changes. Its state is of another moment than that of the last
+    /// look, so changes since that look may not be all that it lacks.
+    pub(super) has_begun: AtomicBool,
     /// The permits for streams of all endpoints.
     permits: Arc<Semaphore>,
     /// The permits that streams of the admin port need in addition to one of `permits`.
@@ -29,14 +33,15 @@ impl Events {
     pub fn new(streams_max: usize) -> Self {
         Self {
             sender: broadcast::Sender::new(BACKLOG_MAX),
+            has_begun: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(streams_max)),
             port_permits: Arc::new(Semaphore::new(streams_max - streams_max / 4)),
         }
     }
 
     /// The permit for one more stream, of the admin port or else of the Unix socket; `None`: the limit is reached.
-    pub(super) fn permit(&self, is_of_port: bool) -> Option<StreamPermit> {
-        let needed = [Some(&self.permits), is_of_port.then_some(&self.port_permits)];
+    pub(super) fn permit(&self, is_over_tcp: bool) -> Option<StreamPermit> {
+        let needed = [Some(&self.permits), is_over_tcp.then_some(&self.port_permits)];
         let permits = needed
             .into_iter()
             .flatten()

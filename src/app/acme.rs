@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use self::states::{LatestOrder, LatestOrders, states};
 use self::suggestions::Suggestions;
 use super::failure::Failure;
+use super::files::exposed_key;
 use crate::account::Metrics;
 use crate::acme::{
     AcmeError, AcmePlan, Attempts, Challenges, RenewalReason, RenewalState, Renewals, back_off, issue,
@@ -60,6 +61,7 @@ pub(super) fn make_directories(plan: &Plan) -> Result<Vec<String>, Failure> {
         });
         made.map_err(|error| with_context(error, directory.display().to_string()))
             .map_err(super::failure::system("cannot use `state_dir` of [acme]"))?;
+        warnings.extend(exposed_key(&account.account_file()));
     }
     Ok(warnings)
 }
@@ -237,4 +239,30 @@ async fn keep(file: PathBuf, text: zeroize::Zeroizing<String>) -> Result<Certifi
         Ok(certificate)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn an_account_that_others_may_read_causes_a_warning() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = format!(
+            "[acme.a]\ndirectory = \"https://127.0.0.1:1/dir\"\nstate_dir = {:?}\n\
+             [listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]\n",
+            directory.path()
+        );
+        let plan = crate::config::read("a.toml", &text).ok().unwrap().plan;
+        assert_eq!(make_directories(&plan).unwrap(), [""; 0]);
+        let file = directory.path().join("account.json");
+        std::fs::write(&file, "{}").unwrap();
+        for (mode, warnings) in [(0o600, 0), (0o644, 1), (0o620, 1)] {
+            std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(make_directories(&plan).unwrap().len(), warnings, "{mode:o}");
+        }
+    }
 }

@@ -73,11 +73,12 @@ pub(super) fn exposed_key(path: &Path) -> Option<String> {
     ))
 }
 
-/// What the group or others may do with a file but should not, and the chmod(1) mode that prevents it.
+/// What the group or others may do with a file but should not, and the chmod(1) mode that prevents it. The group can
+/// still read the file: this process may be able to read it only as a member of the group.
 fn excess_access(permissions: &Permissions, is_secret: bool) -> Option<(&'static str, &'static str)> {
     let mode = permissions.mode();
     let (mask, remedy) = if is_secret {
-        (SECRET_MASK, "600")
+        (SECRET_MASK, "go-w,o-r")
     } else {
         (WRITE_MASK, "go-w")
     };
@@ -105,5 +106,7 @@ mod tests {
         assert_eq!(access(0o666, true), Some("read and write"));
         assert_eq!([0o644, 0o444].map(|mode| access(mode, false)), [None; 2]);
         assert_eq!(access(0o664, false), Some("write"));
+        let remedy = excess_access(&Permissions::from_mode(0o644), true).map(|(_, remedy)| remedy);
+        assert_eq!(remedy, Some("go-w,o-r"), "the group keeps its access");
     }
 }

@@ -139,7 +139,7 @@ fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
             .into_iter()
             .map(|finding| finding.message)
             .collect(),
-        Err(report) => vec![report.first_message().to_owned()],
+        Err(report) => report.error_messages().map(str::to_owned).collect(),
     };
     // Without such a user, the service runs as another one.
     let messages: Vec<String> = user::run_as(SERVICE_USER, findings).unwrap_or_default();
@@ -278,6 +278,15 @@ fn guard_networks(plan: &Plan) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As when the user of the service may not read some files.
+    #[test]
+    fn all_errors_of_a_report_have_their_message() {
+        let text = "[[guards]]\n[listeners.a]\nbind = 1\n[log]\nlevel = 2";
+        let report = config::read("a.toml", text).expect_err("mistakes in it");
+        assert!(report.error_count() > 1);
+        assert_eq!(report.error_messages().count(), report.error_count());
+    }
 
     #[test]
     fn the_summary_counts_listeners_pools_and_servers() {

@@ -36,6 +36,7 @@ use super::exit::{EXIT_RUN, EXIT_USAGE};
 use super::remote::{ApiRequest, EventStream, Remote, RemoteError};
 use super::terminal::print_message;
 use crate::admin::session_bodies::SessionsBody;
+use crate::error::chain;
 use feed::Update;
 use palette::Palette;
 use screen::{RawTerminal, has_job_control};
@@ -127,8 +128,8 @@ struct Top {
     /// The signal that a shell sends when the program goes on after a stop.
     resumed: Signal,
     responses: JoinSet<Response>,
-    /// Whether a request for the sessions is under way.
-    reads_sessions: bool,
+    /// The path of the request for the sessions that is under way.
+    sessions_requested: Option<String>,
     view: View,
 }
 
@@ -148,7 +149,7 @@ impl Top {
             stop: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
             resumed: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
             responses: JoinSet::new(),
-            reads_sessions: false,
+            sessions_requested: None,
             view: View::default(),
         })
     }
@@ -183,10 +184,13 @@ impl Top {
                 }
                 Some(response) = self.responses.join_next() => match response {
                     Ok(Response::Sessions(response)) => {
-                        self.reads_sessions = false;
-                        self.view.take_sessions(response.map_err(|error| error.to_string()));
+                        if self.sessions_requested.take() == Some(self.view.sessions_path()) {
+                            self.view.take_sessions(response.map_err(|error| chain(&error)));
+                        } else {
+                            self.act(Action::ReadSessions); // the filter or the order is another one now
+                        }
                     }
-                    Ok(Response::Act(response)) => self.view.take_answer(response.map_err(|error| error.to_string())),
+                    Ok(Response::Act(response)) => self.view.take_answer(response.map_err(|error| chain(&error))),
                     Err(failed) => std::panic::resume_unwind(failed.into_panic()), // nothing cancels these tasks
                 },
                 update = self.news.recv() => match update {
@@ -205,10 +209,11 @@ impl Top {
         match action {
             // `run` handles both. Without job control, it ignores `Stop`.
             Action::Quit | Action::Stop => {}
-            Action::ReadSessions if self.reads_sessions => {}
+            Action::ReadSessions if self.sessions_requested.is_some() => {}
             Action::ReadSessions => {
-                self.reads_sessions = true;
-                let request = ApiRequest::get(self.view.sessions_path());
+                let path = self.view.sessions_path();
+                self.sessions_requested = Some(path.clone());
+                let request = ApiRequest::get(path);
                 self.responses
                     .spawn(async move { Response::Sessions(remote.fetch_json(request).await) });
             }

@@ -254,6 +254,7 @@ impl CloneTask {
             CloneEnd::Exited(how) => {
                 let pause = back_off.next_pause();
                 tracing::warn!(%pool, %clone, how, pause = format_duration(pause), "a clone has ended: it is started again");
+                self.status.set(CloneState::Stopping, |_| ()); // its container may be hard to remove
                 self.stop(instance, KILL_AFTER).await;
                 Some(Restart { pause, reason: how })
             }

@@ -42,7 +42,7 @@ pub(super) struct PoolClones {
 struct CloneHandle {
     status: Arc<StatusCell>,
     leave: CancellationToken,
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl PoolClones {
@@ -85,7 +85,7 @@ impl PoolClones {
                 () = scale.wanted_changed() => {}
                 () = self.changed.notified() => {}
             }
-            self.clones.retain(|_, clone| !clone.status.has_left());
+            self.clones.retain(|_, clone| !clone.has_left());
             match self.pool.plan().scale.clone().filter(|_| is_scaled) {
                 _ if shutdown.is_cancelled() => {} // all clones are leaving
                 Some(plan) => self.scale(&plan),
@@ -167,11 +167,7 @@ impl PoolClones {
             plan: Arc::clone(plan),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
-        let clone = CloneHandle {
-            status,
-            leave,
-            _task: task,
-        };
+        let clone = CloneHandle { status, leave, task };
         self.clones.insert(number, clone);
     }
 
@@ -245,6 +241,11 @@ impl CloneHandle {
         self.leave.is_cancelled()
     }
 
+    /// Whether it has left its pool, or its task has panicked.
+    fn has_left(&self) -> bool {
+        self.status.has_left() || self.task.is_finished()
+    }
+
     /// Whether it starts, or will soon.
     fn starts(&self) -> bool {
         !self.is_leaving() && self.status.starts()
@@ -271,4 +272,22 @@ fn entry(clone: &CloneStatus, plan: &ScalePlan) -> Option<ServerEntry> {
         location: ServerLocation::Address(ServerAddr::new(address)),
         member_config: plan.member_config,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_clone_whose_task_has_panicked_does_not_stay_in_the_list() {
+        let clone = CloneHandle {
+            status: Arc::new(StatusCell::new("app-1".into(), Arc::default())),
+            leave: CancellationToken::new(),
+            task: AbortOnDropHandle::new(tokio::spawn(async { panic!("expected by the test") })),
+        };
+        while !clone.task.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        assert!(clone.has_left());
+    }
 }

@@ -41,8 +41,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Moves all positions by this offset: see [`Position::shift`]. The recursion is bounded: by [`too_deep`] in TOML, by
-    /// `serde_json` in JSON.
+    /// Moves all positions by this offset: see [`Position::shift`]. The recursion is bounded: by [`too_deep`] in TOML,
+    /// by `serde_json` in JSON.
     pub(super) fn shift(&mut self, by: usize) {
         for entry in &mut self.entries {
             entry.position.shift(by);

@@ -117,8 +117,8 @@ impl InputText {
         input
     }
 
-    /// Adds a text of a store behind the others.
-    pub(super) fn push(&mut self, name: String, text: &str) {
+    /// Adds a text of a store behind the others. Returns its offset in the input.
+    pub(super) fn push(&mut self, name: String, text: &str) -> usize {
         self.text.push('\n');
         let begin = self.text.len();
         self.text.push_str(text);
@@ -129,6 +129,7 @@ impl InputText {
         });
         let lines: Vec<_> = self.lines_from(begin).collect();
         self.lines.extend(lines);
+        begin
     }
 
     /// Sets the name of the whole input.

@@ -19,10 +19,11 @@ mod parse;
 mod tests;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::error::with_context;
 use crate::plan::{AdminSocket, Plan, RemoteTexts};
 use file::{Table, Value};
 pub(crate) use parse::address;
@@ -58,8 +59,10 @@ impl Loaded {
         let input = self.warnings.input();
         let mut all = InputText::new(input.first_name(), input.first_text());
         all.rename(texts.from.clone()); // shown for problems that are in no single text
+        let mut not_utf8 = Vec::new();
         for text in &texts.texts {
-            all.push(format!("{}{}", ETCD, text.key), &text.text);
+            let begin = all.push(format!("{}{}", ETCD, text.key), &text.text);
+            not_utf8.extend(text.not_utf8_at.map(|at| self::not_utf8(begin + at)));
         }
         if texts.texts.is_empty() {
             all.push(texts.from.clone(), ""); // else `Report::render_for_store` would hide the problem
@@ -68,8 +71,6 @@ impl Loaded {
             let problem = Problem::error(Position::File, "there is no such key, and none below it", hint);
             return Err(Report::new(Arc::new(all), vec![problem]));
         }
-        // `load` has checked the bytes of the local file, which is the first.
-        let not_utf8: Vec<_> = all.files().skip(1).filter_map(not_utf8).collect();
         match not_utf8.is_empty() {
             true => convert(all),
             false => Err(Report::new(Arc::new(all), not_utf8)),
@@ -77,13 +78,10 @@ impl Loaded {
     }
 }
 
-/// The problem of a text that was not UTF-8: when it was read, replacement characters took the place of invalid bytes.
-/// The argument is an item of [`InputText::files`].
-fn not_utf8((_, text, begin): (&str, &str, usize)) -> Option<Problem> {
-    let at = begin + text.find(char::REPLACEMENT_CHARACTER)?;
+/// The problem of a text of a store that is not UTF-8. A replacement character stands at this offset of the input.
+fn not_utf8(at: usize) -> Problem {
     let position = Position::Bytes(at..at + char::REPLACEMENT_CHARACTER.len_utf8());
-    let hint = "write it as UTF-8, without the replacement character U+FFFD";
-    Some(Problem::error(position, "not UTF-8", hint))
+    Problem::error(position, "not UTF-8", "write it as UTF-8")
 }
 
 /// The name of a text of the store is this prefix and the key of the text.
@@ -141,7 +139,7 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
 
 /// Reads at most one byte more than [`FILE_BYTES_MAX`]: enough to tell that a file is too long, whatever size its
 /// metadata claims.
-pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -151,11 +149,14 @@ pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
 /// errors.
 ///
 /// # Errors
-/// Why the file cannot be read, that it is not UTF-8, or that it is not valid JSON.
-pub fn admin_socket(path: &Path) -> Result<AdminSocket, String> {
-    let bytes =
-        read_bounded(path).map_err(|error| format!("cannot read the configuration {}: {error}", path.display()))?;
-    let unusable = || format!("{} has errors, which `acequia check` shows", path.display());
+/// Why the file cannot be read. `InvalidData`: it is not UTF-8, or not valid JSON.
+pub fn admin_socket(path: &Path) -> io::Result<AdminSocket> {
+    let bytes = read_bounded(path)
+        .map_err(|error| with_context(error, format!("cannot read the configuration {}", path.display())))?;
+    let unusable = || {
+        let message = format!("{} has errors, which `acequia check` shows", path.display());
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    };
     let text = String::from_utf8(bytes).map_err(|_| unusable())?;
     let get = |table: Table, key: &str| {
         let entry = table.entries.into_iter().find(|entry| entry.key == key)?;

@@ -135,10 +135,13 @@ impl Report {
         self.is_unreadable
     }
 
-    /// The message of its first problem; empty if it has none.
-    #[must_use]
-    pub fn first_message(&self) -> &str {
-        self.problems.first().map_or("", |problem| problem.message.as_str())
+    /// The messages of its first 100 errors.
+    pub fn error_messages(&self) -> impl Iterator<Item = &str> {
+        let errors = self
+            .problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error);
+        errors.map(|error| error.message.as_str()).take(PROBLEMS_SHOWN_MAX)
     }
 
     /// The text that was read.
@@ -219,8 +222,9 @@ impl Report {
         out
     }
 
-    /// The problems that [`Self::render`] shows, for programs: a list of objects. Each has `severity` and `message`. Where they are known, it also
-    /// has `hint`, and `line` and `column` (from 1) or the `path` of the key. It has `file` if several files were read.
+    /// The problems that [`Self::render`] shows, for programs: a list of objects. Each has `severity` and `message`.
+    /// Where they are known, it also has `hint`, and `line` and `column` (from 1) or the `path` of the key. It has
+    /// `file` if several files were read.
     #[must_use]
     pub fn to_json(&self) -> Vec<serde_json::Value> {
         let to_object = |problem: &Problem| {

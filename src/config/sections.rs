@@ -1,9 +1,12 @@
 //! Which section is in which text. If the file of this machine has `[remote]`, the sections of the process are in it,
 //! and all others are in the texts of the store.
 
-use super::file::{KeyValue, Table, Value};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+
+use super::file::{KeyValue, Node, Table, Value};
 use super::keys;
-use super::report::{InputText, Problem};
+use super::report::{InputText, Position, Problem};
 
 /// The sections of a file with `[remote]`.
 const OF_PROCESS: [&str; 5] = ["runtime", "admin", "log", "providers", "remote"];
@@ -20,6 +23,8 @@ pub(super) fn merged(input: &InputText, tables: Vec<Table>) -> (Table, Vec<Probl
     if root.entries.iter().any(|entry| entry.key == "remote") {
         problems.extend(root.entries.iter().filter_map(beside_remote));
     }
+    // By key, in the order of the texts.
+    let mut of_store: BTreeMap<String, Vec<KeyValue>> = BTreeMap::new();
     for entry in tables.flat_map(|table| table.entries) {
         if OF_PROCESS.contains(&&*entry.key) {
             problems.push(Problem::error(
@@ -28,7 +33,16 @@ pub(super) fn merged(input: &InputText, tables: Vec<Table>) -> (Table, Vec<Probl
                 format!("write it in {}, which has [remote]", input.first_name()),
             ));
         } else {
-            merge(&mut root, entry, input, &mut problems);
+            of_store.entry(entry.key.clone()).or_default().push(entry);
+        }
+    }
+    for (key, entries) in of_store {
+        if !keys::FILE.keys.contains(&&*key) {
+            root.entries.extend(entries); // each is reported as unknown
+        } else if NAMED.contains(&&*key) {
+            root.entries.push(merged_by_name(entries, input, &mut problems));
+        } else {
+            root.entries.push(only_one(entries, input, &mut problems));
         }
     }
     (root, problems)
@@ -46,36 +60,55 @@ fn beside_remote(entry: &KeyValue) -> Option<Problem> {
     })
 }
 
-/// Adds a section. If it exists already, adds those of its subsections whose names are new, and reports the others.
-fn merge(root: &mut Table, entry: KeyValue, input: &InputText, problems: &mut Vec<Problem>) {
-    let Some(existing) = root.entries.iter_mut().find(|existing| existing.key == entry.key) else {
-        root.entries.push(entry);
-        return;
-    };
-    let mut report_duplicate = |name: String, first: &KeyValue, second: &KeyValue| {
-        let first = input.describe_position(&first.position);
-        let message = format!("`[{name}]` is in two keys of the store");
-        problems.push(Problem::error(
-            second.position.clone(),
-            message,
-            format!("first on {first}: keep one"),
-        ));
-    };
-    if !NAMED.contains(&&*entry.key) {
-        return report_duplicate(entry.key.clone(), existing, &entry);
-    }
-    let name = entry.key.clone();
-    match (&mut existing.node.value, entry.node.value) {
-        (Value::Table(sections), Value::Table(further)) => {
-            for section in further.entries {
-                match sections.entries.iter().find(|first| first.key == section.key) {
-                    Some(first) => report_duplicate(format!("{name}.{}", section.key), first, &section),
-                    None => sections.entries.push(section),
+/// The first of these sections with one key. Reports the others. There is at least one.
+fn only_one(entries: Vec<KeyValue>, input: &InputText, problems: &mut Vec<Problem>) -> KeyValue {
+    let mut entries = entries.into_iter();
+    let first = entries.next().expect("a key has at least one section");
+    problems.extend(entries.map(|second| duplicate(&second.key, &first.position, &second, input)));
+    first
+}
+
+/// One section with the subsections of these sections with one key. Reports those whose names are not new. Of a table
+/// and another value, the other value stays: its wrong type is reported when the section is read. There is at least one
+/// section.
+fn merged_by_name(entries: Vec<KeyValue>, input: &InputText, problems: &mut Vec<Problem>) -> KeyValue {
+    let mut first_positions: HashMap<String, Position> = HashMap::new();
+    let mut all = Vec::new();
+    let mut merged = None;
+    for entry in entries {
+        let KeyValue { key, position, node } = entry;
+        let Value::Table(table) = node.value else {
+            return KeyValue { key, position, node };
+        };
+        for section in table.entries {
+            match first_positions.entry(section.key.clone()) {
+                Entry::Occupied(first) => {
+                    problems.push(duplicate(
+                        &format!("{key}.{}", section.key),
+                        first.get(),
+                        &section,
+                        input,
+                    ));
+                }
+                Entry::Vacant(free) => {
+                    free.insert(section.position.clone());
+                    all.push(section);
                 }
             }
         }
-        // Of a table and another value, the other value stays: its wrong type is reported when the section is read.
-        (first, further) if matches!(first, Value::Table(_)) => *first = further,
-        _ => {}
+        merged.get_or_insert((key, position, node.position));
     }
+    let (key, position, of_value) = merged.expect("a key has at least one section");
+    let node = Node {
+        position: of_value,
+        value: Value::Table(Table { entries: all }),
+    };
+    KeyValue { key, position, node }
+}
+
+/// The problem of a section that is in two texts.
+fn duplicate(name: &str, first: &Position, second: &KeyValue, input: &InputText) -> Problem {
+    let message = format!("`[{name}]` is in two keys of the store");
+    let hint = format!("first on {}: keep one", input.describe_position(first));
+    Problem::error(second.position.clone(), message, hint)
 }

@@ -10,6 +10,8 @@ use crate::plan::{AdminSocket, RemoteText};
 use crate::pool::{MemberConfig, Policy};
 use crate::proxy_protocol::Version;
 
+mod invalid_values;
+
 const POOL: &str = "[pools.p]\nservers = [\"10.0.0.1:1\"]\n";
 
 fn plan(text: &str) -> Plan {
@@ -32,7 +34,7 @@ fn the_admin_socket_is_found_even_in_an_invalid_file() {
     let socket_of = |name: &str, text: &str| {
         let path = directory.path().join(name);
         std::fs::write(&path, text).unwrap();
-        admin_socket(&path)
+        admin_socket(&path).map_err(|error| error.kind())
     };
     let here = Ok(AdminSocket::Path("/x.sock".into()));
     assert_eq!(
@@ -42,13 +44,9 @@ fn the_admin_socket_is_found_even_in_an_invalid_file() {
     assert_eq!(socket_of("a.toml", "[admin]\nsocket = \"off\""), Ok(AdminSocket::Off));
     assert_eq!(socket_of("a.toml", ""), Ok(AdminSocket::Default));
     assert_eq!(socket_of("a.json", r#"{ "admin": { "socket": "/x.sock" } }"#), here);
-    assert!(
-        socket_of("a.json", r#"{ "admin": { "#)
-            .unwrap_err()
-            .contains("has errors")
-    );
+    assert_eq!(socket_of("a.json", r#"{ "admin": { "#), Err(io::ErrorKind::InvalidData));
     let missing = admin_socket(&directory.path().join("none")).unwrap_err();
-    assert!(missing.contains("none: No such file or directory"), "{missing}");
+    assert_eq!(missing.kind(), io::ErrorKind::NotFound);
 }
 
 #[test]
@@ -270,33 +268,40 @@ fn a_byte_order_mark_is_accepted() {
 
 /// Loads the file of a machine, with these lines in `[remote]`, and texts from a store, each given as key and text.
 fn remote(lines: &str, texts: &[(&str, &str)]) -> Result<Loaded, Report> {
+    let texts = texts
+        .iter()
+        .map(|(key, text)| RemoteText::new(key.as_bytes(), text.as_bytes(), 1));
+    with_texts(lines, texts.collect())
+}
+
+fn with_texts(lines: &str, texts: Vec<RemoteText>) -> Result<Loaded, Report> {
     let file = format!(
         "[runtime]\nstate_dir = \"/var/lib/acequia\"\n[providers.etcd]\nendpoints = [\"http://10.0.0.2:2379\"]\n\
          [remote]\nfrom = \"etcd:/edge\"\ninstance = \"one\"\n{lines}\n"
     );
     let file = read("a.toml", &file).unwrap_or_else(|report| panic!("{report}"));
     assert!(file.plan.listeners.is_empty() && file.warnings.is_empty());
-    let text = |(key, text): &(&str, &str)| RemoteText {
-        key: (*key).to_owned(),
-        text: (*text).to_owned(),
-        revision: 1,
-    };
     file.with_texts(&RemoteTexts {
         from: String::from("etcd:/edge"),
-        texts: texts.iter().map(text).collect(),
+        texts,
     })
 }
 
-/// The lines of those sections of `full.toml` that may come from a store. Keys that `full.toml` comments out are
-/// uncommented.
+/// The lines of those sections of `full.toml` that may come from a store.
 fn full_text() -> Vec<&'static str> {
     let of_process = ["[runtime]", "[admin]", "[log]", "[providers"];
-    let mut is_of_store = true;
+    full_lines(|header| !of_process.iter().any(|section| header.starts_with(section)))
+}
+
+/// The lines of the sections of `full.toml` whose headers are wanted. Keys that `full.toml` comments out are
+/// uncommented.
+fn full_lines(is_wanted: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let mut is_within = true;
     let lines = include_str!("../../conf/full.toml").lines().filter(|line| {
         if line.starts_with('[') {
-            is_of_store = !of_process.iter().any(|section| line.starts_with(section));
+            is_within = is_wanted(line);
         }
-        is_of_store
+        is_within
     });
     let is_key = |rest: &&str| rest.starts_with(|first: char| first.is_ascii_lowercase());
     lines
@@ -381,12 +386,30 @@ fn problems_of_stored_texts_name_the_key_and_the_line() {
         .unwrap_err()
         .to_string();
     assert!(report.contains("etcd:/edge/b:1:7"), "{report}");
-    // A stored text has U+FFFD in place of bytes that are not UTF-8.
-    let report = remote("", &[("/edge/a", "a = \"\u{fffd}\"")]).unwrap_err().to_string();
-    assert!(report.contains("not UTF-8"), "{report}");
-    // In the local file, U+FFFD is the character itself: bytes that are not UTF-8 are refused when the file is read.
-    let listener = format!("{POOL}{listener}");
-    remote("# \u{fffd}", &[("/edge/a", &listener)]).unwrap_or_else(|report| panic!("{report}"));
+}
+
+#[test]
+fn a_stored_text_is_utf_8_and_may_have_replacement_characters() {
+    let text = format!("# \u{fffd}\n[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n{POOL}");
+    remote("# \u{fffd}", &[("/edge/a", &text)]).unwrap_or_else(|report| panic!("{report}"));
+    let invalid = [text.as_bytes(), b"# \xff"].concat();
+    let texts = vec![RemoteText::new(b"/edge/a", &invalid, 1)];
+    let report = with_texts("", texts).unwrap_err().to_string();
+    assert!(
+        report.contains("not UTF-8") && report.contains("etcd:/edge/a:7:3"),
+        "{report}"
+    );
+}
+
+#[test]
+fn an_unknown_section_in_two_texts_of_a_store_is_reported_as_unknown() {
+    let report = remote("", &[("/edge/a", "[pool]"), ("/edge/b", "[pool]")])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        report.matches("unknown key `pool`").count() == 2 && !report.contains("two keys"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -478,7 +501,7 @@ fn a_toml_that_is_nested_too_deep_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.toml");
     std::fs::write(&path, deep).unwrap();
-    assert_eq!(admin_socket(&path), Ok(AdminSocket::Default));
+    assert_eq!(admin_socket(&path).unwrap(), AdminSocket::Default);
 }
 
 #[test]
@@ -497,4 +520,23 @@ fn clones_are_servers_of_weight_1_and_priority_0() {
         plan.pools.iter().next().unwrap().scale.as_ref().unwrap().member_config,
         MemberConfig::default()
     );
+}
+
+#[test]
+fn a_server_beside_clones_has_no_name_that_a_clone_may_get() {
+    let report = |name: &str| {
+        let text = format!(
+            "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\n\
+             servers = [{{ address = \"10.0.0.1:1\", name = \"{name}\" }}]\n[pools.p.scale]\nmax = 2\n\
+             sessions_per_server = 9\nports = \"20000-20009\"\ncommand = [\"/bin/app\"]"
+        );
+        read("a.toml", &text).err().map(|report| report.to_string())
+    };
+    for name in ["p-1", "p-30"] {
+        let report = report(name).unwrap_or_default();
+        assert!(report.contains("write another `name`"), "{name}: {report}");
+    }
+    for name in ["p-", "p-a", "p1", "q-1"] {
+        assert_eq!(report(name), None, "{name}");
+    }
 }

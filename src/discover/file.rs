@@ -47,7 +47,7 @@ impl ServerSource for FileSource {
 
 /// Reads the list. A `.json` file has an array of servers, or an object with the key `servers`. A `.toml` file has the
 /// key `servers`. Any other file has one server a line: its address and then `KEY=VALUE`, as in
-/// `10.0.0.1:5432 weight=2`, with comments after `#`.
+/// `10.0.0.1:5432 weight=2`, with comments after a `#` that begins a word.
 ///
 /// # Errors
 /// The file cannot be read or is too long, or is not a whole valid list.
@@ -61,6 +61,7 @@ pub(super) fn read(path: &Path, defaults: MemberConfig) -> ListAnswer {
     let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
     let listed = match extension.as_ref().and_then(|extension| extension.to_str()) {
         Some("json") => json(&text),
+        Some("toml") if !text.ends_with('\n') => Err(unended_line()),
         Some("toml") if too_deep(&text).is_some() => Err(Reason::new("tables and lists are nested too deep")),
         Some("toml") => toml::from_str(&text)
             .map(|ListFile { servers }| servers)
@@ -91,27 +92,34 @@ pub(super) fn json(text: &str) -> Result<Vec<ListedServer>, Reason> {
 
 fn lines(text: &str) -> Result<Vec<ListedServer>, Reason> {
     if !text.ends_with('\n') {
-        return Err(Reason::new(
-            "the last line does not end: the file may be half written; end it with a line feed",
-        ));
+        return Err(unended_line());
     }
-    let without_comments = text
-        .lines()
-        .map(|line| line.split_once('#').map_or(line, |(before, _)| before).trim());
-    let numbered = (1..).zip(without_comments).filter(|(_, line)| !line.is_empty());
-    let server =
-        |(number, text): (usize, &str)| line(text).map_err(|message| Reason::new(&format!("line {number}: {message}")));
-    numbered.map(server).collect()
+    let server = |(number, text)| {
+        let listed = line(text).map_err(|message| Reason::new(&format!("line {number}: {message}")));
+        listed.transpose()
+    };
+    (1_usize..).zip(text.lines()).filter_map(server).collect()
 }
 
-/// Parses one line.
-fn line(text: &str) -> Result<ListedServer, String> {
-    let mut words = text.split_whitespace();
-    let mut server = ListedServer::at(words.next().unwrap_or_default().to_owned());
+/// The error of a list that may have been cut within a value: what is left may be a valid list.
+fn unended_line() -> Reason {
+    Reason::new("the last line does not end: the file may be half written; end it with a line feed")
+}
+
+/// Parses one line; `None`: it has no server.
+fn line(text: &str) -> Result<Option<ListedServer>, String> {
+    let mut words = text.split_whitespace().take_while(|word| !word.starts_with('#'));
+    let Some(address) = words.next() else { return Ok(None) };
+    let mut server = ListedServer::at(address.to_owned());
+    let mut keys = Vec::new();
     for word in words {
         let (key, value) = word
             .split_once('=')
             .ok_or_else(|| format!("`{word}` is not KEY=VALUE"))?;
+        if keys.contains(&key) {
+            return Err(format!("duplicate key `{key}`"));
+        }
+        keys.push(key);
         let not_a_number = || format!("`{value}` is not a number that `{key}` can have");
         match key {
             "name" => server.name = Some(value.to_owned()),
@@ -125,7 +133,7 @@ fn line(text: &str) -> Result<ListedServer, String> {
             }
         }
     }
-    Ok(server)
+    Ok(Some(server))
 }
 
 #[cfg(test)]
@@ -136,7 +144,7 @@ mod tests {
     fn a_toml_that_is_nested_too_deep_is_an_error() {
         let keys = vec!["a"; 79].join(".");
         let deep = format!("{}1{}", format!("{{ {keys} = ").repeat(79), " }".repeat(79));
-        let error = read_as("a.toml", &format!("servers = []\nx = {deep}")).unwrap_err();
+        let error = read_as("a.toml", &format!("servers = []\nx = {deep}\n")).unwrap_err();
         assert!(error.contains("nested too deep"), "{error}");
     }
 
@@ -146,7 +154,9 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let shown = |entry: &crate::plan::ServerEntry| {
             let config = entry.member_config;
-            format!("{}={} {}", entry.label(), entry.written, config.weight)
+            let draining = if config.is_draining { " draining" } else { "" };
+            let (weight, priority) = (config.weight, config.priority);
+            format!("{}={} {weight} {priority}{draining}", entry.label(), entry.written)
         };
         let entries = read(&path, MemberConfig::default()).map_err(|reason| reason.to_string())?;
         Ok(entries.servers.iter().map(shown).collect())
@@ -154,15 +164,20 @@ mod tests {
 
     #[test]
     fn all_three_list_formats_are_equivalent() {
-        let expected = Ok(vec!["10.0.0.1:1=10.0.0.1:1 1".to_owned(), "b=b.test:2 3".to_owned()]);
-        let json = r#"["10.0.0.1:1", {"address": "b.test:2", "name": "b", "weight": 3}]"#;
+        let expected = ["10.0.0.1:1=10.0.0.1:1 1 0", "b=b.test:2 3 1 draining"];
+        let expected = Ok(expected.map(String::from).to_vec());
+        let json =
+            r#"["10.0.0.1:1", {"address": "b.test:2", "name": "b", "weight": 3, "priority": 1, "draining": true}]"#;
         assert_eq!(read_as("list.json", json), expected);
         assert_eq!(read_as("list.json", &format!(r#"{{"servers": {json}}}"#)), expected);
-        let toml = "servers = [\"10.0.0.1:1\", { address = \"b.test:2\", name = \"b\", weight = 3 }]";
+        let toml = "servers = [\"10.0.0.1:1\", { address = \"b.test:2\", name = \"b\", weight = 3, priority = 1, \
+                    draining = true }]\n";
         assert_eq!(read_as("list.toml", toml), expected);
-        let lines = "# ours\n10.0.0.1:1\n\n  b.test:2 name=b weight=3 # big\n";
+        let lines = "# ours\n10.0.0.1:1\n\n  b.test:2 name=b weight=3 priority=1 draining=true #big\n";
         assert_eq!(read_as("list", lines), expected);
         assert_eq!(read_as("list.txt", "# none\n"), Ok(vec![]));
+        let hash_in_a_word = read_as("list", "unix:/run/app#1.sock name=a#b # c\n");
+        assert_eq!(hash_in_a_word, Ok(vec![String::from("a#b=unix:/run/app#1.sock 1 0")]));
     }
 
     #[test]
@@ -171,12 +186,15 @@ mod tests {
             ("list.json", r#"["10.0.0.1:10", {"address": "b.test:2", "weight": 30}]"#),
             (
                 "list.toml",
-                "servers = [\"10.0.0.1:10\", { address = \"b.test:2\", weight = 30 }]",
+                "servers = [\"10.0.0.1:10\", { address = \"b.test:2\", weight = 30 }]\n",
             ),
+            ("list.toml", "[[servers]]\naddress = \"b.test:2\"\nweight = 30\n"),
             ("list", "10.0.0.1:1 name=abc\n"),
         ] {
             assert!(read_as(name, text).is_ok(), "{name}");
-            for length in 0..text.len() {
+            // A table is complete after its address.
+            let lengths = (0..text.len()).filter(|length| !text[..*length].ends_with(".test:2\"\n"));
+            for length in lengths {
                 let cut = read_as(name, &text[..length]);
                 assert!(cut.is_err(), "{name}: {}: {cut:?}", &text[..length]);
             }
@@ -196,6 +214,11 @@ mod tests {
                 "list",
                 "10.0.0.1:1 weight=x\n",
                 "`x` is not a number that `weight` can have",
+            ),
+            (
+                "list",
+                "10.0.0.1:1 weight=1 name=a weight=0\n",
+                "line 1: duplicate key `weight`",
             ),
             ("list.toml", "servers = [\"10.0.0.1:1\"\n", "line"),
             ("list.toml", "server = []\n", "unknown field `server`"),

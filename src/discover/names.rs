@@ -10,7 +10,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::resolver::{LastLookup, LookupResult, Resolver};
+use super::resolver::{LookupResult, Resolver};
 use crate::addr::{IpFamily, ServerAddr, is_of_one_host};
 use crate::error::chain;
 use crate::live::{Live, LivePool, NameAddresses};
@@ -51,7 +51,8 @@ struct NameState {
     deadline: Option<Instant>,
     /// The wait between a failure and the next lookup, as long as no address is known.
     retry: Duration,
-    last_lookup: LastLookup,
+    /// Whether its last lookup was prompt ([`LookupResult::is_prompt`]), or there was none.
+    was_prompt: bool,
     /// Whether its last lookup succeeded; `None`: there was no lookup. A change is logged.
     resolves: Option<bool>,
     /// Whether it has more addresses than are used. It is logged when this becomes true.
@@ -138,7 +139,7 @@ impl PoolNames {
                 state.record(pool, name, Err(Reason::new("the resolver does not answer")));
             } else {
                 let name = Arc::clone(name);
-                let lookup = resolver.resolve(&state.host, state.port, self.family, state.last_lookup);
+                let lookup = resolver.resolve(&state.host, state.port, self.family, state.was_prompt);
                 state.lookup = Some(self.lookups.spawn(async move { (name, lookup.await) }));
                 state.deadline = Some(now + LOOKUP_TIMEOUT);
             }
@@ -156,7 +157,7 @@ impl PoolNames {
                 && let Some(state) = self.names.get_mut(&name)
                 && state.lookup.take_if(|lookup| lookup.id() == id).is_some()
             {
-                state.last_lookup = result.kind;
+                state.was_prompt = result.is_prompt;
                 let addresses = state.record(pool, &name, usable_addresses(result.addresses));
                 let is_known = addresses.is_some() || !pool.addresses(&name).is_empty();
                 state.schedule(pool.plan(), is_known);
@@ -184,7 +185,7 @@ impl NameState {
             lookup: None,
             deadline: Some(now),
             retry: RETRY_FIRST,
-            last_lookup: LastLookup::Never,
+            was_prompt: true,
             resolves: None,
             has_too_many: false,
         }
@@ -264,7 +265,8 @@ pub async fn resolve_new_names(
             .flat_map(|present| present.names().map(|(entry, ..)| &*entry.written))
             .collect();
         for (entry, host, port) in pool.names().filter(|(entry, ..)| !known.contains(&*entry.written)) {
-            let lookup = tokio::spawn(resolver.resolve(host, port, pool.resolve, LastLookup::Never));
+            let was_prompt = true; // no earlier lookup in this family
+            let lookup = tokio::spawn(resolver.resolve(host, port, pool.resolve, was_prompt));
             lookups.push((pool, entry, AbortOnDropHandle::new(lookup)));
         }
     }

@@ -4,12 +4,10 @@
 //! to 30 s if a name server drops the query (`timeout` and `attempts` of resolv.conf(5)). Three bounds limit how
 //! long names without an answer delay others, and how many queries a name server gets at once:
 //!
-//! - At most [`STARTING_MAX`] lookups at once are in their first second ([`PROMPT`]), except those of slow names.
+//! - At most [`STARTING_MAX`] lookups at once are in their first second ([`PROMPT`]), except those of the third bound.
 //! - At most as many as the resolver's capacity (see [`crate::descriptors`]) run at once, including those without an
 //!   answer.
-//! - New names and slow names ([`LastLookup`]) each wait in a queue of their own. New names may use at most half of the
-//!   capacity, and slow names a quarter. The rest is left to names that are known to be prompt: however many names a
-//!   reload adds, these are still refreshed.
+//! - Names whose last lookup was not prompt wait in a queue of their own, and may use at most half of the capacity.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,8 +23,8 @@ use tokio::time::timeout;
 use crate::addr::IpFamily;
 use crate::capacity::Capacity;
 
-/// How many lookups may be in their first second at once, without those of slow names. Each may be two queries; a small
-/// forwarder refuses the 151st query (`dns-forward-max` of dnsmasq).
+/// How many lookups may be in their first second at once, without those of names whose last lookup was not prompt. Each
+/// may be two queries; a small forwarder refuses the 151st query (`dns-forward-max` of dnsmasq).
 const STARTING_MAX: usize = 32;
 
 /// The longest time that a prompt answer takes.
@@ -39,29 +37,16 @@ type LookupFn = dyn Fn(&str, u16, IpFamily) -> io::Result<Vec<SocketAddr>> + Sen
 pub(super) struct LookupResult {
     /// The addresses, in any order.
     pub(super) addresses: io::Result<Vec<SocketAddr>>,
-    /// What it was like, for the next one.
-    pub(super) kind: LastLookup,
-}
-
-/// What the last lookup of a name was like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LastLookup {
-    /// The name is new: there was no lookup.
-    Never,
-    /// It took no longer than [`PROMPT`].
-    Prompt,
-    /// It took longer.
-    Slow,
+    /// Whether it took no longer than [`PROMPT`].
+    pub(super) is_prompt: bool,
 }
 
 /// Resolves host names for all pools.
 pub struct Resolver {
-    /// For lookups in their first second, except those of slow names.
+    /// For lookups in their first second, except those that use `slow_capacity`.
     starting: Arc<Semaphore>,
     capacity: Arc<Capacity>,
-    /// The part of the capacity that is open to new names.
-    new_capacity: Arc<Capacity>,
-    /// The part of the capacity that is open to slow names.
+    /// The part of the capacity that is open to names whose last lookup was not prompt.
     slow_capacity: Arc<Capacity>,
     lookup: Arc<LookupFn>,
 }
@@ -80,8 +65,7 @@ impl Resolver {
         Self {
             starting: Arc::new(Semaphore::new(STARTING_MAX)),
             capacity: Capacity::new(Some(capacity)),
-            new_capacity: Capacity::new(Some(new_share(capacity))),
-            slow_capacity: Capacity::new(Some(slow_share(capacity))),
+            slow_capacity: Capacity::new(Some(half(capacity))),
             lookup: Arc::new(lookup),
         }
     }
@@ -89,63 +73,52 @@ impl Resolver {
     /// Changes the capacity, which must be at least one. To be called within a runtime.
     pub fn resize(&self, capacity: usize) {
         self.capacity.resize(Some(capacity));
-        self.new_capacity.resize(Some(new_share(capacity)));
-        self.slow_capacity.resize(Some(slow_share(capacity)));
+        self.slow_capacity.resize(Some(half(capacity)));
     }
 
-    /// Looks up the addresses of a host. Dropping the future cancels the lookup while it waits to begin; once it has
-    /// begun, its thread goes on.
+    /// Looks up the addresses of a host. `was_prompt`: the last lookup of this name was prompt, or there was none.
+    /// Dropping the future cancels the lookup while it waits to begin; once it has begun, its thread goes on.
     pub(super) fn resolve(
         &self,
         host: &str,
         port: u16,
         family: IpFamily,
-        last: LastLookup,
+        was_prompt: bool,
     ) -> impl Future<Output = LookupResult> + Send + use<> {
-        let share = match last {
-            LastLookup::Never => Some(Arc::clone(&self.new_capacity)),
-            LastLookup::Prompt => None,
-            LastLookup::Slow => Some(Arc::clone(&self.slow_capacity)),
-        };
-        let starting = (last != LastLookup::Slow).then(|| Arc::clone(&self.starting));
-        let (capacity, lookup, host) = (Arc::clone(&self.capacity), Arc::clone(&self.lookup), host.to_owned());
+        let (starting, capacity, slow_capacity) = (&self.starting, &self.capacity, &self.slow_capacity);
+        let (starting, capacity, slow_capacity) =
+            (Arc::clone(starting), Arc::clone(capacity), Arc::clone(slow_capacity));
+        let (lookup, host) = (Arc::clone(&self.lookup), host.to_owned());
         async move {
-            // First the share: while a name waits for it, it is in nobody's way.
-            let share_permit = match &share {
-                Some(share) => Some(share.acquire().await),
-                None => None,
-            };
-            let start_permit = match &starting {
-                Some(starting) => Some(starting.acquire().await.expect("this semaphore is never closed")),
-                None => None,
+            let (start_permit, slow_permit) = if was_prompt {
+                let permit = starting.acquire().await.expect("this semaphore is never closed");
+                (Some(permit), None)
+            } else {
+                (None, Some(slow_capacity.acquire().await))
             };
             let permit = capacity.acquire().await;
             let mut lookup = pin!(spawn_blocking(move || {
-                let _permits = (permit, share_permit); // until the thread ends, even if the future is dropped
+                let _permits = (permit, slow_permit); // until the thread ends, even if the future is dropped
                 lookup(&host, port, family)
             }));
             let prompt = timeout(PROMPT, &mut lookup).await;
             drop(start_permit);
-            let (addresses, kind) = match prompt {
-                Ok(addresses) => (addresses, LastLookup::Prompt),
-                Err(_) => (lookup.await, LastLookup::Slow),
+            let is_prompt = prompt.is_ok();
+            let addresses = match prompt {
+                Ok(addresses) => addresses,
+                Err(_) => lookup.await,
             };
             LookupResult {
                 addresses: addresses.unwrap_or_else(|panicked| Err(io::Error::other(panicked))),
-                kind,
+                is_prompt,
             }
         }
     }
 }
 
-/// The share of new names: half of the capacity, but at least one.
-fn new_share(capacity: usize) -> usize {
-    (capacity / 2).max(1)
-}
-
-/// The share of slow names: a quarter of the capacity, but at least one.
-fn slow_share(capacity: usize) -> usize {
-    (capacity / 4).max(1)
+/// Half of the capacity, but at least one.
+const fn half(capacity: usize) -> usize {
+    if capacity > 1 { capacity / 2 } else { 1 }
 }
 
 /// getaddrinfo(3) obeys nsswitch.conf(5), hosts(5) and resolv.conf(5).

@@ -170,11 +170,13 @@ impl Gateway {
         let mut request = self.request("/v3/watch", &json!({ "create_request": create }))?;
         let opened = async {
             let stream = connect(&take_url(&mut request)?, self.tls.clone()).await?;
-            open(stream, request).await
+            let mut response = open(stream, request).await?;
+            let refusal = response.refusal().await; // here, so that the time limit holds for it, too
+            Ok((response, refusal))
         };
-        let response = self.in_time(opened).await?;
+        let (response, refusal) = self.in_time(opened).await?;
         if !response.status.is_success() {
-            return Err(rejection(response.status, b""));
+            return Err(rejection(response.status, &refusal));
         }
         Ok(Watch(ResponseLines::new(response, BODY_BYTES_MAX)))
     }

@@ -184,14 +184,12 @@ impl ServerCheck {
         let was_ejected = self.server.is_ejected();
         let refusal_before = self.server.health().refusal;
         let has_timed_out = matches!(result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
-        let is_prevented = matches!(result, Err(CheckFailure::Local(_)));
         let found = self.apply_and_interpret(pool, result);
-        let was_refused = matches!(&found, Err(failed) if matches!(failed.outcome, CheckOutcome::Refused { .. }));
+        let was_refused = matches!(&found, Err(failed) if matches!(failed.outcome, CheckOutcome::Refused { .. } | CheckOutcome::Prevented { .. }));
         let recorded = pool.record_check(&self.server, found);
         self.series.record_check(match self.failed_outcome(&recorded) {
             _ if has_timed_out => CheckResult::Timeout,
             _ if was_refused => CheckResult::Refused,
-            _ if is_prevented => CheckResult::Prevented,
             Some(CheckOutcome::Unfit(_) | CheckOutcome::Behind(_)) => CheckResult::WrongRole,
             Some(_) => CheckResult::Fail,
             None => CheckResult::Pass,
@@ -199,6 +197,7 @@ impl ServerCheck {
         if was_ejected && !self.server.is_ejected() {
             tracing::info!(pool = %pool.name(), server = %self.server.spec().label, "server is back");
         }
+        let is_prevented = matches!(result, Err(CheckFailure::Local(_)));
         self.log_refusal(pool, refusal_before, is_prevented);
         report_changes(pool, metrics, &recorded);
         let failed = recorded.into_iter().filter(RecordedOutcome::is_failure);

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::imported::{Imported, ImportedListener, TlsKeys};
+use super::imported::{Imported, ImportedListener, Remark, TlsKeys};
 
-/// Adds `0.0.0.0:443` beside each `[::]:443` that stands for it, unless the file has that address elsewhere: IPv6 sockets
-/// accept only IPv6 here.
+/// Adds `0.0.0.0:443` beside each `[::]:443` that stands for it, unless the file has that address elsewhere: IPv6
+/// sockets accept only IPv6 here.
 pub(super) fn add_addresses_of_ipv4(imported: &mut Imported) {
     let listeners = &mut imported.listeners;
     let mut bound: HashSet<String> = listeners.iter().flat_map(|listener| listener.bind.clone()).collect();
@@ -27,8 +27,8 @@ pub(super) fn add_addresses_of_ipv4(imported: &mut Imported) {
     }
 }
 
-/// Splits listeners whose addresses differ: addresses without TLS or PROXY headers, or with other settings of TLS, get a
-/// listener of their own.
+/// Splits listeners whose addresses differ: addresses without TLS or PROXY headers, or with other settings of TLS, get
+/// a listener of their own.
 pub(super) fn separate_listeners(imported: &mut Imported) {
     let mut others = Vec::new();
     for listener in &mut imported.listeners {
@@ -37,7 +37,10 @@ pub(super) fn separate_listeners(imported: &mut Imported) {
             let kind = AddressKind::new(address, listener);
             binds.entry(kind).or_default().push(address.clone());
         }
-        let whole = listener.clone();
+        let mut whole = listener.clone();
+        if binds.len() > 1 {
+            whole.section.remarks.extend(limit_notes(listener, binds.len()));
+        }
         let mut parts = binds.into_iter().map(|(kind, bind)| kind.part_of(&whole, bind));
         if let Some(first) = parts.next() {
             let name = std::mem::take(&mut listener.name);
@@ -46,6 +49,21 @@ pub(super) fn separate_listeners(imported: &mut Imported) {
         others.extend(parts);
     }
     imported.listeners.append(&mut others);
+}
+
+/// A note for each limit of a listener that is split into `parts`, because each part gets the limit.
+fn limit_notes(listener: &ImportedListener, parts: usize) -> impl Iterator<Item = Remark> {
+    let limits = [
+        ("max_connections", &listener.section),
+        ("sessions_per_source", &listener.limits),
+    ];
+    let set = limits.into_iter().filter(|(key, section)| section.get(key).is_some());
+    set.map(move |(key, _)| {
+        let text = format!(
+            "the addresses differ, so that there are {parts} listeners with this {key} each; it was one limit for all"
+        );
+        Remark::note(0, text)
+    })
 }
 
 /// How an address differs from other addresses of its listener.

@@ -2,15 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::addresses;
 use super::imported::{Imported, ImportedListener, ImportedPool, ImportedRoute, ImportedServer, Remark, keep_first};
+use super::route_order::keep_order;
+use super::{Origin, addresses};
 use crate::addr::{ListenAddr, ServerAddr, ServerLocation};
 use crate::config;
 use crate::config::address;
 use crate::name::NamePattern;
 use crate::text::{NAME_BYTES_MAX, is_name, is_unsafe, truncated};
 
-pub(super) fn complete(imported: &mut Imported) {
+pub(super) fn complete(imported: &mut Imported, origin: Origin) {
     addresses::add_addresses_of_ipv4(imported);
     addresses::separate_listeners(imported);
     name_sections(imported);
@@ -29,7 +30,10 @@ pub(super) fn complete(imported: &mut Imported) {
     for listener in &mut imported.listeners {
         remove_missing_pools(listener, &names);
         remove_duplicates(listener);
-        note_order_of_routes(listener);
+        // In nginx, too, the most exact name of a map wins.
+        if origin == Origin::Haproxy {
+            keep_order(listener);
+        }
     }
     let (kept, unusable) = std::mem::take(&mut imported.listeners)
         .into_iter()
@@ -275,33 +279,4 @@ fn remove_duplicates(listener: &mut ImportedListener) {
         keep_first(&mut route.alpn, |protocol| Some(protocol.to_owned()));
         keep_first(&mut route.from, |network| address::network(network).ok());
     }
-}
-
-/// Adds a note to each route for which a later route has a more exact name and another pool. In the imported file the
-/// first match wins, here the more exact name.
-fn note_order_of_routes(listener: &mut ImportedListener) {
-    /// A listener with more routes gets no such notes: each is compared with each.
-    const ROUTES_MAX: usize = 500;
-    if listener.routes.len() > ROUTES_MAX {
-        return;
-    }
-    let mut notes = Vec::new();
-    for (index, first) in listener.routes.iter().enumerate() {
-        let suffixes: Vec<&str> = first.sni.iter().filter_map(|name| name.strip_prefix('*')).collect();
-        let is_inside = |name: &String| {
-            suffixes
-                .iter()
-                .any(|suffix| name.ends_with(suffix) && name.strip_prefix('*') != Some(suffix))
-        };
-        let following = listener.routes[index + 1..].iter();
-        let mut others = following.filter(|route| route.pool != first.pool);
-        if let Some(later) = others.find(|route| route.sni.iter().any(is_inside)) {
-            let text = format!(
-                "line {} has a more exact name and wins here, although this line comes first",
-                later.line
-            );
-            notes.push(Remark::note(first.line, text));
-        }
-    }
-    listener.section.remarks.extend(notes);
 }

@@ -72,6 +72,21 @@ pub(super) struct ImportedRoute {
     pub(super) line: usize,
 }
 
+impl ImportedRoute {
+    /// Whether it has no condition, and takes all clients.
+    pub(super) fn is_for_all(&self) -> bool {
+        self.sni.is_empty() && self.kinds() == 0
+    }
+
+    /// How many kinds of conditions it has besides names.
+    pub(super) fn kinds(&self) -> usize {
+        [&self.alpn, &self.from]
+            .into_iter()
+            .filter(|entries| !entries.is_empty())
+            .count()
+    }
+}
+
 /// `[pools.NAME]`
 #[derive(Clone, Debug, Default)]
 pub(super) struct ImportedPool {
@@ -160,6 +175,20 @@ impl ImportedListener {
     pub(super) fn accept_proxy_at(&mut self, addresses: &[String]) {
         self.proxy_peers = vec![String::from("0.0.0.0/0"), String::from("::/0")];
         self.proxy_addresses.extend_from_slice(addresses);
+    }
+}
+
+impl ImportedListener {
+    /// Accepts a PROXY header from these peers, and those of earlier calls, at all addresses. Returns whether this
+    /// replaces what [`accept_proxy_at`](Self::accept_proxy_at) has set.
+    pub(super) fn expect_proxy_of(&mut self, peers: Vec<String>) -> bool {
+        let is_replaced = !self.proxy_addresses.is_empty();
+        if is_replaced {
+            self.proxy_peers.clear();
+            self.proxy_addresses.clear();
+        }
+        self.proxy_peers.extend(peers); // duplicates are removed later
+        is_replaced
     }
 }
 

@@ -9,6 +9,7 @@ mod imported;
 mod networks;
 mod toml;
 mod addresses;
+mod route_order;
 mod complete;
 mod haproxy;
 mod nginx;
@@ -64,7 +65,7 @@ pub fn import(origin: Origin, text: &str) -> Result<Import, ImportError> {
         Origin::Haproxy => haproxy::read(text),
         Origin::Nginx => nginx::read(text),
     };
-    complete::complete(&mut imported);
+    complete::complete(&mut imported, origin);
     if imported.listeners.is_empty() {
         let left_out = toml::comments(&imported.remarks).trim_end().to_owned();
         return Err(ImportError { origin, left_out });

@@ -52,6 +52,12 @@ pub(super) fn clamped_integer(text: &str, least: u32, most: u32) -> Option<u32> 
     is_number.then(|| text.parse().unwrap_or(u32::MAX).clamp(least, most))
 }
 
+/// Parses the number of a port. `None`: it is none, or 0.
+pub(super) fn port(text: &str) -> Option<u16> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| is_number && *port > 0)
+}
+
 /// The IP address that connections to servers come from. `None`: the text is not such an address.
 pub(super) fn source_address(text: &str) -> Option<String> {
     let ip: IpAddr = text.parse().ok()?;
@@ -100,5 +106,7 @@ mod tests {
         assert_eq!(clamped_integer("0", 1, 256), Some(1));
         assert_eq!(clamped_integer("99999999999", 1, 256), Some(256));
         assert_eq!(clamped_integer("+1", 0, 256), None);
+        assert_eq!(port("65535"), Some(65_535));
+        assert!(["0", "65536", "+1", ""].into_iter().all(|text| port(text).is_none()));
     }
 }

@@ -69,6 +69,46 @@ listen a
 }
 
 #[test]
+fn a_limit_of_addresses_that_become_two_listeners_is_noted() {
+    let haproxy = |binds: &str| format!("listen a\n mode tcp\n maxconn 9\n {binds}\n server s 10.0.0.1:1\n");
+    let nginx = |listens: &str| {
+        format!(
+            "limit_conn_zone $remote_addr zone=z:1m;\n\
+             server {{ {listens} ssl_certificate /a.pem; limit_conn z 5; proxy_pass 10.0.0.1:1; }}"
+        )
+    };
+    let notes = |origin, text: &str, key: &str| {
+        let note = format!(
+            "# note: the addresses differ, so that there are 2 listeners with this {key} each; it was one limit for all"
+        );
+        lines(origin, text).iter().filter(|line| **line == note).count()
+    };
+    for (origin, text, key, expected) in [
+        (
+            Origin::Haproxy,
+            haproxy("bind :1\n bind :2 ssl crt /a.pem"),
+            "max_connections",
+            2,
+        ),
+        (Origin::Haproxy, haproxy("bind :1\n bind :2"), "max_connections", 0),
+        (
+            Origin::Nginx,
+            nginx("listen 1; listen 2 ssl;"),
+            "sessions_per_source",
+            2,
+        ),
+        (
+            Origin::Nginx,
+            nginx("listen 1 ssl; listen 2 ssl;"),
+            "sessions_per_source",
+            0,
+        ),
+    ] {
+        assert_eq!(notes(origin, &text, key), expected, "{text}");
+    }
+}
+
+#[test]
 fn servers_that_differ_in_pool_settings_get_a_note() {
     let haproxy = "
 listen l
@@ -140,7 +180,7 @@ listen a
     tcp-request connection reject if { src 10.66.0.0/16 ::ffff:10.66.1.2/112 }
     tcp-request connection reject unless { src 10.0.0.1/8 10.0.0.0/8 }
     use_backend a if { req.ssl_alpn h2 \"\" }
-    server s 10.0.0.1:1
+    server s 10.0.0.1:1 ssl alpn h2,h2
 ";
     let nginx = "
 server {
@@ -262,4 +302,15 @@ listen a
             assert!(lines.iter().any(|line| line.ends_with(suffix)), "{suffix}: {lines:#?}");
         }
     }
+}
+
+#[test]
+fn the_order_of_a_map_of_nginx_needs_no_note() {
+    let text = "
+map $ssl_preread_server_name $x { hostnames; *.a.example 10.0.0.1:1; www.a.example 10.0.0.2:1; }
+server { listen 1; ssl_preread on; proxy_pass $x; }
+";
+    let lines = lines(Origin::Nginx, text);
+    assert_lines(&lines, &["sni = \"*.a.example\"", "sni = \"www.a.example\""]);
+    assert!(!lines.iter().any(|line| line.starts_with("# note")), "{lines:#?}");
 }

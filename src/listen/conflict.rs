@@ -6,10 +6,17 @@ use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::addr::ListenAddr;
-use crate::error::chain;
+use crate::error::{chain, os_error};
 
 /// The remedy where a socket of the service manager does not listen any more.
 const RESTART_UNIT: &str = "restart the socket unit of the service manager, and acequia";
+
+/// The remedy where the process has no file descriptor left.
+const RAISE_LIMIT: &str = "raise the limit of open files (`ulimit -n`)";
+
+/// The remedy where a call was refused that does not depend on the address: `refused` in the parent module has named it
+/// in the error.
+const ALLOW_CALL: &str = "allow that call in the sandbox or seccomp profile that this process runs in";
 
 /// An address that could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +43,8 @@ pub struct BindCause {
 /// The holder of an address that cannot be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
-    /// A connection from this machine, which has the port as its local one.
+    /// A connection that has the port as its local one: of a client of this machine, or accepted by a listener that has
+    /// stopped.
     Connection,
     /// A listening socket.
     Listener,
@@ -69,9 +77,9 @@ impl BindCause {
                 "another process listens there, `ss -ltnp` shows which: stop it, or bind another port"
             }
             (Some(libc::EADDRINUSE), Some(Holder::Connection)) => {
-                "a connection from this machine has that port, `ss -tanp` shows whose: wait for its end, and keep the \
-                 port from connections by net.ipv4.ip_local_reserved_ports; or bind a port outside of \
-                 net.ipv4.ip_local_port_range"
+                "a connection has that port, `ss -tanp` shows whose: wait for its end; if it is a connection to another \
+                 server, keep the port from such connections by net.ipv4.ip_local_reserved_ports, or bind a port outside \
+                 of net.ipv4.ip_local_port_range"
             }
             (Some(libc::EADDRINUSE), None) => {
                 "another socket has it, `ss -ltnp` and `ss -tanp` show those that listen or are connected: stop its \
@@ -95,26 +103,25 @@ impl BindCause {
                  net.ipv4.ip_unprivileged_port_start, or bind another port"
             }
             (Some(libc::EAFNOSUPPORT), _) => "this system has no IPv6: leave that address out",
-            (Some(libc::EMFILE | libc::ENFILE), _) => "raise the limit of open files (`ulimit -n`)",
+            (Some(libc::EMFILE | libc::ENFILE), _) => RAISE_LIMIT,
             (None, _) if self.error.kind() == io::ErrorKind::NotConnected => RESTART_UNIT,
-            // A call that does not depend on the address was refused: `refused` in the parent module has named it in
-            // the error.
-            (None, _) => "allow that call in the sandbox or seccomp profile that this process runs in",
+            (None, _) => ALLOW_CALL,
             _ => "bind another address",
         };
         remedy.into()
     }
 
     fn remedy_for_unix_socket(&self) -> &'static str {
+        let (error, is_ours) = (os_error(&self.error), self.error.raw_os_error().is_none());
         match self.error.kind() {
+            _ if matches!(error, Some(libc::EMFILE | libc::ENFILE)) => RAISE_LIMIT,
+            _ if is_ours && error.is_some() => ALLOW_CALL,
             io::ErrorKind::AddrInUse => "stop that process, or use another path",
             io::ErrorKind::AlreadyExists => "use another path, or move the file away",
             io::ErrorKind::NotFound => "create its directory",
             io::ErrorKind::NotConnected => RESTART_UNIT,
             // A file that may not be connected to: see `connect_to_listener`.
-            io::ErrorKind::PermissionDenied if self.error.raw_os_error().is_none() => {
-                "remove it if nothing listens there, or use another path"
-            }
+            io::ErrorKind::PermissionDenied if is_ours => "remove it if nothing listens there, or use another path",
             io::ErrorKind::PermissionDenied => {
                 "let this process's user write in the socket's directory, or use another path"
             }
@@ -182,6 +189,8 @@ fn ip_of(text: &str) -> Option<IpAddr> {
 #[cfg(target_endian = "little")]
 mod tests {
     use super::*;
+    use crate::addr::UnixPath;
+    use crate::error::with_context;
 
     fn found(line: &str, address: &str) -> Option<Holder> {
         holder_in(line, ListenAddr::new(address.parse().unwrap()))
@@ -204,6 +213,30 @@ mod tests {
         let mapped = "   1: 0000000000000000FFFF00000100007F:1F90 0000000000000000FFFF00000100007F:0001 01 0";
         assert_eq!(found(mapped, "127.0.0.1:8080"), Some(Holder::Connection));
         assert_eq!(found("  sl  local_address rem_address   st", "127.0.0.1:8080"), None);
+    }
+
+    #[test]
+    fn the_remedy_for_a_unix_socket_follows_the_error() {
+        let ours = || io::Error::new(io::ErrorKind::PermissionDenied, "the file may not be connected to");
+        let refused = || {
+            with_context(
+                io::Error::from_raw_os_error(libc::EPERM),
+                "the system refuses epoll_create1",
+            )
+        };
+        for (error, expected) in [
+            (ours(), "remove it"),
+            (refused(), "seccomp"),
+            (
+                io::Error::from_raw_os_error(libc::EACCES),
+                "write in the socket's directory",
+            ),
+            (io::Error::from_raw_os_error(libc::EMFILE), "ulimit -n"),
+        ] {
+            let address = ListenAddr::from_unix(UnixPath::new("/run/a.sock").unwrap());
+            let text = BindError::new(address, error).cause.to_string();
+            assert!(text.contains(expected), "{text}");
+        }
     }
 
     #[test]

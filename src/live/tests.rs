@@ -391,6 +391,7 @@ fn a_reload_to_another_role_does_not_reuse_the_old_role() {
         let server = servers(&live).remove(0);
         server.record_check(&CheckOutcome::Pass, THRESHOLDS);
         live.apply(live.prepare(with(after), HashMap::new()));
+        let server = servers(&live).remove(0);
         let is_used = server.check_state() == CheckState::Up && !server.is_unfit();
         let has_passed = server.passed_within(Duration::from_secs(60));
         assert_eq!((is_used, has_passed), (is_kept, is_kept), "{before} {after}");

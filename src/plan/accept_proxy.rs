@@ -22,7 +22,7 @@ pub struct AcceptProxy {
 pub enum ClientOf {
     /// The peer itself. A header that it sends is data.
     Peer(IpAddr),
-    /// The client that the peer names, if it is known.
+    /// The client that the peer names in its PROXY header; `None`: its address is not known.
     Named(Option<IpAddr>),
     /// Nobody: the peer is refused.
     Refused,
@@ -35,8 +35,8 @@ impl AcceptProxy {
         peer.map_or(self.trusts_unix, |peer| self.from.contains(peer))
     }
 
-    /// Who the client is. `accept`: the setting of the listener, if it has one. `named`: the client in the PROXY header
-    /// of the peer, if it is known.
+    /// Who the client is. `accept`: the setting of the listener, if it has one. `named`: the client that a PROXY header
+    /// of the peer would name; `None`: its address is not known.
     #[must_use]
     pub fn client_of(accept: Option<&Self>, peer: IpAddr, named: Option<IpAddr>) -> ClientOf {
         match accept {

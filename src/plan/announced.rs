@@ -49,7 +49,7 @@ struct Admitted {
     pools: BTreeMap<RouteKey, AnnouncedPool>,
     /// The number of announced names of each listener, by its index.
     name_counts_by_listener: HashMap<usize, usize>,
-    /// How many names each server has announced.
+    /// The number of admitted names of each server, by the name of the server.
     name_counts_by_server: HashMap<Arc<str>, usize>,
 }
 
@@ -106,8 +106,8 @@ impl Plan {
         announces.next().map(|announce| &announce.socket) // all listeners have the same
     }
 
-    /// This plan, as read from the file, plus a route and a pool for each announced name. If servers of different
-    /// groups announce one name, those whose group is not that of the oldest are refused.
+    /// This plan plus a route and a pool for each announced name. This plan must be that of the file. If servers of
+    /// different groups announce one name, those whose group is not that of the oldest are refused.
     #[must_use]
     pub fn with_announced(&self, announcements: &[Announcement]) -> Self {
         let mut in_order: Vec<&Announcement> = announcements.iter().collect();
@@ -165,7 +165,7 @@ impl Plan {
         admitted.add((index, name), announcement, server)
     }
 
-    /// Checks that the configuration itself does not use the name at a listener.
+    /// Checks that the configuration itself uses neither the name at a listener, nor that of its pool and route.
     fn check_free(&self, listener: &ListenerPlan, name: &ServerName) -> Result<(), Reason> {
         if let Some(route) = listener.routes.route_of(name) {
             return Err(format!("route `{}` of the configuration has this name", route.name).into());
@@ -173,6 +173,9 @@ impl Plan {
         let pool = pool_name(listener, name);
         if self.pools.named(&pool).is_some() {
             return Err(format!("the configuration has a pool of the name `{pool}`").into());
+        }
+        if listener.routes.routes().iter().any(|route| *route.name == *pool) {
+            return Err(format!("the listener has a route of the name `{pool}`").into());
         }
         Ok(())
     }

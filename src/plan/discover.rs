@@ -32,9 +32,9 @@ pub struct DiscoverPlan {
     pub settle: Duration,
     /// Whether an empty list is applied; else the last one is kept.
     pub allow_empty: bool,
-    /// Whether servers at Unix sockets are applied. It is true only for a file that the operator of this machine names:
-    /// otherwise, anybody who may write to the source could reach sockets that only our user may open, such as our own
-    /// admin socket.
+    /// Whether servers at Unix sockets are applied. True only if the source is a file, and the configuration that names
+    /// it is on this machine. Whoever may write to another source must not reach sockets that only our user may open,
+    /// such as our own admin socket.
     pub allow_unix: bool,
     /// The settings of a listed server that its source does not set.
     pub defaults: MemberConfig,

@@ -123,10 +123,27 @@ pub struct RemoteTexts {
 pub struct RemoteText {
     /// The key.
     pub key: String,
-    /// Its value.
+    /// Its value. Replacement characters stand for bytes that are not UTF-8.
     pub text: String,
+    /// The offset in `text` of the first replacement character that stands for such bytes; `None`: there is none. Texts
+    /// that are kept have been in force, so that they have none.
+    #[serde(skip)]
+    pub not_utf8_at: Option<usize>,
     /// The revision of its last change.
     pub revision: i64,
+}
+
+impl RemoteText {
+    /// The text of a key and a value as they are in the store.
+    #[must_use]
+    pub fn new(key: &[u8], value: &[u8], revision: i64) -> Self {
+        Self {
+            key: String::from_utf8_lossy(key).into_owned(),
+            text: String::from_utf8_lossy(value).into_owned(),
+            not_utf8_at: str::from_utf8(value).err().map(|error| error.valid_up_to()),
+            revision,
+        }
+    }
 }
 
 /// Tells versions of the texts apart: each change raises the revision or deletes a key.
@@ -241,11 +258,7 @@ mod tests {
             from: String::from("etcd:/a"),
             texts: revisions
                 .iter()
-                .map(|revision| RemoteText {
-                    key: revision.to_string(),
-                    text: String::new(),
-                    revision: *revision,
-                })
+                .map(|revision| RemoteText::new(revision.to_string().as_bytes(), b"", *revision))
                 .collect(),
         };
         let versions = [&[3, 7][..], &[3, 8], &[8], &[]].map(|revisions| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct RetirePlan {
     /// The age at which a session is ended, 10 % more or less; `None`: sessions may be of any age.
     pub max_age: Option<Duration>,
-    /// While a server has more sessions than its share: the time over which the surplus is ended; `None`: it stays.
+    /// The time over which the surplus of a server is ended: its sessions above its share; `None`: the surplus stays.
     pub rebalance: Option<Duration>,
     /// How long a session must have moved no byte to be at rest.
     pub idle_for: Duration,

@@ -284,7 +284,7 @@ async fn after_the_back_off_one_trial_session_decides_whether_the_ejection_ends(
         let other = [servers[1].id()];
         let trial = pool.pick(client(0), &other, due).expect("the back-off is over");
         assert_eq!(picked(&pool, due), labels(&["s1"]), "the one trial is taken");
-        assert!(pool.pick(client(0), &other, due).is_err());
+        assert_eq!(pool.pick(client(0), &other, due).unwrap_err(), NoLease::NoServer);
         assert_eq!(fail_connect(&pool, &trial, due), Some(EJECT.first * 2), "{policy:?}");
         let trial = pool
             .pick(client(0), &other, due + EJECT.first * 2)

@@ -12,6 +12,7 @@ mod silence;
 mod simulation;
 mod socket;
 mod streams;
+mod tickets;
 mod turns;
 mod urgent;
 

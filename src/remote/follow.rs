@@ -95,8 +95,8 @@ fn is_refused_by_machine(state: &RemoteState) -> bool {
     refused.is_some_and(|refused| refused.by == RefusedBy::Machine)
 }
 
-/// Whether this machine has refused the texts that were tried last, or these texts, the latest that were found, are newer
-/// than those. Older ones are never tried again: a reload may have read newer texts than were found.
+/// Whether this machine has refused the texts that were tried last, or these texts, the latest that were found, are
+/// newer than those. Older ones are never tried again: a reload may have read newer texts than were found.
 fn is_to_be_retried(state: &RemoteState, latest: Option<&RemoteTexts>) -> bool {
     let revision = |texts: &RemoteTexts| texts.version().revision;
     is_refused_by_machine(state) || latest.map(revision) > state.tried.as_deref().map(revision)
@@ -143,10 +143,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn texts_that_came_while_the_file_was_broken_are_tried_after_a_while_unless_newer_ones_were() {
         let texts = |revision| {
-            let (key, text) = (String::from("/a"), String::new());
             Arc::new(RemoteTexts {
                 from: String::from("etcd:/a"),
-                texts: vec![RemoteText { key, text, revision }],
+                texts: vec![RemoteText::new(b"/a", b"", revision)],
             })
         };
         let config = RemoteConfig::default();

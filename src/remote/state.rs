@@ -46,7 +46,7 @@ pub struct RefusedTexts {
     pub message: Arc<str>,
     /// When they were first refused with this message.
     pub since: SystemTime,
-    /// What refused them.
+    /// What refused them; with no version, what refused the texts that were tried before, if anything did.
     pub by: RefusedBy,
 }
 
@@ -150,16 +150,21 @@ impl RemoteConfig {
         });
     }
 
-    /// Records why the latest attempt to change the configuration has failed. What is in force stays.
+    /// Records why an attempt has failed: that of the texts that were tried last, or one that has not come to texts.
+    /// What is in force stays.
     pub fn refuse(&self, message: &str, by: RefusedBy) {
         let message: Arc<str> = abbreviated(message, MESSAGE_BYTES_MAX).into();
         self.state.send_modify(|state| {
             let tried = state.tried.as_ref().filter(|_| state.has_read_texts);
             let version = tried.map(|texts| texts.version());
-            let same = state
-                .refused
-                .take()
-                .filter(|before| (&before.version, &before.message) == (&version, &message));
+            let before = state.refused.take();
+            // An attempt that has not come to texts says nothing about those tried before: if they were to be tried
+            // again, they still are.
+            let by = match &before {
+                Some(before) if version.is_none() && before.by == RefusedBy::Machine => RefusedBy::Machine,
+                _ => by,
+            };
+            let same = before.filter(|before| (&before.version, &before.message) == (&version, &message));
             state.refused = Some(RefusedTexts {
                 since: same.map_or_else(SystemTime::now, |before| before.since),
                 version,
@@ -198,14 +203,9 @@ mod tests {
     use crate::plan::RemoteText;
 
     fn texts(revision: i64) -> Arc<RemoteTexts> {
-        let text = RemoteText {
-            key: String::from("/a"),
-            text: String::new(),
-            revision,
-        };
         Arc::new(RemoteTexts {
             from: String::from("etcd:/a"),
-            texts: vec![text],
+            texts: vec![RemoteText::new(b"/a", b"", revision)],
         })
     }
 
@@ -241,6 +241,22 @@ mod tests {
         config.set_tried(&texts(2));
         config.refuse("wrong", RefusedBy::Configuration);
         assert_eq!(config.state().refused.unwrap().version.unwrap().revision, 2);
+    }
+
+    #[test]
+    fn texts_that_the_machine_has_refused_stay_due_while_the_file_is_broken() {
+        let config = RemoteConfig::default();
+        config.set_tried(&texts(2));
+        config.refuse("the port is in use", RefusedBy::Machine);
+        for _ in 0..2 {
+            config.begin_attempt();
+            config.refuse("the file is wrong", RefusedBy::Configuration);
+            let refused = config.state().refused.unwrap();
+            assert_eq!((refused.version, refused.by), (None, RefusedBy::Machine));
+        }
+        config.set_tried(&texts(2));
+        config.refuse("the texts are wrong", RefusedBy::Configuration);
+        assert_eq!(config.state().refused.unwrap().by, RefusedBy::Configuration);
     }
 
     #[test]

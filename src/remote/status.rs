@@ -94,8 +94,8 @@ async fn write_while_possible(
             changed = states.changed() => changed?,
             _ = looks.tick() => {
                 gateway.keep_alive(&lease).await?;
-                // After a failure, such as a timeout, the last result stays. A user of etcd may be permitted to write its
-                // status, and not to read it: then nothing is ever known.
+                // After a failure, such as a timeout, the last result stays. A user of etcd may be permitted to write
+                // its status, and not to read it: then nothing is ever known.
                 if let Ok(found) = gateway.get(&plan.status_key()).await {
                     let found = StatusFound::new(found.as_ref(), &lease);
                     record_namesake(plan, config, own.has_namesake(found, config.state().has_namesake));

@@ -44,12 +44,7 @@ impl KnownTexts {
         if bytes > BYTES_MAX {
             return Err("the texts are too long for a configuration: the limit is 16 MiB".into());
         }
-        let text = |kv: &EtcdKeyValue| RemoteText {
-            key: String::from_utf8_lossy(&kv.key).into_owned(),
-            // Bytes that are not UTF-8 become replacement characters. The parser reports them with their position.
-            text: String::from_utf8_lossy(&kv.value).into_owned(),
-            revision: kv.mod_revision,
-        };
+        let text = |kv: &EtcdKeyValue| RemoteText::new(&kv.key, &kv.value, kv.mod_revision);
         Ok(RemoteTexts {
             from: plan.from(),
             texts: self.0.values().map(text).collect(),

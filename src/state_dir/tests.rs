@@ -125,7 +125,8 @@ fn a_directory_in_use_is_an_error_with_its_name() {
     // A save that is still under way keeps the lock.
     let writing = open.clone();
     drop(open);
-    assert!(StateDir::open(directory.path()).is_err());
+    let error = chain(&StateDir::open(directory.path()).unwrap_err());
+    assert!(error.starts_with(&expected), "{error}");
     drop(writing);
     StateDir::open(directory.path()).unwrap();
 }

@@ -20,8 +20,8 @@ const RECORD_HEADER_BYTES: usize = 5;
 /// 5246, section 6.2.3; TLS 1.3 adds less).
 pub const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + (1 << 14) + 2048;
 
-/// Bytes of a handshake that may be held before it is complete. A chain of certificates may have 64 KiB, the limit of
-/// rustls, and comes in several records.
+/// Bytes of a handshake, or of a message after it, that may be held before it is complete. A chain of certificates may
+/// have 64 KiB, the limit of rustls, and comes in several records; so may a ticket after the handshake.
 const HANDSHAKE_BYTES_MAX: usize = 80 << 10;
 
 /// The TLS of one connection.
@@ -107,6 +107,21 @@ impl TlsConnection {
     /// # Errors
     /// Why the handshake has failed.
     pub fn handshake(&mut self, received: &[u8], outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
+        self.process_held(received, outgoing, Until::HandshakeComplete)
+    }
+
+    /// Decrypts all that was received and not decrypted yet, and `received` after it. The plaintext is kept for
+    /// [`take_kept_plaintext`](Self::take_kept_plaintext). Unlike for [`decrypt`](Self::decrypt), its length does not matter.
+    ///
+    /// # Errors
+    /// As [`decrypt`](Self::decrypt), but also where there is plaintext that came before.
+    pub fn decrypt_keeping_plaintext(&mut self, received: &[u8], outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
+        self.process_held(received, outgoing, Until::MoreNeeded)?;
+        self.forget_after_close();
+        Ok(())
+    }
+
+    fn process_held(&mut self, received: &[u8], outgoing: &mut Vec<u8>, until: Until) -> Result<(), rustls::Error> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
@@ -120,13 +135,15 @@ impl TlsConnection {
             &mut keep,
             outgoing,
             &mut self.has_peer_closed,
-            Until::HandshakeComplete,
+            until,
         );
         incoming.drain(..used);
         incoming.shrink_to_fit();
         let is_too_long = result.is_ok() && incoming.len() > HANDSHAKE_BYTES_MAX;
         let result = if is_too_long {
-            Err(rustls::Error::General(String::from("the handshake is too long")))
+            Err(rustls::Error::General(String::from(
+                "a message of the handshake is too long",
+            )))
         } else {
             result
         };
@@ -138,20 +155,17 @@ impl TlsConnection {
         result
     }
 
-    /// Moves bytes that were received and not decrypted yet to the front of a buffer, as many as there is room for, so
-    /// that more can be appended for [`decrypt`](Self::decrypt). Returns how many they are: usually less than a record.
-    pub fn take_unread(&mut self, buffer: &mut [u8]) -> usize {
-        let taken = self.incoming.len().min(buffer.len());
-        buffer[..taken].copy_from_slice(&self.incoming[..taken]);
-        self.incoming.drain(..taken);
-        taken
+    /// How many bytes were received and not decrypted yet: usually less than a record. More are held of a message of
+    /// the handshake protocol that comes in several records.
+    #[must_use]
+    pub fn unread_bytes(&self) -> usize {
+        self.incoming.len()
     }
 
-    /// Puts back bytes that were not decrypted, in front of those that are still unread: the bytes of
-    /// [`take_unread`](Self::take_unread) if nothing has come to append to them, or what was left after decrypting.
-    pub fn return_unread(&mut self, bytes: &[u8]) {
-        self.incoming.splice(..0, bytes.iter().copied());
-        self.incoming.shrink_to_fit();
+    /// Moves all [unread bytes](Self::unread_bytes) to a buffer of that length, so that more can be appended for
+    /// [`decrypt`](Self::decrypt). rustls remembers how many it has seen, and must be given as many again.
+    pub fn take_unread(&mut self, buffer: &mut [u8]) {
+        buffer.copy_from_slice(&take(&mut self.incoming));
     }
 
     /// Takes plaintext that has come already: in one flight with the handshake, or while something was sent.
@@ -171,12 +185,7 @@ impl TlsConnection {
         self.kept_plaintext.len()
     }
 
-    /// Keeps plaintext for which the caller has no room, for [`take_kept_plaintext`](Self::take_kept_plaintext).
-    pub fn keep_plaintext(&mut self, plain: &[u8]) {
-        self.kept_plaintext.extend_from_slice(plain);
-    }
-
-    /// Decrypts `received` in place, and copies the plaintext to `plain`. `received` begins with the bytes of
+    /// Decrypts `received` in place, and copies the plaintext to `plain`. `received` begins with all bytes of
     /// [`take_unread`](Self::take_unread); `plain` must be at least as long as `received`. Returns how many bytes of
     /// plaintext there are. `outgoing` gets what is to be sent in response: the answer to a request for new keys, or
     /// the alert on an error.
@@ -210,13 +219,16 @@ impl TlsConnection {
             self.failed = Some(error.clone());
             return if decrypted > 0 { Ok(decrypted) } else { Err(error) };
         }
-        if self.has_peer_closed {
-            // What follows the peer's close_notify is ignored (RFC 8446, section 6.1).
-            self.incoming = Vec::new();
-        } else {
-            self.return_unread(&received[used..]);
-        }
+        self.incoming = received[used..].to_vec();
+        self.forget_after_close();
         Ok(decrypted)
+    }
+
+    /// What follows the peer's close_notify is ignored (RFC 8446, section 6.1).
+    fn forget_after_close(&mut self) {
+        if self.has_peer_closed {
+            self.incoming = Vec::new();
+        }
     }
 
     /// Encrypts in records of at most `record_bytes` of plaintext, and adds them to `outgoing`. Adds an alert if what

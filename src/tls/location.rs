@@ -22,22 +22,31 @@ pub enum CertificateLocation {
 }
 
 impl CertificateLocation {
-    /// The files of its certificates, sorted by name. A known pair also counts while one of its files is missing:
-    /// that file is being replaced.
+    /// The files of its certificates: of a directory, first those in it, sorted by name, then those of its
+    /// subdirectories. A known pair also counts while one of its files is missing: that file is being replaced.
+    /// `keep` gets the error of a directory that cannot be read, and returns the files that are known there.
     pub(super) fn files(
         &self,
         is_known: &dyn Fn(&CertificateFiles) -> bool,
-    ) -> Result<Vec<CertificateFiles>, TlsFileError> {
+        keep: &mut dyn FnMut(TlsFileError) -> Vec<CertificateFiles>,
+    ) -> Vec<CertificateFiles> {
         match self {
-            Self::Files(files) => Ok(vec![files.clone()]),
+            Self::Files(files) => vec![files.clone()],
             Self::Directory(path) => {
                 let mut found = Vec::new();
-                for directory in list_directory(path, is_known, &mut found)? {
-                    list_directory(&directory, is_known, &mut found)?;
+                let mut list = |directory: &Path| {
+                    let listed = list_directory(directory, is_known, &mut found);
+                    listed.unwrap_or_else(|error| {
+                        found.extend(keep(error));
+                        Vec::new()
+                    })
+                };
+                for directory in list(path) {
+                    list(&directory);
                 }
-                Ok(found)
+                found
             }
-            Self::Acme(certificate) => Ok(vec![certificate.files()]),
+            Self::Acme(certificate) => vec![certificate.files()],
         }
     }
 }
@@ -53,8 +62,12 @@ fn list_directory(
     let listed = path.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let listed = listed.map_err(|error| TlsFileError::new(path, error.to_string()))?;
     // Names that begin with a dot are skipped: Kubernetes keeps the files of a secret in `..data`, and links to them.
-    let is_hidden = |entry: &DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
-    let listed = listed.iter().filter(|entry| !is_hidden(entry));
+    // So is the directory of fsck(8) at the root of a file system: only root may read it.
+    let is_skipped = |entry: &DirEntry| {
+        let name = entry.file_name();
+        name.as_encoded_bytes().starts_with(b".") || name == "lost+found"
+    };
+    let listed = listed.iter().filter(|entry| !is_skipped(entry));
     let mut paths: Vec<_> = listed.map(DirEntry::path).collect();
     paths.sort();
     let is_there = |path: &PathBuf| paths.binary_search(path).is_ok();

@@ -1,6 +1,7 @@
 //! The certificates of a listener, found by the name for which a client asks.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -91,7 +92,7 @@ impl CertificateStore {
     }
 
     /// The certificates at these locations. If a directory cannot be read, its error is added to `broken`, and the
-    /// certificates in `self` that come from this directory are returned.
+    /// certificates in `self` that come from this directory are returned for it.
     fn find_wanted<'a>(
         &self,
         locations: &'a [CertificateLocation],
@@ -104,21 +105,18 @@ impl CertificateStore {
                 CertificateLocation::Acme(acme) => Some(acme),
                 CertificateLocation::Files(_) | CertificateLocation::Directory(_) => None,
             };
-            let found = location.files(&|files| known.contains_key(files));
-            let found = found.unwrap_or_else(|error| {
+            let found = location.files(&|files| known.contains_key(files), &mut |error| {
+                let files = self.files_in(&error.path);
                 broken.push(error);
-                self.files_of(location)
+                files
             });
             wanted.extend(found.into_iter().map(|files| WantedCertificate { files, acme }));
         }
         wanted
     }
 
-    /// The files of certificates from this location.
-    fn files_of(&self, location: &CertificateLocation) -> Vec<CertificateFiles> {
-        let CertificateLocation::Directory(directory) = location else {
-            return Vec::new();
-        };
+    /// The files of certificates in this directory.
+    fn files_in(&self, directory: &Path) -> Vec<CertificateFiles> {
         let files = self.all.iter().map(|certificate| &certificate.files);
         files
             .filter(|files| files.cert.starts_with(directory))

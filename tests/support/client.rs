@@ -84,6 +84,18 @@ impl Client {
         self.0.read_to_end(&mut bytes).map(|_| bytes)
     }
 
+    /// Asserts that the other side sends nothing, and closes or resets the connection.
+    pub fn must_be_closed(&mut self) {
+        match self.try_read_all() {
+            Ok(bytes) => assert_eq!(bytes, b"", "expected the end"),
+            Err(error) => assert_eq!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset,
+                "expected the end or a reset"
+            ),
+        }
+    }
+
     /// Asserts that the other side resets the connection.
     pub fn must_be_reset(&mut self) {
         let kind = self.try_read_all().map_err(|error| error.kind());

@@ -45,6 +45,8 @@ struct State {
     ends: u64,
     /// The verb that is forbidden.
     forbidden: Option<&'static str>,
+    /// Whether all lists have expired.
+    expires_lists: bool,
     /// Whether all connections are closed.
     is_unreachable: bool,
     /// Whether the [`ApiServer`] has been dropped.
@@ -188,6 +190,11 @@ impl ApiServer {
     /// Forbids requests with this verb from now on; `None`: allows all.
     pub fn forbid(&self, verb: Option<&'static str>) {
         self.change(|state| state.forbidden = verb);
+    }
+
+    /// Sets whether all lists have expired before their answer.
+    pub fn expire_lists(&self, expires_lists: bool) {
+        self.change(|state| state.expires_lists = expires_lists);
     }
 
     /// Sets whether the server closes all connections, also new ones.
@@ -379,7 +386,7 @@ fn list(state: &State, namespace: &str, parameters: &BTreeMap<String, String>) -
         }
         None => (state.version, 0),
     };
-    if version < state.oldest {
+    if version < state.oldest || state.expires_lists {
         let message = "The provided continue parameter is too old to display a consistent list result. You can start a new \
                        list without the continue parameter, or use the continue token in this response to retrieve the \
                        remainder of the results.";

@@ -22,7 +22,8 @@ const SERVER_UP_HELP: &str =
     "The same as acequia_server_healthy: whether a server answers its health checks, or has no checks.";
 const SERVER_MAX_SESSIONS_HELP: &str = "The most sessions that a server may have at once, if that is limited.";
 const POOL_QUEUE_HELP: &str = "Clients that wait in the queue of a pool.";
-const HEALTH_CHECK_REFUSED_HELP: &str = "Whether a server refused its latest health check, or this host prevented it.";
+const HEALTH_CHECK_REFUSED_HELP: &str =
+    "Whether a server refused its latest health check, for instance because it has too many connections.";
 const SERVER_CERTIFICATE_EXPIRY_HELP: &str =
     "When the certificate shown at the latest health check expires, in seconds since the Unix epoch.";
 const SERVER_CERTIFICATE_NOT_BEFORE_HELP: &str =

@@ -22,24 +22,15 @@ pub enum CheckResult {
     Fail,
     /// The server did not respond in time.
     Timeout,
-    /// The server answered, but refused the check.
+    /// The server answered, but refused the check; or this host lacks something that the check needs.
     Refused,
-    /// This host lacks something that the check needs: the server was not asked.
-    Prevented,
     /// The server works, but has another role than its pool requires, or is too far behind.
     WrongRole,
 }
 
 impl CheckResult {
     /// All results, in the order of their discriminants.
-    pub const ALL: [Self; 6] = [
-        Self::Pass,
-        Self::Fail,
-        Self::Timeout,
-        Self::Refused,
-        Self::Prevented,
-        Self::WrongRole,
-    ];
+    pub const ALL: [Self; 5] = [Self::Pass, Self::Fail, Self::Timeout, Self::Refused, Self::WrongRole];
 
     /// The value of the label `result`.
     #[must_use]
@@ -49,7 +40,6 @@ impl CheckResult {
             Self::Fail => "fail",
             Self::Timeout => "timeout",
             Self::Refused => "refused",
-            Self::Prevented => "prevented",
             Self::WrongRole => "wrong_role",
         }
     }

@@ -39,13 +39,18 @@ const PEERS = {
   refused: "is refused: the listener does not trust it to name a client",
 };
 
+function verdictOfGuard({ guard, refuses, report_only }) {
+  if (!refuses) return guard;
+  return report_only ? `${guard} would refuse it (${refuses}), but only reports` : `${guard} refuses it (${refuses})`;
+}
+
 function answer(found) {
   const to = found.redirect
     ? `It is redirected to ${found.redirect}.`
     : found.pool
       ? `It goes to pool ${found.pool}${found.route ? ` by route ${found.route}` : ", as no route matches"}.`
       : "It is refused.";
-  const guards = found.guards.map(({ guard, refuses }) => (refuses ? `${guard} refuses it (${refuses})` : guard)).join(", ");
+  const guards = found.guards.map(verdictOfGuard).join(", ");
   const verdicts = found.routes.map(({ route, verdict, why }) =>
     element("li", {}, element("strong", {}, route), ` is ${verdict}${why.length > 0 ? `: ${why.join("; ")}` : ""}`));
   return [

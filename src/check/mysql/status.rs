@@ -6,9 +6,9 @@ use super::packet::{MysqlFailure, Packets, malformed};
 use super::query::{Rows, query};
 use crate::pool::Role;
 
-/// `innodb_read_only` identifies a reader of Amazon Aurora.
+/// `innodb_read_only` identifies a reader of Amazon Aurora. `version` of MariaDB contains its name.
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
-    ('read_only', 'super_read_only', 'innodb_read_only', 'wsrep_on', 'server_id')";
+    ('read_only', 'super_read_only', 'innodb_read_only', 'wsrep_on', 'server_id', 'version')";
 
 const GALERA_STATUS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN \
     ('wsrep_ready', 'wsrep_cluster_status', 'wsrep_local_state')";
@@ -70,7 +70,10 @@ impl MysqlStatus {
                 galera,
             });
         }
-        let status = replica_status(packets).await?;
+        let is_mariadb = variables
+            .variable("version")
+            .is_some_and(|version| version.contains("MariaDB"));
+        let status = replica_status(packets, is_mariadb).await?;
         Ok(Self {
             role: Role::Replica,
             lag: status.as_ref().and_then(read_lag),
@@ -90,10 +93,15 @@ impl GaleraMember {
     }
 }
 
-/// The status of the replica; `None`: the user may not ask.
-async fn replica_status(packets: &mut Packets) -> Result<Option<Rows>, MysqlFailure> {
-    let mut status = query(packets, "SHOW REPLICA STATUS").await;
-    // MySQL before 8.0.22 and MariaDB before 10.5.1 know only the former name.
+/// The status of the replica, with a row for each of its sources; `None`: the user may not ask.
+async fn replica_status(packets: &mut Packets, is_mariadb: bool) -> Result<Option<Rows>, MysqlFailure> {
+    // Without `ALL`, MariaDB leaves out connections with a name. MySQL has no `ALL`, and shows all channels.
+    let statement = match is_mariadb {
+        true => "SHOW ALL SLAVES STATUS",
+        false => "SHOW REPLICA STATUS",
+    };
+    let mut status = query(packets, statement).await;
+    // MySQL before 8.0.22 knows only the former name.
     if let Err(MysqlFailure::Server { code: PARSE_ERROR, .. }) = status {
         status = query(packets, "SHOW SLAVE STATUS").await;
     }

@@ -330,6 +330,21 @@ async fn a_stopped_replication_thread_is_not_a_lag_of_0() {
 }
 
 #[tokio::test]
+async fn connections_of_mariadb_with_a_name_are_asked_for() {
+    let row = vec![
+        ("Connection_name", "from_a"),
+        ("Slave_IO_Running", "Yes"),
+        ("Slave_SQL_Running", "Yes"),
+        ("Seconds_Behind_Master", "7"),
+        ("Master_Server_Id", "3"),
+    ];
+    let mut of_mariadb = variables(&["read_only"]);
+    of_mariadb.1.push(("version", "10.11.6-MariaDB-0+deb12u1-log"));
+    let status = status(&[of_mariadb, ("SHOW ALL SLAVES STATUS", row)]).await;
+    assert_eq!((status.lag, status.source), (Some(Duration::from_secs(7)), Some(3)));
+}
+
+#[tokio::test]
 async fn a_server_is_a_primary_unless_it_is_read_only() {
     let mut primary = variables(&[]);
     primary.1.push(("server_id", "4"));

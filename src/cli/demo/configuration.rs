@@ -112,7 +112,7 @@ pool = "app"
     )
 }
 
-/// The sections of the listeners that do not pass on the bytes of their clients: they terminate TLS, or redirect.
+/// The sections of the listeners that terminate TLS or redirect.
 fn edge_listeners(listeners: &ListenerAddresses, certificate: &Value) -> String {
     let ListenerAddresses { edge, http, .. } = listeners;
     format!(

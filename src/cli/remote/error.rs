@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::http;
 
-use crate::cli::exit::{EXIT_CONFIG, EXIT_RUN};
+use crate::cli::exit::{EXIT_CONFIG, EXIT_RUN, EXIT_USAGE};
 use crate::cli::terminal::print_message;
 use crate::error::chain;
 use crate::tls::TlsFileError;
@@ -20,9 +20,9 @@ pub(in crate::cli) enum RemoteError {
     /// The configuration turns the socket off.
     #[error("the process has no socket: `socket` in [admin] of its configuration is \"off\"")]
     SocketOff,
-    /// The configuration cannot be read, or is too broken to find the socket in it.
-    #[error("{0}; or name the socket with --socket")]
-    Configuration(String),
+    /// The configuration cannot be read, or is too broken to find the socket in it (`InvalidData`).
+    #[error("{}; or name the socket with --socket", chain(.0))]
+    Configuration(io::Error),
     /// The runtime of this command cannot start.
     #[error("cannot start a runtime")]
     Runtime(#[source] io::Error),
@@ -121,11 +121,9 @@ impl RemoteError {
         // A message about an invalid configuration, as a reload returns it, begins with this prefix already.
         print_message("error", message.strip_prefix("error: ").unwrap_or(&message));
         ExitCode::from(match self {
-            Self::OtherFile { .. }
-            | Self::InvalidRequest(_)
-            | Self::Rejected(_)
-            | Self::Unavailable(_)
-            | Self::NoUrl => EXIT_CONFIG,
+            Self::NoUrl => EXIT_USAGE,
+            Self::Configuration(error) if error.kind() == io::ErrorKind::InvalidData => EXIT_CONFIG,
+            Self::OtherFile { .. } | Self::InvalidRequest(_) | Self::Rejected(_) | Self::Unavailable(_) => EXIT_CONFIG,
             _ => EXIT_RUN,
         })
     }

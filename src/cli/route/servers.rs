@@ -68,9 +68,17 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
     write_when_full(text, pool)
 }
 
-/// Writes what happens while servers are at their session limits.
+/// Writes what happens while servers are at their session limits. Only the servers of the best priority count: those of
+/// the next one do not stand in for full servers.
 fn write_when_full(text: &mut String, pool: &PoolPlan) -> fmt::Result {
-    let limits = || pool.entries.iter().map(|entry| entry.member_config.sessions_max);
+    let configs = || pool.entries.iter().map(|entry| &entry.member_config);
+    let in_use = || configs().filter(|config| config.weight > 0);
+    let best = in_use().map(|config| config.priority).min();
+    let limits = || {
+        in_use()
+            .filter(|config| Some(config.priority) == best)
+            .map(|config| config.sessions_max)
+    };
     if limits().all(|limit| limit.is_none()) {
         return Ok(());
     }

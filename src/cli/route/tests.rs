@@ -425,6 +425,28 @@ fn the_database_of_a_postgresql_session_is_known_only_if_its_tls_is_terminated()
 }
 
 #[test]
+fn only_servers_that_take_sessions_in_the_best_tier_decide_what_happens_when_all_are_full() {
+    let config = |servers: &str| {
+        format!("[listeners.l]\nbind = \"127.0.0.1:9\"\npool = \"p\"\n[pools.p]\nservers = [{servers}]\n")
+    };
+    let limited = "{ address = \"10.0.0.1:1\", max_sessions = 2 }";
+    for (other, expected) in [
+        (", weight = 0", "while all are full: refused (servers_full)"),
+        (", priority = 1", "while all are full: refused (servers_full)"),
+        ("", "full servers are passed over\n"),
+    ] {
+        let servers = format!("{limited}, {{ address = \"10.0.0.2:1\"{other} }}");
+        let plan = config::read("test.toml", &config(&servers)).ok().unwrap().plan;
+        let args = RouteArgs {
+            listener: "l".into(),
+            ..RouteArgs::default()
+        };
+        let explanation = explain(&plan, &LiveTls::default(), &args).unwrap();
+        assert_explains(&explanation, &[&format!("\n{expected}")]);
+    }
+}
+
+#[test]
 fn an_unknown_listener_is_an_error_with_the_known_ones() {
     let args = RouteArgs {
         listener: "http".into(),

@@ -107,11 +107,12 @@ pub(super) fn fit<R>(columns: &[Column<R>], width: u16) -> Vec<(usize, u16)> {
         let least = kept.iter().copied().min_by_key(|index| columns[*index].rank);
         kept.retain(|index| Some(*index) != least);
     }
-    let room = width.saturating_sub(needed(&kept));
-    let shares: u16 = kept.iter().map(|index| columns[*index].growth).sum();
+    let room = u32::from(width.saturating_sub(needed(&kept)));
+    let shares: u32 = kept.iter().map(|index| u32::from(columns[*index].growth)).sum();
     let grown = |index: usize| {
         let Column { width, growth, .. } = &columns[index];
-        width + (room * growth).checked_div(shares).unwrap_or(0)
+        let more = (room * u32::from(*growth)).checked_div(shares).unwrap_or(0); // at most `room`
+        width + u16::try_from(more).unwrap_or(0)
     };
     kept.into_iter().map(|index| (index, grown(index))).collect()
 }
@@ -132,6 +133,7 @@ mod tests {
         assert_eq!(fit(&columns, 26), [(0, 11), (2, 12)]);
         assert_eq!(fit(&columns, 19), [(0, 19)]);
         assert_eq!(fit(&columns, 3), [(0, 10)], "the last one stays");
+        assert_eq!(fit(&columns, u16::MAX), [(0, 16387), (1, 5), (2, 49139)]);
     }
 
     #[test]

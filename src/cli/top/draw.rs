@@ -77,7 +77,7 @@ fn draw_all(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
         && !draw_box(frame, "Question", question_text(question))
     {
         view.question = None;
-        view.answer = Some(Err("the terminal is too small for the question".to_owned()));
+        view.answer = Some(Err("not done: the terminal is too small for the question".to_owned()));
     }
     frame.render_widget(last_line(view, palette), keys);
 }
@@ -141,6 +141,7 @@ fn draw_sessions(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &P
         }
     };
     if let Some(Err(_)) = view.sessions_read {
+        frame.render_widget(Clear, area);
         frame.render_widget(Line::styled(safe(&detail), palette.style(Urgency::Bad)), area);
     }
     (view.sessions, view.columns_shown) = (list, shown);
@@ -204,10 +205,7 @@ fn session_detail(session: &SessionBody) -> String {
 fn last_line(view: &View, palette: &Palette) -> Line<'static> {
     match &view.answer {
         Some(Ok(done)) => return Line::styled(format!("done: {}", safe(done)), palette.style(Urgency::Good)),
-        Some(Err(error)) => {
-            let text = format!("not done: {}", safe(error).replace('\n', " "));
-            return Line::styled(text, palette.style(Urgency::Bad));
-        }
+        Some(Err(error)) => return Line::styled(safe(error), palette.style(Urgency::Bad)),
         None => {}
     }
     let keys: &[(&str, &str)] = match (view.is_typing, view.tab) {
@@ -289,9 +287,8 @@ mod tests {
             .content
             .iter()
             .any(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset);
-        let lines = buffer.content.chunks(width.into());
-        let lines = lines.map(|line| line.iter().map(ratatui::buffer::Cell::symbol).collect::<String>() + "\n");
-        (lines.collect(), has_colors)
+        let text = |line: &[ratatui::buffer::Cell]| line.iter().map(|cell| cell.symbol()).collect::<String>() + "\n";
+        (buffer.content.chunks(width.into()).map(text).collect(), has_colors)
     }
 
     #[test]
@@ -329,11 +326,9 @@ mod tests {
         assert!(screen.contains("shop/a"), "{screen}");
         press(&mut view, KeyCode::Char('?'));
         let (screen, _) = drawn(&mut view, &Palette::PLAIN, 80, 5);
-        assert!(
-            screen.contains("too small for the keys: see `acequia top --help`"),
-            "{screen}"
-        );
-        assert!(screen.contains("shop/a") && !screen.contains('│'), "{screen}");
+        let told = "\nthe terminal is too small for the keys: see `acequia top --help`";
+        assert!(screen.contains(told) && screen.contains("shop/a"), "{screen}");
+        assert!(!screen.contains('│'), "{screen}");
     }
 
     #[test]
@@ -343,6 +338,12 @@ mod tests {
         view.take_sessions(serde_json::from_str(r#"{"total": 5, "sessions": []}"#).map_err(|_| String::new()));
         press(&mut view, KeyCode::Tab);
         assert!(drawn(&mut view, &Palette::PLAIN, 80, 24).0.contains("the first 0 of 5"));
+        view.take_sessions(Err("no\nresponse".to_owned()));
+        let (screen, _) = drawn(&mut view, &Palette::PLAIN, 80, 24);
+        assert!(
+            screen.contains("\nno\\nresponse ") && !screen.contains("CLIENT"),
+            "{screen}"
+        );
         press(&mut view, KeyCode::Tab);
         press(&mut view, KeyCode::Char('/'));
         press(&mut view, KeyCode::Char('x'));

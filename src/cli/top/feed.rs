@@ -44,9 +44,9 @@ pub(super) async fn open(remote: &Remote) -> Result<Option<EventStream>, RemoteE
     }
 }
 
-/// Sends the news of the process: from the stream, or from polls while there is no stream. Opens a lost stream again.
-/// After any other error, or if the stream cannot be opened again, it sends the error and returns. It also returns when
-/// nobody receives the news any more.
+/// Sends the news of the process: from the stream, or from polls while there is no stream. If the stream is lost or a
+/// poll fails, opens the stream again. After an invalid response, or if the stream cannot be opened, it sends the error
+/// and returns. It also returns when nobody receives the news any more.
 pub(super) async fn follow(remote: Remote, stream: Option<EventStream>, news: Sender<Result<Update, RemoteError>>) {
     select! {
         biased;
@@ -64,14 +64,15 @@ async fn follow_until_error(
 ) -> RemoteError {
     loop {
         let next = match stream {
-            Some(stream) => match pass_on(stream, news).await {
-                RemoteError::InvalidResponse(error) => Err(RemoteError::InvalidResponse(error)),
-                lost => reopen(remote, lost).await,
-            },
+            Some(stream) => Err(pass_on(stream, news).await),
             None => match poll(remote, news).await {
                 Ok(()) => open(remote).await,
                 Err(error) => Err(error),
             },
+        };
+        let next = match next {
+            Err(RemoteError::InvalidResponse(_)) | Ok(_) => next,
+            Err(lost) => reopen(remote, lost).await,
         };
         stream = match next {
             Ok(next) => next,
@@ -133,7 +134,10 @@ async fn poll(remote: &Remote, news: &Sender<Result<Update, RemoteError>>) -> Re
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::Parser;
+    use tokio::io::{AsyncBufReadExt, BufReader};
     use tokio::net::UnixListener;
     use tokio::sync::mpsc;
 
@@ -145,12 +149,41 @@ mod tests {
         remote: Remote,
     }
 
+    fn listen(directory: &Path) -> (UnixListener, Remote) {
+        let socket = directory.join("admin.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let Arguments { remote } = Arguments::parse_from(["top".as_ref(), "--socket".as_ref(), socket.as_os_str()]);
+        (listener, remote)
+    }
+
+    /// As while the process is restarted.
+    #[tokio::test]
+    async fn after_a_failed_poll_the_stream_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let (listener, remote) = listen(directory.path());
+        let (sender, _receiver) = mpsc::channel(1);
+        let mut requested = Vec::new();
+        let requests = async {
+            while requested
+                .last()
+                .is_none_or(|line: &String| !line.starts_with("GET /api/v1/events "))
+            {
+                let (socket, _) = listener.accept().await.unwrap();
+                let line = BufReader::new(socket).lines().next_line().await.unwrap();
+                requested.extend(line); // the connection is closed
+            }
+        };
+        select! {
+            () = follow(remote, None, sender) => panic!("it has ended: {requested:?}"),
+            () = requests => {}
+        }
+        assert!(requested[0].starts_with("GET /api/v1/state "), "{requested:?}");
+    }
+
     #[tokio::test]
     async fn nothing_is_requested_when_the_user_has_quit() {
         let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("admin.sock");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let Arguments { remote } = Arguments::parse_from(["top".as_ref(), "--socket".as_ref(), socket.as_os_str()]);
+        let (listener, remote) = listen(directory.path());
         let (sender, receiver) = mpsc::channel(1);
         drop(receiver);
         select! {

@@ -57,7 +57,7 @@ pub(super) struct View {
     pub(super) is_typing: bool,
     pub(super) shows_help: bool,
     pub(super) question: Option<Question>,
-    /// The answer to the last [`Action::Change`]; `Err`: why it failed.
+    /// The answer to the last [`Action::Change`]; `Err`: a message that it, or something else, was not done.
     pub(super) answer: Option<Result<String, String>>,
 }
 
@@ -116,7 +116,7 @@ impl View {
     }
 
     pub(super) fn take_answer(&mut self, answer: Result<String, String>) {
-        self.answer = Some(answer);
+        self.answer = Some(answer.map_err(|error| format!("not done: {error}")));
     }
 
     pub(super) fn shows_sessions(&self) -> bool {
@@ -264,7 +264,10 @@ impl View {
     fn set_filter(&mut self, filter: String) -> Option<Action> {
         match self.tab {
             Tab::Servers => self.servers.set_filter(filter),
-            Tab::Sessions => self.sessions.set_filter(filter),
+            Tab::Sessions => {
+                self.sessions.set_filter(filter);
+                self.sessions_read = None; // they may not match it
+            }
         }
         self.shows_sessions().then_some(Action::ReadSessions)
     }

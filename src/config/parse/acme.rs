@@ -22,6 +22,10 @@ const NAMES_MAX: usize = 100;
 /// The accounts of the file, and which of them are used.
 pub(super) struct AcmeAccounts<'a> {
     pub(super) in_order: Vec<AcmePlan>,
+    /// The names of those with errors.
+    invalid: Vec<&'a str>,
+    /// Whether there may be others: see [`Section::is_unknown`].
+    is_unknown: bool,
     positions: Vec<&'a Position>,
     is_used: Vec<bool>,
     /// The names of each certificate, by the file of the certificate.
@@ -31,9 +35,10 @@ pub(super) struct AcmeAccounts<'a> {
 impl<'a> AcmeAccounts<'a> {
     /// Reads `[acme]`.
     pub(super) fn read(file: &Section<'a>, runtime_state_dir: Option<&Path>, problems: &mut Problems<'_>) -> Self {
-        let (mut in_order, mut positions) = (Vec::<AcmePlan>::new(), Vec::new());
+        let (mut in_order, mut positions, mut invalid) = (Vec::<AcmePlan>::new(), Vec::new(), Vec::new());
         for entry in file.subsections("acme", problems) {
             let Some(plan) = account(&entry.key, &entry.node, &entry.position, runtime_state_dir, problems) else {
+                invalid.push(entry.key.as_str());
                 continue;
             };
             if let Some(other) = in_order.iter().find(|other| other.state_dir == plan.state_dir) {
@@ -46,6 +51,8 @@ impl<'a> AcmeAccounts<'a> {
         Self {
             is_used: vec![false; in_order.len()],
             in_order,
+            invalid,
+            is_unknown: file.is_unknown("acme"),
             positions,
             files: HashMap::new(),
         }
@@ -62,6 +69,9 @@ impl<'a> AcmeAccounts<'a> {
         let node = section.get("acme")?;
         let wanted = value::string(node, problems)?;
         let Some(index) = self.in_order.iter().position(|account| *account.name == *wanted) else {
+            if self.is_unknown || self.invalid.contains(&wanted) {
+                return None;
+            }
             let known: Vec<_> = self.in_order.iter().map(|account| &*account.name).collect();
             let hint = suggest::did_you_mean(wanted, &known);
             let hint = hint.unwrap_or_else(|| format!("add [acme.{wanted}] with `directory`"));

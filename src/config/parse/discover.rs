@@ -150,7 +150,7 @@ fn etcd(section: &Section<'_>, providers: &Providers, problems: &mut Problems<'_
         problems.error(&node.position, "the prefix is empty", hint);
         return None;
     }
-    if !providers.has_etcd() {
+    if !providers.has_etcd {
         let hint = r#"add [providers.etcd] with endpoints = ["https://10.0.0.2:2379"]"#;
         problems.error(position, "the endpoints of etcd are not configured", hint);
     }

@@ -11,7 +11,7 @@ use crate::route::{Route, RouteTable, TlsMode};
 /// their protocol. `section`: the keys of the listener; `positions`: where the routes are.
 pub(super) fn reject(
     (listener, section): (&str, &Section<'_>),
-    ListenerKind { protocol, terminates }: ListenerKind,
+    ListenerKind { protocol, terminates, .. }: ListenerKind,
     (table, positions): (&RouteTable<PoolId>, &[&Position]),
     pools: &Pools<'_>,
     problems: &mut Problems<'_>,

@@ -25,6 +25,20 @@ const SOURCES_MAX: u32 = 10_000_000;
 /// The most bad lines of a file that are reported.
 const BAD_LINES_MAX: usize = 3;
 
+/// The keys that refuse or limit clients. The others only say how.
+const RULES: [&str; 10] = [
+    "allow",
+    "allow_file",
+    "deny",
+    "deny_file",
+    "sessions",
+    "sessions_per_source",
+    "rate",
+    "rate_per_source",
+    "bandwidth",
+    "bandwidth_per_session",
+];
+
 const SECOND: Duration = Duration::from_secs(1);
 
 const REFUSE_WITH: [(&str, RefuseWith); 2] = [("reset", RefuseWith::Reset), ("close", RefuseWith::End)];
@@ -37,11 +51,7 @@ pub(super) struct Guards<'a> {
 
 impl<'a> Guards<'a> {
     pub(super) fn read(file: &Section<'a>, problems: &mut Problems<'_>) -> Self {
-        let entries = match file.get("guards") {
-            Some(_) => file.subsections("guards", problems),
-            None => &[],
-        };
-        let (sections, in_order) = NamedSections::convert(entries, GuardId, |entry| guard(entry, problems));
+        let (sections, in_order) = NamedSections::convert(file, "guards", problems, GuardId, guard);
         Self { sections, in_order }
     }
 
@@ -85,7 +95,7 @@ impl<'a> Guards<'a> {
 /// Converts a guard. `None` if it is not a table.
 fn guard(entry: &KeyValue, problems: &mut Problems<'_>) -> Option<GuardPlan> {
     let section = Section::open(&entry.node, &entry.position, &keys::GUARD, problems)?;
-    if keys::GUARD.keys.iter().all(|key| section.is_missing(key)) {
+    if RULES.iter().all(|key| section.is_missing(key)) {
         problems.error(
             &entry.position,
             "this guard has no rule",
@@ -289,6 +299,10 @@ mod tests {
             ("by = { ipv4 = 33 }", "at most 32"),
             ("sessions = 0", "at least 1"),
             ("", "add `allow`, `deny` or a limit"),
+            (
+                "refuse_with = \"close\"\nburst = 5\nby = { ipv4 = 24 }\nsources_max = 5\nreport_only = true",
+                "add `allow`, `deny` or a limit",
+            ),
             ("deny_file = \"/nonexistent\"", "cannot read /nonexistent"),
             ("maxconn = 3", "acequia calls it `sessions`"),
         ] {

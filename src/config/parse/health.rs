@@ -8,7 +8,8 @@ use super::{Problems, Section, address, check, value};
 use crate::addr::ServerAddr;
 use crate::config::file::Node;
 use crate::config::keys;
-use crate::plan::HealthPlan;
+use crate::config::report::Position;
+use crate::plan::{HealthPlan, ServerEntry};
 use crate::pool::{EjectLimits, RoleRequirement, Thresholds};
 use crate::units;
 
@@ -40,8 +41,8 @@ pub(super) struct HealthConfig {
     pub(super) panic_threshold: Option<u8>,
 }
 
-/// Converts `[pools.NAME.health]`, and the keys of `[pools.NAME]` that belong to checks.
-pub(super) fn health(pool: &Section<'_>, problems: &mut Problems<'_>) -> HealthConfig {
+/// Converts `[pools.NAME.health]`, and the keys of `[pools.NAME]` that belong to checks. `entries` are the servers.
+pub(super) fn health(pool: &Section<'_>, entries: &[ServerEntry], problems: &mut Problems<'_>) -> HealthConfig {
     let defaults = default_plan();
     if let Some(node) = pool.get("health").filter(|node| value::is_off(node)) {
         let hint = r#"write { check = "off" }"#;
@@ -53,6 +54,7 @@ pub(super) fn health(pool: &Section<'_>, problems: &mut Problems<'_>) -> HealthC
         };
     }
     let section = pool.child("health", &keys::HEALTH, problems);
+    reject_incomplete_address(&section, entries, pool.position(), problems);
     let (check, required_role) = check::check(pool, &section, problems);
     let interval = section
         .duration("interval", CHECK_INTERVAL, problems)
@@ -120,6 +122,24 @@ fn check_address(node: &Node, problems: &mut Problems<'_>) -> Option<ServerAddr>
     }
 }
 
+/// Reports a server on a Unix socket if only one of `address` and `port` is set for checks: the socket has no value for
+/// the other one.
+fn reject_incomplete_address(
+    section: &Section<'_>,
+    entries: &[ServerEntry],
+    position: &Position,
+    problems: &mut Problems<'_>,
+) {
+    if section.is_missing("address") != section.is_missing("port")
+        && let Some(entry) = entries.iter().find(|entry| entry.is_unix())
+    {
+        let server = &entry.written;
+        let message = format!("the checks of `{server}` have only one of `address` and `port`");
+        let hint = "write both `address` and `port` of `health`, or neither: then the checks go to the socket";
+        problems.error(position, message, hint);
+    }
+}
+
 /// A percentage, or `"off"`.
 fn panic_threshold(node: &Node, problems: &mut Problems<'_>) -> Option<u8> {
     if value::is_off(node) {
@@ -129,13 +149,13 @@ fn panic_threshold(node: &Node, problems: &mut Problems<'_>) -> Option<u8> {
 }
 
 fn ejection(section: &Section<'_>, problems: &mut Problems<'_>) -> EjectLimits {
-    let first = section
-        .duration("eject_for", NONZERO_DURATION, problems)
-        .unwrap_or(EJECTION.first);
-    let longest = section
-        .duration("eject_max_for", NONZERO_DURATION, problems)
-        .unwrap_or(EJECTION.longest);
-    if first > longest {
+    let mut duration = |key, default| {
+        let written = section.duration(key, NONZERO_DURATION, problems);
+        (written.unwrap_or(default), written.is_some() || section.is_missing(key))
+    };
+    let (first, is_first_valid) = duration("eject_for", EJECTION.first);
+    let (longest, is_longest_valid) = duration("eject_max_for", EJECTION.longest);
+    if first > longest && is_first_valid && is_longest_valid {
         let wrong = section.get("eject_max_for").or_else(|| section.get("eject_for"));
         let position = wrong.map_or(section.position(), |node| &node.position);
         let message = format!(

@@ -34,11 +34,13 @@ pub(super) fn listener<'a>(
         .map_or(&[][..], |node| value::one_or_many(node, problems));
     let bind: Vec<ListenAddr> = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
     let protocol = protocol(&section, problems);
+    let may_be_postgres = may_be_postgres(&section, protocol);
     let mut tls = tls::listener_tls(&section, protocol, names.acme, problems);
     let protocol = with_tls_required(protocol, tls.as_ref(), &section, problems);
     let kind = ListenerKind {
         protocol,
-        terminates: section.entry("tls").is_some(),
+        may_be_postgres,
+        terminates: !section.is_missing("tls"),
     };
     let (routes, positions) = routes(&entry.key, &section, kind, names, problems);
     let guards = names.guards.find(&section, problems);
@@ -192,7 +194,7 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     let protocol = section.one_of("protocol", &protocols, problems);
     let protocol = protocol.unwrap_or(Protocol::Tcp);
     for key in ["tls_required", "cancel_unplaced"] {
-        if !protocol.is_postgres()
+        if !may_be_postgres(section, protocol)
             && let Some((position, _)) = section.entry(key)
         {
             let message = format!("`{key}` is for listeners of PostgreSQL");
@@ -200,6 +202,13 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
         }
     }
     protocol
+}
+
+/// Whether the protocol is PostgreSQL, or is not valid, which is reported.
+fn may_be_postgres(section: &Section<'_>, protocol: Protocol) -> bool {
+    let is_tcp =
+        section.is_missing("protocol") || section.get("protocol").is_some_and(|node| value::is_text(node, "tcp"));
+    protocol.is_postgres() || protocol == Protocol::Tcp && !is_tcp
 }
 
 /// The protocol. Sets `tls_required` if every client needs a certificate: a client without TLS cannot present one.
@@ -213,7 +222,9 @@ fn with_tls_required(
     if let (Protocol::Postgres { tls_required, .. }, Some(ClientAuthPlan { is_required: true, .. })) =
         (&mut protocol, client_auth)
     {
-        if !*tls_required && let Some((position, _)) = section.entry("tls_required") {
+        if let Some((position, node)) = section.entry("tls_required")
+            && matches!(node.value, Value::Boolean(false))
+        {
             let message = "clients without TLS would need no certificate, which `client_auth` requires";
             let hint = r#"remove `tls_required`, or write mode = "request" in `client_auth`"#;
             problems.error(position, message, hint);

@@ -38,9 +38,10 @@ mod announce;
 mod listener;
 mod circles;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::file::{Node, Table, Value};
+use super::file::Table;
 use super::keys;
 use super::report::{InputText, Position, Problem};
 use crate::plan::{ListenerPlan, Plan, RuntimePlan};
@@ -69,7 +70,10 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     let remote = remote::remote(&file, &providers, problems);
     problems.set_remote_trust(remote.as_ref().map(|remote| remote.allowed.clone()).unwrap_or_default());
     let runtime = file.child("runtime", &keys::RUNTIME, problems);
+    let is_state_dir_missing = runtime.is_missing("state_dir");
+    // A path that is not valid is reported: any other stands for it.
     let state_dir = runtime.directory("state_dir", problems);
+    let state_dir = state_dir.or_else(|| (!is_state_dir_missing).then(PathBuf::new));
     let runtime = process::runtime(&runtime, problems);
     let log = process::log(&file.child("log", &keys::LOG, problems), problems);
     let defaults = file.child("defaults", &keys::DEFAULTS, problems);
@@ -129,11 +133,9 @@ fn listeners(
     problems: &mut Problems<'_>,
 ) -> Vec<Arc<ListenerPlan>> {
     let entries = file.subsections("listeners", problems);
-    let is_invalid = |node: &Node| !matches!(node.value, Value::Table(_));
-    let has_error = file.get("listeners").is_some_and(is_invalid);
     // With `[remote]`, the listeners come from the texts of a store. At the start no text has been read yet.
-    let texts_are_awaited = file.get("remote").is_some() && !problems.has_texts();
-    if entries.is_empty() && !texts_are_awaited && !has_error {
+    let texts_are_awaited = !file.is_missing("remote") && !problems.has_texts();
+    if entries.is_empty() && !texts_are_awaited && !file.is_unknown("listeners") {
         problems.error(
             &Position::File,
             "no listener is configured",
@@ -149,7 +151,7 @@ fn listeners(
             plans.push(plan);
         }
     }
-    redirect::resolve(&mut plans, redirects, problems);
+    redirect::resolve(&mut plans, redirects, entries, problems);
     plans.into_iter().map(Arc::new).collect()
 }
 

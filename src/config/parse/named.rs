@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Problems;
+use super::{Problems, Section};
 use crate::config::file::KeyValue;
 
 /// The sections of one kind, and which of them are referred to.
@@ -12,31 +12,43 @@ pub(super) struct NamedSections<'a, Id> {
     /// The identifiers by name. `None`: the section exists, but could not be converted.
     by_name: HashMap<&'a str, Option<Id>>,
     used: HashSet<&'a str>,
+    /// Whether there may be others: see [`Section::is_unknown`].
+    is_unknown: bool,
 }
 
 impl<'a, Id: Copy> NamedSections<'a, Id> {
-    /// Converts the sections in the order of the file. Also returns the plans of those that could be converted. `id`
-    /// makes the identifier of a plan from its index in the returned list.
+    /// Converts the sections below `key` in the order of the file. Also returns the plans of those that could be
+    /// converted. `id` makes the identifier of a plan from its index in the returned list.
     pub(super) fn convert<P>(
-        entries: &'a [KeyValue],
+        file: &Section<'a>,
+        key: &str,
+        problems: &mut Problems<'_>,
         id: impl Fn(usize) -> Id,
-        mut convert: impl FnMut(&'a KeyValue) -> Option<P>,
+        mut convert: impl FnMut(&'a KeyValue, &mut Problems<'_>) -> Option<P>,
     ) -> (Self, Vec<Arc<P>>) {
+        let entries = file.subsections(key, problems);
         let mut plans = Vec::new();
         let mut by_name = HashMap::new();
         for entry in entries {
-            let plan = convert(entry).map(Arc::new);
+            let plan = convert(entry, problems).map(Arc::new);
             by_name.insert(entry.key.as_str(), plan.is_some().then(|| id(plans.len())));
             plans.extend(plan);
         }
-        let used = HashSet::new();
-        (Self { entries, by_name, used }, plans)
+        let sections = Self {
+            entries,
+            by_name,
+            used: HashSet::new(),
+            is_unknown: file.is_unknown(key),
+        };
+        (sections, plans)
     }
 
     /// Marks the section of this name as used, and returns its identifier. `Some(None)`: the section could not be
-    /// converted; `None`: there is no such section.
+    /// converted, or nobody knows whether there is one, which is reported; `None`: there is no such section.
     pub(super) fn refer_to(&mut self, name: &str) -> Option<Option<Id>> {
-        let (name, id) = self.by_name.get_key_value(name)?;
+        let Some((name, id)) = self.by_name.get_key_value(name) else {
+            return self.is_unknown.then_some(None);
+        };
         self.used.insert(name);
         Some(*id)
     }

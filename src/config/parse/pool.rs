@@ -69,13 +69,12 @@ pub(super) fn pool(
     let settings = inherited.overridden_by(&section, problems);
     let policy = section.get("balance").and_then(|node| balance(node, problems));
     let defaults = server::member_defaults(&section, problems);
-    let entries = server::servers(&section, defaults, problems);
+    let entries = server::servers(&entry.key, &section, defaults, problems);
     let HealthConfig {
         plan: health,
         eject,
         panic_threshold,
-    } = health(&section, problems);
-    reject_incomplete_check_address(&entries, &health, &entry.position, problems);
+    } = health(&section, &entries, problems);
     let is_checked = health.check.is_some();
     let fallback = fallback(&section, has_pool_primary, health.required, problems);
     let severing = severing(&section, &entries, &health, fallback.as_ref(), problems);
@@ -207,24 +206,6 @@ fn proxy_protocol(section: &Section<'_>, health: &HealthPlan, problems: &mut Pro
     version
 }
 
-/// Reports a server on a Unix socket if only one of `address` and `port` is set for checks: the socket has no value for
-/// the other one.
-fn reject_incomplete_check_address(
-    entries: &[ServerEntry],
-    health: &HealthPlan,
-    position: &Position,
-    problems: &mut Problems<'_>,
-) {
-    if health.address.is_some() != health.port.is_some()
-        && let Some(entry) = entries.iter().find(|entry| entry.location.is_unix())
-    {
-        let server = &entry.written;
-        let message = format!("the checks of `{server}` have only one of `address` and `port`");
-        let hint = "write both `address` and `port` of `health`, or neither: then the checks go to the socket";
-        problems.error(position, message, hint);
-    }
-}
-
 fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
     if let Value::String(text) = &node.value {
         let normalized = crate::config::synonyms::normalize(text);
@@ -242,7 +223,8 @@ fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
 }
 
 /// The fallback, used while the pool has no usable server. Whether a named pool exists is checked when all pools are
-/// known. `has_pool_primary`: there is a pool named "primary", and `fallback = "primary"` means that pool.
+/// known. `has_pool_primary`: there is a pool named "primary", and `fallback = "primary"` means that pool. Otherwise it
+/// is for `role = "replica"`. A role that is not valid, or not for the kind of check, is reported elsewhere.
 fn fallback(
     section: &Section<'_>,
     has_pool_primary: bool,
@@ -250,10 +232,12 @@ fn fallback(
     problems: &mut Problems<'_>,
 ) -> Option<Fallback> {
     let node = section.get("fallback")?;
+    let may_be_replica = match section.get("role") {
+        Some(node) => ["any", "primary"].iter().all(|role| !value::is_text(node, role)),
+        None => !section.is_missing("role"),
+    };
     match &node.value {
-        Value::String(name)
-            if *name == *Fallback::Primary.name() && !has_pool_primary && required.role == Some(Role::Replica) =>
-        {
+        Value::String(name) if *name == *Fallback::Primary.name() && !has_pool_primary && may_be_replica => {
             if !required.single {
                 let hint = "remove `single`, or use the name of another pool";
                 problems.error(

@@ -32,10 +32,10 @@ impl<'a> Pools<'a> {
         providers: &Providers,
         problems: &mut Problems<'_>,
     ) -> Self {
-        let entries = file.subsections("pools", problems);
-        let has_pool_primary = entries.iter().any(|entry| *entry.key == *Fallback::Primary.name());
-        let convert = |entry| pool::pool(entry, settings, has_pool_primary, providers, problems);
-        let (sections, in_order) = NamedSections::convert(entries, PoolId, convert);
+        let has_pool_primary = has_pool_primary(file);
+        let convert =
+            |entry, problems: &mut Problems<'_>| pool::pool(entry, settings, has_pool_primary, providers, problems);
+        let (sections, in_order) = NamedSections::convert(file, "pools", problems, PoolId, convert);
         let mut pools = Self {
             sections,
             in_order,
@@ -194,4 +194,10 @@ impl<'a> Pools<'a> {
         let missing = "no listener, route or `fallback` refers to it";
         self.sections.warn_unused("pool", missing, problems);
     }
+}
+
+/// Whether there is a pool named "primary".
+fn has_pool_primary(file: &Section<'_>) -> bool {
+    let is_primary = |entry: &KeyValue| *entry.key == *Fallback::Primary.name();
+    matches!(file.get("pools"), Some(Node { value: Value::Table(pools), .. }) if pools.entries.iter().any(is_primary))
 }

@@ -23,6 +23,8 @@ const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// The settings that sources of pools refer to, and the users of this machine, as whom clones may run.
 #[derive(Debug)]
 pub(super) struct Providers {
+    /// Whether there is a section for etcd, valid or not, or nobody knows because of an error that is reported.
+    pub(super) has_etcd: bool,
     /// Where the section for etcd is, if there is one, valid or not.
     etcd_position: Option<Position>,
     pub(super) etcd: Option<Arc<EtcdPlan>>,
@@ -41,6 +43,7 @@ impl Providers {
         let section = file.child("providers", &keys::PROVIDERS, problems);
         let position = |key| section.entry(key).map(|(position, _)| position.clone());
         Self {
+            has_etcd: !section.is_missing("etcd") || file.is_unknown("providers"),
             etcd_position: position("etcd"),
             etcd: etcd(&section, problems).map(Arc::new),
             docker_position: position("docker"),
@@ -49,11 +52,6 @@ impl Providers {
             kubernetes: Arc::new(kubernetes(&section, problems)),
             users: OnceCell::new(),
         }
-    }
-
-    /// Whether there is a section for etcd, valid or not.
-    pub(super) fn has_etcd(&self) -> bool {
-        self.etcd_position.is_some()
     }
 
     /// Why this user of this machine is not found; `None`: the user exists.

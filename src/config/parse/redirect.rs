@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::list::entries;
 use super::{Problems, Section, value};
+use crate::config::file::KeyValue;
 use crate::config::report::Position;
 use crate::config::{keys, suggest};
 use crate::name::NamePattern;
@@ -85,10 +86,12 @@ pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) 
 }
 
 /// Checks the listeners that the redirects name, and puts each redirect into its own listener. A redirect without a
-/// `port` gets that of the listener it names. `unresolved` has each redirect with the index of its own listener.
+/// `port` gets that of the listener it names. `unresolved` has each redirect with the index of its own listener;
+/// `entries` has all listeners, also those that could not be converted.
 pub(super) fn resolve(
     listeners: &mut [ListenerPlan],
     unresolved: Vec<(usize, UnresolvedRedirect<'_>)>,
+    entries: &[KeyValue],
     problems: &mut Problems<'_>,
 ) {
     let redirecting: Vec<Arc<str>> = unresolved
@@ -115,6 +118,7 @@ pub(super) fn resolve(
                     "name a listener that serves",
                 );
             }
+            None if entries.iter().any(|entry| *entry.key == **to) => {} // its error is reported
             None => {
                 let names: Vec<&str> = listeners.iter().map(|listener| &*listener.name).collect();
                 let hint = suggest::did_you_mean(to, &names).unwrap_or_default();

@@ -41,7 +41,7 @@ pub(super) fn remote(file: &Section<'_>, providers: &Providers, problems: &mut P
         }
         key
     });
-    if !providers.has_etcd() {
+    if !providers.has_etcd {
         let hint = r#"add [providers.etcd] with endpoints = ["https://10.0.0.2:2379"]"#;
         problems.error(position, "the endpoints of etcd are not configured", hint);
     }

@@ -15,6 +15,8 @@ use crate::sniff::postgres;
 pub(super) struct ListenerKind {
     /// What its clients speak.
     pub(super) protocol: Protocol,
+    /// Whether that is PostgreSQL, or is not valid, which is reported.
+    pub(super) may_be_postgres: bool,
     /// Whether it has certificates, and so can terminate TLS.
     pub(super) terminates: bool,
 }
@@ -30,7 +32,7 @@ pub(super) fn route(
     let section = Section::open(node, &node.position, &keys::ROUTE, problems)?;
     for key in ["database", "user"] {
         if let Some((position, _)) = section.entry(key)
-            && !kind.protocol.is_postgres()
+            && !kind.may_be_postgres
         {
             problems.error(
                 position,

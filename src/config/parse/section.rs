@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Problems, value};
-use crate::config::file::{KeyValue, Node, Table};
+use crate::config::file::{KeyValue, Node, Table, Value};
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::config::suggest;
@@ -91,6 +91,15 @@ impl<'a> Section<'a> {
     pub(super) fn is_missing(&self, key: &str) -> bool {
         let is_meant = |entry: &KeyValue| entry.key == key || suggest::probably_means(self.keys, &entry.key, key);
         !self.table.entries.iter().any(is_meant)
+    }
+
+    /// Whether the value of `key` should be a table, and is none or has a misspelt key, which is reported: nobody knows
+    /// what is in it.
+    pub(super) fn is_unknown(&self, key: &str) -> bool {
+        match self.get(key) {
+            Some(node) => !matches!(node.value, Value::Table(_)),
+            None => !self.is_missing(key),
+        }
     }
 
     /// The value of a required key.

@@ -11,6 +11,7 @@ use crate::config::keys;
 use crate::config::report::Position;
 use crate::plan::{ServerEntry, WEIGHT_MAX};
 use crate::pool::MemberConfig;
+use crate::text::parse_digits;
 
 const WEIGHT: RangeInclusive<u32> = 0..=WEIGHT_MAX as u32;
 
@@ -33,10 +34,15 @@ fn sessions_max(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<No
     NonZeroU32::new(section.integer("max_sessions", SESSIONS, problems)?)
 }
 
-/// Converts `servers` of a pool. A pool without clones needs at least one server. Servers must have different
-/// identities, and without clones at least one of them a weight above 0. Returns an empty list if the pool has
-/// `discover`.
-pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut Problems<'_>) -> Vec<ServerEntry> {
+/// Converts `servers` of the pool with this name. A pool without clones needs at least one server. Servers must have
+/// different identities, and without clones at least one of them a weight above 0. Returns an empty list if the pool
+/// has `discover`.
+pub(super) fn servers(
+    pool_name: &str,
+    pool: &Section<'_>,
+    defaults: MemberConfig,
+    problems: &mut Problems<'_>,
+) -> Vec<ServerEntry> {
     let is_discovered = !pool.is_missing("discover");
     let has_clones = !pool.is_missing("scale");
     let Some((key_position, node)) = pool.entry("servers") else {
@@ -67,6 +73,11 @@ pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut
     let mut entries = Vec::with_capacity(items.len());
     for node in items {
         if let Some(entry) = server(node, defaults, problems) {
+            if has_clones && is_name_of_clone(&entry, pool_name) {
+                let message = format!("`{}` may become the name of a clone", entry.label());
+                let hint = format!("write another `name`: the clones of this pool are {pool_name}-1, {pool_name}-2, …");
+                problems.error(&node.position, message, hint);
+            }
             identities.add(&entry, node, problems);
             entries.push(entry);
         }
@@ -83,6 +94,15 @@ pub(super) fn servers(pool: &Section<'_>, defaults: MemberConfig, problems: &mut
         );
     }
     entries
+}
+
+/// Whether a clone of the pool may get the name of this server: `POOL-NUMBER`.
+fn is_name_of_clone(server: &ServerEntry, pool_name: &str) -> bool {
+    let number = server
+        .label()
+        .strip_prefix(pool_name)
+        .and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|number| parse_digits::<u32>(number).is_some())
 }
 
 fn server(node: &Node, defaults: MemberConfig, problems: &mut Problems<'_>) -> Option<ServerEntry> {

@@ -79,7 +79,9 @@ fn certificate(node: &Node, acme: &mut AcmeAccounts<'_>, problems: &mut Problems
         }
         return acme.certificate(&section, problems).map(CertificateLocation::Acme);
     }
-    if let Some((position, _)) = section.entry("names") {
+    if let Some((position, _)) = section.entry("names")
+        && section.is_missing("acme")
+    {
         problems.error(
             position,
             "`names` belongs to `acme`",
@@ -108,7 +110,7 @@ fn certificate(node: &Node, acme: &mut AcmeAccounts<'_>, problems: &mut Problems
         }
         (None, None) => {
             // A misspelt key has been reported already.
-            if section.is_missing("cert") && section.is_missing("directory") {
+            if ["cert", "directory", "acme"].iter().all(|key| section.is_missing(key)) {
                 let hint = r#"write { cert = "shop.pem", key = "shop.key" }, { directory = "sites" } or { acme = "NAME", names = […] }"#;
                 problems.error(
                     &node.position,
@@ -127,7 +129,9 @@ fn client_auth(tls: &Section<'_>, problems: &mut Problems<'_>) -> Option<ClientA
     let ca_file = section.required("ca_file", r#"ca_file = "clients.pem""#, problems);
     let modes = [("require", true), ("request", false)];
     Some(ClientAuthPlan {
-        is_required: section.one_of("mode", &modes, problems).unwrap_or(true),
+        is_required: section
+            .one_of("mode", &modes, problems)
+            .unwrap_or(section.is_missing("mode")),
         crl_file: section.path("crl_file", problems),
         names: entries(&section, "names", problems, route::pattern),
         ca_file: ca_file.and_then(|node| value::path(node, problems))?,

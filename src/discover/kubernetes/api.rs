@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::access::Access;
 use super::credentials::AccessError;
 use super::slices::EndpointSlice;
-use crate::http_client::{ResponseLines, StreamedResponse, connect, exchange, in_time, open, take_url};
+use crate::http_client::{ResponseLines, connect, exchange, in_time, open, take_url};
 use crate::plan::ServiceSourcePlan;
 
 /// How long one request with its response may take, or the head of the response to a watch.
@@ -24,9 +24,6 @@ const PAGE_SLICES: u32 = 20;
 
 /// The longest answer, and the longest event of a watch: enough for a page of full slices.
 const BODY_BYTES_MAX: usize = 16 << 20;
-
-/// How much is read of the answer that refuses a watch.
-const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
 /// Our name in the audit log of the API server.
 const AGENT: &str = concat!("acequia/", env!("CARGO_PKG_VERSION"));
@@ -90,7 +87,7 @@ pub(super) enum SliceEvent {
     Put(EndpointSlice),
     /// It is gone.
     Deleted(EndpointSlice),
-    /// Not a slice: only its version is set. All events up to this version have been sent.
+    /// All events up to this version have been sent. Only the version is set.
     Bookmark(EndpointSlice),
 }
 
@@ -157,11 +154,7 @@ impl<'a> SlicesApi<'a> {
         let opened = async {
             let stream = connect(&take_url(&mut request)?, self.access.tls.clone()).await?;
             let mut response = open(stream, request).await?;
-            // Read here, so that the time limit holds for it, too.
-            let refusal = match response.status.is_success() {
-                true => Vec::new(),
-                false => beginning_of(&mut response).await,
-            };
+            let refusal = response.refusal().await; // here, so that the time limit holds for it, too
             Ok((response, refusal))
         };
         let (response, refusal) = self.in_time(opened).await?;
@@ -196,7 +189,8 @@ impl<'a> SlicesApi<'a> {
         let ApiStatus { message, .. } = serde_json::from_slice(body).unwrap_or_default();
         let (login, namespace) = (&self.access.login, &self.source.namespace);
         match status {
-            StatusCode::GONE => KubernetesError::Gone,
+            // Not of a list: if each expires before its last page, nobody would hear of it.
+            StatusCode::GONE if matches!(verb, Verb::Watch) => KubernetesError::Gone,
             StatusCode::UNAUTHORIZED => format!("the API server answers 401: it does not accept {login}").into(),
             StatusCode::FORBIDDEN => format!(
                 "403 to {verb}: a Role in namespace `{namespace}` must allow get, list, watch of \
@@ -211,17 +205,6 @@ impl<'a> SlicesApi<'a> {
             _ => format!("the API server answers {status} to {verb}: {message}").into(),
         }
     }
-}
-
-/// The beginning of a body.
-async fn beginning_of(response: &mut StreamedResponse) -> Vec<u8> {
-    let mut body = Vec::new();
-    while body.len() < REFUSAL_BYTES_MAX
-        && let Ok(Some(bytes)) = response.next().await
-    {
-        body.extend_from_slice(&bytes);
-    }
-    body
 }
 
 /// A watch under way: JSON events, each on a line.

@@ -1,7 +1,11 @@
 //! `tcp-request … accept` and `reject`. In HAProxy, the first rule of a set that matches decides. In acequia, `deny` is
 //! applied before `allow`, and both before routes.
 
+use std::collections::HashSet;
+
+use super::super::imported::ImportedRoute;
 use super::super::networks::{EVERYWHERE, common, without};
+use super::super::route_order::wildcards_of;
 use super::condition::{AclTest, Term};
 use super::line::LineOutcome;
 
@@ -10,8 +14,12 @@ use super::line::LineOutcome;
 pub(super) struct AcceptedClients {
     /// The networks of accepted clients.
     networks: Vec<String>,
-    /// Whether other clients are accepted as well, for instance by their server names.
-    has_others: bool,
+    /// The server names of accepted clients, as patterns.
+    names: HashSet<String>,
+    /// The wildcards that match one of these names.
+    wildcards: HashSet<String>,
+    /// Whether clients are accepted by other conditions as well.
+    has_unknown: bool,
     /// Whether a rule was for all clients. Later rules of the set then have no effect.
     pub(super) is_settled: bool,
 }
@@ -23,13 +31,28 @@ impl AcceptedClients {
             self.networks.extend(networks);
             return LineOutcome::Carried;
         }
-        self.has_others = true;
         if is_unless {
+            self.has_unknown = true;
             return LineOutcome::LeftOut(""); // networks in this condition are of clients that are not accepted
         }
         for terms in alternatives {
-            self.networks
-                .extend(networks_of(std::slice::from_ref(terms), false).into_iter().flatten());
+            match (networks_of(std::slice::from_ref(terms), false), terms.as_slice()) {
+                (Some(networks), _) => self.networks.extend(networks),
+                (
+                    None,
+                    [
+                        Term {
+                            is_negated: false,
+                            test: AclTest::Sni { names, is_partial },
+                        },
+                    ],
+                ) => {
+                    self.names.extend(names.iter().cloned());
+                    self.wildcards.extend(names.iter().flat_map(|name| wildcards_of(name)));
+                    self.has_unknown |= is_partial;
+                }
+                _ => self.has_unknown = true,
+            }
         }
         let is_understood = |terms: &Vec<Term>| {
             let [term] = terms.as_slice() else { return false };
@@ -51,7 +74,7 @@ impl AcceptedClients {
     /// # Errors
     /// Why this cannot be carried over.
     pub(super) fn only(&self, networks: &[String]) -> Result<Vec<String>, &'static str> {
-        if self.has_others {
+        if self.has_others() {
             return Err("write routes for the clients that may pass");
         }
         let both = [&self.networks, networks].concat();
@@ -63,7 +86,7 @@ impl AcceptedClients {
 
     /// A rule that rejects clients in these networks. Returns the networks to deny.
     pub(super) fn reject(&self, networks: &[String]) -> (Vec<String>, LineOutcome) {
-        match without(networks, &self.networks) {
+        match self.without_accepted(networks) {
             Some(left) => (left, self.rejection_outcome()),
             None => {
                 let note = "clients that an earlier line accepts are rejected here, too: too many networks";
@@ -72,11 +95,33 @@ impl AcceptedClients {
         }
     }
 
-    /// A rule that rejects clients by a condition on more than their networks, and becomes routes. Returns a note if
-    /// accepted clients may be among them.
-    pub(super) fn note_on_refusing_routes(&self) -> LineOutcome {
-        if self.has_others || self.networks.is_empty() {
+    /// These networks without those of accepted clients. `None`: there are too many.
+    pub(super) fn without_accepted(&self, networks: &[String]) -> Option<Vec<String>> {
+        without(networks, &self.networks)
+    }
+
+    /// Whether clients are accepted by something other than their networks.
+    pub(super) fn has_others(&self) -> bool {
+        self.has_unknown || !self.names.is_empty()
+    }
+
+    /// Removes accepted names from those that a rule rejects. Returns whether any is left.
+    pub(super) fn remove_names(&self, rejected: &mut Vec<String>) -> bool {
+        let is_accepted = |pattern: &String| self.names.contains(pattern);
+        rejected.retain(|name| !(is_accepted(name) || wildcards_of(name).any(|wildcard| is_accepted(&wildcard))));
+        !rejected.is_empty()
+    }
+
+    /// A rule that rejects clients by a condition on more than their networks, and becomes this route. Returns a note
+    /// if accepted clients may be among them.
+    pub(super) fn note_on_refusing(&self, route: &ImportedRoute) -> LineOutcome {
+        let rejects_any_name = route.sni.is_empty() && !self.names.is_empty();
+        let rejects_names = rejects_any_name || route.sni.iter().any(|name| self.wildcards.contains(name));
+        if self.has_unknown || rejects_names {
             return self.rejection_outcome();
+        }
+        if self.networks.is_empty() {
+            return LineOutcome::Carried;
         }
         LineOutcome::Noted(format!(
             "{}: accepted by an earlier line, but rejected here where both match",
@@ -86,7 +131,7 @@ impl AcceptedClients {
 
     /// The outcome of a rejection: a note if clients outside `networks` are accepted, because it may reject them.
     fn rejection_outcome(&self) -> LineOutcome {
-        match self.has_others {
+        match self.has_others() {
             false => LineOutcome::Carried,
             true => LineOutcome::Noted(String::from(
                 "clients that an earlier line accepts are rejected here, too",

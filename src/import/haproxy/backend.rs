@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use super::super::imported::{ImportedPool, ImportedSection, ImportedServer, Remark, is_file, quoted, quoted_list};
-use super::super::number::{duration, duration_value};
+use super::super::imported::{ImportedPool, ImportedSection, ImportedServer, Remark, quoted, quoted_list};
+use super::super::number::duration_value;
 use super::IdleTimeouts;
 use super::address;
 use super::check::Checks;
 use super::differences;
-use super::line::{Line, LineOutcome, set_duration, set_integer};
+use super::line::{Line, LineOutcome, set_duration, set_integer, set_time};
 use super::server::{self, ParsedServer, ServerOptions};
-use crate::config::address::ip;
 
 /// The shortest interval of checks that the configuration accepts.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -63,23 +62,14 @@ impl Backend {
             }
             ("server", _) => self.server(line, word(2), Some(word(1)), words.get(3..)),
             ("server-template", _) => self.server(line, word(3), None, words.get(4..)),
-            ("timeout", "server") => {
-                self.idle_timeouts.server = duration(word(2), 1);
-                LineOutcome::Carried
-            }
-            ("timeout", "tunnel") => {
-                self.idle_timeouts.tunnel = duration(word(2), 1);
-                LineOutcome::Carried
-            }
+            ("timeout", "server") => set_time(&mut self.idle_timeouts.server, word(2)),
+            ("timeout", "tunnel") => set_time(&mut self.idle_timeouts.tunnel, word(2)),
             ("timeout", "connect") => set_duration(&mut self.pool.section, "connect_timeout", word(2)),
             ("timeout", "check") => set_duration(&mut self.pool.health, "timeout", word(2)),
             ("timeout", "server-fin") => {
                 LineOutcome::LeftOut("`half_close_timeout` of the listener holds for both sides")
             }
-            ("timeout", "queue") => {
-                self.queue_timeout = duration(word(2), 1).filter(|timeout| !timeout.is_zero());
-                LineOutcome::Carried
-            }
+            ("timeout", "queue") => set_time(&mut self.queue_timeout, word(2)),
             ("source", _) => {
                 let (source, _) = server::source(&words[1..]);
                 if source.is_none() {
@@ -106,14 +96,17 @@ impl Backend {
 
     fn balance(&mut self, policy: &str, argument: &str) -> LineOutcome {
         let policy_name = policy.split('(').next().unwrap_or_default();
-        self.balance = Some(match (policy_name, argument) {
-            ("leastconn", _) => "least-conn",
-            ("source", _) | ("hash", "src") => "source-hash",
-            ("random", _) => "random-two",
-            ("roundrobin" | "static-rr", _) => "round-robin",
-            _ => return LineOutcome::LeftOut("round-robin is used"),
-        });
-        LineOutcome::Carried
+        self.balance = match (policy_name, argument) {
+            ("leastconn", _) => Some("least-conn"),
+            ("source", _) | ("hash", "src") => Some("source-hash"),
+            ("random", _) => Some("random-two"),
+            ("roundrobin" | "static-rr", _) => Some("round-robin"),
+            _ => None, // an inherited policy does not hold either
+        };
+        match self.balance {
+            Some(_) => LineOutcome::Carried,
+            None => LineOutcome::LeftOut("round-robin is used"),
+        }
     }
 
     fn server(&mut self, line: &Line, location: &str, name: Option<&str>, words: Option<&[String]>) -> LineOutcome {
@@ -130,17 +123,12 @@ impl Backend {
         for left_out in &options.left_out {
             self.remarks.push(Remark::left_out(line.number, left_out, ""));
         }
-        if options.is_checked && options.checks_send_proxy && options.proxy_protocol.is_none() {
-            let why = "checks send a PROXY header only if sessions do";
-            self.remarks
-                .push(Remark::left_out(line.number, "check-send-proxy", why));
-        }
         let server = ImportedServer {
             address,
             name: name.map(str::to_owned),
             weight: if options.is_disabled { Some(0) } else { options.weight },
             priority: u32::from(options.is_backup),
-            sessions_max: options.sessions_max,
+            sessions_max: options.sessions_max.filter(|limit| *limit > 0),
         };
         self.servers.push(ParsedServer {
             line: line.number,
@@ -172,18 +160,21 @@ impl Backend {
         match (checked, with_agent) {
             (Some(options), agent) => {
                 self.write_health(&options);
+                self.note_unchecked(|options| options.is_checked);
                 if agent.is_some() {
                     let why = "a pool has one kind of check: `check` of the servers, or check = \"agent\"";
                     self.remarks.push(Remark::left_out(0, "agent-check", why));
                 }
             }
-            (None, Some(options)) => self.write_agent(&options),
+            (None, Some(options)) => {
+                self.write_agent(&options);
+                self.note_unchecked(|options| options.has_agent);
+            }
             (None, None) => {
                 self.pool.health.keys.clear();
                 self.pool.health.set("check", quoted("off"));
             }
         }
-        self.note_unchecked();
         self.order_backups();
         self.write_pool();
         self.write_limits();
@@ -203,11 +194,8 @@ impl Backend {
         }
     }
 
-    fn note_unchecked(&mut self) {
-        if !self.servers.iter().any(|parsed| parsed.options.is_checked) {
-            return;
-        }
-        let unchecked = self.servers.iter().filter(|parsed| !parsed.options.is_checked);
+    fn note_unchecked(&mut self, is_checked: fn(&ServerOptions) -> bool) {
+        let unchecked = self.servers.iter().filter(|parsed| !is_checked(&parsed.options));
         let notes = unchecked.map(|parsed| {
             let address = &parsed.server.address;
             let text = format!("{address} had no checks; here all servers of a pool have them");
@@ -222,11 +210,15 @@ impl Backend {
         let is_checked_by_tls = options.is_checked_by_tls.unwrap_or(options.is_tls && !goes_elsewhere);
         let (pool, health) = (&mut self.pool.section, &mut self.pool.health);
         let has_tls_settings = self.checks.write(is_checked_by_tls, pool, health);
-        // A check by a connect sends nothing.
-        let sends_header = options.proxy_protocol.is_some() && health.get("check").is_some();
-        if sends_header && goes_elsewhere && !options.checks_send_proxy {
-            let note =
-                "checks send a PROXY header, as sessions do; those of HAProxy send none to another port or address";
+        let connection = self.checks.connection();
+        let has_proxy = options.proxy_protocol.is_some();
+        let sends_proxy = connection.sends_proxy(options.checks_send_proxy || has_proxy && !goes_elsewhere);
+        if sends_proxy && !has_proxy {
+            let why = "checks send a PROXY header only if sessions do";
+            health.remarks.push(Remark::left_out(0, "PROXY headers of checks", why));
+        } else if has_proxy && !sends_proxy && health.get("check").is_some() {
+            // A check by a connect sends nothing.
+            let note = "checks send a PROXY header, as sessions do; those of HAProxy send none";
             health.remarks.push(Remark::note(0, note));
         }
         let intervals = [("interval", options.interval), ("interval_down", options.interval_down)];
@@ -235,16 +227,19 @@ impl Backend {
                 health.set(key, duration_value(time.max(INTERVAL_MIN)));
             }
         }
-        for (key, number) in [
-            ("rise", options.rise),
-            ("fall", options.fall),
-            ("port", options.check_port),
-        ] {
+        for (key, number) in [("rise", options.rise), ("fall", options.fall)] {
             if let Some(number) = number {
                 health.set(key, number.to_string());
             }
         }
-        if let Some(address) = options.check_address.as_ref().filter(|text| ip(text).is_ok()) {
+        if connection.port().is_some() {
+            for parsed in &mut self.servers {
+                parsed.options.check_port = None; // it has no effect, so that differences need no note
+            }
+        } else if let Some(port) = options.check_port {
+            health.set("port", port.to_string());
+        }
+        if let Some(address) = &options.check_address {
             health.set("address", quoted(address));
         }
         if let Some(name) = options.check_name.as_ref().filter(|_| has_tls_settings) {
@@ -260,14 +255,14 @@ impl Backend {
         }
     }
 
-    /// `agent-check` of servers that have no other check.
+    /// `agent-check` of servers that have no other check. `port` and `addr` hold for the agent, too.
     fn write_agent(&mut self, options: &ServerOptions) {
         let health = &mut self.pool.health;
         health.set("check", quoted("agent"));
-        if let Some(port) = options.agent_port {
+        if let Some(port) = options.agent_port.or(options.check_port) {
             health.set("port", port.to_string());
         }
-        if let Some(address) = options.agent_address.as_ref().filter(|text| ip(text).is_ok()) {
+        if let Some(address) = options.agent_address.as_ref().or(options.check_address.as_ref()) {
             health.set("address", quoted(address));
         }
         if let Some(time) = options.agent_interval {
@@ -292,7 +287,7 @@ impl Backend {
             }
         }
         // Without `timeout queue`, `timeout connect` holds.
-        let timeout = match self.queue_timeout {
+        let timeout = match self.queue_timeout.filter(|timeout| !timeout.is_zero()) {
             Some(timeout) => Some(duration_value(timeout)),
             None => section.get("connect_timeout").map(str::to_owned),
         };
@@ -347,11 +342,11 @@ fn tls(options: &ServerOptions, verifies: bool) -> ImportedSection {
     if let Some(ca) = ca_file(options).filter(|_| verifies) {
         tls.set("ca_file", ca);
     }
-    if let Some(cert) = options.certificate.as_ref().filter(|cert| is_file(cert)) {
+    if let Some(cert) = &options.certificate {
         tls.set("cert", quoted(cert));
     }
-    if !options.protocols.is_empty() {
-        tls.set("alpn", quoted_list(&options.protocols));
+    if let Some(protocols) = &options.protocols {
+        tls.set("alpn", quoted_list(protocols));
     }
     tls
 }
@@ -360,5 +355,5 @@ fn tls(options: &ServerOptions, verifies: bool) -> ImportedSection {
 /// `@system-ca`.
 fn ca_file(options: &ServerOptions) -> Option<String> {
     let file = options.ca_file.as_ref()?;
-    (is_file(file) && !file.starts_with('@')).then(|| quoted(file))
+    (!file.starts_with('@')).then(|| quoted(file))
 }

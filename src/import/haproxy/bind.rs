@@ -1,11 +1,9 @@
 //! `bind` (configuration manual, section 5.1).
 
-use super::super::imported::{
-    ImportedListener, Remark, TlsKeys, is_file, is_protocol, keep_first, quoted, quoted_list,
-};
-use super::super::number::clamped_integer;
+use super::super::imported::{ImportedListener, Remark, TlsKeys, is_file, quoted, quoted_list};
 use super::address::binds;
-use super::line::{Line, LineOutcome};
+use super::line::{Line, LineOutcome, set_integer};
+use super::server::protocols;
 use crate::units::parse_file_mode;
 
 /// Reads a `bind` line into the listener.
@@ -57,83 +55,112 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
     LineOutcome::Carried
 }
 
+/// Options without a value that need no key here, or that [`read`] looks at.
+const WITHOUT_VALUE: [&str; 8] = [
+    "ssl",
+    "accept-proxy",
+    "v4v6",
+    "v6only",
+    "no-sslv3",
+    "no-tlsv10",
+    "no-tlsv11",
+    "prefer-client-ciphers",
+];
+
 /// Carries the options of a line over to the listener. Returns the keys of `[listeners.NAME.tls]` for the addresses of
 /// the line.
 fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) -> TlsKeys {
     let mut tls = TlsKeys::new();
-    let mut rest = options.iter();
     let mut client_ca = None;
     let mut verify = None;
+    let mut rest = options.iter();
     while let Some(word) = rest.next() {
-        let mut value = || rest.next().cloned().unwrap_or_default();
-        match word.as_str() {
-            "ssl"
-            | "accept-proxy"
-            | "v4v6"
-            | "v6only"
-            | "shards"
-            | "no-sslv3"
-            | "no-tlsv10"
-            | "no-tlsv11"
-            | "prefer-client-ciphers" => {}
-            "name" | "process" | "thread" => drop(value()),
-            "crt" => add_certificate(&value(), line, listener),
-            "alpn" => {
-                let mut protocols: Vec<String> = value().split(',').map(String::from).collect();
-                keep_first(&mut protocols, |protocol| Some(protocol.to_owned()));
-                if protocols.iter().all(|protocol| is_protocol(protocol)) {
-                    tls.insert("alpn", quoted_list(&protocols));
-                }
-            }
-            "ssl-min-ver" => {
-                if value() == "TLSv1.3" {
-                    tls.insert("min_version", quoted("1.3"));
-                }
-            }
-            "ca-file" => client_ca = Some(value()).filter(|path| is_file(path)),
-            "verify" => verify = Some(value()),
-            "mode" => {
-                let digits = value();
-                if parse_file_mode(&digits).is_some()
-                    && listener.bind.iter().any(|address| address.starts_with("unix:"))
-                {
-                    listener.section.set("unix_mode", quoted(&digits));
-                }
-            }
-            "backlog" => {
-                if let Some(backlog) = clamped_integer(&value(), 0, i32::MAX as u32).filter(|backlog| *backlog > 0) {
-                    listener.section.set("backlog", backlog.to_string());
-                }
-            }
-            "maxconn" => {
-                if let Some(limit) = clamped_integer(&value(), 0, 1 << 30).filter(|limit| *limit > 0) {
-                    listener.section.set("max_connections", limit.to_string());
-                }
-            }
-            other => {
-                let remark = Remark::left_out(line.number, &format!("of bind: {other}"), "");
-                listener.section.remarks.push(remark);
-            }
+        if WITHOUT_VALUE.contains(&word.as_str()) {
+            continue;
         }
+        let value = rest.as_slice().first().map_or("", String::as_str);
+        let outcome = match word.as_str() {
+            "ca-file" => {
+                client_ca = Some(value).filter(|path| is_file(path));
+                carried_if(client_ca.is_some())
+            }
+            "verify" => {
+                verify = ["none", "optional", "required"].into_iter().find(|mode| *mode == value);
+                carried_if(verify.is_some())
+            }
+            _ => read_option(word, value, listener, &mut tls),
+        };
+        let remark = match outcome {
+            LineOutcome::Carried => None,
+            LineOutcome::Noted(note) => Some(Remark::note(line.number, note)),
+            LineOutcome::LeftOut(why) => {
+                let what = format!("of bind: {word} {value}");
+                Some(Remark::left_out(line.number, &what, why))
+            }
+            LineOutcome::Foreign => {
+                let remark = Remark::left_out(line.number, &format!("of bind: {word}"), "");
+                listener.section.remarks.push(remark);
+                continue; // what follows may be another option
+            }
+        };
+        listener.section.remarks.extend(remark);
+        rest.next();
     }
-    if let Some((ca, verify)) = client_ca.zip(verify.filter(|verify| verify != "none")) {
+    if let Some((ca, verify)) = client_ca.zip(verify.filter(|verify| *verify != "none")) {
         let mode = if verify == "required" { "require" } else { "request" };
         tls.insert(
             "client_auth",
-            format!("{{ ca_file = {}, mode = \"{mode}\" }}", quoted(&ca)),
+            format!("{{ ca_file = {}, mode = \"{mode}\" }}", quoted(ca)),
         );
     }
     tls
 }
 
-fn add_certificate(path: &str, line: &Line, listener: &mut ImportedListener) {
-    match certificate(path) {
-        Some(entry) if listener.certificates.contains(&entry) => {}
-        Some(entry) => listener.certificates.push(entry),
-        None => {
-            let remark = Remark::left_out(line.number, &format!("of bind: crt {path}"), "");
-            listener.section.remarks.push(remark);
+fn carried_if(is_valid: bool) -> LineOutcome {
+    match is_valid {
+        true => LineOutcome::Carried,
+        false => LineOutcome::LeftOut(""),
+    }
+}
+
+/// Reads an option with a value. `Foreign`: it is none of these.
+fn read_option(word: &str, value: &str, listener: &mut ImportedListener, tls: &mut TlsKeys) -> LineOutcome {
+    match word {
+        "name" | "process" | "shards" | "thread" => LineOutcome::Carried,
+        "crt" => {
+            let entry = certificate(value);
+            let is_valid = entry.is_some();
+            let entry = entry.filter(|entry| !listener.certificates.contains(entry));
+            listener.certificates.extend(entry);
+            carried_if(is_valid)
         }
+        "alpn" => {
+            let protocols = protocols(value);
+            tls.extend(protocols.as_ref().map(|protocols| ("alpn", quoted_list(protocols))));
+            carried_if(protocols.is_some())
+        }
+        "ssl-min-ver" => {
+            if value == "TLSv1.3" {
+                tls.insert("min_version", quoted("1.3"));
+            }
+            // Versions below 1.2 are not supported.
+            carried_if(["TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3"].contains(&value))
+        }
+        "mode" => {
+            let is_valid = parse_file_mode(value).is_some();
+            if is_valid && listener.bind.iter().any(|address| address.starts_with("unix:")) {
+                listener.section.set("unix_mode", quoted(value));
+            }
+            carried_if(is_valid)
+        }
+        "backlog" => set_integer(&mut listener.section, "backlog", value, 1..=i32::MAX as u32),
+        "maxconn" => match set_integer(&mut listener.section, "max_connections", value, 1..=1 << 30) {
+            LineOutcome::Carried => LineOutcome::Noted(String::from(
+                "max_connections is a limit for all addresses of a listener together",
+            )),
+            other => other,
+        },
+        _ => LineOutcome::Foreign,
     }
 }
 

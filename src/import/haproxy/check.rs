@@ -3,6 +3,7 @@
 use std::mem::take;
 
 use super::super::imported::{ImportedSection, quoted};
+use super::check_connection::CheckConnection;
 use super::conversation::Conversation;
 use super::http_check::HttpConversation;
 use super::line::{Line, LineOutcome};
@@ -131,6 +132,14 @@ impl Checks {
         LineOutcome::Carried
     }
 
+    /// How the checks connect.
+    pub(super) fn connection(&self) -> &CheckConnection {
+        match self.kind {
+            Some("http") => &self.http.connection,
+            _ => &self.conversation.connection,
+        }
+    }
+
     /// Sets the keys of the pool and of its health section. `is_tls_by_servers`: whether the lines of the servers ask
     /// for checks in TLS. Returns whether the checks are in TLS and of a kind that has settings for the verification of
     /// certificates.
@@ -140,7 +149,8 @@ impl Checks {
         pool: &mut ImportedSection,
         health: &mut ImportedSection,
     ) -> bool {
-        let is_tls = is_tls_by_servers || self.http.connection.is_tls || self.conversation.connection.is_tls;
+        let connection = self.connection();
+        let is_tls = connection.is_tls(is_tls_by_servers);
         let kind = match self.kind {
             Some("tcp") | None if is_tls => "tls",
             Some(kind) => kind,
@@ -152,8 +162,10 @@ impl Checks {
         match kind {
             "http" => self.http.write(health),
             "send-expect" | "tls" => self.conversation.write(kind == "send-expect", health),
-            "tcp" | "redis" | "postgres" | "mysql" => self.conversation.connection.write_port(health),
             _ => {}
+        }
+        if let Some(port) = connection.port() {
+            health.set("port", port.to_string());
         }
         // The kind `tls` needs no key `tls`.
         let has_tls_key = matches!(kind, "http" | "send-expect" | "redis");

@@ -1,53 +1,97 @@
 //! `connect` of `tcp-check` and of `http-check` (configuration manual, section 4.2).
 
 use super::super::imported::{ImportedSection, quoted};
-use super::super::number::clamped_integer;
+use super::super::number::port;
 use super::line::LineOutcome;
 use super::server::host_name;
 
 /// How a check connects.
 #[derive(Debug, Default)]
 pub(super) struct CheckConnection {
-    pub(super) is_tls: bool,
+    /// The options of the last `connect` line. `None`: there is none.
+    options: Option<ConnectLine>,
+}
+
+/// The options of a `connect` line.
+#[derive(Debug, Default)]
+struct ConnectLine {
+    /// `default`: what the lines of the servers say holds, too.
+    has_default: bool,
+    is_tls: bool,
+    sends_proxy: bool,
     sni: Option<String>,
-    port: Option<u32>,
+    port: Option<u16>,
 }
 
 impl CheckConnection {
-    /// Reads the options of a line. `is_http`: the check speaks HTTP/1.1, whatever `alpn` says.
-    pub(super) fn read(&mut self, options: &[String], is_http: bool) -> LineOutcome {
-        let mut rest = options.iter();
-        while let Some(option) = rest.next() {
-            match option.as_str() {
-                "ssl" => self.is_tls = true,
-                "sni" => self.sni = rest.next().and_then(|name| host_name(name)),
-                "port" => self.port = rest.next().and_then(|port| clamped_integer(port, 1, 65_535)),
-                "alpn" if is_http => drop(rest.next()),
-                "comment" => drop(rest.next()),
-                "default" | "linger" | "send-proxy" => {} // checks have no settings of their own for these
-                _ => return LineOutcome::LeftOut(""),
+    /// Reads the options of a line. They replace those of an earlier line. `is_http`: the check speaks HTTP/1.1,
+    /// whatever `alpn` says.
+    pub(super) fn read(&mut self, words: &[String], is_http: bool) -> LineOutcome {
+        let mut options = ConnectLine::default();
+        let mut is_whole = true;
+        let mut rest = words.iter();
+        while let Some(word) = rest.next() {
+            let mut value = || rest.next().map_or("", String::as_str);
+            match word.as_str() {
+                "default" => options.has_default = true,
+                "ssl" => options.is_tls = true,
+                "send-proxy" => options.sends_proxy = true,
+                "sni" => {
+                    options.sni = host_name(value());
+                    is_whole &= options.sni.is_some();
+                }
+                "port" => {
+                    options.port = port(value());
+                    is_whole &= options.port.is_some();
+                }
+                "alpn" if is_http => drop(value()),
+                "comment" => drop(value()),
+                "linger" => {} // checks have no such setting
+                "addr" | "alpn" | "proto" => {
+                    value();
+                    is_whole = false;
+                }
+                _ => is_whole = false,
             }
         }
-        LineOutcome::Carried
-    }
-
-    /// Whether it has any setting.
-    pub(super) fn is_set(&self) -> bool {
-        self.is_tls || self.sni.is_some() || self.port.is_some()
-    }
-
-    /// Sets the keys of the health section.
-    pub(super) fn write(&self, health: &mut ImportedSection) {
-        if let Some(name) = self.sni.as_ref().filter(|_| self.is_tls) {
-            health.set("sni", quoted(name));
+        let is_second = self.options.replace(options).is_some();
+        match (is_whole, is_second) {
+            (false, _) => {
+                LineOutcome::LeftOut("of this line, only `ssl`, `send-proxy`, a host name and a port are kept")
+            }
+            (true, true) => LineOutcome::Noted(String::from("the connection of the line before is not checked")),
+            (true, false) => LineOutcome::Carried,
         }
-        self.write_port(health);
     }
 
-    /// Sets `port`, a key of all kinds of checks that connect.
-    pub(super) fn write_port(&self, health: &mut ImportedSection) {
-        if let Some(port) = self.port {
-            health.set("port", port.to_string());
+    /// Whether the check uses TLS. `is_tls_by_servers`: whether the lines of the servers ask for that.
+    pub(super) fn is_tls(&self, is_tls_by_servers: bool) -> bool {
+        self.is_as_servers_say(is_tls_by_servers, |options| options.is_tls)
+    }
+
+    /// Whether the check begins with a PROXY header. `sends_by_servers`: whether the lines of the servers ask for that.
+    pub(super) fn sends_proxy(&self, sends_by_servers: bool) -> bool {
+        self.is_as_servers_say(sends_by_servers, |options| options.sends_proxy)
+    }
+
+    /// A `connect` without `default` says by itself how to connect (`tcpcheck_eval_connect` of HAProxy).
+    fn is_as_servers_say(&self, by_servers: bool, by_line: fn(&ConnectLine) -> bool) -> bool {
+        match &self.options {
+            None => by_servers,
+            Some(options) => by_line(options) || options.has_default && by_servers,
+        }
+    }
+
+    /// The port. It replaces those that the lines of the servers name.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.options.as_ref()?.port
+    }
+
+    /// Sets `sni`, for a check in TLS.
+    pub(super) fn write_sni(&self, health: &mut ImportedSection) {
+        let options = self.options.as_ref().filter(|options| options.is_tls);
+        if let Some(name) = options.and_then(|options| options.sni.as_ref()) {
+            health.set("sni", quoted(name));
         }
     }
 }

@@ -199,14 +199,14 @@ fn sni_test(values: &[&str], matching: Matching) -> AclTest {
             (Matching::End, None) => vec![(*value).to_owned(), format!("*.{value}")],
             _ => vec![(*value).to_owned()],
         });
-    let patterns: Vec<String> = patterns.collect();
-    let is_pattern = |text: &String| NamePattern::from_config(text).is_ok();
-    if patterns.is_empty() || !patterns.iter().all(is_pattern) {
-        return AclTest::Unknown("a value is not a server name");
-    }
-    AclTest::Sni {
-        is_partial: matching == Matching::End && values.iter().any(|value| !value.starts_with('.')),
-        names: patterns,
+    // In the form in which names are compared.
+    let patterns = patterns.map(|text| NamePattern::from_config(&text).map(|pattern| pattern.to_string()));
+    match patterns.collect::<Result<Vec<String>, _>>() {
+        Ok(names) if !names.is_empty() => AclTest::Sni {
+            is_partial: matching == Matching::End && values.iter().any(|value| !value.starts_with('.')),
+            names,
+        },
+        _ => AclTest::Unknown("a value is not a server name"),
     }
 }
 
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn name_tests_become_patterns() {
         for (text, expected) in [
-            ("req.ssl_sni -i a.example b.example", sni(&["a.example", "b.example"])),
+            ("req.ssl_sni -i A.example b.example", sni(&["a.example", "b.example"])),
             ("req_ssl_sni,lower -m end .a.example", sni(&["*.a.example"])),
             ("req.ssl_sni -m found", sni(&["*"])),
             ("src 10.0.0.1/8", AclTest::Networks(vec![String::from("10.0.0.0/8")])),

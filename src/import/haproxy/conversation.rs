@@ -68,8 +68,8 @@ impl Conversation {
                 LineOutcome::LeftOut(ONE_CONNECTION)
             }
             _ if self.is_over => LineOutcome::LeftOut(ONE_CONNECTION),
-            "connect" => self.connect(rest),
-            // A `\x` that is still in the text stands for a byte that is not ASCII. `hex:` would mean digits here.
+            "connect" => self.connection.read(rest, false), // the last one before the steps counts
+            // Escapes of bytes that are not ASCII are left in the text. `hex:` would mean digits here.
             "send" if !first.is_empty() && !first.contains("\\x") && !first.starts_with("hex:") => {
                 self.send(first.to_owned());
                 LineOutcome::Carried
@@ -80,18 +80,6 @@ impl Conversation {
             }
             "expect" => self.read_expect(rest),
             _ => LineOutcome::LeftOut(""),
-        }
-    }
-
-    /// The last connection before the steps counts.
-    fn connect(&mut self, options: &[String]) -> LineOutcome {
-        let is_second = self.connection.is_set();
-        self.connection = CheckConnection::default();
-        match self.connection.read(options, false) {
-            LineOutcome::Carried if is_second => {
-                LineOutcome::Noted(String::from("the connection of the line before is not checked"))
-            }
-            outcome => outcome,
         }
     }
 
@@ -149,7 +137,7 @@ impl Conversation {
             let steps: Vec<String> = self.steps.iter().map(ImportedStep::entry).collect();
             health.set("steps", format!("[{}]", steps.join(", ")));
         }
-        self.connection.write(health);
+        self.connection.write_sni(health);
     }
 }
 

@@ -66,7 +66,7 @@ const TLS: [PoolKey; 5] = [
     PoolKey::of_first("ca_file", |options| options.ca_file.clone()),
     PoolKey::of_first("cert", |options| options.certificate.clone()),
     PoolKey::of_first("alpn", |options| {
-        (!options.protocols.is_empty()).then(|| options.protocols.join(","))
+        options.protocols.as_ref().map(|protocols| protocols.join(","))
     }),
 ];
 
@@ -76,7 +76,9 @@ const CHECK: [PoolKey; 8] = [
     PoolKey::of_first("interval_down", |options| time(options.interval_down)),
     PoolKey::of_first("rise", |options| number(options.rise)),
     PoolKey::of_first("fall", |options| number(options.fall)),
-    PoolKey::of_first("port of the checks", |options| number(options.check_port)),
+    PoolKey::of_first("port of the checks", |options| {
+        number(options.check_port.map(u32::from))
+    }),
     PoolKey::of_first("address of the checks", |options| options.check_address.clone()),
     PoolKey::of_first("tls of the checks", |options| {
         options.is_checked_by_tls.map(|is_tls| is_tls.to_string())
@@ -87,8 +89,12 @@ const CHECK: [PoolKey; 8] = [
 /// Keys of `[pools.NAME.health]`, for servers with `agent-check`.
 const AGENT: [PoolKey; 4] = [
     PoolKey::of_first("interval", |options| time(options.agent_interval)),
-    PoolKey::of_first("port of the agent", |options| number(options.agent_port)),
-    PoolKey::of_first("address of the agent", |options| options.agent_address.clone()),
+    PoolKey::of_first("port of the agent", |options| {
+        number(options.agent_port.or(options.check_port).map(u32::from))
+    }),
+    PoolKey::of_first("address of the agent", |options| {
+        options.agent_address.clone().or_else(|| options.check_address.clone())
+    }),
     PoolKey::of_first("send", |options| options.agent_send.clone()),
 ];
 

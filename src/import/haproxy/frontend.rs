@@ -1,17 +1,21 @@
 //! The client side: `frontend`, and the first half of `listen`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::super::imported::{ImportedListener, ImportedRoute, Remark};
-use super::super::number::duration;
 use super::accepted::{AcceptedClients, networks_of};
 use super::bind;
 use super::condition::{AclTest, Acls, Term};
-use super::line::{Line, LineOutcome, set_duration, set_integer};
+use super::line::{Line, LineOutcome, set_duration, set_integer, set_time};
+
+/// The note about a test of the ClientHello alone.
+const NAMELESS: &str = "TLS clients without a server name do not take this route";
 
 /// The note about `-m end TEXT` where the text does not begin with a dot.
 const PARTIAL: &str = "a name whose end is the text, but without a dot before it, does not match";
+
+const SETTLED: &str = "an earlier line decides about all clients";
 
 /// A frontend that is being read.
 #[derive(Debug, Default)]
@@ -26,6 +30,8 @@ pub(super) struct Frontend {
     pub(super) pool: Option<String>,
     /// The backend of the first `use_backend` for all clients. Later ones and `default_backend` get no clients.
     for_all: Option<String>,
+    /// The lines of `tcp-request connection reject`.
+    peer_rules: Vec<usize>,
     pub(super) remarks: Vec<Remark>,
 }
 
@@ -38,13 +44,13 @@ impl Frontend {
 
     pub(super) fn into_listener(mut self) -> ImportedListener {
         self.listener.pool = self.for_all.or(self.pool);
-        let routes = &mut self.listener.routes;
-        let has_all_names = refuse_more_exact_names(routes);
-        let is_refusing = |route: &ImportedRoute| route.pool.is_none();
-        if !has_all_names || (routes.iter().any(is_refusing) && !routes.iter().all(is_refusing)) {
-            let text = "HAProxy rejects before it chooses a backend; here a route with a more exact name or more kinds of \
-                        conditions wins against one that refuses: try names with `acequia route`";
-            self.listener.section.remarks.push(Remark::note(0, text));
+        // HAProxy applies all rejections before the first `use_backend`.
+        self.listener.routes.sort_by_key(|route| route.pool.is_some());
+        if !self.listener.proxy_peers.is_empty() {
+            let text =
+                "HAProxy tests the address of the peer; here it is that of the client, which the PROXY header names";
+            let notes = self.peer_rules.iter().map(|line| Remark::note(*line, text));
+            self.remarks.extend(notes);
         }
         self.listener.section.remarks.extend(self.remarks);
         self.listener
@@ -68,10 +74,7 @@ impl Frontend {
             ("use_backend", name) if !name.is_empty() => self.use_backend(line, name),
             ("maxconn", text) => set_integer(section, "max_connections", text, 1..=1 << 30),
             ("backlog", text) => set_integer(section, "backlog", text, 1..=i32::MAX as u32),
-            ("timeout", "client") => {
-                self.client_timeout = duration(word(2), 1);
-                LineOutcome::Carried
-            }
+            ("timeout", "client") => set_time(&mut self.client_timeout, word(2)),
             ("timeout", "client-fin") => set_duration(section, "half_close_timeout", word(2)),
             ("tcp-request", "inspect-delay") => set_duration(section, "hello_timeout", word(2)),
             ("tcp-request", "connection" | "content" | "session") => self.tcp_request(line),
@@ -106,7 +109,7 @@ impl Frontend {
     }
 
     /// Adds a route for each alternative of the condition, which begins at the word `at`. `pool`: where the clients go;
-    /// `None`: they are refused. Returns why an alternative is left out, or else the first note.
+    /// `None`: they are refused. Returns why an alternative is left out.
     fn routes(&mut self, line: &Line, at: usize, pool: Option<&str>) -> LineOutcome {
         let condition = self.acls.condition(line.words.get(at..).unwrap_or_default());
         let mut outcome = LineOutcome::Carried;
@@ -120,31 +123,35 @@ impl Frontend {
             };
             route.pool = pool.map(str::to_owned);
             route.line = line.number;
-            let is_for_all = route.sni.is_empty() && route.alpn.is_empty() && route.from.is_empty();
             let is_for_tls = terms.iter().any(|term| term.test == AclTest::ClientHello);
             let has_partial = |term: &Term| matches!(term.test, AclTest::Sni { is_partial: true, .. });
-            let mut note = terms.iter().any(has_partial).then_some(PARTIAL);
-            if is_for_all && is_for_tls {
+            let mut note = |text: &str| self.remarks.push(Remark::note(line.number, text));
+            if terms.iter().any(has_partial) {
+                note(PARTIAL);
+            }
+            if is_for_tls && route.sni.is_empty() && route.alpn.is_empty() {
                 route.sni = vec![String::from("*")];
-                note = Some("TLS clients without a server name do not take this route");
-            } else if is_for_all {
-                let Some(pool) = pool else {
-                    return LineOutcome::LeftOut("it would refuse all clients");
-                };
-                self.for_all = Some(pool.to_owned());
-                break;
+                note(NAMELESS);
             }
-            if let (Some(note), LineOutcome::Carried) = (note, &outcome) {
-                outcome = LineOutcome::Noted(note.to_owned());
+            match pool {
+                None if route.is_for_all() => {
+                    outcome = LineOutcome::LeftOut("it would refuse all clients");
+                    continue;
+                }
+                None => {
+                    let accepted = &self.accepted[&line.words[1]];
+                    if !route.sni.is_empty() && !accepted.remove_names(&mut route.sni) {
+                        continue;
+                    }
+                    self.remarks.extend(accepted.note_on_refusing(&route).remark(line));
+                }
+                Some(pool) if route.is_for_all() => {
+                    self.for_all = Some(pool.to_owned());
+                    break;
+                }
+                Some(_) => {}
             }
-            // HAProxy applies all rejections before the first `use_backend`.
-            let routes = &mut self.listener.routes;
-            let first_with_pool = routes.iter().position(|route| route.pool.is_some());
-            let index = match (pool, first_with_pool) {
-                (None, Some(first_with_pool)) => first_with_pool,
-                _ => routes.len(),
-            };
-            routes.insert(index, route);
+            self.listener.routes.push(route);
         }
         outcome
     }
@@ -158,8 +165,9 @@ impl Frontend {
         let condition = self.acls.condition(line.words.get(4..).unwrap_or_default());
         let accepted = self.accepted.entry(word(1).to_owned()).or_default();
         if accepted.is_settled {
-            return LineOutcome::LeftOut("an earlier line decides about all clients");
+            return LineOutcome::LeftOut(SETTLED);
         }
+        let is_about_peer = word(1) == "connection"; // the PROXY header is read after these rules
         match (word(2), word(3)) {
             ("accept", how @ ("if" | "unless")) => accepted.accept(&condition, how == "unless"),
             ("accept", "") => {
@@ -168,10 +176,14 @@ impl Frontend {
             }
             ("reject", "") => {
                 accepted.is_settled = true;
+                self.peer_rules.extend(is_about_peer.then_some(line.number));
                 let networks = accepted.only(&[]);
                 self.allow_only(networks)
             }
-            ("reject", how @ ("if" | "unless")) => self.reject(line, &condition, how == "unless"),
+            ("reject", how @ ("if" | "unless")) => {
+                self.peer_rules.extend(is_about_peer.then_some(line.number));
+                self.reject(line, &condition, how == "unless")
+            }
             _ => LineOutcome::LeftOut(""),
         }
     }
@@ -212,8 +224,6 @@ impl Frontend {
         if is_unless {
             return LineOutcome::LeftOut("write routes for the clients that may pass");
         }
-        // Besides the outcome of the routes, which may be another note.
-        self.remarks.extend(accepted.note_on_refusing_routes().remark(line));
         self.routes(line, 4, None)
     }
 
@@ -223,80 +233,25 @@ impl Frontend {
             return LineOutcome::LeftOut(REMEDY);
         }
         let condition = self.acls.condition(line.words.get(5..).unwrap_or_default());
-        let [terms] = condition.as_slice() else {
-            return LineOutcome::LeftOut("");
+        let is_unless = false;
+        let accepted = self.accepted.entry(line.words[1].clone()).or_default();
+        if accepted.is_settled {
+            return LineOutcome::LeftOut(SETTLED);
+        }
+        // Peers that an earlier line accepts need no header.
+        let expected = networks_of(&condition, is_unless).and_then(|networks| accepted.without_accepted(&networks));
+        let Some(expected) = expected else {
+            return LineOutcome::LeftOut(REMEDY);
         };
-        match terms.as_slice() {
-            [
-                Term {
-                    is_negated: false,
-                    test: AclTest::Networks(networks),
-                },
-            ] => {
-                let ImportedListener {
-                    proxy_peers: peers,
-                    proxy_addresses,
-                    ..
-                } = &mut self.listener;
-                // `expect-proxy` applies to all addresses, and replaces `accept-proxy` of earlier lines.
-                let has_accept_proxy = !proxy_addresses.is_empty();
-                if has_accept_proxy {
-                    peers.clear();
-                    proxy_addresses.clear();
-                }
-                // The peers of several `expect-proxy` lines are all believed.
-                let new: Vec<_> = networks
-                    .iter()
-                    .filter(|network| !peers.contains(network))
-                    .cloned()
-                    .collect();
-                peers.extend(new);
-                if has_accept_proxy {
-                    LineOutcome::Noted(String::from(bind::ONLY_EXPECTED))
-                } else {
-                    LineOutcome::Carried
-                }
-            }
-            _ => LineOutcome::LeftOut(REMEDY),
+        let is_exact = !accepted.has_others();
+        if !expected.is_empty() && self.listener.expect_proxy_of(expected) {
+            LineOutcome::Noted(String::from(bind::ONLY_EXPECTED))
+        } else if is_exact {
+            LineOutcome::Carried
+        } else {
+            LineOutcome::Noted(String::from("peers that an earlier line accepts are believed, too"))
         }
     }
-}
-
-/// If a wildcard of a refusing route matches a name of a later route, adds that name to the refusing route. HAProxy
-/// rejects clients before it chooses a backend; here the more exact name would win, and of equal names the first in the
-/// file does. Returns `false` if there are too many names: then none is added.
-fn refuse_more_exact_names(routes: &mut [ImportedRoute]) -> bool {
-    /// The most names that are added.
-    const ADDED_MAX: usize = 10_000;
-    let mut refusing: HashMap<String, Vec<usize>> = HashMap::new();
-    let mut added: BTreeSet<(usize, String)> = BTreeSet::new();
-    for (index, route) in routes.iter().enumerate() {
-        for name in &route.sni {
-            // The wildcards that match the name, from the longest suffix to `*`.
-            let suffixes = name.match_indices('.').map(|(at, _)| &name[at..]).chain([""]);
-            let wildcards = suffixes
-                .map(|suffix| format!("*{suffix}"))
-                .filter(|wildcard| wildcard != name);
-            for earlier in wildcards.filter_map(|wildcard| refusing.get(&wildcard)).flatten() {
-                added.insert((*earlier, name.clone()));
-                if added.len() > ADDED_MAX {
-                    return false;
-                }
-            }
-        }
-        if route.pool.is_none() {
-            for pattern in route.sni.iter().filter(|name| name.starts_with('*')) {
-                refusing.entry(pattern.clone()).or_default().push(index);
-            }
-        }
-    }
-    for (index, name) in added {
-        let names = &mut routes[index].sni;
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    true
 }
 
 /// The route whose conditions are these terms.

@@ -24,7 +24,13 @@ pub(super) struct HttpConversation {
     /// A regular expression.
     body: Option<String>,
     pub(super) connection: CheckConnection,
+    /// Whether a `send` was read.
+    has_sent: bool,
+    /// Whether lines about a second request have begun.
+    is_over: bool,
 }
+
+const ONE_REQUEST: &str = "a check sends one request";
 
 impl HttpConversation {
     /// `option httpchk [METHOD] [URI] [VERSION]`. Old files have header fields after the version.
@@ -58,10 +64,20 @@ impl HttpConversation {
 
     /// Reads a line of `http-check`; `rest` is what follows its second word.
     pub(super) fn read(&mut self, what: &str, rest: &[String]) -> LineOutcome {
+        let has_expected = self.statuses.is_some() || self.body.is_some();
+        self.is_over |= match what {
+            "connect" => self.has_sent || has_expected,
+            "send" => self.has_sent,
+            _ => false,
+        };
         match what {
             "comment" | "send-state" => LineOutcome::Carried,
+            _ if self.is_over => LineOutcome::LeftOut(ONE_REQUEST),
             "connect" => self.connection.read(rest, true),
-            "send" => self.send(rest),
+            "send" => {
+                self.has_sent = true;
+                self.send(rest)
+            }
             "expect" => self.expect(rest),
             _ => LineOutcome::LeftOut(""),
         }
@@ -169,6 +185,6 @@ impl HttpConversation {
         if !self.fields.is_empty() {
             health.set("headers", format!("{{ {} }}", self.fields.join(", ")));
         }
-        self.connection.write(health);
+        self.connection.write_sni(health);
     }
 }

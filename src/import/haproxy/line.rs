@@ -80,7 +80,7 @@ impl LineOutcome {
 /// A 0 sets nothing.
 pub(super) fn set_duration(section: &mut ImportedSection, key: &'static str, text: &str) -> LineOutcome {
     match duration(text, 1) {
-        None => LineOutcome::LeftOut("not a duration"),
+        None => LineOutcome::LeftOut(NO_DURATION),
         Some(Duration::ZERO) => LineOutcome::Noted(ZERO_NOTE.to_owned()),
         Some(time) => {
             section.set(key, duration_value(time));
@@ -88,6 +88,19 @@ pub(super) fn set_duration(section: &mut ImportedSection, key: &'static str, tex
         }
     }
 }
+
+/// Sets a time to the duration that a line has. If it has none, the time that is inherited holds.
+pub(super) fn set_time(time: &mut Option<Duration>, text: &str) -> LineOutcome {
+    match duration(text, 1) {
+        None => LineOutcome::LeftOut(NO_DURATION),
+        read => {
+            *time = read;
+            LineOutcome::Carried
+        }
+    }
+}
+
+const NO_DURATION: &str = "not a duration";
 
 /// The note for a 0 by which HAProxy means its own default, or no limit.
 pub(super) const ZERO_NOTE: &str = "0 means HAProxy's default, or no limit: the default of acequia holds";
@@ -115,7 +128,7 @@ pub(super) fn is_zero(text: &str) -> bool {
 }
 
 /// The words that begin a section.
-const SECTIONS: [&str; 18] = [
+const SECTIONS: [&str; 21] = [
     "global",
     "defaults",
     "frontend",
@@ -130,10 +143,13 @@ const SECTIONS: [&str; 18] = [
     "ring",
     "http-errors",
     "log-forward",
+    "log-profile",
     "fcgi-app",
     "crt-store",
     "traces",
     "acme",
+    "healthcheck",
+    "namespace_list",
 ];
 
 /// Splits a file into sections. If the first line begins no section, it still becomes one, with the text of the line as
@@ -242,12 +258,19 @@ mod tests {
 
     #[test]
     fn sections_have_names_and_defaults() {
-        let sections = sections("mode tcp\ndefaults d\n mode http\nfrontend f from d\n bind :1\nlisten\n");
+        let sections =
+            sections("mode tcp\ndefaults d\n mode http\nfrontend f from d\n bind :1\nlog-profile p\n on any\nlisten\n");
         let found: Vec<_> = sections
             .iter()
             .map(|section| (section.title(), section.lines.len()))
             .collect();
-        let expected = [("mode tcp", 0), ("defaults d", 1), ("frontend f", 1), ("listen", 0)];
+        let expected = [
+            ("mode tcp", 0),
+            ("defaults d", 1),
+            ("frontend f", 1),
+            ("log-profile p", 1),
+            ("listen", 0),
+        ];
         assert_eq!(found, expected.map(|(title, lines)| (title.to_owned(), lines)));
         assert_eq!(sections[2].from.as_deref(), Some("d"));
     }

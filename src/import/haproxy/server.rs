@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::imported::{ImportedServer, SESSIONS_MAX, is_protocol};
-use super::super::number::{clamped_integer, duration};
+use super::super::imported::{ImportedServer, SESSIONS_MAX, is_file, is_protocol, keep_first};
+use super::super::number::{duration, clamped_integer, port};
 use super::address;
+use crate::config::address::ip;
 use crate::name::ServerName;
 
 /// A `server` line that was read.
@@ -30,7 +31,7 @@ pub(super) struct ServerOptions {
     /// `check-sni`
     pub(super) check_name: Option<String>,
     pub(super) has_agent: bool,
-    pub(super) agent_port: Option<u32>,
+    pub(super) agent_port: Option<u16>,
     pub(super) agent_address: Option<String>,
     pub(super) agent_interval: Option<Duration>,
     pub(super) agent_send: Option<String>,
@@ -41,7 +42,9 @@ pub(super) struct ServerOptions {
     /// `verifyhost`
     pub(super) verified_name: Option<String>,
     pub(super) certificate: Option<String>,
-    pub(super) protocols: Vec<String>,
+    /// `alpn`
+    pub(super) protocols: Option<Vec<String>>,
+    /// `maxconn`; 0: no limit.
     pub(super) sessions_max: Option<u32>,
     /// `source`: an address, or `client` for that of the client.
     pub(super) source: Option<String>,
@@ -49,7 +52,7 @@ pub(super) struct ServerOptions {
     pub(super) interval_down: Option<Duration>,
     pub(super) rise: Option<u32>,
     pub(super) fall: Option<u32>,
-    pub(super) check_port: Option<u32>,
+    pub(super) check_port: Option<u16>,
     pub(super) check_address: Option<String>,
     pub(super) ca_file: Option<String>,
     /// `None`: as `ssl-server-verify` says.
@@ -129,16 +132,16 @@ impl ServerOptions {
                 rest = rest.as_slice()[count..].iter();
                 continue;
             }
-            let is_known = self.read_value(word, || rest.next().map_or("", String::as_str));
-            if is_known {
+            let value = rest.as_slice().first().map_or("", String::as_str);
+            let is_valid = self.read_value(word, value);
+            if is_valid.is_none() && !WITH_VALUE.contains(&word.as_str()) {
+                self.left_out.push(word.clone());
                 continue;
             }
-            if WITH_VALUE.contains(&word.as_str()) {
-                let value = rest.next().map_or("", String::as_str);
+            if is_valid != Some(true) {
                 self.left_out.push(format!("{word} {value}"));
-            } else {
-                self.left_out.push(word.clone());
             }
+            rest.next();
         }
     }
 
@@ -170,60 +173,81 @@ impl ServerOptions {
         true
     }
 
-    /// Reads an option with a value; returns whether it is one.
-    fn read_value<'v>(&mut self, word: &str, value: impl FnOnce() -> &'v str) -> bool {
-        match word {
-            "weight" => self.weight = clamped_integer(value(), 0, 256).or(self.weight),
-            "inter" => self.interval = duration(value(), 1).or(self.interval),
-            "downinter" => self.interval_down = duration(value(), 1).or(self.interval_down),
-            "rise" => self.rise = clamped_integer(value(), 1, 1_000).or(self.rise),
-            "fall" => self.fall = clamped_integer(value(), 1, 1_000).or(self.fall),
-            "port" => self.check_port = clamped_integer(value(), 1, 65_535),
-            "addr" => self.check_address = Some(value().to_owned()),
-            "ca-file" => self.ca_file = Some(value().to_owned()),
-            "verify" => self.verifies = Some(value() == "required"),
-            "sni" => self.read_name(value()),
-            "verifyhost" => self.verified_name = host_name(value()),
-            "check-sni" => self.check_name = host_name(value()),
-            "crt" => self.certificate = Some(value().to_owned()),
-            "alpn" => {
-                let protocols = value().split(',').filter(|protocol| is_protocol(protocol));
-                self.protocols = protocols.map(str::to_owned).collect();
+    /// Reads an option with a value. Returns whether the value is one that can be carried over; if not, what
+    /// `default-server` says holds. `None`: it is no such option.
+    fn read_value(&mut self, word: &str, value: &str) -> Option<bool> {
+        let text = Some(value);
+        Some(match word {
+            "weight" => set(&mut self.weight, clamped_integer(value, 0, 256)),
+            "inter" => set(&mut self.interval, duration(value, 1)),
+            "downinter" => set(&mut self.interval_down, duration(value, 1)),
+            "rise" => set(&mut self.rise, clamped_integer(value, 1, 1_000)),
+            "fall" => set(&mut self.fall, clamped_integer(value, 1, 1_000)),
+            "port" => set(&mut self.check_port, port(value)),
+            "addr" => set(&mut self.check_address, text.filter(|text| ip(text).is_ok())),
+            "ca-file" => set(&mut self.ca_file, text.filter(|path| is_file(path))),
+            "verify" => {
+                let verifies = ["required", "none"].contains(&value).then_some(value == "required");
+                set(&mut self.verifies, verifies)
             }
-            "maxconn" => self.sessions_max = clamped_integer(value(), 0, SESSIONS_MAX).filter(|limit| *limit > 0),
-            "agent-port" => self.agent_port = clamped_integer(value(), 1, 65_535),
-            "agent-addr" => self.agent_address = Some(value().to_owned()),
-            "agent-inter" => self.agent_interval = duration(value(), 1),
-            "agent-send" => self.agent_send = Some(value().to_owned()),
-            "slowstart" => self.slow_start = duration(value(), 1),
-            "on-marked-down" => self.closes_when_down = value() == "shutdown-sessions",
-            "on-marked-up" => self.closes_backups_when_up = value() == "shutdown-backup-sessions",
+            "sni" => set(&mut self.tls_name, sni(value)),
+            "verifyhost" => set(&mut self.verified_name, host_name(value)),
+            "check-sni" => set(&mut self.check_name, host_name(value)),
+            "crt" => set(&mut self.certificate, text.filter(|path| is_file(path))),
+            "alpn" => set(&mut self.protocols, protocols(value)),
+            "maxconn" => set(&mut self.sessions_max, clamped_integer(value, 0, SESSIONS_MAX)),
+            "agent-port" => set(&mut self.agent_port, port(value)),
+            "agent-addr" => set(&mut self.agent_address, text.filter(|text| ip(text).is_ok())),
+            "agent-inter" => set(&mut self.agent_interval, duration(value, 1)),
+            "agent-send" => set(&mut self.agent_send, text),
+            "slowstart" => set(&mut self.slow_start, duration(value, 1)),
+            "on-marked-down" => {
+                self.closes_when_down |= value == "shutdown-sessions";
+                value == "shutdown-sessions"
+            }
+            "on-marked-up" => {
+                self.closes_backups_when_up |= value == "shutdown-backup-sessions";
+                value == "shutdown-backup-sessions"
+            }
             "resolve-prefer" => {
-                self.family = match value() {
-                    "ipv4" => Some("ipv4"),
-                    "ipv6" => Some("ipv6"),
-                    _ => None,
-                }
+                let family = ["ipv4", "ipv6"].into_iter().find(|family| *family == value);
+                set(&mut self.family, family)
             }
-            "resolvers" | "init-addr" | "resolve-opts" => drop(value()), // the system's resolver is used
-            _ => return false,
-        }
-        true
+            "resolvers" | "init-addr" | "resolve-opts" => true, // the system's resolver is used
+            _ => return None,
+        })
     }
+}
 
-    /// Reads `sni`, an expression.
-    fn read_name(&mut self, expression: &str) {
-        let constant = expression.strip_prefix("str(").and_then(|rest| rest.strip_suffix(')'));
-        let fetch = expression.split(',').next().unwrap_or_default();
-        self.tls_name = match constant {
-            Some(name) => host_name(name),
-            None if ["req.ssl_sni", "req_ssl_sni", "ssl_fc_sni"].contains(&fetch) => Some(String::from("client")),
-            None => None,
-        };
-        if self.tls_name.is_none() {
-            self.left_out.push(format!("sni {expression}"));
-        }
+/// Sets an option if there is a value. Returns whether there is one.
+fn set<T>(option: &mut Option<T>, value: Option<impl Into<T>>) -> bool {
+    let is_valid = value.is_some();
+    if let Some(value) = value {
+        *option = Some(value.into());
     }
+    is_valid
+}
+
+/// The value of `sni`, an expression: a host name, or `client` for the name that the client sent.
+fn sni(expression: &str) -> Option<String> {
+    let constant = expression.strip_prefix("str(").and_then(|rest| rest.strip_suffix(')'));
+    let fetch = expression.split(',').next().unwrap_or_default();
+    match constant {
+        Some(name) => host_name(name),
+        None => ["req.ssl_sni", "req_ssl_sni", "ssl_fc_sni"]
+            .contains(&fetch)
+            .then(|| String::from("client")),
+    }
+}
+
+/// The protocols of `alpn`, separated by commas, each once. `None`: one is not valid.
+pub(super) fn protocols(list: &str) -> Option<Vec<String>> {
+    let mut protocols: Vec<String> = list.split(',').map(str::to_owned).collect();
+    keep_first(&mut protocols, |protocol| Some(protocol.to_owned()));
+    protocols
+        .iter()
+        .all(|protocol| is_protocol(protocol))
+        .then_some(protocols)
 }
 
 /// The text if it is a host name.

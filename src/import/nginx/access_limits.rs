@@ -1,10 +1,10 @@
 //! Who may connect and how much a client may take: `ssl_verify_client` (ngx_stream_ssl_module), `limit_conn`
 //! (ngx_stream_limit_conn_module), `proxy_download_rate` and `proxy_upload_rate` (ngx_stream_proxy_module).
 
-use super::super::imported::{ImportedListener, Remark, SESSIONS_MAX, is_file, quoted};
+use super::super::imported::{ImportedListener, Remark, SESSIONS_MAX, quoted};
 use super::super::number::clamped_integer;
 use super::Targets;
-use super::block::Directive;
+use super::block::{Directive, NOT_A_FILE, last};
 
 /// The directives that are read here.
 pub(super) const KNOWN: [&str; 8] = [
@@ -39,12 +39,6 @@ pub(super) fn client_zone(directive: &Directive) -> Option<&str> {
 pub(super) fn read(all: &[&Directive], targets: &mut Targets, listener: &mut ImportedListener) {
     limit_sessions(all, targets, listener);
     limit_bandwidth(all, listener);
-}
-
-/// The last directive with this name.
-fn last<'d>(all: &[&'d Directive], name: &str) -> Option<&'d Directive> {
-    let mut matching = all.iter().filter(|directive| directive.name() == name);
-    matching.next_back().copied()
 }
 
 fn limit_sessions(all: &[&Directive], targets: &mut Targets, listener: &mut ImportedListener) {
@@ -132,13 +126,13 @@ pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -
             return Ok(());
         }
     };
-    let file = |name: &str| {
-        let path = last(all, name).and_then(|directive| directive.word(1))?;
-        is_file(path).then(|| quoted(path))
-    };
+    let file = |name: &str| last(all, name).and_then(Directive::file).map(quoted);
+    let invalid_crl = last(all, "ssl_crl").filter(|directive| directive.file().is_none());
+    let remark = invalid_crl.map(|directive| directive.left_out(NOT_A_FILE));
+    listener.section.remarks.extend(remark);
     let ca_file = file("ssl_client_certificate").or_else(|| file("ssl_trusted_certificate"));
     let mut certificates = all.iter().filter(|directive| directive.name() == "ssl_certificate");
-    let has_certificate = certificates.any(|directive| directive.word(1).is_some_and(is_file));
+    let has_certificate = certificates.any(|directive| directive.file().is_some());
     match ca_file {
         Some(ca_file) if has_certificate => {
             let crl = file("ssl_crl").map_or(String::new(), |crl| format!(", crl_file = {crl}"));

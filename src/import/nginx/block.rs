@@ -1,9 +1,12 @@
 //! Directives and blocks of the file.
 
-use super::super::imported::Remark;
+use super::super::imported::{Remark, is_file};
 
 /// The deepest nesting of blocks that is read: real files have four levels.
 const DEPTH_MAX: usize = 16;
+
+/// The reason for a remark: [`Directive::file`] is `None`.
+pub(super) const NOT_A_FILE: &str = "not the path of a file";
 
 /// `words;` or `words { block }`.
 #[derive(Debug, Default)]
@@ -30,11 +33,25 @@ impl Directive {
         self.words.get(1..).unwrap_or_default()
     }
 
+    /// Its argument, if that is the path of a file: not a variable, and not one of the other sources of certificates
+    /// and keys.
+    pub(super) fn file(&self) -> Option<&str> {
+        let is_other =
+            |path: &str| path.contains('$') || ["data:", "engine:", "store:"].iter().any(|kind| path.starts_with(kind));
+        self.word(1).filter(|path| is_file(path) && !is_other(path))
+    }
+
     /// The remark that it is not carried over.
     pub(super) fn left_out(&self, why: &str) -> Remark {
         let block = if self.block.is_some() { " { … }" } else { "" };
         Remark::left_out(self.line, &format!("{}{block}", self.words.join(" ")), why)
     }
+}
+
+/// The last directive with this name.
+pub(super) fn last<'d>(all: &[&'d Directive], name: &str) -> Option<&'d Directive> {
+    let mut matching = all.iter().filter(|directive| directive.name() == name);
+    matching.next_back().copied()
 }
 
 /// Parses a file. A missing or surplus `}` is not an error. A directive without its `;` at the end of a block or of the

@@ -26,7 +26,7 @@ impl TargetMap {
             return None;
         }
         let advice = match targets.is_of_protocols {
-            true => "write the name of one protocol",
+            true => r"write the name of one protocol, as in `~\bh2\b`",
             false => "write a name, or `*` as its first label",
         };
         let has_host_names = block.iter().any(|entry| entry.name() == "hostnames");
@@ -34,9 +34,16 @@ impl TargetMap {
             let (key, target) = (entry.name(), entry.word(1));
             match (key, target) {
                 ("hostnames" | "volatile", None) => {}
+                ("include", Some(_)) => remarks.push(entry.left_out("an included file is not read")),
                 ("default", Some(target)) => targets.default = Some(target.to_owned()),
                 (_, Some(target)) => match targets.patterns(key, has_host_names) {
-                    Some(patterns) => targets.entries.push((entry.line, patterns, target.to_owned())),
+                    Some(patterns) => {
+                        if targets.is_of_protocols && !key.starts_with('~') {
+                            let note = format!("nginx takes {key} only for clients that offer no other protocol");
+                            remarks.push(Remark::note(entry.line, note));
+                        }
+                        targets.entries.push((entry.line, patterns, target.to_owned()));
+                    }
                     None => remarks.push(entry.left_out(advice)),
                 },
                 _ => remarks.push(entry.left_out("")),
@@ -49,8 +56,11 @@ impl TargetMap {
     /// literally, and such a key matches no name.
     fn patterns(&self, key: &str, has_host_names: bool) -> Option<Vec<String>> {
         if self.is_of_protocols {
-            let is_protocol = is_protocol(key) && !key.starts_with('~') && !key.contains(',');
-            return is_protocol.then(|| vec![key.to_owned()]);
+            let key = match key.strip_prefix('~') {
+                Some(regex) => &protocol_of(regex)?,
+                None => key,
+            };
+            return (is_protocol(key) && !key.contains(',')).then(|| vec![key.to_owned()]);
         }
         let patterns = match key.strip_prefix('.') {
             Some(suffix) if has_host_names => vec![suffix.to_owned(), format!("*.{suffix}")],
@@ -62,4 +72,14 @@ impl TargetMap {
             .all(|text| NamePattern::from_config(text).is_ok())
             .then_some(patterns)
     }
+}
+
+/// The protocol for which nginx searches the list of a client with a regular expression such as `\bh2\b`. `None`: the
+/// expression has another form.
+fn protocol_of(regex: &str) -> Option<String> {
+    let regex = regex.strip_prefix('*').unwrap_or(regex);
+    let inside = regex.strip_prefix(r"\b")?.strip_suffix(r"\b")?;
+    let protocol = inside.replace(r"\.", ".").replace(r"\/", "/").replace(r"\-", "-");
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "./-_".contains(c);
+    protocol.chars().all(is_plain).then_some(protocol)
 }

@@ -5,6 +5,7 @@ mod map;
 mod upstream;
 mod access;
 mod access_limits;
+mod certificates;
 mod proxy_ssl;
 mod server;
 

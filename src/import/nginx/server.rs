@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::imported::{ImportedListener, ImportedRoute, Remark, is_file, is_protocol, quoted};
-use super::super::number::{clamped_integer, duration, duration_value, source_address};
+use super::super::imported::{ImportedListener, ImportedRoute, Remark, quoted};
+use super::super::number::{duration, duration_value, clamped_integer, source_address};
 use super::Targets;
 use super::access;
 use super::access_limits;
 use super::block::Directive;
+use super::certificates;
 use super::proxy_ssl;
 use crate::config::address;
 
@@ -16,7 +17,7 @@ const PROXY_TIMEOUT: Duration = Duration::from_secs(600);
 const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Directives that are read here; servers inherit them from `stream`.
-const KNOWN: [&str; 27] = [
+const KNOWN: [&str; 19] = [
     "allow",
     "deny",
     "preread_timeout",
@@ -26,14 +27,6 @@ const KNOWN: [&str; 27] = [
     "proxy_next_upstream_tries",
     "proxy_protocol",
     "proxy_protocol_timeout",
-    "proxy_ssl",
-    "proxy_ssl_certificate",
-    "proxy_ssl_certificate_key",
-    "proxy_ssl_name",
-    "proxy_ssl_server_name",
-    "proxy_ssl_session_reuse",
-    "proxy_ssl_trusted_certificate",
-    "proxy_ssl_verify",
     "proxy_timeout",
     "resolver",
     "set_real_ip_from",
@@ -50,7 +43,8 @@ const NO_UDP: &str = "UDP is not supported";
 
 /// Whether a directive of `stream` is one that servers inherit.
 pub(super) fn is_known(directive: &Directive) -> bool {
-    KNOWN.contains(&directive.name()) || access_limits::KNOWN.contains(&directive.name())
+    let name = &directive.name();
+    KNOWN.contains(name) || access_limits::KNOWN.contains(name) || proxy_ssl::KNOWN.contains(name)
 }
 
 /// Reads the block of a server. Its directives replace inherited ones of the same name; `allow` and `deny` count as the
@@ -88,11 +82,11 @@ pub(super) fn read(
     let target = target.ok_or("it has no proxy_pass")?;
     set_target(target, &connect_settings(&all), targets, &mut listener)?;
     listener.name = name(&listener);
-    set_certificates(&all, &mut listener);
+    certificates::read(&all, &mut listener);
     set_proxy_peers(&all, &mut listener);
     access_limits::read(&all, targets, &mut listener);
     set_settings(&all, targets, &mut listener);
-    proxy_ssl::read(&all, targets, &listener);
+    proxy_ssl::read(&all, targets, &mut listener);
     Ok(listener)
 }
 
@@ -103,7 +97,6 @@ fn connect_settings(all: &[&Directive]) -> String {
         "proxy_next_upstream" => Some("on"),
         "proxy_next_upstream_tries" => Some("0"),
         "proxy_protocol" | "proxy_bind" => Some("off"),
-        name if name.starts_with("proxy_ssl") => Some("off"),
         _ => None,
     };
     let not_default = all.iter().filter(|directive| {
@@ -111,6 +104,7 @@ fn connect_settings(all: &[&Directive]) -> String {
         default.is_some() && directive.word(1) != default
     });
     let mut words: Vec<String> = not_default.map(|directive| directive.words.join(" ")).collect();
+    words.extend(proxy_ssl::settings(all));
     words.sort_unstable();
     words.join(";")
 }
@@ -219,35 +213,6 @@ fn name(listener: &ImportedListener) -> String {
     }
 }
 
-fn set_certificates(all: &[&Directive], listener: &mut ImportedListener) {
-    let named = |name: &'static str| all.iter().filter(move |directive| directive.name() == name);
-    let keys: Vec<Option<&str>> = named("ssl_certificate_key")
-        .map(|directive| directive.word(1))
-        .collect();
-    for (index, directive) in named("ssl_certificate").enumerate() {
-        let Some(cert) = directive.word(1).filter(|path| is_file(path)) else {
-            let remark = directive.left_out("not the path of a file");
-            listener.section.remarks.push(remark);
-            continue;
-        };
-        let key = keys.get(index).copied().flatten().filter(|path| is_file(path));
-        let key = key.map_or_else(String::new, |key| format!(", key = {}", quoted(key)));
-        listener
-            .certificates
-            .push(format!("{{ cert = {}{key} }}", quoted(cert)));
-    }
-    for directive in all {
-        match directive.name() {
-            "ssl_alpn" => {
-                let protocols = directive.arguments().iter().filter(|protocol| is_protocol(protocol));
-                listener.alpn = protocols.cloned().collect();
-            }
-            "ssl_protocols" if directive.arguments() == ["TLSv1.3"] => listener.tls.set("min_version", quoted("1.3")),
-            _ => {}
-        }
-    }
-}
-
 /// `set_real_ip_from`: the peers whose PROXY header is believed, if any address accepts one.
 fn set_proxy_peers(all: &[&Directive], listener: &mut ImportedListener) {
     if listener.proxy_peers.is_empty() {
@@ -290,8 +255,7 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
             ("tcp_nodelay", _) => {}
             ("proxy_next_upstream", _) => tries_others = directive.word(1) != Some("off"),
             ("proxy_bind", _) => set_source(directive, targets, listener),
-            (name, _) if name.starts_with("proxy_ssl") && is_known(directive) => {}
-            (name, _) if access_limits::KNOWN.contains(&name) => {}
+            (name, _) if access_limits::KNOWN.contains(&name) || proxy_ssl::KNOWN.contains(&name) => {}
             ("proxy_protocol_timeout", _) => {} // `hello_timeout` also limits the PROXY header
             ("proxy_next_upstream_tries", _) => {
                 retries = match directive.word(1).and_then(|text| clamped_integer(text, 0, 101)) {

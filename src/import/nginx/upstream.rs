@@ -118,7 +118,8 @@ fn add_server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedP
             ("weight", Some(weight), _) => server.weight = Some(weight.max(1)),
             ("backup", ..) => server.priority = 1,
             ("down", ..) => is_down = true,
-            ("resolve", ..) => {} // names are always resolved again
+            ("resolve", ..) => {}                         // names are always resolved again
+            ("slow_start", _, Some(Duration::ZERO)) => {} // off, as without it
             ("max_fails", Some(_), _) | ("slow_start", _, Some(_)) => pool_options.push((key, value)),
             ("fail_timeout", _, Some(time)) if !time.is_zero() => pool_options.push((key, value)),
             _ => pool.section.remarks.push(Remark::left_out(directive.line, option, "")),

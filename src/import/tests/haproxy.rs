@@ -913,7 +913,7 @@ fn checks_of_haproxy_whose_proxy_header_differs_from_that_of_sessions_are_noted(
     };
     assert_eq!(
         remarks("check check-send-proxy", ""),
-        ["# not carried over, line 5: check-send-proxy (checks send a PROXY header only if sessions do)"]
+        ["# not carried over: PROXY headers of checks (checks send a PROXY header only if sessions do)"]
     );
     assert!(remarks("check check-send-proxy send-proxy port 9", "option ssl-hello-chk").is_empty());
     assert!(
@@ -923,7 +923,19 @@ fn checks_of_haproxy_whose_proxy_header_differs_from_that_of_sessions_are_noted(
     assert!(remarks("check-send-proxy", "").is_empty(), "it has no checks");
     assert_eq!(
         remarks("check send-proxy port 9", "option ssl-hello-chk"),
-        ["# note: checks send a PROXY header, as sessions do; those of HAProxy send none to another port or address"]
+        ["# note: checks send a PROXY header, as sessions do; those of HAProxy send none"]
+    );
+    // A `connect` without `default` says by itself how the check connects.
+    let connect = |options: &str| format!("option tcp-check\n tcp-check connect {options}\n tcp-check expect string a");
+    assert_eq!(
+        remarks("check", &connect("send-proxy")),
+        ["# not carried over: PROXY headers of checks (checks send a PROXY header only if sessions do)"]
+    );
+    assert!(remarks("check send-proxy", &connect("default")).is_empty());
+    assert!(remarks("check send-proxy", &connect("send-proxy")).is_empty());
+    assert_eq!(
+        remarks("check send-proxy", &connect("")),
+        ["# note: checks send a PROXY header, as sessions do; those of HAProxy send none"]
     );
 }
 
@@ -954,4 +966,308 @@ fn every_name_becomes_a_valid_one() {
             .collect();
         checked(Origin::Haproxy, &text).unwrap();
     }
+}
+
+/// The lines of `[pools.a.health]`, and all remarks, for a section with these lines.
+fn health_and_remarks(section: &str) -> (Vec<String>, Vec<String>) {
+    let lines = lines(Origin::Haproxy, &format!("listen a\n mode tcp\n bind :1\n {section}\n"));
+    let is_remark = |line: &&String| line.starts_with('#');
+    let remarks: Vec<String> = lines.iter().filter(is_remark).cloned().collect();
+    let health = lines.into_iter().skip_while(|line| line != "[pools.a.health]").skip(1);
+    (health.filter(|line| !line.starts_with('#')).collect(), remarks)
+}
+
+#[test]
+fn the_connection_of_a_haproxy_check_is_that_of_its_connect_line() {
+    for (section, health, remarks) in [
+        // The port of `connect` comes before that of the server, and `ssl` of the server needs `default`.
+        (
+            "option tcp-check\n tcp-check connect port 26\n server s 10.0.0.1:1 check ssl verify none port 25\n \
+             server t 10.0.0.2:1 check ssl verify none port 27",
+            &["port = 26"][..],
+            &[][..],
+        ),
+        (
+            "option tcp-check\n tcp-check connect default\n server s 10.0.0.1:1 check ssl verify none",
+            &["check = \"tls\""],
+            &[],
+        ),
+        (
+            "option tcp-check\n tcp-check connect addr 10.0.0.9 ssl port 26\n server s 10.0.0.1:1 check",
+            &["check = \"tls\"", "port = 26"],
+            &[
+                "# not carried over, line 5: tcp-check connect addr 10.0.0.9 ssl port 26 (of this line, only `ssl`, \
+                 `send-proxy`, a host name and a port are kept)",
+            ],
+        ),
+        (
+            "option tcp-check\n tcp-check connect ssl sni a_b! port 0\n server s 10.0.0.1:1 check",
+            &["check = \"tls\""],
+            &[
+                "# not carried over, line 5: tcp-check connect ssl sni a_b! port 0 (of this line, only `ssl`, `send-proxy`, \
+                 a host name and a port are kept)",
+            ],
+        ),
+        (
+            "option httpchk\n http-check connect ssl port 8\n http-check connect port 9\n http-check send meth GET\n \
+             http-check expect status 204\n http-check connect port 10\n http-check send uri /x\n server s 10.0.0.1:1 check",
+            &["check = \"http\"", "expect = \"204\"", "port = 9"],
+            &[
+                "# note, line 6: the connection of the line before is not checked",
+                "# not carried over, line 9: http-check connect port 10 (a check sends one request)",
+                "# not carried over, line 10: http-check send uri /x (a check sends one request)",
+            ],
+        ),
+        (
+            "option httpchk\n http-check send meth GET\n http-check send uri /x\n server s 10.0.0.1:1 check",
+            &["check = \"http\""],
+            &["# not carried over, line 6: http-check send uri /x (a check sends one request)"],
+        ),
+    ] {
+        let (found, found_remarks) = health_and_remarks(section);
+        assert_eq!(found, health, "{section}");
+        assert_eq!(found_remarks, remarks, "{section}");
+    }
+}
+
+#[test]
+fn values_of_haproxy_servers_that_are_not_carried_over_are_reported() {
+    let options = [
+        "inter 5x",
+        "downinter x",
+        "weight x",
+        "port 0",
+        "agent-port 70000",
+        "addr db.internal",
+        "agent-addr agent.internal",
+        "agent-inter x",
+        "slowstart x",
+        "maxconn x",
+        "verify maybe",
+        "verifyhost a!b",
+        "check-sni a!b",
+        "crt /",
+        "ca-file /",
+        "resolve-prefer ipv5",
+        "on-marked-down x",
+        "alpn h2,,",
+    ];
+    for option in options {
+        let (health, remarks) = health_and_remarks(&format!(
+            "default-server inter 7s port 9 addr 10.0.0.9\n server s 10.0.0.1:1 check {option}"
+        ));
+        assert_eq!(remarks, [format!("# not carried over, line 5: {option}")]);
+        assert_eq!(
+            health,
+            ["interval = \"7s\"", "port = 9", "address = \"10.0.0.9\""],
+            "{option}"
+        );
+    }
+}
+
+#[test]
+fn a_haproxy_agent_that_only_some_servers_have_is_noted() {
+    let (health, remarks) =
+        health_and_remarks("server s 10.0.0.1:1 agent-check port 7 addr 10.0.0.9\n server t 10.0.0.2:1");
+    assert_eq!(
+        health,
+        ["check = \"agent\"", "port = 7", "address = \"10.0.0.9\""],
+        "`port` and `addr` hold for the agent, too"
+    );
+    assert_eq!(
+        remarks,
+        ["# note, line 5: 10.0.0.2:1 had no checks; here all servers of a pool have them"]
+    );
+}
+
+#[test]
+fn invalid_values_of_haproxy_do_not_clear_inherited_ones_except_a_policy() {
+    let text = "
+defaults
+    mode tcp
+    balance leastconn
+    timeout client 1m
+    timeout tunnel 2m
+    timeout queue 3s
+listen a
+    bind :1
+    balance uri
+    timeout client 5x
+    timeout server x
+    timeout tunnel x
+    timeout queue x
+    server s 10.0.0.1:1 maxconn 5
+";
+    assert_lines(
+        &lines(Origin::Haproxy, text),
+        &[
+            "# not carried over, line 10: balance uri (round-robin is used)",
+            "balance = \"round-robin\"",
+            "# not carried over, line 11: timeout client 5x (not a duration)",
+            "# not carried over, line 12: timeout server x (not a duration)",
+            "# not carried over, line 13: timeout tunnel x (not a duration)",
+            "# not carried over, line 14: timeout queue x (not a duration)",
+            "idle_timeout = \"2m\"",
+            "queue = { timeout = \"3s\" }",
+        ],
+    );
+}
+
+#[test]
+fn a_test_of_the_client_hello_beside_others_is_kept() {
+    let note = "# note, line 5: TLS clients without a server name do not take this route";
+    for rule in ["use_backend b", "tcp-request content reject"] {
+        let lines = lines_with_rules(&format!("{rule} if {{ req.ssl_hello_type 1 }} {{ src 10.0.0.0/8 }}"));
+        assert_lines(&lines, &["sni = \"*\"", "from = \"10.0.0.0/8\"", note]);
+        let lines = lines_with_rules(&format!("{rule} if {{ req.ssl_hello_type 1 }} {{ req.ssl_alpn h2 }}"));
+        assert!(
+            !lines.iter().any(|line| line == note || line.starts_with("sni")),
+            "{lines:#?}"
+        );
+    }
+    // Each alternative keeps its note, although another one is left out.
+    let lines = lines_with_rules("tcp-request content reject if { hdr(host) x } or { req.ssl_sni -m end a.example }");
+    let partial = "# note, line 5: a name whose end is the text, but without a dot before it, does not match";
+    assert_lines(&lines, &["refuse = true", partial]);
+    assert!(
+        lines.iter().any(|line| line.starts_with("# not carried over, line 5:")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn names_that_haproxy_accepts_are_not_refused() {
+    let accept = "tcp-request content accept if { req.ssl_sni -m end .in.example }\n\
+                  tcp-request content accept if { req.ssl_sni a.example }";
+    let lines = lines_with_rules(&format!(
+        "{accept}\ntcp-request content reject if {{ req.ssl_sni a.example b.example }}\n\
+         tcp-request content reject if {{ req.ssl_sni A.EXAMPLE x.in.example }}"
+    ));
+    assert_lines(&lines, &["sni = \"b.example\"", "refuse = true"]);
+    assert_eq!(
+        lines.iter().filter(|line| *line == "refuse = true").count(),
+        1,
+        "{lines:#?}"
+    );
+    assert!(!lines.iter().any(|line| line.starts_with("# note")), "{lines:#?}");
+}
+
+#[test]
+fn routes_that_win_here_against_an_earlier_line_are_noted() {
+    let note = |why: &str| {
+        format!("# note, line 5: line 6 has {why} and wins here where both match; HAProxy applies this line first")
+    };
+    for (first, second, why) in [
+        (
+            "{ src 10.0.0.0/8 }",
+            "{ req.ssl_sni a.example }",
+            Some("a more exact name"),
+        ),
+        (
+            "{ req.ssl_sni -m end .EXAMPLE }",
+            "{ req.ssl_sni a.example }",
+            Some("a more exact name"),
+        ),
+        (
+            "{ req.ssl_sni a.example }",
+            "{ req.ssl_sni A.example } { src 10.0.0.0/8 }",
+            Some("more kinds of conditions"),
+        ),
+        ("{ req.ssl_sni a.example }", "{ req.ssl_sni -m end .example }", None),
+        ("{ src 10.0.0.0/8 }", "{ src 10.1.0.0/16 }", None),
+    ] {
+        let lines = lines_with_rules(&format!("use_backend b if {first}\nuse_backend a if {second}"));
+        let notes: Vec<String> = lines.into_iter().filter(|line| line.starts_with("# note")).collect();
+        assert_eq!(notes, Vec::from_iter(why.map(note)), "{first} {second}");
+    }
+    // The name is refused, too, and of equal names the first wins.
+    let lines = lines_with_rules(
+        "tcp-request content reject if { req.ssl_sni -m end .Example }\nuse_backend a if { req.ssl_sni A.example }",
+    );
+    assert_lines(&lines, &["sni = [\"*.example\", \"a.example\"]"]);
+    assert!(!lines.iter().any(|line| line.starts_with("# note")), "{lines:#?}");
+    let lines = lines_with_rules(
+        "tcp-request content reject if { req.ssl_sni a.example }\n\
+         use_backend a if { req.ssl_sni a.example } { src 10.0.0.0/8 }",
+    );
+    assert_lines(&lines, &[&note("more kinds of conditions")]);
+}
+
+#[test]
+fn peers_that_an_earlier_line_accepts_are_not_expected_to_send_a_header() {
+    let expect = "tcp-request connection expect-proxy layer4 if { src 10.0.0.0/30 }";
+    let accept = "tcp-request connection accept";
+    let lines = lines_with_rules(&format!("{accept} if {{ src 10.0.0.1 }}\n{expect}"));
+    assert_lines(&lines, &["accept_proxy = { from = [\"10.0.0.2/31\", \"10.0.0.0\"] }"]);
+    for accept in [String::from(accept), format!("{accept} if {{ src 10.0.0.0/8 }}")] {
+        let lines = lines_with_rules(&format!("{accept}\n{expect}"));
+        assert!(!lines.iter().any(|line| line.starts_with("accept_proxy")), "{lines:#?}");
+    }
+}
+
+#[test]
+fn haproxy_rules_about_peers_that_send_a_header_are_noted() {
+    let note = "# note, line 5: HAProxy tests the address of the peer; here it is that of the client, which the PROXY header \
+                names";
+    let expect = "tcp-request connection expect-proxy layer4 if { src 10.0.0.9 }";
+    let reject = |set: &str| format!("tcp-request {set} reject unless {{ src 10.0.0.0/8 }}");
+    assert_lines(
+        &lines_with_rules(&format!("{}\n{expect}", reject("connection"))),
+        &[note],
+    );
+    for rules in [reject("connection"), format!("{}\n{expect}", reject("session"))] {
+        let lines = lines_with_rules(&rules);
+        assert!(!lines.iter().any(|line| line.starts_with("# note")), "{lines:#?}");
+    }
+}
+
+#[test]
+fn values_of_a_haproxy_bind_that_are_not_carried_over_are_reported() {
+    for option in [
+        "alpn h2,,",
+        "backlog x",
+        "maxconn ${MAX}",
+        "mode 9",
+        "ssl-min-ver x",
+        "verify maybe",
+        "ca-file /",
+        "crt /",
+    ] {
+        let text = format!("listen a\n mode tcp\n bind :1 ssl crt /a.pem {option} v6only\n server s 10.0.0.1:1\n");
+        let lines = lines(Origin::Haproxy, &text);
+        let remarks: Vec<_> = lines.iter().filter(|line| line.starts_with("# not")).collect();
+        let why = match option.contains("backlog") || option.contains("maxconn") {
+            true => " (not a number)",
+            false => "",
+        };
+        assert_eq!(
+            remarks,
+            [&format!("# not carried over, line 3: of bind: {option}{why}")]
+        );
+    }
+}
+
+#[test]
+fn a_listener_with_too_many_routes_to_compare_gets_one_note() {
+    let rule = |number: u32| {
+        let pool = ["a", "b"][number as usize % 2];
+        format!(
+            "use_backend {pool} if {{ src 10.0.{}.{} }}\n",
+            number / 256,
+            number % 256
+        )
+    };
+    let notes = |rules: u32| {
+        let lines = lines_with_rules(&(0..rules).map(rule).collect::<String>());
+        lines
+            .into_iter()
+            .filter(|line| line.starts_with("# note"))
+            .collect::<Vec<_>>()
+    };
+    assert!(notes(1000).is_empty());
+    let many = notes(5000);
+    assert!(
+        many.len() == 1 && many[0].contains("too many routes to compare"),
+        "{many:#?}"
+    );
 }

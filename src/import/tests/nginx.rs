@@ -370,3 +370,121 @@ fn pools_of_one_upstream_that_connect_in_different_ways_are_numbered() {
     // The other two upstreams of the name are `u-2` and `u-3`.
     assert_eq!(used, ["\"u\"", "\"u-4\"", "\"u-5\"", "\"u-4\""], "{lines:#?}");
 }
+
+#[test]
+fn what_nginx_says_of_tls_is_carried_over_or_remarked_on() {
+    let lines = lines(
+        Origin::Nginx,
+        "
+ssl_protocols TLSv1.1 TLSv1.2;
+server {
+    listen 1 ssl;
+    ssl_certificate /a.pem;
+    ssl_certificate_key data:$key;
+    ssl_certificate $ssl_server_name.pem;
+    ssl_crl /;
+    proxy_ssl on;
+    proxy_ssl_server_name on;
+    proxy_ssl_name $other;
+    proxy_ssl_certificate $ssl_server_name.pem;
+    proxy_ssl_certificate_key /our.key;
+    ssl_verify_client optional;
+    ssl_client_certificate /ca.pem;
+    proxy_pass 10.0.0.1:1;
+}
+server { listen 2 ssl; ssl_protocols TLSv1.3; ssl_certificate /b.pem; proxy_pass 10.0.0.2:1; }
+server { listen 3; proxy_pass 10.0.0.3:1; }
+",
+    );
+    let remarks = lines.iter().map(String::as_str).filter(|line| line.starts_with('#'));
+    assert_eq!(
+        remarks.collect::<HashSet<_>>(),
+        HashSet::from([
+            "# not carried over, line 2: of ssl_protocols: TLSv1.1 (the versions are TLS 1.2 and 1.3)",
+            "# note, line 2: TLS 1.3 is accepted, too",
+            "# not carried over, line 6: ssl_certificate_key data:$key (not the path of a file)",
+            "# not carried over, line 7: ssl_certificate $ssl_server_name.pem (not the path of a file)",
+            "# not carried over, line 8: ssl_crl / (not the path of a file)",
+            "# not carried over, line 11: proxy_ssl_name $other (write a host name)",
+            "# not carried over, line 12: proxy_ssl_certificate $ssl_server_name.pem (not the path of a file)",
+        ])
+    );
+    assert_lines(
+        &lines,
+        &["certificates = [{ cert = \"/a.pem\" }]", "min_version = \"1.3\""],
+    );
+    let is_key = |line: &String| line.starts_with("key = ");
+    assert!(!lines.iter().any(is_key), "a key without its certificate: {lines:#?}");
+}
+
+#[test]
+fn nginx_directives_without_effect_cause_no_second_pool() {
+    let text = "
+upstream u { server 10.0.0.1:1; }
+server { listen 1; proxy_pass u; }
+server {
+    listen 2;
+    proxy_ssl off; proxy_ssl_verify on; proxy_ssl_name a.example; proxy_ssl_session_reuse on;
+    proxy_protocol off; proxy_bind off; proxy_next_upstream on; proxy_next_upstream_tries 0;
+    proxy_pass u;
+}
+server { listen 3; proxy_ssl on; proxy_pass u; }
+server {
+    listen 4;
+    proxy_ssl on; proxy_ssl_verify off; proxy_ssl_server_name off; proxy_ssl_session_reuse on;
+    proxy_ssl_trusted_certificate /ca.pem; proxy_ssl_name a.example; proxy_ssl_certificate_key /our.key;
+    proxy_pass u;
+}
+server { listen 5; proxy_ssl on; proxy_ssl_server_name on; proxy_ssl_name a.example; proxy_pass u; }
+";
+    let lines = lines(Origin::Nginx, text);
+    let used: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("pool = ")).collect();
+    assert_eq!(used, ["\"u\"", "\"u\"", "\"u-2\"", "\"u-2\"", "\"u-3\""], "{lines:#?}");
+}
+
+#[test]
+fn a_slow_start_of_0_is_off_in_nginx() {
+    let text = |second: &str| {
+        format!(
+            "upstream u {{ server 10.0.0.1:1 slow_start=0; server 10.0.0.2:1{second}; }} server {{ listen 1; proxy_pass u; }}"
+        )
+    };
+    let off = lines(Origin::Nginx, &text(""));
+    assert!(!off.iter().any(|line| line.contains("slow_start")), "{off:#?}");
+    let note = "# note, line 1: slow_start of 10.0.0.1:1 is 30s, as for another server";
+    assert_lines(
+        &lines(Origin::Nginx, &text(" slow_start=30s")),
+        &["slow_start = \"30s\"", note],
+    );
+}
+
+/// nginx compares a key with the whole list that a client offers.
+#[test]
+fn nginx_maps_of_protocols_are_carried_over_by_their_meaning() {
+    let lines = lines(
+        Origin::Nginx,
+        r"
+map $ssl_preread_alpn_protocols $pool {
+    ~\bh2\b            10.0.0.1:1;
+    ~*\bhttp/1\.1\b    10.0.0.2:1;
+    acme-tls/1         10.0.0.3:1;
+    h2,http/1.1        10.0.0.4:1;
+    ~^h2               10.0.0.5:1;
+    include            protocols.map;
+    default            10.0.0.6:1;
+}
+server { listen 1; ssl_preread on; proxy_pass $pool; }
+",
+    );
+    let protocols: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("alpn = ")).collect();
+    assert_eq!(protocols, ["\"h2\"", "\"http/1.1\"", "\"acme-tls/1\""], "{lines:#?}");
+    assert_lines(
+        &lines,
+        &[
+            "# note, line 5: nginx takes acme-tls/1 only for clients that offer no other protocol",
+            r"# not carried over, line 6: h2,http/1.1 10.0.0.4:1 (write the name of one protocol, as in `~\bh2\b`)",
+            r"# not carried over, line 7: ~^h2 10.0.0.5:1 (write the name of one protocol, as in `~\bh2\b`)",
+            "# not carried over, line 8: include protocols.map (an included file is not read)",
+        ],
+    );
+}

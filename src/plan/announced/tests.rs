@@ -16,6 +16,10 @@ announce = { from = "docker", names = ["*.apps.test", "shop.test"] }
 [[listeners.https.routes]]
 sni = ["own.apps.test", "*.test"]
 pool = "web"
+[[listeners.https.routes]]
+name = "https:named.apps.test"
+sni = "named.test"
+pool = "web"
 [listeners.plain]
 bind = "127.0.0.1:80"
 pool = "web"
@@ -135,6 +139,10 @@ fn disallowed_announcements_are_refused_with_the_reason() {
         (
             to("https", "taken.apps.test"),
             "the configuration has a pool of the name `https:taken.apps.test`",
+        ),
+        (
+            to("https", "named.apps.test"),
+            "the listener has a route of the name `https:named.apps.test`",
         ),
         (
             to("https", &long),

@@ -64,10 +64,11 @@ async fn a_stand_in_is_used_only_when_no_other_server_is_left() {
     fails(&servers[2], 3);
     assert_eq!((picked(&pool, now), pool.is_on_stand_in(now)), (labels(&["s0"]), true));
     apply(&servers[0], Override::Drain { close_over: None });
-    assert!(pool.pick(client(0), &[], now).is_err() && !pool.is_on_stand_in(now));
+    assert_eq!(pool.pick(client(0), &[], now).unwrap_err(), NoLease::NoServer);
+    assert!(!pool.is_on_stand_in(now));
     apply(&servers[0], Override::Enable);
     servers[0].set_stand_in(false);
-    assert!(pool.pick(client(0), &[], now).is_err());
+    assert_eq!(pool.pick(client(0), &[], now).unwrap_err(), NoLease::NoServer);
 }
 
 #[tokio::test(start_paused = true)]

@@ -206,11 +206,20 @@ impl ContainerKeeper {
         let error = error.map(|error| chain(&error));
         tracing::error!(error, "the keeper of containers has ended: it is started again");
         self.shared.lock().requests = None;
+        let mut is_logged = false;
         loop {
             sleep(RESTART_PAUSE).await;
             let mut shared = self.shared.lock();
-            if shared.requests.is_some() || self.start(&mut shared).is_ok() {
-                return;
+            if shared.requests.is_some() {
+                return; // `hold` has started it
+            }
+            let Err(error) = self.start(&mut shared) else { return };
+            if !std::mem::replace(&mut is_logged, true) {
+                let error = chain(&error);
+                tracing::error!(
+                    error,
+                    "the keeper of containers cannot be started again: this is tried every second"
+                );
             }
         }
     }

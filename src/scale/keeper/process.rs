@@ -87,6 +87,14 @@ struct Leader {
     kill_at: Option<Instant>,
 }
 
+impl Leader {
+    /// Sets when it gets SIGKILL. A later request cannot delay it.
+    fn kill_after(&mut self, wait: Duration) {
+        let at = Instant::now() + wait;
+        self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
 impl Keeper {
     async fn serve(&mut self, socket: net::UnixStream) -> io::Result<()> {
         socket.set_nonblocking(true)?;
@@ -127,7 +135,7 @@ impl Keeper {
             KeeperRequest::Stop { kill_after_ms } => {
                 if let Some(leader) = &mut self.leader {
                     child::signal(leader.pid, Signal::TERM);
-                    leader.kill_at = Some(Instant::now() + Duration::from_millis(kill_after_ms));
+                    leader.kill_after(Duration::from_millis(kill_after_ms));
                 }
             }
             KeeperRequest::HoldContainers(held) => drop(self.containers.insert(held)),
@@ -177,4 +185,24 @@ impl Keeper {
 async fn report_end(output: JoinHandle<io::Result<()>>, status: WaitStatus, events: Sender<ProcessEvent>) {
     let _ = timeout(OUTPUT_END_TIMEOUT, output).await;
     let _ = events.send(ProcessEvent::Ended(child::describe(status))).await; // fails if acequia has closed the socket
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_request_to_stop_does_not_delay_the_kill() {
+        let mut leader = Leader {
+            pid: Pid::INIT, // gets no signal here
+            output: tokio::spawn(async { Ok(()) }),
+            kill_at: None,
+        };
+        let seconds = Duration::from_secs;
+        let began = Instant::now();
+        for (wait, kill_after) in [(12, 12), (20, 12), (10, 10)] {
+            leader.kill_after(seconds(wait));
+            assert_eq!(leader.kill_at, Some(began + seconds(kill_after)));
+        }
+    }
 }

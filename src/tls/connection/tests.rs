@@ -5,6 +5,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::server::ProducesTickets;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     AlertDescription, CipherSuiteCommon, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion,
@@ -83,6 +84,51 @@ pub(crate) fn connected_for_records(records: u64) -> (TlsConnection, TlsConnecti
     connect(client, server, usize::MAX)
 }
 
+/// Makes tickets of this length. None of them can be used.
+#[derive(Debug)]
+struct LongTickets(usize);
+
+impl ProducesTickets for LongTickets {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        3600
+    }
+
+    fn encrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        Some(vec![0; self.0])
+    }
+
+    fn decrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// A connected pair of TLS 1.3, and what the server has sent after the handshake: a ticket of this length, in records of
+/// at most `record_bytes`.
+pub(crate) fn connected_with_ticket(
+    ticket_bytes: usize,
+    record_bytes: Option<usize>,
+) -> (TlsConnection, TlsConnection, Vec<u8>) {
+    let (client, mut server) = configs(&TLS13, default_provider());
+    let config = Arc::make_mut(&mut server);
+    (config.ticketer, config.max_fragment_size) = (Arc::new(LongTickets(ticket_bytes)), record_bytes);
+    config.send_tls13_tickets = 1;
+    let mut client = TlsConnection::client(client, NAME.try_into().unwrap(), Vec::new()).unwrap();
+    let mut server = TlsConnection::server(server).unwrap();
+    let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+    client.handshake(&[], &mut to_server).unwrap();
+    while server.is_handshaking() {
+        server.handshake(&take(&mut to_server), &mut to_client).unwrap();
+        if client.is_handshaking() {
+            client.handshake(&take(&mut to_client), &mut to_server).unwrap();
+        }
+    }
+    (client, server, to_client)
+}
+
 fn connect(mut client: TlsConnection, mut server: TlsConnection, piece_bytes: usize) -> (TlsConnection, TlsConnection) {
     let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
     client.handshake(&[], &mut to_server).unwrap();
@@ -103,15 +149,19 @@ fn connect(mut client: TlsConnection, mut server: TlsConnection, piece_bytes: us
 fn receive(connection: &mut TlsConnection, records: &[u8], piece_bytes: usize) -> Result<Vec<u8>, rustls::Error> {
     let mut all = Vec::new();
     for piece in records.chunks(piece_bytes.min(RECORD_BYTES_MAX)) {
-        let mut received = vec![0; RECORD_BYTES_MAX + piece.len()];
-        let unread = connection.take_unread(&mut received);
-        received[unread..unread + piece.len()].copy_from_slice(piece);
-        let received = &mut received[..unread + piece.len()];
+        let mut received = unread(connection);
+        received.extend_from_slice(piece);
         let mut plain = vec![0; received.len()];
-        let bytes = connection.decrypt(received, &mut plain, &mut Vec::new())?;
+        let bytes = connection.decrypt(&mut received, &mut plain, &mut Vec::new())?;
         all.extend_from_slice(&plain[..bytes]);
     }
     Ok(all)
+}
+
+fn unread(connection: &mut TlsConnection) -> Vec<u8> {
+    let mut unread = vec![0; connection.unread_bytes()];
+    connection.take_unread(&mut unread);
+    unread
 }
 
 fn pattern(bytes: usize) -> Vec<u8> {
@@ -180,10 +230,9 @@ fn bytes_after_the_end_of_a_handshake_are_kept() {
         let kept = server.take_kept_plaintext(&mut plain);
         let mut all = plain[..kept].to_vec();
         if all.is_empty() {
-            let mut unread = vec![0; RECORD_BYTES_MAX];
-            let bytes = server.take_unread(&mut unread);
-            let mut plain = vec![0; bytes];
-            let decrypted = server.decrypt(&mut unread[..bytes], &mut plain, &mut Vec::new());
+            let mut unread = unread(&mut server);
+            let mut plain = vec![0; unread.len()];
+            let decrypted = server.decrypt(&mut unread, &mut plain, &mut Vec::new());
             all.extend_from_slice(&plain[..decrypted.unwrap()]);
         }
         assert_eq!(all, b"at once");
@@ -238,12 +287,10 @@ fn a_partial_record_is_kept_until_it_is_complete() {
     client.encrypt(b"a request", 1 << 14, &mut records).unwrap();
     let (head, rest) = records.split_at(7);
     assert_eq!(receive(&mut server, head, usize::MAX).unwrap(), b"");
-    let mut unread = [0; 100];
-    let bytes = server.take_unread(&mut unread);
-    assert_eq!(&unread[..bytes], head);
-    server.return_unread(&unread[..bytes]);
+    assert_eq!(unread(&mut server), head);
+    server.incoming = head.to_vec();
     assert_eq!(receive(&mut server, rest, usize::MAX).unwrap(), b"a request");
-    assert_eq!(server.take_unread(&mut unread), 0);
+    assert_eq!(server.unread_bytes(), 0);
 }
 
 #[test]
@@ -269,6 +316,43 @@ fn errors_for_which_rustls_has_no_alert_cause_an_alert() {
     }
 }
 
+fn too_long() -> rustls::Error {
+    rustls::Error::General(String::from("a message of the handshake is too long"))
+}
+
+/// The longest ticket that rustls accepts.
+const TICKET_BYTES_MAX: usize = 65_470;
+
+#[test]
+fn a_long_message_after_the_handshake_may_come_in_pieces() {
+    for piece_bytes in [1000, 10_000, 70_000] {
+        let (mut client, mut server, mut records) = connected_with_ticket(TICKET_BYTES_MAX, None);
+        server.encrypt(b"an answer", 1 << 14, &mut records).unwrap();
+        // Which buffer is used may change from one piece to the next.
+        for (number, piece) in records.chunks(piece_bytes).enumerate() {
+            if number % 2 == 0 {
+                client.decrypt_keeping_plaintext(piece, &mut Vec::new()).unwrap();
+                continue;
+            }
+            let mut received = [&unread(&mut client), piece].concat();
+            let mut plain = vec![0; received.len()];
+            let bytes = client.decrypt(&mut received, &mut plain, &mut Vec::new()).unwrap();
+            client.kept_plaintext.extend_from_slice(&plain[..bytes]);
+        }
+        assert_eq!((&client.kept_plaintext[..], client.unread_bytes()), (&b"an answer"[..], 0));
+    }
+}
+
+#[test]
+fn a_message_after_the_handshake_in_tiny_records_is_bounded() {
+    let (mut client, _, records) = connected_with_ticket(TICKET_BYTES_MAX, Some(32));
+    let mut alert = Vec::new();
+    let mut pieces = records.chunks(1000);
+    let failed = pieces.find_map(|piece| client.decrypt_keeping_plaintext(piece, &mut alert).err());
+    assert_eq!(failed, Some(too_long()));
+    assert!(client.held_bytes() <= HANDSHAKE_BYTES_MAX + 1000 && !alert.is_empty());
+}
+
 /// The longest message that rustls accepts fits, but not if each of its bytes comes in a record of its own.
 #[test]
 fn a_handshake_in_tiny_records_is_bounded() {
@@ -282,7 +366,7 @@ fn a_handshake_in_tiny_records_is_bounded() {
         Some((number * 6 * 1024, failed))
     });
     let (accepted, error) = failures.next().expect("a handshake without an end was accepted");
-    assert_eq!(error, rustls::Error::General(String::from("the handshake is too long")));
+    assert_eq!(error, too_long());
     assert!(accepted <= HANDSHAKE_BYTES_MAX, "{accepted} bytes were accepted");
     drop(failures);
     assert!(!alert.is_empty());
@@ -310,7 +394,7 @@ fn an_error_found_while_sending_causes_an_alert() {
         let mut records = Vec::new();
         client.encrypt(b"a request", 1 << 14, &mut records).unwrap();
         *records.last_mut().unwrap() ^= 1;
-        server.return_unread(&records);
+        server.incoming = records;
         let mut alert = Vec::new();
         assert_eq!(server.encrypt(b"x", 1, &mut alert), Err(rustls::Error::DecryptError));
         let received = receive(&mut client, &alert, usize::MAX);

@@ -1,3 +1,5 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::thread::spawn;
@@ -5,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::tls::CertificateFiles;
+use crate::user::run_as;
 
 /// Writes a certificate for this name and its key into a file.
 fn write_certificate(file: &Path, name: &str) {
@@ -59,4 +62,34 @@ fn new_and_removed_certificates_are_counted_one_by_one() {
     assert_eq!(tls.reload().certificates, 2, "one is new, and one is gone");
     std::fs::remove_file(file("c")).unwrap();
     assert_eq!(tls.reload().certificates, 1);
+}
+
+#[test]
+fn a_subdirectory_that_cannot_be_read_keeps_its_certificates_and_does_not_affect_others() {
+    let set_mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    set_mode(directory.path(), 0o755);
+    let (inner, file) = (directory.path().join("inner"), |name| directory.path().join(name));
+    std::fs::create_dir(&inner).unwrap();
+    write_certificate(&inner.join("a.pem"), "a.example");
+    write_certificate(&file("b.pem"), "b.example");
+    let tls = loaded(CertificateLocation::Directory(directory.path().to_owned()));
+    set_mode(&inner, 0);
+    write_certificate(&file("c.pem"), "c.example");
+    let reload = || tls.reload();
+    let reloaded = match rustix::process::geteuid().is_root() {
+        true => run_as("nobody", reload).unwrap(), // root can read any directory
+        false => reload(),
+    };
+    set_mode(&inner, 0o755);
+    assert_eq!(reloaded.certificates, 1);
+    let broken = &reloaded.broken;
+    assert!(broken[0].contains("/inner: Permission denied"), "{broken:?}");
+    let names: Vec<_> = tls
+        .certificates()
+        .all()
+        .iter()
+        .map(|certificate| certificate.names[0].to_string())
+        .collect();
+    assert_eq!(names, ["b.example", "c.example", "a.example"]);
 }

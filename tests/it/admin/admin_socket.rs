@@ -50,6 +50,20 @@ fn only_the_owner_may_open_the_socket_and_it_is_removed_at_exit() {
 }
 
 #[test]
+fn a_configuration_in_which_no_socket_can_be_found_is_an_invalid_one_or_cannot_be_read() {
+    let directory = config_directory("acequia.json", "{ \"admin\": {");
+    let status = |file: &str| {
+        let file = directory.path().join(file);
+        finished(acequia(&["status", "-c"]).arg(file))
+    };
+    let (invalid, absent) = (status("acequia.json"), status("absent.json"));
+    assert_eq!(invalid.code, Some(1), "{invalid:?}");
+    assert!(invalid.stderr.contains("has errors"), "{invalid:?}");
+    assert_eq!(absent.code, Some(3), "{absent:?}");
+    assert!(absent.stderr.contains("No such file or directory"), "{absent:?}");
+}
+
+#[test]
 fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
     let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
     let path = directory.path().join("a.sock");

@@ -13,8 +13,8 @@ use crate::support::proxy::{Proxy, acequia, config_directory};
 use crate::support::server::Server;
 use serde_json::Value;
 
-// Neither secret contains a word such as `password`: error reports quote no line with such a word, and would hide a
-// leak.
+// Error reports never quote a line that contains a word such as `password`. If a secret contained such a word, this
+// would hide a leak of it. So neither secret contains one.
 const PASSWORD: &str = "xyzzy-open-sesame";
 const TOKEN: &str = "plugh-let-me-in";
 
@@ -99,7 +99,7 @@ impl Output {
         ] {
             self.collect(tcp(proxy, "GET", path, &[], ""));
         }
-        // With the rights of the Unix socket: errors of a reload are not shown without a token.
+        // Over the Unix socket, because over TCP `/reload` needs a token.
         for path in [
             "/api/v1/process",
             "/api/v1/servers/p/s",
@@ -184,14 +184,8 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
     for text in &output.0 {
         assert!(!text.contains(PASSWORD) && !text.contains(TOKEN), "{text}");
     }
-    assert!(
-        output
-            .0
-            .iter()
-            .any(|text| text.contains("`password_file`: a file that contains it")),
-        "{:?}",
-        output.0
-    );
+    let names_the_right_key = |text: &String| text.contains("`password_file`: a file that contains it");
+    assert!(output.0.iter().any(names_the_right_key), "{:?}", output.0);
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn commands_reach_the_admin_port_with_its_authority_and_token() {
     );
     let no_url = finished(&mut acequia(&["status", "--ca-file", &ca]));
     assert!(
-        no_url.code == Some(1) && no_url.stderr.contains("name it with --url"),
+        no_url.code == Some(2) && no_url.stderr.contains("name it with --url"),
         "{no_url:?}"
     );
 }

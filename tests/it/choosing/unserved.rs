@@ -38,13 +38,13 @@ fn is_served(proxy: &Proxy, client: usize) -> bool {
     client.0.read(&mut [0; 16]).is_ok_and(|read| read > 0)
 }
 
+/// At least so many clients, each with its own address, are unserved before the server is ejected: `CLIENTS_MIN` of
+/// `pool::session_outcome`.
+const CLIENTS_MIN: usize = 3;
+
 /// At most so many clients are unserved before the server is ejected: more than `CLIENTS_MIN`, because a session is
 /// recorded only once both the server and the client have closed, and the server may get more clients until then.
 const UNSERVED_MAX: usize = 6;
-
-/// At least so many client addresses are unserved before the server is ejected: `CLIENTS_MIN` of
-/// `pool::session_outcome`.
-const CLIENTS_MIN: usize = 3;
 
 #[test]
 fn a_server_that_resets_at_once_affects_few_clients() {
@@ -109,7 +109,6 @@ fn clients_cannot_eject_servers_by_provoking_resets() {
 
 #[test]
 fn clients_cannot_eject_servers_by_leaving_at_once() {
-    // These servers also reset a client that ends its stream.
     let servers = [resetting_when_provoked(), resetting_when_provoked()];
     let proxy = Proxy::start(&counting_resets(&servers));
     for client in 1..=60 {
@@ -136,8 +135,8 @@ fn resets_during_a_postgresql_login_count_if_the_pool_counts_resets() {
         let servers = [resetting_when_provoked(), resetting_when_provoked()];
         let config = counting_resets(&servers).replace("pool = \"p\"", "pool = \"p\"\nprotocol = \"postgres\"");
         let proxy = Proxy::start(&config);
-        // All clients connect at once: after an SSLRequest, each connection stays open for a second after the server's
-        // reset, because acequia waits for a ClientHello before it sends an alert.
+        // After an SSLRequest, a connection stays open for a second after the server's reset: before acequia sends an
+        // alert, it waits for a ClientHello. So that these seconds do not add up, all clients connect at once.
         let mut clients: Vec<_> = (1..=60)
             .map(|client| Client::connect_from(&format!("127.0.9.{client}"), proxy.at("l")))
             .collect();

@@ -136,6 +136,7 @@ fn full_toml_and_bootstrap_toml_have_every_key_of_every_section() {
         keys(&file["providers"]["kubernetes"]),
         keys(&bootstrap["remote"]),
     ];
+    assert_eq!(config::keys::ALL.len(), shown.len());
     for (section, shown) in config::keys::ALL.iter().zip(shown) {
         let known: BTreeSet<String> = section.keys.iter().map(|key| (*key).to_owned()).collect();
         assert_eq!(shown, known, "{}", section.title);

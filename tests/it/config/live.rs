@@ -138,7 +138,7 @@ fn certificates_are_compared_with_the_names_of_routes() {
 }
 
 #[test]
-fn servers_known_only_at_run_time_are_not_tried() {
+fn servers_that_a_file_lists_are_tried_and_those_of_a_url_or_of_scale_are_not() {
     let good = Server::echo();
     let directory = tempfile::tempdir().unwrap();
     let list = directory.path().join("servers.json");

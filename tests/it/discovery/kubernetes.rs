@@ -198,6 +198,21 @@ fn servers_stay_while_the_api_server_is_unreachable_or_lists_none_that_is_ready(
 }
 
 #[test]
+fn lists_that_expire_before_they_are_complete_are_an_error() {
+    let first = Server::named("first");
+    let cluster = Cluster::start();
+    cluster.put_ready(&first, "orders-1");
+    cluster.api.expire_lists(true);
+    let proxy = Proxy::setup(&cluster.config()).launch();
+    wait_for_error(
+        &proxy,
+        "the API server answers 410 Gone to list: The provided continue parameter is too old",
+    );
+    cluster.api.expire_lists(false);
+    eventually("it is listed again", || reaches_only(&proxy, "first"));
+}
+
+#[test]
 fn a_refusal_names_the_missing_permission_and_shows_no_token() {
     let first = Server::named("first");
     let cluster = Cluster::start();

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::{Duration, SystemTime};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::client::{Client, served_client};
 use crate::support::configs;
@@ -163,7 +163,7 @@ fn deny_with_close_resets_only_sessions_of_the_guard_and_network() {
 #[test]
 fn a_report_only_guard_says_that_denied_clients_still_pass() {
     let server = Server::echo();
-    let proxy = Proxy::start(&config(&server, "report_only = true"));
+    let proxy = Proxy::start(&config(&server, "sessions = 5000\nreport_only = true"));
     let mut open = served_client(proxy.at("l"));
     let done = proxy.command(&["guard", "deny", "g", "127.0.0.1", "--close"]);
     assert_eq!(
@@ -174,6 +174,12 @@ fn a_report_only_guard_says_that_denied_clients_still_pass() {
     served_client(proxy.at("l"));
     let reported = proxy.answer(&["guard", "g"])["guard"]["reports"]["deny"].clone();
     assert_eq!(reported, 1);
+    let (_, explained) = proxy.get("/api/v1/route?listener=l&from=127.0.0.1");
+    let explained: Value = serde_json::from_str(&explained).unwrap();
+    assert_eq!(
+        explained["guards"][0],
+        json!({ "guard": "g", "refuses": "deny", "report_only": true })
+    );
 }
 
 #[test]

@@ -192,10 +192,12 @@ fn an_address_moves_between_listeners_without_a_gap() {
         let stop_on_drop = StopOnDrop(&stop);
         let clients = threads.spawn(|| {
             let mut names = Vec::new();
-            while !stop.load(SeqCst) {
+            loop {
                 names.push(server_reached(port.address));
+                if stop.load(SeqCst) {
+                    return names;
+                }
             }
-            names
         });
         for (name, server) in [("other", &b), ("fixed", &a), ("other", &b), ("third", &a)] {
             assert!(proxy.reload(&text(name, server)));

@@ -54,6 +54,8 @@ fn certificates_of_a_directory_are_found_in_every_usual_layout() {
     replace(&directory.join("certbot/chain.pem"), &site.authority.certificate());
     let both = issue("both.example");
     replace(&directory.join("both.pem"), &(both.certificate + &both.key));
+    fs::create_dir(directory.join("lost+found")).unwrap(); // the directory may be the root of a file system
+    replace(&directory.join("lost+found/lost.pem"), "not a certificate");
     let proxy = site.start_with_sites(server.address);
     for name in ["pem.example", "manager.example", "certbot.example", "both.example"] {
         assert_eq!(

@@ -25,7 +25,9 @@ fn assert_even_and_clean(proxy: &Proxy, sessions_min: f64) {
     let metrics = proxy.metrics();
     let all = metrics.sum("acequia_sessions_total", &[]);
     assert!(all >= sessions_min, "only {all} sessions");
-    for server in metrics.series("acequia_server_up", &[]) {
+    let servers = metrics.series("acequia_server_up", &[]);
+    assert_eq!(servers.len(), 2);
+    for server in servers {
         let share = metrics.sum("acequia_sessions_total", &[("server", &server.labels["server"])]);
         assert!(share >= 0.4 * all, "{share} of {all}: {server:?}");
     }

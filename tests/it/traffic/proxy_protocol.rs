@@ -193,7 +193,9 @@ fn the_next_server_gets_one_whole_header_when_the_first_fails() {
     let hello = Hello::named("a.example").padded(2000).bytes();
     let clients: Vec<_> = (0..4).map(|_| session(&proxy, &hello)).collect();
     assert!(proxy.access_lines(4).iter().any(|line| line["attempts"] == 2));
-    for (bytes, from) in server.received().iter().zip(clients) {
+    let received = server.received();
+    assert_eq!(received.len(), clients.len());
+    for (bytes, from) in received.iter().zip(clients) {
         let (parsed, rest) = binary(bytes);
         assert_eq!((parsed.from, rest), (from, &hello[..]));
     }

@@ -107,7 +107,9 @@ fn filter_words_are_matched_here_and_conditions_by_the_process() {
     assert_eq!(view.server_rows().len(), 2);
 
     select(&mut view);
+    view.take_sessions(Err("no response".to_owned()));
     assert_eq!(request(press(&mut view, KeyCode::Enter)), "read the sessions");
+    assert!(view.sessions_read.is_none(), "what was read is not about this server");
     assert_eq!(view.filter(), "pool=shop server=a");
     assert_eq!(
         view.sessions_path(),

@@ -34,6 +34,14 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
         let message = "`wrong_role_body` is never used";
         problems.warning(position, message, "add `wrong_role`, or remove it");
     }
+    if method == Some(Method::HEAD) {
+        for key in ["body", "wrong_role_body"] {
+            if let Some((position, _)) = section.entry(key) {
+                let message = format!("`{key}` is never found: the answer to HEAD has no body");
+                problems.error(position, message, format!("write method = \"GET\", or remove `{key}`"));
+            }
+        }
+    }
     Arc::new(HttpCheck {
         method: method.unwrap_or(Method::GET),
         path: path.unwrap_or_else(|| Uri::from_static("/")),
@@ -106,8 +114,19 @@ fn headers(section: &Section<'_>, problems: &mut Problems<'_>) -> Vec<(HeaderNam
             format!("at most {FIELDS_MAX}"),
         );
     }
-    let fields = table.entries.iter().filter_map(|entry| field(entry, problems));
-    fields.collect()
+    let mut fields: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    for entry in &table.entries {
+        let Some((name, value)) = field(entry, problems) else {
+            continue;
+        };
+        // Names of fields are compared without case.
+        if fields.iter().any(|(known, _)| *known == name) {
+            let message = format!("duplicate header field `{}`", entry.key);
+            problems.error(&entry.position, message, "keep one");
+        }
+        fields.push((name, value));
+    }
+    fields
 }
 
 fn field(entry: &KeyValue, problems: &mut Problems<'_>) -> Option<(HeaderName, HeaderValue)> {
@@ -159,5 +178,31 @@ mod tests {
         assert_eq!(problems("/a%23b?c=d"), None);
         let report = problems("/a#b").expect("the server would be asked for /a");
         assert!(report.contains("`/a#b` is not a path"), "{report}");
+    }
+
+    #[test]
+    fn a_header_field_is_written_once_and_no_body_is_expected_of_head() {
+        let problems = |keys: &str| {
+            let text = format!(
+                "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:2\"]\n\
+                 [pools.p.health]\ncheck = \"http\"\n{keys}"
+            );
+            read("a.toml", &text).err().map(|report| report.to_string())
+        };
+        for (keys, expected) in [
+            ("headers = { X-A = \"1\", x-a = \"2\" }", "duplicate header field `x-a`"),
+            ("method = \"HEAD\"\nbody = \"ok\"", "`body` is never found"),
+            (
+                "method = \"HEAD\"\nwrong_role = 503\nwrong_role_body = \"ok\"",
+                "`wrong_role_body` is never found",
+            ),
+        ] {
+            let report = problems(keys).unwrap_or_default();
+            assert!(report.contains(expected), "{keys}: {report}");
+        }
+        assert_eq!(
+            problems("method = \"HEAD\"\nheaders = { X-A = \"1\", X-B = \"1\" }"),
+            None
+        );
     }
 }

@@ -78,12 +78,12 @@ pub(super) fn check(
     problems: &mut Problems<'_>,
 ) -> (Option<Arc<dyn Check>>, RoleRequirement) {
     let configured = match health.get("check") {
-        None => ConfiguredCheck::Kind(DEFAULT),
-        Some(node) => match configured_check(node, problems) {
-            Some(configured) => configured,
-            // The kind is not valid, so that no key can be called misplaced.
-            None => return (Some(default()), RoleRequirement::default()),
-        },
+        Some(node) => configured_check(node, problems),
+        None => (health.is_missing("check") && !pool.is_unknown("health")).then_some(ConfiguredCheck::Kind(DEFAULT)),
+    };
+    let Some(configured) = configured else {
+        // The kind is not valid, so that no key can be called misplaced.
+        return (Some(default()), RoleRequirement::default());
     };
     let reader = match configured {
         ConfiguredCheck::Kind(reader) => Some(reader),
@@ -95,7 +95,7 @@ pub(super) fn check(
     let check = reader.map(|reader| (reader.read)(health, problems));
     let knows_roles = |check: &&Arc<dyn Check>| check.kind().pool_keys.contains(&"role");
     let role_check = check.as_ref().filter(knows_roles);
-    let required = role_check.map(|check| role_requirement(pool, &**check, problems));
+    let required = role_check.map(|check| role_requirement(pool, health, &**check, problems));
     (check, required.unwrap_or_default())
 }
 

@@ -12,8 +12,13 @@ const ROLES: [(&str, Option<Role>); 3] = [
 ];
 
 /// Converts the requirements of a pool for the role of its servers. `check` is the pool's check, of a kind that has
-/// these keys.
-pub(super) fn role_requirement(pool: &Section<'_>, check: &dyn Check, problems: &mut Problems<'_>) -> RoleRequirement {
+/// these keys; `health` has its settings.
+pub(super) fn role_requirement(
+    pool: &Section<'_>,
+    health: &Section<'_>,
+    check: &dyn Check,
+    problems: &mut Problems<'_>,
+) -> RoleRequirement {
     let role = pool.one_of("role", &ROLES, problems).unwrap_or_default();
     let max_lag = pool.duration_or_off("max_lag", NONZERO_DURATION, problems).flatten();
     if let (Some((position, _)), Some(Role::Primary)) = (pool.entry("max_lag"), role) {
@@ -29,6 +34,7 @@ pub(super) fn role_requirement(pool: &Section<'_>, check: &dyn Check, problems: 
     for (key, is_set) in [("role", role.is_some()), ("max_lag", max_lag.is_some())] {
         if is_set
             && !check.learns_role()
+            && health.is_missing("user") // else its error is reported
             && let Some((position, _)) = pool.entry(key)
         {
             let hint = "add `user` to [pools.NAME.health]";

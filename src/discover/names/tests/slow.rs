@@ -100,7 +100,7 @@ fn pool_of_hanging(count: usize) -> (Live, Arc<LivePool>) {
 
 #[tokio::test]
 async fn every_32_hanging_names_delay_others_by_at_most_a_second() {
-    for (hanging_names, most) in [(20, LOOKUP_TIMEOUT / 10), (60, LOOKUP_TIMEOUT / 2)] {
+    for (hanging_names, most) in [(20, LOOKUP_TIMEOUT / 10), (120, LOOKUP_TIMEOUT / 2)] {
         let (live, pool) = pool_of_hanging(hanging_names);
         let (resolver, go) = hanging();
         let mut names = PoolNames::default();
@@ -115,7 +115,7 @@ async fn every_32_hanging_names_delay_others_by_at_most_a_second() {
 }
 
 #[tokio::test]
-async fn slow_names_use_at_most_a_quarter_of_the_capacity() {
+async fn hanging_names_use_at_most_half_of_the_capacity() {
     let (live, pool) = pool_of_hanging(3 * CAPACITY);
     let started = Arc::new(Mutex::new(Vec::new()));
     let (go, gate) = channel::<()>();
@@ -131,34 +131,14 @@ async fn slow_names_use_at_most_a_quarter_of_the_capacity() {
     let mut names = PoolNames::default();
     names.adopt(&pool);
     for (name, state) in &mut names.names {
-        state.last_lookup = if name.contains("hangs.test") {
-            LastLookup::Slow
-        } else {
-            LastLookup::Prompt
-        };
+        state.was_prompt = !name.contains("hangs.test");
     }
     let began = Instant::now();
     while labels(&pool).is_empty() {
         names.step(&pool, &resolver, &live).await;
     }
     assert!(began.elapsed() < LOOKUP_TIMEOUT / 10, "{:?}", began.elapsed());
-    assert!(started.lock().len() <= CAPACITY / 4 + 1);
-    drop(go);
-}
-
-#[tokio::test]
-async fn new_names_that_hang_delay_neither_prompt_names_nor_slow_ones() {
-    let (resolver, go) = hanging();
-    let new = |number| resolver.resolve(&format!("{number}.hangs.test"), 7, IpFamily::Both, LastLookup::Never);
-    let _new: Vec<_> = (0..20 * CAPACITY)
-        .map(|number| AbortOnDropHandle::new(tokio::spawn(new(number))))
-        .collect();
-    tokio::task::yield_now().await; // all of them wait, or have begun
-    for last in [LastLookup::Prompt, LastLookup::Slow] {
-        let known = resolver.resolve("a.test", 8, IpFamily::Both, last);
-        let found = timeout_at(Instant::now() + LOOKUP_TIMEOUT / 2, known).await;
-        assert!(found.is_ok(), "{last:?}");
-    }
+    assert!(started.lock().len() <= CAPACITY / 2 + 1);
     drop(go);
 }
 

@@ -28,7 +28,7 @@ impl MaybeTls<'_> {
         }
     }
 
-    /// The TLS error in what the peer sent, if any.
+    /// Why TLS has failed, if it has.
     pub(in crate::relay) fn take_error(&self) -> Option<rustls::Error> {
         match self {
             Self::Tcp(_) => None,

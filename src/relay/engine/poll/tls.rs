@@ -41,8 +41,6 @@ const PAUSE_BETWEEN_BURSTS: Duration = Duration::from_secs(1);
 thread_local! {
     /// Records that were received. Borrowed only within a poll.
     static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECV_BYTES_MAX].into());
-    /// Their plaintext, where the caller's buffer is too small for a record. Borrowed only within a poll.
-    static PLAIN: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECORD_BYTES_MAX].into());
     /// Records to be sent. Borrowed only within a poll.
     static OUTGOING: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -110,26 +108,7 @@ impl TlsState {
         })
     }
 
-    /// Receives and decrypts for a buffer that is too small for a record. Keeps the plaintext that does not fit.
-    fn poll_decrypt_keeping_rest(
-        &mut self,
-        socket: &TcpStream,
-        cx: &mut Context<'_>,
-        received: &mut [u8],
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<Option<usize>>> {
-        PLAIN.with_borrow_mut(|plain| {
-            let Some(bytes) = ready!(self.poll_decrypt(socket, cx, received, plain))? else {
-                return Poll::Ready(Ok(None));
-            };
-            let (fitting, rest) = plain[..bytes].split_at(bytes.min(buffer.len()));
-            buffer[..fitting.len()].copy_from_slice(fitting);
-            self.connection.keep_plaintext(rest);
-            Poll::Ready(Ok(Some(fitting.len())))
-        })
-    }
-
-    /// Receives once and decrypts. `Some(0)`: the end of the stream. `None`: no plaintext has come.
+    /// Receives once and decrypts. `Some(0)`: the end of the stream. `None`: that gave no plaintext.
     fn poll_decrypt(
         &mut self,
         socket: &TcpStream,
@@ -137,25 +116,24 @@ impl TlsState {
         received: &mut [u8],
         plain: &mut [u8],
     ) -> Poll<io::Result<Option<usize>>> {
-        let unread = self.connection.take_unread(received);
-        let mut all = unread;
-        // What came with the handshake may be whole records, and is decrypted without receiving more. Later the unread
-        // bytes are only a part of a record.
-        let must_receive = !take(&mut self.may_hold_records) || unread == 0;
-        if must_receive {
-            match poll_recv(socket, cx, &mut received[unread..]) {
-                Poll::Ready(Ok(0)) => {
-                    let error = self.deferred_error.unwrap_or(io::ErrorKind::UnexpectedEof);
-                    return Poll::Ready(Err(error.into()));
-                }
-                Poll::Ready(Ok(read)) => all += read,
-                pending_or_error => {
-                    self.connection.return_unread(&received[..unread]);
-                    return pending_or_error.map_ok(|_| None);
-                }
-            }
-        }
-        let decrypted = self.connection.decrypt(&mut received[..all], plain, &mut self.unsent);
+        let unread = self.connection.unread_bytes();
+        let room = plain.len().min(received.len());
+        // The buffers have room for a whole record, and for more than is unread.
+        let has_room = unread < RECORD_BYTES_MAX && RECORD_BYTES_MAX <= room;
+        let decrypted = if has_room {
+            let read = ready!(self.poll_records(socket, cx, &mut received[unread..room]))?;
+            self.connection.take_unread(&mut received[..unread]);
+            self.connection
+                .decrypt(&mut received[..unread + read], plain, &mut self.unsent)
+        } else {
+            let read = ready!(self.poll_records(socket, cx, &mut received[..RECORD_BYTES_MAX]))?;
+            let decrypted = self.connection.decrypt_keeping_plaintext(&received[..read], &mut self.unsent);
+            let bytes = self.connection.take_kept_plaintext(plain);
+            decrypted.map(|()| bytes).or_else(|error| match bytes {
+                0 => Err(error),
+                bytes => Ok(bytes), // the next call returns the error
+            })
+        };
         // An answer to the peer, if there is one. What the kernel does not take is sent later.
         let _ = self.poll_flush_deferring_errors(socket, cx);
         match decrypted {
@@ -164,6 +142,17 @@ impl TlsState {
             Ok(bytes) => Poll::Ready(Ok(Some(bytes))),
             Err(error) => Poll::Ready(Err(self.failed(error))),
         }
+    }
+
+    /// Receives records, at least a byte. 0: what has come with the handshake is to be decrypted first.
+    fn poll_records(&mut self, socket: &TcpStream, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if take(&mut self.may_hold_records) && self.connection.unread_bytes() > 0 {
+            return Poll::Ready(Ok(0));
+        }
+        Poll::Ready(match ready!(poll_recv(socket, cx, buffer))? {
+            0 => Err(self.deferred_error.unwrap_or(io::ErrorKind::UnexpectedEof).into()),
+            read => Ok(read),
+        })
     }
 
     /// Keeps why the connection has failed, for the log.
@@ -194,7 +183,7 @@ impl TlsState {
 
 /// The methods of [`Wire`](super::wire::Wire), and some beside them.
 impl TlsWire<'_> {
-    /// The error in what the peer sent, if any.
+    /// Why TLS has failed, if it has: what the peer has sent is not valid or is a fatal alert, or our keys are used up.
     pub(super) fn take_error(&self) -> Option<rustls::Error> {
         self.state.lock().error.take()
     }
@@ -246,17 +235,11 @@ impl TlsWire<'_> {
             return Poll::Ready(Err(state.failed(error)));
         }
         RECEIVED.with_borrow_mut(|received| {
-            let room = buffer.len().min(received.len());
-            let decrypted = if room < RECORD_BYTES_MAX {
-                state.poll_decrypt_keeping_rest(self.socket, cx, &mut received[..RECORD_BYTES_MAX], buffer)
-            } else {
-                state.poll_decrypt(self.socket, cx, &mut received[..room], buffer)
-            };
-            if let Some(bytes) = ready!(decrypted)? {
+            if let Some(bytes) = ready!(state.poll_decrypt(self.socket, cx, received, buffer))? {
                 return Poll::Ready(Ok(bytes));
             }
-            // Only a part of a record has come, or records without plaintext, which a peer may send without end. If
-            // there is more to read, other sessions have their turn first.
+            // Only a part of a record or message has come, or records without plaintext, which a peer may send without
+            // end. If there is more to read, other sessions have their turn first.
             match self.socket.poll_read_ready(cx)? {
                 Poll::Ready(()) => pin!(yield_now()).poll(cx).map(|()| Ok(0)), // always pending; wakes this task
                 Poll::Pending => Poll::Pending,

@@ -251,6 +251,10 @@ fn the_largest_extension_block_fits_the_default_bound() {
     let block = extension(21, &[0; 65_531]);
     let wire = in_records(&crafted(&[block]), &[usize::MAX]);
     assert!(matches!(inspect(&wire), HelloVerdict::Hello(_)));
+    let config = "[listeners.l]\nbind = \"127.0.0.1:9\"\nroutes = [{ sni = \"a.example\", pool = \"p\" }]\n\
+                  [pools.p]\nservers = [\"127.0.0.1:8\"]\n";
+    let plan = crate::config::read("a.toml", config).unwrap().plan;
+    assert!(wire.len() <= plan.listeners[0].sniff.hello_bytes_max);
 }
 
 #[test]
