@@ -62,18 +62,15 @@ const FILTERS = [
   ["min_bytes", "Bytes, at least", "1000000"], ["min_rtt", "Round trip, at least", "50ms"],
 ];
 
-/**
- * Which sessions are read if there are too many to read them all. The keys are the values of `order` of the columns,
- * and of `sort` of the API.
- */
-const ORDERS = { bytes: "the most bytes", rate: "the highest rates", idle: "the longest silence", rtt: "the longest round trips" };
+/** Which sessions are read if there are too many to read them all: for each value of `sort` of the API. */
+const READ_BY_SORT = { bytes: "the most bytes", rate: "the highest rates", idle: "the longest silence", rtt: "the longest round trips" };
 
 let sessions;
 
 /** The filters in use, as pairs of a name and a value: those with which the form was last submitted. */
 let filters = [];
 
-/** Whether more sessions match than can be read at once. Then the order decides which ones are read. */
+/** Whether more sessions match than can be read at once. Then `sort` of the API decides which ones are read. */
 let isPart = false;
 
 export function setUpSessions() {
@@ -94,13 +91,13 @@ export function setUpSessions() {
     { title: "Listener", value: (session) => `${session.listener} ${session.route ?? ""}`, cell: (session) => [session.listener, session.route ? element("small", {}, ` ${session.route}`) : null] },
     { title: "Server", name: true, value: (session) => `${session.pool ?? ""}/${session.server ?? ""}`, cell: (session) => breakable(session.server ? `${session.pool}/${session.server}` : "–") },
     { title: "Age", number: true, value: (session) => session.age_ms, cell: (session) => duration(session.age_ms / 1000) },
-    { title: "Idle", order: "idle", number: true, value: (session) => session.idle_ms, cell: (session) => duration(session.idle_ms / 1000) },
-    { title: "From client", order: "bytes", number: true, value: (session) => session.bytes_up, cell: (session) => bytes(session.bytes_up) },
-    { title: "From server", order: "bytes", number: true, value: (session) => session.bytes_down, cell: (session) => bytes(session.bytes_down) },
-    { title: "Rate", order: "rate", number: true, value: (session) => session.rate_up + session.rate_down, cell: (session) => `${bytes(session.rate_up + session.rate_down)}/s` },
+    { title: "Idle", apiSort: "idle", number: true, value: (session) => session.idle_ms, cell: (session) => duration(session.idle_ms / 1000) },
+    { title: "From client", apiSort: "bytes", number: true, value: (session) => session.bytes_up, cell: (session) => bytes(session.bytes_up) },
+    { title: "From server", apiSort: "bytes", number: true, value: (session) => session.bytes_down, cell: (session) => bytes(session.bytes_down) },
+    { title: "Rate", apiSort: "rate", number: true, value: (session) => session.rate_up + session.rate_down, cell: (session) => `${bytes(session.rate_up + session.rate_down)}/s` },
     {
       title: "Round trips",
-      order: "rtt",
+      apiSort: "rtt",
       number: true,
       value: (session) => Math.max(session.client_rtt_us ?? -1, session.server_rtt_us ?? -1),
       cell: (session) => element("span", { title: "of the client, of the server" }, `${rtt(session.client_rtt_us)}, ${rtt(session.server_rtt_us)}`),
@@ -115,22 +112,26 @@ export function setUpSessions() {
   });
 }
 
-/** Reads the sessions that match the filters. */
+let readsOfSessions = 0;
+
+/** Reads the sessions that match the filters, and shows them unless a later read has begun meanwhile. */
 export async function readSessions() {
+  const read = ++readsOfSessions;
   const query = new URLSearchParams([["limit", SESSIONS_READ], ...filters]);
   byId("session-filters").textContent = filters.length > 0 ? `Filters: ${filters.length} in use` : "Filters";
   // The API sorts by the highest values only.
-  const order = sessions.descending ? sessions.columns[sessions.sort].order : undefined;
-  if (order) query.set("sort", order);
+  const apiSort = sessions.descending ? sessions.columns[sessions.sort].apiSort : undefined;
+  if (apiSort) query.set("sort", apiSort);
   try {
     const { total, sessions: rows } = await get(`sessions?${query}`);
+    if (read !== readsOfSessions) return;
     isPart = total > rows.length;
     sessions.update(rows);
-    const which = order ? `those with ${ORDERS[order]}` : "the oldest";
+    const which = apiSort ? `those with ${READ_BY_SORT[apiSort]}` : "the oldest";
     const part = isPart ? `; below are ${which}, ${rows.length.toLocaleString("en")} of them` : "";
     byId("session-total").textContent = `${counted(total, "session")}${part}`;
   } catch (error) {
-    byId("session-total").textContent = error.message;
+    if (read === readsOfSessions) byId("session-total").textContent = error.message;
   }
 }
 
