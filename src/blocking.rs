@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 /// on if the future is dropped.
 ///
 /// # Errors
-/// Those of the work; or it has panicked, or the runtime ends.
+/// The error of the work; or an `io::Error` if the work panicked, or if the runtime ended before the work began.
 pub async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,

@@ -159,14 +159,14 @@ impl<'a> OpenAccount<'a> {
     }
 }
 
-/// Adds to an error when the server wants to be asked again. If the server does not know the account any more, also
-/// renames the file of the account, so that the next attempt opens a new account.
+/// Converts an error of a request. The result also says when the server wants to be asked again. If the server does not
+/// know the account any more, the file of the account is renamed, so that the next attempt opens a new account.
 fn handle_server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Error) -> AcmeError {
     let is_unknown =
         matches!(&error, instant_acme::Error::Api(problem) if problem.r#type.as_deref() == Some(NO_ACCOUNT));
     if is_unknown {
         let file = plan.account_file();
-        // Nobody waits for this: the next attempt is later.
+        // Not awaited: the next attempt comes long after the rename.
         drop(spawn_blocking(move || {
             if let Err(error) = fs::rename(&file, file.with_extension("unknown")) {
                 tracing::warn!(file = %file.display(), %error, "cannot put an account aside that the server does not know");
@@ -179,7 +179,7 @@ fn handle_server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Er
     }
 }
 
-/// The kept account of this plan, for requests for which no account should be opened; `None`: none is kept with this
+/// The kept account of this plan; unlike [`OpenAccount::open`], never opens a new one. `None`: none is kept with this
 /// server.
 pub(super) async fn kept_account(plan: &AcmePlan) -> Result<Option<(Account, AcmeHttp)>, AcmeError> {
     let (http, kept) = read_files(plan).await?;
@@ -191,7 +191,8 @@ pub(super) async fn kept_account(plan: &AcmePlan) -> Result<Option<(Account, Acm
     }
 }
 
-/// A client that trusts the authorities of the plan, and the kept account; `None`: none is kept with this server.
+/// Reads `ca_file`, and returns a client that trusts its authorities. Also reads and returns the kept account; `None`:
+/// none is kept with this server.
 async fn read_files(plan: &AcmePlan) -> Result<(AcmeHttp, Option<AccountFile>), AcmeError> {
     let plan = plan.clone();
     blocking(move || {

@@ -72,9 +72,9 @@ impl AcmeHttp {
         let now = SystemTime::now();
         let header = response.headers_mut().remove(RETRY_AFTER);
         let retry_at = header.and_then(|value| retry_time(&value, now));
-        // `instant_acme` reads this header again, and panics at a time that `SystemTime` cannot hold. It also refuses
-        // renewal information without the header, although the header is only a recommendation (RFC 9773, section
-        // 4.3). Renewal information is requested by GET.
+        // `instant_acme` reads this header, too. It panics at a time that `SystemTime` cannot hold, so it gets the
+        // bounded time. It refuses renewal information without the header, which is only a recommendation (RFC 9773,
+        // section 4.3). So each response to a GET, the method for renewal information, gets the header.
         let header_time = retry_at.or_else(|| is_get.then(|| now + POLL_INTERVAL_DEFAULT));
         if let Some(header_time) = header_time {
             let seconds = header_time.duration_since(now).unwrap_or_default().as_secs();

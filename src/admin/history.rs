@@ -57,7 +57,8 @@ struct PoolSeriesBody {
     endings: ByEnding<u64>,
 }
 
-/// How many sessions ended in this way: in the last minute, in the last hour (59 to 60 minutes), and since the start.
+/// How many sessions ended in this way: in the last minute, in the last hour, and since the start. The hour covers 59
+/// to 60 minutes, because the counts that it begins with are stored once a minute.
 #[derive(Debug, Serialize)]
 struct EndingCountsBody {
     ending: &'static str,

@@ -15,7 +15,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
 
-/// The paths, types and contents.
+/// The path, content type and content of each file.
 const FILES: &[(&str, &str, &str)] = &[
     ("/", HTML, include_str!("page/page.html")),
     ("/page.css", STYLE, include_str!("page/page.css")),
@@ -35,15 +35,15 @@ const FILES: &[(&str, &str, &str)] = &[
 
 /// Serves the files.
 pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let add = |router: Router<S>, &(path, kind, content): &(&'static str, &'static str, &'static str)| {
-        router.route(path, get(async move || file(kind, content)))
+    let add = |router: Router<S>, &(path, content_type, content): &(&'static str, &'static str, &'static str)| {
+        router.route(path, get(async move || file(content_type, content)))
     };
     FILES.iter().fold(Router::new(), add)
 }
 
-fn file(kind: &'static str, content: &'static str) -> impl IntoResponse {
+fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
     let headers: [(HeaderName, &str); 5] = [
-        (header::CONTENT_TYPE, kind),
+        (header::CONTENT_TYPE, content_type),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn scripts_never_insert_text_as_html() {
-        for (path, _, content) in FILES.iter().filter(|(_, kind, _)| *kind == SCRIPT) {
+        for (path, _, content) in FILES.iter().filter(|(_, content_type, _)| *content_type == SCRIPT) {
             for call in [
                 "innerHTML",
                 "outerHTML",

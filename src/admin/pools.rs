@@ -36,7 +36,7 @@ pub(super) async fn trust(
     let Json(TrustRequest { server: name }) = request?;
     let in_force = admin.live.in_force();
     let (pool, server) = find(&in_force, &pool_name, &name)?;
-    // Trusts a server as the primary. Returns false if the server does not call itself primary.
+    // Trusts a server as the primary. Returns false if there is nothing to trust.
     let trust = |pool: &LivePool, server: &str| {
         let Some(recorded) = pool.trust(server) else {
             return false;

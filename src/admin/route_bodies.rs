@@ -29,8 +29,8 @@ pub struct RouteExplanationBody {
     pub guards: Vec<GuardVerdictBody>,
     /// The verdict on each route.
     pub routes: Vec<VerdictBody>,
-    /// The servers that may be picked now, best tier first; within a tier in the order in which the policy would try
-    /// them for this client, if it picks by the client.
+    /// The servers that may be picked now, best tier first. If the policy picks by the client, the servers of a tier
+    /// are in the order in which the policy would try them for this client.
     pub servers: Vec<String>,
     /// The servers in `servers` that have their maximum of sessions.
     #[serde(default)]

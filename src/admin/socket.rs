@@ -125,7 +125,7 @@ impl AdminUnixListener {
     /// Replaces a stale socket. Fails if a process listens on it, or if the file is not a socket.
     fn bind(path: &Path) -> io::Result<Self> {
         prepare_directory(path)?;
-        if let Some(message) = in_use(path)? {
+        if let Some(message) = in_use_message(path)? {
             return Err(io::Error::new(ErrorKind::AddrInUse, message));
         }
         let (socket, file) = BoundUnix::new(path, 0o600)?.listen(BACKLOG)?;
@@ -136,13 +136,12 @@ impl AdminUnixListener {
     }
 }
 
-/// If another process listens on the socket, the error message with the remedy. `None`: no process does, and the socket
-/// may be replaced.
-fn in_use(path: &Path) -> io::Result<Option<String>> {
+/// The error message, with the remedy, if a process listens on the socket. `None`: there is no file, or a stale socket.
+fn in_use_message(path: &Path) -> io::Result<Option<String>> {
     let problem = match connect_to_listener(path) {
         Ok(None) => return Ok(None),
         Ok(Some(socket)) => describe_listening_process(socket.into()),
-        Err(error) if error.kind() == ErrorKind::AddrInUse => error.to_string(),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => error.to_string(), // the queue of its socket is full
         Err(error) => return Err(error),
     };
     Ok(Some(format!(
@@ -209,20 +208,24 @@ mod tests {
     #[tokio::test]
     async fn a_live_socket_is_kept_and_a_stale_one_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a.sock");
-        let first = AdminUnixListener::bind(&path).unwrap();
-        assert_eq!(AdminUnixListener::bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
-        assert!(in_use(&path).unwrap().is_some());
+        let [live, stale] = ["live.sock", "stale.sock"].map(|name| directory.path().join(name));
+        let _live = AdminUnixListener::bind(&live).unwrap();
+        assert_eq!(AdminUnixListener::bind(&live).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert!(in_use_message(&live).unwrap().is_some());
         // A killed process leaves a socket like this one.
-        let stale = directory.path().join("b.sock");
         drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
-        let second = AdminUnixListener::bind(&stale).unwrap();
-        std::fs::rename(&stale, &path).unwrap();
+        AdminUnixListener::bind(&stale).unwrap();
+    }
+
+    #[tokio::test]
+    async fn dropping_a_listener_keeps_the_socket_that_has_replaced_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, other_path] = ["a.sock", "b.sock"].map(|name| directory.path().join(name));
+        let first = AdminUnixListener::bind(&path).unwrap();
+        let second = AdminUnixListener::bind(&other_path).unwrap();
+        std::fs::rename(&other_path, &path).unwrap();
         drop(first);
-        assert!(
-            in_use(&path).unwrap().is_some(),
-            "dropping the first keeps the second, which has replaced it"
-        );
+        assert!(in_use_message(&path).unwrap().is_some());
         drop(second);
     }
 

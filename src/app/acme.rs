@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use self::states::{LatestOrder, LatestOrders, states};
 use self::suggestions::Suggestions;
 use super::failure::Failure;
-use super::files::exposed_key;
+use super::files::key_file_warning;
 use crate::account::Metrics;
 use crate::acme::{
     AcmeError, AcmePlan, Attempts, Challenges, RenewalReason, RenewalState, Renewals, back_off, issue,
@@ -61,7 +61,7 @@ pub(super) fn make_directories(plan: &Plan) -> Result<Vec<String>, Failure> {
         });
         made.map_err(|error| with_context(error, directory.display().to_string()))
             .map_err(super::failure::system("cannot use `state_dir` of [acme]"))?;
-        warnings.extend(exposed_key(&account.account_file()));
+        warnings.extend(key_file_warning(&account.account_file()));
     }
     Ok(warnings)
 }

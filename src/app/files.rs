@@ -27,7 +27,7 @@ pub(super) fn check_readable(plan: &Plan) -> Result<(), Failure> {
     unreadable(plan).next().map_or(Ok(()), Err)
 }
 
-/// Each file that the plan names and that cannot be read, and each file of a password that contains none.
+/// Each file of the plan that cannot be read, and each password file without a password.
 pub fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
     let failure = |(key, path): (String, &Path)| {
         let read = match key.ends_with("password_file") {
@@ -63,7 +63,7 @@ pub fn file_warnings(plan: &Plan) -> Vec<String> {
 }
 
 /// The warning about the mode of the file of a private key.
-pub(super) fn exposed_key(path: &Path) -> Option<String> {
+pub(super) fn key_file_warning(path: &Path) -> Option<String> {
     let permissions = path.metadata().ok()?.permissions();
     let is_secret = true;
     let (what, remedy) = excess_access(&permissions, is_secret)?;
@@ -73,8 +73,7 @@ pub(super) fn exposed_key(path: &Path) -> Option<String> {
     ))
 }
 
-/// What the group or others may do with a file but should not, and the chmod(1) mode that prevents it. The group can
-/// still read the file: this process may be able to read it only as a member of the group.
+/// What the group or others may do with a file but should not, and the chmod(1) mode that prevents it.
 fn excess_access(permissions: &Permissions, is_secret: bool) -> Option<(&'static str, &'static str)> {
     let mode = permissions.mode();
     let (mask, remedy) = if is_secret {

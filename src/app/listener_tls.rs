@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::files::{check_readable, exposed_key, file_warnings};
+use super::files::{check_readable, file_warnings, key_file_warning};
 use super::pool_tls::{self, load_pool_tls};
 use super::{Failure, acme};
 use crate::account::Metrics;
@@ -146,7 +146,7 @@ fn certificate_warnings(store: &CertificateStore) -> Vec<String> {
             .chain(without_names)
             .chain(not_for_servers)
     });
-    let exposed = certificates.filter_map(|certificate| exposed_key(certificate.key_path()));
+    let exposed = certificates.filter_map(|certificate| key_file_warning(certificate.key_path()));
     warnings.chain(exposed).collect()
 }
 

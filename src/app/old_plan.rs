@@ -1,4 +1,4 @@
-//! Drops an old plan with its pools, which may be large.
+//! Frees an old plan and its pools outside the workers: this takes long if they are large.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,9 @@ use tokio::time::sleep;
 
 use crate::live::InForce;
 
-/// How long the old plan is kept. By then workers and most sessions have dropped their references to its parts, so that
-/// no worker has to free a part. A session that still waits for its ClientHello or server may keep some parts longer.
+/// How long the old plan is kept. Whoever drops the last reference to a part of the plan frees that part. Within this
+/// time, workers and most sessions drop their references, so that a worker seldom has the last one. Only a session that
+/// waits long for its ClientHello or server may have it.
 const KEEP_TIME: Duration = Duration::from_secs(1);
 
 /// Drops an old plan with its pools, after [`KEEP_TIME`].

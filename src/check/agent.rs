@@ -102,7 +102,7 @@ impl AgentProbe {
         agent.connect.proxy_protocol = None;
         let tls = check.tls.clone();
         let mut server = target;
-        server.address = server.server; // where sessions go, not where the agent is
+        server.address = server.session_address;
         Self {
             tls: tls.map(|tls| TlsProbe::new(Arc::new(tls), agent.clone())),
             check,

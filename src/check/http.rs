@@ -83,7 +83,7 @@ pub struct HttpCheck {
     pub wrong_role_body: Option<Pattern>,
     /// If a response has a status of `expect`, this must be found in the first 64 KiB of its body.
     pub body: Option<Pattern>,
-    /// `None`: no TLS. The `alpn` of this `TlsCheck` is empty.
+    /// `None`: no TLS. [`TlsCheck::alpn`] is empty, because the probe sets it.
     pub tls: Option<TlsCheck>,
 }
 

@@ -135,7 +135,7 @@ pub struct CheckTarget {
     /// How a connection is opened: as for sessions, so that a check fails where sessions would.
     pub connect: ConnectOptions,
     /// Where sessions of the server go.
-    pub server: ServerAddr,
+    pub session_address: ServerAddr,
     /// The pool and the name of the server; `None` unless [`Check::is_of_one_pool`].
     pub path: Option<ServerPath>,
     /// How long the caller lets a run take.
@@ -152,7 +152,7 @@ impl CheckTarget {
             address: ServerAddr::new(address),
             host: None,
             connect: crate::dial::TEST_CONNECT,
-            server: ServerAddr::new(address),
+            session_address: ServerAddr::new(address),
             path: Some(("p".into(), "s".into())),
             timeout: Duration::from_secs(20),
             tls: None,

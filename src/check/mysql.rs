@@ -120,7 +120,7 @@ struct MysqlProbe {
 struct Memory {
     /// When a login was last denied as expected.
     denied: Option<Instant>,
-    /// How far the replica was last known to be behind, and when.
+    /// When a lag of the replica was last known, and that lag.
     lag: Option<(Instant, Duration)>,
 }
 
@@ -235,11 +235,11 @@ impl MysqlProbe {
 }
 
 impl Memory {
-    /// How far the replica is behind. `said`: what the replica says itself; `None`: it says nothing.
+    /// How far the replica is behind. `said` is the lag that the replica reports: [`STOPPED`] while one of its threads
+    /// is stopped, `None` if it reports no lag.
     ///
-    /// A replica says [`STOPPED`] while one of its threads is stopped. Then, and if it says nothing, its last known lag
-    /// counts, and grows with every second. If no lag was ever known, the result is `said`. If that is [`STOPPED`], a
-    /// pool with `max_lag` counts the lag from its first check of the replica.
+    /// In these two cases, the last known lag counts, and grows with every second. If no lag was ever known, the result
+    /// is `said`.
     fn lag_now(&mut self, said: Option<Duration>) -> Option<Duration> {
         let now = Instant::now();
         if let Some(lag) = said.filter(|lag| *lag != STOPPED) {

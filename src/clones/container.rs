@@ -122,8 +122,8 @@ impl RunningContainer {
         how.unwrap_or_else(|| "it has ended".into())
     }
 
-    /// Asks it to end, kills it after `kill_after` or at `too_late`, and removes it. While the engine does not answer,
-    /// this is repeated until `too_late`.
+    /// Asks the container to end, kills it after `kill_after`, and removes it. If that fails, it is tried again. At
+    /// `too_late`, one last request kills and removes the container.
     pub(super) async fn stop(mut self, kill_after: Duration, name: &CloneName, too_late: impl Future<Output = ()>) {
         let CloneName { pool, clone } = name;
         let stopped = async {
@@ -153,7 +153,8 @@ impl RunningContainer {
         let place = self.held.place.clone();
         let engine = DockerEngine::connect(&place.socket).await?;
         engine.stop(&place.name, kill_after).await?;
-        let _ = timeout(FOLLOWER_TIMEOUT, self.ended()).await; // the last of its log
+        // The follower reads the end of the log before the container is removed.
+        let _ = timeout(FOLLOWER_TIMEOUT, self.ended()).await;
         engine.remove(&place.name).await
     }
 }

@@ -12,7 +12,8 @@ use crate::addr::{ClientAddr, ServerAddr};
 use crate::error::chain;
 use crate::optional::OptionalCall;
 
-/// Without it, the kernel chooses the port when the socket is bound, whatever server it is for.
+/// If this option fails, the kernel chooses the port in `bind`. The port must then be free for connections to all
+/// servers.
 static LATE_PORT: OptionalCall = OptionalCall::new(
     "setsockopt(IP_BIND_ADDRESS_NO_PORT)",
     "each address of `bind_source` has ports for 28,000 connections to all servers together",
@@ -209,16 +210,16 @@ mod tests {
         let source = BindSource::new(BindAddresses::Addresses(addresses.to_vec()));
         let (v4, v6): (SocketAddr, SocketAddr) = ("10.0.0.9:1".parse().unwrap(), "[2001:db8::9]:1".parse().unwrap());
         let next = |server| address_at(source.take_turn(server), &addresses, server).map(|address| address.to_string());
-        let mut four = Vec::new();
+        let mut v4_sources = Vec::new();
         for _ in 0..4 {
-            four.extend(next(v4));
+            v4_sources.extend(next(v4));
             assert_eq!(
                 next(v6).as_deref(),
                 Some("2001:db8::1"),
-                "it takes no turn of the others"
+                "it takes no turn of the IPv4 addresses"
             );
         }
-        assert_eq!(four, ["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);
+        assert_eq!(v4_sources, ["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);
         assert_eq!((source.count(v4), source.count(v6)), (2, 1));
         assert_eq!(address_at(0, &addresses[..1], v6), None);
     }

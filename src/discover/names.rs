@@ -46,8 +46,8 @@ struct NameState {
     port: u16,
     /// Its lookup, if one is under way.
     lookup: Option<AbortHandle>,
-    /// Without a lookup: when the next one begins. During a lookup: when it counts as failed. `None`: the lookup counts
-    /// as failed, but has not ended. No other lookup begins before it ends, and its answer is used whenever it comes.
+    /// Without a lookup: when the next one begins. During a lookup: when it counts as failed; `None` from then on. Even
+    /// then its answer is used when it comes, and no other lookup begins before that.
     deadline: Option<Instant>,
     /// The wait between a failure and the next lookup, as long as no address is known.
     retry: Duration,
@@ -66,8 +66,8 @@ type Resolution = Result<Vec<ServerAddr>, Reason>;
 type EndedLookup = Result<(Id, (Arc<str>, LookupResult)), JoinError>;
 
 impl PoolNames {
-    /// Follows this plan of the pool from now on. New names are looked up at once; if the address family has changed,
-    /// all names are.
+    /// Follows the names that the servers of the pool have now. New names are looked up at once; if the address family
+    /// has changed, all names are looked up again.
     pub fn adopt(&mut self, pool: &LivePool) {
         let plan = pool.plan();
         if self.family != plan.resolve {
@@ -80,7 +80,7 @@ impl PoolNames {
         let wanted: HashSet<&str> = names_of(&entries).map(|(entry, ..)| &*entry.written).collect();
         self.names.retain(|name, state| {
             let is_wanted = wanted.contains(&**name);
-            if let (false, Some(lookup)) = (is_wanted, &state.lookup) {
+            if !is_wanted && let Some(lookup) = &state.lookup {
                 lookup.abort();
             }
             is_wanted
@@ -207,14 +207,14 @@ impl NameState {
 
     /// Records the outcome of a lookup, and logs what has changed. Returns the addresses if they have changed.
     fn record(&mut self, pool: &LivePool, name: &str, resolution: Resolution) -> Option<Vec<ServerAddr>> {
-        let before = pool.addresses(name);
+        let addresses_before = pool.addresses(name);
         let pool = &**pool.name();
-        let did_resolve = self.resolves.replace(resolution.is_ok());
+        let resolved_before = self.resolves.replace(resolution.is_ok());
         let mut addresses = match resolution {
             Ok(addresses) => addresses,
             Err(error) => {
-                if did_resolve != Some(false) {
-                    let (kept, error) = (before.len(), &*error);
+                if resolved_before != Some(false) {
+                    let (kept, error) = (addresses_before.len(), &*error);
                     tracing::warn!(
                         pool,
                         name,
@@ -239,11 +239,12 @@ impl NameState {
             );
         }
         self.has_too_many = found > used;
-        if did_resolve != Some(true) || before != addresses {
+        let has_changed = addresses_before != addresses;
+        if resolved_before != Some(true) || has_changed {
             let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             tracing::info!(pool, name, addresses = texts.join(", "), "resolved");
         }
-        (before != addresses).then_some(addresses)
+        has_changed.then_some(addresses)
     }
 }
 
@@ -284,8 +285,9 @@ pub async fn resolve_new_names(
     found
 }
 
-/// The addresses that were found, sorted and without duplicates: resolvers rotate their answers. Addresses that are not
-/// of one host are left out: resolvers that block a name answer 0.0.0.0, and that would send clients to this machine.
+/// The addresses that were found, sorted and without duplicates: resolvers rotate their answers. Unspecified,
+/// multicast and broadcast addresses are left out: resolvers that block a name answer 0.0.0.0, and that would send
+/// clients to this machine.
 fn usable_addresses(found: io::Result<Vec<SocketAddr>>) -> Resolution {
     let addresses = found.map_err(|error| Reason::from(chain(&error)))?;
     if addresses.is_empty() {

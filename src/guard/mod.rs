@@ -9,9 +9,9 @@
 //!
 //! **A new limit** needs a field of [`GuardRules`], set to `None` in [`Guard::without_rules`]; a [`GuardReason`] if it
 //! refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml`, `docs/limits.md` and
-//! `tests/it/config/schema.rs`; and a comparison in `plan/changed/guard.rs`. `import` converts what other proxies have
-//! of it. A limit of bandwidth is a bucket in [`Throttle`]: [`throttle`] makes it from the passes of a session, and
-//! `relay` asks it before it reads.
+//! `tests/it/config/schema.rs`; and a comparison in `plan/changed/guard.rs`. If HAProxy or nginx has this limit,
+//! `import` converts it. A limit of bandwidth is a bucket in [`Throttle`]: [`throttle`] makes it from the passes of a
+//! session, and `relay` asks it before it reads.
 
 mod client_source;
 mod networks;
@@ -60,7 +60,7 @@ pub struct GuardId(pub usize);
 pub struct Guard {
     name: Arc<str>,
     rules: GuardRules,
-    /// `None`: there is no `rate_per_source`.
+    /// What each source has taken of `rate_per_source`; `None`: there is no such limit.
     debts: Option<Arc<DebtTable>>,
     counts: Arc<GuardCounts>,
 }
@@ -257,7 +257,8 @@ impl Guard {
         }
     }
 
-    /// Takes a line of the log for a refusal before the ClientHello. See [`LineBudget::take_line`].
+    /// Takes a line of the log for a refusal before the ClientHello, as [`LineBudget::take_line`]: returns how many
+    /// refusals were not logged since the last line; `None`: this one is not to be logged either.
     #[must_use]
     pub fn take_line(&self, now: Instant) -> Option<u64> {
         self.counts.lines.take_line(now)
@@ -323,7 +324,7 @@ impl Guard {
         self.counts.reports.all()
     }
 
-    /// Unpaid debts of sources that were forgotten because there were too many; 0 without `rate_per_source`.
+    /// How many unpaid debts were forgotten for lack of room in their table; 0 without `rate_per_source`.
     #[must_use]
     pub fn evictions(&self) -> u64 {
         self.debts.as_ref().map_or(0, |debts| debts.evictions())

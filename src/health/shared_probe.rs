@@ -39,7 +39,7 @@ impl CheckSetup {
                 host: spec.host().map(Into::into),
                 // As for sessions: what keeps sessions from connecting must also fail a check.
                 connect: plan.dial.connect.clone(),
-                server: spec.address,
+                session_address: spec.address,
                 path: check.is_of_one_pool().then(pool_and_label),
                 timeout: health.timeout,
                 tls,
@@ -78,19 +78,19 @@ impl CheckSetup {
             address,
             host,
             connect,
-            server,
+            session_address,
             path,
             timeout,
             tls,
         } = target;
         let same_tls = tls.as_ref().map(Arc::as_ptr) == other.target.tls.as_ref().map(Arc::as_ptr);
         **check == *other.check
-            && (address, host, connect, server, path)
+            && (address, host, connect, session_address, path)
                 == (
                     &other.target.address,
                     &other.target.host,
                     &other.target.connect,
-                    &other.target.server,
+                    &other.target.session_address,
                     &other.target.path,
                 )
             && [interval, interval_down, timeout] == [&other.interval, &other.interval_down, &other.target.timeout]

@@ -154,12 +154,12 @@ async fn a_server_that_stops_reporting_its_role_is_trusted_for_a_while() {
         role_denied: Some("NOPERM".to_owned()),
         ..CheckPass::default()
     });
-    for (after, refusal) in [
+    for (wait_seconds, refusal) in [
         (1, RefusedCheck::Tolerated),
         (58, RefusedCheck::Tolerated),
-        (2, RefusedCheck::Suspended),
+        (2, RefusedCheck::Suspended), // 61 seconds after the last report: longer than `role_trust`
     ] {
-        tokio::time::advance(Duration::from_secs(after)).await;
+        tokio::time::advance(Duration::from_secs(wait_seconds)).await;
         check.record(&pool, &metrics, &denied);
         let health = pool.servers()[0].health();
         assert_eq!(

@@ -20,7 +20,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct ChangeWatch {
     changed: watch::Receiver<()>,
-    /// When [`Self::next`] was last ready.
+    /// When [`Self::next`] last returned; at first, when the watch was created.
     examined_at: Instant,
 }
 
@@ -32,10 +32,11 @@ impl ChangeWatch {
         }
     }
 
-    /// Waits until something has changed since this was last ready or was created, or until `due`. It is ready at most
-    /// once in [`INTERVAL_MIN`], and a change makes it ready within that time. Returns whether something has changed.
+    /// Waits for a change, or until `due`. Returns whether there was a change since the previous call returned, or,
+    /// at the first call, since the watch was created. Returns at most once in [`INTERVAL_MIN`], and within that time
+    /// after a change.
     ///
-    /// Changes that were not reported are not lost when the future is dropped.
+    /// If the future is dropped, the next call reports the change.
     pub async fn next(&mut self, due: Option<Instant>) -> bool {
         let not_before = self.examined_at + INTERVAL_MIN;
         let has_changed = select! {
@@ -98,7 +99,8 @@ mod tests {
             pool().servers()[0].record_check(outcome, thresholds);
         };
         let path = |name: &str| ("p".into(), name.into());
-        let order = |name, change| drop(live.apply_override(&path(name), change, "me".into(), SystemTime::now()));
+        let set_override =
+            |name, change| drop(live.apply_override(&path(name), change, "me".into(), SystemTime::now()));
         let address = ServerAddr::new(([10, 0, 0, 3], 1).into());
         let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
         let fail = || {
@@ -113,9 +115,9 @@ mod tests {
             ("a check", &|| check(&CheckOutcome::Pass)),
             ("an ejection", &fail),
             ("a failed check", &|| check(&CheckOutcome::Fail("gone".into()))),
-            ("an operator", &|| order("10.0.0.2:1", Override::Weight(Some(0)))),
+            ("an operator", &|| set_override("10.0.0.2:1", Override::Weight(Some(0)))),
             ("an operator's change of a server that is in no pool", &|| {
-                order("none", Override::Disable { close_over: None })
+                set_override("none", Override::Disable { close_over: None })
             }),
             ("a lookup", &|| {
                 live.set_addresses("p", NameAddresses::from([("a.test:1".into(), vec![address])]))

@@ -69,7 +69,7 @@ impl LivePool {
     }
 
     /// Why sessions of servers that have left are closed merely because the servers have left; `None`: they go on.
-    pub(super) fn departure(&self) -> Option<Cause> {
+    pub(super) fn cause_on_leave(&self) -> Option<Cause> {
         let severing = self.plan().severing;
         (severing.on_leave == Sever::Close).then_some(Cause::paced(Ending::ServerDrained, severing.close_over))
     }

@@ -18,24 +18,24 @@ impl LivePool {
         if all.is_empty() {
             return all; // nearly always
         }
-        let departure_cause = self.departure();
-        let addresses = departure_cause.map(|_| self.server_addresses()).unwrap_or_default();
+        let cause_on_leave = self.cause_on_leave();
+        let addresses = cause_on_leave.map(|_| self.server_addresses()).unwrap_or_default();
         for departed in &mut all {
             let Some(server) = departed.server.upgrade() else {
                 continue;
             };
-            let supersession = || self.supersession(departed.primary.as_deref()?, &server);
-            let departure = || {
-                // `on_leave` does not apply if the pool was renamed, or if the server only got another name.
-                let applies = !departed.left_with_pool && !addresses.contains(&server.spec().address);
-                departure_cause.filter(|_| applies)
-            };
-            departed.cause = supersession().or(departed.cause).or_else(departure);
+            let former = departed.primary.as_deref();
+            let superseded = former.and_then(|former| self.supersession(former, &server));
+            // `on_leave` does not apply if the pool was renamed, or if the server only got another name.
+            let on_leave_applies = !departed.left_with_pool && !addresses.contains(&server.spec().address);
+            let left = cause_on_leave.filter(|_| on_leave_applies);
+            departed.cause = superseded.or(departed.cause).or(left);
         }
         all
     }
 
-    /// Remembers the servers of the pool `before` that are not among `members`, and forgets the departed ones that are.
+    /// Remembers as departed the servers of the pool `before` that are not among `members`. Forgets departed servers
+    /// that have returned: they are among `members`.
     pub(super) fn note_departures(&self, before: &Self, members: &[Member]) {
         let present = members.iter().map(|server| server.id()).collect();
         self.departed.forget(&present);
@@ -87,8 +87,8 @@ impl Live {
             let mut departed = gone.departed();
             departed.extend(gone.leaving(&HashSet::new()));
             departed.iter_mut().for_each(|departed| departed.left_with_pool = true);
-            let kept_in = new_pools.renamed_from(gone).map_or(&self.gone, |pool| &*pool.departed);
-            kept_in.extend(departed);
+            let remembered_by = new_pools.renamed_from(gone).map_or(&self.gone, |pool| &*pool.departed);
+            remembered_by.extend(departed);
         }
         let servers = new.iter().flat_map(|pool| pool.servers().to_vec());
         let returned: HashSet<_> = servers.map(|server| server.id()).collect();

@@ -5,12 +5,12 @@ use std::time::SystemTime;
 
 use super::overrides::AdminState;
 
-/// What an agent currently sets for its server. A state or weight that an operator sets has precedence over it.
+/// What an agent currently sets for its server. A state or weight that an operator sets has precedence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AgentSettings {
     /// Enabled, draining or disabled. The agent of a disabled server is still asked.
     pub admin_state: AdminState,
-    /// The percentage of the configured weight, 0 to 256; `None`: all of it.
+    /// The percentage of the configured weight; `None`: all of it.
     pub weight_percent: Option<u16>,
 }
 
@@ -25,7 +25,7 @@ impl Default for AgentRecord {
     fn default() -> Self {
         Self {
             settings: AgentSettings::default(),
-            since: SystemTime::UNIX_EPOCH,
+            since: SystemTime::UNIX_EPOCH, // not shown while the agent sets nothing
         }
     }
 }

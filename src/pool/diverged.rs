@@ -66,7 +66,7 @@ pub(super) struct DivergenceWatch {
 }
 
 impl DivergenceWatch {
-    /// Forgets the servers that are not among these.
+    /// Forgets the servers whose label is not known.
     pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
         self.traces.retain(is_known);
     }
@@ -74,13 +74,14 @@ impl DivergenceWatch {
     /// Takes note of what a check of the primary in force has found.
     pub(super) fn record_primary(&mut self, label: &Arc<str>, facts: &ServerFacts) {
         let latest = Trace::new(facts, facts.wal.map(|wal| wal.written));
-        let (primary, was_known) = self.traces.primary_or(label, facts.timeline, PrimaryTrace::default());
+        let (primary, was_seen_on_timeline) = self.traces.primary_or(label, facts.timeline, PrimaryTrace::default());
         primary.first = primary.first.or(latest.position);
         primary.latest = latest;
         for replica in self.traces.replicas.values_mut() {
             // An earlier result is not kept: the replica may have been set up anew since then, and may be ahead of the
             // primary's latest known position although it has not diverged.
-            replica.has_diverged = was_known && replica.before.is_some_and(|before| before.has_diverged_from(&latest));
+            replica.has_diverged =
+                was_seen_on_timeline && replica.before.is_some_and(|before| before.has_diverged_from(&latest));
             replica.before = Some(replica.latest);
         }
     }
@@ -272,19 +273,19 @@ mod tests {
     fn a_replica_that_goes_on_along_an_old_timeline_is_found_although_the_primary_has_written_more() {
         let mut watch = DivergenceWatch::default();
         let (b, c) = (Arc::from("b"), Arc::from("c"));
-        watch.record_primary(&b, &at(Some(2), 100));
-        watch.record_primary(&b, &at(Some(2), 300));
+        watch.record_primary(&b, &at(Some(2), 0x100));
+        watch.record_primary(&b, &at(Some(2), 0x300));
         let mut check = |restartpoint| {
             let facts = ServerFacts {
                 restartpoint: Some(restartpoint),
-                ..at(None, 200)
+                ..at(None, 0x200)
             };
             watch.observe_replica(&c, &facts, "b")
         };
-        assert_eq!(check((1, 100)), None, "it may only be behind");
-        assert_eq!(check((2, 150)), None);
-        let why = "not a replica of b: it is on timeline 1 at 0/96, and b was on 2 at 0/64";
-        assert_eq!(check((1, 150)).as_deref(), Some(why));
+        assert_eq!(check((1, 0x100)), None, "it may only be behind");
+        assert_eq!(check((2, 0x150)), None);
+        let why = "not a replica of b: it is on timeline 1 at 0/150, and b was on 2 at 0/100";
+        assert_eq!(check((1, 0x150)).as_deref(), Some(why));
     }
 
     #[test]

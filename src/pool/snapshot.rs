@@ -58,10 +58,9 @@ impl SnapshotCell {
         self.changes.increment();
     }
 
-    /// The snapshot as of now. If the latest one is out of date, `build` makes the next one from it and the servers'
-    /// state.
-    ///
-    /// Sees every change that was complete before this call. Without a change it takes no lock and allocates nothing.
+    /// The current snapshot. It includes every change that was complete before this call. If the latest snapshot is out
+    /// of date, `build` makes the next one from it and the servers' state. Otherwise, this takes no lock and allocates
+    /// nothing.
     pub(super) fn get(
         &self,
         now: Instant,

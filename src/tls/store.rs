@@ -32,7 +32,7 @@ pub(super) struct LoadedStore {
     pub(super) changed: usize,
     /// Problems of those certificates that can be used nevertheless.
     pub(super) warnings: Vec<String>,
-    /// Files that are broken. If they had a certificate before, the store still has it.
+    /// Files and directories that cannot be used. If they had certificates before, the store still has them.
     pub(super) broken: Vec<TlsFileError>,
 }
 
@@ -67,8 +67,8 @@ impl CertificateStore {
         let mut all = Vec::with_capacity(wanted.len());
         for (wanted, loaded) in wanted.iter().zip(loaded) {
             match loaded {
-                Ok((certificate, is_new)) => {
-                    if is_new {
+                Ok((certificate, was_read)) => {
+                    if was_read {
                         changed += 1;
                         warnings.extend_from_slice(&certificate.warnings);
                     }
@@ -105,11 +105,13 @@ impl CertificateStore {
                 CertificateLocation::Acme(acme) => Some(acme),
                 CertificateLocation::Files(_) | CertificateLocation::Directory(_) => None,
             };
-            let found = location.files(&|files| known.contains_key(files), &mut |error| {
+            let is_known = |files: &CertificateFiles| known.contains_key(files);
+            let mut keep_known_files = |error: TlsFileError| {
                 let files = self.files_in(&error.path);
                 broken.push(error);
                 files
-            });
+            };
+            let found = location.files(&is_known, &mut keep_known_files);
             wanted.extend(found.into_iter().map(|files| WantedCertificate { files, acme }));
         }
         wanted

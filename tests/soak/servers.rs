@@ -37,7 +37,7 @@ struct Shared {
     /// The current number of connections.
     open: AtomicUsize,
     /// The maximum of `open` so far.
-    most: AtomicUsize,
+    most_open: AtomicUsize,
     acceptor: Option<TlsAcceptor>,
     records: Arc<Records>,
 }
@@ -52,7 +52,7 @@ impl Server {
             shared: Arc::new(Shared {
                 nature: host.nature,
                 open: AtomicUsize::new(0),
-                most: AtomicUsize::new(0),
+                most_open: AtomicUsize::new(0),
                 acceptor,
                 records: Arc::clone(records),
             }),
@@ -63,11 +63,11 @@ impl Server {
     }
 
     /// The largest number of connections that the server had at the same time.
-    pub fn most(&self) -> usize {
-        self.shared.most.load(Relaxed)
+    pub fn most_open(&self) -> usize {
+        self.shared.most_open.load(Relaxed)
     }
 
-    /// Closes its port, resets its sessions, and listens again after this time.
+    /// Closes the server's port, resets its sessions, and listens again after this time.
     pub async fn die(&self, time: Duration) {
         self.is_alive.send_replace(false);
         sleep(time).await;
@@ -181,7 +181,8 @@ struct OpenConnection<'a>(&'a Shared);
 
 impl<'a> OpenConnection<'a> {
     fn count(shared: &'a Shared) -> Self {
-        shared.most.fetch_max(shared.open.fetch_add(1, Relaxed) + 1, Relaxed);
+        let open = shared.open.fetch_add(1, Relaxed) + 1;
+        shared.most_open.fetch_max(open, Relaxed);
         Self(shared)
     }
 }

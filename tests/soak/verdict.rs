@@ -262,10 +262,10 @@ impl Evidence {
     /// No limit is exceeded, all are reached, and every refusal is counted, and logged or counted as suppressed.
     fn limits(&self, found: &mut Violations) {
         for server in self.servers.iter().filter(|server| server.pool == QUEUED) {
-            found.must(server.most() <= QUEUED_SESSIONS_MAX, || {
+            found.must(server.most_open() <= QUEUED_SESSIONS_MAX, || {
                 format!(
                     "{} sessions at a server that takes {QUEUED_SESSIONS_MAX}",
-                    server.most()
+                    server.most_open()
                 )
             });
         }

@@ -27,14 +27,15 @@ impl NameServer {
         let mut hosts = (1..=254).map(|host| (Ipv4Addr::new(127, 42, 53, host), 53));
         let bound = hosts.find_map(|address| match UdpSocket::bind(address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => None,
-            other => Some(other),
+            result => Some(result),
         });
         let socket = match bound.expect("an address with a free port") {
+            Ok(socket) => socket,
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 eprintln!("NOT TESTED: this needs port 53: {error}");
                 return None;
             }
-            bound => bound.unwrap(),
+            Err(error) => panic!("cannot bind port 53: {error}"),
         };
         let address = socket.local_addr().unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -99,15 +100,15 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
         name.push('.');
         at += 1 + length;
     }
-    let kind = u16::from_be_bytes([*query.get(at + 1)?, *query.get(at + 2)?]);
+    let query_type = u16::from_be_bytes([*query.get(at + 1)?, *query.get(at + 2)?]);
     let question = query.get(12..at + 5)?;
-    if !name.ends_with(".live.test.") || kind == AAAA && name.ends_with(".ipv4.live.test.") {
+    if !name.ends_with(".live.test.") || query_type == AAAA && name.ends_with(".ipv4.live.test.") {
         return None;
     }
-    let answers = u8::from(kind == A);
+    let answers = u8::from(query_type == A);
     // A response, recursion desired and available; one question.
     let mut reply = [&query[..2], &[0x81, 0x80, 0, 1, 0, answers, 0, 0, 0, 0], question].concat();
-    if kind == A {
+    if query_type == A {
         // The name of the question, A, IN, 1 s, 4 bytes.
         reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]);
     }

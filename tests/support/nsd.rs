@@ -128,7 +128,7 @@ impl Nsd {
     }
 
     /// Where nsd itself listens, also over TCP.
-    pub fn direct(&self) -> SocketAddr {
+    pub fn address_without_relay(&self) -> SocketAddr {
         self.relay.nsd.lock().unwrap().unwrap()
     }
 

@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::client::Client;
+use super::eventually;
 use super::process::{Port, Process};
-use super::{eventually, wait_for};
 
 /// A Redis server or Sentinel with a directory of its own.
 pub struct RedisNode {
@@ -108,7 +108,7 @@ impl RedisNode {
         self.port.address
     }
 
-    /// The answer to a command, as text of the protocol.
+    /// The answer to a command, as the raw text of RESP.
     pub fn ask(&self, command: &str) -> String {
         redis_answer(self.address(), command).unwrap()
     }
@@ -133,10 +133,8 @@ impl RedisNode {
 
     /// Waits until this Sentinel knows one replica of `orders`.
     pub fn wait_for_replica(&self) {
-        wait_for("Sentinel knows a replica", || {
-            self.ask("SENTINEL MASTER orders")
-                .contains("num-slaves\r\n$1\r\n1")
-                .then_some(())
+        eventually("Sentinel knows a replica", || {
+            self.ask("SENTINEL MASTER orders").contains("num-slaves\r\n$1\r\n1")
         });
     }
 

@@ -45,7 +45,7 @@ function verdictOfGuard({ guard, refuses, report_only }) {
 }
 
 function answer(found) {
-  const to = found.redirect
+  const outcome = found.redirect
     ? `It is redirected to ${found.redirect}.`
     : found.pool
       ? `It goes to pool ${found.pool}${found.route ? ` by route ${found.route}` : ", as no route matches"}.`
@@ -54,7 +54,7 @@ function answer(found) {
   const verdicts = found.routes.map(({ route, verdict, why }) =>
     element("li", {}, element("strong", {}, route), ` is ${verdict}${why.length > 0 ? `: ${why.join("; ")}` : ""}`));
   return [
-    element("p", {}, element("strong", {}, to)),
+    element("p", {}, element("strong", {}, outcome)),
     facts([
       ["TLS", found.tls],
       ["Certificate", found.certificate],

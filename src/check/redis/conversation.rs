@@ -16,7 +16,7 @@ use crate::check::stream::CheckStream;
 const REPLY_BYTES_MAX: u64 = 64 << 10;
 
 /// The most reads that do not complete a reply, in one check. After each, the reply is parsed again from its beginning;
-/// a server that sends byte by byte must not cause many such parses. 64 KiB in packets of 576 bytes are 123 reads.
+/// a server that sends byte by byte must not cause many such parses. 64 KiB in TCP segments of 536 bytes are 123 reads.
 const READS_MAX: u32 = 256;
 
 /// How to log in.
@@ -141,7 +141,7 @@ impl Pipeline {
 pub(super) struct Replies {
     /// The replies to the commands that were added.
     pub(super) added: Vec<RespValue>,
-    /// Set if it refused `PING` although it can be asked for its role.
+    /// Set if the server refused `PING` but answers `ROLE` and `INFO`.
     pub(super) refusal: Option<CheckFailure>,
 }
 
@@ -149,7 +149,7 @@ pub(super) struct Replies {
 /// other commands.
 ///
 /// # Errors
-/// Any other refusal, or it is not the reply of a Redis server.
+/// The server refuses for any other reason, or the reply is not one of Redis to these commands.
 fn judge(reply: &RespValue) -> Result<Option<CheckFailure>, CheckFailure> {
     match reply {
         RespValue::Text(text) if matches!(text.as_str(), "OK" | "PONG") => Ok(None),

@@ -105,7 +105,7 @@ impl Sentinels {
                 address: ServerAddr::new(address),
                 host: None,
                 connect: self.connect.clone(),
-                server: ServerAddr::new(address),
+                session_address: ServerAddr::new(address),
                 path: None,
                 timeout: self.timeout,
                 tls: None,

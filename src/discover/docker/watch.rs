@@ -149,11 +149,8 @@ mod tests {
     }
 
     fn kill(id: &str, signal: u8) -> String {
-        let (actor, attributes) = (
-            format!(r#""ID": "{id}""#),
-            format!(r#"{{"image": "i", "signal": "{signal}"}}"#),
-        );
-        format!(r#"{{"Type": "container", "Action": "kill", "Actor": {{{actor}, "Attributes": {attributes}}}}}"#)
+        let actor = format!(r#"{{"ID": "{id}", "Attributes": {{"image": "i", "signal": "{signal}"}}}}"#);
+        format!(r#"{{"Type": "container", "Action": "kill", "Actor": {actor}}}"#)
     }
 
     #[test]

@@ -16,8 +16,8 @@ pub(in crate::pool) struct CheckRecord {
     pub(in crate::pool) reason: Option<Reason>,
     /// When the verdict last changed, or refusals of the checks last began or ended.
     pub(in crate::pool) since: SystemTime,
-    /// When a check last passed, or found that the server is a stand-in; `None`: no check has, or a later one has
-    /// found that the server must not be used, for example because of its role.
+    /// When a check last passed, or found that the server is a stand-in; `None`: no check ever did, or a later
+    /// one has found that the server must not be used, for example because of its role.
     pub(in crate::pool) passed_at: Option<Instant>,
     /// When a check last found that the server serves sessions; if no check has, when its checks began.
     pub(in crate::pool) seen_serving_at: Instant,
@@ -42,8 +42,9 @@ impl CheckRecord {
         Self {
             rise_fall: match active {
                 ActiveChecks::None => RiseFall::disabled(),
-                ActiveChecks::Health | ActiveChecks::HealthAndRole => RiseFall {
-                    has_wrong_role: active == ActiveChecks::HealthAndRole,
+                ActiveChecks::Health => RiseFall::unchecked(),
+                ActiveChecks::HealthAndRole => RiseFall {
+                    has_wrong_role: true, // until a check has found the required role
                     ..RiseFall::unchecked()
                 },
             },

@@ -28,19 +28,20 @@ struct Site {
 
 impl Site {
     /// Starts a proxy that routes a.example to the server `a`, and b.example and the database `orders` to the server
-    /// `b`. `lines` are further lines of the listener.
-    fn start(a: SocketAddr, b: SocketAddr, lines: &str) -> Self {
-        Self::start_with(a, b, lines, "")
+    /// `b`. The listener has these further lines.
+    fn start(a: SocketAddr, b: SocketAddr, listener_lines: &str) -> Self {
+        Self::start_with(a, b, listener_lines, "")
     }
 
-    /// As [`Self::start`], with these lines of the pool `a`.
-    fn start_with(a: SocketAddr, b: SocketAddr, lines: &str, of_a: &str) -> Self {
+    /// As [`Self::start`]. The pool `a` has further lines, too.
+    fn start_with(a: SocketAddr, b: SocketAddr, listener_lines: &str, pool_lines: &str) -> Self {
         let (authority, directory) = (Authority::new("test authority"), tempfile::tempdir().unwrap());
         let names = ["a.example", "b.example", "other.example", "passed.example"];
         authority.issue(&names).write(directory.path(), "site");
         std::fs::write(directory.path().join("authority.txt"), authority.certificate()).unwrap();
         let proxy = Proxy::start(&format!(
-            "[guards.nobody]\ndeny = \"127.0.0.0/8\"\n[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n{lines}\n\
+            "[guards.nobody]\ndeny = \"127.0.0.0/8\"\n[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n\
+             {listener_lines}\n\
              [listeners.db.tls]\ncertificates = {{ directory = {:?} }}\n\
              [[listeners.db.routes]]\nsni = \"a.example\"\npool = \"a\"\n\
              [[listeners.db.routes]]\nsni = \"b.example\"\npool = \"b\"\n\
@@ -48,7 +49,8 @@ impl Site {
              [[listeners.db.routes]]\ndatabase = \"orders\"\npool = \"b\"\n\
              [[listeners.db.routes]]\ndatabase = \"denied\"\nguards = \"nobody\"\npool = \"b\"\n\
              [[listeners.db.routes]]\ndatabase = \"gone\"\npool = \"gone\"\n\
-             [pools.a]\nservers = [\"{a}\"]\nhealth.check = \"off\"\n{of_a}\n[pools.b]\nservers = [\"{b}\"]\nhealth.check = \"off\"\n\
+             [pools.a]\nservers = [\"{a}\"]\nhealth.check = \"off\"\n{pool_lines}\n\
+             [pools.b]\nservers = [\"{b}\"]\nhealth.check = \"off\"\n\
              [pools.gone]\nservers = [\"127.0.0.1:1\"]\nhealth.check = \"off\"",
             directory.path()
         ));
@@ -87,7 +89,7 @@ fn startup(database: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_tls_client_is_routed_by_name_or_database_and_prints_its_refusal() {
+fn psql_is_routed_by_name_or_database_and_prints_its_refusals() {
     let (a, b) = (Postgres::start(), Postgres::start_with_tls());
     must(&mut psql(b.address(), "CREATE DATABASE orders"));
     let site = Site::start(a.address(), b.address(), "tls_required = true");
@@ -124,8 +126,8 @@ fn a_tls_client_is_routed_by_name_or_database_and_prints_its_refusal() {
             "FATAL:  connections from this address are refused here",
         ),
         ("other.example", "gone", "FATAL:  no server is available"),
-        // Not only a database: the text becomes part of the connection string, and so sets `channel_binding`, too.
-        ("a.example", "gone channel_binding=require", "channel binding"),
+        // This text becomes part of the connection string, so it also sets `channel_binding`.
+        ("a.example", "postgres channel_binding=require", "channel binding"),
     ] {
         let refused = finished(&mut site.psql(name, database, SELECT_PORT));
         assert!(refused.stderr.contains(answer), "{name} {database}: {refused:#?}");
@@ -138,8 +140,8 @@ fn a_tls_client_is_routed_by_name_or_database_and_prints_its_refusal() {
 #[test]
 fn a_cancel_within_tls_reaches_the_session_by_its_key_also_when_its_server_is_full() {
     let server = Postgres::start();
-    let full = "max_sessions = 1\nqueue = { max = 1, timeout = \"1h\" }";
-    let site = Site::start_with(server.address(), server.address(), "", full);
+    let limits = "max_sessions = 1\nqueue = { max = 1, timeout = \"1h\" }";
+    let site = Site::start_with(server.address(), server.address(), "", limits);
     let mut session = site.client();
     // In single bytes, because the bytes within TLS may be cut anywhere.
     for byte in startup("postgres") {
@@ -180,7 +182,7 @@ fn a_cancel_within_tls_reaches_the_session_by_its_key_also_when_its_server_is_fu
 }
 
 #[test]
-fn direct_tls_is_terminated_if_the_client_offers_the_postgresql_alpn() {
+fn direct_tls_is_terminated_only_if_the_client_offers_the_postgresql_alpn() {
     let server = Postgres::start();
     let site = Site::start(server.address(), server.address(), "");
     let setup = TlsSetup::trusting(&site.authority).offering(&["postgresql"]);
@@ -282,11 +284,12 @@ fn clients_without_tls_are_refused_if_client_certificates_are_required() {
     assert_eq!(server.sessions(), 0);
 }
 
-/// Many clients close without a close_notify alert. The server gets the end of the stream then, although the stream may
-/// be cut short: messages of PostgreSQL have lengths, so a server sees that the last one is incomplete. If the
-/// connection to the server were reset instead, acequia would not see when the server has ended the session.
+/// Many clients close without a close_notify alert. acequia then sends the server the end of the stream, although the
+/// stream may be cut short: messages of PostgreSQL have lengths, so a server sees that the last one is incomplete.
+/// acequia does not reset the connection, because it could not see then when the server has ended the session and can
+/// take the next client.
 #[test]
-fn the_server_of_a_client_without_close_notify_gets_the_end_of_the_stream_and_the_next_client() {
+fn the_server_of_a_client_without_close_notify_sees_the_end_of_the_stream_and_takes_the_next_client() {
     const CLIENTS: usize = 3;
     let server = Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {
         let startup = startup("postgres");
@@ -307,6 +310,7 @@ fn the_server_of_a_client_without_close_notify_gets_the_end_of_the_stream_and_th
             client.send(&startup("postgres")).read(15),
             b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I"
         );
+        drop(client); // without a close_notify alert
     }
     let lines = site.proxy.access_lines(CLIENTS);
     assert!(

@@ -146,9 +146,8 @@ fn while_checks_are_refused_sessions_go_on_and_new_ones_are_tried() {
     assert_eq!(log_count(&proxy, "server is down"), 0);
 }
 
-/// A check that this host cannot make, for example without a password, says nothing about the server: its state stays.
 #[test]
-fn a_password_that_cannot_be_read_takes_no_server_down() {
+fn while_the_password_cannot_be_read_only_a_server_that_is_gone_is_down() {
     let server = Postgres::start();
     create_checker(&server);
     run(&server, "CREATE DATABASE checks");
@@ -181,7 +180,6 @@ fn a_password_that_cannot_be_read_takes_no_server_down() {
     );
     assert_eq!(log_count(&proxy, "server is down"), 0);
 
-    // A server that is gone is down, although the password cannot be read.
     std::fs::write(&file, "").unwrap();
     wait_until_refused(&proxy, &server, "the password cannot be read");
     let name = server.address().to_string();

@@ -15,7 +15,7 @@ use crate::support::sentinel::RedisNode;
 /// A Sentinel with fixed answers, as if it belonged to another group with the same name.
 struct ForeignSentinel {
     address: SocketAddr,
-    asked: Arc<AtomicUsize>,
+    times_asked: Arc<AtomicUsize>,
     is_gone: Arc<AtomicBool>,
 }
 
@@ -29,10 +29,10 @@ impl ForeignSentinel {
         let answer = format!("+PONG\r\n*2\r\n+127.0.0.1\r\n+{port}\r\n*8\r\n{pairs}+{epoch}\r\n");
         let this = Self {
             address: listener.local_addr().unwrap(),
-            asked: Arc::default(),
+            times_asked: Arc::default(),
             is_gone: Arc::default(),
         };
-        let (asked, is_gone) = (Arc::clone(&this.asked), Arc::clone(&this.is_gone));
+        let (times_asked, is_gone) = (Arc::clone(&this.times_asked), Arc::clone(&this.is_gone));
         thread::spawn(move || {
             for client in listener.incoming() {
                 if is_gone.load(Relaxed) {
@@ -41,15 +41,15 @@ impl ForeignSentinel {
                 let mut client: TcpStream = client.unwrap();
                 let _ = client.write_all(answer.as_bytes());
                 let _ = client.read_to_end(&mut Vec::new()); // until the check has closed
-                asked.fetch_add(1, Relaxed);
+                times_asked.fetch_add(1, Relaxed);
             }
         });
         this
     }
 
-    fn wait_until_asked(&self, times: usize) {
-        let before = self.asked.load(Relaxed);
-        eventually("it is asked", || self.asked.load(Relaxed) >= before + times);
+    fn wait_for_more_queries(&self, count: usize) {
+        let before = self.times_asked.load(Relaxed);
+        eventually("it is asked", || self.times_asked.load(Relaxed) >= before + count);
     }
 
     /// From now on its port is closed.
@@ -77,13 +77,13 @@ fn one_of_three_sentinels_in_a_higher_epoch_changes_nothing_even_while_another_o
     let sentinels = [one.address(), two.address(), foreign.address];
     let proxy = Proxy::start(&with_sentinels(&[&primary, &replica], &sentinels));
     eventually("the primary is up", || has_state(&proxy, "primary", &primary, "up"));
-    foreign.wait_until_asked(3);
+    foreign.wait_for_more_queries(3);
     assert!(has_state(&proxy, "primary", &primary, "up"));
-    assert!(is_written(proxy.at("primary"), "beside"));
+    assert!(is_written(proxy.at("primary"), "with-foreign"));
     two.freeze();
-    foreign.wait_until_asked(3);
+    foreign.wait_for_more_queries(3);
     assert!(has_state(&proxy, "primary", &primary, "up"));
-    assert!(is_written(proxy.at("primary"), "beside-one"));
+    assert!(is_written(proxy.at("primary"), "while-two-hangs"));
     two.thaw();
     foreign.leave();
     let checks = || {
@@ -96,7 +96,7 @@ fn one_of_three_sentinels_in_a_higher_epoch_changes_nothing_even_while_another_o
         checks() >= before + 4.0
     });
     assert!(has_state(&proxy, "primary", &primary, "up"));
-    assert!(is_written(proxy.at("primary"), "without"));
+    assert!(is_written(proxy.at("primary"), "without-foreign"));
     assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
 }
 

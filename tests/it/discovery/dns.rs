@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use super::{pool, reaches_only, up};
+use super::{discovery_up, pool, reaches_only};
 use crate::support::client::{Client, server_reached};
 use crate::support::counts::log_lines;
 use crate::support::dns::NameServer;
@@ -80,7 +80,7 @@ fn servers_follow_srv_and_address_records_and_no_session_is_lost() {
     eventually("the alias target gets all sessions", || reaches_only(&proxy, "third"));
     assert_eq!(names(&proxy), [format!("alias.test:{port}@127.0.0.2")]);
     assert_eq!(old.finish().try_read_all().unwrap(), b"");
-    assert_eq!(up(&proxy), 1.0);
+    assert_eq!(discovery_up(&proxy), 1.0);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_stopped_name_server_changes_nothing_and_is_followed_again() {
         (&"the name server does not answer".into(), &1.into())
     );
     assert!(reaches_only(&proxy, "first"));
-    assert_eq!(up(&proxy), 0.0);
+    assert_eq!(discovery_up(&proxy), 0.0);
     let status = proxy.command(&["status"]).stdout;
     assert!(status.contains("the name server does not answer"), "{status}");
 
@@ -193,7 +193,7 @@ fn a_stopped_name_server_changes_nothing_and_is_followed_again() {
     assert_eq!(names(&proxy), [format!("one.test:{}@127.0.0.1", first.address.port())]);
     nsd.begin();
     eventually("its records are followed again", || reaches_only(&proxy, "second"));
-    assert_eq!(up(&proxy), 1.0);
+    assert_eq!(discovery_up(&proxy), 1.0);
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_target_without_an_address_is_left_out_and_reported() {
         pool(&proxy)["discovery"]["warning"],
         "`two.test`: the name does not exist"
     );
-    assert_eq!(up(&proxy), 1.0);
+    assert_eq!(discovery_up(&proxy), 1.0);
     nsd.change(&(records + "two 1 A 127.0.0.1"));
     log_lines(&proxy, "the hosts of servers have no problems any more", 1);
     eventually("no warning is left", || pool(&proxy)["discovery"]["warning"].is_null());
@@ -239,7 +239,8 @@ fn a_truncated_answer_is_requested_over_tcp() {
     let first = Server::named("first");
     let record = |number| srv(1, number, 1, &first, &format!("server-with-a-long-name-{number}"));
     let nsd = Nsd::start(&((1..=100).map(record).collect::<String>() + "* 1 A 127.0.0.1"));
-    let discover = format!("dns_srv = \"_pg._tcp.orders.test\", resolver = \"{}\"", nsd.direct());
+    let resolver = nsd.address_without_relay(); // the relay has no TCP
+    let discover = format!("dns_srv = \"_pg._tcp.orders.test\", resolver = \"{resolver}\"");
     let proxy = Proxy::start(&config(&discover, ""));
     let line = &log_lines(&proxy, "servers listed", 1)[0];
     assert_eq!(line["servers"], 100);

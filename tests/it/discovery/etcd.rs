@@ -23,7 +23,7 @@ fn config(etcd: &Etcd) -> String {
 }
 
 #[test]
-fn servers_follow_the_keys_of_etcd_and_no_session_is_lost() {
+fn servers_follow_the_keys_of_etcd_without_losing_sessions_and_stay_while_a_value_is_invalid() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let etcd = Etcd::start();
     etcd.put("/orders/1", &first.address.to_string());
@@ -79,7 +79,7 @@ fn a_stopped_etcd_changes_nothing_and_is_followed_again_even_after_a_compaction(
 }
 
 #[test]
-fn a_wrong_password_is_reported_without_being_shown() {
+fn a_wrong_password_is_reported_without_being_shown_and_its_correction_is_used() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let etcd = Etcd::start();
     etcd.put("/orders/1", &first.address.to_string());

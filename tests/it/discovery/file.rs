@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{reaches_only, up};
+use super::{discovery_up, reaches_only};
 use crate::support::api;
 use crate::support::client::{Client, served_client, server_reached};
 use crate::support::counts::{log_lines, wait_for_ended_sessions};
@@ -15,7 +15,7 @@ use crate::support::process::finished;
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
-const KEPT: &str = "cannot take the list of servers, keeping the last one";
+const LIST_REJECTED: &str = "cannot take the list of servers, keeping the last one";
 const LISTED: &str = "servers listed";
 
 /// A directory with a file that lists servers, and with the `state_dir`.
@@ -55,8 +55,8 @@ impl Site {
         )
     }
 
-    /// The lists that are kept in the `state_dir` for the next start; empty: none yet.
-    fn kept(&self) -> String {
+    /// The lists that are saved in the `state_dir` for the next start; empty: none yet.
+    fn saved_lists(&self) -> String {
         fs::read_to_string(self.directory.path().join("state/servers.json")).unwrap_or_default()
     }
 }
@@ -129,10 +129,10 @@ fn an_unusable_list_changes_nothing_and_is_reported_once() {
         eventually("its error is shown", || error().is_string() && error() != before);
         assert!(reaches_only(&proxy, "first"));
     }
-    eventually("it is not up", || up(&proxy) == 0.0);
-    log_lines(&proxy, KEPT, 1);
+    eventually("the source is not up", || discovery_up(&proxy) == 0.0);
+    log_lines(&proxy, LIST_REJECTED, 1);
     site.list(&[&server]);
-    eventually("it is up again", || up(&proxy) == 1.0);
+    eventually("the source is up again", || discovery_up(&proxy) == 1.0);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_list_of_which_no_name_resolves_keeps_the_servers_of_before() {
     let address = first.address;
     site.write(&format!(r#"[{{"name": "db1", "address": "{address}"}}]"#));
     eventually("it is named", || {
-        up(&proxy) == 1.0 && proxy.command(&["servers"]).stdout.contains("p/db1 ")
+        discovery_up(&proxy) == 1.0 && proxy.command(&["servers"]).stdout.contains("p/db1 ")
     });
     site.write(r#"[{"name": "db1", "address": "away.invalid:1"}, "gone.invalid:1"]"#);
     let kept = log_lines(&proxy, "no listed server can be used yet, keeping those of before", 1);
@@ -190,8 +190,8 @@ fn a_list_of_which_no_name_resolves_keeps_the_servers_of_before() {
     });
     assert!(reaches_only(&proxy, "first"));
     assert!(
-        site.kept().contains(&first.address.to_string()),
-        "a restart would begin with it"
+        site.saved_lists().contains(&first.address.to_string()),
+        "a restart would begin with this server"
     );
     assert!(proxy.reload(&site.config("resolve_interval = \"2s\"\n")));
     assert!(reaches_only(&proxy, "first"), "also after a reload");
@@ -199,13 +199,13 @@ fn a_list_of_which_no_name_resolves_keeps_the_servers_of_before() {
     let port = second.address.port();
     site.write(&format!(r#"["away.invalid:1", "localhost:{port}"]"#));
     eventually("a name resolves", || reaches_only(&proxy, "second"));
-    eventually("the new list is kept", || site.kept().contains("localhost"));
+    eventually("the new list is saved", || site.saved_lists().contains("localhost"));
 }
 
 #[test]
 fn two_listeners_that_list_each_other_do_not_multiply_sessions() {
     let (first, second) = (Server::named("first"), Server::named("second"));
-    let sites = [Site::new(&[&first]), Site::new(&[&second])];
+    let (site_a, site_b) = (Site::new(&[&first]), Site::new(&[&second]));
     let of_site = |(name, site): (&str, &Site)| {
         let file = &site.file;
         format!(
@@ -213,16 +213,16 @@ fn two_listeners_that_list_each_other_do_not_multiply_sessions() {
              discover = {{ file = {file:?}, settle = \"0s\" }}\n"
         )
     };
-    let config: String = ["a", "b"].into_iter().zip(&sites).map(of_site).collect();
+    let config = [("a", &site_a), ("b", &site_b)].map(of_site).concat();
     let proxy = Proxy::start(&config);
     let reached = |listener: &str| server_reached(proxy.at(listener));
-    sites[0].write(&format!(r#"["{}"]"#, proxy.at("b")));
+    site_a.write(&format!(r#"["{}"]"#, proxy.at("b")));
     eventually("sessions of a go through b", || {
         let status = proxy.answer(&["status"]);
         status["pools"][0]["servers"][0]["address"] == proxy.at("b").to_string()
     });
     assert_eq!(reached("a"), "second", "a chain is allowed");
-    sites[1].write(&format!(r#"["{}"]"#, proxy.at("a")));
+    site_b.write(&format!(r#"["{}"]"#, proxy.at("a")));
     let left_out = log_lines(
         &proxy,
         "a server is left out: it is a listener that leads back to the pool, so every session would open another one",
@@ -233,7 +233,7 @@ fn two_listeners_that_list_each_other_do_not_multiply_sessions() {
         (&"b".into(), &"a".into())
     );
     assert_eq!(reached("a"), "second", "b keeps its server");
-    sites[0].list(&[&first]);
+    site_a.list(&[&first]);
     eventually("a no longer leads to b, so b can use it as a server", || {
         reached("b") == "first"
     });
@@ -245,13 +245,13 @@ fn a_restart_without_the_source_starts_with_the_last_list() {
     let site = Site::new(&[&server]);
     let proxy = Proxy::start(&site.config(""));
     let address = server.address.to_string();
-    eventually("the list is kept", || site.kept().contains(&address));
+    eventually("the list is saved", || site.saved_lists().contains(&address));
     proxy.signal(Signal::TERM);
     proxy.wait();
     fs::remove_file(&site.file).unwrap();
     let proxy = Proxy::start(&site.config(""));
     assert!(reaches_only(&proxy, "first"));
-    log_lines(&proxy, KEPT, 1);
+    log_lines(&proxy, LIST_REJECTED, 1);
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn a_reload_from_fixed_servers_to_a_source_leaves_no_gap() {
     let (status, _) = api::unix(&proxy, "POST", "/api/v1/reload", "");
     assert_eq!(status, 200);
     assert!(reaches_only(&proxy, "first"), "its source lists nothing yet");
-    log_lines(&proxy, KEPT, 1);
+    log_lines(&proxy, LIST_REJECTED, 1);
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn listener_and_pool() -> &'static str {
 }
 
 #[test]
-fn servers_follow_the_endpoints_of_a_service_and_no_session_is_lost() {
+fn servers_follow_the_endpoints_of_a_service_by_one_list_and_one_watch_and_no_session_is_lost() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let cluster = Cluster::start();
     cluster.put_ready(&first, "orders-1");
@@ -106,8 +106,9 @@ fn servers_follow_the_endpoints_of_a_service_and_no_session_is_lost() {
     let selector = "labelSelector=kubernetes.io%2Fservice-name%3Dorders";
     assert_eq!(cluster.api.queries("list"), [format!("limit=20&continue=&{selector}")]);
     let watches = cluster.api.queries("watch");
-    let time = watches[0].split_once("timeoutSeconds=").unwrap().1;
-    let seconds: u32 = time.split_once('&').unwrap().0.parse().unwrap();
+    let timeout = watches[0].split_once("timeoutSeconds=").unwrap().1;
+    let seconds: u32 = timeout.split_once('&').unwrap().0.parse().unwrap();
+    // 176 s, and up to a quarter more at random.
     assert!((176..=220).contains(&seconds), "{watches:?}");
     assert!(watches[0].starts_with("watch=true&resourceVersion=2&allowWatchBookmarks=true&"));
     assert_eq!((watches.len(), log_count(&proxy, KEPT)), (1, 0));
@@ -220,7 +221,7 @@ fn a_refusal_names_the_missing_permission_and_shows_no_token() {
     let token = cluster.directory.path().join("token");
     replace(&token, "wrong-2\n");
     let config = cluster.config_with_user("{tokenFile: token}");
-    let proxy = Proxy::setup(&config).launch(); // it is not ready without a list
+    let proxy = Proxy::setup(&config).launch(); // not `start`: acequia is ready only with a list
     wait_for_error(
         &proxy,
         &format!("401: it does not accept the token in {}", token.display()),
@@ -302,10 +303,13 @@ fn a_pod_uses_its_service_account_whose_token_changes() {
     eventually("the new token is read", || reaches_only(&proxy, "first"));
     api.put("orders", "orders-1", slice(&second, "orders-1", &ready()));
     eventually("the endpoints are followed", || reaches_only(&proxy, "second"));
+}
 
-    let outside = Proxy::setup(listener_and_pool()).launch();
+#[test]
+fn outside_of_a_cluster_the_error_asks_for_a_kubeconfig() {
+    let proxy = Proxy::setup(listener_and_pool()).launch();
     wait_for_error(
-        &outside,
+        &proxy,
         "outside of a cluster, name a file by `kubeconfig` in [providers.kubernetes]",
     );
 }

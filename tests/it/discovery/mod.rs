@@ -42,6 +42,6 @@ fn reaches_only(proxy: &Proxy, server: &str) -> bool {
 }
 
 /// The metric of pool `p` that is 1 if its source of servers answers, and 0 otherwise.
-fn up(proxy: &Proxy) -> f64 {
+fn discovery_up(proxy: &Proxy) -> f64 {
     proxy.metrics().sum("acequia_discovery_up", &[("pool", "p")])
 }

@@ -9,22 +9,22 @@ use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// A pool `readers` with this server and the fallback `other`, which has no working server and falls back to `writers`.
-fn config(reader: SocketAddr, nobody: SocketAddr, writer: SocketAddr) -> String {
+/// The pool `readers` falls back to the pool `other`, and `other` to the pool `writers`. Each has one server.
+fn config(reader: SocketAddr, other: SocketAddr, writer: SocketAddr) -> String {
     let health = "health = { interval = \"50ms\", fall = 1, rise = 1 }";
     format!(
         "[listeners.w]\nbind = \"127.0.0.1:0\"\npool = \"writers\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"readers\"\n[pools.readers]\nservers = [\"{reader}\"]\n\
-         fallback = \"other\"\non_recover = \"close\"\nclose_over = \"0s\"\n{health}\n[pools.other]\nservers = [\"{nobody}\"]\n\
+         fallback = \"other\"\non_recover = \"close\"\nclose_over = \"0s\"\n{health}\n[pools.other]\nservers = [\"{other}\"]\n\
          fallback = \"writers\"\n{health}\n[pools.writers]\nservers = [\"{writer}\"]\n{health}"
     )
 }
 
 #[test]
 fn a_pool_without_a_usable_server_uses_its_fallback_until_it_has_one() {
-    let (port, nobody, writer) = (Port::keep(), Port::keep(), Server::echo());
-    let reader = port.address;
-    let first = Server::echo_on(port.listen());
-    let proxy = Proxy::start(&config(reader, nobody.address, writer.address));
+    let (reader_port, down_port, writer) = (Port::keep(), Port::keep(), Server::echo());
+    let reader = reader_port.address;
+    let reader_server = Server::echo_on(reader_port.listen());
+    let proxy = Proxy::start(&config(reader, down_port.address, writer.address));
     let is_on_fallback = || {
         let metrics = proxy.metrics();
         metrics.sum("acequia_pool_fallback", &[("pool", "readers")]) == 1.0
@@ -34,11 +34,14 @@ fn a_pool_without_a_usable_server_uses_its_fallback_until_it_has_one() {
         assert_eq!(ask(proxy.at("l"), b"hello"), b"hello");
         line(number)
     };
-    let own = whole_session(1);
-    assert_eq!((&own["pool"], own.get("fallback_from")), (&"readers".into(), None));
-    let mut own_of_writers = served_client(proxy.at("w"));
+    let normal = whole_session(1);
+    assert_eq!(
+        (&normal["pool"], normal.get("fallback_from")),
+        (&"readers".into(), None)
+    );
+    let mut session_of_writers = served_client(proxy.at("w"));
 
-    drop(first);
+    drop(reader_server);
     eventually("the fallback is used", is_on_fallback);
     let passed_on = whole_session(2);
     assert_eq!(
@@ -56,15 +59,15 @@ fn a_pool_without_a_usable_server_uses_its_fallback_until_it_has_one() {
         0,
         "logged only without a fallback"
     );
-    let mut stopgap = served_client(proxy.at("l"));
+    let mut session_on_fallback = served_client(proxy.at("l"));
 
     let _back = Server::echo_on(TcpListener::bind(reader).unwrap());
-    stopgap.must_be_reset();
+    session_on_fallback.must_be_reset();
     assert_eq!(line(3)["ending"], "failed_back");
     assert!(!is_on_fallback());
-    eventually("it is logged", || {
+    eventually("the return is logged", || {
         log_count(&proxy, "pool has a usable server again") == 1
     });
     assert_eq!(whole_session(4)["pool"], "readers");
-    own_of_writers.send(b"still").read(5);
+    session_of_writers.send(b"still").read(5);
 }

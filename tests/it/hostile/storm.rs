@@ -17,9 +17,10 @@ const RETRIES: usize = 1;
 #[test]
 fn during_an_outage_retries_are_bounded_and_sessions_recover() {
     let ports = [(); SERVERS].map(|()| Port::keep());
-    let kept = ports.each_ref().map(|port| Port::keep_again(port.address));
+    let reserved = ports.each_ref().map(|port| Port::keep_again(port.address));
     let addresses = ports.each_ref().map(|port| port.address.to_string());
     let up = ports.map(|port| Server::named_on(port.listen(), "here"));
+    // Ejections outlast the test. By default, at most half of the servers are ejected; the others serve again.
     let proxy = Proxy::start(&format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
          [pools.p]\nretries = {RETRIES}\nservers = {addresses:?}\n\
@@ -42,7 +43,7 @@ fn during_an_outage_retries_are_bounded_and_sessions_recover() {
         drop(up);
         let before = failed.load(SeqCst);
         eventually("2,000 sessions fail", || failed.load(SeqCst) > before + 2_000);
-        let _up = kept.map(|port| Server::named_on(port.listen(), "here"));
+        let _up = reserved.map(|port| Server::named_on(port.listen(), "here"));
         let (mut served_before, mut failed_before) = (served.load(SeqCst), failed.load(SeqCst));
         eventually("500 sessions in a row are served", || {
             let (served_now, failed_now) = (served.load(SeqCst), failed.load(SeqCst));

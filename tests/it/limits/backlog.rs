@@ -10,7 +10,7 @@ use crate::support::queue::{serve_in_turn, waiting_clients};
 use crate::support::server::Server;
 
 #[test]
-fn the_accept_queue_holds_one_client_more_than_backlog() {
+fn the_accept_queue_holds_one_client_more_than_backlog_and_all_are_served_one_by_one() {
     const BACKLOG: usize = 5;
     let server = Server::echo();
     let proxy = Proxy::start(&format!(

@@ -148,7 +148,7 @@ fn comes_back_at_once(mut round: impl FnMut() -> Duration) -> bool {
 }
 
 #[test]
-fn a_place_is_freed_when_the_server_has_closed() {
+fn a_place_is_freed_when_the_server_has_closed_or_after_a_second() {
     let manual = ManualServer::new();
     let pool = "max_sessions = 1\nqueue = { timeout = \"20s\" }";
     let proxy = Proxy::start(&config(&[manual.server.address], "idle_timeout = \"100ms\"", pool));
@@ -173,7 +173,7 @@ fn a_place_is_freed_when_the_server_has_closed() {
 }
 
 #[test]
-fn a_place_is_kept_for_a_second_after_a_reset() {
+fn a_place_is_kept_for_a_second_if_the_client_resets_but_freed_if_the_server_does() {
     let manual = ManualServer::new();
     let pool = "max_sessions = 1\nqueue = { timeout = \"20s\" }";
     let proxy = Proxy::start(&config(&[manual.server.address], "", pool));
@@ -273,7 +273,7 @@ fn a_place_is_freed_when_the_server_closes_although_the_client_stays() {
 
 /// The server counts a connection as a session from the start, whether the TLS handshake succeeds or not.
 #[test]
-fn a_place_is_kept_until_the_server_has_ended_a_connection_whose_tls_failed() {
+fn after_failed_tls_a_place_is_kept_until_the_server_has_ended_the_connection_or_for_a_second() {
     let manual = ManualServer::new();
     let pool = "max_sessions = 1\nqueue = { timeout = \"20s\" }\nretries = 0\nconnect_timeout = \"15s\"\n\
                 [pools.p.tls]\nverify = false";

@@ -16,7 +16,7 @@ use crate::support::{eventually, wait_for};
 fn processes_started_by_a_clone_end_with_it() {
     let keys = format!(
         "min = 1\nmax = 2\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \
-         \"setsid sh -c 'sleep 10000 & echo left $!' & wait $!; exec python3 {SCRIPT} {{port}}\"]"
+         \"setsid sh -c 'sleep 10000 & echo daemon $!' & wait $!; exec python3 {SCRIPT} {{port}}\"]"
     );
     let proxy = Proxy::start(&config(&keys));
     let scale = |clones| assert_eq!(proxy.command(&["pool", "scale", "app", clones]).code, Some(0));
@@ -24,13 +24,14 @@ fn processes_started_by_a_clone_end_with_it() {
     wait_for("two clones run", || {
         Some(running(&proxy)).filter(|pids| pids.len() == 2)
     });
+    // Each of the two clones prints the pid of its daemon and its environment.
     let printed = log_lines(&proxy, "printed by a clone", 4);
     let daemons: HashMap<_, u32> = printed
         .iter()
         .filter_map(|line| {
             Some((
                 line["clone"].as_str()?,
-                line["line"].as_str()?.strip_prefix("left ")?.parse().ok()?,
+                line["line"].as_str()?.strip_prefix("daemon ")?.parse().ok()?,
             ))
         })
         .collect();
@@ -44,7 +45,7 @@ fn processes_started_by_a_clone_end_with_it() {
 fn a_clone_that_daemonizes_is_an_error_and_leaves_no_daemon() {
     let keys = format!(
         "min = 1\nmax = 1\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \"setsid python3 {SCRIPT} {{port}} & echo \
-         left $!\"]"
+         daemon $!\"]"
     );
     let proxy = Proxy::setup(&config(&keys)).launch();
     let failed = wait_for("two failures", || {
@@ -59,7 +60,7 @@ fn a_clone_that_daemonizes_is_an_error_and_leaves_no_daemon() {
     let log = proxy.log();
     let pids = log
         .iter()
-        .filter_map(|line| line["line"].as_str()?.strip_prefix("left "));
+        .filter_map(|line| line["line"].as_str()?.strip_prefix("daemon "));
     let pids: Vec<u32> = pids.map(|pid| pid.parse().unwrap()).collect();
     assert!(pids.len() >= 2 && !exists(pids[0]) && !exists(pids[1]), "{pids:?}");
 }
@@ -74,13 +75,13 @@ fn parent(pid: u32) -> u32 {
 fn processes_of_a_clone_whose_keeper_is_killed_are_killed() {
     let keys = format!(
         "min = 1\nmax = 1\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \
-         \"setsid sh -c 'sleep 10000 & echo left $!' & wait $!; exec python3 {SCRIPT} {{port}}\"]"
+         \"setsid sh -c 'sleep 10000 & echo daemon $!' & wait $!; exec python3 {SCRIPT} {{port}}\"]"
     );
     let proxy = Proxy::start(&config(&keys));
     let daemon: u32 = wait_for("its daemon runs", || {
         let log = proxy.log();
         log.iter()
-            .find_map(|line| line["line"].as_str()?.strip_prefix("left ")?.parse().ok())
+            .find_map(|line| line["line"].as_str()?.strip_prefix("daemon ")?.parse().ok())
     });
     let clone = running(&proxy)[0];
     let keeper = parent(clone);
@@ -89,7 +90,7 @@ fn processes_of_a_clone_whose_keeper_is_killed_are_killed() {
     eventually("the clone and its daemon have ended", || {
         has_ended(clone) && has_ended(daemon)
     });
-    eventually("it is started again", || {
+    eventually("the clone is started again", || {
         running(&proxy).first().is_some_and(|pid| *pid != clone)
     });
 }

@@ -25,7 +25,12 @@ fn set_servers(pool: &mut PrimaryWatch, servers: &[(&str, &str)]) {
 
 const UNNAMED: [(&str, &str); 2] = [("10.0.0.1:3306", "10.0.0.1:3306"), ("10.0.0.2:3306", "10.0.0.2:3306")];
 const NAMED: [(&str, &str); 2] = [("db1", "10.0.0.1:3306"), ("db2", "10.0.0.2:3306")];
+const NAMES_SWAPPED: [(&str, &str); 2] = [("db1", "10.0.0.2:3306"), ("db2", "10.0.0.1:3306")];
 const RENAMED: [(&str, &str); 2] = [("m", "10.0.0.1:3306"), ("db.example:3306@10.0.0.2", "10.0.0.2:3306")];
+const HOSTS: [(&str, &str); 2] = [
+    ("db1:3306@10.0.0.1", "10.0.0.1:3306"),
+    ("db2:3306@10.0.0.2", "10.0.0.2:3306"),
+];
 
 #[test]
 fn an_old_primary_stays_rejected_whatever_name_it_is_given() {
@@ -42,18 +47,16 @@ fn an_old_primary_stays_rejected_whatever_name_it_is_given() {
             assert_eq!(reason(pool, old), format!("a second primary: {new} is the first"));
         }
     }
-    set_servers(&mut pool, &UNNAMED);
-    assert_eq!(
-        pool.memory().unwrap().addresses,
-        BTreeMap::new(),
-        "each label is the address"
-    );
+}
+
+#[test]
+fn memory_has_only_the_addresses_that_labels_do_not_contain() {
+    let mut pool = failed_over(UNNAMED);
+    assert_eq!(pool.memory().unwrap().addresses, BTreeMap::new());
     set_servers(&mut pool, &RENAMED);
     let addresses = BTreeMap::from([("m".into(), "10.0.0.1:3306".into())]);
     assert_eq!(pool.memory().unwrap().addresses, addresses);
 }
-
-const NAMES_SWAPPED: [(&str, &str); 2] = [("db1", "10.0.0.2:3306"), ("db2", "10.0.0.1:3306")];
 
 /// The first server was the primary, and came back after the second one was promoted.
 fn failed_over(servers: [(&str, &str); 2]) -> PrimaryWatch {
@@ -117,9 +120,9 @@ fn an_old_primary_stays_rejected_when_names_are_exchanged() {
                 (new.0, MARIADB_PRIMARY),
                 (old.0, MARIADB_PRIMARY),
             ];
-            let in_force = in_force(&mut pool, &steps);
-            assert_ne!(in_force[0], old.0);
-            assert_eq!(in_force[1..], [new.0, new.0]);
+            let primaries = in_force(&mut pool, &steps);
+            assert_ne!(primaries[0], old.0);
+            assert_eq!(primaries[1..], [new.0, new.0]);
             assert_eq!(
                 reason(&pool, old.0),
                 format!("a second primary: {} is the first", new.0)
@@ -129,7 +132,7 @@ fn an_old_primary_stays_rejected_when_names_are_exchanged() {
 }
 
 #[test]
-fn a_change_of_an_address_alone_is_saved() {
+fn the_new_address_of_a_primary_is_saved_and_it_stays_the_primary() {
     let mut pool = failed_over(NAMED);
     pool.take_others_changed();
     set_servers(&mut pool, &NAMED);
@@ -163,7 +166,7 @@ fn a_server_that_left_is_remembered_by_its_address_if_another_one_has_its_name()
 
 /// Checks a primary and its replica (`before`), restarts this process, and sets the servers `after`. Returns the labels
 /// under which the primary and the replica are remembered then.
-fn after_restart(before: [(&str, &str); 2], after: &[(&str, &str)]) -> String {
+fn remembered(before: [(&str, &str); 2], after: &[(&str, &str)]) -> String {
     let mut pool = PrimaryWatch::default();
     set_servers(&mut pool, &before);
     let [(primary, _), (replica, _)] = before;
@@ -176,50 +179,43 @@ fn after_restart(before: [(&str, &str); 2], after: &[(&str, &str)]) -> String {
     format!("{}, {}", memory.server, others.join(" "))
 }
 
-const HOSTS: [(&str, &str); 2] = [
-    ("db1:3306@10.0.0.1", "10.0.0.1:3306"),
-    ("db2:3306@10.0.0.2", "10.0.0.2:3306"),
-];
-
 #[test]
-fn memory_follows_an_address_before_a_name() {
+fn memory_moves_with_the_address_or_else_with_the_name() {
     let swapped = [
         ("db1:3306@10.0.0.2", "10.0.0.2:3306"),
         ("db2:3306@10.0.0.1", "10.0.0.1:3306"),
     ];
-    assert_eq!(after_restart(HOSTS, &swapped), "db2:3306@10.0.0.1, db1:3306@10.0.0.2");
+    assert_eq!(remembered(HOSTS, &swapped), "db2:3306@10.0.0.1, db1:3306@10.0.0.2");
     // Host names resolve one after the other.
-    assert_eq!(
-        after_restart(HOSTS, &swapped[1..]),
-        "db2:3306@10.0.0.1, db2:3306@10.0.0.2"
-    );
+    assert_eq!(remembered(HOSTS, &swapped[1..]), "db2:3306@10.0.0.1, db2:3306@10.0.0.2");
     let named = [("m@10.0.0.1", "10.0.0.1:3306"), ("r@10.0.0.2", "10.0.0.2:3306")];
     let swapped = [("m@10.0.0.2", "10.0.0.2:3306"), ("r@10.0.0.1", "10.0.0.1:3306")];
-    assert_eq!(after_restart(named, &swapped), "r@10.0.0.1, m@10.0.0.2");
-    assert_eq!(after_restart(HOSTS, &named), "m@10.0.0.1, r@10.0.0.2");
+    assert_eq!(remembered(named, &swapped), "r@10.0.0.1, m@10.0.0.2");
+    assert_eq!(remembered(HOSTS, &named), "m@10.0.0.1, r@10.0.0.2");
     let respelled = [
         ("DB1.example.:3306@10.0.0.1", "10.0.0.1:3306"),
         ("db2.example.com:3306@10.0.0.2", "10.0.0.2:3306"),
     ];
     let expected = "DB1.example.:3306@10.0.0.1, db2.example.com:3306@10.0.0.2";
-    assert_eq!(after_restart(HOSTS, &respelled), expected);
-    // Both hosts are spelled otherwise, and have the address of the other one: no rule applies.
+    assert_eq!(remembered(HOSTS, &respelled), expected);
+    // Each host has a new name and the address of the other one: memory stays at the old labels.
     let moved = [
         ("db1.example:3306@10.0.0.2", "10.0.0.2:3306"),
         ("db2.example:3306@10.0.0.1", "10.0.0.1:3306"),
     ];
-    assert_eq!(after_restart(HOSTS, &moved), "db1:3306@10.0.0.1, db2:3306@10.0.0.2");
-    // Another host that has got the address of the primary.
+    assert_eq!(remembered(HOSTS, &moved), "db1:3306@10.0.0.1, db2:3306@10.0.0.2");
+    // The primary's host name is gone, and another host has got its address: memory stays at the old label.
     let taken = [HOSTS[1], ("db3:3306@10.0.0.1", "10.0.0.1:3306")];
-    assert_eq!(after_restart(HOSTS, &taken), "db1:3306@10.0.0.1, db2:3306@10.0.0.2");
+    assert_eq!(remembered(HOSTS, &taken), "db1:3306@10.0.0.1, db2:3306@10.0.0.2");
+    // One server has got the primary's address, and another one its name: the address counts.
     let moved = [HOSTS[1], ("db1:3306@10.0.0.3", "10.0.0.3:3306"), ("m", "10.0.0.1:3306")];
-    assert_eq!(after_restart(HOSTS, &moved), "m, db2:3306@10.0.0.2");
+    assert_eq!(remembered(HOSTS, &moved), "m, db2:3306@10.0.0.2");
     // Pods with other addresses.
     let moved = [
         ("db1:3306@10.0.0.3", "10.0.0.3:3306"),
         ("db2:3306@10.0.0.4", "10.0.0.4:3306"),
     ];
-    assert_eq!(after_restart(HOSTS, &moved), "db1:3306@10.0.0.3, db2:3306@10.0.0.4");
+    assert_eq!(remembered(HOSTS, &moved), "db1:3306@10.0.0.3, db2:3306@10.0.0.4");
 }
 
 #[test]
@@ -230,7 +226,7 @@ fn memory_of_a_server_does_not_move_to_a_new_address_of_a_name_with_several_addr
     ];
     let new = ("db:3306@10.0.0.3", "10.0.0.3:3306");
     for after in [&[pods[1], new][..], &[new]] {
-        assert_eq!(after_restart(pods, after), "db:3306@10.0.0.1, db:3306@10.0.0.2");
+        assert_eq!(remembered(pods, after), "db:3306@10.0.0.1, db:3306@10.0.0.2");
     }
 }
 
@@ -239,6 +235,7 @@ fn a_renamed_server_takes_over_as_the_primary() {
     let mut pool = watch(None, &["a"]);
     in_force(&mut pool, &[("a", primary(3))]);
     let labels: [Arc<str>; 2] = ["db1".into(), "db2".into()];
+    // Without `follow_names`: nothing says that `db1` is `a`.
     pool.set_servers(labels.iter().map(|label| (label, false)));
     let steps = [("db1", primary(3)), ("db2", primary(2))];
     assert_eq!(in_force(&mut pool, &steps), ["", "db1"]);

@@ -43,13 +43,14 @@ pub(in crate::relay) fn relay_between<'a, 'r: 'a, W: Wire>(
     throttle: Option<Box<Throttle>>,
     mut end: impl Future<Output = EndRequest<'r>> + Unpin + 'a,
 ) -> impl Future<Output = Closed> + 'a {
+    // The last ACK of the connect may have waited for the first bytes. Then the kernel also delays the ACK of the
+    // server's first answer (see `LastAck` in `dial`), unless `down` sends this ACK at once.
+    let acks_first_answer = !first.is_empty();
     let mut relay = Relay {
         core: Core::new(first.len(), limits, traffic, W::ENDS_EXPLICITLY, Instant::now()),
         client: WatchedWire::new(client),
         server: WatchedWire::new(server),
-        // The last ACK of the connect may have waited for the first bytes. Then the kernel would also delay the ACK of
-        // the server's first answer (see `LastAck` in `dial`), so this half sends the delayed ACK at once.
-        down: Half::new(Vec::new(), !first.is_empty()),
+        down: Half::new(Vec::new(), acks_first_answer),
         up: Half::new(first, false),
         throttle,
         timer: None,
@@ -59,6 +60,7 @@ pub(in crate::relay) fn relay_between<'a, 'r: 'a, W: Wire>(
         if let Poll::Ready(closed) = relay.poll(cx) {
             return Poll::Ready(closed);
         }
+        // After a request that was not granted, `end` is polled again for the next one.
         while let Poll::Ready(request) = Pin::new(&mut end).poll(cx) {
             let (client, server) = (relay.client.wire, relay.server.wire);
             relay.core.end(request, |side| match side {
