@@ -199,8 +199,8 @@ fn check_scope(address: SocketAddr) -> Result<(), InvalidValue> {
     }
 }
 
-/// Rejects the interface of an address that is not link-local: the kernel ignores it. Addresses that are rejected anyway
-/// pass, because their own errors say more.
+/// Rejects the interface of an address that is not link-local: the kernel ignores it. Addresses that are rejected
+/// anyway pass, because their own errors say more.
 fn check_interface(text: &str) -> Result<(), InvalidValue> {
     let Some((ip, rest)) = text.trim_start_matches('[').split_once('%') else {
         return Ok(());

@@ -56,6 +56,8 @@ struct LogControl {
     /// the log is turned off. A later request replaces this one.
     // A blocking mutex: locked for one statement, at a reload only.
     next_output: Mutex<Option<(Option<Output>, LogFormat)>>,
+    /// Request to switch at the next message: no [`Message::Switch`] could be sent.
+    switch_at_once: AtomicBool,
 }
 
 impl AccessLog {
@@ -90,8 +92,8 @@ impl AccessLog {
             let queue = self.queue.clone();
             let waiting = thread::Builder::new().spawn(move || queue.send(message));
             if let Err(error) = waiting {
-                *self.control.next_output.lock() = None;
-                tracing::error!(%error, "the access log keeps its target until the next reload: no thread can be started");
+                self.control.switch_at_once.store(true, Relaxed);
+                tracing::warn!(%error, "queued records go to the new target of the access log: no thread can be started");
             }
         }
     }
@@ -170,17 +172,17 @@ fn run_writer(
             Err(RecvTimeoutError::Disconnected) => break,
         };
         for message in first.into_iter().chain(messages.try_iter()) {
+            let mut is_switch_due = control.switch_at_once.swap(false, Relaxed);
             match (message, &mut output) {
                 (Message::Record(record), Some(output)) => dropped.increment(output.write(&record.render(format))),
                 (Message::Record(_), None) => {} // the log was turned off while the session ended
                 (Message::Wake, _) => {}
-                (Message::Switch, _) => {
-                    if let Some((next, next_format)) = control.next_output.lock().take() {
-                        format = next_format;
-                        let previous = std::mem::replace(&mut output, next);
-                        dropped.increment(previous.map_or(0, Output::close));
-                    }
-                }
+                (Message::Switch, _) => is_switch_due = true,
+            }
+            if is_switch_due && let Some((next, next_format)) = control.next_output.lock().take() {
+                format = next_format;
+                let previous = std::mem::replace(&mut output, next);
+                dropped.increment(previous.map_or(0, Output::close));
             }
             if let (true, Some(output)) = (control.reopen.swap(false, Relaxed), &mut output) {
                 dropped.increment(output.reopen());

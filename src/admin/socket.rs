@@ -86,16 +86,27 @@ fn prepare_directory(path: &Path) -> io::Result<()> {
         let what = format!("cannot create its directory {}", directory.display());
         return Err(with_context(error, what));
     }
+    let has_all_uids = has_all_uids();
     // A user who may rename a directory can replace it, and the socket in it.
     for (level, directory) in directory.canonicalize()?.ancestors().enumerate() {
         let metadata = directory.metadata()?;
         // In a user namespace, system directories belong to a user outside of the namespace (user_namespaces(7)). The
         // socket's own directory, at level 0, must not.
-        if level == 0 || metadata.uid() != OVERFLOW_UID {
+        if level == 0 || has_all_uids || metadata.uid() != OVERFLOW_UID {
             reject_shared(directory, &metadata)?;
         }
     }
     Ok(())
+}
+
+/// Whether no user is outside of the user namespace of this process, so that [`OVERFLOW_UID`] is an ordinary user.
+fn has_all_uids() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| maps_all_uids(&map))
+}
+
+/// Whether a map of uids is that of the initial user namespace: `0 0 4294967295`.
+fn maps_all_uids(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Rejects a directory in which a user other than root and the user of this process could rename an entry.
@@ -203,6 +214,18 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         drop(listener);
         assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_the_initial_user_namespace_has_all_uids() {
+        for (map, has_all) in [
+            ("         0          0 4294967295\n", true),
+            ("         0       1000          1\n", false),
+            ("0 1000 1\n1 100000 65536\n", false),
+            ("", false),
+        ] {
+            assert_eq!(maps_all_uids(map), has_all, "{map}");
+        }
     }
 
     #[tokio::test]

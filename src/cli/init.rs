@@ -1,8 +1,8 @@
 //! `acequia init`: writes a first configuration, from flags or from answers to three questions.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -78,11 +78,19 @@ fn write(args: &InitArgs) -> Result<String, String> {
     }
     let created = OpenOptions::new().write(true).create_new(true).open(&args.output);
     created
-        .and_then(|mut created| created.write_all(text.as_bytes()))
+        .and_then(|created| write_or_remove(created, &args.output, &text))
         .map_err(|error| format!("cannot write {file}: {error}"))?;
     Ok(format!(
         "wrote {file}\nnext: acequia check -c {file} && acequia run -c {file}\n"
     ))
+}
+
+/// Writes the text to a new file. If that fails, the file is removed: a part of it would be in the way of the next
+/// attempt, and might be valid.
+fn write_or_remove(mut created: impl Write, file: &Path, text: &str) -> io::Result<()> {
+    created.write_all(text.as_bytes()).inspect_err(|_| {
+        let _ = fs::remove_file(file); // the error of writing is the one that counts
+    })
 }
 
 /// The answers on which the configuration depends.
@@ -227,6 +235,16 @@ mod tests {
             assert_eq!(loaded.plan.pools.iter().next().unwrap().entries.len(), 2);
             assert_eq!(loaded.warnings.to_string(), "", "{text}");
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_whole_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("acequia.toml");
+        fs::write(&file, "").unwrap();
+        // No room is left after the first bytes.
+        assert!(write_or_remove(&mut [0; 4][..], &file, "[listeners]").is_err());
+        assert!(!file.exists());
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::clone_name::CloneName;
 use super::own_containers::ContainerPlace;
 use crate::back_off::BackOff;
-use crate::docker::{ContainerLog, DockerEngine, DockerError};
+use crate::docker::{ContainerLog, DockerEngine, DockerError, Rejection};
 use crate::error::chain;
 use crate::scale::{PrintedLine, PrintedLines};
 
@@ -18,7 +18,8 @@ const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// The failure if only the end of the log is reported.
 const LOG_ENDED_ALONE: &str = "the log of the container has ended, but Docker does not report the end of the container";
 
-/// After this long without a failure of the engine, the next failure counts as the first.
+/// After this long without a failure of the engine, the container is followed again, and the next failure counts as the
+/// first.
 const STEADY_AFTER: Duration = Duration::from_secs(60);
 
 /// Follows a container.
@@ -26,9 +27,10 @@ pub(super) struct ContainerFollower {
     place: ContainerPlace,
     name: CloneName,
     printed: PrintedLines,
-    /// Up to when its log was read.
+    /// When the last of its log was read. If the connection breaks, what the container printed before that and was not
+    /// read yet is lost.
     read_until: SystemTime,
-    /// Whether the last attempt to follow it has failed: Docker did not answer, or the log ended alone.
+    /// Whether it was logged that it cannot be followed, and not yet that it is followed again.
     is_interrupted: bool,
 }
 
@@ -69,13 +71,13 @@ impl ContainerFollower {
     /// As [`Self::run`], until the engine fails.
     async fn follow(&mut self) -> Result<String, DockerError> {
         let engine = DockerEngine::connect(&self.place.socket).await?;
-        if std::mem::take(&mut self.is_interrupted) {
-            let CloneName { pool, clone } = &self.name;
-            tracing::info!(%pool, %clone, "the container of a clone is followed again");
-        }
         let container = self.place.name.clone();
-        // Not every log driver of an engine can be read from.
-        let mut log = engine.log(&container, self.read_until).await.ok();
+        let mut log = match engine.log(&container, self.read_until).await {
+            Ok(log) => Some(log),
+            Err(error) if error.is::<Rejection>() => None, // not every log driver can be read from
+            Err(error) => return Err(error),
+        };
+        let mut steady = pin!(sleep(STEADY_AFTER));
         let mut ended = pin!(engine.ended(&container));
         let status = loop {
             tokio::select! {
@@ -86,6 +88,11 @@ impl ContainerFollower {
                     None => break timeout(LOG_END_TIMEOUT, &mut ended).await.map_err(|_| LOG_ENDED_ALONE)??,
                 },
                 status = &mut ended => break status?,
+                () = &mut steady, if self.is_interrupted => {
+                    self.is_interrupted = false;
+                    let CloneName { pool, clone } = &self.name;
+                    tracing::info!(%pool, %clone, "the container of a clone is followed again");
+                }
             }
         };
         let rest = async {
@@ -135,8 +142,8 @@ mod tests {
 
     use super::*;
 
-    /// Answers one request of the API of Docker. The first two logs end in the middle of a chunk; then the container
-    /// has ended.
+    /// Answers one request of the API of Docker. The first request of a log gets no answer, the next two logs end in the
+    /// middle of a chunk; then the container has ended.
     async fn answer(mut stream: UnixStream, log_requests: Arc<AtomicUsize>) {
         let mut request = BufReader::new(&mut stream).lines();
         let Ok(Some(first)) = request.next_line().await else {
@@ -149,11 +156,12 @@ mod tests {
             .split(['/', '?', ' '])
             .find(|part| ["logs", "wait"].contains(part))
         {
-            Some("logs") if log_requests.fetch_add(1, Relaxed) < 2 => {
-                ok("Transfer-Encoding: chunked\r\n\r\n400\r\nhello")
-            }
-            Some("logs") => json(""),
-            Some(_) if log_requests.load(Relaxed) < 3 => pending().await,
+            Some("logs") => match log_requests.fetch_add(1, Relaxed) {
+                0 => return,
+                1 | 2 => ok("Transfer-Encoding: chunked\r\n\r\n400\r\nhello"),
+                _ => json(""),
+            },
+            Some(_) if log_requests.load(Relaxed) < 4 => pending().await,
             Some(_) => json(r#"{"StatusCode":7}"#),
             None => json(r#"{"ApiVersion":"1.41","MinAPIVersion":"1.12"}"#),
         };
@@ -182,6 +190,6 @@ mod tests {
         };
         let follower = ContainerFollower::new(place, name, SystemTime::now());
         let ended = timeout(Duration::from_secs(30), follower.run()).await;
-        assert_eq!((ended.as_deref(), log_requests.load(Relaxed)), (Ok("exit status 7"), 3));
+        assert_eq!((ended.as_deref(), log_requests.load(Relaxed)), (Ok("exit status 7"), 4));
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use socket2::{SockAddr, SockRef};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -111,6 +111,12 @@ pub fn connect(
                 }
             }
             if matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
+                if !has_source_for(address) {
+                    return Err(io::Error::new(
+                        io::ErrorKind::NetworkUnreachable,
+                        "this host has no address from which it could reach the server: is IPv6 disabled?",
+                    ));
+                }
                 log_no_ports(options.source.as_ref(), server);
             }
             reject_self_connection(connected?, address)
@@ -143,6 +149,14 @@ pub async fn connect_for_check(server: &ServerAddr, options: &ConnectOptions) ->
         socket.write_all(local_header(version)).await?;
     }
     Ok(socket)
+}
+
+/// Whether this host has an address from which it can reach another one. If not, connect(2) gives EADDRNOTAVAIL, the
+/// same as if no port was left. A socket of UDP needs an address, too, but no port of TCP.
+fn has_source_for(address: SocketAddr) -> bool {
+    let probe = Socket::new(Domain::for_address(address), Type::DGRAM, None);
+    let connected = probe.and_then(|probe| probe.connect(&address.into()));
+    !matches!(connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// Refuses a connection whose two ends are the same socket.

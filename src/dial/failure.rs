@@ -12,7 +12,7 @@ pub enum ConnectFailure {
     Refused,
     /// No answer within [`ConnectOptions::timeout`](super::ConnectOptions::timeout).
     Timeout,
-    /// No route leads to the server's host.
+    /// No route leads to the server's host, or this host has no address of the server's family.
     Unreachable,
     /// No local port is left for connections to the server (EADDRNOTAVAIL).
     NoPorts,

@@ -35,6 +35,11 @@ const NEWEST: ApiVersion = ApiVersion(1, 51);
 
 pub(crate) type DockerError = Box<dyn Error + Send + Sync>;
 
+/// A request that the engine has answered and refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Rejection(String);
+
 /// A version of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct ApiVersion(u32, u32);
@@ -204,10 +209,11 @@ pub(super) fn timestamp(time: SystemTime) -> String {
 /// The error of a failed request, in the words of the engine.
 pub(super) fn rejection(status: StatusCode, body: &[u8]) -> DockerError {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    match body["message"].as_str() {
-        Some(message) => format!("Docker answers {status}: {}", Reason::from(message.trim())).into(),
-        None => format!("Docker answers {status}").into(),
-    }
+    let shown = match body["message"].as_str() {
+        Some(message) => format!("Docker answers {status}: {}", Reason::from(message.trim())),
+        None => format!("Docker answers {status}"),
+    };
+    Rejection(shown).into()
 }
 
 #[cfg(test)]

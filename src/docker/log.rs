@@ -26,7 +26,7 @@ impl DockerEngine {
     /// The output of a container from this time on.
     ///
     /// # Errors
-    /// Those of the request. The engine also refuses the request if it cannot read the container's log.
+    /// Those of the request; [`Rejection`](super::Rejection) also if the engine cannot read the container's log.
     pub(crate) async fn log(&self, container: &str, since: SystemTime) -> Result<ContainerLog, DockerError> {
         let since = timestamp(since);
         let query = query(&[("follow", "1"), ("stdout", "1"), ("stderr", "1"), ("since", &since)]);

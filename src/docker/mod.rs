@@ -13,6 +13,6 @@ mod container;
 
 pub(crate) use container::{ContainerSpec, remove_labelled_until};
 pub(crate) use endpoint::{HOST_NETWORK, NetworkEndpoint};
-pub(crate) use engine::{DockerEngine, DockerError};
+pub(crate) use engine::{DockerEngine, DockerError, Rejection};
 pub(crate) use events::{DockerEvent, DockerEvents};
 pub(crate) use log::ContainerLog;

@@ -144,20 +144,19 @@ impl From<&ServerEntry> for ListedServer {
 /// The servers of a whole list as entries of a pool.
 ///
 /// # Errors
-/// A server is not valid, two servers have the same name, two servers without a name have the same address, or there
+/// A server is not valid, two servers have the same label, two servers without a name have the same address, or there
 /// are more than [`LISTED_MAX`].
 pub fn listed_entries(
     listed: impl IntoIterator<Item = ListedServer>,
     defaults: MemberConfig,
 ) -> Result<Vec<ServerEntry>, Reason> {
     let mut entries: Vec<ServerEntry> = Vec::new();
-    let (mut names, mut locations) = (HashSet::new(), HashSet::new());
+    let (mut labels, mut locations) = (HashSet::new(), HashSet::new());
     for listed in listed {
         let entry = listed.into_entry(defaults)?;
-        let is_new = match &entry.name {
-            Some(name) => names.insert(Arc::clone(name)),
-            None => locations.insert(entry.location.normalized()),
-        };
+        // The name of one server may be the address of another that has no name.
+        let is_new = labels.insert(Arc::clone(entry.label()))
+            && (entry.name.is_some() || locations.insert(entry.location.normalized()));
         if !is_new {
             return Err(Reason::new(&format!("server `{}` is listed twice", entry.label())));
         }
@@ -227,6 +226,10 @@ mod tests {
         for (text, error) in [
             (r#"["10.0.0.1"]"#, "`10.0.0.1` has no port"),
             (r#"["10.0.0.1:1", "10.0.0.1:1"]"#, "`10.0.0.1:1` is listed twice"),
+            (
+                r#"["10.0.0.1:1", {"address": "10.0.0.2:1", "name": "10.0.0.1:1"}]"#,
+                "`10.0.0.1:1` is listed twice",
+            ),
             (r#"["a.test:1", "A.test:1"]"#, "`A.test:1` is listed twice"),
             (r#"[{"address": "10.0.0.1:1", "name": "a/b"}]"#, "invalid name `a/b`"),
             (r#"[{"address": "10.0.0.1:1", "weight": 257}]"#, "the largest is 256"),

@@ -71,8 +71,7 @@ impl Pool {
             match set.admit(&taken, &self.rules, now) {
                 Some(kind) => return Ok(Lease::for_place(taken, kind)),
                 None => {
-                    // Another session has the trial, so the server admits nobody else. No waiting client needs to be
-                    // told that this place is free again.
+                    // Another session has the trial, so the server admits nobody else.
                     taken.server.remove_session();
                     excluded.push(taken.server.id());
                 }
@@ -234,5 +233,52 @@ impl Pool {
     #[must_use]
     pub fn queue_len(&self) -> usize {
         self.queue.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::num::NonZeroU32;
+
+    use super::super::tests::rules;
+    use super::super::{Member, MemberConfig, ServerRegistry, ServerSpec};
+    use super::*;
+
+    /// The place that one of two servers at an address had for a moment is free for the other one.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_waits_gets_a_place_that_was_given_back_unused() {
+        let (registry, name) = (ServerRegistry::default(), Arc::<str>::from("p"));
+        let server = |label| {
+            let spec = ServerSpec::for_test(label, ([127, 0, 0, 1], 1).into());
+            registry.get_or_create(&name, spec, false)
+        };
+        let (a, b) = (server("a"), server("b"));
+        let config = MemberConfig {
+            sessions_max: NonZeroU32::new(1),
+            ..MemberConfig::default()
+        };
+        let queue = QueueLimits {
+            clients_max: 1,
+            timeout: Duration::from_secs(5),
+        };
+        let rules = super::super::PoolRules {
+            queue: Some(queue),
+            ..rules(Policy::LeastConn)
+        };
+        let members = vec![Member::new(b, config)];
+        let pool = Pool::with_queue(Arc::clone(&name), rules, members, registry.queue(&name));
+        assert!(a.add_session_below(1));
+        let client = ClientAddr::new(([192, 0, 2, 1], 1).into());
+        let mut turn = QueueTurn::default();
+        let given_back = async {
+            while pool.queue_len() == 0 {
+                tokio::task::yield_now().await;
+            }
+            a.remove_session();
+        };
+        let waiting = pool.wait_for_lease(client, &[], &mut turn, pending(), |_| {});
+        let (lease, ()) = tokio::join!(waiting, given_back);
+        assert_eq!(&*lease.unwrap().server().spec().label, "b");
     }
 }

@@ -221,3 +221,16 @@ fn when_ports_to_one_server_run_out_the_next_server_is_used_and_none_is_marked_d
     );
     drop(clients);
 }
+
+/// The kernel gives EADDRNOTAVAIL for this, as it does when no port is left.
+#[test]
+fn a_server_of_a_family_without_an_address_is_unreachable() {
+    let Some(_network) = Namespaces::enter(1) else { return };
+    fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+    let proxy = Proxy::start(&config("\"[2001:db8::1]:1\"", "health = { check = \"off\" }"));
+    assert_eq!(server_reached(proxy.at("plain")), "");
+    assert!(failures(&proxy, "unreachable") >= 1.0);
+    assert_eq!(failures(&proxy, "no_ports"), 0.0);
+    let no_ports = "all local ports are in use for connections to a server";
+    assert_eq!(log_count(&proxy, no_ports), 0);
+}

@@ -112,7 +112,9 @@ impl Output {
     /// Continues with another stream. What the old one did not accept is lost: it may have accepted the beginning of a
     /// line, whose rest would be garbage in the new one.
     fn replace_stream(&mut self, next: Box<dyn Write + Send>) -> u64 {
-        let _ = self.stream.flush(); // what remains in the buffer is counted below
+        if let Err(error) = self.stream.flush() {
+            self.mark_failing(&error); // what remains in the buffer is counted below
+        }
         let (_, unwritten) = mem::replace(&mut self.stream, BufWriter::new(next)).into_parts();
         let unwritten = unwritten.unwrap_or_default(); // an error only if a write has panicked, and none does
         let lines = unwritten.iter().filter(|byte| **byte == b'\n').count();

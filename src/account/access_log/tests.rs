@@ -1,4 +1,5 @@
 use std::fs::File;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicU64;
 
@@ -102,6 +103,35 @@ fn the_later_of_two_switches_wins_while_the_queue_is_full() {
     drop(log);
     assert!(writer.finish());
     assert_eq!(replaced.metadata().unwrap().len(), 0);
+}
+
+#[test]
+fn a_switch_for_which_no_message_could_be_sent_is_made_at_the_next_message() {
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
+    let output = |path: &PathBuf| Output::open(&AccessTarget::File(path.clone())).unwrap();
+    let (queue, messages) = sync_channel(2);
+    let log = AccessLog {
+        queue,
+        control: Arc::default(),
+        dropped: Counter::noop(),
+    };
+    (0..2).for_each(|_| log.write(record()));
+    *log.control.next_output.lock() = Some((output(&second), LogFormat::Json));
+    log.control.switch_at_once.store(true, Relaxed);
+    let control = Arc::clone(&log.control);
+    drop(log);
+    run_writer(output(&first), LogFormat::Json, &messages, &control, &Counter::noop());
+    let lines = [first, second].map(|path| std::fs::read_to_string(path).unwrap().lines().count());
+    assert_eq!(lines, [1, 1]);
+}
+
+#[test]
+fn lines_that_a_renamed_file_does_not_accept_are_counted_as_lost() {
+    let mut output = Output::open(&AccessTarget::File("/dev/full".into())).unwrap().unwrap();
+    assert_eq!(output.write("a line\n"), 0, "it is in the buffer");
+    assert_eq!(output.reopen(), 1);
+    assert!(output.is_failing(), "the loss is reported");
 }
 
 #[test]

@@ -68,16 +68,19 @@ impl Polled {
         let (known, failures) = before.map_or((None, 0), |before| (before.suggested, before.failures));
         match answer {
             Ok(RenewalAnswer { suggested, retry_after }) => {
-                if suggested != known {
-                    let why = suggested
-                        .as_ref()
-                        .and_then(|suggested| suggested.explanation_url.as_deref());
-                    tracing::info!(
+                match &suggested {
+                    _ if suggested == known => {}
+                    Some(suggested) => tracing::info!(
                         name,
                         acme,
-                        explanation_url = why,
+                        explanation_url = suggested.explanation_url,
                         "the server suggests when to renew a certificate"
-                    );
+                    ),
+                    None => tracing::info!(
+                        name,
+                        acme,
+                        "the server no longer suggests when to renew a certificate: its lifetime counts"
+                    ),
                 }
                 Self {
                     suggested,

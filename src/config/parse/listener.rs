@@ -34,14 +34,9 @@ pub(super) fn listener<'a>(
         .map_or(&[][..], |node| value::one_or_many(node, problems));
     let bind: Vec<ListenAddr> = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
     let protocol = protocol(&section, problems);
-    let may_be_postgres = may_be_postgres(&section, protocol);
     let mut tls = tls::listener_tls(&section, protocol, names.acme, problems);
     let protocol = with_tls_required(protocol, tls.as_ref(), &section, problems);
-    let kind = ListenerKind {
-        protocol,
-        may_be_postgres,
-        terminates: !section.is_missing("tls"),
-    };
+    let kind = kind(&section, protocol);
     let (routes, positions) = routes(&entry.key, &section, kind, names, problems);
     let guards = names.guards.find(&section, problems);
     let redirect = redirect::redirect(&section, problems);
@@ -202,6 +197,15 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
         }
     }
     protocol
+}
+
+/// What the routes and pools of the listener must suit.
+fn kind(section: &Section<'_>, protocol: Protocol) -> ListenerKind {
+    ListenerKind {
+        protocol,
+        may_be_postgres: may_be_postgres(section, protocol),
+        terminates: !section.is_missing("tls"),
+    }
 }
 
 /// Whether the protocol is PostgreSQL, or is not valid, which is reported.

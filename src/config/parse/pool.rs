@@ -305,6 +305,19 @@ fn severing(
     };
     let has_one_tier = !entries.is_empty() // the servers of a source are not known yet
         && priorities().min() == priorities().max();
+    let has_tiers = !has_one_tier || fallback.is_some();
+    warn_of_unused_severing(section, plan, health, has_tiers, problems);
+    plan
+}
+
+/// Warns of keys of `plan` that have no effect. `has_tiers`: some servers may be used only while others are down.
+fn warn_of_unused_severing(
+    section: &Section<'_>,
+    plan: SeveringPlan,
+    health: &HealthPlan,
+    has_tiers: bool,
+    problems: &mut Problems<'_>,
+) {
     let unused = [
         (
             "close_over",
@@ -324,7 +337,7 @@ fn severing(
         (
             "on_recover",
             "all servers have the same `priority`",
-            plan.on_recover == Sever::Close && has_one_tier && fallback.is_none(),
+            plan.on_recover == Sever::Close && !has_tiers,
         ),
     ];
     for (key, hint, is_unused) in unused {
@@ -332,5 +345,4 @@ fn severing(
             problems.warning(position, format!("`{key}` is never used"), hint);
         }
     }
-    plan
 }

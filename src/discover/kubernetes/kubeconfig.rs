@@ -187,7 +187,8 @@ impl KubeUser {
 
     /// The token. A `tokenFile` takes precedence over `token`, because that file is replaced before its token expires.
     fn token(self, name: &str, directory: &Path) -> Result<Option<Token>, AccessError> {
-        match (self.token_file, self.token.filter(|token| !token.is_empty())) {
+        let file = self.token_file.as_deref().filter(|file| is_set(file));
+        match (file, self.token.filter(|token| !token.is_empty())) {
             (Some(file), _) => Token::read(&directory.join(file)).map(Some),
             (None, Some(text)) => Ok(Some(Token {
                 text,
@@ -196,6 +197,11 @@ impl KubeUser {
             (None, None) => Ok(None),
         }
     }
+}
+
+/// An empty path counts as absent, as for kubectl.
+fn is_set(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
 }
 
 /// Where a kubeconfig is.
@@ -209,7 +215,7 @@ struct ConfigPlace<'a> {
 impl ConfigPlace<'_> {
     /// A text in PEM: from the data, else from a file, relative to the directory of the kubeconfig.
     fn pem(self, key: &str, file: Option<&Path>, data: Option<&String>) -> Result<Option<PemText>, AccessError> {
-        match (data.filter(|data| !data.is_empty()), file) {
+        match (data.filter(|data| !data.is_empty()), file.filter(|file| is_set(file))) {
             (Some(data), _) => {
                 let decoded = BASE64
                     .decode(data.trim())

@@ -1,8 +1,8 @@
 //! Decides which server may become the primary where no timeline decides. That depends on the state of the remembered
 //! primary ([`Succession`]) and on what is remembered of the server itself ([`Standing`]).
 //!
-//! For example, `a` is the primary, and `b` was seen as its replica. Once `a` is down, `b` may succeed it. If `b` was
-//! promoted while `a` was alive, `b` is rejected, and may not succeed `a`.
+//! For example, `a` is the primary, and `b` was seen as its replica. Once `a` is down, `b` may succeed it. But if `a`
+//! answers after `b` has called itself primary, both were alive: `b` is rejected, and may not succeed `a`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -55,8 +55,9 @@ impl PrimaryWatch {
             overruled: highest.filter(|highest| Some(*highest) > claim.timeline),
             ..KnownPrimary::default()
         });
-        // Rejects all servers except those that are known to be replicas now. A server that is down may have been
-        // promoted already.
+        self.renewal_candidate = None;
+        // Rejects all servers except those that are known to be replicas now. A server that is down or has left the pool
+        // may have been promoted already.
         let is_replica = |seen: &Seen| seen.claim.is_none() && !seen.is_down;
         self.reject(|_, knowledge, _| !knowledge.seen().as_ref().is_some_and(is_replica));
         self.forget_standing(&label);
@@ -70,7 +71,10 @@ impl PrimaryWatch {
         };
         let has_timeline = known.timeline.is_some();
         match self.servers.get(&*known.server) {
-            None if has_timeline && known.overruled.is_some() => Succession::Closed,
+            // A newcomer on the timeline of the primary is taken for the primary. But if an operator has decided against
+            // a higher timeline, promotions have given lower numbers a second time: the newcomer may be on the branch
+            // that was decided against.
+            None if known.overruled.is_some() => Succession::Closed,
             None => Succession::Newcomers,
             Some(_) if has_timeline => Succession::Closed,
             Some(Knowledge::Disabled) => Succession::Replicas,
@@ -158,11 +162,12 @@ impl PrimaryWatch {
         });
     }
 
-    /// Rejects the servers of the pool for which `is_rejected` is true. Its arguments are the label, the knowledge and
-    /// the standing of a server.
+    /// Rejects the servers for which `is_rejected` is true, including those that have left the pool, whose roles are
+    /// remembered. Its arguments are the label, the knowledge and the standing of a server.
     fn reject(&mut self, is_rejected: impl Fn(&str, &Knowledge, Option<Standing>) -> bool) {
-        let servers = self.servers.iter();
-        let rejected = servers.filter(|(label, knowledge)| {
+        let departed = self.others.keys().filter(|label| !self.servers.contains_key(*label));
+        let departed = departed.map(|label| (label, &Knowledge::Unchecked));
+        let rejected = self.servers.iter().chain(departed).filter(|(label, knowledge)| {
             let standing = self.others.get(*label).copied();
             is_rejected(label, knowledge, standing)
         });

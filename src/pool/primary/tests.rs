@@ -1,6 +1,7 @@
 use super::*;
 
 mod another_database;
+mod departed;
 mod epochs;
 mod generated;
 mod names;

@@ -157,10 +157,14 @@ impl Server {
         has_room
     }
 
-    /// Stops counting a session that was not begun after all. Does not tell the queue, unlike [`Self::end_session`].
+    /// Stops counting a session that was not begun after all. Wakes the queue, because another server at the address may
+    /// have seemed full meanwhile. Unlike [`Self::end_session`], this may be called while the queue is served.
     pub(in crate::pool) fn remove_session(&self) {
         self.add_own(-1);
-        self.live.fetch_sub(1, Relaxed);
+        self.live.fetch_sub(1, SeqCst);
+        if let Some(queue) = &self.queue {
+            queue.notify_change();
+        }
     }
 
     /// Counts a session that ends, and gives its place to the first in line.

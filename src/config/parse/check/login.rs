@@ -33,7 +33,7 @@ pub(super) fn password_login(
 }
 
 /// Reports these keys of `[pools.NAME.health]` if `user` is missing: they have an effect only with a login.
-pub(super) fn keys_without_user(section: &Section<'_>, keys: &[&str], problems: &mut Problems<'_>) {
+pub(super) fn report_keys_without_user(section: &Section<'_>, keys: &[&str], problems: &mut Problems<'_>) {
     if !section.is_missing("user") {
         return;
     }

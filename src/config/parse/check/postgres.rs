@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::login::{keys_without_user, name, password_login};
+use super::login::{name, password_login, report_keys_without_user};
 use super::reader::KindReader;
 use super::{Problems, Section};
 use crate::check::Check;
@@ -16,7 +16,7 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
     let database = section
         .get("database")
         .and_then(|node| name(node, NAME_BYTES_MAX, problems));
-    keys_without_user(section, &["password_file", "database"], problems);
+    report_keys_without_user(section, &["password_file", "database"], problems);
     let login = account.map(|account| PostgresLogin {
         database: database.map_or_else(|| account.user.clone(), Into::into),
         account,

@@ -53,6 +53,18 @@ fn text(pem: &PemText) -> &str {
 }
 
 #[test]
+fn empty_paths_count_as_absent() {
+    let read = changed(
+        "certificate-authority-data: YXV0aG9yaXR5",
+        "certificate-authority: \"\"",
+    );
+    assert!(read.unwrap().trusted.is_none());
+    let files = ["tokenFile", "client-certificate", "client-key"].map(|key| format!("{key}: \"\"\n    "));
+    let read = changed("token: secret-1", &(files.concat() + "token: secret-1")).unwrap();
+    assert!(read.identity.is_none() && read.token.unwrap().text == "secret-1");
+}
+
+#[test]
 fn the_current_context_is_used() {
     let json = r#"{"current-context": "a", "contexts": [{"name": "a", "context": {"cluster": "b", "user": ""}}],
         "clusters": [{"name": "b", "cluster": {"server": "http://127.0.0.1:8001"}}], "users": null}"#;

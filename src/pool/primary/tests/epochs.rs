@@ -101,6 +101,15 @@ fn the_server_that_all_sentinels_name_is_the_primary_in_a_lower_epoch_too() {
 }
 
 #[test]
+fn a_decision_of_an_operator_voids_a_check_before_it() {
+    let mut pool = in_epoch_5();
+    assert_eq!(in_force(&mut pool, &[("b", agreed(0))]), ["a"]);
+    assert!(pool.trust("a"));
+    let steps = [("b", agreed(0)), ("b", agreed(0))];
+    assert_eq!(in_force(&mut pool, &steps), ["a", "b"]);
+}
+
+#[test]
 fn the_primary_of_former_sentinels_is_rejected_at_once() {
     let mut pool = in_epoch_5();
     assert_eq!(in_force(&mut pool, &[("b", agreed(0)), ("b", agreed(0))]), ["a", "b"]);
