@@ -41,7 +41,7 @@ impl ServerName {
     /// Parses the bytes in the `server_name` extension of a client (RFC 6066, section 3).
     ///
     /// # Errors
-    /// Why the name is invalid. [`Sni`] defines which patterns match such a name.
+    /// Why the name is invalid.
     pub fn from_wire(bytes: &[u8]) -> Result<Self, NameError> {
         let text = std::str::from_utf8(bytes).map_err(|_| NameError::Character)?;
         Self::normalized(text)
@@ -200,8 +200,8 @@ fn after_dot(name: &[u8]) -> Option<&[u8]> {
     name.get(dot + 1..)
 }
 
-/// Whether an invalid name is an IP address, with or without brackets. Usually it is an IPv6 address, because
-/// [`ServerName`] already reports a bare IPv4 address as an IP literal.
+/// Whether an invalid name is an IP address, with or without brackets. ([`ServerName`] recognizes only an IPv4
+/// address without brackets.)
 fn is_ip_literal(sent: &[u8]) -> bool {
     let text = std::str::from_utf8(sent).unwrap_or_default();
     let bare = text

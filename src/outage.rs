@@ -40,11 +40,11 @@ impl Outages {
     /// Logs what has changed. Returns when to look again; `None`: not before something has changed.
     fn update(&mut self, in_force: &InForce, now: Instant) -> Option<Instant> {
         let with_fallback = in_force.pools.with_fallback(now);
-        let names = with_fallback.filter_map(|(pool, in_use)| Some((Arc::clone(pool.name()), in_use?)));
-        let mut fallbacks: HashMap<_, _> = names.collect();
+        let in_use = with_fallback.filter_map(|(pool, fallback)| Some((Arc::clone(pool.name()), fallback?)));
+        let mut fallbacks_in_use: HashMap<_, _> = in_use.collect();
         let mut unusable_now = HashMap::new();
         for pool in in_force.pools.iter() {
-            let fallback = fallbacks.remove(pool.name());
+            let fallback = fallbacks_in_use.remove(pool.name());
             let is_out = || {
                 if self.unusable.contains_key(pool.name()) {
                     // The trial of a server ends a logged outage only when it has succeeded.
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn working_pools_are_examined_only_after_a_change() {
+    async fn only_pools_without_a_usable_server_are_polled() {
         let (mut outages, now) = (Outages::default(), Instant::now());
         let live = live(100, "{ check = \"off\" }");
         assert_eq!(outages.update(&live.in_force(), now), None);

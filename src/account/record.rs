@@ -125,7 +125,7 @@ impl Record {
         // The access log record is built under the same lock. So it has the reason if the session ends by this cut.
         let is_first = self.cut(Ending::Denied);
         if is_first {
-            extras.deny(guard);
+            extras.note_denial(guard);
         }
         is_first
     }

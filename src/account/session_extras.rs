@@ -10,8 +10,7 @@ use crate::guard::{GuardPass, GuardReason};
 use crate::proxy_protocol::ProxyHeader;
 use crate::sniff::FirstBytes;
 
-/// What guards and a peer in front say of a session, and its wait in a queue. The passes are held until the session
-/// ends.
+/// The facts that one session has. The passes are held until the session ends.
 #[derive(Debug, Default)]
 pub struct SessionExtras {
     passes: Vec<GuardPass>,
@@ -42,15 +41,15 @@ pub enum LogLine {
 impl SessionExtras {
     /// Holds a pass until the session ends. If the guard only reports and would refuse the client, notes that as the
     /// refusal, unless there is one already.
-    pub fn pass(&mut self, pass: GuardPass) {
+    pub fn hold(&mut self, pass: GuardPass) {
         if let (Some(reason), None) = (pass.would_refuse(), &self.refusal) {
             self.refusal = Some((Arc::clone(pass.guard().name()), reason));
         }
         self.passes.push(pass);
     }
 
-    /// Notes why a guard refuses the client.
-    pub fn refuse(&mut self, guard: &Arc<str>, reason: GuardReason, line: LogLine) {
+    /// Notes which guard refuses the client, why, and whether the access log gets a line for it.
+    pub fn note_refusal(&mut self, guard: &Arc<str>, reason: GuardReason, line: LogLine) {
         self.refusal = Some((Arc::clone(guard), reason));
         self.log_line = line;
     }
@@ -77,7 +76,7 @@ impl SessionExtras {
     }
 
     /// Notes that the session was cut because this guard denies its client now.
-    pub(super) fn deny(&mut self, guard: &Arc<str>) {
+    pub(super) fn note_denial(&mut self, guard: &Arc<str>) {
         self.refusal = Some((Arc::clone(guard), GuardReason::Deny));
     }
 

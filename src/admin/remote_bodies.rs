@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 pub struct RemoteBody {
     /// Where it is read from: `etcd:/acequia/edge`.
     pub from: String,
-    /// The name of this process there.
+    /// The name of this process in the store.
     pub instance: String,
-    /// The latest revision of the keys in force; null: none is in force yet, and acequia waits for the store.
+    /// The latest revision of the keys in force; null, like the next two: none is in force yet, and acequia waits for
+    /// the store.
     pub revision: Option<i64>,
     /// The number of keys in force.
     pub keys: Option<usize>,
-    /// When they were put in force.
+    /// When the keys were put in force.
     pub since: Option<String>,
     /// The texts of a later revision that were refused; null: none were.
     pub refused: Option<RefusedTextsBody>,

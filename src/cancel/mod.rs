@@ -21,8 +21,7 @@ use crate::pool::{Server, ServerId};
 use crate::sniff::postgres::CancelKey;
 pub use backend::{BACKEND_BYTES_MAX, BackendReader};
 
-/// The most servers to which a request without a known key is sent because its client has sessions there. A fanout
-/// (`cancel_unplaced`) has a limit of its own.
+/// The most servers to which a request with an unknown key is sent because its client has sessions in TLS there.
 pub const SERVERS_MAX: usize = 8;
 
 /// The most requests without a known key that a listener sends on in a second.
@@ -87,16 +86,16 @@ struct UnkeyedSessions {
 #[must_use = "dropping the entry removes it"]
 pub struct CancelEntry {
     table: Arc<CancelTable>,
-    key: EntryKey,
+    place: EntryPlace,
 }
 
-/// What a session is found by in [`Sessions`].
+/// Where the entry is in [`Sessions`].
 #[derive(Debug)]
-enum EntryKey {
-    /// The key of the session, and the number of its [`KeyedSession`].
-    Session(CancelKey, u64),
-    /// The client of a session whose key is not known, and the server that it is on.
-    Client(ListenerClient, ServerId),
+enum EntryPlace {
+    /// In `by_key`: the key of the session, and the number of its [`KeyedSession`].
+    ByKey(CancelKey, u64),
+    /// In `by_client`: the client of the session, and the server that the session is on.
+    ByClient(ListenerClient, ServerId),
 }
 
 impl Default for CancelTable {
@@ -130,7 +129,7 @@ impl CancelTable {
         sessions.by_key.insert(key.clone(), KeyedSession { number, target });
         CancelEntry {
             table: Arc::clone(self),
-            key: EntryKey::Session(key, number),
+            place: EntryPlace::ByKey(key, number),
         }
     }
 
@@ -150,7 +149,7 @@ impl CancelTable {
             .count += 1;
         CancelEntry {
             table: Arc::clone(self),
-            key: EntryKey::Client(listener_client, server),
+            place: EntryPlace::ByClient(listener_client, server),
         }
     }
 
@@ -202,8 +201,8 @@ impl CancelTable {
 impl Drop for CancelEntry {
     fn drop(&mut self) {
         let mut sessions = self.table.sessions.lock();
-        match &self.key {
-            EntryKey::Session(key, number) => {
+        match &self.place {
+            EntryPlace::ByKey(key, number) => {
                 if sessions
                     .by_key
                     .get(key)
@@ -212,7 +211,7 @@ impl Drop for CancelEntry {
                     sessions.by_key.remove(key);
                 }
             }
-            EntryKey::Client(listener_client, server) => {
+            EntryPlace::ByClient(listener_client, server) => {
                 let Some(servers) = sessions.by_client.get_mut(listener_client) else {
                     return;
                 };

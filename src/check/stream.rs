@@ -15,7 +15,8 @@ pub(super) trait CheckStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> CheckStream for T {}
 
-/// Begins TLS. The server name is that of the pool's sessions, else the host name of the server, if it has one.
+/// Begins TLS. Asks for the same server name as the pool's sessions do. If the pool has no TLS settings, asks for the
+/// host name of the server.
 ///
 /// # Errors
 /// Those of the handshake.

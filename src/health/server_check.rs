@@ -48,9 +48,9 @@ impl ServerCheck {
         }
     }
 
-    /// Returns whether the checks of the server begin now: it is enabled, and was not at the last call. If they
-    /// begin, a server that must have a role, and has no result yet, is not used before a check has found that role,
-    /// not even in panic mode.
+    /// Returns whether the checks of the server begin now: it is enabled, and was not at the last call. If the server
+    /// must have a role, and no check has had a result yet, it then gets no session until a check has found that the
+    /// role is right, not even in panic mode.
     pub(super) fn start_if_enabled(&self) -> bool {
         let is_enabled = !self.server.is_disabled();
         let starts = is_enabled && !self.was_enabled.load(Relaxed);
@@ -68,10 +68,7 @@ impl ServerCheck {
 
     /// Whether the server's role need not be known, or was found to be right a short time ago.
     fn is_role_trusted(&self, plan: &HealthPlan) -> bool {
-        let HealthPlan {
-            required, role_trust, ..
-        } = plan;
-        !required.is_set() || self.server.passed_within(*role_trust)
+        !plan.required.is_set() || self.server.passed_within(plan.role_trust)
     }
 
     /// Logs when checks begin to be refused, when the server gets no new sessions because of that, and when checks are
@@ -100,8 +97,8 @@ impl ServerCheck {
         }
     }
 
-    /// Applies the settings in a result, and returns what the result means for this pool. A server that must have a
-    /// role and does not report it counts as alive, as one that refuses the check does.
+    /// Applies the settings in a result, and returns what the result means for this pool. If the server must have a
+    /// role, but refuses to report its role, the check counts as refused.
     fn apply_and_interpret(
         &self,
         pool: &LivePool,
@@ -204,7 +201,7 @@ impl ServerCheck {
         failed.map(|recorded| recorded.server).collect()
     }
 
-    /// The first outcome of this server that is not a pass: a check may change the verdicts of other servers, too.
+    /// The first outcome of this server that is not a pass. `recorded` may also contain outcomes of other servers.
     fn failed_outcome<'a>(&self, recorded: &'a [RecordedOutcome]) -> Option<&'a CheckOutcome> {
         let of_server = recorded
             .iter()

@@ -9,12 +9,13 @@ use super::pool::LivePool;
 use crate::plan::ServerEntry;
 use crate::pool::ServerRegistry;
 
-/// Gives `pool` a primary that another pool remembers, if roles matter in `pool`, `pool` remembers no primary, and that
-/// primary is one of its servers. Pools that exist are preferred to pools that are gone, then the highest timeline
-/// counts. If the best ones disagree, nothing is inherited. `named`: finds a pool by its name.
+/// Gives `pool` a primary that another pool remembers. This primary must be one of the servers of `pool`. Nothing is done
+/// if `pool` needs no primary, or remembers one. A pool that exists is preferred to one that is gone, then the one with
+/// the highest timeline is preferred. If equally preferred pools remember different primaries, nothing is inherited.
+/// `find_pool`: finds an existing pool by its name.
 pub(super) fn inherit_primary<'p>(
     pool: &LivePool,
-    named: impl Fn(&str) -> Option<&'p Arc<LivePool>>,
+    find_pool: impl Fn(&str) -> Option<&'p Arc<LivePool>>,
     registry: &ServerRegistry,
 ) {
     if !pool.plan().health.required.has_primary() || pool.roles().known_primary().is_some() {
@@ -23,12 +24,12 @@ pub(super) fn inherit_primary<'p>(
     let entries = pool.entries();
     let candidates = registry.known_primaries().into_iter().filter_map(|(name, known)| {
         let entry = entries.iter().find(|entry| has_label(entry, &known.server))?;
-        let other = named(&name);
-        let has_server = |other: &Arc<LivePool>| other.entries().iter().any(|same| is_same_server(same, entry));
-        if other.is_some_and(|other| !has_server(other)) {
-            return None; // in the other pool, this label is that of another server
+        let existing = find_pool(&name);
+        let has_server = |other: &Arc<LivePool>| other.entries().iter().any(|theirs| is_same_server(theirs, entry));
+        if existing.is_some_and(|other| !has_server(other)) {
+            return None; // in the other pool, a different server has this label
         }
-        let rank = (other.is_some(), known.highest_timeline());
+        let rank = (existing.is_some(), known.highest_timeline());
         Some((rank, name, known))
     });
     let candidates: Vec<_> = candidates.collect();

@@ -13,14 +13,14 @@ use crate::sniff::hello::ProtocolList;
 pub struct RouteQuestion<'a> {
     /// The server name that the client asks for. As with real clients, an empty name and an IP literal count as none.
     pub sni: Option<&'a str>,
-    /// The protocols that it offers.
+    /// The protocols that the client offers in ALPN.
     pub alpn: &'a [String],
-    /// Its address; `None`: no `from` condition holds.
+    /// The address of the client. `None`: no `from` condition holds.
     pub client: Option<IpAddr>,
-    /// The database that it names, if it is a PostgreSQL client whose StartupMessage is read. `None`: it names none,
-    /// and the database has the name of the user, as in PostgreSQL.
+    /// The database that a PostgreSQL client names; ignored if its StartupMessage is not read. `None`: the client names
+    /// none. As in PostgreSQL, the name of the user is then used.
     pub database: Option<&'a str>,
-    /// The user that it names, if it is a PostgreSQL client whose StartupMessage is read.
+    /// The user that a PostgreSQL client names; ignored if its StartupMessage is not read.
     pub user: Option<&'a str>,
 }
 

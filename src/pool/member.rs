@@ -10,7 +10,7 @@ use super::health::Availability;
 use super::{AdminState, MemberConfig, Overrides, Server};
 
 /// A member of a pool. The server is shared with earlier and later plans and with their sessions. Its configuration
-/// belongs to one plan, so that a pick never mixes those of two plans.
+/// belongs to one plan, so that a pick never mixes the configurations of two plans.
 #[derive(Clone, Debug)]
 pub struct Member {
     server: Arc<Server>,
@@ -32,8 +32,8 @@ impl Member {
         self.server.weight_override().unwrap_or_else(by_agent)
     }
 
-    /// Its overrides as API and commands show them: those of an operator and, for values without one, those of its
-    /// agent and of the source that lists it.
+    /// Its overrides as API and commands show them. An override by an operator takes precedence over those by its agent
+    /// and by the source that lists it.
     #[must_use]
     pub fn shown_overrides(&self) -> Overrides {
         let mut shown = self.server.shown_overrides(self.member_config.weight);

@@ -35,20 +35,20 @@ impl SlowStart {
     /// below [`FIRST_PERCENT`]. The first call after `duration` ends the slow start.
     pub(super) fn percent(&self, now: Instant, duration: Duration) -> u16 {
         let began = self.began.load(Relaxed);
-        let Some(start) = self.start(began) else { return 100 };
-        let since = now.saturating_duration_since(start);
-        if since >= duration {
+        let Some(start) = self.start_time(began) else { return 100 };
+        let elapsed = now.saturating_duration_since(start);
+        if elapsed >= duration {
             // Fails if another slow start has begun in the meantime.
             let _ = self.began.compare_exchange(began, 0, Relaxed, Relaxed);
             return 100;
         }
-        let part = 100 * since.as_nanos() / duration.as_nanos().max(1);
+        let part = 100 * elapsed.as_nanos() / duration.as_nanos().max(1);
         u16::try_from(part).unwrap_or(100).max(FIRST_PERCENT)
     }
 
     /// When the percentage changes next; `None`: the server has its full weight.
     pub(super) fn next_percent_at(&self, now: Instant, duration: Duration) -> Option<Instant> {
-        let start = self.start(self.began.load(Relaxed))?;
+        let start = self.start_time(self.began.load(Relaxed))?;
         let next = u128::from(self.percent(now, duration)) + 1;
         if next > 100 {
             return None;
@@ -59,7 +59,7 @@ impl SlowStart {
     }
 
     /// The time that `began` stands for; `None`: the server has its full weight.
-    fn start(&self, began: u64) -> Option<Instant> {
+    fn start_time(&self, began: u64) -> Option<Instant> {
         Some(self.created_at + Duration::from_nanos(began.checked_sub(1)?))
     }
 }

@@ -281,13 +281,13 @@ async fn after_the_back_off_one_trial_session_decides_whether_the_ejection_ends(
         assert!(fail_connects(&pool, &servers[0], 3, now).is_some());
         assert_eq!(picked(&pool, now), labels(&["s1"]), "{policy:?}");
         let due = now + EJECT.first;
-        let other = [servers[1].id()];
-        let trial = pool.pick(client(0), &other, due).expect("the back-off is over");
+        let s1_tried = [servers[1].id()];
+        let trial = pool.pick(client(0), &s1_tried, due).expect("the back-off is over");
         assert_eq!(picked(&pool, due), labels(&["s1"]), "the one trial is taken");
-        assert_eq!(pool.pick(client(0), &other, due).unwrap_err(), NoLease::NoServer);
+        assert_eq!(pool.pick(client(0), &s1_tried, due).unwrap_err(), NoLease::NoServer);
         assert_eq!(fail_connect(&pool, &trial, due), Some(EJECT.first * 2), "{policy:?}");
         let trial = pool
-            .pick(client(0), &other, due + EJECT.first * 2)
+            .pick(client(0), &s1_tried, due + EJECT.first * 2)
             .expect("the longer back-off is over");
         assert!(pool.record_connect(&trial));
         assert_eq!(
@@ -304,14 +304,14 @@ async fn a_trial_that_is_never_reported_is_granted_again() {
     let servers = pool.servers();
     let now = Instant::now();
     assert!(fail_connects(&pool, &servers[0], 3, now).is_some());
-    let other = [servers[1].id()];
+    let s1_tried = [servers[1].id()];
     let due = now + EJECT.first;
-    let _unreported = pool.pick(client(0), &other, due).unwrap();
+    let _unreported = pool.pick(client(0), &s1_tried, due).unwrap();
     assert!(
-        pool.pick(client(0), &other, due + CONNECT_TIMEOUT - Duration::from_millis(1))
+        pool.pick(client(0), &s1_tried, due + CONNECT_TIMEOUT - Duration::from_millis(1))
             .is_err()
     );
-    assert!(pool.pick(client(0), &other, due + CONNECT_TIMEOUT).is_ok());
+    assert!(pool.pick(client(0), &s1_tried, due + CONNECT_TIMEOUT).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,13 +395,13 @@ async fn round_robin_retries_are_spread_over_the_other_servers_and_use_no_regula
 proptest! {
     #[test]
     fn a_session_tries_every_usable_server_once_and_then_gets_none(
-        of in prop::collection::vec((0u16..=256, 0u32..4), 0..20),
+        weights_and_states in prop::collection::vec((0u16..=256, 0u32..4), 0..20),
         policy in prop::sample::select(POLICIES.to_vec()),
         n: u16,
     ) {
-        let pool = unchecked(policy, &of.iter().map(|(weight, _)| *weight).collect::<Vec<_>>());
+        let pool = unchecked(policy, &weights_and_states.iter().map(|(weight, _)| *weight).collect::<Vec<_>>());
         let servers = pool.servers();
-        for (server, (_, state)) in servers.iter().zip(&of) {
+        for (server, (_, state)) in servers.iter().zip(&weights_and_states) {
             match state {
                 0 => {} // unchecked
                 1 => fails(server, 1),

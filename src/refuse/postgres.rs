@@ -1,6 +1,5 @@
-//! ErrorResponse: tells a client of PostgreSQL in the clear why it is refused. libpq prints the message of an
-//! ErrorResponse, except in answer to an SSLRequest, where anybody may have injected it. A client in TLS gets an alert
-//! instead.
+//! ErrorResponse: tells a client of PostgreSQL why it is refused. A client in TLS gets an alert instead. libpq prints
+//! the message of an ErrorResponse, except in answer to an SSLRequest, where anybody may have injected it.
 //!
 //! ```text
 //! "Message Formats" and "Error and Notice Message Fields" in the PostgreSQL documentation
@@ -74,7 +73,8 @@ impl PostgresError {
             fields.push(0);
         }
         fields.push(0);
-        let length = fields.len() as u32 + 4; // names are at most 63 bytes, escaped at most 10 times as long
+        // `n` includes its own 4 bytes. No overflow: names have at most 63 bytes, escaped at most 10 times as many.
+        let length = fields.len() as u32 + 4;
         [b"E", &length.to_be_bytes()[..], &fields].concat()
     }
 }

@@ -40,7 +40,8 @@ fn protocols(text: &str) -> ProtocolList {
     ProtocolList::new(text.split_whitespace())
 }
 
-/// The name of the route that takes such a client, or what happens to the client instead.
+/// The name of the route that takes a client, or what happens to the client instead. A `client` that is not an IP
+/// address: its address is not known.
 fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> String {
     let name = Sni::from_wire(name.as_bytes());
     let input = RouteInput {
@@ -215,6 +216,7 @@ fn every_route_is_explained() {
 /// The index of the route that the table must choose, found by testing every route. The greatest rank wins; of equal
 /// ranks, the first route.
 fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> Option<usize> {
+    // The kind of the pattern, and the number of labels in it if it is a wildcard.
     let name_rank = |route: &Route<&str>| -> Option<(u8, usize)> {
         let (name, is_valid) = match input.name {
             Some(Sni::Valid(name)) => (Some(name.as_str().to_owned()), true),
@@ -234,7 +236,7 @@ fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> O
             route.sni.iter().filter_map(pattern_rank).max()
         }
     };
-    // The rank of the name and the number of other kinds of condition, if all conditions hold.
+    // The rank of the name, and the number of kinds of condition besides `sni`; `None`: a condition does not hold.
     let rank = |route: &Route<&str>| {
         let alpn = route.alpn.is_empty()
             || input
@@ -246,7 +248,7 @@ fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> O
         let fits = |patterns: &[Glob], text: Option<&[u8]>| {
             patterns.is_empty() || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
         };
-        let startup = fits(&route.database, input.database) && fits(&route.user, input.user);
+        let database_and_user = fits(&route.database, input.database) && fits(&route.user, input.user);
         let kinds = [
             route.alpn.len(),
             route.from.len(),
@@ -257,7 +259,7 @@ fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> O
         .filter(|entries| **entries > 0)
         .count();
         name_rank(route)
-            .filter(|_| alpn && from && startup)
+            .filter(|_| alpn && from && database_and_user)
             .map(|of_name| (of_name, kinds))
     };
     routes

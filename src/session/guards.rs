@@ -133,10 +133,10 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
             continue;
         }
         match guard.admit(client, now) {
-            Ok(pass) => extras.pass(pass),
+            Ok(pass) => extras.hold(pass),
             Err(reason) => {
                 let (reply, line) = refuse(guard, reason, known, now);
-                extras.refuse(guard.name(), reason, line);
+                extras.note_refusal(guard.name(), reason, line);
                 return Err(Refusal::Guard(reason, reply));
             }
         }

@@ -32,7 +32,7 @@ async fn sniffed_of(sent: &[u8], bytes_max: usize) -> Result<Sniffed, SniffError
 }
 
 #[tokio::test]
-async fn all_bytes_read_are_returned() {
+async fn the_bytes_read_are_returned_unchanged() {
     let mut sent = captured("chromium");
     sent.extend_from_slice(b"early data");
     for piece_bytes in [1, 7, 1400, sent.len()] {
@@ -175,7 +175,7 @@ async fn a_hello_just_before_the_deadline_is_in_time_and_one_just_after_is_not()
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_alert_depends_on_the_failure_and_on_whether_it_is_tls() {
+async fn the_alert_depends_on_the_failure_and_on_whether_the_client_speaks_tls() {
     let user_canceled = Some(Alert::UserCanceled);
     for (sent, alert) in [
         (b"".as_slice(), None),
@@ -213,20 +213,20 @@ async fn the_alert_depends_on_the_failure_and_on_whether_it_is_tls() {
 async fn the_client_that_waited_longest_is_evicted_when_hello_memory_is_used_up() {
     let memory = HelloMemory::new(100);
     let (first_at, second_at) = (Instant::now(), Instant::now() + Duration::from_millis(1));
-    let (mut first, mut to_first) = duplex(128);
-    let (mut second, mut to_second) = duplex(128);
-    first.write_all(&captured("openssl")[..60]).await.unwrap();
-    let sniff_first = sniff(&mut to_first, &LIMITS, first_at, &memory, None);
+    let (mut first_client, mut first_server) = duplex(128);
+    let (mut second_client, mut second_server) = duplex(128);
+    first_client.write_all(&captured("openssl")[..60]).await.unwrap();
+    let sniff_first = sniff(&mut first_server, &LIMITS, first_at, &memory, None);
     let sniff_second = async {
-        second.write_all(&captured("openssl")[..60]).await.unwrap();
+        second_client.write_all(&captured("openssl")[..60]).await.unwrap();
         tokio::select! {
-            sniffed = sniff(&mut to_second, &LIMITS, second_at, &memory, None) => panic!("{sniffed:?}"),
+            sniffed = sniff(&mut second_server, &LIMITS, second_at, &memory, None) => panic!("{sniffed:?}"),
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     };
-    let (error, ()) = tokio::join!(sniff_first, sniff_second);
-    let error = error.unwrap_err();
-    assert!(matches!(error.reason, SniffFailure::TooSlow), "{error}");
+    let (evicted, ()) = tokio::join!(sniff_first, sniff_second);
+    let error = evicted.unwrap_err();
+    assert!(matches!(error.reason, SniffFailure::TooSlow), "{error}"); // the same error as after `hello_timeout`
     assert_eq!((error.bytes_read, error.alert()), (60, Some(Alert::UserCanceled)));
     assert_eq!(memory.held(), 0, "both are gone");
 }

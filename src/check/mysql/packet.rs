@@ -18,7 +18,7 @@ use crate::check::stream::{CheckStream, start_tls};
 
 /// The most bytes read from a server in one check. The status of a replica has about 3 KiB, but may contain long GTID
 /// sets.
-const ANSWER_BYTES_MAX: usize = 256 << 10;
+const RECEIVED_BYTES_MAX: usize = 256 << 10;
 
 /// The command that ends a session.
 const COM_QUIT: u8 = 1;
@@ -66,7 +66,7 @@ impl Packets {
             stream,
             is_secure,
             sequence: 0,
-            left: ANSWER_BYTES_MAX,
+            left: RECEIVED_BYTES_MAX,
         }
     }
 
@@ -91,14 +91,15 @@ impl Packets {
     /// Receives the payload of a packet.
     ///
     /// # Errors
-    /// [`MysqlFailure::Server`] if it is an ERR packet; those of reading; the server has sent too much.
+    /// [`MysqlFailure::Server`] if it is an ERR packet; [`MysqlFailure::Io`] if reading fails, or if the server has sent
+    /// more than [`RECEIVED_BYTES_MAX`].
     pub(super) async fn receive(&mut self) -> Result<Vec<u8>, MysqlFailure> {
         let mut header = [0; 4];
         self.stream.read_exact(&mut header).await?;
         let [a, b, c, sequence] = header;
         let length = u32::from_le_bytes([a, b, c, 0]) as usize;
         self.left = self.left.checked_sub(4 + length).ok_or_else(|| {
-            let kib = ANSWER_BYTES_MAX >> 10;
+            let kib = RECEIVED_BYTES_MAX >> 10;
             io::Error::other(format!("not a MySQL server, or one that sends more than {kib} KiB"))
         })?;
         self.sequence = sequence.wrapping_add(1);

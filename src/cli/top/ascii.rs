@@ -13,7 +13,7 @@ pub(super) fn shows_utf8(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// Replaces characters that are not ASCII by similar ones.
+/// Replaces characters that are not ASCII by similar ones that are.
 pub(super) fn to_ascii(buffer: &mut Buffer) {
     for cell in &mut buffer.content {
         if !cell.symbol().is_ascii() {
@@ -48,7 +48,7 @@ mod tests {
     use crate::cli::top::view::tests::view_of;
 
     #[test]
-    fn only_an_unknown_state_is_shown_by_a_question_mark() {
+    fn each_known_state_has_an_ascii_sign_of_its_own() {
         let mut view = view_of(&[("a", 1)]);
         let server = &mut view.state.as_mut().unwrap().pools[0].servers[0];
         let mut signs = HashSet::new();

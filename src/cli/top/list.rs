@@ -53,21 +53,21 @@ impl<I: Clone + PartialEq> List<I> {
         if self.filter.chars().count() < FILTER_CHARS_MAX && !crate::text::is_unsafe(c) {
             self.filter.push(c);
         }
-        self.forget_selection();
+        self.return_to_first_row();
     }
 
     /// Removes the last character of the filter.
     pub(super) fn erase_char(&mut self) {
         self.filter.pop();
-        self.forget_selection();
+        self.return_to_first_row();
     }
 
     pub(super) fn set_filter(&mut self, filter: String) {
         self.filter = filter;
-        self.forget_selection();
+        self.return_to_first_row();
     }
 
-    fn forget_selection(&mut self) {
+    fn return_to_first_row(&mut self) {
         (self.chosen, self.position, self.offset) = (None, 0, 0);
     }
 
@@ -123,9 +123,10 @@ impl<I: Clone + PartialEq> List<I> {
     /// Selects the row that the user has chosen, and moves from there. If that row is gone, the row that is now in its
     /// place is selected instead.
     fn select<R>(&mut self, rows: &[R], id: impl Fn(&R) -> I) {
-        let chosen = self.chosen.as_ref();
-        let found = chosen.and_then(|chosen| rows.iter().position(|row| id(row) == *chosen));
-        let current = found.unwrap_or(if chosen.is_some() { self.position } else { 0 });
+        let current = match &self.chosen {
+            Some(chosen) => rows.iter().position(|row| id(row) == *chosen).unwrap_or(self.position),
+            None => 0,
+        };
         let last = rows.len().saturating_sub(1);
         self.position = current.min(last).saturating_add_signed(self.movement).min(last);
         self.selected = rows.get(self.position).map(id);

@@ -24,14 +24,14 @@ fn restart(proxy: &Proxy, server: Server) -> Server {
     let address = server.address;
     drop(server);
     let state = || proxy.server("p", &address.to_string());
-    eventually("it is down", || state()["use"] == "awaiting failback");
+    eventually("it awaits failback", || state()["use"] == "awaiting failback");
     let restarted = Server::named_on(TcpListener::bind(address).unwrap(), "back");
     eventually("its checks pass", || state()["health"] == "up");
     restarted
 }
 
 #[test]
-fn a_failed_server_awaits_failback_until_it_is_enabled() {
+fn a_failed_server_awaits_failback_until_it_is_enabled_or_failback_is_auto() {
     let (port, other) = (Port::keep(), Server::named("other"));
     let servers = [port.address, other.address];
     let label = port.address.to_string();
@@ -70,6 +70,6 @@ fn a_server_that_an_operator_drained_does_not_await_failback() {
     for key in ["use", "set_by", "set_at"] {
         assert_eq!(state()[key], drained[key], "{key}");
     }
-    let is_wrong = |line: &Value| line["message"].as_str().unwrap().contains("awaits failback");
-    assert!(!proxy.stop().log.iter().any(is_wrong));
+    let says_awaits_failback = |line: &Value| line["message"].as_str().unwrap().contains("awaits failback");
+    assert!(!proxy.stop().log.iter().any(says_awaits_failback));
 }
