@@ -2,11 +2,11 @@
 
 mod line;
 mod address;
+mod server;
 mod condition;
 mod accepted;
 mod bind;
 mod frontend;
-mod server;
 mod check_connection;
 mod conversation;
 mod differences;
