@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use crate::blocking::blocking;
 use crate::error::with_context;
-pub(crate) use descriptors::close_on_exec;
+pub(crate) use descriptors::set_close_on_exec_on_all;
 use group::ProcessGroup;
 pub(crate) use printed::Printed;
 use printed::{PrintedStream, StreamPipe};
@@ -61,8 +61,8 @@ pub(crate) async fn run_command(command: Command, printed: &Mutex<Printed>) -> i
     // it is dropped there, which kills the command.
     let started = blocking(move || ProcessGroup::start(command)).await;
     let (group, pipes) = started.map_err(|error| with_context(error, format!("cannot run {program}")))?;
-    let mut output = StreamPipe::new(PrintedStream::Output, Some(pipes.output))?;
-    let mut errors = StreamPipe::new(PrintedStream::Errors, pipes.errors)?;
+    let mut output = StreamPipe::new(PrintedStream::Output, Some(pipes.stdout))?;
+    let mut errors = StreamPipe::new(PrintedStream::Errors, pipes.stderr)?;
     let exit = group.watch()?;
     // The exit comes first: a process that is left behind may print for ever.
     loop {

@@ -53,7 +53,7 @@ use crate::account::{Ending, Entry, Ledger};
 use crate::listen::Accepted;
 use crate::refuse::refuse;
 use cancel::cancel;
-use guards::answer_postgres;
+use guards::with_postgres_reply;
 use linked::{Linked, relay_when_linked};
 use postgres::reply_to_login;
 use refusal::Refusal;
@@ -173,7 +173,7 @@ async fn connect_postgres(
     };
     let opened = match opened.pass_guards() {
         Ok(opened) => opened,
-        Err(refusal) => return Err(answer_postgres(refusal, client, &state, entry).boxed().await),
+        Err(refusal) => return Err(with_postgres_reply(refusal, client, &state, entry).boxed().await),
     };
     let identified = opened.sniff().await?;
     if let Some(key) = identified.cancel_key() {

@@ -97,19 +97,19 @@ impl StateDir {
     /// The directory cannot be created, or no file can be created in it; or it is open already, in this or another
     /// process.
     pub fn open(directory: &Path) -> io::Result<Self> {
-        let (file, unsaved) = (directory.join(LOCK), UnsavedFiles::default());
-        let tried = fs::create_dir_all(directory).and_then(|()| tempfile::tempfile_in(directory));
-        let opened = match tried {
+        let (lock_file, unsaved) = (directory.join(LOCK), UnsavedFiles::default());
+        let write_test = fs::create_dir_all(directory).and_then(|()| tempfile::tempfile_in(directory).map(drop));
+        let opened = match write_test {
+            Ok(()) => regular_file::open_to_lock(&lock_file)
+                .map_err(|error| with_context(error, lock_file.display().to_string())),
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 unsaved.0.lock().insert(directory.to_owned(), error.to_string().into());
-                // A directory that was never used has no such file. Then the reason to report is the file system.
-                regular_file::open(&file).map_err(|_| error)
+                // A directory that was never used has no lock file. Then the reason to report is the file system.
+                regular_file::open(&lock_file).map_err(|_| error)
             }
-            tried => tried.and_then(|_| {
-                regular_file::open_to_lock(&file).map_err(|error| with_context(error, file.display().to_string()))
-            }),
+            Err(error) => Err(error),
         };
-        let locked = opened.and_then(|opened| lock(opened, &file));
+        let locked = opened.and_then(|opened| lock(opened, &lock_file));
         Ok(Self {
             directory: directory.to_owned(),
             unsaved: Arc::new(unsaved),
@@ -130,7 +130,7 @@ impl StateDir {
     /// lack of memory or descriptors, or a process that runs as another user than before. Also if the file of primaries
     /// is not valid: without its contents, an old primary that is found first would be taken for the right one.
     pub fn remembered(&self) -> io::Result<RememberedState> {
-        self.read(TEXTS)?; // for its error only: when the texts were loaded, it could not be reported yet
+        self.read(TEXTS)?; // only for the error, which the caller of `texts` has ignored
         Ok(RememberedState {
             primaries: self.load_primaries()?,
             servers: self.load(SERVERS)?,
@@ -309,7 +309,7 @@ async fn has_changed<T>(changed: impl Future<Output = T>, end: &CancellationToke
     }
 }
 
-/// Writes the files of a [`StateDir`] until it is dropped.
+/// Writes the files of a [`StateDir`]. Dropping this ends the writing.
 #[derive(Debug)]
 pub struct StateKeeper {
     end: CancellationToken,
@@ -317,7 +317,7 @@ pub struct StateKeeper {
 }
 
 impl StateKeeper {
-    /// Waits, for 5 seconds at most, until the latest changes are written or writing them has failed. Then ends.
+    /// Tries, for 5 seconds at most, to write the changes that are not written yet. Then ends.
     pub async fn finish(self) {
         self.end.cancel();
         if timeout(FINISH_TIMEOUT, self.task).await.is_err() {

@@ -36,11 +36,11 @@ use crate::sniff::HelloMemory;
 use crate::state_dir::StateDir;
 use crate::worker::{self, Heartbeat, ListenSocket, WorkerSetup};
 
-/// Opens everything for the first of these plans for which that is possible. There is at least one plan; the last one
-/// is that of the file alone.
+/// Tries the plans in this order, until everything can be opened for one of them. There is at least one plan. The last
+/// one is made from the file alone, without the texts of a store.
 ///
 /// # Errors
-/// Why it is not possible for the last one.
+/// Why the last plan has failed.
 pub(super) fn open_first(
     plans: Vec<FirstPlan>,
     source: &Rc<ConfigSource>,
@@ -71,8 +71,8 @@ pub(super) fn open_first(
 
 /// Logs where the first configuration is from, if it is from a store. Otherwise warns of what is awaited, if anything.
 fn log_origin(texts: Option<&RemoteTexts>, is_kept: bool, awaited: Option<String>) {
-    if let Some(RemoteTexts { from, .. }) = texts {
-        let revision = texts.map(|texts| texts.version().revision);
+    if let Some(texts) = texts {
+        let (from, revision) = (&texts.from, texts.version().revision);
         match is_kept {
             false => tracing::info!(from, revision, "started with the configuration of the store"),
             true => {
@@ -192,6 +192,7 @@ fn put_in_force(
         .map_err(system("cannot use `state_dir`"))?
         .unwrap_or_default();
     let announced: Arc<[Announcement]> = remembered.announced.into_iter().map(Into::into).collect();
+    // `file_plan`: the plan without announced routes; `None`: no listener accepts any.
     let (plan, file_plan) = with_announced(plan, &announced);
     if let Some(file_plan) = &file_plan {
         log_refused(file_plan, &plan);

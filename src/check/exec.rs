@@ -92,8 +92,12 @@ impl Probe for ExecProbe {
 
 impl ExecProbe {
     fn command(&self) -> Command {
-        let CheckTarget { address, path, .. } = &self.target;
-        let (pool, name) = path.as_ref().expect("it is set for a check of one pool");
+        let CheckTarget {
+            address,
+            pool_and_server,
+            ..
+        } = &self.target;
+        let (pool, name) = pool_and_server.as_ref().expect("it is set for a check of one pool");
         let mut command = Command::new(&*self.check.program);
         command
             .args(self.check.arguments.iter().map(|argument| &**argument))

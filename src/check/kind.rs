@@ -137,7 +137,7 @@ pub struct CheckTarget {
     /// Where sessions of the server go.
     pub session_address: ServerAddr,
     /// The pool and the name of the server; `None` unless [`Check::is_of_one_pool`].
-    pub path: Option<ServerPath>,
+    pub pool_and_server: Option<ServerPath>,
     /// How long the caller lets a run take.
     pub timeout: Duration,
     /// The TLS of sessions with the server; `None`: sessions pass on what their clients send.
@@ -153,7 +153,7 @@ impl CheckTarget {
             host: None,
             connect: crate::dial::TEST_CONNECT,
             session_address: ServerAddr::new(address),
-            path: Some(("p".into(), "s".into())),
+            pool_and_server: Some(("p".into(), "s".into())),
             timeout: Duration::from_secs(20),
             tls: None,
         }

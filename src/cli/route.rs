@@ -121,14 +121,15 @@ pub fn explain(plan: &Plan, tls: &LiveTls, args: &RouteArgs) -> Result<String, U
         }
     }
     let args = &args;
-    let name = args.sni.as_deref().map(Sni::from_config);
+    let parsed_sni = args.sni.as_deref().map(Sni::from_config);
     let explanation = args.question().explain(listener);
     let context = RouteContext {
         plan,
         listener,
         tls: tls.listeners.get(&listener.name),
     };
-    write_explanation(&mut text, &context, args, name.as_ref(), &explanation).expect("writing to a String cannot fail");
+    write_explanation(&mut text, &context, args, parsed_sni.as_ref(), &explanation)
+        .expect("writing to a String cannot fail");
     Ok(text)
 }
 
@@ -140,16 +141,16 @@ struct RouteContext<'a> {
     tls: Option<&'a Arc<ListenerTls>>,
 }
 
-/// Writes the explanation. `name`: the parsed [`RouteArgs::sni`]; `Err`: it counts as no name.
+/// Writes the explanation. `parsed_sni`: `Err`: the client counts as one without SNI.
 fn write_explanation(
     text: &mut String,
     context: &RouteContext<'_>,
     args: &RouteArgs,
-    name: Option<&Result<Sni, NameError>>,
+    parsed_sni: Option<&Result<Sni, NameError>>,
     explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
     let RouteContext { plan, listener, .. } = *context;
-    write_client(text, args, name)?;
+    write_client(text, args, parsed_sni)?;
     if let Some(redirect) = &listener.redirect {
         let (to, code) = (&redirect.to, redirect.status.code());
         let port = redirect.port.map(|port| format!(", port {port},")).unwrap_or_default();
@@ -158,7 +159,7 @@ fn write_explanation(
             "\nHTTP requests are redirected to https{port} of listener {to} ({code})"
         );
     }
-    write_notes(text, listener, args, name, explanation)?;
+    write_notes(text, listener, args, parsed_sni, explanation)?;
     write_guards(text, plan, &listener.guards, args.from)?;
     write_routes(text, explanation)?;
     let pool = match explanation.choice {
@@ -177,7 +178,7 @@ fn write_explanation(
         RouteChoice::Refused { name, .. } => return writeln!(text, "route {name}: refused"),
         RouteChoice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
     };
-    let sni = name.and_then(|name| name.as_ref().ok());
+    let sni = parsed_sni.and_then(|sni| sni.as_ref().ok());
     write_tls(text, listener, context.tls, sni, &explanation.choice)?;
     write_servers(text, pool, args.from)?;
     match &pool.fallback {
@@ -187,13 +188,13 @@ fn write_explanation(
     }
 }
 
-fn write_client(text: &mut String, args: &RouteArgs, name: Option<&Result<Sni, NameError>>) -> fmt::Result {
+fn write_client(text: &mut String, args: &RouteArgs, parsed_sni: Option<&Result<Sni, NameError>>) -> fmt::Result {
     write!(text, "listener {}: a client ", args.listener)?;
     match args.from {
         Some(from) => write!(text, "from {from}")?,
         None => write!(text, "from anywhere")?,
     }
-    match name {
+    match parsed_sni {
         Some(Ok(Sni::Valid(name))) => write!(text, ", sni {name}")?,
         Some(Ok(Sni::Invalid(_))) => {
             let sent = args.sni.as_deref().unwrap_or_default();
@@ -219,13 +220,13 @@ fn write_notes(
     text: &mut String,
     listener: &ListenerPlan,
     args: &RouteArgs,
-    name: Option<&Result<Sni, NameError>>,
+    parsed_sni: Option<&Result<Sni, NameError>>,
     explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
     let is_tls = args.question().is_tls();
-    if let (Some(sni), Some(name)) = (&args.sni, name) {
+    if let (Some(sni), Some(parsed_sni)) = (&args.sni, parsed_sni) {
         let shown = sni.escape_debug();
-        match (name, ServerName::from_config(sni)) {
+        match (parsed_sni, ServerName::from_config(sni)) {
             (Err(error), _) => writeln!(text, "note: `{shown}` counts as no name: {error}")?,
             (Ok(_), Err(error)) => {
                 writeln!(
@@ -246,15 +247,16 @@ fn write_notes(
             "note: no route has sni or alpn, so this listener does not read them"
         )?;
     }
-    // A refused client has no mode. Its TLS may be terminated before the refusal, to read database and user.
-    let is_terminated = listener.tls.is_some() && listener.routes.tls_mode(&explanation.choice) != Some(TlsMode::Pass);
+    // Also for a client that is refused: its TLS may be terminated before, to read database and user.
+    let passes_tls = listener.routes.tls_mode(&explanation.choice) == Some(TlsMode::Pass);
+    let may_terminate = listener.tls.is_some() && !passes_tls;
     if args.database.is_some() || args.user.is_some() {
         if !listener.protocol.is_postgres() {
             writeln!(
                 text,
                 "note: this listener does not read database and user: it has no protocol = \"postgres\""
             )?;
-        } else if is_tls && !is_terminated {
+        } else if is_tls && !may_terminate {
             writeln!(
                 text,
                 "note: a client with sni or alpn uses TLS, and its database and user are encrypted"

@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use super::descriptors::close_on_exec;
+use super::descriptors::set_close_on_exec_on_all;
 use crate::readiness;
 
 /// The pause between two attempts to reap a killed command.
@@ -27,10 +27,9 @@ pub(super) struct ProcessGroup {
 
 /// The read ends of the pipes that a command writes to.
 pub(super) struct OutputPipes {
-    /// Of its standard output.
-    pub(super) output: OwnedFd,
-    /// Of its standard error; `None`: that is not a pipe of ours.
-    pub(super) errors: Option<OwnedFd>,
+    pub(super) stdout: OwnedFd,
+    /// `None`: its standard error is not a pipe of ours.
+    pub(super) stderr: Option<OwnedFd>,
 }
 
 impl ProcessGroup {
@@ -41,13 +40,13 @@ impl ProcessGroup {
     pub(super) fn start(mut command: Command) -> io::Result<(Self, OutputPipes)> {
         // The command would inherit the ambient capabilities of this thread. An error means that the kernel has none.
         let _ = clear_ambient_capability_set();
-        close_on_exec();
+        set_close_on_exec_on_all();
         let mut child = command.process_group(0).spawn()?;
-        let (output, errors) = (child.stdout.take(), child.stderr.take());
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let group = Self { child: Some(child) };
         let pipes = OutputPipes {
-            output: output.expect("the standard output is a pipe").into(),
-            errors: errors.map(OwnedFd::from),
+            stdout: stdout.expect("the standard output is a pipe").into(),
+            stderr: stderr.map(OwnedFd::from),
         };
         Ok((group, pipes))
     }

@@ -124,13 +124,14 @@ fn dial_client(accepted: &TcpStream) -> DialClient<'_> {
     }
 }
 
-/// An attempt that was reported: the index of the server in the pool, and the failure.
+/// An attempt that was reported: the index of the server in the pool, and the failure, if it failed.
 type ReportedAttempt = (usize, Option<ConnectFailure>);
 
 struct Reported {
     result: Result<(TcpStream, HeldLease), DialError>,
     attempts: Vec<ReportedAttempt>,
-    ejected: Vec<Option<Duration>>,
+    /// For how long each attempt ejected its server; `None`: not at all.
+    ejected_for: Vec<Option<Duration>>,
 }
 
 async fn dialled(pool: &Pool, options: &DialOptions, accepted: &TcpStream) -> Reported {
@@ -144,7 +145,7 @@ async fn dialled_while(
     accepted: &TcpStream,
     mut at_attempt: impl FnMut(&Server) + Send,
 ) -> Reported {
-    let (mut attempts, mut ejected) = (Vec::new(), Vec::new());
+    let (mut attempts, mut ejected_for) = (Vec::new(), Vec::new());
     let (servers, client) = (pool.servers(), dial_client(accepted));
     let mut trying = None;
     let result = dial(pool, options, None, client, &mut Search::default(), |progress| {
@@ -160,7 +161,7 @@ async fn dialled_while(
         assert_eq!(trying.take(), Some(attempt.server.id()), "its begin was reported");
         let index = servers.iter().position(|server| Arc::ptr_eq(server, attempt.server));
         attempts.push((index.expect("a server of this pool"), attempt.failure));
-        ejected.push(attempt.ejected_for);
+        ejected_for.push(attempt.ejected_for);
         assert_eq!(
             attempt.server.live(),
             1,
@@ -171,7 +172,7 @@ async fn dialled_while(
     Reported {
         result: result.map(|dialled| (dialled.socket, dialled.lease)),
         attempts,
-        ejected,
+        ejected_for,
     }
 }
 
@@ -251,18 +252,22 @@ async fn an_attempt_is_bounded_in_time() {
 async fn failures_in_a_row_eject_a_server_and_are_reported() {
     let (closed, open) = (refusing(), listening());
     let (pool, (_client, accepted)) = (pool(&[&closed, &open]), client().await);
-    let mut back_offs = Vec::new();
+    let mut ejections_of_closed = Vec::new();
     for _ in 0..10 {
         let done = dialled(&pool, &OPTIONS, &accepted).await;
         assert!(done.result.is_ok());
         let of_closed = done
             .attempts
             .iter()
-            .zip(done.ejected)
+            .zip(done.ejected_for)
             .filter(|((server, _), _)| *server == 0);
-        back_offs.extend(of_closed.map(|(_, back_off)| back_off));
+        ejections_of_closed.extend(of_closed.map(|(_, ejected_for)| ejected_for));
     }
-    assert_eq!(back_offs, [None, None, Some(EJECT.first)], "it is not tried after that");
+    assert_eq!(
+        ejections_of_closed,
+        [None, None, Some(EJECT.first)],
+        "an ejected server is not tried"
+    );
 }
 
 #[tokio::test]
@@ -294,7 +299,7 @@ async fn a_client_of_a_pool_with_a_queue_waits_until_its_only_server_can_be_conn
     .await;
     assert!(done.result.is_ok());
     assert_eq!(done.attempts, [(0, REFUSED), (0, None)]);
-    assert_eq!(done.ejected, [Some(Duration::from_secs(1)), None]);
+    assert_eq!(done.ejected_for, [Some(Duration::from_secs(1)), None]);
 }
 
 #[tokio::test]

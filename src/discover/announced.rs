@@ -94,7 +94,8 @@ async fn watch_containers(
 /// announces one route with an empty name, which [`Plan::with_announced`](crate::plan::Plan::with_announced) refuses.
 fn announcements(container: &Container) -> impl Iterator<Item = Announcement> {
     let label = |key| container.label(key).unwrap_or_default().trim();
-    let server = container.server(None, None, MemberConfig::default());
+    let (default_network, default_port) = (None, None);
+    let server = container.server(default_network, default_port, MemberConfig::default());
     label(SNI_LABEL).split(',').map(move |sni| Announcement {
         from: container.name().into(),
         created: container.created,

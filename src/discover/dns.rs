@@ -14,7 +14,7 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::dns_lookup::{Found, SILENT, ask_addresses, ask_srv, open};
+use super::dns_lookup::{Found, NO_ANSWER, ask_addresses, ask_srv, open};
 use super::dns_records::{HostAddresses, HostProblems, SrvRecord, servers, warning};
 use super::source::{FollowFuture, Reports, ServerList, ServerSource};
 use crate::addr::IpFamily;
@@ -115,7 +115,7 @@ impl DnsSource {
         let srv_name = self.srv_name().filter(|_| self.srv.is_due());
         if let Some(name) = srv_name.cloned() {
             let answered = timeout(ANSWER_TIMEOUT, ask_srv(resolver, name)).await;
-            self.srv.record(answered.unwrap_or_else(|_| Err(SILENT.into())));
+            self.srv.record(answered.unwrap_or_else(|_| Err(NO_ANSWER.into())));
         }
         match &self.srv.problem {
             Some(error) if self.srv.has_failed => return Err(error.clone()),
@@ -205,7 +205,7 @@ impl DnsSource {
             }
         }
         let silent = self.addresses.values_mut().filter(|answer| answer.due <= begin);
-        silent.for_each(|answer| answer.record(Err(SILENT.into())));
+        silent.for_each(|answer| answer.record(Err(NO_ANSWER.into())));
     }
 
     /// The name to ask for. Targets of SRV records are absolute names; a configured host may be relative to the domains
@@ -348,7 +348,7 @@ mod tests {
         let mut answer = DnsAnswer::unknown();
         answer.record(found(&[1, 2], 5));
         for seconds in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
-            let ratio = gap(&mut answer, Err(SILENT.into())).as_secs_f64() / seconds;
+            let ratio = gap(&mut answer, Err(NO_ANSWER.into())).as_secs_f64() / seconds;
             assert!((0.75..=1.25).contains(&ratio), "{ratio} of {seconds} s");
             assert!(answer.has_failed && answer.records == [1, 2]);
         }

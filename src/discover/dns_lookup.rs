@@ -1,4 +1,4 @@
-//! One question to a name server: its answer, as far as it matters here, and how long the answer holds.
+//! Queries to a name server: the records of the answer, and how long the answer holds.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -27,14 +27,13 @@ const ADDRESSES_MAX: usize = 256;
 /// The most names that are asked for in a chain of aliases. For addresses, the resolver has the same limit.
 const ALIAS_CHAIN_MAX: usize = 8;
 
-/// The reason for the failure of a question without an answer.
-pub(super) const SILENT: &str = "the name server does not answer";
+pub(super) const NO_ANSWER: &str = "the name server does not answer";
 
 /// An answer of a name server.
 pub(super) struct Found<T> {
     /// Sorted, each once: name servers rotate their answers.
     pub(super) records: Vec<T>,
-    /// Why there are none, or not all.
+    /// Why there are no records, or why some of the answer are left out.
     pub(super) remark: Option<Reason>,
     /// How long it holds.
     pub(super) ttl: Duration,
@@ -135,7 +134,7 @@ async fn ask<T: Ord>(
             ResponseCode::NXDomain => absent("the name does not exist".to_owned(), no_records.negative_ttl),
             _ => absent(format!("the name has no {kind} record"), no_records.negative_ttl),
         }),
-        Err(NetError::Timeout) => Err(SILENT.into()),
+        Err(NetError::Timeout) => Err(NO_ANSWER.into()),
         Err(error) => Err(Reason::from(chain(&error))),
     }
 }

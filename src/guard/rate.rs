@@ -37,8 +37,8 @@ impl Rate {
     /// Takes one unit, unless the bucket is overdrawn by more than the tolerance. Returns the new `paid_at`, and
     /// whether a unit was taken.
     ///
-    /// A bucket owes at most what a burst costs now: after a reload with a higher rate, nobody pays a debt at the old
-    /// rate. Therefore the returned time has to be stored even if no unit was taken.
+    /// First caps `paid_at` at what a burst costs at this rate: after a reload with a higher rate, no client waits for a
+    /// debt from the old one. The capped time has to be stored even if no unit was taken.
     pub(super) fn take(self, paid_at: Nanos, now: Nanos) -> (Nanos, bool) {
         let latest = now.saturating_add(self.tolerance).saturating_add(self.interval);
         let paid_at = paid_at.clamp(now, latest);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_higher_rate_applies_at_once_and_cancels_old_debts() {
+    fn a_changed_rate_applies_at_once_and_a_higher_one_cancels_old_debts() {
         let (bucket, hour) = (SharedBucket::default(), Duration::from_secs(3_600));
         assert!(bucket.take(Rate::new(10, hour, 1), SECOND));
         assert!(!bucket.take(Rate::new(10, hour, 1), 2 * SECOND), "six minutes are owed");
@@ -133,7 +133,7 @@ mod tests {
 
         /// In any period, the units that pass are at most the burst plus the rate times the period.
         #[test]
-        fn no_more_units_pass_than_the_rate_and_the_burst_allow(
+        fn no_more_units_pass_than_allowed_and_a_client_that_keeps_to_the_rate_is_never_refused(
             count in 1u32..2_000,
             burst in 1u32..100,
             gaps in proptest::collection::vec(0u64..SECOND / 50, 1..500),
@@ -147,8 +147,7 @@ mod tests {
             }
             let interval = SECOND / u64::from(count);
             prop_assert!(passed <= u64::from(burst) + (now - SECOND) / interval);
-            // A client that keeps to the rate is never refused.
-            now += u64::from(burst) * interval;
+            now += u64::from(burst) * interval; // now everything is paid
             for _ in 0..10 {
                 now += interval;
                 prop_assert!(bucket.take(rate, now));

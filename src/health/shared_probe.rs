@@ -1,4 +1,4 @@
-//! How a server is checked, and one check of it for all pools that check it in the same way.
+//! The setup of a server's check, and the check that pools with the same setup share.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -40,7 +40,7 @@ impl CheckSetup {
                 // As for sessions: what keeps sessions from connecting must also fail a check.
                 connect: plan.dial.connect.clone(),
                 session_address: spec.address,
-                path: check.is_of_one_pool().then(pool_and_label),
+                pool_and_server: check.is_of_one_pool().then(pool_and_label),
                 timeout: health.timeout,
                 tls,
             },
@@ -79,19 +79,19 @@ impl CheckSetup {
             host,
             connect,
             session_address,
-            path,
+            pool_and_server,
             timeout,
             tls,
         } = target;
         let same_tls = tls.as_ref().map(Arc::as_ptr) == other.target.tls.as_ref().map(Arc::as_ptr);
         **check == *other.check
-            && (address, host, connect, session_address, path)
+            && (address, host, connect, session_address, pool_and_server)
                 == (
                     &other.target.address,
                     &other.target.host,
                     &other.target.connect,
                     &other.target.session_address,
-                    &other.target.path,
+                    &other.target.pool_and_server,
                 )
             && [interval, interval_down, timeout] == [&other.interval, &other.interval_down, &other.target.timeout]
             && same_tls
@@ -109,7 +109,7 @@ impl CheckSetup {
     }
 }
 
-/// A check of one server, and its users: the server as a member of each pool that checks it in the same way.
+/// A running check of one server. Its users are the pools that share it: one [`ServerCheck`] for each pool.
 pub(super) struct SharedProbe {
     setup: CheckSetup,
     probe: Box<dyn Probe>,
@@ -149,7 +149,7 @@ impl SharedProbe {
         self.users.lock().clone()
     }
 
-    /// The users to be checked now: those that are not disabled.
+    /// The users in whose pool the server is not disabled.
     pub(super) fn active(&self) -> Vec<Arc<ServerCheck>> {
         let mut users = self.users();
         users.retain(|user| !user.server.is_disabled());
@@ -169,8 +169,11 @@ impl SharedProbe {
             let users = self.users();
             // Created before the states are read, so that a change in between is not missed.
             let state_changed = wait_for_first(users.iter().map(|user| user.server.admin_state_changed()));
-            let started = users.iter().filter(|user| user.start_if_enabled()).count(); // not `any`: starts each of them
-            if started > 0 {
+            let mut has_started = false;
+            for user in &users {
+                has_started |= user.start_if_enabled();
+            }
+            if has_started {
                 return;
             }
             let is_idle = users.iter().all(|user| user.server.is_disabled());

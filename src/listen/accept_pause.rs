@@ -1,6 +1,6 @@
 //! The reasons why accepting pauses.
 
-/// Why accepting pauses although a client waits. It also pauses after other failures of accept, which are only logged.
+/// Why accepting pauses although a client waits. Pauses after other failures of accept are only logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptPause {
     /// No descriptor is left.

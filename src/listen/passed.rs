@@ -72,10 +72,10 @@ impl PassedSockets {
         let socket = Socket::from(inherited.try_clone_to_owned()?);
         let address = usable_address(&socket)?;
         socket.set_nonblocking(true)?;
-        match self.0.entry(address) {
-            Entry::Vacant(entry) => drop(entry.insert(socket)),
-            Entry::Occupied(_) => return Err(Unusable::SameAddress),
-        }
+        let Entry::Vacant(entry) = self.0.entry(address) else {
+            return Err(Unusable::SameAddress);
+        };
+        entry.insert(socket);
         Ok(())
     }
 }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn other_descriptors_are_refused_with_the_reason() {
+    fn unusable_descriptors_are_refused_with_the_reason() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let refused = |socket: OwnedFd| added(socket).unwrap_err();

@@ -9,8 +9,8 @@ use super::pool::LivePool;
 use crate::plan::ServerEntry;
 use crate::pool::ServerRegistry;
 
-/// Gives `pool` a primary that another pool remembers. This primary must be one of the servers of `pool`. Nothing is done
-/// if `pool` needs no primary, or remembers one. A pool that exists is preferred to one that is gone, then the one with
+/// Gives `pool` a primary that another pool remembers. This primary must be a server of `pool`. Nothing is done if
+/// `pool` needs no primary, or remembers one. A pool that exists is preferred to one that is gone, then the one with
 /// the highest timeline is preferred. If equally preferred pools remember different primaries, nothing is inherited.
 /// `find_pool`: finds an existing pool by its name.
 pub(super) fn inherit_primary<'p>(

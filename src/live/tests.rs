@@ -137,7 +137,7 @@ async fn a_pool_without_an_address_delays_readiness_by_thirty_seconds_at_most() 
     assert_eq!(live.why_not_ready(), waits);
     pool.mark_resolved();
     tokio::time::advance(START_WAIT_MAX - Duration::from_millis(1)).await;
-    assert_eq!(live.why_not_ready(), waits, "its lookup has ended without an address");
+    assert_eq!(live.why_not_ready(), waits, "the lookups have ended without an address");
     tokio::time::advance(Duration::from_millis(1)).await;
     assert_eq!(live.why_not_ready(), None);
 }
@@ -280,13 +280,13 @@ fn a_returning_server_gets_no_session_before_its_role_is_checked() {
     let held = pass_all();
     resolve(&live, "a.test:1", &["10.0.0.9:1"]);
     resolve(&live, "a.test:1", &["10.0.0.8:1"]);
-    assert_eq!(servers(&live)[1].id(), held[1].id());
+    assert_eq!(servers(&live)[1].id(), held[1].id(), "10.0.0.8 is back");
     assert_eq!(states(), [used, unused]);
     pass_all();
     for servers in [r#""a.test:1""#, r#""10.0.0.1:1", "a.test:1""#] {
         live.apply(live.prepare(with(servers), HashMap::new()));
     }
-    assert_eq!(servers(&live)[0].id(), held[0].id());
+    assert_eq!(servers(&live)[0].id(), held[0].id(), "10.0.0.1 is back");
     assert_eq!(states(), [unused, used]);
 }
 
@@ -341,13 +341,14 @@ fn a_pool_is_ready_after_the_first_checks_even_without_a_decided_primary() {
         ..ServerFacts::default()
     };
     pool.record_check(&primary, Ok(facts));
-    assert!(pool.why_not_ready(true).is_some());
+    let needs_address = true;
+    assert!(pool.why_not_ready(needs_address).is_some());
     let refused = CheckOutcome::Refused {
         reason: "WRONGPASS".into(),
         accepts_sessions: false,
     };
     pool.record_check(&refusing, Err(refused.into()));
-    assert_eq!(pool.why_not_ready(true), None);
+    assert_eq!(pool.why_not_ready(needs_address), None);
     let reason = primary.health().reason;
     let expected = "not decided: the role of 10.0.0.1:1 is not known; `acequia pool trust` decides";
     assert_eq!(
@@ -376,7 +377,7 @@ fn only_failed_checks_count_as_failures() {
 }
 
 #[test]
-fn a_reload_to_another_role_does_not_reuse_the_old_role() {
+fn a_reload_that_requires_another_role_discards_the_check_result() {
     let with = |role_keys| plan_with_role("\"10.0.0.1:1\"", role_keys);
     let [replica, primary] = ["role = \"replica\"", "role = \"primary\""];
     let max_lag = "role = \"replica\"\nmax_lag = \"1s\"";

@@ -58,13 +58,13 @@ pub struct PoolRules {
     /// The time in which the weight of a server that came back grows to its full value; `None`: at once.
     pub slow_start: Option<Duration>,
     /// The pool panics if less than this percentage (1 to 100) of the servers in service in the best tier is healthy:
-    /// it then uses all of them. `None`: it never panics.
+    /// then it also picks unhealthy servers of that tier. `None`: it never panics.
     pub panic_threshold: Option<u8>,
-    /// Who may wait for a server with room; `None`: nobody.
+    /// The limits of the queue for a server with room; `None`: there is no queue.
     pub queue: Option<QueueLimits>,
     /// How long a client may wait for a server of a pool that sleeps; `None`: the pool never sleeps.
     pub wake: Option<Duration>,
-    /// Whether clients of a pool with a `queue` also wait for a server that takes no sessions for the moment. Set if
-    /// nothing else would serve them: neither a fallback nor a server that is started for them.
+    /// Whether clients in the queue also wait for a server that takes no sessions for the moment. Set for a pool with a
+    /// `queue` that has no fallback and never sleeps.
     pub waits_for_return: bool,
 }

@@ -35,7 +35,9 @@ impl SlowStart {
     /// below [`FIRST_PERCENT`]. The first call after `duration` ends the slow start.
     pub(super) fn percent(&self, now: Instant, duration: Duration) -> u16 {
         let began = self.began.load(Relaxed);
-        let Some(start) = self.start_time(began) else { return 100 };
+        let Some(start) = self.start_time(began) else {
+            return 100;
+        };
         let elapsed = now.saturating_duration_since(start);
         if elapsed >= duration {
             // Fails if another slow start has begun in the meantime.

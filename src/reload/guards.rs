@@ -17,7 +17,7 @@ use crate::text::counted;
 pub struct GuardNetworks {
     /// Its name.
     pub guard: String,
-    /// Networks of `allow` and `allow_file`; `None`: all clients are allowed.
+    /// Networks of `allow` and `allow_file`; `None`: the guard has neither.
     pub allowed: Option<usize>,
     /// Networks of `deny` and `deny_file`.
     pub denied: usize,
@@ -40,7 +40,7 @@ impl GuardNetworks {
         self.allowed.is_some() || self.denied > 0
     }
 
-    /// Counts the networks of each guard that is new and has networks, or whose networks have changed, perhaps to none.
+    /// Counts the networks of each new guard that has some, and of each guard whose networks have changed.
     pub(super) fn changed(old: &Plan, new: &Plan) -> Vec<Self> {
         let before = |guard: &GuardPlan| old.guards.iter().find(|old| old.name == guard.name);
         let is_shown = |guard: &&Arc<GuardPlan>| match before(guard) {
@@ -62,30 +62,27 @@ impl fmt::Display for GuardNetworks {
     }
 }
 
-/// A warning for each guard that was removed or added by a reload and has edits: networks that an operator has denied
-/// while the process ran.
+/// A warning for each guard that a reload removes while it has edits: networks that an operator has denied while the
+/// process ran. Edits are kept by the name of the guard, so there is also a warning when such a guard is added again.
 #[must_use]
 pub fn edit_warnings(old: &InForce, new: &InForce) -> Vec<String> {
-    // The name of a guard, and how many networks its edits deny; `None`: it has no edits.
-    let edits = |guard: &Arc<Guard>| {
+    let edited_networks = |guard: &Guard| {
         let edits = guard.edit_count(Instant::now());
-        (edits > 0).then(|| (Arc::clone(guard.name()), counted(edits, "network")))
+        (edits > 0).then(|| counted(edits, "network"))
     };
     let not_configured = |guard: &Arc<Guard>| {
-        edits(guard).map(|(name, networks)| {
-            format!(
-                "guards.{name} is not configured any more: what `acequia guard deny` added to it ({networks}) is not \
-                 denied until a guard has this name again; `acequia guard undo` takes it back"
-            )
-        })
+        let (name, networks) = (guard.name(), edited_networks(guard)?);
+        Some(format!(
+            "guards.{name} is not configured any more: what `acequia guard deny` added to it ({networks}) is not \
+             denied until a guard has this name again; `acequia guard undo` takes it back"
+        ))
     };
     let configured_again = |guard: &Arc<Guard>| {
-        edits(guard).map(|(name, networks)| {
-            format!(
-                "guards.{name} is configured again: what `acequia guard deny` had added to it ({networks}) is denied again; see \
-                 `acequia guard {name}`"
-            )
-        })
+        let (name, networks) = (guard.name(), edited_networks(guard)?);
+        Some(format!(
+            "guards.{name} is configured again: what `acequia guard deny` had added to it ({networks}) is denied \
+             again; see `acequia guard {name}`"
+        ))
     };
     let removed = old
         .guards

@@ -216,7 +216,7 @@ fn every_route_is_explained() {
 /// The index of the route that the table must choose, found by testing every route. The greatest rank wins; of equal
 /// ranks, the first route.
 fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> Option<usize> {
-    // The kind of the pattern, and the number of labels in it if it is a wildcard.
+    // The rank of the pattern's kind, and the number of labels after `*.`.
     let name_rank = |route: &Route<&str>| -> Option<(u8, usize)> {
         let (name, is_valid) = match input.name {
             Some(Sni::Valid(name)) => (Some(name.as_str().to_owned()), true),

@@ -18,10 +18,14 @@ impl Opened<'_> {
     /// Asks the guards of the listener, before anything of the client is read.
     pub(super) fn pass_guards(self) -> Result<Self, Refusal> {
         let plan = &self.state.plan;
+        let protocol = if plan.tls.is_some() {
+            Protocol::Tcp // no reply has a message in it: before its TLS handshake, the client would not accept one
+        } else {
+            plan.protocol
+        };
         let known = KnownClient {
             sniffed: None,
-            // A client whose TLS is terminated here accepts no message before the handshake. With `Tcp`, it gets none.
-            protocol: plan.tls.as_ref().map_or(plan.protocol, |_| Protocol::Tcp),
+            protocol,
         };
         ask(self.state, &plan.guards, self.entry, known)?;
         Ok(self)
@@ -43,20 +47,21 @@ impl Routed<'_> {
     }
 }
 
-/// The refusal of a PostgreSQL client by a guard of its listener, with a reply in its protocol. Clients print only an
-/// answer to their first packet. So that packet is read, within [`REFUSAL_TIME_MAX`], unless the client is one of a
-/// flood. A client that sends no such packet gets the reply in `refusal`.
-pub(super) async fn answer_postgres(
+/// If a guard of the listener has refused a PostgreSQL client, replaces the reply by one in the client's protocol.
+/// Clients print only an answer to their first packet. So that packet is read first, within [`REFUSAL_TIME_MAX`].
+///
+/// The reply stays as it is if the client sends no such packet. In a flood, nothing is read.
+pub(super) async fn with_postgres_reply(
     refusal: Refusal,
     client: &mut TcpStream,
     state: &ListenerState,
     entry: &Entry,
 ) -> Refusal {
-    let Refusal::Guard(reason, otherwise) = refusal else {
+    let Refusal::Guard(reason, first_reply) = refusal else {
         return refusal;
     };
     if entry.info().is_suppressed() {
-        return Refusal::Guard(reason, otherwise);
+        return Refusal::Guard(reason, first_reply);
     }
     let plan = &state.plan;
     let limits = SniffLimits {
@@ -87,7 +92,7 @@ pub(super) async fn answer_postgres(
         protocol: plan.protocol,
     };
     let reply = match known.reply(reason) {
-        Reply::Close => otherwise,
+        Reply::Close => first_reply,
         reply => reply,
     };
     Refusal::Guard(reason, reply)
@@ -146,8 +151,8 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
 
 /// How a client is refused, and whether the refusal is logged. A client that has sent its first message is not part of
 /// a flood. In a flood, only as many refusals are logged as [`Guard::take_line`] allows. The clients whose refusals
-/// are not logged are reset: after any other reply, a session would keep its place in `max_connections` until its
-/// client has closed, too.
+/// are not logged are reset. After any other reply, their sessions would wait for them to close, and meanwhile count
+/// in `max_connections`.
 fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, LogLine) {
     if known.has_sent_hello() {
         return (known.reply(reason), LogLine::Usual);

@@ -160,20 +160,19 @@ impl ListenerSeries {
     /// Sets the configured routes, in their order. Routes that were configured before keep their counts.
     pub fn configure_routes<'a>(&self, names: impl IntoIterator<Item = &'a Arc<str>>) -> Arc<[Arc<RouteCount>]> {
         let mut routes = self.routes.lock();
-        let before: HashMap<_, _> = routes.iter().map(|route| (&route.name, route)).collect();
-        let new = |name: &Arc<str>| RouteCount {
-            name: Arc::clone(name),
-            total: AtomicU64::new(0),
-            open: AtomicUsize::new(0),
+        let known: HashMap<_, _> = routes.iter().map(|route| (&route.name, route)).collect();
+        let known_or_new = |name| match known.get(name) {
+            Some(&route) => Arc::clone(route),
+            None => Arc::new(RouteCount {
+                name: Arc::clone(name),
+                total: AtomicU64::new(0),
+                open: AtomicUsize::new(0),
+            }),
         };
-        let count = |name| match before.get(name) {
-            Some(&known) => Arc::clone(known),
-            None => Arc::new(new(name)),
-        };
-        let now: Arc<[Arc<RouteCount>]> = names.into_iter().map(count).collect();
-        drop(before);
-        *routes = Arc::clone(&now);
-        now
+        let configured: Arc<[Arc<RouteCount>]> = names.into_iter().map(known_or_new).collect();
+        drop(known);
+        *routes = Arc::clone(&configured);
+        configured
     }
 
     /// The routes that are configured, in their order.

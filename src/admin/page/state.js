@@ -103,8 +103,12 @@ function applySample(history, sample) {
   }
   const sessionsBefore = lastSessions(history.totals);
   const ofPools = Object.entries(sample.pools).map(([name, pool]) => {
-    const past = history.pools.find((past) => past.name === name) ?? { name, endings: {}, ...Object.fromEntries(Object.keys(pool).map((key) => [key, []])) };
-    if (!history.pools.includes(past)) history.pools.push(past);
+    let past = history.pools.find((known) => known.name === name);
+    if (!past) {
+      past = { name, endings: {} }; // a sample has no endings of pools
+      for (const key of Object.keys(pool)) past[key] = [];
+      history.pools.push(past);
+    }
     return [past, pool, lastSessions(past)];
   });
   for (let number = Math.max(1, sample.seconds - SAMPLES_MAX + 1); number <= sample.seconds; number += 1) {

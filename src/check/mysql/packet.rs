@@ -91,7 +91,7 @@ impl Packets {
     /// Receives the payload of a packet.
     ///
     /// # Errors
-    /// [`MysqlFailure::Server`] if it is an ERR packet; [`MysqlFailure::Io`] if reading fails, or if the server has sent
+    /// [`MysqlFailure::Server`] if it is an ERR packet; [`MysqlFailure::Io`] if reading fails, or if the server sends
     /// more than [`RECEIVED_BYTES_MAX`].
     pub(super) async fn receive(&mut self) -> Result<Vec<u8>, MysqlFailure> {
         let mut header = [0; 4];

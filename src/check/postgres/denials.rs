@@ -29,7 +29,7 @@ const QUESTIONS: usize = 3;
 pub(super) struct Denials {
     /// When the server last denied the question; `None`: never, or the server has answered it since.
     at: [Option<Instant>; QUESTIONS],
-    /// The function that the user may not call, if the latest denial was about one.
+    /// The function of [`POSITION_FUNCTIONS`] that the latest denial was about; `None`: it was about none of them.
     function: [Option<&'static str>; QUESTIONS],
 }
 
@@ -48,7 +48,7 @@ impl Denials {
     /// Whether an error says that this user may not ask a question, or that this variety of PostgreSQL does not know
     /// the question.
     pub(super) fn is_denial(error: &Error) -> bool {
-        error.code().is_some_and(|code| CODES.contains(code))
+        error.code().is_some_and(|code| DENIAL_CODES.contains(code))
     }
 
     /// Records a denial. Returns whether it is the first one since the last answer.
@@ -70,7 +70,7 @@ impl Denials {
 }
 
 /// The functions of [`DeniableQuestion::Position`], except `pg_is_in_recovery()`: if that is denied, the check fails.
-const FUNCTIONS: [&str; 6] = [
+const POSITION_FUNCTIONS: [&str; 6] = [
     "pg_walfile_name(pg_lsn)",
     "pg_current_wal_lsn()",
     "pg_current_wal_flush_lsn()",
@@ -79,20 +79,20 @@ const FUNCTIONS: [&str; 6] = [
     "pg_last_wal_replay_lsn()",
 ];
 
-/// The function of [`FUNCTIONS`] that an error is about.
+/// The function of [`POSITION_FUNCTIONS`] that an error is about.
 fn denied_function(error: &Error) -> Option<&'static str> {
     let error = error.as_db_error()?;
     if *error.code() != SqlState::INSUFFICIENT_PRIVILEGE {
         return None;
     }
-    FUNCTIONS.into_iter().find(|function| {
+    POSITION_FUNCTIONS.into_iter().find(|function| {
         let name = function.split('(').next().unwrap_or_default();
         error.message().ends_with(&format!(" {name}"))
     })
 }
 
 /// Errors which mean that the next check would most likely get no answer either.
-const CODES: [SqlState; 4] = [
+const DENIAL_CODES: [SqlState; 4] = [
     SqlState::INSUFFICIENT_PRIVILEGE,
     SqlState::UNDEFINED_FUNCTION,
     SqlState::UNDEFINED_COLUMN,
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn denied_queries_are_tried_again_after_a_minute() {
+    async fn a_denied_question_is_asked_again_after_a_minute() {
         let mut denials = Denials::default();
         assert!(denials.may_ask(DeniableQuestion::Position));
         denials.deny_for_test(DeniableQuestion::Position);

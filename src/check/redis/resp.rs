@@ -77,7 +77,7 @@ fn read_nested(bytes: &[u8], levels_left: usize) -> Result<(RespValue, &[u8]), N
     match kind {
         b'-' => Ok((RespValue::Error(line.to_owned()), rest)),
         b'$' | b'*' => {
-            let Some(length) = length(line)? else {
+            let Some(length) = parse_length(line)? else {
                 return Ok((RespValue::Null, rest));
             };
             if kind == b'$' {
@@ -105,7 +105,7 @@ fn read_line(bytes: &[u8]) -> Result<(&str, &[u8]), NoReply> {
 }
 
 /// The length of a string or array; `None`: it is a null.
-fn length(line: &str) -> Result<Option<usize>, NoReply> {
+fn parse_length(line: &str) -> Result<Option<usize>, NoReply> {
     if line == "-1" {
         return Ok(None);
     }

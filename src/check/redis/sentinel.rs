@@ -106,7 +106,7 @@ impl Sentinels {
                 host: None,
                 connect: self.connect.clone(),
                 session_address: ServerAddr::new(address),
-                path: None,
+                pool_and_server: None,
                 timeout: self.timeout,
                 tls: None,
             };

@@ -18,7 +18,7 @@ use crate::text::counted;
 /// The interval between two rows.
 const ROW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Prints the table. On a terminal, a row equal to the previous one overwrites it.
+/// Prints the table. On a terminal, a row that differs from the previous one only in its time overwrites it.
 pub(super) struct Screen<W> {
     is_terminal: bool,
     out: W,
@@ -65,7 +65,7 @@ impl<W: Write> Screen<W> {
                 _ = interrupt.recv(), if !is_ending => {
                     is_ending = true;
                     self.print_draining()?;
-                    last_row.clear(); // no row is empty: the next one does not overwrite this line
+                    last_row.clear(); // so that the next row does not overwrite what was just printed
                     continue;
                 }
                 _ = ticks.tick() => {}

@@ -13,7 +13,7 @@ pub(super) fn shows_utf8(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// Replaces characters that are not ASCII by similar ones that are.
+/// Replaces each character that is not ASCII by a similar one, or by `?`.
 pub(super) fn to_ascii(buffer: &mut Buffer) {
     for cell in &mut buffer.content {
         if !cell.symbol().is_ascii() {

@@ -70,13 +70,13 @@ async fn follow_until_error(
                 Err(error) => Err(error),
             },
         };
-        let next = match next {
-            Err(RemoteError::InvalidResponse(_)) | Ok(_) => next,
-            Err(lost) => reopen(remote, lost).await,
-        };
         stream = match next {
             Ok(next) => next,
-            Err(error) => return error,
+            Err(error @ RemoteError::InvalidResponse(_)) => return error,
+            Err(lost) => match reopen(remote, lost).await {
+                Ok(next) => next,
+                Err(error) => return error,
+            },
         };
     }
 }
@@ -84,12 +84,12 @@ async fn follow_until_error(
 /// Passes events on; returns why there are no more.
 async fn pass_on(mut stream: EventStream, news: &Sender<Result<Update, RemoteError>>) -> RemoteError {
     loop {
-        let event = match timeout(SILENCE_MAX, stream.next()).await {
-            Ok(Ok((name, data))) => update(&name, &data),
+        let update = match timeout(SILENCE_MAX, stream.next()).await {
+            Ok(Ok((name, data))) => parse_event(&name, &data),
             Ok(Err(error)) => return error,
             Err(_) => return RemoteError::Timeout(SILENCE_MAX),
         };
-        match event {
+        match update {
             Ok(None) => {}
             Ok(Some(update)) => {
                 let _ = news.send(Ok(update)).await; // if it fails, `follow` returns
@@ -99,7 +99,8 @@ async fn pass_on(mut stream: EventStream, news: &Sender<Result<Update, RemoteErr
     }
 }
 
-fn update(name: &str, data: &str) -> Result<Option<Update>, RemoteError> {
+/// The update in an event; `None`: a later version sent the event, and it is not known here.
+fn parse_event(name: &str, data: &str) -> Result<Option<Update>, RemoteError> {
     fn read<T: DeserializeOwned>(data: &str) -> Result<T, RemoteError> {
         serde_json::from_str(data).map_err(RemoteError::InvalidResponse)
     }
@@ -107,7 +108,7 @@ fn update(name: &str, data: &str) -> Result<Option<Update>, RemoteError> {
         "state" => Update::State(read(data)?),
         "changes" => Update::Changes(read(data)?),
         "sample" => Update::Sample(read(data)?),
-        _ => return Ok(None), // of a later version
+        _ => return Ok(None),
     }))
 }
 
@@ -156,7 +157,7 @@ mod tests {
         (listener, remote)
     }
 
-    /// As while the process is restarted.
+    /// A poll also fails while the process is restarted.
     #[tokio::test]
     async fn after_a_failed_poll_the_stream_is_opened() {
         let directory = tempfile::tempdir().unwrap();

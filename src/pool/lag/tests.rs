@@ -148,7 +148,9 @@ async fn the_time_as_a_primary_is_no_lag() {
     };
     let lag = |lags: &mut LagWatch, seconds| {
         let now = start + Duration::from_secs(seconds);
-        lags.replica_lag(&label, &replication_stopped, MAX_LAG, now).unwrap().as_secs()
+        lags.replica_lag(&label, &replication_stopped, MAX_LAG, now)
+            .unwrap()
+            .as_secs()
     };
     assert_eq!((lag(&mut lags, 0), lag(&mut lags, 3)), (0, 3));
     lags.forget_replica(&label); // it is a primary until second 1000
@@ -224,8 +226,8 @@ proptest! {
             lags.record_primary(&primary, &at(written), MAX_LAG, instant);
             let found = lags.replica_lag(&label, &at(applied), MAX_LAG, instant).unwrap();
             prop_assert!(found <= millis(real), "{found:?} at {now}, really {real} ms");
-            let resolution = (MAX_LAG + millis(real)) / RESOLUTION;
-            let least = millis(real).saturating_sub(millis(2 * interval) + 2 * resolution);
+            let error_max = millis(2 * interval) + 2 * (MAX_LAG + millis(real)) / RESOLUTION;
+            let least = millis(real).saturating_sub(error_max);
             prop_assert!(found >= least, "{found:?} at {now}, really {real} ms");
         }
         let history = &lags.histories.primary().unwrap().history.written;

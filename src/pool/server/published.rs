@@ -16,8 +16,8 @@ impl Server {
             self.store_flag(DOWN_FOR_LAG, checks.rise_fall.is_down_for_lag()),
             self.store_flag(SUSPENDED, checks.rise_fall.is_suspended()),
         ];
-        // Notify only after everything is stored: otherwise a server that is down only because it is behind could be
-        // seen as failed.
+        // Notify only after everything is stored: otherwise a subscriber could take a server that is down only for its
+        // lag for a failed one.
         if changes.contains(&true) {
             self.subscribers.notify();
         }
@@ -35,15 +35,15 @@ impl Server {
         self.flags.load(Relaxed) & flag != 0
     }
 
-    /// Sets or clears a flag, and notifies the subscribers if that changes whether the server may be picked.
-    /// [`HAS_FAILURES`] alone does not.
+    /// Sets or clears a flag, and notifies the subscribers if it changed. They are not notified of [`HAS_FAILURES`],
+    /// which does not decide whether the server may be picked.
     pub(super) fn set_flag(&self, flag: u16, value: bool) {
         if self.store_flag(flag, value) && flag != HAS_FAILURES {
             self.subscribers.notify();
         }
     }
 
-    /// Sets or clears a flag. Returns whether it had the other value before.
+    /// Sets or clears a flag. Returns whether it changed.
     fn store_flag(&self, flag: u16, value: bool) -> bool {
         let before = if value {
             self.flags.fetch_or(flag, Relaxed)

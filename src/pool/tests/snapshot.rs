@@ -6,6 +6,14 @@ use tokio::time::advance;
 
 use super::*;
 
+/// The servers of the lowest rank are the candidates.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct ModelRank {
+    tier: u8,
+    /// False in panic.
+    is_unchecked: bool,
+}
+
 /// The pick rules without a snapshot: slow and simple.
 struct Model<'a> {
     servers: &'a [Member],
@@ -46,15 +54,17 @@ impl Model<'_> {
         up.map(Member::priority).min()
     }
 
-    /// The server's tier, and whether the server comes after the checked ones (never in panic); `None`: it may not be
-    /// picked.
-    fn rank(&self, server: &Member) -> Option<(u8, bool)> {
+    /// `None`: the server may not be picked.
+    fn rank(&self, server: &Member) -> Option<ModelRank> {
         let tier = server.priority();
-        if self.panic_tier() == Some(tier) {
-            return server.is_usable_in_panic().then_some((tier, false));
-        }
-        let unchecked = server.check_state() == CheckState::Unchecked;
-        (server.availability(self.now) != Availability::Unavailable).then_some((tier, unchecked))
+        let is_panicking = self.panic_tier() == Some(tier);
+        let may_be_picked = if is_panicking {
+            server.is_usable_in_panic()
+        } else {
+            server.availability(self.now) != Availability::Unavailable
+        };
+        let is_unchecked = !is_panicking && server.check_state() == CheckState::Unchecked;
+        may_be_picked.then_some(ModelRank { tier, is_unchecked })
     }
 
     /// The index and weight of each candidate.
@@ -68,7 +78,7 @@ impl Model<'_> {
         let best = untried().filter_map(|(_, server)| self.rank(server)).min();
         let found = untried().filter(|(_, server)| best.is_some() && self.rank(server) == best);
         let factor = |server: &Member| {
-            // A percentage in a pool with slow start. Without, weights are used as they are: only their ratios count.
+            // With slow start, a percentage. Without it, 1, because only the ratios of weights count.
             self.rules
                 .slow_start
                 .map_or(1, |slow| server.slow_start_percent(self.now, slow))
@@ -127,13 +137,15 @@ async fn change(pool: &Pool, (kind, which, amount): (u8, prop::sample::Index, u8
         let n = usize::from(amount) % 7;
         let mut next = servers.to_vec();
         next.retain(|server| *server.spec().label != *format!("s{n}"));
-        if next.len() == servers.len() {
+        let is_new = next.len() == servers.len();
+        if is_new {
+            let is_checked = amount.is_multiple_of(3);
             let member_config = MemberConfig {
                 weight: 1 + u16::from(amount % 5),
                 priority: amount % 2,
                 ..MemberConfig::default()
             };
-            next.push(server_with(n, member_config, amount.is_multiple_of(3)));
+            next.push(server_with(n, member_config, is_checked));
         }
         return pool.replace_servers(next);
     }
@@ -329,7 +341,7 @@ async fn a_failing_check_and_a_new_back_off_update_the_candidates() {
     let back_off = fail_connect(&pool, &trial, due).unwrap();
     assert!(
         back_off < CONNECT_TIMEOUT,
-        "else the expiry of the trial's claim alone would make the server a candidate"
+        "expected the back-off to end before the claim of the trial expires"
     );
     assert!(is_candidate(due + back_off));
 }

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_p
 use tokio::time::{Instant, sleep};
 
 use super::message::StartClone;
-use crate::command::close_on_exec;
+use crate::command::set_close_on_exec_on_all;
 use crate::error::with_context;
 use crate::text::first_and_more;
 use crate::user;
@@ -45,7 +45,7 @@ pub(super) fn start(clone: &StartClone) -> io::Result<(Pid, OwnedFd)> {
         .stdout(writer.try_clone()?)
         .stderr(writer)
         .process_group(0);
-    close_on_exec();
+    set_close_on_exec_on_all();
     // Not waited for here: `reap` reaps all children.
     let child = match &clone.user {
         None => command.spawn(),

@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use super::marked::Mark;
 use super::message::{HeldContainers, KeeperRequest, ProcessEvent, StartClone, line_of};
-use crate::command::close_on_exec;
+use crate::command::set_close_on_exec_on_all;
 use crate::error::{chain, with_context};
 
 /// This program, also after its file was replaced.
@@ -41,7 +41,7 @@ impl KeeperProcess {
         let (ours, theirs) = net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let socket = UnixStream::from_std(ours)?;
-        close_on_exec();
+        set_close_on_exec_on_all();
         let child = Command::new(PROGRAM)
             .arg("keeper")
             .env_clear()

@@ -15,16 +15,15 @@ pub(super) fn open(proxy: &Proxy) -> Browser {
     browser
 }
 
-/// Enters a token, which may be wrong.
-pub(super) fn submit(browser: &mut Browser, token: &str) {
+pub(super) fn submit_token(browser: &mut Browser, token: &str) {
     browser.evaluate(&format!(
         "{{ document.getElementById('token').value = {token:?}; document.getElementById('token-form').requestSubmit(); }}"
     ));
 }
 
-/// Enters the right token, and waits until the page accepts it.
-pub(super) fn enter(browser: &mut Browser, token: &str) {
-    submit(browser, token);
+/// Submits a token, and waits until the page accepts it.
+pub(super) fn log_in(browser: &mut Browser, token: &str) {
+    submit_token(browser, token);
     browser.eventually("!document.getElementById('reload').hidden");
 }
 
@@ -112,7 +111,7 @@ fn the_page_shows_the_database_and_user_of_a_postgresql_session() {
 }
 
 #[test]
-fn the_page_explains_a_route_like_the_command() {
+fn the_page_explains_which_route_a_connection_would_take() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let mut browser = open(&proxy);
@@ -196,10 +195,10 @@ fn without_a_token_the_page_is_read_only_and_says_how_to_change_that() {
 }
 
 #[test]
-fn with_the_token_the_page_asks_then_drains_and_shows_the_answer() {
-    let (_directory, line) = token();
+fn with_the_token_the_page_drains_a_server_but_the_browser_does_not_store_the_token() {
+    let (_directory, token_setting) = token();
     let (a, b) = (Server::echo(), Server::echo());
-    let proxy = start(&[&a, &b], &line);
+    let proxy = start(&[&a, &b], &token_setting);
     let mut browser = open(&proxy);
     let drain = |browser: &mut Browser| {
         browser.eventually("document.querySelector('#server-table button.plain') !== null");
@@ -215,13 +214,13 @@ fn with_the_token_the_page_asks_then_drains_and_shows_the_answer() {
     };
     let server_state = || tcp(&proxy, "GET", "/api/v1/servers/shop/big", &[], "").1;
     for wrong in ["wrong", "schlüssel☃"] {
-        submit(&mut browser, wrong);
+        submit_token(&mut browser, wrong);
         browser.eventually("document.querySelector('#access').innerText.startsWith('Not accepted: wrong token')");
         assert_eq!(browser.evaluate("document.getElementById('reload').hidden"), true);
-        submit(&mut browser, "");
+        submit_token(&mut browser, "");
         browser.eventually("document.querySelector('#access').innerText.startsWith('Read-only until')");
     }
-    enter(&mut browser, TOKEN);
+    log_in(&mut browser, TOKEN);
     drain(&mut browser);
     browser.eventually("document.querySelector('#question').innerText.includes('Done.')");
     eventually("the server drains", || server_state().contains("\"use\":\"draining\""));
@@ -234,9 +233,9 @@ fn with_the_token_the_page_asks_then_drains_and_shows_the_answer() {
 
 #[test]
 fn a_reload_error_is_shown_only_with_the_token() {
-    let (_directory, line) = token();
+    let (_directory, token_setting) = token();
     let (a, b) = (Server::echo(), Server::echo());
-    let proxy = start(&[&a, &b], &line);
+    let proxy = start(&[&a, &b], &token_setting);
     let file = proxy.directory().join("acequia.toml");
     std::fs::write(&file, "wrong = [").unwrap();
     let authorization = &*format!("Authorization: Bearer {TOKEN}");
@@ -253,6 +252,6 @@ fn a_reload_error_is_shown_only_with_the_token() {
         tiles.contains("Config in force\n") && tiles.contains("✕ reload failed"),
         "{tiles}"
     );
-    enter(&mut browser, TOKEN);
+    log_in(&mut browser, TOKEN);
     browser.eventually("document.querySelector('#notices pre')?.innerText.includes('unclosed array')");
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::api::{TOKEN, token};
 use super::events::Events;
-use super::page::{enter, open, text};
+use super::page::{log_in, open, text};
 use crate::support::api::{request, start, tcp, unix};
 use crate::support::browser::Browser;
 use crate::support::client::{Client, served_client};
@@ -56,7 +56,7 @@ fn every_action_asks_once_explains_itself_and_shows_the_answer() {
     let get = |path: &str| -> Value { serde_json::from_str(&tcp(&proxy, "GET", path, &[], "").1).unwrap() };
     let server = |key: &str| get("/api/v1/servers/shop/big")[key].clone();
     let mut browser = open(&proxy);
-    enter(&mut browser, TOKEN);
+    log_in(&mut browser, TOKEN);
     for (label, words, usage) in [
         (
             "Disable",
@@ -108,7 +108,7 @@ fn open_details_follow_what_happens_and_keep_what_is_typed() {
     let set = |body: &str| assert_eq!(unix(&proxy, "POST", "/api/v1/servers/shop/big", body).0, 200);
     let shows = |part: &str| format!("document.querySelector('#detail[open]').innerText.includes({part:?})");
     let mut browser = open(&proxy);
-    enter(&mut browser, TOKEN);
+    log_in(&mut browser, TOKEN);
     open_server(&mut browser, "shop/big");
     browser.eventually(&format!("{} !== undefined", button("Drain")));
     browser.evaluate("document.querySelector('#detail input').value = 9");

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::api::{TOKEN, token};
 use super::events::PORT_STREAMS;
-use super::page::{enter, open, text};
+use super::page::{log_in, open, text};
 use super::page_acts::choose;
 use crate::support::api::{config, event_stream, start, tcp};
 use crate::support::browser::Browser;
@@ -42,7 +42,7 @@ fn foreign_text_is_never_inserted_as_html() {
     let authorization = &*format!("Authorization: Bearer {TOKEN}");
     assert_eq!(tcp(&proxy, "POST", "/api/v1/reload", &[authorization], "").0, 422);
     let mut browser = open(&proxy);
-    enter(&mut browser, TOKEN);
+    log_in(&mut browser, TOKEN);
     browser.eventually("document.querySelector('#notices pre')?.innerText.includes('<img/src=x')");
     for section in ["#flow", "#server-table", "#session-table"] {
         browser.evaluate(&format!("document.querySelector('{section}').scrollIntoView()"));
@@ -160,7 +160,7 @@ fn axe_finds_no_accessibility_problem_on_the_page() {
             browser.evaluate("document.getElementById('detail').close()");
         }
     }
-    enter(&mut browser, TOKEN);
+    log_in(&mut browser, TOKEN);
     browser.eventually("document.querySelector('#notices pre') !== null");
     browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })");
     for scheme in ["light", "dark"] {

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::api::{TOKEN, token};
-use super::page::{enter, open, submit, text};
+use super::page::{log_in, open, submit_token, text};
 use super::page_acts::choose;
 use crate::support::api::{start, unix};
 use crate::support::browser::Browser;
@@ -68,7 +68,7 @@ fn the_table_of_sessions_is_updated_while_the_focus_is_in_it() {
     ));
     let (first, mut second) = (served_client(proxy.at("plain")), served_client(proxy.at("plain")));
     let mut browser = open(&proxy);
-    enter(&mut browser, TOKEN);
+    log_in(&mut browser, TOKEN);
     // Scrolls at each attempt, because the section moves until the sections above it have been drawn.
     let has_buttons = |count: usize| {
         format!(
@@ -104,7 +104,7 @@ fn a_token_that_was_replaced_is_forgotten_and_said_to_be_wrong() {
     let proxy = start(&[&a, &b], &line);
     let mut browser = open(&proxy);
     browser.eventually("document.querySelector('#server-table button.plain') !== null");
-    enter(&mut browser, TOKEN);
+    log_in(&mut browser, TOKEN);
     // The page checks the token for several reasons, one check at a time. Once the check that is requested here has
     // ended, no pending check can find that the token was replaced before `Drain` finds it.
     browser.evaluate("import('/page.js').then(({ showAccess }) => showAccess())");
@@ -119,7 +119,7 @@ fn a_token_that_was_replaced_is_forgotten_and_said_to_be_wrong() {
     browser.evaluate("document.getElementById('question').close()");
 
     fs::write(&file, TOKEN).unwrap();
-    enter(&mut browser, TOKEN);
+    log_in(&mut browser, TOKEN);
     fs::write(&file, "another one that is long enough\n").unwrap();
     let config = proxy.directory().join("acequia.toml");
     fs::write(&config, fs::read_to_string(&config).unwrap() + "\nnonsense = 1\n").unwrap();
@@ -128,7 +128,7 @@ fn a_token_that_was_replaced_is_forgotten_and_said_to_be_wrong() {
         .eventually("document.querySelector('#notices').innerText.includes('Enter the token to see the errors here')");
     browser.eventually("document.getElementById('reload').hidden");
     fs::remove_file(&file).unwrap();
-    submit(&mut browser, TOKEN);
+    submit_token(&mut browser, TOKEN);
     browser.eventually("document.getElementById('access').innerText.includes('cannot read `token_file` of [admin]')");
 }
 

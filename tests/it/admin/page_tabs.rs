@@ -1,7 +1,7 @@
 //! Many tabs of one browser share one stream: a browser opens at most six connections to a host.
 
 use super::api::{TOKEN, token};
-use super::page::enter;
+use super::page::log_in;
 use crate::support::api::config;
 use crate::support::browser::Browser;
 use crate::support::proxy::Proxy;
@@ -32,7 +32,7 @@ fn many_tabs_stay_live_if_reading_needs_the_token() {
         for tab in &tabs {
             browser.show(tab);
             browser.eventually(&badge("token needed"));
-            enter(&mut browser, TOKEN);
+            log_in(&mut browser, TOKEN);
         }
         for tab in &tabs {
             browser.show(tab);

@@ -96,7 +96,7 @@ fn an_added_server_survives_reload_and_restart_until_it_is_removed() {
 
     let mut sessions = std::iter::repeat_with(|| {
         let mut client = Client::connect(proxy.at("l"));
-        (client.read(5), client)
+        (client.read(5), client) // the last byte of `second` is left to read
     });
     let (_, mut session) = sessions.find(|(name, _)| name == b"secon").unwrap();
     let removed = proxy.command(&["server", "remove", "p/extra"]);
@@ -139,7 +139,7 @@ fn only_added_servers_can_be_removed_and_names_are_unique() {
     );
     assert_eq!(add(&proxy, &format!(r#"{{"address": "{first_address}"}}"#)).0, 409);
     assert_eq!(
-        add(&proxy, &format!(r#"{{"address": "{second_address}", "wieght": 1}}"#)).0,
+        add(&proxy, &format!(r#"{{"address": "{second_address}", "unknown_key": 1}}"#)).0,
         422
     );
     assert_eq!(added(&proxy).as_array().unwrap().len(), 0);

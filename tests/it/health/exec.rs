@@ -54,7 +54,7 @@ fn child_states(proxy: &Proxy) -> Vec<char> {
 }
 
 #[test]
-fn a_command_gets_the_server_and_no_environment_of_the_process() {
+fn a_command_gets_the_server_and_inherits_nothing_of_the_process() {
     let (server, directory) = (Server::silent(), tempfile::tempdir().unwrap());
     let file = |name: &str| directory.path().join(name).display().to_string();
     // Only the first check writes, so that no file is empty when it is read.
@@ -68,8 +68,8 @@ fn a_command_gets_the_server_and_no_environment_of_the_process() {
     let proxy = Proxy::start(&config(server.address, &script, ""));
     assert_eq!(health(&proxy, server.address).0, "up");
     let environment = read_to_string(file("environment")).unwrap();
-    let mut names: Vec<_> = environment.lines().collect();
-    names.sort_unstable();
+    let mut variables: Vec<_> = environment.lines().collect();
+    variables.sort_unstable();
     let (ip, port) = (server.address.ip(), server.address.port());
     let expected = [
         format!("ACEQUIA_ADDRESS={ip}"),
@@ -78,7 +78,7 @@ fn a_command_gets_the_server_and_no_environment_of_the_process() {
         format!("ACEQUIA_SERVER={}", server.address),
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
     ];
-    assert_eq!(names, expected);
+    assert_eq!(variables, expected);
     let descriptors = read_to_string(file("descriptors")).unwrap();
     let is_of_process = |line: &str| line.contains("socket:") || line.contains("anon_inode:");
     assert!(!descriptors.lines().any(is_of_process), "{descriptors}");

@@ -37,23 +37,28 @@ impl Hooks {
         )
     }
 
-    /// The arguments that `stop` was called with.
+    /// A shell command for `stop`. It appends the arguments, as a line, to what [`Self::stopped`] returns.
+    fn record_stop(&self) -> String {
+        format!("echo \"$1 $2\" >> {}", self.file("stopped").display())
+    }
+
+    /// The arguments of all calls of `stop`, one call a line.
     fn stopped(&self) -> String {
         fs::read_to_string(self.file("stopped")).unwrap_or_default()
     }
 }
 
-fn clone(proxy: &Proxy) -> Value {
+fn first_clone(proxy: &Proxy) -> Value {
     clones(proxy)[0].clone()
 }
 
 #[test]
-fn a_failed_start_is_reported_before_its_leftovers_are_stopped() {
+fn a_failed_start_is_reported_before_the_clone_is_stopped() {
     let hooks = Hooks::new();
-    let (stopped, go) = (hooks.file("stopped"), hooks.file("go"));
+    let go = hooks.file("go");
     let stop = format!(
-        "echo \"$1 $2\" >> {}; while [ ! -e {} ]; do sleep 0.05; done",
-        stopped.display(),
+        "{}; while [ ! -e {} ]; do sleep 0.05; done",
+        hooks.record_stop(),
         go.display()
     );
     let config = hooks.config(
@@ -70,8 +75,8 @@ fn a_failed_start_is_reported_before_its_leftovers_are_stopped() {
         (&printed[0]["line"], &printed[1]["line"]),
         (&"booting".into(), &"no disk".into())
     );
-    eventually("it is being stopped", || clone(&proxy)["state"] == "stopping");
-    assert_eq!(clone(&proxy)["reason"], reason);
+    eventually("it is being stopped", || first_clone(&proxy)["state"] == "stopping");
+    assert_eq!(first_clone(&proxy)["reason"], reason);
     eventually("`stop` gets the address", || hooks.stopped() == "app-1 10.0.7.3:8080\n");
     fs::write(go, "").unwrap();
     assert_eq!(proxy.stop().code, Some(0));
@@ -90,10 +95,9 @@ fn the_last_line_of_the_standard_error_of_a_hook_is_the_reason() {
 #[test]
 fn a_start_that_the_shutdown_ends_is_no_failure() {
     let hooks = Hooks::new();
-    let (begun, stopped) = (hooks.file("begun"), hooks.file("stopped"));
+    let begun = hooks.file("begun");
     let start = format!("touch {}; exec sleep 600", begun.display());
-    let stop = format!("echo \"$1 $2\" >> {}", stopped.display());
-    let proxy = Proxy::setup(&hooks.config(1, &start, &stop)).launch();
+    let proxy = Proxy::setup(&hooks.config(1, &start, &hooks.record_stop())).launch();
     eventually("the clone is being started", || begun.exists());
     let finished = proxy.stop();
     assert_eq!((finished.code, hooks.stopped()), (Some(0), "app-1 \n".into()));
@@ -104,8 +108,7 @@ fn a_start_that_the_shutdown_ends_is_no_failure() {
 #[test]
 fn stop_gets_the_address_that_a_start_printed_before_it_was_killed() {
     let hooks = Hooks::new();
-    let stop = format!("echo \"$1 $2\" >> {}", hooks.file("stopped").display());
-    let config = hooks.config(1, "echo 127.0.0.1:9; exec sleep 600", &stop);
+    let config = hooks.config(1, "echo 127.0.0.1:9; exec sleep 600", &hooks.record_stop());
     let _proxy = Proxy::setup(&format!("{config}start_timeout = \"1s\"\n")).launch();
     eventually("`stop` gets the address", || hooks.stopped().contains(" 127.0.0.1:9\n"));
 }
@@ -114,21 +117,18 @@ fn stop_gets_the_address_that_a_start_printed_before_it_was_killed() {
 fn two_clones_cannot_have_the_same_address() {
     let server = Server::echo();
     let hooks = Hooks::new();
-    let stop = format!("echo \"$1 $2\" >> {}", hooks.file("stopped").display());
     let start = format!("echo {}", server.address);
-    let proxy = Proxy::setup(&hooks.config(2, &start, &stop)).launch();
+    let proxy = Proxy::setup(&hooks.config(2, &start, &hooks.record_stop())).launch();
     let failed = &log_lines(&proxy, "a clone cannot be started", 1)[0];
-    let (second, first) = match failed["clone"].as_str().unwrap() {
-        "app-1" => ("app-1", "app-2"),
-        second => (second, "app-1"),
-    };
+    let refused = failed["clone"].as_str().unwrap();
+    let accepted = if refused == "app-1" { "app-2" } else { "app-1" };
     let reason = format!(
-        "the hook `start` printed `{}`, which is the address of clone `{first}`",
+        "the hook `start` printed `{}`, which is the address of clone `{accepted}`",
         server.address
     );
     assert_eq!(failed["reason"], *reason);
-    eventually("`stop` gets the name of the second one, but not the address", || {
-        hooks.stopped().starts_with(&format!("{second} \n"))
+    eventually("`stop` gets the name of the refused clone, but not the address", || {
+        hooks.stopped().starts_with(&format!("{refused} \n"))
     });
     let servers = proxy.answer(&["status"])["pools"][0]["servers"].clone();
     assert_eq!(servers.as_array().unwrap().len(), 1, "{servers}");
@@ -140,8 +140,7 @@ fn a_clone_cannot_have_the_address_of_a_listener_of_its_pool() {
     let address = hooks.file("address");
     let address = address.display();
     let start = format!("while [ ! -s {address} ]; do sleep 0.05; done; cat {address}");
-    let stop = format!("echo \"$1 $2\" >> {}", hooks.file("stopped").display());
-    let proxy = Proxy::setup(&hooks.config(1, &start, &stop)).launch();
+    let proxy = Proxy::setup(&hooks.config(1, &start, &hooks.record_stop())).launch();
     let own = proxy.at("l").to_string();
     fs::write(hooks.file("address"), &own).unwrap();
     let failed = &log_lines(&proxy, "a clone cannot be started", 1)[0];
@@ -150,8 +149,10 @@ fn a_clone_cannot_have_the_address_of_a_listener_of_its_pool() {
     eventually("it is stopped", || {
         hooks.stopped().starts_with(&format!("app-1 {own}\n"))
     });
-    eventually("the status shows the reason", || clone(&proxy)["reason"] == *reason);
+    eventually("the status shows the reason", || {
+        first_clone(&proxy)["reason"] == *reason
+    });
     let server = Server::echo();
     fs::write(hooks.file("address"), server.address.to_string()).unwrap();
-    eventually("it runs", || clone(&proxy)["state"] == "running");
+    eventually("it runs", || first_clone(&proxy)["state"] == "running");
 }

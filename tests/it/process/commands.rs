@@ -13,14 +13,14 @@ use crate::support::server::Server;
 use crate::support::{eventually, is_root_for};
 
 /// Runs a command on this configuration to its end.
-fn on(config: &str, command: &[&str]) -> Finished {
+fn run_with(config: &str, command: &[&str]) -> Finished {
     let directory = config_directory("acequia.toml", config);
     finished(acequia(command).arg("-c").arg(directory.path().join("acequia.toml")))
 }
 
 const FINE: &str = "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]\n";
 
-fn bound_to(addresses: &[String]) -> String {
+fn config_bound_to(addresses: &[String]) -> String {
     let listener = |(number, address)| format!("[listeners.l{number}]\nbind = \"{address}\"\npool = \"p\"\n");
     let listeners: String = (1..).zip(addresses).map(listener).collect();
     format!("{listeners}[pools.p]\nservers = [\"127.0.0.1:9\"]\n")
@@ -47,7 +47,7 @@ fn a_second_process_on_an_address_reports_the_address_and_opens_no_listener() {
     let server = Server::named("s1");
     let first = Proxy::start(&FINE.replace("127.0.0.1:9", &server.address.to_string()));
     let (taken, free) = (first.at("l").to_string(), Port::keep());
-    let second = on(&bound_to(&[free.address.to_string(), taken.clone()]), &["run"]);
+    let second = run_with(&config_bound_to(&[free.address.to_string(), taken.clone()]), &["run"]);
     assert_cannot_bind(
         &second,
         &[
@@ -72,7 +72,7 @@ fn a_second_process_on_an_address_reports_the_address_and_opens_no_listener() {
 fn every_address_that_cannot_be_bound_is_reported() {
     let taken = [(); 2].map(|()| Server::silent());
     let addresses = taken.each_ref().map(|server| server.address.to_string());
-    let failed = on(&bound_to(&addresses), &["run"]);
+    let failed = run_with(&config_bound_to(&addresses), &["run"]);
     assert_cannot_bind(
         &failed,
         &["listener `l1`", &addresses[0], "listener `l2`", &addresses[1]],
@@ -82,7 +82,7 @@ fn every_address_that_cannot_be_bound_is_reported() {
 #[test]
 fn an_admin_port_in_use_is_reported() {
     let taken = Server::silent();
-    let failed = on(&format!("{FINE}[admin]\nbind = \"{}\"", taken.address), &["run"]);
+    let failed = run_with(&format!("{FINE}[admin]\nbind = \"{}\"", taken.address), &["run"]);
     assert_cannot_bind(
         &failed,
         &["[admin]", &taken.address.to_string(), "Address already in use"],
@@ -91,7 +91,7 @@ fn an_admin_port_in_use_is_reported() {
 
 #[test]
 fn an_address_of_another_machine_is_reported() {
-    let failed = on(&bound_to(&["192.0.2.1:0".to_owned()]), &["run"]);
+    let failed = run_with(&config_bound_to(&["192.0.2.1:0".to_owned()]), &["run"]);
     assert_cannot_bind(
         &failed,
         &[
@@ -110,7 +110,7 @@ fn a_port_in_use_by_a_connection_is_reported() {
     let connection = TcpStream::connect(server.address).unwrap();
     let taken = connection.local_addr().unwrap();
     for address in [taken, (Ipv4Addr::UNSPECIFIED, taken.port()).into()] {
-        let failed = on(&bound_to(&[address.to_string()]), &["run"]);
+        let failed = run_with(&config_bound_to(&[address.to_string()]), &["run"]);
         let words = ["Address already in use", "ss -tanp", "net.ipv4.ip_local_reserved_ports"];
         assert_cannot_bind(&failed, &words);
         assert!(!failed.stderr.contains("ss -ltnp"), "nobody listens there: {failed:#?}");
@@ -123,7 +123,7 @@ fn an_admin_port_on_a_listener_address_is_a_configuration_error() {
     let admin = format!("[admin]\nbind = \"{}\"\n", free.address);
     let overlapping = FINE.replace("127.0.0.1:0", &format!("0.0.0.0:{}", free.number()));
     for command in ["check", "run"] {
-        let failed = on(&format!("{admin}{overlapping}"), &[command]);
+        let failed = run_with(&format!("{admin}{overlapping}"), &[command]);
         assert_eq!(failed.code, Some(1), "{failed:#?}");
         assert!(failed.stderr.contains("overlaps with"), "{failed:#?}");
     }
@@ -150,7 +150,7 @@ fn exposed_secrets_cause_warnings() {
             password.display()
         ),
     ];
-    let checked = on(&text, &["check"]);
+    let checked = run_with(&text, &["check"]);
     assert_eq!(checked.code, Some(0), "{checked:#?}");
     let proxy = Proxy::setup(&text).launch();
     let reloaded = proxy.command(&["reload"]);
@@ -164,13 +164,13 @@ fn exposed_secrets_cause_warnings() {
     }
     file("token", 0o600);
     file("password", 0o640);
-    let checked = on(&text, &["check"]);
+    let checked = run_with(&text, &["check"]);
     assert!(checked.code == Some(0) && checked.stderr.is_empty(), "{checked:#?}");
 }
 
 #[test]
 fn a_privileged_port_without_privileges_is_reported() {
-    let directory = config_directory("acequia.toml", &bound_to(&["0.0.0.0:443".to_owned()]));
+    let directory = config_directory("acequia.toml", &config_bound_to(&["0.0.0.0:443".to_owned()]));
     // A new network namespace has no other listeners, and the default limit for privileged ports. A program that is
     // started in a new user namespace has no capabilities if its user is not mapped to root.
     let mut command = Command::new("unshare");
@@ -205,7 +205,7 @@ fn acequia_runs_without_root() {
 #[test]
 fn an_invalid_configuration_exits_with_1_and_a_missing_one_with_3() {
     for command in [&["run"][..], &["check"], &["route", "--listener", "l"]] {
-        let failed = on(&FINE.replace("pool = \"p\"", "pool = \"q\""), command);
+        let failed = run_with(&FINE.replace("pool = \"p\"", "pool = \"q\""), command);
         assert_eq!((failed.code, failed.stdout.as_str()), (Some(1), ""), "{failed:#?}");
         assert!(
             failed.stderr.contains("acequia.toml:3:8") && failed.stderr.contains("^^^"),
@@ -225,7 +225,7 @@ fn wrong_arguments_exit_with_2() {
         let failed = finished(&mut acequia(arguments));
         assert_eq!((failed.code, failed.stdout.as_str()), (Some(2), ""), "{failed:#?}");
     }
-    let failed = on(FINE, &["route", "--listener", "other"]);
+    let failed = run_with(FINE, &["route", "--listener", "other"]);
     assert_eq!(failed.code, Some(2));
     assert!(
         failed
@@ -250,7 +250,7 @@ fn version_and_help_exit_with_0() {
 
 #[test]
 fn check_accepts_a_valid_file_and_warns_of_an_unused_pool() {
-    let checked = on(
+    let checked = run_with(
         &format!("{FINE}[pools.unused]\nservers = [\"127.0.0.1:9\"]"),
         &["check"],
     );
@@ -279,13 +279,13 @@ fn route_shows_where_a_connection_would_go() {
         "--from",
         "10.1.1.1",
     ];
-    let matched = on(&format!("{FINE}{routes}"), &asked);
+    let matched = run_with(&format!("{FINE}{routes}"), &asked);
     assert!(
         matched.code == Some(0) && matched.stdout.contains("route l#1: pool p"),
         "{matched:#?}"
     );
     // Without `--alpn` and `--from`, on which the route depends too.
-    let unmatched = on(&format!("{FINE}{routes}"), &asked[..5]);
+    let unmatched = run_with(&format!("{FINE}{routes}"), &asked[..5]);
     assert!(
         unmatched.stdout.contains("no route takes it: the listener's pool p"),
         "{unmatched:#?}"
@@ -343,7 +343,7 @@ fn a_path_that_cannot_be_opened_is_escaped_in_the_error() {
     let check = format!("{FINE}[pools.p.health]\ncheck = \"tls\"\nverify = true\nca_file = \"{odd}\"\n");
     let log = format!("{FINE}[log]\naccess = \"{odd}\"\n");
     for (config, command) in [(&check, "check"), (&check, "run"), (&log, "run")] {
-        let stderr = on(config, &[command]).stderr;
+        let stderr = run_with(config, &[command]).stderr;
         assert!(
             ["/nowhere/", "u{1b}[2J", "u{9b}", "u{202e}"]
                 .iter()
@@ -356,7 +356,7 @@ fn a_path_that_cannot_be_opened_is_escaped_in_the_error() {
 }
 
 #[test]
-fn an_import_reads_a_pipe_up_to_the_size_limit() {
+fn an_import_reads_a_pipe_and_reports_an_endless_and_a_missing_file() {
     let pipe = "printf 'listen a\\nmode tcp\\nbind :1\\nserver s 10.0.0.1:2\\n' | \"$0\" import haproxy /dev/stdin";
     let imported = must(Command::new("sh").args(["-c", pipe, BINARY]));
     assert!(imported.contains("\"10.0.0.1:2\""), "{imported}");
@@ -376,7 +376,7 @@ fn the_explanation_of_a_route_names_what_containers_may_announce() {
     let text = "[listeners.l]\nbind = \"127.0.0.1:0\"\nannounce = { from = \"docker\", names = [\"*.apps.test\"] }\n\
                 [[listeners.l.routes]]\nsni = \"own.apps.test\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]\n";
     for (sni, is_noted) in [("shop.apps.test", true), ("own.apps.test", false), ("shop.test", false)] {
-        let explained = on(text, &["route", "--listener", "l", "--sni", sni]);
+        let explained = run_with(text, &["route", "--listener", "l", "--sni", sni]);
         let note = format!("note: containers may announce `{sni}` here");
         assert_eq!(
             (explained.code, explained.stdout.contains(&note)),
@@ -404,24 +404,24 @@ fn check_refuses_what_run_refuses_with_the_same_exit_code() {
         (tls, "listeners.l.tls"),
         (token, "admin.token_file"),
     ] {
-        let [run, check] = ["run", "check"].map(|command| on(&text, &[command]));
+        let [run, check] = ["run", "check"].map(|command| run_with(&text, &[command]));
         assert_eq!(
             (run.code, check.code),
             (Some(3), Some(3)),
             "{text}: {run:#?} {check:#?}"
         );
-        let told: Vec<&str> = check.stderr.lines().collect();
+        let errors: Vec<&str> = check.stderr.lines().collect();
         assert!(
-            told.len() == 2 && told[0].contains(key) && told[1].contains("--without-files"),
-            "expected one error for each file, and the remedy: {check:#?}"
+            errors.len() == 2 && errors[0].contains(key) && errors[1].contains("--without-files"),
+            "expected one error, then the remedy: {check:#?}"
         );
         assert!(!check.stdout.contains("fine"), "{check:#?}");
-        let unread = on(&text, &["check", "--without-files"]);
+        let unread = run_with(&text, &["check", "--without-files"]);
         assert_eq!((unread.code, &*unread.stderr), (Some(0), ""), "{text}");
     }
     // A missing directory of a socket is only a warning: the service manager may create it, or pass the socket.
     let socket = FINE.replace("127.0.0.1:0", &format!("unix:{}/socket", missing.display()));
-    let check = on(&socket, &["check"]);
+    let check = run_with(&socket, &["check"]);
     let expected = format!(
         "warning: listeners.l.bind: no socket can be created in {} now: ",
         missing.display()

@@ -57,7 +57,7 @@ fn setup_under_systemd(address: SocketAddr, server: &Server) -> Setup {
         "systemd-socket-activate",
         &listen,
         "--fdname=web",
-        "--setenv=XDG_RUNTIME_DIR",
+        "--setenv=XDG_RUNTIME_DIR", // where acequia and its commands find the admin socket; not passed on otherwise
     ];
     Proxy::setup(&config).under(&words)
 }
@@ -90,13 +90,13 @@ fn a_drain_leaves_new_clients_to_the_next_process() {
     let proxy = manager.start(&manager.config);
     let old = served_client(manager.address);
     let socket = read_link(format!("/proc/self/fd/{}", manager.socket.as_raw_fd())).unwrap();
-    let open = || descriptors_of(&proxy, socket.to_str().unwrap());
-    let with_workers = open();
+    let descriptors = || descriptors_of(&proxy, socket.to_str().unwrap());
+    let before_the_drain = descriptors();
     proxy.signal(Signal::TERM);
     // Each worker has its own descriptor of the socket, and closes it when it stops accepting. The log line about the
     // drain is written earlier.
     eventually("both workers have closed their descriptors", || {
-        open() == with_workers - 2
+        descriptors() == before_the_drain - 2
     });
     let mut waiting: Vec<_> = (0..50).map(|_| Client::connect(manager.address)).collect();
     for client in &mut waiting {
@@ -116,15 +116,15 @@ fn a_drain_leaves_new_clients_to_the_next_process() {
 #[test]
 fn a_reload_gives_a_passed_socket_to_the_listener_with_its_address() {
     let manager = ServiceManager::new();
-    let other = manager.config.replace(&manager.address.to_string(), "127.0.0.1:0");
-    let proxy = manager.start(&other);
+    let elsewhere = manager.config.replace(&manager.address.to_string(), "127.0.0.1:0");
+    let proxy = manager.start(&elsewhere);
     let unused = "no listener has the address of a socket of the service manager";
     assert!(has_logged(&proxy, unused), "{:?}", proxy.log());
     let mut early = Client::connect(manager.address);
     early.send(b"ping");
     assert!(proxy.reload(&manager.config));
     assert_eq!(early.read(4), b"ping");
-    assert!(proxy.reload(&other));
+    assert!(proxy.reload(&elsewhere));
     let mut waiting = Client::connect(manager.address);
     waiting.send(b"ping");
     assert!(proxy.reload(&manager.config));

@@ -1,5 +1,5 @@
-//! An address that a reload removes while clients wait there for permits: they go to the listener that takes over the
-//! address; if there is none, they are reset after a few seconds, and further clients are refused from then on.
+//! A reload removes an address where clients wait for permits. They go to the listener that takes over the address. If
+//! there is none, they are reset after a few seconds, and further clients are refused from then on.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};

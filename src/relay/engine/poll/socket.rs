@@ -25,7 +25,7 @@ const SPLICE_BYTES_MAX: usize = 128 * 1024;
 
 /// A socket: non-blocking system calls, and the readiness for them.
 ///
-/// Implemented by sockets, and by the model of a socket in the tests.
+/// Implemented by [`TcpStream`], and by the model of a socket in the tests.
 pub(in crate::relay) trait Socket: Sync {
     /// Ready until a [`try_io`](Self::try_io) finds that there is nothing to read.
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -123,13 +123,14 @@ impl Socket for TcpStream {
                 unacknowledged: info.unacknowledged,
                 not_sent_bytes: info.not_sent_bytes,
             }),
+            // What is sent on a Unix socket is in the receive queue of the other end at once, and stays there when the
+            // socket is closed.
             None => is_unix(self).then_some(SendQueue::EMPTY),
         }
     }
 }
 
-/// Whether it is a Unix socket, which is kept as a [`TcpStream`], too. What is sent on a Unix socket is in the receive
-/// queue of the other end at once, and stays there when the socket is closed.
+/// Whether this [`TcpStream`] holds a Unix socket.
 fn is_unix(socket: &TcpStream) -> bool {
     SockRef::from(socket)
         .local_addr()
