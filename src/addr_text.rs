@@ -51,10 +51,10 @@ pub(crate) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
     if let Some(path) = unix_path(text)? {
         return Ok(ServerLocation::Address(ServerAddr::from_unix(path)));
     }
-    if let Some((name, ip)) = text.rsplit_once('@')
+    if let Some((host_and_port, ip)) = text.rsplit_once('@')
         && ip.split('%').next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok())
     {
-        return resolved(name, ip);
+        return resolved(host_and_port, ip);
     }
     check_interface(text)?;
     // Port 0 is rejected below.
@@ -88,7 +88,7 @@ pub(crate) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
             String::from("an IPv4 address has four numbers, 0 to 255"),
         ));
     }
-    // As written, because a trailing dot matters to the resolver. Only a name that is not ASCII must be converted.
+    // An ASCII name stays as it is written, because a trailing dot matters to the resolver.
     let host = if host.is_ascii() { host } else { name.as_str() };
     Ok(ServerLocation::Name {
         host: host.into(),
@@ -96,17 +96,17 @@ pub(crate) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
     })
 }
 
-/// The location of `host:port` at one of its addresses, as in `db.internal:5432@fe80::1%eth0`.
-fn resolved(name: &str, ip: &str) -> Result<ServerLocation, InvalidValue> {
+/// The location of a host name and a port with one of its addresses, as in `db.internal:5432@fe80::1%eth0`.
+fn resolved(host_and_port: &str, ip: &str) -> Result<ServerLocation, InvalidValue> {
     let no_host_name = || {
         let hint = String::from("write the address alone, or \"HOST:PORT@ADDRESS\" with a host name");
-        (format!("`{name}` has no host name"), hint)
+        (format!("`{host_and_port}` has no host name"), hint)
     };
     // Otherwise `server` and this function would call each other once for each `@` of the text.
-    if name.contains('@') {
+    if host_and_port.contains('@') {
         return Err(no_host_name());
     }
-    let location = server(name)?;
+    let location = server(host_and_port)?;
     let ServerLocation::Name { port, .. } = location else {
         return Err(no_host_name());
     };

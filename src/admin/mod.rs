@@ -112,14 +112,14 @@ static SNDBUF: OptionalCall = OptionalCall::new(
 pub async fn serve(endpoint: AdminEndpoint, admin: Arc<Admin>, connections_max: usize) {
     let (live, router) = (Arc::clone(&admin.live), router(admin));
     let mut connections = Connections::default();
-    let mut logged: Option<Instant> = None;
+    let mut logged_at: Option<Instant> = None;
     loop {
         let connection = match endpoint.accept(&router, &live).await {
             Ok(connection) => connection,
             Err(error) => {
-                if logged.is_none_or(|at| at.elapsed() >= FAILURE_LOG_INTERVAL) {
+                if logged_at.is_none_or(|at| at.elapsed() >= FAILURE_LOG_INTERVAL) {
                     tracing::warn!(%error, "cannot accept clients on {}, trying again", endpoint.as_str());
-                    logged = Some(Instant::now());
+                    logged_at = Some(Instant::now());
                 }
                 sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -257,11 +257,11 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl In
         let fallbacks = in_force.pools.with_fallback(Instant::now());
         let fallbacks = fallbacks.map(|(pool, in_use)| (Arc::clone(pool.name()), in_use.is_some()));
         let pools = in_force.pools.iter().map(|pool| &***pool);
-        let with_roles = in_force
+        let with_primary = in_force
             .pools
             .iter()
             .filter(|pool| pool.plan().health.required.has_primary());
-        let primaries = with_roles.map(|pool| (Arc::clone(pool.name()), pool.roles().claimants().len()));
+        let primaries = with_primary.map(|pool| (Arc::clone(pool.name()), pool.roles().claimants().len()));
         let text = admin
             .metrics
             .render(admin.limits.sessions(), pools, fallbacks, primaries, &in_force.guards);

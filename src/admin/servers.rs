@@ -100,14 +100,14 @@ pub(super) struct ServerDetailBody {
 pub(super) fn find<'a>(
     in_force: &'a InForce,
     pool_name: &str,
-    name: &str,
+    server_name: &str,
 ) -> Result<(&'a Arc<LivePool>, Member), ApiError> {
     let pool = in_force
         .pool(pool_name)
         .ok_or_else(|| ApiError::unknown_pool(pool_name))?;
     let servers = pool.servers();
-    let server = servers.iter().find(|server| *server.spec().label == *name);
-    let no_server = || ApiError::not_found(format!("pool `{pool_name}` has no server `{name}`"));
+    let server = servers.iter().find(|server| *server.spec().label == *server_name);
+    let no_server = || ApiError::not_found(format!("pool `{pool_name}` has no server `{server_name}`"));
     Ok((pool, server.cloned().ok_or_else(no_server)?))
 }
 
@@ -144,23 +144,23 @@ pub(super) async fn set_overrides(
     let Json(request) = request?;
     let changes = request.parse().map_err(ApiError::bad_request)?;
     let live = &admin.live;
-    let name: ServerPath = (pool_name.as_str().into(), server_name.as_str().into());
+    let server_path: ServerPath = (pool_name.as_str().into(), server_name.as_str().into());
     let in_force = live.in_force();
-    // `None`: no pool has the server now. If it has overrides, they can still be changed.
-    let server = match find(&in_force, &pool_name, &server_name) {
+    // `None`: the server is absent, but it has overrides, and these can be changed.
+    let found = match find(&in_force, &pool_name, &server_name) {
         Ok(found) => Some(found),
-        Err(_) if live.absent_overrides().iter().any(|(absent, _)| *absent == name) => None,
+        Err(_) if live.absent_overrides().iter().any(|(absent, _)| *absent == server_path) => None,
         Err(error) => return Err(error),
     };
     let by: Arc<str> = client.to_string().into();
     let mut overrides = Overrides::default();
     for change in changes {
-        overrides = live.apply_override(&name, change, Arc::clone(&by), SystemTime::now());
+        overrides = live.apply_override(&server_path, change, Arc::clone(&by), SystemTime::now());
         tracing::info!(pool = pool_name, server = server_name, %by, order = %change, "server override set");
     }
     live.evict_absent_overrides();
-    Ok(Json(match server {
+    Ok(Json(match found {
         Some((pool, server)) => OverrideBody::Present(Box::new(server_body(pool, &server, Instant::now()))),
-        None => OverrideBody::Absent(absent_server_body(&name, &overrides)),
+        None => OverrideBody::Absent(absent_server_body(&server_path, &overrides)),
     }))
 }

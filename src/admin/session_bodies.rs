@@ -8,7 +8,7 @@ pub struct SessionsBody {
     /// The number of sessions that match the filter.
     pub total: usize,
     /// A page of them, the oldest first. It begins after the session whose `id` is the parameter `after`. With the
-    /// parameter `sort`: the sessions with the highest values of that field, the highest first.
+    /// parameter `sort`, which names an amount: the sessions with the highest amounts, the highest first.
     pub sessions: Vec<SessionBody>,
     /// The value of `after` for the next page; `null`: this is the last page, or `sort` is given.
     pub next: Option<u64>,

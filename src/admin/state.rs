@@ -23,7 +23,7 @@ use super::guards::guard_bodies;
 use super::pool_bodies::{PoolTlsBody, QueueBody};
 use super::remote::remote_body;
 use super::scale::scale_body;
-use crate::account::{ListenerSeries, sessions_opened};
+use crate::account::{ListenerSeries, RouteCount, sessions_opened};
 use crate::acme::{RenewalState, RenewalsByFile};
 use crate::addr::ListenAddr;
 use crate::live::{InForce, LivePool};
@@ -112,10 +112,8 @@ fn pool_bodies(in_force: &InForce) -> Vec<PoolBody> {
     let now = Instant::now();
     let body = |(index, pool): (usize, &Arc<LivePool>)| {
         let serving = &in_force.pools[in_force.pools.serving(PoolId(index), now)];
-        PoolBody {
-            tls: in_force.tls.pools.get(pool.name()).map(|tls| pool_tls_body(tls)),
-            ..pool_body(pool, serving, now)
-        }
+        let tls = in_force.tls.pools.get(pool.name()).map(|tls| pool_tls_body(tls));
+        pool_body(pool, serving, tls, now)
     };
     in_force.pools.iter().enumerate().map(body).collect()
 }
@@ -133,10 +131,8 @@ fn listener_bodies(
         let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
         let series = series_by_name.get(&listener.name).copied();
         let tls = in_force.tls.listeners.get(&listener.name);
-        ListenerBody {
-            tls: tls.map(|tls| listener_tls_body(tls, renewals)),
-            ..listener_body(&in_force.plan, listener, addresses, sessions, series)
-        }
+        let tls = tls.map(|tls| listener_tls_body(tls, renewals));
+        listener_body(&in_force.plan, listener, addresses, sessions, series, tls)
     };
     in_force.listeners().map(body).collect()
 }
@@ -147,6 +143,7 @@ fn listener_body(
     addresses: &[ListenAddr],
     sessions: usize,
     series: Option<&Arc<ListenerSeries>>,
+    tls: Option<ListenerTlsBody>,
 ) -> ListenerBody {
     let routes = listener.routes.routes();
     let counts = series.map(|series| series.routes()).unwrap_or_default();
@@ -159,21 +156,17 @@ fn listener_body(
         redirect: listener.redirect.as_ref().map(|redirect| redirect.to.to_string()),
         guards: plan.guard_names(&listener.guards).map(ToString::to_string).collect(),
         pool: listener.routes.default().map(|pool| plan.pools[*pool].name.to_string()),
-        tls: None,
+        tls,
         routes: routes
             .iter()
             .take(ROUTES_SHOWN)
-            .map(|route| RouteBody {
-                sessions: counts.get(&route.name).map_or(0, |count| count.open()),
-                sessions_so_far: counts.get(&route.name).map_or(0, |count| count.total()),
-                ..route_body(plan, route)
-            })
+            .map(|route| route_body(plan, route, counts.get(&route.name).copied()))
             .collect(),
         more_routes: routes.len().saturating_sub(ROUTES_SHOWN),
     }
 }
 
-fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
+fn route_body(plan: &Plan, route: &Route<PoolId>, count: Option<&Arc<RouteCount>>) -> RouteBody {
     fn first<E>(entries: &[E], show: impl Fn(&E) -> String) -> Vec<String> {
         entries.iter().take(ENTRIES_SHOWN).map(show).collect()
     }
@@ -193,8 +186,8 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
             + more(route.user.len()),
         pool: route.to.pool().map(|pool| plan.pools[*pool].name.to_string()),
         tls: route.tls.as_str().to_owned(),
-        sessions: 0,
-        sessions_so_far: 0,
+        sessions: count.map_or(0, |count| count.open()),
+        sessions_so_far: count.map_or(0, |count| count.total()),
     }
 }
 
@@ -249,7 +242,7 @@ fn pool_tls_body(tls: &PoolTls) -> PoolTlsBody {
 }
 
 /// `serving`: the pool that serves the clients of `pool` now: `pool` itself, or a fallback.
-fn pool_body(pool: &LivePool, serving: &LivePool, now: Instant) -> PoolBody {
+fn pool_body(pool: &LivePool, serving: &LivePool, tls: Option<PoolTlsBody>, now: Instant) -> PoolBody {
     PoolBody {
         name: pool.name().to_string(),
         balance: pool.policy().as_str().to_owned(),
@@ -260,7 +253,7 @@ fn pool_body(pool: &LivePool, serving: &LivePool, now: Instant) -> PoolBody {
         served_by: pool.fallback_in_use(serving, now).as_deref().map(str::to_owned),
         primary: pool.roles().primary_in_force().as_deref().map(str::to_owned),
         primaries: pool.roles().claimants().iter().map(ToString::to_string).collect(),
-        tls: None,
+        tls,
         queue: queue_body(pool),
         discovery: discovery_body(pool),
         added: added_server_bodies(pool),
@@ -359,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_orders_are_those_of_the_certificates_of_a_listener() {
+    fn failed_orders_are_shown_for_the_given_files_only() {
         let renewals = [
             renewal("a.example", Some(2)),
             renewal("b.example", None),

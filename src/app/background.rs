@@ -44,11 +44,12 @@ pub(super) fn spawn_tasks(
     }));
     tasks.spawn(admin::publish(Arc::clone(admin)));
     tasks.spawn(retire::run(Arc::clone(&admin.live), admin.ledgers.clone()));
-    let requests_max = admin_clients_max - event_streams_max(admin_clients_max);
+    let other_clients_max = admin_clients_max - event_streams_max(admin_clients_max);
+    // There are at most two endpoints. Each may have half of the clients that are not event streams, so that the
+    // clients of one endpoint cannot lock out those of the other.
+    let endpoint_clients_max = (other_clients_max / 2).max(1);
     for endpoint in endpoints {
-        // There are at most two endpoints. Each may have half of the clients that are not event streams, so that the
-        // clients of one endpoint cannot lock out those of the other.
-        tasks.spawn(admin::serve(endpoint, Arc::clone(admin), (requests_max / 2).max(1)));
+        tasks.spawn(admin::serve(endpoint, Arc::clone(admin), endpoint_clients_max));
     }
     tasks
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::remote::{ApiRequest, Remote};
 use super::server::encode;
-use super::status::{guard_table, since};
+use super::status::{age_text, guard_table};
 use super::table::{or_dash, table};
 use crate::admin::guard_bodies::{DeniedBody, DenyEditBody, GuardDetailBody, SourceCountBody, UndoneBody};
 
@@ -90,7 +90,7 @@ pub fn show(remote: &Remote, name: &str) -> ExitCode {
             [
                 edit.network.clone(),
                 edit.set_by.clone(),
-                format!("{} ago", since(&edit.set_at)),
+                format!("{} ago", age_text(&edit.set_at)),
                 or_dash(edit.ends_in.map(|seconds| format!("in {seconds}s"))),
             ]
         };

@@ -63,13 +63,13 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
 pub(super) fn refused_checks(pool: &PoolBody) -> impl Iterator<Item = String> {
     let refused = pool.servers.iter().filter(|server| server.health == "check refused");
     refused.map(|server| {
-        let new_sessions = if server.usable {
+        let effect = if server.usable {
             "is used as before"
         } else {
             "gets no new sessions"
         };
         let reason = server.reason.as_deref().unwrap_or_default();
-        format!("{}/{}: check refused, {new_sessions}: {reason}", pool.name, server.name)
+        format!("{}/{}: check refused, {effect}: {reason}", pool.name, server.name)
     })
 }
 

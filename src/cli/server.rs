@@ -84,7 +84,7 @@ pub struct ServerArg {
     pub(super) server: PoolAndServer,
 }
 
-/// A server, and what happens to its sessions.
+/// The arguments of `drain` and `disable`.
 #[derive(Debug, clap::Args)]
 pub struct DrainArgs {
     #[command(flatten)]
@@ -95,8 +95,8 @@ pub struct DrainArgs {
 }
 
 fn parse_server(text: &str) -> Result<PoolAndServer, String> {
-    // The name of a pool may contain slashes, so the last slash separates it from the server. But a server without a
-    // name has its address as its name, and the address of a Unix socket contains slashes, too.
+    // The name of a pool may contain slashes, so the last slash separates it from the server. But the name of a server
+    // is by default its address, and the address of a Unix socket contains slashes, too.
     let at = text
         .find("/unix:/")
         .or_else(|| text.rfind('/'))
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn each_character_of_a_name_is_encoded_as_in_a_path() {
+    fn a_name_is_encoded_for_the_path_of_a_url() {
         assert_eq!(encode("unix:/run/my app+1.sock"), "unix%3A%2Frun%2Fmy%20app%2B1.sock");
     }
 }

@@ -43,7 +43,7 @@ pub fn status(remote: &Remote) -> ExitCode {
             notes_after_gap(unsaved.map(|file| format!("not saved, and forgotten by a restart: {file}"))),
             notes_after_gap(state.announced.iter().flat_map(announced::notes)),
             notes_after_gap(state.pools.iter().flat_map(primaries::refused_checks)),
-            pool_notes(&state.pools, &state.absent),
+            pool_and_absent_server_notes(&state.pools, &state.absent),
         ];
         Ok(format!(
             "{summary}\n{}\n{}{}",
@@ -218,13 +218,13 @@ pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
             })
         });
         let servers: Vec<_> = servers.collect();
-        Ok(server_table(&servers) + &pool_notes(pools, absent))
+        Ok(server_table(&servers) + &pool_and_absent_server_notes(pools, absent))
     })
 }
 
 /// A line for each note: about the servers of pools, unresolved host names, and absent servers with overrides. Before
 /// them is an empty line; nothing if there are none.
-fn pool_notes<'a>(
+fn pool_and_absent_server_notes<'a>(
     pools: impl IntoIterator<Item = &'a PoolBody>,
     absent: impl IntoIterator<Item = &'a AbsentServerBody>,
 ) -> String {
@@ -254,7 +254,7 @@ pub(super) fn absent_server_note(absent: &AbsentServerBody) -> String {
     let ago = absent
         .set_at
         .as_deref()
-        .map_or(String::new(), |at| format!(", {} ago", since(at)));
+        .map_or(String::new(), |at| format!(", {} ago", age_text(at)));
     format!(
         "{name}: not in the pool, overrides kept: {}: set by {by}{ago}",
         overrides.join(", ")
@@ -280,12 +280,13 @@ pub(super) fn server_table(servers: &[ServerLine<'_>]) -> String {
             role,
             origin,
         } = line;
+        let is_named_by_address = server.name == server.address;
         [
             format!("{pool}/{}", server.name),
-            or_dash(Some(server.address.clone()).filter(|address| *address != server.name)),
+            or_dash((!is_named_by_address).then(|| server.address.clone())),
             or_dash(origin.map(str::to_owned)),
             health(server).to_owned(),
-            since(&server.since),
+            age_text(&server.since),
             or_dash(role.clone()),
             server.usage.clone(),
             server.weight.to_string(),
@@ -319,9 +320,9 @@ fn check_and_override_notes(pool: &str, server: &ServerBody) -> impl Iterator<It
         } else {
             ""
         };
-        let over = server.close_over.as_ref();
-        let over = over.map_or(String::new(), |over| format!(", its sessions cut over {over}"));
-        format!("{}{over}{weight}: set by {by}, {} ago", server.usage, since(at))
+        let time = server.close_over.as_ref();
+        let cut = time.map_or(String::new(), |time| format!(", its sessions cut over {time}"));
+        format!("{}{cut}{weight}: set by {by}, {} ago", server.usage, age_text(at))
     });
     let name = format!("{pool}/{}", server.name);
     [reason, overrides]
@@ -340,8 +341,8 @@ fn health(server: &ServerBody) -> &str {
     if server.ejected { "ejected" } else { &server.health }
 }
 
-/// The duration since an RFC 3339 time, for people.
-pub(super) fn since(time: &str) -> String {
+/// The text of [`age`].
+pub(super) fn age_text(time: &str) -> String {
     duration(age(time))
 }
 

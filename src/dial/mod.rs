@@ -34,7 +34,7 @@ pub use connect::{ConnectOptions, LastAck, connect, connect_for_check};
 pub use failure::ConnectFailure;
 pub use held_lease::{HOLD_TIME_MAX, HeldLease};
 pub use queued::pause;
-pub use search::Search;
+pub use search::{AfterAttempt, Search};
 pub use tls::DialTls;
 use tls::{TlsFailure, begin_tls};
 
@@ -192,8 +192,8 @@ pub fn dial(
                 connected => connected,
             };
             let failure = connected.as_ref().err().map(AttemptError::failure);
-            let (goes_on, ejected_for) = match &connected {
-                Ok(_) => (false, None),
+            let AfterAttempt { goes_on, ejected_for } = match &connected {
+                Ok(_) => AfterAttempt::default(),
                 Err(error) => {
                     let server_failure = error.server_failure();
                     search.record_failure(pool, lease.lease(), options.retries, server_failure, Instant::now())

@@ -6,6 +6,15 @@ use tokio::time::Instant;
 
 use crate::pool::{AfterFailure, Lease, Pool, QueueTurn, ServerFailure, ServerId};
 
+/// What follows from an attempt to connect.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AfterAttempt {
+    /// Whether the client searches on. It may first have to wait until a server is back.
+    pub goes_on: bool,
+    /// For how long the server is ejected, if this failure has ejected it.
+    pub ejected_for: Option<Duration>,
+}
+
 /// How far a client has come in its search for a server.
 #[derive(Debug, Default)]
 pub struct Search {
@@ -16,11 +25,8 @@ pub struct Search {
 }
 
 impl Search {
-    /// Records that the server of this lease has failed the client. `failure`: `None` if this does not count against
-    /// the server. At most `retries` other servers are tried.
-    ///
-    /// Returns whether the search goes on, which may also mean to wait until a server is back; and the back-off, if
-    /// the failure has ejected the server.
+    /// Records that the server of this lease has failed the client. `failure`: `None` if the pool does not count this
+    /// against the server. At most `retries` other servers are tried.
     ///
     /// Drop the lease only after this call: otherwise, the next client in line would get the lease's place on the
     /// failed server.
@@ -31,21 +37,24 @@ impl Search {
         retries: u32,
         failure: Option<ServerFailure>,
         now: Instant,
-    ) -> (bool, Option<Duration>) {
+    ) -> AfterAttempt {
         self.tried.push(lease.server().id());
         let after = failure.map(|failure| pool.record_failure(lease, &self.tried, failure, now));
         let AfterFailure { may_wait, back_off } = after.unwrap_or_default();
-        if may_wait {
+        let goes_on = if may_wait {
             self.tried.clear();
-            return (true, back_off);
+            true
+        } else {
+            self.tried.len() <= retries as usize && pool.has_any_besides(&self.tried, now)
+        };
+        AfterAttempt {
+            goes_on,
+            ejected_for: back_off,
         }
-        let goes_on = self.tried.len() <= retries as usize && pool.has_any_besides(&self.tried, now);
-        (goes_on, back_off)
     }
 
-    /// Forgets which servers have failed the client, so that the client may get the same server again. Does so only if
-    /// clients of this pool wait for the return of servers, and no server can be picked now besides those that were
-    /// tried and that of this lease. Returns whether it did.
+    /// Lets the client try the same servers again, if clients of this pool wait for the return of servers and no
+    /// untried server can be picked now. The server of this lease counts as tried. Returns whether the client may.
     pub fn begin_again(&mut self, pool: &Pool, lease: &Lease, now: Instant) -> bool {
         let tried = [&self.tried[..], &[lease.server().id()]].concat();
         let begins_again = pool.waits_for_return() && !pool.can_pick_besides(&tried, now);

@@ -14,7 +14,9 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::addr::ServerAddr;
-use crate::pool::{CheckOutcome, EjectLimits, MemberConfig, Policy, PoolRules, QueueLimits, ServerSpec, Thresholds};
+use crate::pool::{
+    CheckOutcome, EjectLimits, MemberConfig, Policy, PoolRules, QueueLimits, RETURN_WAIT, ServerSpec, Thresholds,
+};
 use crate::socket::{Keepalive, SocketOptions, reset};
 
 const EJECT: EjectLimits = EjectLimits {
@@ -299,7 +301,7 @@ async fn a_client_of_a_pool_with_a_queue_waits_until_its_only_server_can_be_conn
     .await;
     assert!(done.result.is_ok());
     assert_eq!(done.attempts, [(0, REFUSED), (0, None)]);
-    assert_eq!(done.ejected_for, [Some(Duration::from_secs(1)), None]);
+    assert_eq!(done.ejected_for, [Some(RETURN_WAIT), None]);
 }
 
 #[tokio::test]

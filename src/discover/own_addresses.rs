@@ -44,7 +44,7 @@ pub(super) async fn follow(live: &Live) {
 
 async fn follow_reports(live: &Live) -> io::Result<Infallible> {
     loop {
-        // A new watch for each read: what the last watch has not reported yet is included in the read.
+        // Each read has a new watch: the read includes all changes before it, and the watch reports those after.
         let mut watch = LocalAddressWatch::open()?;
         let is_fresh = refresh(live).await;
         let next_read = Instant::now() + PAUSE;

@@ -37,8 +37,8 @@ impl Rate {
     /// Takes one unit, unless the bucket is overdrawn by more than the tolerance. Returns the new `paid_at`, and
     /// whether a unit was taken.
     ///
-    /// First caps `paid_at` at what a burst costs at this rate: after a reload with a higher rate, no client waits for a
-    /// debt from the old one. The capped time has to be stored even if no unit was taken.
+    /// The debt is first capped at what a burst costs at this rate: after a reload with a higher rate, no client waits
+    /// for a debt from the old rate. The returned time has to be stored even if no unit was taken.
     pub(super) fn take(self, paid_at: Nanos, now: Nanos) -> (Nanos, bool) {
         let latest = now.saturating_add(self.tolerance).saturating_add(self.interval);
         let paid_at = paid_at.clamp(now, latest);

@@ -40,7 +40,7 @@ impl RoleRequirement {
         self.is_set() && self.single
     }
 
-    /// Whether the pool sends sessions to the primary, and to one primary at most.
+    /// Whether the pool sends sessions to a primary, and only to one.
     #[must_use]
     pub fn uses_one_primary(&self) -> bool {
         self.has_primary() && self.role != Some(Role::Replica)
@@ -78,8 +78,8 @@ impl RoleRequirement {
         }
     }
 
-    /// If the user of the check may not call a function, lag and timeline are not known. Adds that function and the
-    /// remedy to the reason of a check that may have failed because of that.
+    /// Without a function that the user of the check may not call, lag or timeline are not known. If a check may have
+    /// failed for this, its reason gets the name of the function and the remedy.
     pub(super) fn add_denied_function(&self, outcome: &mut CheckOutcome, facts: &ServerFacts, lag: Option<Duration>) {
         let Some(function) = facts.denied else { return };
         let needs_timeline = facts.role == Some(Role::Primary) && self.uses_one_primary();
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_of_unknown_role_is_unfit_where_a_role_is_required() {
+    fn a_required_role_must_be_known_and_match() {
         use Role::{Primary, Replica};
         for (required, role, fit) in [
             (None, None, true),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_with_a_known_lag_within_the_limit_is_fit() {
+    fn a_replica_needs_a_known_lag_within_the_limit_and_a_primary_needs_none() {
         let required = RoleRequirement {
             max_lag: Some(Duration::from_secs(5)),
             ..RoleRequirement::default()

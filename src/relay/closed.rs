@@ -41,9 +41,9 @@ impl Side {
 pub enum Closed {
     /// Both sides have finished, this one first.
     Finished(Side),
-    /// A connection was reset, but no byte was lost: the client had finished, and all bytes that were read had been sent
-    /// on. If the server reset its connection, the server had finished, too. A close_notify of TLS counts as the end of
-    /// a stream. The value is the side that finished first.
+    /// A connection was reset, but no byte was lost: the client had finished, and all bytes that were read had been
+    /// sent on. If the connection to the server was reset, the server had finished, too. A close_notify of TLS counts
+    /// as the end of a stream. The value is the side that finished first.
     ///
     /// This is usual when the last bytes of one side, such as its close_notify, reach a side that is gone.
     ResetAfterEnd(Side),

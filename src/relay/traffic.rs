@@ -25,7 +25,7 @@ impl ByteCounter {
         self.0.store(self.0.load(Relaxed) + bytes as u64, Relaxed);
     }
 
-    /// Resets the count to 0. Only the session that owns it may call this, and only before its bytes are added to the
+    /// Resets the count to 0. Only the session that owns it may call this, and only before the count is added to the
     /// metrics.
     pub fn restart(&self) {
         self.0.store(0, Relaxed);
@@ -43,8 +43,8 @@ impl ByteCounter {
     }
 
     /// Whether the stream has ended. A server's stream has ended once its end has arrived or its connection is broken,
-    /// even if bytes before that are not read yet; invalid TLS does not count. A client's stream has ended once its end
-    /// was sent on to the server.
+    /// even if bytes before that are not read yet. Invalid TLS from the server is not an end. A client's stream has ended
+    /// once its end was sent on to the server.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.0.load(Relaxed) & HAS_ENDED != 0

@@ -16,13 +16,12 @@ pub(super) struct HandshakeSettings<'a> {
     pub(super) alpn: &'a [Box<[u8]>],
     /// When the handshake must be complete.
     pub(super) deadline: Instant,
-    /// The budget for the bytes that the client sends meanwhile.
+    /// The budget for the bytes that the client sends during the handshake.
     pub(super) memory: &'a Arc<HelloMemory>,
 }
 
 impl<'a> HandshakeSettings<'a> {
-    /// The settings for a client that was accepted at this time; `None`: its TLS is passed on. The protocols of the
-    /// route take precedence over those of the listener.
+    /// `None`: the client's TLS is passed on. The ALPN protocols of the route take precedence over those of the listener.
     pub(super) fn new(
         state: &'a ListenerState,
         mode: TlsMode,

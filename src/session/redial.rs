@@ -81,13 +81,13 @@ pub(super) fn record_failure(
             ("closed", None)
         }
     };
-    let (goes_on, back_off) = redial
+    let after = redial
         .search
         .record_failure(pool, lease, pool.plan().dial.retries, failure, now);
-    if let Some(back_off) = back_off {
+    if let Some(back_off) = after.ejected_for {
         tracing::warn!(pool = %pool.name(), server = %server.label(), reason, back_off = format_duration(back_off), "server is ejected");
     } else {
         tracing::debug!(pool = %pool.name(), server = %server.label(), reason, "the server does not begin a session");
     }
-    goes_on.then_some(Duration::ZERO)
+    after.goes_on.then_some(Duration::ZERO)
 }

@@ -1,11 +1,10 @@
-//! Counts the bytes of clients that are held after sniffing, in a TLS handshake for instance. They are charged to the
-//! budget of sniffing.
+//! Charges bytes that are held after sniffing, for instance in a TLS handshake, to the budget of sniffing.
 
 use std::sync::Arc;
 
 use super::memory::HelloMemory;
 
-/// The number of bytes that are held for one client. They are charged to the budget until this value is dropped.
+/// The number of bytes that are held for one client. The budget is charged with it until the drop of this value.
 #[derive(Debug)]
 pub struct HeldBytes {
     memory: Arc<HelloMemory>,
@@ -22,8 +21,9 @@ impl HeldBytes {
         }
     }
 
-    /// Sets how many bytes are held now. If they do not fit into the budget, evicts the clients that have waited
-    /// longest for the rest of their ClientHello. Returns whether the bytes fit then. If not, this client must end.
+    /// Sets how many bytes are held now, and charges them in any case. If they do not fit into the budget, evicts the
+    /// clients that have waited longest for the rest of their ClientHello. Returns whether the bytes fit then. If not,
+    /// this client must end.
     #[must_use]
     pub fn set(&mut self, bytes: usize) -> bool {
         let before = std::mem::replace(&mut self.bytes, bytes);

@@ -18,13 +18,14 @@ use crate::support::api::unix;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 
-/// The interval between two samples of the process's cost.
+/// The interval between two samples of the resources of the process.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Operator<'a> {
     pub proxy: &'a Proxy,
     pub site: &'a Site,
     rng: Rng,
+    /// The configuration in force.
     turn: Turn,
     pub done: Done,
 }
@@ -33,7 +34,7 @@ pub struct Operator<'a> {
 #[derive(Default)]
 pub struct Done {
     pub counts: BTreeMap<&'static str, u64>,
-    /// Samples of the process's cost.
+    /// The resources of the process, sampled.
     pub costs: Vec<Cost>,
     /// The number of invalid reloads, all of which must be rejected.
     pub invalid_reloads: u64,
@@ -52,7 +53,7 @@ impl<'a> Operator<'a> {
         }
     }
 
-    /// Works until the load has an outcome, then restores the first configuration and all servers.
+    /// Works until the load has an outcome, then restores the first configuration and reverts the overrides.
     pub fn work_until(mut self, outcomes: &Receiver<Outcome>) -> (Done, Outcome) {
         let mut sampled = Instant::now();
         let outcome = loop {
@@ -112,8 +113,8 @@ impl<'a> Operator<'a> {
         let text = self.site.config(turn);
         if self.rng.bool() {
             self.count("reload by SIGHUP");
-            let is_done = self.proxy.reload(&text);
-            self.must(is_done, || "a valid reload by SIGHUP was rejected".to_owned());
+            let is_accepted = self.proxy.reload(&text);
+            self.must(is_accepted, || "a valid reload by SIGHUP was rejected".to_owned());
         } else {
             self.count("reload by the API");
             self.proxy.rewrite(&text);
@@ -130,6 +131,7 @@ impl<'a> Operator<'a> {
         match self.rng.u32(..3) {
             0 => {
                 self.count("reload of an empty file");
+                // `rewrite` would add the section `[admin]`.
                 fs::write(self.proxy.directory().join("acequia.toml"), "").expect("the file is writable");
             }
             1 => {

@@ -161,7 +161,7 @@ impl ListenerSeries {
     pub fn configure_routes<'a>(&self, names: impl IntoIterator<Item = &'a Arc<str>>) -> Arc<[Arc<RouteCount>]> {
         let mut routes = self.routes.lock();
         let known: HashMap<_, _> = routes.iter().map(|route| (&route.name, route)).collect();
-        let known_or_new = |name| match known.get(name) {
+        let known_or_new = |name: &Arc<str>| match known.get(name) {
             Some(&route) => Arc::clone(route),
             None => Arc::new(RouteCount {
                 name: Arc::clone(name),

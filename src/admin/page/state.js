@@ -103,7 +103,7 @@ function applySample(history, sample) {
   }
   const sessionsBefore = lastSessions(history.totals);
   const ofPools = Object.entries(sample.pools).map(([name, pool]) => {
-    let past = history.pools.find((known) => known.name === name);
+    let past = history.pools.find((one) => one.name === name);
     if (!past) {
       past = { name, endings: {} }; // a sample has no endings of pools
       for (const key of Object.keys(pool)) past[key] = [];

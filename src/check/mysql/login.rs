@@ -96,7 +96,7 @@ pub(super) async fn log_in(
     Ok(packets)
 }
 
-/// Answers the server's requests until it accepts or denies the login.
+/// Answers the server's requests until it accepts the login, or denies it: [`Packets::receive`] fails on an ERR packet.
 async fn finish(
     packets: &mut Packets,
     account: &Account<'_>,
@@ -121,7 +121,7 @@ async fn finish(
                 scramble = read_scramble(&mut fields).ok_or_else(malformed)?;
                 let mut proof = plugin.proof(&account.password, &scramble);
                 if proof.is_empty() && plugin == Plugin::CachingSha2 {
-                    proof.push(0); // here, this plugin takes a zero byte for no password
+                    proof.push(0); // no password; only the response to a greeting has an empty proof
                 }
                 packets.send(&proof).await?;
             }

@@ -1,7 +1,7 @@
 //! The notes of `status` and `servers` about the servers of a pool.
 
 use super::super::primaries;
-use super::{NOTES_MAX, count_not_shown, since};
+use super::{NOTES_MAX, age_text, count_not_shown};
 use crate::admin::bodies::{PoolBody, ServerBody};
 use crate::admin::pool_bodies::{AddedServerBody, LeftOutBody};
 
@@ -62,6 +62,6 @@ fn added_server_note(added: &AddedServerBody, pool: &PoolBody) -> String {
         true => "; not in use, because the pool has another server of this name",
         false => "",
     };
-    let ago = since(&added.added_at);
+    let ago = age_text(&added.added_at);
     format!("{}/{name}: added by {added_by}, {ago} ago{until}{unused}", pool.name)
 }

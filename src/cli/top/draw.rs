@@ -19,7 +19,7 @@ use super::table::draw_list;
 use super::view::{Tab, View};
 use crate::admin::session_bodies::SessionBody;
 use crate::cli::sessions::server_of;
-use crate::cli::status::since;
+use crate::cli::status::age_text;
 use crate::cli::table::duration;
 use crate::text::escape;
 
@@ -172,7 +172,7 @@ fn server_detail(row: &ServerRow<'_>) -> String {
         .map_or_else(String::new, |by| format!("; set by {by}"));
     let time = row
         .state_since()
-        .map_or_else(String::new, |time| format!(", for {}", since(time)));
+        .map_or_else(String::new, |time| format!(", for {}", age_text(time)));
     format!(
         "{} at {}: {sign} {word}{time}{reason}{set_by}",
         row.label(),

@@ -9,7 +9,7 @@ use super::rates::Rates;
 use super::rows::{Urgency, state_of};
 use super::view::{Tab, View};
 use crate::admin::bodies::StateBody;
-use crate::cli::status::since;
+use crate::cli::status::age_text;
 use crate::cli::table::{duration, size};
 use crate::text::{counted, escape, first_and_more};
 
@@ -17,7 +17,7 @@ use crate::text::{counted, escape, first_and_more};
 const SILENCE_SHOWN: Duration = Duration::from_secs(4);
 
 pub(super) fn process_line(view: &View, state: &StateBody, palette: &Palette) -> Line<'static> {
-    let up_for = since(&state.started);
+    let up_for = age_text(&state.started);
     let mut spans = vec![
         Span::styled("acequia", BOLD),
         format!(" {}, up {up_for}", escape(&state.version, &[])).into(),
@@ -125,7 +125,7 @@ fn process_notices(state: &StateBody) -> Vec<String> {
     if let Some(reload) = state.last_reload.as_ref().filter(|reload| !reload.done) {
         notices.push(format!(
             "the last reload failed {} ago, requested by {}: `acequia check` says why",
-            since(&reload.at),
+            age_text(&reload.at),
             reload.by
         ));
     }
@@ -138,7 +138,7 @@ fn process_notices(state: &StateBody) -> Vec<String> {
                 remote.instance, remote.from
             ));
         }
-        let refused = remote.refused.iter().map(|refused| since(&refused.since));
+        let refused = remote.refused.iter().map(|refused| age_text(&refused.since));
         notices.extend(refused.map(|ago| format!("{}: the latest configuration was refused {ago} ago", remote.from)));
     }
     if let Some(announced) = &state.announced {

@@ -42,7 +42,7 @@ async fn dial_attempts_after(
     let (last, _) = *done.attempts.last().unwrap();
     assert_eq!(done.result.unwrap().1.server().id(), pool.servers()[last].id());
     assert!(
-        done.ejected.iter().all(Option::is_none),
+        done.ejected_for.iter().all(Option::is_none),
         "it is no failure of the server"
     );
     assert_eq!(live(&pool), [0, 0]);

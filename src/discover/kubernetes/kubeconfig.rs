@@ -68,7 +68,7 @@ struct KubeCluster {
     #[serde(default)]
     insecure_skip_tls_verify: bool,
     #[serde(flatten)]
-    others: BTreeMap<String, IgnoredAny>,
+    other_keys: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -88,14 +88,14 @@ struct KubeUser {
     client_key: Option<PathBuf>,
     client_key_data: Option<String>,
     #[serde(flatten)]
-    others: BTreeMap<String, IgnoredAny>,
+    other_keys: BTreeMap<String, IgnoredAny>,
 }
 
 /// Reads a kubeconfig, and the files that it names.
 ///
 /// # Errors
-/// A file cannot be read, or has something that is not supported. Of its values only names are shown: others may be
-/// secret.
+/// A file cannot be read, or has something that is not supported. Errors show names and paths, but no other values of
+/// the file, which may be secret.
 pub(super) fn read(file: &Path) -> Result<ApiCredentials, AccessError> {
     let shown = file.display();
     let bytes = regular_file::read(file, FILE_BYTES_MAX).map_err(|error| with_context(error, shown.to_string()))?;
@@ -144,7 +144,7 @@ fn parse(text: &str, directory: &Path, shown: &str) -> Result<ApiCredentials, Ac
         name: format!("cluster `{cluster_name}`"),
     };
     if let Some(NamedUser { name, user }) = user {
-        user.check(&name)?;
+        user.check_keys(&name)?;
         credentials.identity = user.identity(&name, place)?;
         credentials.token = user.token(&name, directory)?;
         credentials.name = format!("user `{name}`");
@@ -155,7 +155,7 @@ fn parse(text: &str, directory: &Path, shown: &str) -> Result<ApiCredentials, Ac
 impl KubeCluster {
     /// The authorities; `None`: those of the system. A cluster with something unsupported is an error.
     fn trusted(&self, name: &str, place: ConfigPlace<'_>) -> Result<Option<PemText>, AccessError> {
-        reject(&self.others, &CLUSTER_UNSUPPORTED, &format!("cluster `{name}`"))?;
+        check_supported(&self.other_keys, &CLUSTER_UNSUPPORTED, &format!("cluster `{name}`"))?;
         if self.insecure_skip_tls_verify {
             let hint = "name its authorities by `certificate-authority` or `certificate-authority-data`";
             return Err(
@@ -168,8 +168,8 @@ impl KubeCluster {
 }
 
 impl KubeUser {
-    fn check(&self, name: &str) -> Result<(), AccessError> {
-        reject(&self.others, &USER_UNSUPPORTED, &format!("user `{name}`"))
+    fn check_keys(&self, name: &str) -> Result<(), AccessError> {
+        check_supported(&self.other_keys, &USER_UNSUPPORTED, &format!("user `{name}`"))
             .map_err(|error| format!("{error}: use `token`, `tokenFile` or a client certificate").into())
     }
 
@@ -231,7 +231,7 @@ impl ConfigPlace<'_> {
     }
 }
 
-fn reject(keys: &BTreeMap<String, IgnoredAny>, unsupported: &[&str], whose: &str) -> Result<(), AccessError> {
+fn check_supported(keys: &BTreeMap<String, IgnoredAny>, unsupported: &[&str], whose: &str) -> Result<(), AccessError> {
     match unsupported.iter().find(|key| keys.contains_key(**key)) {
         Some(key) => Err(format!("{whose} has `{key}`, which is not supported").into()),
         None => Ok(()),

@@ -85,7 +85,7 @@ async fn bytes_sent_before_a_server_reset_are_delivered_before_the_reset() {
             SockRef::from(&session.client).set_recv_buffer_size(bytes).unwrap();
         }
         session.server.write_all(&[5; 50_000]).await.unwrap();
-        // Until the server's send queue is empty: a reset discards what is in it.
+        // A reset would discard what is still in the server's send queue.
         delivered(&session.server).await;
         reset(session.server);
         let (received, end) = read_all(&mut session.client).await;
@@ -172,13 +172,14 @@ async fn a_client_reset_after_its_end_ends_the_session_as_closed_by_the_client()
 }
 
 #[tokio::test]
-async fn a_client_reset_after_a_close_notify_ends_the_session_as_closed_by_the_client() {
+async fn only_a_client_reset_after_a_close_notify_counts_as_closed_by_the_client() {
     // A record as long as an encrypted alert of TLS 1.3.
     let mut close_notify = vec![0x17, 3, 3, 0, 19];
     close_notify.resize(24, 7);
+    let no_record = &close_notify[1..];
     for (last, closed) in [
         (&close_notify[..], Closed::ResetAfterEnd(Side::Client)),
-        (&close_notify[1..], Closed::Broke(Side::Client, Fault::Reset)),
+        (no_record, Closed::Broke(Side::Client, Fault::Reset)),
     ] {
         let mut session = Session::new().await;
         session.client.write_all(last).await.unwrap();
@@ -215,15 +216,19 @@ async fn a_server_reset_is_noticed_while_both_directions_are_blocked() {
     );
 }
 
+/// Yields so often that the relay has done all that it can do without a further event.
+async fn let_the_relay_run() {
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_client_reset_ends_delivery_after_a_server_reset() {
     let mut session = Session::new().await;
     fill(&mut session.server).await;
     reset(session.server);
-    // After these turns the relay is delivering: it has nothing else to do.
-    for _ in 0..1_000 {
-        tokio::task::yield_now().await;
-    }
+    let_the_relay_run().await;
     assert!(!session.relay.is_finished());
     reset(session.client);
     assert_eq!(
@@ -253,9 +258,7 @@ async fn a_cut_ends_the_relay_at_once_in_every_state() {
                 reset(std::mem::replace(&mut session.server, unused));
             }
         }
-        for _ in 0..1_000 {
-            tokio::task::yield_now().await;
-        }
+        let_the_relay_run().await;
         assert!(!session.relay.is_finished(), "{state:?}");
         session.cut.cancel();
         let began = Instant::now();
@@ -264,7 +267,7 @@ async fn a_cut_ends_the_relay_at_once_in_every_state() {
     }
 }
 
-/// The client reads only until the server's FIN can arrive, so that the relay does not read up to the FIN.
+/// The client stops reading when the server's FIN has arrived. The relay has not read all bytes before the FIN then.
 #[tokio::test]
 async fn the_end_of_the_server_is_known_although_its_bytes_are_still_unread() {
     let mut session = Session::with(Setup {

@@ -35,8 +35,8 @@ impl Mark {
         (VARIABLE.to_owned(), format!("{:016x}", self.0))
     }
 
-    /// Kills all processes that have the mark, of our user and of `user`, if the clone runs as another one. A process
-    /// that we may not signal is left, and so is one that has replaced its environment.
+    /// Kills all processes that have the mark and run as our user or as `user`, the user of the clone; `None`: that is
+    /// ours. A process that we may not signal is left, and so is one that has replaced its environment.
     pub(super) async fn kill_all(self, user: Option<String>) {
         for _ in 0..LOOKS_MAX {
             sleep(PAUSE).await; // a process that was being started may get the mark only now
@@ -117,12 +117,12 @@ mod tests {
             command.spawn().unwrap()
         };
         let mut child = run_as("nobody", start).unwrap();
-        let mut of_this_thread = capabilities(None).unwrap();
+        let mut thread_capabilities = capabilities(None).unwrap();
         // Each of these three lets a process read the environments of other users' processes.
         let readers = CapabilitySet::SYS_PTRACE | CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
-        of_this_thread.effective.remove(readers);
-        of_this_thread.permitted.remove(readers);
-        set_capabilities(None, of_this_thread).unwrap();
+        thread_capabilities.effective.remove(readers);
+        thread_capabilities.permitted.remove(readers);
+        set_capabilities(None, thread_capabilities).unwrap();
         assert_eq!(Mark::new().kill_now(Some("nobody")).unwrap(), 0, "it has another mark");
         assert_eq!(mark.kill_now(None).unwrap(), 0, "its environment cannot be read");
         assert_eq!(mark.kill_now(Some("nobody")).unwrap(), 1);

@@ -138,10 +138,8 @@ fn only_added_servers_can_be_removed_and_names_are_unique() {
         &format!("the pool has a server `{first_address}`"),
     );
     assert_eq!(add(&proxy, &format!(r#"{{"address": "{first_address}"}}"#)).0, 409);
-    assert_eq!(
-        add(&proxy, &format!(r#"{{"address": "{second_address}", "unknown_key": 1}}"#)).0,
-        422
-    );
+    let with_unknown_key = format!(r#"{{"address": "{second_address}", "unknown_key": 1}}"#);
+    assert_eq!(add(&proxy, &with_unknown_key).0, 422);
     assert_eq!(added(&proxy).as_array().unwrap().len(), 0);
     assert!(!is_used(&proxy, "second"));
 }

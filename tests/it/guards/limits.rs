@@ -83,7 +83,7 @@ fn a_flood_of_one_source_is_refused_with_few_lines_and_others_are_served() {
 }
 
 #[test]
-fn the_common_rate_spans_both_listeners() {
+fn the_rate_of_a_guard_is_shared_by_its_listeners() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "rate = \"7/h\""));
     let served: Vec<_> = (0..4)
@@ -125,7 +125,7 @@ fn report_only_admits_all_and_reports_would_be_refusals() {
     };
     assert_eq!(reports(), 1.0);
     assert_eq!(proxy.metrics().sum("acequia_guard_refusals_total", &[]), 0.0);
-    // Without `report_only` the second client would have been refused, so it does not count against the third.
+    // The second client, which would have been refused, does not count as a session: the third is within the limit.
     drop(first);
     wait_for_active_sessions(&proxy, 1);
     clients.push(served_client(proxy.at("m")));
@@ -192,20 +192,20 @@ fn a_source_is_an_ipv4_address_or_an_ipv6_network_unless_the_key_by_changes_that
         peer.send(format!("PROXY {family} {client} {client} 1 2\r\nping").as_bytes());
         peer.0.read_exact(&mut [0; 4]).is_ok()
     };
-    for (by, expected) in [
+    let clients = [
+        "192.0.2.1",
+        "192.0.2.2",
+        "192.0.2.1",
+        "2001:db8:0:1::1",
+        "2001:db8:0:1::2",
+        "2001:db8:0:2::1",
+    ];
+    for (by, are_served) in [
         ("", [true, true, false, true, false, true]),
         ("by = { ipv4 = 24, ipv6 = 128 }", [true, false, false, true, true, true]),
     ] {
         let proxy = Proxy::start(&config(by));
-        let clients = [
-            "192.0.2.1",
-            "192.0.2.2",
-            "192.0.2.1",
-            "2001:db8:0:1::1",
-            "2001:db8:0:1::2",
-            "2001:db8:0:2::1",
-        ];
-        assert_eq!(clients.map(|client| is_served(&proxy, client)), expected, "{by}");
+        assert_eq!(clients.map(|client| is_served(&proxy, client)), are_served, "{by}");
     }
 }
 

@@ -23,7 +23,7 @@ over_each_path! {
     clients_that_never_read_cost_bounded_memory_and_a_late_reader_gets_every_byte,
 }
 
-/// Sessions at once; in each, one side has far more to send than the buffers hold.
+/// Stalled sessions at once.
 const SESSIONS: usize = 4;
 
 /// Bytes that one side has to send; far more than the buffers hold.
@@ -62,8 +62,7 @@ fn kernel_buffer_bytes() -> usize {
     2 * (most("r") + most("w"))
 }
 
-/// The number of TCP connections that the observed proxy has with others, and their kernel memory on its side, overhead
-/// included.
+/// The number of the proxy's TCP connections, and the kernel memory of its sockets, overhead included.
 fn connections_and_memory(proxy: &Proxy) -> (usize, usize) {
     let of_proxy = format!(",pid={},", proxy.pid());
     let output = must(Command::new("ss").arg("-tnmpOH"));
@@ -93,7 +92,7 @@ fn stalled_sessions(
     path: Path,
     sending_end: fn(&mut Client, &mut TcpStream) -> TcpStream,
 ) -> Vec<(Client, TcpStream)> {
-    drop(served_session(manual, proxy));
+    drop(served_session(manual, proxy)); // so that the growth does not include what the first session allocates
     wait_for_active_sessions(proxy, 0);
     let before = anonymous_bytes(proxy);
     let sessions = (0..SESSIONS).map(|_| {

@@ -87,14 +87,14 @@ fn an_authority_that_changes_its_key_has_a_list_for_each_key() {
             assert_eq!(guarded.refusal(revoked).as_deref(), Some("certificate_revoked"));
         }
     }
-    // The list of each key has a certificate that the other key has signed.
+    // Each list has the certificate that the other key has signed. This certificate is refused all the same.
     let crossed = [old.revocations(&[&revoked[1]]), new.revocations(&[&revoked[0]])];
     assert_eq!(guarded.reload(&authorities, &crossed.concat()).code, Some(0));
     for (valid, revoked) in valid.iter().zip(&revoked) {
         assert_eq!(guarded.refusal(valid), None);
         assert_eq!(guarded.refusal(revoked).as_deref(), Some("certificate_revoked"));
     }
-    // There is no list for the new key yet.
+    // Without a list of the new key, all its clients are refused.
     assert_eq!(guarded.reload(&authorities, &lists[0]).code, Some(0));
     assert_eq!(guarded.refusal(&valid[0]), None);
     assert!(guarded.refusal(&valid[1]).is_some());
@@ -140,31 +140,31 @@ fn an_authority_in_ca_file_is_refused_if_another_authority_in_ca_file_has_revoke
     let root = Authority::new("root");
     let (revoked, its_certificate) = root.subordinate("revoked");
     let (below, _) = revoked.subordinate("below");
-    let (between, _) = root.subordinate("between");
-    let all = [&root, &revoked, &below, &between];
+    let (sibling, _) = root.subordinate("sibling");
+    let all = [&root, &revoked, &below, &sibling];
     let authorities: String = all.map(Authority::certificate).concat();
     let lists = |revoked_by_root: &[&Issued]| {
-        root.revocations(revoked_by_root) + &[&revoked, &below, &between].map(|one| one.revocations(&[])).concat()
+        root.revocations(revoked_by_root) + &[&revoked, &below, &sibling].map(|one| one.revocations(&[])).concat()
     };
     let clients = all.map(|authority| authority.issue(&["a.example"]));
     let guarded = Guarded::new(&authorities, &lists(&[]));
     let refusals = || clients.each_ref().map(|client| guarded.refusal(client));
     assert_eq!(refusals(), [None, None, None, None]);
     assert_eq!(guarded.reload(&authorities, &lists(&[&its_certificate])).code, Some(0));
-    let gone = || Some("certificate_revoked".to_owned());
-    assert_eq!(refusals(), [None, gone(), gone(), None]);
+    let as_revoked = || Some("certificate_revoked".to_owned());
+    assert_eq!(refusals(), [None, as_revoked(), as_revoked(), None]);
     let chained = revoked.issue(&["b.example"]).followed_by(&its_certificate);
-    assert_eq!(guarded.refusal(&chained), gone());
+    assert_eq!(guarded.refusal(&chained), as_revoked());
     let checked = guarded.check();
     for subject in ["CN=revoked", "CN=below"] {
         let warning = format!("`{subject}`, or the authority that has issued it, is revoked by");
         assert!(checked.stderr.contains(&warning), "{checked:#?}");
     }
-    assert!(!checked.stderr.contains("`CN=between`"), "{checked:#?}");
+    assert!(!checked.stderr.contains("`CN=sibling`"), "{checked:#?}");
 }
 
 #[test]
-fn an_intermediate_authority_is_refused_if_a_list_of_another_key_of_its_issuer_has_it() {
+fn an_intermediate_authority_is_refused_until_the_key_of_the_list_of_its_issuer_is_known() {
     let root = Authority::new("root");
     let ((old, old_certificate), (new, new_certificate)) = (root.subordinate("issuer"), root.subordinate("issuer"));
     let (between, its_certificate) = old.subordinate("between");
@@ -179,8 +179,8 @@ fn an_intermediate_authority_is_refused_if_a_list_of_another_key_of_its_issuer_h
         assert_eq!(guarded.reload(&root.certificate(), &lists).code, Some(0));
         assert_eq!(guarded.refusal(&client).as_deref(), Some(refusal));
     }
-    // A client whose certificate is of the new key sends the certificate of the new key, too. This shows that the list
-    // is of the new key. So there is no list of the old key: the certificate of `between` is accepted unchecked.
+    // This client sends the certificate of the new key, which proves that the new key has signed the list. So there is
+    // no list of the old key, and the certificate of `between` is accepted unchecked.
     let of_new = new.issue(&["b.example"]).followed_by(&new_certificate);
     assert_eq!(guarded.refusal(&of_new), None);
     assert_eq!(guarded.refusal(&client), None);
@@ -196,8 +196,7 @@ fn an_intermediate_authority_is_refused_if_the_list_of_another_key_of_the_root_h
     let guarded = Guarded::new(&authorities, &lists(&[]));
     assert_eq!(guarded.refusal(&client), None);
     let without_chain = between.issue(&["b.example"]);
-    // It makes no difference whether `ca_file` has `between`, too, and whether there is a list of the old key, which
-    // does not have `between`.
+    // The result is the same with `between` in `ca_file`, and with an empty list of the old key.
     for authorities in [authorities.clone(), authorities + &between.certificate()] {
         for of_old in [String::new(), old.revocations(&[])] {
             let reload = |revoked: &[&Issued]| guarded.reload(&authorities, &(lists(revoked) + &of_old));
@@ -301,6 +300,7 @@ fn an_unusable_list_is_reported_with_the_remedy() {
         finished(&mut acequia(&["check", "-c", file.to_str().unwrap()]))
     };
     let extended = "crlnumber = number\ncrl_extensions = more\n[more]\n";
+    let name_and_century = "the list of `CN=clients` of 20";
     for (extensions, error) in [
         ("crlnumber = number\n", None),
         (
@@ -334,7 +334,7 @@ fn an_unusable_list_is_reported_with_the_remedy() {
             "{extensions}: {checked:#?}"
         );
         assert_eq!(
-            checked.stderr.contains("the list of `CN=clients` of 20"),
+            checked.stderr.contains(name_and_century),
             error.is_some(),
             "{checked:#?}"
         );

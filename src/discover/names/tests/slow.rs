@@ -15,7 +15,8 @@ async fn while_time_passes<T>(waits: impl Future<Output = T>) -> T {
     }
 }
 
-/// A resolver. Lookups of names that end with `hangs.test` hang until the sender is dropped; other names have an address.
+/// A resolver. Lookups of names that end with `hangs.test` hang until the sender is dropped. Other lookups find an
+/// address.
 fn hanging() -> (Resolver, Sender<()>) {
     let (go, gate) = channel::<()>();
     let gate = Mutex::new(gate);
