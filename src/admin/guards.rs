@@ -31,11 +31,13 @@ pub(super) struct DenyRequest {
     /// For how long; `None`: until it is undone.
     #[serde(rename = "for")]
     time: Option<String>,
+    /// Whether to cut the open sessions from the network that have passed the guard.
     #[serde(default)]
     close: bool,
 }
 
-/// All guards: those that are configured, in their order, and those that are absent.
+/// All guards: those that are configured, in their order, and those that are absent: no longer configured, but with
+/// networks that were denied by hand.
 pub(super) fn guard_bodies(guards: &LiveGuards) -> Vec<GuardBody> {
     let configured = guards.iter().map(|guard| guard_body(guard, false));
     let absent = guards.absent(Instant::now()).map(|guard| guard_body(guard, true));

@@ -180,8 +180,8 @@ pub(super) async fn list(
     }
     records.sort_unstable_by_key(|record| record.id());
     let (mut total, mut sessions, mut next) = (0, Vec::new(), None);
-    // With `sort`: the amounts and numbers of the `limit` sessions with the greatest amounts so far. The least of them
-    // is on top (`Reverse`), to be replaced next. Among equals, the session with the lower number is kept.
+    // With `sort`: the amounts and numbers of the `limit` sessions with the greatest amounts so far. `pop` removes the
+    // least amount (`Reverse`), and among equal amounts the highest number.
     let mut greatest = BinaryHeap::new();
     for chunk in records.chunks(YIELD_AFTER) {
         for record in chunk {

@@ -23,8 +23,8 @@ use crate::tls::{Certificate, CertificateStore, ListenerTls, ListenerTlsPlan, sh
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reads the certificates of the admin port and of every listener of the plan, and the files of every pool with TLS.
-/// Where TLS is configured as in the plan before, it stays, and only files that have changed are read. `before`: what
-/// is in force, and the metrics that count what is read again.
+/// `before`: what is in force, and the metrics that count what is read again. A listener whose TLS is configured as it
+/// is in force keeps its [`ListenerTls`]; only files that have changed are read.
 ///
 /// # Errors
 /// The first file that cannot be used.
@@ -60,8 +60,8 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Liv
     Ok(loaded)
 }
 
-/// As [`load_tls`], after a check that all files of the plan can be read. Also makes the directories of ACME accounts.
-/// Returns the warnings about files and directories, too, but not the errors that [`broken_files`] returns.
+/// As [`load_tls`], after a check that all files of the plan can be read. Also makes the directories of ACME accounts,
+/// and returns the warnings about files and directories.
 ///
 /// # Errors
 /// The first file or directory that cannot be read or used.
@@ -206,7 +206,7 @@ fn certificates_without_use(listener: &ListenerPlan, store: &CertificateStore) -
             || other.iter().any(|pattern| may_overlap(name, pattern))
             || matches!(name, NamePattern::Suffix(_)) && exact.iter().any(|pattern| may_overlap(name, pattern))
     };
-    // `certificate_warnings` has one about a certificate without names.
+    // A certificate without names is not reported here: `certificate_warnings` reports it.
     let unused =
         |certificate: &&Arc<Certificate>| !certificate.names.is_empty() && !certificate.names.iter().any(is_used);
     // The first certificate is the one for clients whose name has none.
@@ -221,7 +221,7 @@ fn certificates_without_use(listener: &ListenerPlan, store: &CertificateStore) -
         .collect()
 }
 
-/// Reads the files again when they have changed, until it is dropped.
+/// Regularly reads the files that have changed again. Never returns.
 pub(super) async fn watch(live: Arc<Live>, metrics: Arc<Metrics>) {
     loop {
         sleep(WATCH_INTERVAL).await;

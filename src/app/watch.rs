@@ -39,7 +39,6 @@ mod tests {
 
     use super::*;
 
-    /// Other files in the same directory cause such reads, too.
     #[tokio::test(start_paused = true)]
     async fn reading_an_unchanged_file_causes_no_reload() {
         let directory = tempfile::tempdir().unwrap();
@@ -49,7 +48,7 @@ mod tests {
         tokio::select! {
             () = run(file, "same".to_owned(), reloader) => panic!("it has stopped watching"),
             _ = requests.recv() => panic!("a reload is requested"),
-            () = sleep(Duration::from_secs(600)) => {} // in which it is read regularly
+            () = sleep(Duration::from_secs(600)) => {} // the file is read every few seconds
         }
     }
 

@@ -22,8 +22,7 @@ use crate::scale::keeper::{KeptProcess, ProcessEvent, StartClone};
 use crate::scale::{CloneCommand, CloneContainer, CloneKind, fill};
 use crate::units::format_duration;
 
-/// How long acequia, when it shuts down, waits for a clone to end after SIGKILL. This is longer than the clone's keeper
-/// waits for the same.
+/// How long acequia, when it shuts down, waits for a clone to end after SIGKILL. The clone's keeper waits less long.
 const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A clone that has been started.

@@ -82,11 +82,10 @@ pub fn connect(
                 ..options.socket
             };
             // At least one attempt: if no source fits, `bind` says so.
-            let sources = options.source.as_ref().map_or(1, |source| source.count(address).max(1));
+            let attempts = options.source.as_ref().map_or(1, |source| source.count(address).max(1));
             let mut connected = Err(io::ErrorKind::AddrNotAvailable.into());
             let first_turn = options.source.as_ref().map_or(0, |source| source.take_turn(address));
-            // Bounded by the number of sources, which take turns.
-            for attempt in 0..sources {
+            for attempt in 0..attempts {
                 let socket = tcp_socket_for(address)?;
                 socket_options.apply(&SockRef::from(&socket));
                 if last_ack == LastAck::Delayed {
@@ -105,12 +104,12 @@ pub fn connect(
                     Ok(socket) => until_connected(&socket).await.map(|()| socket),
                     Err(error) => Err(error),
                 };
-                // Only if this source has no port left, another one is tried.
-                if !matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
+                // If this source has no port left, the next one is tried.
+                if !has_no_address(&connected) {
                     break;
                 }
             }
-            if matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
+            if has_no_address(&connected) {
                 if !has_source_for(address) {
                     return Err(io::Error::new(
                         io::ErrorKind::NetworkUnreachable,
@@ -151,12 +150,19 @@ pub async fn connect_for_check(server: &ServerAddr, options: &ConnectOptions) ->
     Ok(socket)
 }
 
-/// Whether this host has an address from which it can reach another one. If not, connect(2) gives EADDRNOTAVAIL, the
+/// Whether this host has an address from which it can reach `address`. If not, connect(2) gives EADDRNOTAVAIL, the
 /// same as if no port was left. A socket of UDP needs an address, too, but no port of TCP.
 fn has_source_for(address: SocketAddr) -> bool {
     let probe = Socket::new(Domain::for_address(address), Type::DGRAM, None);
     let connected = probe.and_then(|probe| probe.connect(&address.into()));
-    !matches!(connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
+    !has_no_address(&connected)
+}
+
+/// Whether connect(2) gave EADDRNOTAVAIL: the kernel found no address or no port for the socket.
+fn has_no_address<T>(result: &io::Result<T>) -> bool {
+    result
+        .as_ref()
+        .is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// Refuses a connection whose two ends are the same socket.

@@ -24,8 +24,8 @@ use access::Access;
 use api::{KubernetesError, SliceEvent, SliceList, SlicesApi};
 use slices::Slices;
 
-/// The shortest time of a watch; the longest is a quarter more. Balancers in front of API servers cut requests after 4
-/// minutes (Azure) or 5.
+/// The shortest time of a watch; the longest is a quarter more, 220 s. Balancers in front of API servers cut requests
+/// after 4 minutes (Azure) or 5. A watch with its [`WATCH_END_GRACE`] is shorter.
 const WATCH_TIME_MIN: Duration = Duration::from_secs(176);
 
 /// How much longer than asked a watch may last. If it has not ended by then, its server is gone.
@@ -53,7 +53,7 @@ impl KubernetesSource {
         }
     }
 
-    /// Lists and watches until something fails.
+    /// Lists and watches until something fails. Lists again when the server no longer has the version that is watched.
     async fn run(&mut self, reports: &Reports) -> Box<dyn Error + Send + Sync> {
         loop {
             let next = Instant::now() + GAP_MIN;

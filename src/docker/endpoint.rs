@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Deserialize;
 
-/// The network of containers that share the network of their host.
+/// The Docker network whose containers use the interfaces of their host.
 pub(crate) const HOST_NETWORK: &str = "host";
 
 /// The addresses of a container in one network. A missing or empty text: it has no address of that family.

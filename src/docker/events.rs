@@ -33,7 +33,7 @@ const EVENTS: [&str; 10] = [
 pub(crate) struct DockerEvent {
     /// The type of the object: `container` or `network`.
     #[serde(rename = "Type")]
-    pub(crate) object: String,
+    pub(crate) object_type: String,
     pub(crate) action: String,
     pub(crate) actor: EventActor,
 }

@@ -1,8 +1,8 @@
 //! The API of a Docker engine over its Unix socket (Docker Engine API,
 //! <https://docs.docker.com/reference/api/engine/>).
 //!
-//! Discovery needs three requests: `GET /version`, `GET /containers/json` and `GET /events`. If no clone is
-//! a container, a proxy in front of the socket may refuse all others.
+//! Discovery needs only `GET /version`, `GET /containers/json` and `GET /events`: a proxy in front of the socket may
+//! refuse all other requests. Clones that are containers need more.
 
 mod engine;
 mod endpoint;

@@ -7,8 +7,7 @@
 //! To have the debt of one source forgotten, an attacker needs eight other sources in the same set: seven with larger
 //! debts, and one more that needs a place. The key of the hash is random for each process, so that no client knows
 //! which sources share a set. The table has `2 × sources_max` places, so the attacker needs about as many addresses.
-//! The seven must each open as many sessions as make up the debt that is to be forgotten, and all that before the debt
-//! would be paid anyway.
+//! Each of the seven must open enough sessions for a larger debt, before the debt that is to be forgotten is paid.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -105,13 +104,8 @@ impl DebtTable {
     fn claim_place<'a>(&self, set: &'a mut DebtSet, source_hash: u64, now: Nanos) -> &'a mut Debt {
         let is_owed = |debt: &Debt| debt.source_hash == source_hash && debt.paid_at > now;
         debug_assert!(!set.0.iter().any(is_owed));
-        let [first, others @ ..] = &mut set.0;
-        let smallest = others
-            .iter_mut()
-            .fold(first, |least, debt| match debt.paid_at < least.paid_at {
-                true => debt,
-                false => least,
-            });
+        let debts = set.0.iter_mut();
+        let smallest = debts.min_by_key(|debt| debt.paid_at).expect("a set has places");
         if smallest.paid_at > now {
             self.evictions.fetch_add(1, Relaxed);
         }

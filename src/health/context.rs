@@ -36,7 +36,7 @@ pub(super) struct CheckContext {
     pub(super) metrics: Arc<Metrics>,
     pub(super) live: Arc<Live>,
     ticks: Ticks,
-    /// The number of the next check that begins to be repeated; spreads the checks.
+    /// The number for the next call of [`Self::check_repeatedly`].
     next_number: AtomicU64,
     /// When a check last failed by a shortage, so that a shortage is logged once and not for every check. A blocking
     /// mutex, locked for one statement.
@@ -61,14 +61,14 @@ impl CheckContext {
     /// check never overlap. The gap after the first run depends on the number of the check, so that checks which begin
     /// together are spread over the interval. Ends only by being dropped.
     pub(super) async fn check_repeatedly(self: Arc<Self>, probe: Arc<SharedProbe>) {
-        let mut first_number = Some(self.next_number.fetch_add(1, Relaxed));
+        let mut number_for_first_gap = Some(self.next_number.fetch_add(1, Relaxed));
         let mut next = Instant::now();
         loop {
             probe.wait(sleep_until(self.ticks.next(next))).await;
             let began = contain_panic(self.check_once(&probe)).await;
             let began = began.unwrap_or_else(Instant::now);
             let interval = probe.interval();
-            let gap = match first_number.take() {
+            let gap = match number_for_first_gap.take() {
                 Some(number) => first_gap(number, interval),
                 None => jittered(interval),
             };
@@ -92,9 +92,10 @@ impl CheckContext {
             let Some(pool) = in_force.pool(&user.pool) else {
                 continue;
             };
-            for failed in user.record(pool, &self.metrics, &result) {
-                if self.live.await_failback(pool.name(), &failed) {
-                    let (pool, server) = (pool.name(), &failed.spec().label);
+            for failed_server in user.record(pool, &self.metrics, &result) {
+                let awaits_failback = self.live.await_failback(pool.name(), &failed_server);
+                if awaits_failback {
+                    let (pool, server) = (pool.name(), &failed_server.spec().label);
                     tracing::warn!(%pool, %server, "server awaits failback: it is used again after `acequia server enable`");
                 }
             }
@@ -138,7 +139,8 @@ impl CheckContext {
 pub struct SingleChecks(pub(super) Arc<CheckContext>);
 
 impl SingleChecks {
-    /// Whether a check of a possible server of this pool passes. `tls`: that of the pool's sessions.
+    /// Whether a check of this server passes, which need not be in the pool of `plan`. `tls`: that of the pool's
+    /// sessions.
     pub async fn passes(&self, plan: &PoolPlan, spec: &ServerSpec, tls: Option<Arc<PoolTls>>) -> bool {
         let Some(setup) = CheckSetup::for_server(plan, spec, tls) else {
             return false; // the pool has no check

@@ -15,7 +15,7 @@ const MINUTES_MAX: usize = 60;
 
 const SAMPLES_A_MINUTE: u64 = 60;
 
-/// The values of the counters at one moment. Except for `sessions`, they are counted since the start.
+/// What was read at one moment: the number of open sessions, and the counters, which count since the start.
 #[derive(Clone, Debug)]
 pub(super) struct Reading {
     pub(super) at: SystemTime,
@@ -23,11 +23,11 @@ pub(super) struct Reading {
     pub(super) sessions: usize,
     pub(super) opened: u64,
     pub(super) totals: TotalCounts,
-    /// The readings of the chosen pools, in their order.
+    /// The readings of the chosen pools, in the order of [`Recorder::past_pools`].
     pub(super) pools: Vec<PoolReading>,
 }
 
-/// The values of the counters of a pool at one moment.
+/// What was read of a pool at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PoolReading {
     pub(super) counts: TotalCounts,
@@ -44,7 +44,7 @@ pub struct Sample {
     pub seconds: u64,
     /// Of the whole process.
     pub totals: TotalsSample,
-    /// The samples of the busiest pools.
+    /// The samples of the chosen pools.
     pub pools: Vec<(Arc<str>, PoolSample)>,
 }
 
@@ -227,20 +227,20 @@ impl Recorder {
 struct Second {
     /// The first one is 1.
     number: u64,
-    /// The number of these seconds.
-    of: u64,
+    /// How many seconds are recorded at once.
+    total: u64,
 }
 
 /// The last `max` of these seconds, or all if there are fewer.
 fn last_of(seconds: u64, max: usize) -> impl Iterator<Item = Second> {
     let skipped = seconds.saturating_sub(max as u64);
-    (skipped + 1..=seconds).map(move |number| Second { number, of: seconds })
+    (skipped + 1..=seconds).map(move |number| Second { number, total: seconds })
 }
 
 impl Second {
     /// The part of `count` up to the end of this second. `count` is for all the seconds together.
     fn until(&self, count: u64) -> u64 {
-        (u128::from(count) * u128::from(self.number) / u128::from(self.of)) as u64
+        (u128::from(count) * u128::from(self.number) / u128::from(self.total)) as u64
     }
 
     /// The share of this second in `count`, which is for all the seconds together. The shares add up to `count`.
@@ -262,7 +262,7 @@ impl Second {
     }
 
     fn is_last(&self) -> bool {
-        self.number == self.of
+        self.number == self.total
     }
 }
 
@@ -300,7 +300,7 @@ impl PoolSample {
     /// The part of this sample for one of its seconds.
     fn second(&self, sessions_before: u32, second: &Second) -> Self {
         let count = |count: u32| clamp(second.share(count.into()));
-        let bytes = |bytes: f32| bytes / second.of as f32;
+        let bytes = |bytes: f32| bytes / second.total as f32;
         Self {
             sessions: second.sessions(sessions_before, self.sessions),
             opened: count(self.opened),

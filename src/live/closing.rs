@@ -36,8 +36,8 @@ impl LivePool {
         closes.then_some(Cause::paced(Ending::FailedBack, severing.close_over))
     }
 
-    /// The cause for a server that is down, disabled or gone. `is_old`: another server is the primary. What sessions
-    /// write to an old primary may be lost, so they are closed at once.
+    /// The cause for a server that is down, disabled or gone. `is_old`: another server is the primary. Sessions of an
+    /// old primary are closed at once, because what they write may be lost.
     fn cause_down(&self, server: &Server, is_old: bool) -> Cause {
         Cause {
             ending: Ending::ServerDown,

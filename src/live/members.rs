@@ -37,8 +37,8 @@ pub(super) fn members(
                 });
                 continue;
             }
-            // Two host names with the same address are one server, with one load and one health: its identity is the
-            // address. An entry with that address in place of a name is another server: its identity is its label.
+            // The identity is the address if a host name is configured, else the label. So two host names with the same
+            // address are one server, with one load and one health; an entry with only that address is another server.
             if seen.insert((Arc::clone(&spec.identity), spec.address)) {
                 let server = registry.get_or_create(&plan.name, spec, plan.is_checked());
                 members.push(Member::new(server, entry.member_config));

@@ -32,14 +32,12 @@ pub struct LivePool {
     left_out: Mutex<Vec<LeftOutServer>>,
     /// The entries of its plan, those that its source or its clones list, and those that operators have added.
     entries: watch::Sender<Arc<[ServerEntry]>>,
-    /// Shared with the pools that it has replaced, and with those that will replace it.
+    // Each of these is shared with the pools that this one has replaced, and with those that will replace it.
     dynamic: Arc<DynamicServers>,
-    /// Shared like `dynamic`.
     pub(super) departed: Arc<DepartedServers>,
-    /// Shared like `dynamic`.
     in_force: Arc<PoolInForce>,
     fallback_origin: Arc<FallbackOrigin>,
-    /// The status of its clones, shared with the pools that it has replaced.
+    /// The status of its clones.
     scale: Arc<PoolScale>,
 }
 
@@ -172,8 +170,8 @@ impl LivePool {
         has_changed
     }
 
-    /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored. A name for
-    /// which nothing else was found keeps its present addresses. Returns whether the servers that were kept from the
+    /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored. A name
+    /// without addresses of a wanted family in `found` keeps its present ones. Returns whether the servers that were kept from the
     /// previous list have left because of the new addresses.
     pub(super) fn set_addresses(&self, found: NameAddresses, registry: &ServerRegistry) -> bool {
         let mut addresses = self.addresses.lock();
@@ -254,15 +252,15 @@ impl LivePool {
     /// the pool that it replaces. If the plan requires a role that was not required before, the roles that are known of
     /// its servers are forgotten.
     pub(super) fn put_in_force(self: &Arc<Self>, before: Option<&Self>) {
-        let shared = Arc::downgrade(self);
-        *self.in_force.lock() = Weak::clone(&shared);
+        let this = Arc::downgrade(self);
+        *self.in_force.lock() = Weak::clone(&this);
         let role = self.plan.health.required.role;
         let keeps_roles = |before: &&Self| role.is_none() || before.plan.health.required.role == role;
         let with_known_role = before
             .filter(keeps_roles)
             .map_or_else(Vec::new, |before| before.servers().to_vec());
         self.update_checked(&with_known_role, &self.servers());
-        self.take_over_queue(shared);
+        self.take_over_queue(this);
     }
 
     /// Leads sessions to the pool that is in force at their end.
@@ -322,7 +320,7 @@ impl LivePool {
         &self.plan
     }
 
-    /// The addresses of a name, written as configured; empty as long as none is known.
+    /// The addresses of a host name, which is given as it is configured; empty as long as none is known.
     #[must_use]
     pub fn addresses(&self, name: &str) -> Vec<ServerAddr> {
         self.addresses.lock().get(name).cloned().unwrap_or_default()

@@ -47,7 +47,7 @@ pub(super) fn apply_judgement(
     thresholds: Thresholds,
 ) -> impl Iterator<Item = RecordedOutcome> {
     if let Some((KnownPrimary { server, timeline, .. }, numbering)) = &judgement.new_primary {
-        // The log has a field of its own for an epoch.
+        // An epoch is stored as a timeline, but the log has a field of its own for it.
         let (timeline, epoch) = match numbering {
             Numbering::Timeline | Numbering::None => (*timeline, None),
             Numbering::Epoch { .. } => (None, *timeline),

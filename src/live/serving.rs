@@ -13,15 +13,16 @@ impl LivePool {
         (self.is_usable(now) && !self.is_on_stand_in(now)) || self.is_asleep(now)
     }
 
-    /// Whether the pool has no usable server only because no client has asked for one, or because the clone that is
-    /// started for a client is still starting. A pool whose clone fails to start is awake until this clone is leaving.
+    /// Whether the pool has no usable server only because no client has asked for one, or because the clones that are
+    /// started for clients are at their first start. After a failed start, the pool is not asleep again before that
+    /// clone is leaving.
     #[must_use]
     pub fn is_asleep(&self, now: Instant) -> bool {
         self.needs_wake(now) && self.scale().can_start()
     }
 
-    /// Whether it is too early to say that it has no usable server: a server has not been checked yet, its names have
-    /// not been resolved, its source has not answered, or its first clones are starting.
+    /// Whether the pool may still get usable servers after its start: a server has not been checked yet, or there is no
+    /// server because names have not been resolved, the source has not answered, or the first clones are starting.
     #[must_use]
     pub fn is_starting(&self, now: Instant) -> bool {
         let servers = self.servers();
@@ -94,13 +95,18 @@ mod tests {
                 "{clones:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_sleeping_pool_serves_only_if_the_operator_wants_clones() {
+        let (sleeper, now) = (scaled(0), Instant::now());
         let wanted = |clones| WantedClones {
             clones,
             by: "me".into(),
             at: SystemTime::now(),
         };
         sleeper.scale().set_wanted(Some(wanted(0)));
-        assert!(!sleeper.serves(now) && !sleeper.is_starting(now), "no client wakes it");
+        assert!(!sleeper.serves(now) && !sleeper.is_starting(now), "no client wakes the pool");
         sleeper.scale().set_wanted(Some(wanted(1)));
         assert!(sleeper.serves(now));
     }

@@ -52,6 +52,10 @@ fn invalid_names_are_rejected() {
     ] {
         assert_eq!(ServerName::from_wire(text.as_bytes()), Err(error), "{text:?}");
     }
+}
+
+#[test]
+fn unusual_names_are_valid() {
     for text in ["a", "_dmarc.a", "-a-.b_", "1.2.3", "xn--a.b"] {
         assert!(ServerName::from_wire(text.as_bytes()).is_ok(), "{text:?}");
     }

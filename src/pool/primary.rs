@@ -17,6 +17,9 @@
 //! timeline 4. If `a` comes back on timeline 3, it is not the primary, even if `b` is down by then: new writes on `a`
 //! would be lost.
 //!
+//! Redis has no timelines. If its Sentinels are configured, their configuration epoch is used as the timeline (see
+//! [`epochs`]).
+//!
 //! This is not consensus: it decides where this process sends sessions, not who may write.
 
 mod knowledge;
@@ -205,7 +208,7 @@ impl PrimaryWatch {
         let Some(seen) = self.seen(server) else {
             return PrimaryVerdict::Undecided; // not of this pool, or disabled meanwhile
         };
-        // Forgotten if the server was the primary of former Sentinels.
+        // A server loses its claim when Sentinels that were set up anew agree on another one.
         let claim = seen.claim.unwrap_or(Claim {
             timeline: None,
             numbering: Numbering::None,

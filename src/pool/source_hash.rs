@@ -17,9 +17,9 @@
 //! score  = weight / -ln(u)                                 equal scores: the bytewise smaller identity first
 //! ```
 //!
-//! `u` to the power of 1/weight is distributed as the largest of `weight` numbers distributed as `u`, so shares are
-//! proportional to weights; the score has the same order. The logarithm uses integers, because floating-point libraries
-//! give different results:
+//! The score orders servers as `u` to the power of 1/weight does. This power is distributed as the largest of `weight`
+//! numbers that are distributed as `u`, so shares are proportional to weights. The logarithm uses integers, because
+//! floating-point libraries give different results:
 //!
 //! ```text
 //! zeros  = leading zero bits of (hash | 1);   m = (hash | 1) << zeros          so u = m / 2^64 / 2^zeros
@@ -97,11 +97,10 @@ impl<'a> Scored<'a> {
     /// Whether a server of this hash and weight certainly scores less, without computing its logarithm. `false` decides
     /// nothing.
     fn surely_beats(&self, hash: u64, weight: u16) -> bool {
-        // As in `best_first`, but in units of 2^-48. Both are rounded so that errors lead to `false`: `other` down,
-        // `own` up. `other` has at most 63 bits; `own` may saturate.
-        let other = minus_ln_at_least(hash) * u64::from(self.candidate.weight);
-        let own = ((self.minus_ln >> 9) + 1).saturating_mul(u64::from(weight));
-        other > own
+        // The products of `best_first`, in units of 2^-48. The first has at most 63 bits; the second may saturate.
+        let others_at_least = minus_ln_at_least(hash) * u64::from(self.candidate.weight);
+        let own_at_most = ((self.minus_ln >> 9) + 1).saturating_mul(u64::from(weight));
+        others_at_least > own_at_most
     }
 
     fn identity(&self) -> &str {
@@ -130,13 +129,13 @@ const fn finalise(mut z: u64) -> u64 {
 
 /// 2^63 / (2k + 1), rounded down.
 const COEFFICIENTS: [u64; 8] = {
-    let mut of = [0; 8];
+    let mut coefficients = [0; 8];
     let mut k = 0;
-    while k < of.len() {
-        of[k] = (1 << 63) / (2 * k as u64 + 1);
+    while k < coefficients.len() {
+        coefficients[k] = (1 << 63) / (2 * k as u64 + 1);
         k += 1;
     }
-    of
+    coefficients
 };
 
 /// ln 2 in units of 2^-57, rounded down.
@@ -162,8 +161,8 @@ fn minus_ln(hash: u64) -> u64 {
     u64::from(zeros) * LN_2 + (times(t, series) >> 5)
 }
 
-/// A lower bound of [`minus_ln`] in units of 2^-48, because -ln(u) is at least 1 - u. The bound is 1 - u less a
-/// millionth and two units, which is more than `minus_ln` loses by rounding and by truncating its series.
+/// A lower bound of [`minus_ln`] in units of 2^-48. -ln(u) is at least 1 - u. From 1 - u, a millionth of it and two
+/// units are subtracted: more than `minus_ln` loses by rounding and by truncating its series.
 const fn minus_ln_at_least(hash: u64) -> u64 {
     let one_minus_u = !hash >> 16;
     one_minus_u.saturating_sub((one_minus_u >> 20) + 2)

@@ -43,8 +43,8 @@ impl ByteCounter {
     }
 
     /// Whether the stream has ended. A server's stream has ended once its end has arrived or its connection is broken,
-    /// even if bytes before that are not read yet. Invalid TLS from the server is not an end. A client's stream has ended
-    /// once its end was sent on to the server.
+    /// even if bytes before that are not read yet. Invalid TLS from the server is not an end. A client's stream has
+    /// ended once its end was sent on to the server.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.0.load(Relaxed) & HAS_ENDED != 0

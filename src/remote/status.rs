@@ -57,8 +57,8 @@ struct Failures {
 }
 
 impl Failures {
-    /// Counts a failure. Returns whether it is to be reported: not while the store is lost, because the follower of the
-    /// texts reports that loss.
+    /// Counts a failure. Returns whether to report it. While the store is lost, nothing is reported here, because the
+    /// follower of the texts reports that loss.
     fn add(&mut self, is_store_lost: bool) -> bool {
         self.count = self.count.saturating_add(1);
         let is_to_report = self.count >= REPORT_AFTER_FAILURES && !self.is_reported && !is_store_lost;
@@ -94,8 +94,8 @@ async fn write_while_possible(
             changed = states.changed() => changed?,
             _ = looks.tick() => {
                 gateway.keep_alive(&lease).await?;
-                // After a failure, such as a timeout, the last result stays. A user of etcd may be permitted to write
-                // its status, and not to read it: then nothing is ever known.
+                // After a failure, such as a timeout, the last result stays. If etcd permits us to write the status but
+                // not to read it, a namesake is never found.
                 if let Ok(found) = gateway.get(&plan.status_key()).await {
                     let found = StatusFound::new(found.as_ref(), &lease);
                     record_namesake(plan, config, own.has_namesake(found, config.state().has_namesake));
@@ -127,11 +127,11 @@ impl StatusFound {
     }
 }
 
-/// Our status in the store, to find out whether another process that runs writes its own in the same place. That
-/// process looks as often as we do, and writes again if it finds ours.
+/// Finds out from our status in the store whether a namesake runs: another process that writes its status to the same
+/// key. A namesake looks as often as we do, and writes again if it finds our status.
 #[derive(Debug, Default)]
 struct OwnStatus {
-    /// How many looks in a row have found it since it was written.
+    /// How many looks in a row have found our status since we have written it.
     looks: u32,
 }
 
@@ -140,16 +140,16 @@ impl OwnStatus {
         self.looks = 0;
     }
 
-    /// Whether there is another process, after this look. `before`: whether there was one at the last look.
-    fn has_namesake(&mut self, found: StatusFound, before: bool) -> bool {
+    /// Whether there is a namesake after this look. `had_namesake`: whether there was one after the previous look.
+    fn has_namesake(&mut self, found: StatusFound, had_namesake: bool) -> bool {
         self.looks = match found {
             StatusFound::Own => self.looks.saturating_add(1),
             StatusFound::Other | StatusFound::Nothing => 0,
         };
         match found {
             StatusFound::Other => true,
-            // At the first look, the other process may not have looked since we have written.
-            StatusFound::Own => before && self.looks < QUIET_LOOKS,
+            // At our first look, the namesake may not have looked since we have written.
+            StatusFound::Own => had_namesake && self.looks < QUIET_LOOKS,
             StatusFound::Nothing => false,
         }
     }

@@ -29,9 +29,9 @@ const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 /// client leaves, sending goes on: a client need not wait for the end to have its query cancelled.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The most connections that one request has at once, if there are enough descriptors: all servers on which a client
-/// has sessions get the request without a wait. A request that has one connection at a time needs no permit: it uses
-/// the descriptor that every session has for its server.
+/// The most connections that one request has at once: enough for all [`SERVERS_MAX`] servers on which its client has
+/// sessions. The first uses the descriptor that every session has for its server. Each connection beside it needs a
+/// permit for a descriptor.
 const AT_ONCE_MAX: usize = SERVERS_MAX;
 
 /// The most servers that one request is sent to by `cancel_unplaced = "fanout"`.
@@ -45,7 +45,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
     let (placement, targets) = place(&key, state, entry);
     state.series.record_cancel(placement);
     entry.info().detail = Some(placement.as_str());
-    entry.info().is_past_relay = true;
+    entry.info().is_past_relay = true; // a CancelRequest needs no relay
     let (client_address, until) = (entry.info().client(), Instant::now() + TIME_MAX);
     let mut targets = targets.into_iter();
     // Not spawned as tasks: a session that is cut drops the connections before it returns its descriptors.

@@ -8,7 +8,7 @@ use super::fallback::{fallback_after, note_stand_in};
 use super::leased_server::LeasedServer;
 use super::postgres::request_tls;
 use super::redial::Redial;
-use super::refusal::{Refusal, reply, within_tls};
+use super::refusal::{Refusal, encrypted, reply};
 use super::steps::{
     ClientTls, Connected, Routed, enter_pool, forwarded, has_read_ahead, proxy_header, take_read_ahead,
 };
@@ -148,7 +148,7 @@ fn reply_over(reply: Reply, tls: Option<&mut (Box<TlsConnection>, Hello)>) -> Re
     match (reply, tls) {
         // Within TLS, a close would look like an empty answer.
         (Reply::Close, Some(_)) => Reply::Reset,
-        (reply, Some((connection, _))) => within_tls(reply, connection),
+        (reply, Some((connection, _))) => encrypted(reply, connection),
         (reply, None) => reply,
     }
 }

@@ -21,7 +21,8 @@ pub(super) struct HandshakeSettings<'a> {
 }
 
 impl<'a> HandshakeSettings<'a> {
-    /// `None`: the client's TLS is passed on. The ALPN protocols of the route take precedence over those of the listener.
+    /// `None`: the client's TLS is passed on. The ALPN protocols of the route take precedence over those of the
+    /// listener.
     pub(super) fn new(
         state: &'a ListenerState,
         mode: TlsMode,

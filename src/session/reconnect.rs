@@ -11,7 +11,7 @@ use super::leased_server::LeasedServer;
 use super::listener_state::ListenerState;
 use super::postgres::reply_to_login;
 use super::redial::{NotBegun, record_failure};
-use super::refusal::{Refusal, within_tls};
+use super::refusal::{Refusal, encrypted};
 use super::steps::Connected;
 use crate::account::Entry;
 use crate::dial::{DialClient, DialError, Dialled, LastAck, Progress, Search, dial, pause};
@@ -29,8 +29,8 @@ pub(super) enum MovedOn {
     Stayed(Connected),
 }
 
-/// Connects a session, which its server has not begun, to another server or, if no other is left, waits until one is
-/// back.
+/// Connects a session that its server has not begun to another server. If no other is left, waits until one is back.
+/// The session stays if it cannot be moved, or if [`record_failure`] says so.
 ///
 /// # Errors
 /// The client has left, or there was no server in time.
@@ -87,7 +87,7 @@ fn reply_without_server(why: &NotBegun, client_tls: Option<&mut TlsConnection>, 
     match client_tls {
         Some(tls) => {
             let ours = || Reply::Message(PostgresError::NoServer.response(entry.info().startup()));
-            within_tls(of_server.unwrap_or_else(ours), tls)
+            encrypted(of_server.unwrap_or_else(ours), tls)
         }
         None => of_server.unwrap_or_else(|| reply_to_login(entry)),
     }

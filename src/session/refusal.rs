@@ -47,7 +47,7 @@ pub(super) enum Refusal {
     Unanswered(Ending, Reply),
     /// A connection broke during the login of a PostgreSQL session.
     Broke(Side, Fault),
-    /// It was a request to cancel a query, and nothing is left to do.
+    /// The connection was only for a request to cancel a query, and nothing is left to do.
     Cancelled,
     /// The session was ended from outside: by an operator, a drain, or because of its server.
     Cut(Ending),
@@ -111,26 +111,26 @@ impl Refusal {
 
     /// This refusal for a client whose TLS is terminated here: its reply is encrypted.
     pub(super) fn within_tls(self, tls: &mut TlsConnection) -> Self {
-        Self::Responded(self.ending(), within_tls(self.reply(), tls))
+        Self::Responded(self.ending(), encrypted(self.reply(), tls))
     }
 }
 
 /// Encrypts a reply for a client whose TLS is terminated here, and appends a close_notify alert. A reply without a
 /// message becomes this alert alone.
-pub(super) fn within_tls(reply: Reply, tls: &mut TlsConnection) -> Reply {
+pub(super) fn encrypted(reply: Reply, tls: &mut TlsConnection) -> Reply {
     let message = match reply {
         Reply::Message(message) => message,
         Reply::Close | Reply::End => Vec::new(),
-        // These are not sent within TLS.
+        // A reset has no bytes to encrypt. The alerts are for clients whose handshake is not complete.
         Reply::Alert(_) | Reply::AlertAfterHello(_) | Reply::Reset => return reply,
     };
     let mut records = Vec::new();
-    let encrypted = if message.is_empty() {
+    let result = if message.is_empty() {
         Ok(())
     } else {
         tls.encrypt(&message, message.len(), &mut records)
     };
-    if encrypted.is_err() {
+    if result.is_err() {
         return Reply::Close; // the peer sent an alert, or something that is not TLS
     }
     tls.close(&mut records);
@@ -152,7 +152,7 @@ fn ending_of_sniff(failure: &SniffFailure) -> Ending {
 fn reply_to_sniff_error(error: &SniffError) -> Reply {
     match (&error.reason, error.alert()) {
         (SniffFailure::Request(_), _) => Reply::Message(BAD_REQUEST.into()),
-        // With an invalid length, it may be no client of PostgreSQL at all.
+        // A packet of invalid length gets no message: its sender may not speak the protocol of PostgreSQL.
         (SniffFailure::Packet(invalid @ (InvalidPacket::Version | InvalidPacket::Content)), _) => {
             Reply::Message(PostgresError::Packet(*invalid).response(None))
         }

@@ -112,7 +112,7 @@ pub(super) async fn complete_handshake(
 /// Reads more bytes while those so far may be the beginning of an HTTP method. The first byte alone does not
 /// show whether the client speaks HTTP.
 async fn read_http_method(client: &TcpStream, entry: &Entry, sniffed: &mut Sniffed) -> io::Result<()> {
-    while sniffed.is_http_method() {
+    while sniffed.may_be_http_method() {
         client.readable().await?;
         let mut buffer = [0; 1024];
         match client.try_read(&mut buffer) {

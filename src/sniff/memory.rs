@@ -188,15 +188,15 @@ impl FirstBytes {
         std::mem::take(&mut self.bytes) // leaves no capacity, so that `drop` returns nothing a second time
     }
 
-    /// Appends. The buffer doubles when it grows, so that bytes that come a few at a time are not copied often, but
-    /// never beyond `bytes_max`.
-    pub(super) fn push(&mut self, fresh: &[u8], bytes_max: usize) {
+    /// Appends. When the buffer must grow, it doubles, up to `capacity_max`: bytes that come a few at a time are not
+    /// copied often.
+    pub(super) fn push(&mut self, fresh: &[u8], capacity_max: usize) {
         let needed = self.bytes.len() + fresh.len();
         let reserved = self.bytes.capacity();
         if needed > reserved {
             let larger = match reserved {
                 0 => 0, // usually nothing more comes
-                _ => (2 * reserved).max(LARGE_BUFFER_BYTES).min(bytes_max),
+                _ => (2 * reserved).max(LARGE_BUFFER_BYTES).min(capacity_max),
             };
             self.bytes.reserve_exact(needed.max(larger) - self.bytes.len());
             self.memory.held.fetch_add(self.bytes.capacity() - reserved, Relaxed);

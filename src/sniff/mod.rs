@@ -39,8 +39,8 @@ use crate::proxy_protocol::{HEADER_BYTES_MAX, ProxyHeader};
 pub struct Sniffed {
     /// The kind of the bytes.
     pub opening: Opening,
-    /// The bytes to be sent on unchanged: the opening, and what may have come right behind it. At most
-    /// `hello_bytes_max`, before [`Self::push`].
+    /// The bytes to be sent on unchanged: the opening, and what may have come right behind it. Sniffing reads at most
+    /// `hello_bytes_max`; [`Self::push`] may add more.
     pub first: FirstBytes,
 }
 
@@ -103,9 +103,9 @@ impl Sniffed {
         matches!(self.opening, Opening::NotTls) && is_method && has_target
     }
 
-    /// Whether all bytes so far may be the method of an HTTP request, or the beginning of a method.
+    /// Whether all bytes so far may be the method of an HTTP request, or the beginning of one.
     #[must_use]
-    pub fn is_http_method(&self) -> bool {
+    pub fn may_be_http_method(&self) -> bool {
         let bytes = self.first.as_slice();
         let method = bytes.strip_suffix(b" ").unwrap_or(bytes);
         let is_method =
@@ -234,7 +234,7 @@ where
 {
     let mut preface = Preface::new(socket, limits, accepted_at, memory, first);
     let read = preface.read(&mut HelloReader::new(limits.hello_bytes_max)).await;
-    // Used only if `read` is an error. Then two bytes can only be 16 03: others would have given `NotTls`, no error.
+    // Used only with an error. Two bytes that do not begin TLS (16 03) give no error, but `NotTls`.
     let is_tls = preface.bytes_read() >= 2;
     let (opening, first) = preface.finish(read, is_tls)?;
     Ok(Sniffed { opening, first })

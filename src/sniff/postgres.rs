@@ -98,8 +98,9 @@ impl CancelKey {
     #[must_use]
     pub fn new(content: &[u8]) -> Option<Self> {
         const PROCESS_ID_BYTES: usize = 4;
-        let secret = content.len().checked_sub(PROCESS_ID_BYTES)?;
-        (1..=SECRET_BYTES_MAX).contains(&secret).then(|| Self(content.into()))
+        let secret_bytes = content.len().checked_sub(PROCESS_ID_BYTES)?;
+        let is_in_range = (1..=SECRET_BYTES_MAX).contains(&secret_bytes);
+        is_in_range.then(|| Self(content.into()))
     }
 
     /// The CancelRequest with this key.
@@ -256,10 +257,14 @@ mod tests {
         assert_eq!(packet_of_length(7), PacketVerdict::Invalid(InvalidPacket::Length));
         assert_eq!(packet_of_length(10_001), PacketVerdict::Invalid(InvalidPacket::Length));
         assert_eq!(packet_of_length(10_000), PacketVerdict::NeedMore);
-        for (key, is_valid) in [(4, false), (5, true), (8, true), (260, true), (261, false)] {
-            let verdict = first_packet(&wire(CODE_CANCEL, &vec![7; key]));
-            assert_eq!(matches!(verdict, PacketVerdict::Packet { .. }), is_valid, "{key} bytes");
+        for (key_bytes, is_valid) in [(4, false), (5, true), (8, true), (260, true), (261, false)] {
+            let verdict = first_packet(&wire(CODE_CANCEL, &vec![7; key_bytes]));
+            assert_eq!(matches!(verdict, PacketVerdict::Packet { .. }), is_valid, "{key_bytes} bytes");
         }
+    }
+
+    #[test]
+    fn other_protocols_and_an_ssl_request_with_content_are_invalid() {
         assert_eq!(first_packet(&wire(CODE_SSL, b"x")), INVALID_CONTENT);
         let version_2 = PacketVerdict::Invalid(InvalidPacket::Version);
         assert_eq!(first_packet(&wire(2 << 16, b"user\0u\0\0")), version_2);
@@ -312,13 +317,13 @@ mod tests {
         }
 
         #[test]
-        fn an_invalid_prefix_stays_invalid(mut bytes in packets(), at in any::<Index>(), byte in any::<u8>()) {
+        fn more_bytes_do_not_change_a_decided_verdict(mut bytes in packets(), at in any::<Index>(), byte in any::<u8>()) {
             let at = at.index(bytes.len());
             bytes[at] = byte;
             let whole = first_packet(&bytes);
-            let decided = (0..=bytes.len()).map(|cut| first_packet(&bytes[..cut]));
-            let first = decided.into_iter().find(|verdict| *verdict != PacketVerdict::NeedMore);
-            prop_assert_eq!(first.unwrap_or(PacketVerdict::NeedMore), whole);
+            let mut verdicts = (0..=bytes.len()).map(|cut| first_packet(&bytes[..cut]));
+            let first_decided = verdicts.find(|verdict| *verdict != PacketVerdict::NeedMore);
+            prop_assert_eq!(first_decided.unwrap_or(PacketVerdict::NeedMore), whole);
         }
     }
 }

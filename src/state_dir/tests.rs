@@ -35,8 +35,9 @@ fn saved_state_is_loaded_again_and_only_the_owner_may_read_it() {
 fn a_file_of_an_earlier_or_later_version_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let state_dir = StateDir::open(directory.path()).unwrap();
-    // As written before a timeline could be overruled, and with a key that this version does not know.
-    for more in ["", r#", "later": {}"#] {
+    let written_by_earlier = ""; // has no `overruled`
+    let written_by_later = r#", "later": {}"#;
+    for more in [written_by_earlier, written_by_later] {
         let contents = format!(
             r#"{{"writers": {{"server": "10.0.0.1:5432", "system_identifier": {}, "timeline": 4{more}}}}}"#,
             u64::MAX - 1
@@ -47,7 +48,7 @@ fn a_file_of_an_earlier_or_later_version_is_read() {
 }
 
 #[test]
-fn invalid_state_files_are_set_aside() {
+fn an_invalid_file_of_listed_servers_is_set_aside() {
     let directory = tempfile::tempdir().unwrap();
     let state_dir = StateDir::open(directory.path()).unwrap();
     for contents in ["", "{", "[]", r#"{"p": {"server": 1}}"#] {
@@ -91,7 +92,7 @@ fn invalid_primaries_are_an_error_and_the_file_stays() {
 }
 
 #[test]
-fn an_unreadable_file_is_an_error_with_its_name_and_stays() {
+fn what_is_not_a_regular_file_is_an_error_with_its_name_and_stays() {
     for (make, name) in [
         ("mkfifo", PRIMARIES),
         ("mkdir", SERVERS),

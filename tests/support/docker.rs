@@ -15,7 +15,7 @@ use super::namespaces::Namespaces;
 use super::process::{Finished, Process, finished, must};
 use super::{PATIENCE, eventually};
 
-/// Static, so that an image needs nothing else.
+/// Statically linked, so that an image needs no libraries.
 const BUSYBOX: &str = "/bin/busybox";
 
 /// The programs of the image.
@@ -39,8 +39,8 @@ impl Docker {
     /// `None`, with a note on standard error, where the system lacks namespaces, bridges or control groups.
     pub fn start() -> Option<Self> {
         let network = Namespaces::enter(0)?;
-        if let Some(lacking) = lacking() {
-            eprintln!("NOT TESTED: no containers here: {lacking}");
+        if let Some(missing) = missing_feature() {
+            eprintln!("NOT TESTED: no containers here: {missing}");
             return None;
         }
         let mut docker = Self {
@@ -48,8 +48,8 @@ impl Docker {
             process: None,
             _network: network,
         };
-        docker.begin();
-        docker.import();
+        docker.start_engine();
+        docker.import_image();
         Some(docker)
     }
 
@@ -57,8 +57,8 @@ impl Docker {
         self.directory.path().join("docker.sock")
     }
 
-    /// Starts the engine, at first or after [`Self::end`], and waits until it answers.
-    pub fn begin(&mut self) {
+    /// Starts the engine, at first or after [`Self::stop_engine`], and waits until it answers.
+    pub fn start_engine(&mut self) {
         let directory = self.directory.path();
         let path = |name: &str| directory.join(name).display().to_string();
         let mut command = Command::new("unshare");
@@ -90,8 +90,8 @@ impl Docker {
         self.process = Some(process);
     }
 
-    /// Stops the engine; its containers continue to run.
-    pub fn end(&mut self) {
+    /// The containers continue to run.
+    pub fn stop_engine(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.signal(Signal::TERM);
             process.wait();
@@ -99,7 +99,7 @@ impl Docker {
     }
 
     /// Makes [`IMAGE`] from busybox, and the archive that [`Self::make_image`] uses.
-    fn import(&self) {
+    fn import_image(&self) {
         let root = self.directory.path().join("root");
         fs::create_dir_all(root.join("bin")).unwrap();
         fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
@@ -180,7 +180,7 @@ impl Docker {
 }
 
 /// What the system lacks to run containers; `None`: nothing.
-fn lacking() -> Option<String> {
+fn missing_feature() -> Option<String> {
     let bridge = finished(Command::new("ip").args(["link", "add", "probe", "type", "bridge"]));
     if bridge.code != Some(0) {
         return Some(format!("no bridges: {}", bridge.stderr));

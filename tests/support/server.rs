@@ -103,7 +103,7 @@ impl Server {
         self.sessions.load(SeqCst)
     }
 
-    /// The bytes of each session that has ended, of a server that records them.
+    /// What the server has recorded: the bytes received in each session that has ended.
     pub fn received(&self) -> Vec<Vec<u8>> {
         self.received.lock().unwrap().clone()
     }

@@ -98,7 +98,7 @@ async fn echo(mut socket: TcpStream) {
             .find(|answer| message[..read].ends_with(answer.request_end()));
         let written = match wanted {
             None => socket.write_all(&message[..read]).await,
-            Some(answer) => in_two_writes(&mut socket, answer).await,
+            Some(answer) => answer_in_two_writes(&mut socket, answer).await,
         };
         if written.is_err() {
             return;
@@ -106,8 +106,8 @@ async fn echo(mut socket: TcpStream) {
     }
 }
 
-/// Writes the answer in two parts with Nagle's algorithm on, like a server that does not set TCP_NODELAY.
-async fn in_two_writes(socket: &mut TcpStream, answer: Answer) -> io::Result<()> {
+/// Sends the answer with Nagle's algorithm on, like a server that does not set TCP_NODELAY.
+async fn answer_in_two_writes(socket: &mut TcpStream, answer: Answer) -> io::Result<()> {
     socket.set_nodelay(false)?;
     for length in answer.writes() {
         socket.write_all(&vec![7; length]).await?;

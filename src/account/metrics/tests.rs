@@ -201,6 +201,7 @@ async fn a_pool_has_series_while_it_is_configured() {
     assert_eq!(closed().as_deref(), Some("2"));
     sleep(RETENTION).await;
     assert_eq!((closed(), durations()), (None, None));
+    // The series of sessions without a pool are permanent.
     assert!(value("acequia_pool_sessions_total{pool=\"\",ending=\"refused\"}").is_some());
 }
 

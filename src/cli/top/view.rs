@@ -14,8 +14,8 @@ use crate::admin::changes::ChangesBody;
 use crate::admin::session_bodies::{SessionBody, SessionsBody};
 use crate::cli::remote::ApiRequest;
 
-/// The sessions that are read at once: the most that the API gives.
-const SESSIONS_READ: usize = 1000;
+/// How many sessions are read at once: the most that the API gives.
+const SESSIONS_READ_MAX: usize = 1000;
 
 /// Rows by which a page key moves.
 const PAGE: isize = 10;
@@ -49,7 +49,9 @@ pub(super) struct View {
     /// The sessions that were read last, or why they could not be read.
     pub(super) sessions_read: Option<Result<SessionsBody, String>>,
     pub(super) tab: Tab,
+    /// A row is identified by the names of its pool and server.
     pub(super) servers: List<(String, String)>,
+    /// A row is identified by the ID of its session.
     pub(super) sessions: List<u64>,
     /// The columns that the last drawing had room for.
     pub(super) columns_shown: Vec<usize>,
@@ -57,14 +59,14 @@ pub(super) struct View {
     pub(super) is_typing: bool,
     pub(super) shows_help: bool,
     pub(super) question: Option<Question>,
-    /// The answer to the last [`Action::Change`]; `Err`: a message that it, or something else, was not done.
+    /// The answer to the last [`Action::Change`]; `Err`: why it was not done, or why a box was not drawn.
     pub(super) answer: Option<Result<String, String>>,
 }
 
 impl Default for View {
     fn default() -> Self {
-        let sessions_column = server_columns().iter().position(|column| column.title == "SESSIONS");
-        let rate_column = session_columns().iter().position(|column| column.title == "RATE");
+        let servers_sort = server_columns().iter().position(|column| column.title == "SESSIONS");
+        let sessions_sort = session_columns().iter().position(|column| column.title == "RATE");
         Self {
             state: None,
             rates: None,
@@ -73,8 +75,8 @@ impl Default for View {
             server_rates: ServerRates::default(),
             sessions_read: None,
             tab: Tab::Servers,
-            servers: List::sorted_by(sessions_column.expect("there is such a column")),
-            sessions: List::sorted_by(rate_column.expect("there is such a column")),
+            servers: List::sorted_by(servers_sort.expect("there is such a column")),
+            sessions: List::sorted_by(sessions_sort.expect("there is such a column")),
             columns_shown: Vec::new(),
             is_typing: false,
             shows_help: false,
@@ -148,12 +150,12 @@ impl View {
         matching.filter(|session| session_matches(session, &words)).collect()
     }
 
-    /// The path of the sessions that match the conditions in the filter.
+    /// The path of the API request for the sessions that match the conditions in the filter.
     pub(super) fn sessions_path(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        query.append_pair("limit", &SESSIONS_READ.to_string());
-        // If more than `SESSIONS_READ` sessions match, the order decides which of them are read. The API can only put
-        // the highest first.
+        query.append_pair("limit", &SESSIONS_READ_MAX.to_string());
+        // If more than `SESSIONS_READ_MAX` sessions match, the order decides which of them are read. The API can only
+        // put the highest first.
         let order = session_order(session_columns()[self.sessions.sort].title);
         if let Some(order) = order
             && self.sessions.is_descending
@@ -266,7 +268,7 @@ impl View {
             Tab::Servers => self.servers.set_filter(filter),
             Tab::Sessions => {
                 self.sessions.set_filter(filter);
-                self.sessions_read = None; // they may not match it
+                self.sessions_read = None; // may not match the new filter
             }
         }
         self.shows_sessions().then_some(Action::ReadSessions)

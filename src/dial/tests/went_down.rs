@@ -14,11 +14,11 @@ async fn dial_attempts(
     panic_threshold: Option<u8>,
     at_first_attempt: impl Fn(&Pool) + Sync,
 ) -> Vec<ReportedAttempt> {
-    dial_attempts_after(&CheckOutcome::Pass, registry, panic_threshold, at_first_attempt).await
+    dial_attempts_after_check(&CheckOutcome::Pass, registry, panic_threshold, at_first_attempt).await
 }
 
 /// As [`dial_attempts`]. `checked`: the result of a check of both servers before the dial.
-async fn dial_attempts_after(
+async fn dial_attempts_after_check(
     checked: &CheckOutcome,
     registry: &ServerRegistry,
     panic_threshold: Option<u8>,
@@ -49,6 +49,7 @@ async fn dial_attempts_after(
     done.attempts
 }
 
+const FIRST_SERVER_USED: [ReportedAttempt; 1] = [(0, None)];
 const SECOND_SERVER_USED: [ReportedAttempt; 2] = [(0, Some(ConnectFailure::WentDown)), (1, None)];
 
 #[tokio::test]
@@ -85,34 +86,35 @@ fn disable_first(registry: &ServerRegistry, pool: &Pool) {
 async fn a_server_that_panic_mode_picked_is_not_used_if_it_is_disabled_or_loses_its_role_during_the_connect() {
     let registry = ServerRegistry::default();
     let down = CheckOutcome::Fail("no answer".into());
-    let attempts = dial_attempts_after(&down, &registry, Some(50), |pool| disable_first(&registry, pool));
+    let attempts = dial_attempts_after_check(&down, &registry, Some(50), |pool| disable_first(&registry, pool));
     assert_eq!(attempts.await, SECOND_SERVER_USED);
-    let attempts = dial_attempts_after(&down, &registry, Some(50), |pool| {
+    let attempts = dial_attempts_after_check(&down, &registry, Some(50), |pool| {
         pool.servers()[0].record_check(&CheckOutcome::Unfit("an old primary".into()), THRESHOLDS);
     });
     assert_eq!(attempts.await, SECOND_SERVER_USED);
-    // The panic ends.
-    let attempts = dial_attempts_after(&down, &registry, Some(50), |pool| {
+    // A server that panic mode picked is used even if the panic ends during the connect.
+    let attempts = dial_attempts_after_check(&down, &registry, Some(50), |pool| {
         pool.servers()[1].record_check(&CheckOutcome::Pass, THRESHOLDS);
     });
-    assert_eq!(attempts.await, [(0, None)]);
+    assert_eq!(attempts.await, FIRST_SERVER_USED);
 }
 
 #[tokio::test]
 async fn a_server_that_goes_down_during_the_connect_is_used_only_in_panic() {
     let registry = ServerRegistry::default();
     let fail = |server: &Server| server.record_check(&CheckOutcome::Fail("no answer".into()), THRESHOLDS);
-    for (panic_threshold, down, expected) in [
+    // There is a panic if less than `panic_threshold` percent of the servers are up.
+    for (panic_threshold, failing, expected) in [
         (None, 1, &SECOND_SERVER_USED[..]),
         (Some(50), 1, &SECOND_SERVER_USED[..]),
-        (Some(51), 1, &[(0, None)]),
-        (Some(50), 2, &[(0, None)]),
+        (Some(51), 1, &FIRST_SERVER_USED[..]),
+        (Some(50), 2, &FIRST_SERVER_USED[..]),
     ] {
         let attempts = dial_attempts(&registry, panic_threshold, |pool| {
-            for server in &pool.servers()[..down] {
+            for server in &pool.servers()[..failing] {
                 fail(server);
             }
         });
-        assert_eq!(attempts.await, expected, "{panic_threshold:?} {down}");
+        assert_eq!(attempts.await, expected, "{panic_threshold:?} {failing}");
     }
 }

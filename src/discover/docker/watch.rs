@@ -114,7 +114,7 @@ struct StoppingContainers(HashSet<String>);
 
 impl StoppingContainers {
     fn note(&mut self, event: &DockerEvent) {
-        let is_container = event.object == "container";
+        let is_container = event.object_type == "container";
         let id = &event.actor.id;
         match (&*event.action, &event.actor.attributes.signal) {
             ("kill", Some(signal)) if is_container && STOP_SIGNALS.contains(&&**signal) => {

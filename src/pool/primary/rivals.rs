@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::PrimaryWatch;
 
 impl PrimaryWatch {
-    /// The servers that call themselves primary at the same time. One of them is the server that did so last. The
-    /// others are those that have done so at a check since that server began to.
+    /// The servers that call themselves primary at the same time: the server with the latest claim, and each server
+    /// that has made a claim since that server's first claim in a row. A claim is a check at which a server calls
+    /// itself primary.
     ///
     /// For example, in a switchover `a` is the primary at one check, and `b` at the next one. Until `a` is checked
-    /// again, `a` is not among them: it may be a replica by now.
+    /// again, only `b` is a claimant: `a` may be a replica by now.
     pub(in crate::pool) fn claimants(&self) -> impl Iterator<Item = &Arc<str>> {
         let periods = self.claims().map(|(_, seen, _)| seen.claimed);
         let newest = periods.max_by_key(|claimed| claimed.latest);

@@ -3,6 +3,9 @@
 use super::*;
 use crate::pool::AdminState;
 
+/// The most entries while at most a few are needed: the others are removed at 16 and twice what was needed before.
+const ENTRIES_MAX: usize = 32;
+
 fn spec(label: &str, port: u16) -> ServerSpec {
     ServerSpec::for_test(label, ([127, 0, 0, 1], port).into())
 }
@@ -54,8 +57,8 @@ fn entries_of_dropped_servers_are_removed() {
     }
     let entries = registry.entries.lock();
     assert!(
-        entries.counts.len() <= 32
-            && entries.servers.len() <= 32
+        entries.counts.len() <= ENTRIES_MAX
+            && entries.servers.len() <= ENTRIES_MAX
             && entries.servers.values().all(|named| named.len() == 1)
     );
 }
@@ -70,13 +73,13 @@ fn counts_of_dropped_servers_are_removed_while_the_names_stay() {
         server = registry.get_or_create(&pool, spec("a", port), true);
     }
     let entries = registry.entries.lock();
-    assert!(entries.counts.len() <= 32, "{}", entries.counts.len());
+    assert!(entries.counts.len() <= ENTRIES_MAX, "{}", entries.counts.len());
     let last = (pool, server.spec().address);
     assert!(entries.counts[&last].strong_count() > 0);
 }
 
 #[test]
-fn a_server_with_another_host_name_at_its_address_is_another_server() {
+fn servers_that_differ_only_in_their_host_names_exist_together_and_share_overrides() {
     let registry = ServerRegistry::default();
     let pool = Arc::<str>::from("p");
     let get = |host: &str| {
@@ -118,7 +121,8 @@ fn pools_that_are_gone_are_forgotten_unless_their_primary_is_known() {
         let pool = Arc::<str>::from(number.to_string());
         drop((registry.roles(&pool), registry.queue(&pool)));
     }
-    assert!(registry.roles.lock().pools.len() <= 32 && registry.queues.lock().pools.len() <= 32);
+    let (roles, queues) = (registry.roles.lock().pools.len(), registry.queues.lock().pools.len());
+    assert!(roles <= ENTRIES_MAX && queues <= ENTRIES_MAX);
     assert!(Arc::ptr_eq(&held.0, &registry.roles(&"held".into())));
     assert!(Arc::ptr_eq(&held.1, &registry.queue(&"held".into())));
     assert!(registry.roles(&"known".into()).known_primary().is_some());
@@ -130,9 +134,9 @@ fn set(registry: &ServerRegistry, label: &str, change: Override) {
     let _ = registry.apply_override(&("p".into(), label.into()), change, "uid 0".into(), SystemTime::now());
 }
 
-fn absent(registry: &ServerRegistry) -> Vec<String> {
-    let absent = registry.absent_overrides(&HashSet::new()).into_iter();
-    absent.map(|((_, label), _)| label.to_string()).collect()
+fn overridden(registry: &ServerRegistry) -> Vec<String> {
+    let all = registry.absent_overrides(&HashSet::new()).into_iter();
+    all.map(|((_, label), _)| label.to_string()).collect()
 }
 
 #[test]
@@ -152,10 +156,10 @@ fn overrides_apply_to_a_server_that_returns_under_its_name() {
         );
     }
     set(&registry, "a", Override::Enable);
-    assert_eq!(absent(&registry), ["a"], "its weight is still set");
+    assert_eq!(overridden(&registry), ["a"], "its weight is still set");
     set(&registry, "a", Override::Weight(None));
     assert_eq!(
-        (absent(&registry).len(), back.is_enabled(), moved.weight_override()),
+        (overridden(&registry).len(), back.is_enabled(), moved.weight_override()),
         (0, true, None)
     );
 }
@@ -172,6 +176,6 @@ fn the_oldest_overrides_of_too_many_absent_servers_are_evicted() {
     let evicted = registry.evict_overrides(&present);
     let labels: Vec<_> = evicted.iter().map(|(_, label)| &**label).collect();
     assert_eq!(labels, ["2", "3"]);
-    assert_eq!(absent(&registry).len(), ABSENT_MAX + 1);
+    assert_eq!(overridden(&registry).len(), ABSENT_MAX + 1, "one is present");
     assert!(registry.evict_overrides(&present).is_empty());
 }

@@ -80,8 +80,8 @@ impl<'a> Core<'a> {
             first_close_notify: None,
             closed: None,
             has_moved: false,
-            // Bytes of the server that are already counted are those of a login, which ends with them. The client's
-            // first bytes came after the login.
+            // If bytes of the server are already counted, a login was relayed. The server sends last in a login, and
+            // the client's first bytes come after it.
             server_was_last: first_bytes == 0 && traffic.down.bytes() > 0,
             ends_explicitly,
         }

@@ -92,7 +92,7 @@ fn a_truncated_server_never_counts_as_finished() {
 }
 
 #[test]
-fn a_session_is_at_rest_if_the_server_sent_last() {
+fn a_session_is_at_rest_if_the_server_sent_last_and_everything_is_delivered() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     let notes = DeliveryNotes::default();
     let mut core = core_without_tls(0, IDLE, &traffic, start);
@@ -127,12 +127,19 @@ fn a_session_is_at_rest_if_the_server_sent_last() {
         });
         assert_eq!(core.closed(), None, "the kernel still sends to {towards:?}: {queue:?}");
     }
-    assert_eq!(notes.count(), 4);
+    assert_eq!(notes.count(), 4, "each request has found bytes on their way");
     core.end(EndRequest::NoteDelivery(&notes), delivered);
     assert_eq!((core.closed(), notes.count()), (None, 4), "everything is delivered");
     core.ended(Side::Client, start);
     assert!(!core.is_at_rest(), "the session ends by itself");
-    // `traffic` now has bytes of the server, as after a login that was relayed before.
+}
+
+#[test]
+fn a_session_is_at_rest_after_a_login_if_the_client_has_sent_nothing_since() {
+    let (traffic, start) = (Traffic::default(), Instant::now());
+    let notes = DeliveryNotes::default();
+    let delivered = |_| Some(SendQueue::EMPTY);
+    traffic.down.add(7); // the server's last bytes of a login that was relayed before
     let mut after_login = core_without_tls(0, IDLE, &traffic, start);
     after_login.end(EndRequest::IfAtRest(&notes), delivered);
     assert_eq!(after_login.closed(), Some(Closed::AtRest));

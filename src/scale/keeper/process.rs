@@ -56,7 +56,7 @@ pub fn run() -> io::Result<()> {
 fn drop_capabilities() {
     let _ = clear_ambient_capability_set(); // fails on a kernel without ambient capabilities
     for capability in CapabilitySet::all().iter() {
-        let _ = remove_capability_from_bounding_set(capability); // unknown to the kernel, or we have none
+        let _ = remove_capability_from_bounding_set(capability); // fails if the kernel does not know it, or without CAP_SETPCAP
     }
 }
 

@@ -27,8 +27,8 @@ fn loaded(location: CertificateLocation) -> ListenerTls {
     ListenerTls::load(plan, &CertificateStore::default()).unwrap()
 }
 
-/// The admin port answers on the thread that checks servers and handles signals: a file system that hangs must not
-/// stop these.
+/// The admin port lists them on the thread that also checks servers and handles signals: a file system that hangs
+/// must not block this thread.
 #[test]
 fn broken_files_can_be_listed_during_a_reload() {
     let directory = tempfile::tempdir().unwrap();
@@ -49,7 +49,7 @@ fn broken_files_can_be_listed_during_a_reload() {
 }
 
 #[test]
-fn new_and_removed_certificates_are_counted_one_by_one() {
+fn a_reload_counts_new_and_removed_certificates_one_by_one() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str| directory.path().join(format!("{name}.pem"));
     for name in ["a", "b"] {

@@ -1,4 +1,4 @@
-//! The admin port answers however many connections are silent or come at once.
+//! The admin port answers although many connections are silent or come at once.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -51,8 +51,9 @@ fn a_hundred_requests_at_once_are_all_answered() {
 
 #[test]
 fn an_admin_port_on_all_ipv6_addresses_takes_no_ipv4_address() {
-    let (server, ipv4) = (Server::echo(), Port::keep()); // kept: no other process may listen on its IPv4 address
-    let port = ipv4.number();
+    let server = Server::echo();
+    let reserved_ipv4 = Port::keep(); // so that no other process listens on its IPv4 address
+    let port = reserved_ipv4.number();
     let _proxy = Proxy::start(&format!(
         "[admin]\nbind = \"[::]:{port}\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
          [pools.p]\nservers = [\"{}\"]",

@@ -174,7 +174,7 @@ fn a_client_queued_beyond_hello_timeout_still_gets_its_tls_answer() {
 }
 
 #[test]
-fn bytes_before_our_s_or_after_the_s_of_the_server_are_refused() {
+fn a_hello_before_our_tls_answer_and_a_byte_after_that_of_the_server_are_refused() {
     let with_byte_after_s = Server::run(|mut stream| {
         let _ = stream.read_exact(&mut [0; 8]);
         let _ = stream.write_all(b"S!");
@@ -199,7 +199,7 @@ fn bytes_before_our_s_or_after_the_s_of_the_server_are_refused() {
 }
 
 #[test]
-fn nothing_is_smuggled_before_the_tls_answer_of_the_server() {
+fn a_startup_message_outside_of_required_tls_does_not_reach_the_server() {
     const STARTUP: [u8; 16] = *b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
     let (answer_with, answers) = channel::<u8>();
     let answers = Mutex::new(answers);
@@ -256,6 +256,7 @@ fn an_alert_refuses_tls_that_the_server_or_pool_does_not_accept() {
     let refused = finished(&mut psql_to("b.example", proxy.at("db"), "require"));
     assert!(refused.stderr.contains("handshake failure"), "{refused:#?}");
     assert_eq!(proxy.access_line()["ending"], "server_refused_tls");
+    // Pool `a` has `direct = "off"`: it takes no hello without an SSLRequest before it.
     let direct = Hello::named("a.example").alpn(&["postgresql"]).bytes();
     let alert = Client::connect(proxy.at("db")).send(&direct).read_all();
     assert_eq!(alert, [21, 3, 3, 0, 2, 2, 120], "no_application_protocol");
@@ -312,9 +313,9 @@ fn a_server_that_closes_or_hangs_at_a_tls_request_sets_the_ending() {
         sessions += 2;
         for line in &proxy.access_lines(sessions)[sessions - 2..] {
             assert_eq!(line["ending"], *ending, "{name}: {line:#}");
-            // Where the answer is left to a server that closes, its close is relayed as that of any session.
-            let has_detail = line["listener"] == "db" || *name != "closes";
-            assert_eq!(line["detail"] == "tls_request", has_detail, "{name}: {line:#}");
+            // On the listener `closes`, acequia relays the close of the server as in any session.
+            let is_relayed = line["listener"] == "closes";
+            assert_eq!(line["detail"] == "tls_request", !is_relayed, "{name}: {line:#}");
         }
     }
     let lines = log_lines(&proxy, "the server does not answer a request for TLS", 5);

@@ -156,11 +156,11 @@ fn an_unreachable_engine_changes_nothing_and_is_followed_again() {
     let Some(mut docker) = Docker::start() else { return };
     docker.start_server("one", &ORDERS);
     let proxy = Proxy::start(&config(&docker, &format!("port = {PORT}"), ""));
-    docker.end();
+    docker.stop_engine();
     let line = &log_lines(&proxy, KEPT, 1)[0];
     assert_eq!((&line["pool"], &line["kept"]), (&"p".into(), &1.into()));
     assert_eq!(reached(&proxy), ["one"]);
-    docker.begin();
+    docker.start_engine();
     docker.run(&["rm", "-f", "one"]);
     docker.start_server("two", &ORDERS);
     wait_for_servers(&proxy, &["two"]);

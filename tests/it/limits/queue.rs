@@ -81,17 +81,14 @@ fn clients_beyond_the_queue_limit_or_timeout_are_refused() {
     assert!(Client::connect(proxy.at("l")).read_all().is_empty());
     queued.0.set_nonblocking(false).unwrap();
     queued.must_be_closed();
-    let endings: Vec<_> = proxy
-        .access_lines(2)
-        .iter()
-        .map(|line| line["ending"].clone())
-        .collect();
+    let lines_by_session = proxy.access_lines(2);
+    let endings: Vec<_> = lines_by_session.iter().map(|line| line["ending"].clone()).collect();
     assert_eq!(endings, ["queue_timeout", "queue_full"]);
     assert_eq!(queue_length(&proxy), 0);
 }
 
 #[test]
-fn a_database_client_that_closes_leaves_the_queue() {
+fn a_database_client_that_closes_or_resets_leaves_the_queue() {
     let manual = ManualServer::new();
     let keys = "protocol = \"redis\"";
     let text = configs::listener("l", "p", keys) + &configs::pool("p", &[manual.server.address], QUEUE);
@@ -102,7 +99,6 @@ fn a_database_client_that_closes_leaves_the_queue() {
     drop(queued); // its ping stays unread
     eventually("it has left", || queue_length(&proxy) == 0);
     assert_eq!(proxy.access_line()["ending"], "client_left_early");
-    // A client that resets leaves the queue in any protocol.
     waiting(&proxy, 0).reset();
     eventually("it has left", || queue_length(&proxy) == 0);
     wait_for_ended_sessions(&proxy, "client_reset", 1);
@@ -132,10 +128,10 @@ fn a_client_that_closes_a_unix_socket_leaves_the_queue() {
     let proxy = Proxy::start(&(text + &configs::pool("p", &[manual.server.address], QUEUE)));
     let first = Client::connect(proxy.at("l"));
     let session = manual.session();
-    let join = |clients| {
+    let join = |length_after| {
         let mut client = UnixStream::connect(&path).unwrap();
         client.write_all(b"ping").unwrap();
-        eventually("it waits", || queue_length(&proxy) == clients);
+        eventually("it waits", || queue_length(&proxy) == length_after);
         client
     };
     let (half_closed, gone) = (join(1), join(2));
@@ -150,7 +146,7 @@ fn a_client_that_closes_a_unix_socket_leaves_the_queue() {
 }
 
 /// A client that has gone looks like one that has half-closed and waits for an answer. So it stays in the queue, behind
-/// those that have not half-closed. The only worker notices that a client has gone before it handles later events.
+/// those that have not half-closed. With one worker, the departure of a client is noticed before later events.
 #[test]
 fn departed_clients_do_not_delay_a_waiting_one() {
     let server = Server::echo();
@@ -177,7 +173,7 @@ fn departed_clients_make_room_in_a_full_queue() {
         let mut client = Client::connect(proxy.at("l"));
         client.send(b"ping");
         client.0.set_nonblocking(true).unwrap();
-        wait_for_ended_sessions(&proxy, "queue_full", number + 1);
+        wait_for_ended_sessions(&proxy, "queue_full", number + 1); // those of departed clients
         all.push((number, client));
     }
     assert!(
@@ -196,7 +192,7 @@ fn departed_clients_make_room_in_a_full_queue() {
 /// Clients that already wait when the servers of a pool go down get the fallback, as later clients do.
 #[test]
 fn clients_that_wait_for_a_pool_that_goes_down_are_served_by_its_fallback() {
-    let (first, other) = (Server::echo(), Server::echo());
+    let (first, of_fallback) = (Server::echo(), Server::echo());
     let pool = |name: &str, server: &Server, keys: &str| {
         configs::pool(
             name,
@@ -210,7 +206,7 @@ fn clients_that_wait_for_a_pool_that_goes_down_are_served_by_its_fallback() {
             &first,
             "max_sessions = 1\nqueue = { timeout = \"60s\" }\nfallback = \"f\"",
         )
-        + &pool("f", &other, "max_sessions = 2\nqueue = { max = 1, timeout = \"60s\" }");
+        + &pool("f", &of_fallback, "max_sessions = 2\nqueue = { max = 1, timeout = \"60s\" }");
     let proxy = Proxy::start(&format!("[runtime]\nworkers = 2\n{text}"));
     let _busy = served_client(proxy.at("l"));
     let mut all: Vec<_> = (0..4).map(|number| (number, waiting(&proxy, number))).collect();
@@ -219,7 +215,7 @@ fn clients_that_wait_for_a_pool_that_goes_down_are_served_by_its_fallback() {
     wait_for_ended_sessions(&proxy, "queue_full", 1); // the queue of the fallback has its own limit
     let queue_length_of = |pool| proxy.metrics().sum("acequia_pool_queue", &[("pool", pool)]) as usize;
     eventually("two have a server, one waits for the fallback", || {
-        other.sessions() == 2 && (queue_length_of("p"), queue_length_of("f")) == (0, 1)
+        of_fallback.sessions() == 2 && (queue_length_of("p"), queue_length_of("f")) == (0, 1)
     });
     let line = proxy.access_line();
     assert_eq!(
@@ -248,7 +244,7 @@ fn a_reload_serves_queued_clients_by_its_new_servers_and_limits() {
     assert!(proxy.reload(&config(&[first.address, second.address], QUEUE)));
     let (number, on_second) = next_served(&mut all);
     assert_eq!((number, queue_length(&proxy)), (0, 4));
-    // It leaves. The place on it is not used again.
+    // It leaves. When its session ends, no waiting client gets this server.
     assert!(proxy.reload(&config(&[first.address], QUEUE)));
     drop(on_second);
     eventually("the session has ended", || {

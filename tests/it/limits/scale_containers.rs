@@ -192,7 +192,7 @@ fn an_unreachable_engine_changes_nothing_and_a_missing_image_is_reported() {
     let proxy = Proxy::start(&text);
     let first = wait_for_running(&proxy, 1);
     let (mut session, _) = client(&proxy);
-    docker.end();
+    docker.stop_engine();
     log_lines(
         &proxy,
         "cannot follow the container of a clone, which may still be running",
@@ -202,7 +202,7 @@ fn an_unreachable_engine_changes_nothing_and_a_missing_image_is_reported() {
     assert_eq!(proxy.command(&["pool", "scale", "app", "2"]).code, Some(0));
     let failed = log_lines(&proxy, "a clone cannot be started", 1)[0]["reason"].clone();
     assert!(failed.as_str().unwrap().contains("docker.sock"), "{failed}");
-    docker.begin();
+    docker.start_engine();
     wait_for_running(&proxy, 2);
     log_lines(&proxy, "the container of a clone is followed again", 1);
     assert_eq!(session.finish().try_read_all().unwrap(), b"", "the session has gone on");

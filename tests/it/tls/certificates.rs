@@ -287,20 +287,20 @@ fn check_warns_about_certificates_not_yet_valid_or_about_to_expire() {
     let site = Site::new();
     let config = site.config("127.0.0.1:9".parse().unwrap(), "", "");
     // The warning comes when a fourth of the lifetime is left, but not earlier than 14 days before the end.
-    for (days, warning) in [
+    for (days_from_now, warning) in [
         (1..90, Some("other.pem: the certificate is not valid before ")),
         (-77..13, Some("other.pem: the certificate expires soon, on ")),
         (-75..15, None),
         (-5..1, Some("other.pem: the certificate expires soon, on ")),
         (-4..2, None),
     ] {
-        let issued = site.authority.issue_between(&["other.example"], days.clone());
+        let issued = site.authority.issue_between(&["other.example"], days_from_now.clone());
         issued.write(site.directory(), "other");
         let (code, said) = checked(&config);
         assert_eq!(code, Some(0), "{said}");
         match warning {
-            Some(warning) => assert!(said.contains(warning), "{days:?}: {said}"),
-            None => assert_eq!(said, "", "{days:?}"),
+            Some(warning) => assert!(said.contains(warning), "{days_from_now:?}: {said}"),
+            None => assert_eq!(said, "", "{days_from_now:?}"),
         }
     }
 }
@@ -315,7 +315,8 @@ fn check_warns_about_a_certificate_without_a_route() {
         (Some(0), String::new()),
         "the pool of the listener takes every name"
     );
-    let (code, said) = checked(&config.replacen("pool = \"p\"\n", "", 1));
+    let without_pool_of_listener = config.replacen("pool = \"p\"\n", "", 1);
+    let (code, said) = checked(&without_pool_of_listener);
     assert!(
         code == Some(0) && said.contains("other.pem: no route is for a name of this certificate"),
         "{said}"

@@ -25,7 +25,7 @@ fn network(ipv4: &str, ipv6: &str) -> Value {
     json!({ "IPAMConfig": null, "NetworkID": "7ea2", "IPAddress": ipv4, "IPPrefixLen": 16, "GlobalIPv6Address": ipv6 })
 }
 
-fn app() -> Value {
+fn listed_in_app() -> Value {
     listed(&json!({ "app": network("172.18.0.2", "") }))
 }
 
@@ -49,8 +49,8 @@ fn a_container_is_a_server_at_its_address_in_the_network() {
     let ipv6 = listed(&json!({ "app": network("", "2001:db8::2") }));
     let host = listed(&json!({ "host": network("", "") }));
     for (listed, network, expected) in [
-        (app(), None, "web-1 172.18.0.2:80 1"),
-        (app(), Some("app"), "web-1 172.18.0.2:80 1"),
+        (listed_in_app(), None, "web-1 172.18.0.2:80 1"),
+        (listed_in_app(), Some("app"), "web-1 172.18.0.2:80 1"),
         (two, Some("db"), "web-1 172.19.0.2:80 1"),
         (ipv6, None, "web-1 [2001:db8::2]:80 1"),
         (host, None, "web-1 127.0.0.1:80 1"),
@@ -64,7 +64,7 @@ fn a_container_is_a_server_at_its_address_in_the_network() {
 fn a_container_whose_address_is_missing_or_ambiguous_is_not_a_server() {
     let two = listed(&json!({ "app": network("172.18.0.2", ""), "db": network("172.19.0.2", "") }));
     for (listed, network, expected) in [
-        (app(), Some("db"), "it is not in network `db`"),
+        (listed_in_app(), Some("db"), "it is not in network `db`"),
         (
             two,
             None,
@@ -85,12 +85,12 @@ fn a_container_whose_address_is_missing_or_ambiguous_is_not_a_server() {
 #[test]
 fn the_port_comes_from_the_label_the_configuration_or_the_only_exposed_one() {
     let with_port = |text: &str| {
-        let mut listed = app();
+        let mut listed = listed_in_app();
         listed["Labels"]["acequia.port"] = text.into();
         listed
     };
     let exposing = |ports: Value| {
-        let mut listed = app();
+        let mut listed = listed_in_app();
         listed["Ports"] = ports;
         listed
     };
@@ -101,8 +101,8 @@ fn the_port_comes_from_the_label_the_configuration_or_the_only_exposed_one() {
     ]);
     let two = json!([{ "PrivatePort": 1, "Type": "tcp" }, { "PrivatePort": 2, "Type": "tcp" }]);
     for (listed, configured, expected) in [
-        (app(), Some(80), Ok(80)),
-        (app(), None, Ok(8080)),
+        (listed_in_app(), Some(80), Ok(80)),
+        (listed_in_app(), None, Ok(8080)),
         (with_port("90"), Some(80), Ok(90)),
         (with_port("0"), Some(80), Err("label `acequia.port`: `0` is not a port")),
         (
@@ -133,7 +133,7 @@ fn the_port_comes_from_the_label_the_configuration_or_the_only_exposed_one() {
 #[test]
 fn the_weight_comes_from_the_label() {
     let with_weight = |text: &str| {
-        let mut listed = app();
+        let mut listed = listed_in_app();
         listed["Labels"]["acequia.weight"] = text.into();
         server(listed, None, None)
     };
@@ -146,8 +146,8 @@ fn the_weight_comes_from_the_label() {
 }
 
 #[test]
-fn aliases_from_links_are_not_names() {
-    let mut listed = app();
+fn the_name_is_no_alias_from_a_link_and_without_names_the_id() {
+    let mut listed = listed_in_app();
     listed["Names"] = json!(["/other/alias", "/web-1"]);
     assert_eq!(container(listed.clone()).name(), "web-1");
     listed["Names"] = Value::Null;
@@ -155,7 +155,7 @@ fn aliases_from_links_are_not_names() {
 }
 
 #[test]
-fn ended_and_restarting_containers_are_not_alive() {
+fn only_running_and_paused_containers_are_alive() {
     for (state, is_alive) in [
         ("running", true),
         ("paused", true),
@@ -163,7 +163,7 @@ fn ended_and_restarting_containers_are_not_alive() {
         ("exited", false),
         ("created", false),
     ] {
-        let mut listed = app();
+        let mut listed = listed_in_app();
         listed["State"] = state.into();
         assert_eq!(container(listed).is_alive(), is_alive, "{state}");
     }
