@@ -18,8 +18,9 @@ use crate::text::escape;
 /// The longest file: a longer one is probably no password, and was configured by mistake.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
-/// The most checks that read a file at once. If its file system hangs, each blocks a thread although the check gives up,
-/// and the runtime has 512 threads for all work that may block. It is not 1 because many servers are checked together.
+/// The most checks that read a file at once. If its file system hangs, each blocks a thread although the check gives
+/// up, and the runtime has 512 threads for all work that may block. It is not 1 because many servers are checked
+/// together.
 const READS_MAX: usize = 8;
 
 /// The permits to read a file, by file, of those that are being read. For the whole process: a read that hangs outlives

@@ -142,8 +142,8 @@ mod tests {
 
     use super::*;
 
-    /// Answers one request of the API of Docker. The first request of a log gets no answer, the next two logs end in the
-    /// middle of a chunk; then the container has ended.
+    /// Answers one request of the API of Docker. The first request of a log gets no answer, and the next two logs end
+    /// in the middle of a chunk. Then the container has ended.
     async fn answer(mut stream: UnixStream, log_requests: Arc<AtomicUsize>) {
         let mut request = BufReader::new(&mut stream).lines();
         let Ok(Some(first)) = request.next_line().await else {

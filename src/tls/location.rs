@@ -59,17 +59,7 @@ fn list_directory(
     is_known: &dyn Fn(&CertificateFiles) -> bool,
     found: &mut Vec<CertificateFiles>,
 ) -> Result<Vec<PathBuf>, TlsFileError> {
-    let listed = path.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    let listed = listed.map_err(|error| TlsFileError::new(path, error.to_string()))?;
-    // Names that begin with a dot are skipped: Kubernetes keeps the files of a secret in `..data`, and links to them.
-    // So is the directory of fsck(8) at the root of a file system: only root may read it.
-    let is_skipped = |entry: &DirEntry| {
-        let name = entry.file_name();
-        name.as_encoded_bytes().starts_with(b".") || name == "lost+found"
-    };
-    let listed = listed.iter().filter(|entry| !is_skipped(entry));
-    let mut paths: Vec<_> = listed.map(DirEntry::path).collect();
-    paths.sort();
+    let paths = paths_in(path)?;
     let is_there = |path: &PathBuf| paths.binary_search(path).is_ok();
     let is_pair = |pair: &CertificateFiles| match [&pair.cert, &pair.key].map(is_there) {
         [true, true] => true,
@@ -114,6 +104,23 @@ fn list_directory(
         }
     }
     Ok(directories)
+}
+
+/// The paths in a directory, sorted.
+///
+/// Names that begin with a dot are skipped: Kubernetes keeps the files of a secret in `..data`, and links to them. So is
+/// the directory of fsck(8) at the root of a file system: only root may read it.
+fn paths_in(directory: &Path) -> Result<Vec<PathBuf>, TlsFileError> {
+    let listed = directory.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let listed = listed.map_err(|error| TlsFileError::new(directory, error.to_string()))?;
+    let is_skipped = |entry: &DirEntry| {
+        let name = entry.file_name();
+        name.as_encoded_bytes().starts_with(b".") || name == "lost+found"
+    };
+    let listed = listed.iter().filter(|entry| !is_skipped(entry));
+    let mut paths: Vec<_> = listed.map(DirEntry::path).collect();
+    paths.sort();
+    Ok(paths)
 }
 
 /// Whether there is a key in the file of a certificate.

@@ -110,6 +110,15 @@ impl Family {
                 .samples
                 .iter()
                 .filter(|sample| sample.name == format!("{name}_count"));
+            // Each count has these two. So every bucket and every sum belongs to a count.
+            let infinite = |sample: &&Sample| sample.labels.get("le").is_some_and(|bound| bound == "+Inf");
+            let sums = self
+                .samples
+                .iter()
+                .filter(|sample| sample.name == format!("{name}_sum"));
+            let counted = counts.clone().count();
+            let found = (self.samples.iter().filter(infinite).count(), sums.count());
+            assert_eq!(found, (counted, counted), "{name}: infinite buckets and sums");
             counts.for_each(|count| self.check_histogram(name, count));
         }
     }

@@ -29,7 +29,7 @@ impl PortBlock {
                 .truncate(false)
                 .write(true)
                 .open(file)
-                .unwrap();
+                .ok()?; // it may be the file of another user
             flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
             Some(Self {
                 first: FIRST + number * PORTS,

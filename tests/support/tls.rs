@@ -97,7 +97,8 @@ fn http2(tls: &mut Tls, page: &[u8]) -> std::io::Result<()> {
                 let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
                 frame(tls, HEADERS, 4, stream, &[0x88])?; // END_HEADERS; RFC 7541, appendix A: `:status: 200`
                 frame(tls, 0, 1, stream, page)?; // DATA, END_STREAM
-                return frame(tls, GOAWAY, 0, 0, &[0; 8]); // last stream 0, NO_ERROR
+                // The request was answered, so the client must not repeat it: it is the last stream. NO_ERROR.
+                return frame(tls, GOAWAY, 0, 0, &[stream.to_be_bytes(), [0; 4]].concat());
             }
             _ => {}
         }

@@ -226,7 +226,8 @@ impl Table {
         );
         for row in &self.rows {
             let ratio = |figure: fn(&Figures) -> f64| match row.ratio(&self.rows[0], figure) {
-                ratio if ratio.is_finite() => format!("{ratio:.2}"),
+                // No proxy has no CPU time.
+                ratio if ratio.is_finite() && ratio != 0.0 => format!("{ratio:.2}"),
                 _ => String::new(),
             };
             let latency = |figure: fn(&Figures) -> f64| match row.median(figure) {

@@ -112,11 +112,12 @@ fn two_names_of_one_server_have_one_limit() {
     let printed = proxy.command(&["servers"]).stdout;
     assert_eq!(printed.matches("4 of 4").count(), 2, "{printed}");
     let status = proxy.command(&["status"]).stdout;
-    let row = status.lines().find(|line| line.starts_with("p "));
-    assert!(
-        row.is_some_and(|row| row.split_whitespace().any(|word| word == "4")),
-        "{status}"
-    );
+    let words_of = |begin| {
+        let line = status.lines().find(|line| line.starts_with(begin));
+        line.unwrap_or_else(|| panic!("{status}")).split_whitespace()
+    };
+    let mut columns = words_of("POOL ").zip(words_of("p "));
+    assert!(columns.any(|column| column == ("SESSIONS", "4")), "{status}");
 }
 
 #[test]

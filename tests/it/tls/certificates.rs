@@ -11,6 +11,7 @@ use crate::support::eventually;
 use crate::support::process::{finished, must};
 use crate::support::proxy::{acequia, checked, config_directory};
 use crate::support::server::Server;
+use crate::support::stop::StopOnDrop;
 use crate::support::tls_client::TlsSetup;
 
 #[test]
@@ -74,6 +75,7 @@ fn a_changed_certificate_is_replaced_and_no_client_notices() {
     let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     let setup = TlsSetup::trusting(&site.authority);
     scope(|all| {
+        let stop_on_drop = StopOnDrop(&stop);
         let load = all.spawn(|| {
             while !stop.load(Relaxed) {
                 assert_eq!(
@@ -94,7 +96,7 @@ fn a_changed_certificate_is_replaced_and_no_client_notices() {
             site.authority.issue(&["shop.example"]).write(site.directory(), "shop");
             eventually("the new certificate is shown", || shown() != before);
         }
-        stop.store(true, Relaxed);
+        drop(stop_on_drop);
         load.join().unwrap();
     });
     assert!(served.load(Relaxed) > 0);
