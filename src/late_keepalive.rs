@@ -26,8 +26,8 @@ pub fn set_later(ends: &Arc<Endpoints>, keepalive: Keepalive) {
     DUE.with_borrow_mut(|due| due.insert(Arc::as_ptr(ends), entry));
 }
 
-/// Undoes [`set_later`] for a session that is over. This only saves time: without it, the memory of the endpoints would
-/// be freed by [`set_due`], when it is no longer in the CPU's caches. Most sessions are over before that.
+/// Undoes [`set_later`] for a session that is over. This only saves time: otherwise [`set_due`] would free the memory
+/// of the endpoints, when that memory is no longer in the CPU's caches. Most sessions are over before [`set_due`].
 pub fn forget(ends: &Arc<Endpoints>) {
     DUE.with_borrow_mut(|due| {
         if !due.is_empty() {

@@ -21,14 +21,14 @@
 //! of the service manager, with a permit of the listener's limits ([`capacity`]). [`session::serve`] gets the client
 //! and the listener's state, opens the session's entry in the [`account::Ledger`], and runs the stages. If a peer in
 //! front passes clients on (`accept_proxy`), the first step reads its PROXY header ([`proxy_protocol`]), which names
-//! the client. Then the [`guard`]s of the listener are asked, those of a route once it is chosen; what they count is
-//! returned at the end. Those that limit bandwidth also decide when [`relay`] may read. Where a route depends on the
-//! ClientHello, [`sniff`] reads until the bytes prove what the client wants, within a time and a size; on other
-//! listeners it reads nothing, because a server may be the one to speak first. A validation of an [`acme`] server is
-//! answered before it is routed, and a request to cancel a query of PostgreSQL goes to the server that [`cancel`]
-//! finds. A listener that redirects reads an HTTP request instead, and answers it ([`redirect`]). [`route`] finds a
-//! pool, or [`refuse`] ends the connection, in TLS with an alert. Where the client's TLS is terminated, [`tls`] has the
-//! certificates and completes the handshake. [`pool`] picks a server among those that are up and gives a lease;
+//! the client. Then the [`guard`]s of the listener are asked. Those of a route are asked once the route is chosen.
+//! Their counts are returned at the end. Guards that limit bandwidth also decide when [`relay`] may read. Where a route
+//! depends on the ClientHello, [`sniff`] reads until the bytes prove what the client wants, within a time and a size;
+//! on other listeners it reads nothing, because a server may be the one to speak first. A validation of an [`acme`]
+//! server is answered before it is routed, and a request to cancel a query of PostgreSQL goes to the server that
+//! [`cancel`] finds. A listener that redirects reads an HTTP request instead, and answers it ([`redirect`]). [`route`]
+//! finds a pool, or [`refuse`] ends the connection, in TLS with an alert. Where the client's TLS is terminated, [`tls`]
+//! has the certificates and completes the handshake. [`pool`] picks a server among those that are up and gives a lease;
 //! [`dial`] connects within a time, and asks for another pick when that fails. If a server of PostgreSQL then says that
 //! it takes no sessions, the session dials again. The listener's state is dropped, a PROXY header ([`proxy_protocol`])
 //! and the bytes that were read go to the server first, and [`relay`] moves the rest between the two [`ends`]; its

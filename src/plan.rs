@@ -241,7 +241,7 @@ impl Plan {
     #[must_use]
     pub fn why_not_ready(&self) -> Option<String> {
         let remote = self.remote.as_ref().filter(|_| self.listeners.is_empty())?;
-        Some(format!("the configuration: {}", remote.from()))
+        Some(format!("the configuration: {}", remote.location()))
     }
 
     /// The pool of this name.

@@ -74,7 +74,7 @@ pub fn read_zeroizing(path: &Path, bytes_max: u64) -> io::Result<Zeroizing<Vec<u
     Ok(bytes)
 }
 
-/// Reads a file whose content, without what `trim` removes at its ends, is a secret.
+/// Reads a secret from a file. `trim` removes what may surround the secret there.
 ///
 /// # Errors
 /// Those of [`read`]; or the secret is empty.
@@ -111,7 +111,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// No such file can be written.
-pub fn probe(directory: &Path, bytes: usize) -> io::Result<()> {
+pub fn check_room(directory: &Path, bytes: usize) -> io::Result<()> {
     let mut file = tempfile::tempfile_in(directory)?;
     file.write_all(&vec![0; bytes])?;
     file.sync_all()
@@ -132,17 +132,20 @@ mod tests {
             let error = open(other).unwrap_err();
             assert_eq!(error.to_string(), "not a regular file", "{}", other.display());
         }
-        std::fs::write(path("secret"), "1234").unwrap();
-        assert_eq!(read(&path("secret"), 4).unwrap(), b"1234");
-        assert_eq!(
-            read(&path("secret"), 3).unwrap_err().to_string(),
-            "it is longer than 3B"
-        );
-        std::os::unix::fs::symlink("secret", path("link")).unwrap();
-        assert!(open(&path("link")).is_ok());
-        assert_eq!(open(&path("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
         let error = open_to_lock(&fifo).unwrap_err();
         assert_eq!(error.to_string(), "not a regular file");
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_the_limit_and_opened_through_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::write(path("file"), "1234").unwrap();
+        assert_eq!(read(&path("file"), 4).unwrap(), b"1234");
+        assert_eq!(read(&path("file"), 3).unwrap_err().to_string(), "it is longer than 3B");
+        assert_eq!(open(&path("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::os::unix::fs::symlink("file", path("link")).unwrap();
+        assert!(open(&path("link")).is_ok());
     }
 
     #[test]

@@ -123,7 +123,8 @@ fn owned(keys: Vec<&'static str>) -> Vec<String> {
     keys.into_iter().map(str::to_owned).collect()
 }
 
-fn changed(name: impl Into<String>, keys: Vec<&'static str>) -> Option<Changed> {
+/// `None`: no key has changed.
+fn changed_item(name: impl Into<String>, keys: Vec<&'static str>) -> Option<Changed> {
     let (name, keys) = (name.into(), owned(keys));
     (!keys.is_empty()).then_some(Changed { name, keys })
 }
@@ -163,7 +164,7 @@ fn by_name<T>(
         plans.map(|plan| (name(plan), Arc::clone(plan))).collect()
     };
     Difference::between(&named(old), &named(new), ToString::to_string, |name, before, after| {
-        changed(&**name, changed_keys(before, after))
+        changed_item(&**name, changed_keys(before, after))
     })
 }
 
@@ -186,6 +187,7 @@ fn servers(old: &InForce, new: &InForce) -> Difference {
         pools.flat_map(|pool| servers_of_pool(pool)).collect()
     };
     let (before, after) = (in_changed_pools(old, new), in_changed_pools(new, old));
+    // The changed settings are added below, from the plans of the pools.
     let mut difference = Difference::between(&before, &after, |(name, _)| name.clone(), |_, (), ()| None);
     for pool in new.pools.iter() {
         if is_same(pool, old) {
@@ -193,7 +195,7 @@ fn servers(old: &InForce, new: &InForce) -> Difference {
             difference.kept.extend(servers.map(|((name, _), ())| name));
         } else if let Some(before) = old.pool(pool.name()) {
             let servers = before.plan().changed_servers(pool.plan()).into_iter();
-            let named = |(server, keys)| changed(format!("{}/{server}", pool.name()), keys);
+            let named = |(server, keys)| changed_item(format!("{}/{server}", pool.name()), keys);
             difference.changed.extend(servers.filter_map(named));
         }
     }

@@ -8,7 +8,7 @@ use super::series::WorkerPath;
 /// An open session, and how much of its traffic has been published.
 pub(super) struct OpenSession {
     pub(super) record: Arc<Record>,
-    /// The path, once the session is connected to its server.
+    /// Its metrics by listener, pool and server; `None` until the session is connected to its server.
     pub(super) path: Option<Arc<WorkerPath>>,
     /// The bytes up and the bytes down that have been added to the metrics already.
     pub(super) published: (u64, u64),
@@ -16,7 +16,7 @@ pub(super) struct OpenSession {
 
 impl OpenSession {
     /// Adds the bytes moved since the last call to the metrics of the path. Returns these bytes, up and down; `None`:
-    /// the session has no path yet.
+    /// the session is not connected to a server yet.
     pub(super) fn publish_traffic(&mut self) -> Option<(u64, u64)> {
         let path = self.path.as_ref()?;
         let traffic = &self.record.traffic;

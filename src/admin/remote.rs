@@ -7,12 +7,12 @@ use crate::account::RemoteSample;
 /// The state of the texts from the store; `None`: the configuration is not from a store. The error of refused texts is
 /// left out, because it quotes the configuration.
 pub(super) fn remote_body(admin: &Admin) -> Option<RemoteBody> {
-    let in_force = admin.live.in_force();
-    let plan = in_force.plan.remote.as_ref()?;
+    let plan = admin.live.plan();
+    let remote = plan.remote.as_ref()?;
     let state = admin.remote.state();
     Some(RemoteBody {
-        from: plan.from(),
-        instance: plan.instance.to_string(),
+        from: remote.location(),
+        instance: remote.instance.to_string(),
         revision: state.in_force.as_ref().map(|texts| texts.version.revision),
         keys: state.in_force.as_ref().map(|texts| texts.version.keys),
         since: state.in_force.as_ref().map(|texts| rfc3339(texts.since)),
@@ -28,7 +28,7 @@ pub(super) fn remote_body(admin: &Admin) -> Option<RemoteBody> {
 
 /// The sample of the texts from the store, for metrics; `None`: the configuration is not from a store.
 pub(super) fn sample(admin: &Admin) -> Option<RemoteSample> {
-    admin.live.plan().remote.as_ref()?; // else there is no store
+    admin.live.plan().remote.as_ref()?; // returns `None` without a store
     let state = admin.remote.state();
     Some(RemoteSample {
         is_up: state.lost.is_none(),

@@ -48,7 +48,7 @@ pub(super) fn make_directories(plan: &Plan) -> Result<Vec<String>, Failure> {
     let mut warnings = Vec::new();
     for account in &plan.acme {
         let directory = &account.state_dir;
-        let made = make_directory(directory).and_then(|()| match regular_file::probe(directory, ROOM_BYTES) {
+        let made = make_directory(directory).and_then(|()| match regular_file::check_room(directory, ROOM_BYTES) {
             // A full disk, for example, may have room later. Permissions must be corrected.
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
                 warnings.push(format!(
@@ -189,7 +189,7 @@ impl AcmeOrders {
     async fn issue_and_keep(&self, plan: &AcmePlan, state: &RenewalState) -> Result<Certificate, AcmeError> {
         let (wanted, directory) = (&state.wanted, plan.state_dir.clone());
         blocking(move || {
-            let probed = make_directory(&directory).and_then(|()| regular_file::probe(&directory, ROOM_BYTES));
+            let probed = make_directory(&directory).and_then(|()| regular_file::check_room(&directory, ROOM_BYTES));
             probed.map_err(|error| with_context(error, format!("nothing can be written in {}", directory.display())))
         })
         .await?;

@@ -44,7 +44,7 @@ pub(super) struct ListenSockets {
     in_use: HashMap<AddressKey, AddressInUse>,
     /// Notified when an address is lost.
     lost: Arc<Notify>,
-    /// When a lost address that could not be bound again is tried next.
+    /// When lost addresses are tried again; `None`: no attempt has failed.
     retry_at: Option<Instant>,
     back_off: BackOff,
     /// Addresses whose sockets are being closed.
@@ -68,7 +68,10 @@ impl AddressInUse {
     /// Why the address must be bound again; `None`: it is not lost.
     fn loss(&self) -> Option<String> {
         let address = self.address;
-        let is_lost = self.open.upgrade().is_none_or(|open| open.is_lost()); // or has no open socket
+        let is_lost = match self.open.upgrade() {
+            Some(open) => open.is_lost(),
+            None => true, // all its sockets are closed
+        };
         if is_lost {
             return Some(format!("a listening socket of {address} was shut down (`ss -K`)"));
         }
@@ -141,9 +144,8 @@ impl ListenSockets {
         }
     }
 
-    /// Binds every address of the plan that is not listened on yet, or takes the socket that was passed for it. Those
-    /// for which this fails are added to `failed`. An address that is lost is bound anew if that is possible; otherwise
-    /// it stays as it is.
+    /// Binds every address of the plan that is new or lost, or takes the socket that was passed for it. A new address
+    /// that cannot be bound is added to `failed`. A lost address that cannot be bound only gets a warning.
     pub(super) fn bind(&self, plan: &Plan, failed: &mut Vec<(String, BindError)>) -> NewlyBound {
         let mut bound = NewlyBound::default();
         let ours = self.all_addresses();
@@ -183,7 +185,7 @@ impl ListenSockets {
         bound
     }
 
-    /// Listens on the addresses that were bound; from now on connections are queued. On an error none is listened on.
+    /// Listens on the addresses that were bound; from now on connections are queued. On an error, none of them is.
     /// Addresses of ours that overlap share their port.
     pub(super) fn listen(&self, bound: NewlyBound) -> Result<NewlyListening, Failure> {
         let mut all: Vec<(AddressKey, ListenAddr, Listening)> = Vec::new();
@@ -238,8 +240,9 @@ impl ListenSockets {
         for (key, address, listening) in listening.0 {
             let state = states.get(&key).expect("it was bound for a listener of this plan");
             let in_use = self.start(address, Arc::clone(state), listening, drain);
-            let lost = self.in_use.insert(key, in_use); // bound anew because it was lost
-            self.closing.extend(lost.map(|lost| (lost.address, lost.open)));
+            let replaced = self.in_use.insert(key, in_use); // `Some`: the address was lost
+            self.closing
+                .extend(replaced.map(|replaced| (replaced.address, replaced.open)));
         }
         self.hand_over(&states);
         for address in self.passed.addresses() {
@@ -249,8 +252,9 @@ impl ListenSockets {
         }
     }
 
-    /// Waits until an address is lost, or one that is lost already is to be tried again. Cancel safe.
-    pub(super) async fn lost(&self) {
+    /// Waits until [`Self::rebind`] is to be called: an address was lost, or the pause after a failure is over. Cancel
+    /// safe.
+    pub(super) async fn rebind_due(&self) {
         let until_retry = async {
             match self.retry_at {
                 Some(at) => sleep_until(at).await,
@@ -263,9 +267,9 @@ impl ListenSockets {
         }
     }
 
-    /// Binds lost addresses of the plan in force again. If that fails, [`Self::lost`] returns when it is to be retried.
+    /// Binds lost addresses of the plan in force again. If that fails, [`Self::rebind_due`] returns after a pause.
     pub(super) fn rebind(&mut self, in_force: &InForce, drain: &Drain) {
-        let mut failed = Vec::new(); // stays empty: each address of this plan is in use, or lost
+        let mut failed = Vec::new(); // stays empty: this plan has no new address
         let bound = self.bind(&in_force.plan, &mut failed);
         let losses = bound.warnings.clone(); // empty if a reload was faster
         let mut has_failed = bound.addresses.len() < losses.len(); // some lost addresses were not bound

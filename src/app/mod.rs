@@ -244,7 +244,7 @@ impl App {
             let request = tokio::select! {
                 biased;
                 end = signals.first() => break end,
-                () = self.sockets.lost() => {
+                () = self.sockets.rebind_due() => {
                     self.sockets.rebind(&self.running.live.in_force(), drain);
                     continue;
                 }
@@ -281,7 +281,7 @@ impl App {
             tokio::select! {
                 () = signals.cut_requested() => return Duration::ZERO,
                 () = &mut delay => return runtime.drain_timeout,
-                () = self.sockets.lost() => self.sockets.rebind(&self.running.live.in_force(), drain),
+                () = self.sockets.rebind_due() => self.sockets.rebind(&self.running.live.in_force(), drain),
             }
         }
     }

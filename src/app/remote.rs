@@ -39,7 +39,7 @@ impl From<Plan> for FirstPlan {
 pub(super) async fn first_plans(of_file: Plan, source: &ConfigSource, remote: &RemoteConfig) -> Vec<FirstPlan> {
     let mut plans = Vec::new();
     if let Some(plan) = &of_file.remote {
-        let from = plan.from();
+        let from = plan.location();
         let fetched = match fetch_texts(plan).await {
             Ok(texts) => Some(texts),
             Err(error) => {
@@ -140,7 +140,7 @@ impl App {
                 warning: None,
             });
         };
-        let from = plan.from();
+        let from = plan.location();
         let is_from = |texts: &Arc<RemoteTexts>| texts.from == from;
         let (texts, warning) = match just_read.filter(is_from) {
             Some(texts) => (texts, None),

@@ -16,7 +16,7 @@ pub(super) struct Bounded<R> {
 impl<R: AsyncRead> Bounded<R> {
     pub(super) fn new(from: R, bytes_max: u64) -> Self {
         Self {
-            from: from.take(bytes_max),
+            from: from.take(bytes_max + 1), // the byte after the bound shows that there is more
             bytes_max,
         }
     }
@@ -29,5 +29,20 @@ impl<R: AsyncRead + Unpin> AsyncRead for Bounded<R> {
             return Poll::Ready(Err(io::Error::other(format!("the server sends more than {kib} KiB"))));
         }
         Pin::new(&mut self.from).poll_read(cx, buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn more_than_the_bound_is_an_error() {
+        for (sent_bytes, is_read) in [(1024, true), (1025, false)] {
+            let sent = vec![b'x'; sent_bytes];
+            let mut received = Vec::new();
+            let read = Bounded::new(&sent[..], 1024).read_to_end(&mut received).await;
+            assert_eq!(read.is_ok(), is_read, "{sent_bytes}: {read:?}");
+        }
     }
 }

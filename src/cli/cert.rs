@@ -48,7 +48,7 @@ pub fn run(remote: &Remote, command: &CertCommand) -> ExitCode {
         }
         CertCommand::Reload => {
             let request = ApiRequest::post("/api/v1/certificates/reload", String::new());
-            remote.request_in_part(request, broken, |body| Ok(reloaded(&body)))
+            remote.request_with_partial_failure(request, broken, |body| Ok(reloaded(&body)))
         }
     }
 }

@@ -258,7 +258,7 @@ fn check_tls(plan: &Plan, unreadable: &[Failure]) -> Vec<Finding> {
 fn counts(path: &Path, plan: &Plan) -> String {
     let servers = plan.pools.iter().map(|pool| pool.entries.len()).sum();
     let remote = plan.remote.as_ref();
-    let remote = remote.map_or_else(String::new, |remote| format!(" with {}", remote.from()));
+    let remote = remote.map_or_else(String::new, |remote| format!(" with {}", remote.location()));
     format!(
         "{}{remote}: {}, {}, {}",
         path.display(),

@@ -12,7 +12,7 @@ use crate::remote::fetch;
 /// Loads a file, and the texts of the store if it refers to one.
 ///
 /// # Errors
-/// All errors in them, or why one cannot be read.
+/// All errors in the file and in the texts, or why the file or the store cannot be read.
 pub(super) fn load(path: &Path) -> Result<Loaded, Report> {
     let of_file = config::load(path)?;
     let Some(remote) = &of_file.plan.remote else {
@@ -25,6 +25,6 @@ pub(super) fn load(path: &Path) -> Result<Loaded, Report> {
     };
     match fetched {
         Ok(texts) => of_file.with_texts(&texts),
-        Err(error) => Err(config::unreadable(&remote.from(), &chain(&*error))),
+        Err(error) => Err(config::unreadable(&remote.location(), &chain(&*error))),
     }
 }

@@ -136,11 +136,11 @@ impl InitAnswers {
     fn configuration(&self) -> String {
         let quoted = |text: &str| Value::from(text).to_string();
         let service = self.service.as_str();
-        // The name of the listener and the pool, and lines for a database.
-        let (name, protocol, roles) = match self.service {
+        let (name, protocol_line, roles_comment) = match self.service {
             ServiceKind::Tcp | ServiceKind::Tls => ("service", String::new(), ""),
             ServiceKind::Postgres | ServiceKind::Mysql | ServiceKind::Redis => (
                 service,
+                // 44: the column in which the comments of the other lines begin.
                 format!(
                     "{:44}# Refused clients get an error that they can show.\n",
                     format!("protocol = \"{service}\"")
@@ -160,13 +160,13 @@ impl InitAnswers {
              [listeners.{name}]\n\
              bind = {listen}\n\
              pool = \"{name}\"\n\
-             {protocol}\
+             {protocol_line}\
              # max_connections = 10000                   # Further clients wait in the kernel.\n\
              # guards = \"fair\"                           # Limits: see [guards.NAME].\n\
              \n\
              [pools.{name}]\n\
              # balance = \"least-conn\"                    # Or \"source-hash\", \"round-robin\", \"random-two\".\n\
-             {roles}\
+             {roles_comment}\
              servers = [\n{servers}]\n\
              \n\
              [pools.{name}.health]\n\

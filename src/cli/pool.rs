@@ -23,19 +23,24 @@ pub enum PoolCommand {
         pool: String,
         /// A number within `min` and `max` of the pool, or "auto"
         #[arg(value_name = "N|auto", value_parser = parse_clones)]
-        clones: Clones,
+        clones: CloneCountArg,
     },
 }
 
-/// A number of clones; `None`: the load decides.
+/// Who decides the number of clones.
 #[derive(Clone, Copy, Debug)]
-pub struct Clones(Option<u32>);
+pub enum CloneCountArg {
+    /// The load.
+    Auto,
+    /// The operator: it is this number.
+    Fixed(u32),
+}
 
-fn parse_clones(text: &str) -> Result<Clones, String> {
+fn parse_clones(text: &str) -> Result<CloneCountArg, String> {
     match text {
-        "auto" => Ok(Clones(None)),
+        "auto" => Ok(CloneCountArg::Auto),
         number => match parse_digits(number) {
-            Some(clones) => Ok(Clones(Some(clones))),
+            Some(count) => Ok(CloneCountArg::Fixed(count)),
             None => Err(String::from("expected a number, or \"auto\"")),
         },
     }
@@ -57,13 +62,12 @@ pub fn run(remote: &Remote, command: &PoolCommand) -> ExitCode {
                 }]))
             })
         }
-        PoolCommand::Scale {
-            pool,
-            clones: Clones(clones),
-        } => {
+        PoolCommand::Scale { pool, clones } => {
             let path = format!("/api/v1/pools/{}/scale", encode(pool));
-            let clones = clones.map_or_else(|| json!("auto"), |clones| json!(clones));
-            let body = json!({ "clones": clones }).to_string();
+            let body = match clones {
+                CloneCountArg::Auto => json!({ "clones": "auto" }).to_string(),
+                CloneCountArg::Fixed(count) => json!({ "clones": count }).to_string(),
+            };
             remote.request(ApiRequest::post(path, body), |scale: ScaleBody| {
                 let note = scale_note(pool, &scale);
                 Ok(format!("{note}\n\n{}", clone_table(&[(pool, &scale)])))

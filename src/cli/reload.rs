@@ -15,7 +15,7 @@ const BROKEN_SHOWN: usize = 20;
 pub fn run(remote: &Remote) -> ExitCode {
     let request = ApiRequest::post("/api/v1/reload", String::new());
     let broken = |changes: &Changes| broken_files_error(&changes.broken);
-    remote.request_in_part(request, broken, |changes| {
+    remote.request_with_partial_failure(request, broken, |changes| {
         let mut text = String::new();
         if changes.guards != Difference::default() {
             text += &difference("guards", &changes.guards);

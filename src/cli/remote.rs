@@ -106,13 +106,12 @@ impl Remote {
         request: ApiRequest,
         format: impl FnOnce(B) -> Result<String, RemoteError>,
     ) -> ExitCode {
-        self.request_in_part(request, |_| None, format)
+        self.request_with_partial_failure(request, |_| None, format)
     }
 
-    /// As [`Self::request`], for requests that may be carried out in part: `failed_part` returns the error about
-    /// the part that failed, as the response reports it. The error is printed after the response, and decides the exit
-    /// code.
-    pub(super) fn request_in_part<B: DeserializeOwned>(
+    /// As [`Self::request`], for requests of which a part may fail. The response reports such a failure, and
+    /// `failed_part` reads it from there. This error is printed after the response, and decides the exit code.
+    pub(super) fn request_with_partial_failure<B: DeserializeOwned>(
         &self,
         request: ApiRequest,
         failed_part: impl FnOnce(&B) -> Option<RemoteError>,
@@ -223,7 +222,7 @@ async fn find_process(sockets: &[PathBuf], file: Option<&Path>) -> Result<UnixSt
             error,
         })?;
         match process.configuration {
-            // A connection serves one request.
+            // A second connection, because each serves one request.
             Some(running) if is_same_file(file, Path::new(&running)) => return Ok(connect(socket).await?),
             running => {
                 other_file.get_or_insert(RemoteError::OtherFile {

@@ -9,9 +9,10 @@ use crate::text::escape;
 /// The width of the padding of a cell, both sides together.
 const PADDING: usize = 2;
 
-/// Formats a table without borders, at most as wide as the terminal, if there is one. If it would be wider, the
-/// `optional` columns are left out, the first of `optional` first, with a note; if that is not enough, cells are
-/// wrapped. A column with only [`EMPTY`] cells is left out without a note.
+/// Formats a table without borders. A column with only [`EMPTY`] cells is left out.
+///
+/// On a terminal, the table is at most as wide as the terminal. Columns are left out for that, in the order of
+/// `optional`, and a note names them. If that is not enough, cells are wrapped.
 pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]], optional: &[&str]) -> String {
     // Escaped, because a line feed in a cell would start a new line of the table.
     let escape_cells = |row: &[String; N]| row.each_ref().map(|cell| escape(cell, &[]).into_owned());

@@ -103,7 +103,8 @@ fn ended_instance(directory: &Path, instance: String) -> Option<EndedInstance> {
         tracing::warn!(%file, error, "containers that a crash has left behind are not found");
     });
     let text = read.ok()?;
-    // The process was killed before it had written a last line without an end: there is no container at that engine.
+    // A last line without an end is ignored: the process was killed while it wrote the line, before it started a
+    // container at that engine.
     let lines = text.split_inclusive(|byte| *byte == b'\n');
     let lines = lines
         .filter_map(|line| line.strip_suffix(b"\n"))
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn every_instance_but_our_own_has_ended() {
+    fn files_of_other_instances_are_found_until_they_are_removed() {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path().join("clones");
         assert_eq!(ended(&directory, "00aa"), []);

@@ -21,15 +21,15 @@ pub(super) async fn wait(
     report: &mut impl FnMut(Progress<'_>),
 ) -> Result<Lease, DialError> {
     let Search { tried, turn } = search;
-    let mut has_waited = false;
+    let mut has_joined = false;
     let is_asleep = pool.needs_wake(Instant::now());
     let on_join = |position| {
-        has_waited = true;
+        has_joined = true;
         report(Progress::Queued { position, is_asleep });
     };
     let watch = PeerWatch::new(client.socket);
     // If a client that may half-close ends its stream, it moves behind the others in the queue. Any other client that
-    // ends its stream has left.
+    // ends its stream has left, and so has any client that closes its Unix socket.
     let half_close = async {
         match client.may_half_close {
             true => watch.stream_end().await,
@@ -49,7 +49,7 @@ pub(super) async fn wait(
         () = watch.stream_end(), if !client.may_half_close => Err(DialError::ClientLeft),
         () = watch.unix_close(), if client.may_half_close => Err(DialError::ClientLeft),
     };
-    if has_waited {
+    if has_joined {
         report(Progress::Dequeued);
     }
     lease

@@ -24,7 +24,7 @@ pub struct DialTls<'a> {
 #[derive(Debug)]
 pub(super) struct TlsFailure {
     pub(super) error: HandshakeError,
-    /// Whether the cause may be the name or the protocol, because it was taken from the client's TLS. Then the failure
+    /// Whether the server was sent a name or a protocol of the client's TLS, which may be the cause. Then the failure
     /// does not count against the server: otherwise a client could eject servers by names that they do not have.
     pub(super) may_be_client_fault: bool,
 }

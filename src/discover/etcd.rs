@@ -1,4 +1,5 @@
-//! Servers that are keys of etcd. A range of keys is read, and then watched from the revision of that read on.
+//! Servers that are listed in etcd, each as the value of a key. A range of keys is read, and then watched from the
+//! revision of that read on.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::text::Reason;
 /// The longest key of a server. The number of keys is limited, too, so this limits the memory for all.
 const KEY_BYTES_MAX: usize = 1024;
 
-/// The keys of etcd that begin with a prefix, each a server.
+/// The keys of etcd that begin with a prefix. The value of each is a server.
 pub(super) struct EtcdSource {
     members: Members,
     followed: FollowedKeys,
@@ -66,7 +67,7 @@ impl KeyUpdates<'_> {
 impl KeyFollower for KeyUpdates<'_> {
     fn take_all(&mut self, all: Vec<EtcdKeyValue>) -> Result<(), EtcdError> {
         self.change(|keys| {
-            let present: HashSet<&[u8]> = all.iter().map(|kv| stored(&kv.key)).collect();
+            let present: HashSet<&[u8]> = all.iter().map(|kv| cut_key(&kv.key)).collect();
             keys.states.retain(|key, _| present.contains(&**key));
             all.into_iter().for_each(|kv| keys.put(kv));
         });
@@ -78,7 +79,7 @@ impl KeyFollower for KeyUpdates<'_> {
         let count = self.change(|keys| {
             for change in changes {
                 if change.is_delete() {
-                    keys.states.remove(stored(&change.kv.key));
+                    keys.states.remove(cut_key(&change.kv.key));
                 } else {
                     keys.put(change.kv);
                 }
@@ -93,13 +94,12 @@ impl KeyFollower for KeyUpdates<'_> {
     }
 }
 
-/// A key as it is stored: if it is too long, cut, but still longer than any valid key, so that it is not mistaken for
-/// one.
-fn stored(key: &[u8]) -> &[u8] {
+/// A key, cut if it is too long. A cut key is still longer than any valid key, so that it is not mistaken for one.
+fn cut_key(key: &[u8]) -> &[u8] {
     &key[..key.len().min(KEY_BYTES_MAX + 1)]
 }
 
-/// The state of the keys, each as [`stored`].
+/// The state of the keys, each as [`cut_key`] returns it.
 struct Keys {
     states: BTreeMap<Vec<u8>, KeyState>,
     defaults: MemberConfig,
@@ -122,7 +122,7 @@ impl Keys {
             false => server(&value, self.defaults),
         };
         let shown = Reason::from(String::from_utf8_lossy(&key).into_owned());
-        let state = self.states.entry(stored(&key).to_vec()).or_default();
+        let state = self.states.entry(cut_key(&key).to_vec()).or_default();
         match entry {
             Ok(entry) => {
                 state.server = Some(entry);

@@ -171,12 +171,12 @@ impl Gateway {
         let opened = async {
             let stream = connect(&take_url(&mut request)?, self.tls.clone()).await?;
             let mut response = open(stream, request).await?;
-            let refusal = response.refusal().await; // here, so that the time limit holds for it, too
-            Ok((response, refusal))
+            let error_body = response.refusal().await; // empty on success; read within the time limit
+            Ok((response, error_body))
         };
-        let (response, refusal) = self.in_time(opened).await?;
+        let (response, error_body) = self.in_time(opened).await?;
         if !response.status.is_success() {
-            return Err(rejection(response.status, &refusal));
+            return Err(rejection(response.status, &error_body));
         }
         Ok(Watch(ResponseLines::new(response, BODY_BYTES_MAX)))
     }

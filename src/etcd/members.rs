@@ -50,15 +50,15 @@ pub trait KeyFollower: Send {
 #[derive(Debug)]
 pub struct Members {
     plan: Arc<EtcdPlan>,
-    /// The number of the member that is asked next.
-    next: usize,
+    /// How often a member was asked. The members take turns.
+    asked_count: usize,
 }
 
 impl Members {
     /// The members of this plan. The first one is asked first.
     #[must_use]
     pub fn new(plan: Arc<EtcdPlan>) -> Self {
-        Self { plan, next: 0 }
+        Self { plan, asked_count: 0 }
     }
 
     /// Follows keys at one member after the other, until all have failed in a row. The member that failed first gets a
@@ -96,15 +96,15 @@ impl Members {
         Err(last)
     }
 
-    /// Connects to the next member. If this or a later request fails, the caller can call this function again, and gets
-    /// the member after that one.
+    /// Connects to the next member. A caller whose request fails can call this function again: each call asks another
+    /// member, in turn.
     ///
     /// # Errors
     /// A file of the plan cannot be used, or the member does not answer or refuses the login.
     pub async fn connect(&mut self) -> Result<Gateway, EtcdError> {
         let endpoints = &self.plan.endpoints;
-        let endpoint = endpoints[self.next % endpoints.len()].clone();
-        self.next += 1;
+        let endpoint = endpoints[self.asked_count % endpoints.len()].clone();
+        self.asked_count += 1;
         Gateway::connect(endpoint, Arc::clone(&self.plan)).await
     }
 

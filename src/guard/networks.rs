@@ -93,15 +93,19 @@ mod tests {
 
     #[test]
     fn adjacent_networks_are_merged() {
-        let partial = set(&[
+        let networks = set(&[
             "10.0.0.0/9",
             "10.128.0.0/9",
             "10.1.0.0/16",
             "2001:db8::/32",
             "11.0.0.0/8",
         ]);
-        assert_eq!(partial.ranges(), 2);
-        assert!(!partial.has_all_of_a_family() && set(&["0.0.0.0/1", "128.0.0.0/1"]).has_all_of_a_family());
+        assert_eq!(networks.ranges(), 2);
+        assert!(!networks.has_all_of_a_family() && set(&["0.0.0.0/1", "128.0.0.0/1"]).has_all_of_a_family());
+    }
+
+    #[test]
+    fn edges_of_a_family_and_mapped_addresses_are_found() {
         let everything = set(&["0.0.0.0/0", "255.255.255.255/32", "::/0"]);
         for address in [
             "0.0.0.0",

@@ -32,7 +32,7 @@ pub struct GuardRules {
     pub sources_max: usize,
     /// Whether it only counts what it would refuse, and limits no bandwidth.
     pub report_only: bool,
-    /// How a client is refused that gets no answer in its protocol.
+    /// How a client is refused if it gets no answer in its protocol.
     pub refuse_with: RefuseWith,
 }
 
@@ -50,8 +50,8 @@ impl GuardRules {
     }
 }
 
-/// How a client is refused that gets no answer in its protocol, such as a TLS alert. Unlogged refusals, as in a
-/// flood, are always resets.
+/// How a client is refused if it gets no answer in its protocol, such as a TLS alert. Refusals that are not logged, as
+/// in a flood, are always resets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RefuseWith {
     /// By a reset: no socket in TIME_WAIT remains.

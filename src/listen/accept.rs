@@ -198,7 +198,7 @@ impl Listener {
     /// of the service manager stays open: its clients wait for the next process.
     pub fn close_queue(&mut self) {
         if self.queue == QueueOwner::ServiceManager || self.is_shut_down() {
-            return; // `remaining` is 0
+            return; // `remaining` stays 0, so that `accept_waiting` accepts nobody
         }
         // If this fails, clients that join later are reset with the socket, like all that come too late.
         let _ = rustix::net::listen(self.socket.get_ref(), 0);

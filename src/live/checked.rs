@@ -26,9 +26,9 @@ impl LivePool {
                     .note_failure(server, &failed, &members, required, thresholds.fall)
             }
         };
-        let has_new_primary_or_list = judgement.has_new_primary_or_list;
+        let has_new_primary_or_servers = judgement.has_new_primary_or_servers;
         recorded.extend(apply_judgement(judgement, self.name(), self.roles(), thresholds));
-        self.update_stand_in(has_new_primary_or_list, &members, has_passed.then_some(server));
+        self.update_stand_in(has_new_primary_or_servers, &members, has_passed.then_some(server));
         recorded
     }
 
@@ -41,22 +41,22 @@ impl LivePool {
         } = self.plan().health;
         let members = self.servers();
         let judgement = self.roles().trust(server, &members, required)?;
-        let has_new_primary_or_list = judgement.has_new_primary_or_list;
+        let has_new_primary_or_servers = judgement.has_new_primary_or_servers;
         let recorded = apply_judgement(judgement, self.name(), self.roles(), thresholds).collect();
-        self.update_stand_in(has_new_primary_or_list, &members, None);
+        self.update_stand_in(has_new_primary_or_servers, &members, None);
         Some(recorded)
     }
 
     /// If the pool falls back to its primary, marks the primary in force, and no other server, as the stand-in for
     /// replicas. `passed`: the server whose check has just passed; if it is the primary in force, it is confirmed as
     /// the stand-in.
-    fn update_stand_in(&self, has_new_primary_or_list: bool, members: &[Member], passed: Option<&Arc<Server>>) {
+    fn update_stand_in(&self, has_new_primary_or_servers: bool, members: &[Member], passed: Option<&Arc<Server>>) {
         if self.plan().fallback != Some(Fallback::Primary) {
             return;
         }
         let primary = self.roles().primary_in_force();
         let is_primary = |server: &Server| primary.as_ref() == Some(&server.spec().label);
-        if has_new_primary_or_list {
+        if has_new_primary_or_servers {
             members
                 .iter()
                 .for_each(|member| member.set_stand_in(is_primary(member)));

@@ -129,8 +129,8 @@ impl DynamicServers {
         state.lists = state.lists.taken_over(plan, before);
     }
 
-    /// Whether clones are to stay until the pool's source, which a reload has given to it, has listed a server that can
-    /// be used.
+    /// Whether a reload has replaced the clones of the pool by a source that has not yet listed a usable server. Until
+    /// then the clones stay.
     #[must_use]
     pub fn holds_clones(&self) -> bool {
         self.0.lock().lists.holds_clones
@@ -196,8 +196,8 @@ impl DynamicServers {
         Some(Arc::clone(if lists.kept.is_empty() { listed } else { &lists.kept }))
     }
 
-    /// The servers that operators have added. A server of these is not in use while the configuration or the source has
-    /// another one with its name.
+    /// The servers that operators have added. An added server is not in use while the configuration or the source has
+    /// a server of the same name.
     #[must_use]
     pub fn added(&self) -> Vec<AddedServer> {
         self.0.lock().added.clone()
@@ -283,7 +283,8 @@ impl Live {
         let in_force = self.in_force();
         let pool = in_force.pool(pool).filter(|pool| pool.plan().lister() == Some(by))?;
         let own = self.registry.own_listeners().leading_to(pool.name());
-        // Clones that have left are stopped, so that the previous list is never kept for them.
+        // Clones that are no longer listed are stopped, so the previous list is useless: the new one always counts as
+        // usable.
         let can_be_used = |entry: &ServerEntry| by == Lister::Clones || pool.can_use(entry, &own);
         let change = pool.dynamic().list(by, listed, can_be_used)?;
         self.update_dynamic_servers(&in_force, pool);

@@ -171,8 +171,8 @@ impl LivePool {
     }
 
     /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored. A name
-    /// without addresses of a wanted family in `found` keeps its present ones. Returns whether the servers that were kept from the
-    /// previous list have left because of the new addresses.
+    /// without addresses of a wanted family in `found` keeps its present ones. Returns whether the servers that were
+    /// kept from the previous list have left because of the new addresses.
     pub(super) fn set_addresses(&self, found: NameAddresses, registry: &ServerRegistry) -> bool {
         let mut addresses = self.addresses.lock();
         for (name, mut wanted) in found {

@@ -106,7 +106,7 @@ mod tests {
             at: SystemTime::now(),
         };
         sleeper.scale().set_wanted(Some(wanted(0)));
-        assert!(!sleeper.serves(now) && !sleeper.is_starting(now), "no client wakes the pool");
+        assert!(!sleeper.serves(now) && !sleeper.is_starting(now), "no client wakes it");
         sleeper.scale().set_wanted(Some(wanted(1)));
         assert!(sleeper.serves(now));
     }

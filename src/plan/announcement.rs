@@ -19,7 +19,7 @@ pub struct Announcement {
     pub listener: Box<str>,
     /// The server name of the route.
     pub sni: Box<str>,
-    /// Its group: servers that announce one name belong together only if they have the same group.
+    /// Its group. Servers that announce the same name belong together only if their groups are equal, too.
     pub group: Option<Box<str>>,
     /// The server, or why it cannot be used.
     pub server: Result<ServerEntry, Reason>,

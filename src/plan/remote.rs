@@ -27,9 +27,9 @@ pub struct RemotePlan {
 }
 
 impl RemotePlan {
-    /// The place of the texts, as it is configured.
+    /// Where the texts are: `etcd:` and the key.
     #[must_use]
-    pub fn from(&self) -> String {
+    pub fn location(&self) -> String {
         format!("etcd:{}", self.key)
     }
 
@@ -112,7 +112,7 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
 /// The texts of the keys of a store, as they were at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteTexts {
-    /// The place they were read from, as it is configured.
+    /// The [`RemotePlan::location`] that they were read from.
     pub from: String,
     /// In the order of the keys.
     pub texts: Vec<RemoteText>,
@@ -125,8 +125,8 @@ pub struct RemoteText {
     pub key: String,
     /// Its value. Replacement characters stand for bytes that are not UTF-8.
     pub text: String,
-    /// The offset in `text` of the first replacement character that stands for such bytes; `None`: there is none. Texts
-    /// that are kept have been in force, so that they have none.
+    /// The offset in `text` of the first replacement character that stands for such bytes; `None`: there is none. It is
+    /// not saved: only texts that were in force are saved, and these are valid UTF-8.
     #[serde(skip)]
     pub not_utf8_at: Option<usize>,
     /// The revision of its last change.

@@ -30,8 +30,8 @@ impl ServerEntry {
                 address: *address,
                 resolved_from: None,
             }),
-            // The same identity as in `Self::resolved`: an entry with only the host name then has the same server at
-            // this address.
+            // The same identity as in `Self::resolved`: if the entry becomes the host name alone, the server at this
+            // address stays the same.
             ServerLocation::Resolved { host_and_port, address } => Some(ServerSpec {
                 identity: address.to_string().into(),
                 label,

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::server_observer::ServerObserver;
 
-/// Counts changes of the state that a snapshot is built from. Each pick reads it, hence its own cache line.
+/// Counts changes of the state that a snapshot is built from. Each pick reads the counter, hence its own cache line.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct ChangeCounter {
@@ -73,7 +73,7 @@ mod tests {
     use crate::pool::PoolQueue;
 
     #[test]
-    fn the_subscription_of_a_dropped_pool_is_removed() {
+    fn a_pool_is_subscribed_once_and_a_dropped_pool_no_longer() {
         let subscribers = Subscribers::default();
         let kept = ChangeCounter::new(Arc::<PoolQueue>::default());
         for _ in 0..100 {

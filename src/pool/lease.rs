@@ -21,7 +21,7 @@ pub struct Lease {
     is_served: AtomicBool,
     /// Whether the server has failed the session, and that was recorded.
     has_failed: AtomicBool,
-    /// Whether the claim has ended before the lease is dropped.
+    /// Whether [`Self::end`] has ended the claim, so that the drop does not.
     has_ended: AtomicBool,
 }
 
@@ -36,12 +36,13 @@ pub enum NoLease {
 }
 
 impl Lease {
+    /// A lease on a server that has no maximum of sessions.
     pub(super) fn take(server: &Arc<Server>, kind: LeaseKind) -> Self {
         server.add_session();
         Self::new(Arc::clone(server), kind, false)
     }
 
-    /// The lease of a place that was taken ([`Candidate::take_place`]).
+    /// A lease for a session that [`Candidate::take_place`] has counted already.
     pub(super) fn for_place(candidate: Candidate, kind: LeaseKind) -> Self {
         Self::new(candidate.server, kind, candidate.sessions_max.is_some())
     }
@@ -81,12 +82,12 @@ impl Lease {
     fn end_session(&self) {
         let has_outcome = self.is_served.load(Relaxed) || self.has_failed();
         if self.kind == LeaseKind::Trial && !has_outcome {
-            self.server.release_trial(); // before the place is given to the next in line
+            self.server.release_trial(); // before `end_session` lets the next client in the queue have the server
         }
         self.server.end_session();
     }
 
-    /// Notes that the server serves the session. Returns whether that was known.
+    /// Notes that the server serves the session. Returns whether that was known before.
     pub(super) fn note_served(&self) -> bool {
         self.is_served.swap(true, Relaxed)
     }

@@ -245,7 +245,8 @@ mod tests {
     use super::super::{Member, MemberConfig, ServerRegistry, ServerSpec};
     use super::*;
 
-    /// The place that one of two servers at an address had for a moment is free for the other one.
+    /// `a` and `b` have the same address, so they share the count of sessions. The client waits for `b`; the place that
+    /// becomes free is one of `a`.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_waits_gets_a_place_that_was_given_back_unused() {
         let (registry, name) = (ServerRegistry::default(), Arc::<str>::from("p"));

@@ -53,7 +53,7 @@ pub struct RoleJudgement {
     /// The primary and the kind of number that its timeline is, if the primary or its timeline has changed.
     pub new_primary: Option<(KnownPrimary, Numbering)>,
     /// Whether the primary in force, or the list of servers, is another one than at the latest judgement.
-    pub has_new_primary_or_list: bool,
+    pub has_new_primary_or_servers: bool,
     /// Whether what is to be remembered of primaries has changed.
     is_memory_changed: bool,
 }
@@ -188,7 +188,7 @@ impl PoolRoles {
             return None;
         }
         let mut judgement = state.reconsider(before.as_ref(), None, members, required);
-        judgement.has_new_primary_or_list |= is_other_list;
+        judgement.has_new_primary_or_servers |= is_other_list;
         self.notify(&judgement);
         Some(judgement)
     }
@@ -304,7 +304,7 @@ impl RolesState {
         let is_other_list = self.set_list(members, required);
         if !required.has_primary() || !self.servers.contains_key(label) {
             return RoleJudgement {
-                has_new_primary_or_list: is_other_list,
+                has_new_primary_or_servers: is_other_list,
                 ..RoleJudgement::default()
             };
         }
@@ -323,7 +323,7 @@ impl RolesState {
         let mut judgement = self.reconsider(before.as_ref(), claimant, members, required);
         let claimants: Vec<_> = self.primaries.claimants().map(Arc::clone).collect();
         judgement.rivals = (claimants.len() > 1 && !had_rivals).then_some(claimants);
-        judgement.has_new_primary_or_list |= is_other_list;
+        judgement.has_new_primary_or_servers |= is_other_list;
         judgement
     }
 
@@ -343,10 +343,10 @@ impl RolesState {
         let mut judgement = RoleJudgement {
             new_primary: known.filter(is_new).map(|known| self.primaries.numbered(known)),
             is_memory_changed: known != before || others_changed,
-            has_new_primary_or_list: self.primaries.in_force() != self.primary.as_deref(),
+            has_new_primary_or_servers: self.primaries.in_force() != self.primary.as_deref(),
             ..RoleJudgement::default()
         };
-        if judgement.has_new_primary_or_list {
+        if judgement.has_new_primary_or_servers {
             self.primary = self.primaries.in_force().map(Arc::from);
         }
         if !required.uses_one_primary() {

@@ -34,14 +34,14 @@ use crate::tls::ResumableSessions;
 pub struct Server {
     /// The count that `live_count` owns: a copy of its pointer, so that a pick reads one cache line less.
     live: &'static AtomicU32,
-    /// The sessions on this server alone. `None`: it is the first server with its `live_count`.
+    /// The sessions on this server alone. `None` for the first server with its `live_count`: `own_live()` computes it.
     own_live: Option<AtomicU32>,
     /// The queue in which clients of its pools wait; `None`: no client ever waits for this server.
     queue: Option<Arc<dyn ServerObserver>>,
     id: ServerId,
     spec: ServerSpec,
     identity_hash: u64,
-    /// A copy of the weight in `overrides`, or [`NO_WEIGHT`], to be read without a lock.
+    /// A copy of the weight in `overrides`, or [`NOT_SET`], to be read without a lock.
     weight_override: AtomicU16,
     served: AtomicU64,
     /// A copy of the state in `checks`, to be read without a lock.
@@ -55,7 +55,7 @@ pub struct Server {
     overrides: Mutex<Overrides>,
     /// What its agent has set. Locked after `overrides`.
     agent: Mutex<AgentRecord>,
-    /// A copy of the percentage in `agent`, or [`NO_WEIGHT`], to be read without a lock.
+    /// A copy of the percentage in `agent`, or [`NOT_SET`], to be read without a lock.
     weight_percent: AtomicU16,
     admin_state_changed: Notify,
     /// Set when a session first uses TLS with it.
@@ -68,7 +68,7 @@ pub struct Server {
 
 /// The value of `weight_override` without an override, and of `weight_percent` without an agent's; larger than any
 /// weight.
-const NO_WEIGHT: u16 = u16::MAX;
+const NOT_SET: u16 = u16::MAX;
 
 const HAS_FAILURES: u16 = 1; // `ejection` is not clean
 const EJECTED: u16 = 2; // `ejection` says so
@@ -93,7 +93,7 @@ impl Server {
             id: ServerId::next(),
             identity_hash: xxh3_64(spec.identity.as_bytes()),
             spec,
-            weight_override: AtomicU16::new(NO_WEIGHT),
+            weight_override: AtomicU16::new(NOT_SET),
             live: live_count.get(),
             own_live: None,
             queue: None,
@@ -105,7 +105,7 @@ impl Server {
             ejection: Mutex::new(Ejection::default()),
             overrides: Mutex::new(Overrides::default()),
             agent: Mutex::default(),
-            weight_percent: AtomicU16::new(NO_WEIGHT),
+            weight_percent: AtomicU16::new(NOT_SET),
             admin_state_changed: Notify::new(),
             tls_sessions: OnceLock::new(),
             subscribers: Subscribers::default(),
@@ -236,7 +236,7 @@ impl Server {
     pub fn record_check(&self, outcome: &CheckOutcome, thresholds: Thresholds) -> CheckChange {
         let mut checks = self.checks.lock();
         let before = checks.rise_fall.state();
-        // A reload may have switched checks off while this one ran. No later check would correct its result.
+        // A reload may have switched checks off while this check ran. No later check would correct its result.
         if self.has(DISABLED) || !checks.rise_fall.is_enabled() {
             return CheckChange {
                 before,

@@ -1,27 +1,39 @@
-//! Recognizes the last record of a TLS connection without decrypting it.
+//! Recognizes a probable close_notify alert without decrypting it.
 
 /// Length of a record's header (RFC 8446, section 5.1).
 const HEADER_BYTES: usize = 5;
 
-/// The content type of an encrypted record of TLS 1.3, and the length of one with an alert: 2 bytes of alert, 1 of
-/// type, 16 of authentication tag (RFC 8446, section 5.2).
-const TLS13_ALERT: (u8, u8) = (0x17, 2 + 1 + 16);
+/// The content type of each encrypted record of TLS 1.3.
+const TLS13_TYPE: u8 = 0x17;
 
-/// The content type of an alert of TLS 1.2, and the lengths of an encrypted one: with AES-GCM (RFC 5288), with ChaCha20
-/// (RFC 7905), and with AES-CBC and SHA-1 or SHA-256 (RFC 5246, section 6.2.3.2).
-const TLS12_ALERTS: [(u8, u8); 4] = [(0x15, 8 + 2 + 16), (0x15, 2 + 16), (0x15, 16 + 32), (0x15, 16 + 48)];
+/// Length of an encrypted alert of TLS 1.3: alert, content type, authentication tag (RFC 8446, section 5.2).
+const TLS13_ALERT_BYTES: u8 = 2 + 1 + 16;
+
+/// The content type of an alert of TLS 1.2.
+const TLS12_ALERT_TYPE: u8 = 0x15;
+
+/// Lengths of an encrypted alert of TLS 1.2.
+const TLS12_ALERT_BYTES: [u8; 4] = [
+    8 + 2 + 16, // AES-GCM: nonce, alert, authentication tag (RFC 5288)
+    2 + 16,     // ChaCha20: alert, authentication tag (RFC 7905)
+    16 + 32,    // AES-CBC with SHA-1: IV; alert, MAC and padding (RFC 5246, section 6.2.3.2)
+    16 + 48,    // AES-CBC with SHA-256: the same
+];
 
 /// Whether the bytes end with a record that is as long as an encrypted alert. If this is the last record of a
 /// connection, it is probably a close_notify (RFC 8446, section 6.1), or an error alert with the same effect.
 pub(super) fn ends_with_close_notify(bytes: &[u8]) -> bool {
-    let ends_with = |(content_type, length): (u8, u8)| {
+    let ends_with = |content_type: u8, length: u8| {
         let start = bytes.len().checked_sub(HEADER_BYTES + usize::from(length));
         start.is_some_and(|start| {
             let header = &bytes[start..start + HEADER_BYTES];
             header[0] == content_type && header[1] == 3 && header[3..] == [0, length]
         })
     };
-    ends_with(TLS13_ALERT) || TLS12_ALERTS.into_iter().any(ends_with)
+    ends_with(TLS13_TYPE, TLS13_ALERT_BYTES)
+        || TLS12_ALERT_BYTES
+            .into_iter()
+            .any(|length| ends_with(TLS12_ALERT_TYPE, length))
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub async fn run(plan: RemotePlan, config: Arc<RemoteConfig>, reloader: Reloader
 
 /// Follows the store again and again, with a back-off. Its loss is logged once, and so is its return.
 async fn follow(plan: &RemotePlan, config: &RemoteConfig, found: &watch::Sender<Option<Arc<RemoteTexts>>>) {
-    let (keys, from) = (plan.keys(), plan.from());
+    let (keys, from) = (plan.keys(), plan.location());
     let mut members = Members::new(Arc::clone(&plan.etcd));
     let mut back_off = BackOff::default();
     loop {
@@ -69,7 +69,7 @@ async fn reload_on_changes(
     reloader: &Reloader,
     mut texts: watch::Receiver<Option<Arc<RemoteTexts>>>,
 ) {
-    let by = format!("a change of {}", plan.from());
+    let by = format!("a change of {}", plan.location());
     loop {
         let known = texts.borrow().clone();
         tokio::select! {

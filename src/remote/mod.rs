@@ -1,8 +1,8 @@
 //! The configuration from the fleet's store: its texts are read, followed, and put in force by reloads, and the results
 //! are written back.
 //!
-//! [`RemoteConfig`] holds its state: [`crate::app`] records there what is in force, and what was refused. [`run`]
-//! follows the store.
+//! [`run`] follows the store. In [`RemoteConfig`], [`crate::app`] records which texts are in force, and which were
+//! refused.
 
 mod state;
 mod texts;

@@ -46,7 +46,7 @@ impl KnownTexts {
         }
         let text = |kv: &EtcdKeyValue| RemoteText::new(&kv.key, &kv.value, kv.mod_revision);
         Ok(RemoteTexts {
-            from: plan.from(),
+            from: plan.location(),
             texts: self.0.values().map(text).collect(),
         })
     }

@@ -48,7 +48,7 @@ impl Opened<'_> {
     }
 }
 
-/// Stores in the entry what was read, so that the sessions of other listeners stay small.
+/// Stores in the extras of the entry what was read. Sessions without extras stay small.
 fn store(header: Option<Box<ProxyHeader>>, first: FirstBytes, entry: &Entry) {
     let mut info = entry.info();
     let extras = info.extras.get_or_insert_default();

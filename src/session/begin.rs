@@ -41,7 +41,7 @@ pub(super) async fn begin(
     // Where the client's bytes begin in `first`, behind the PROXY header. After an SSLRequest the server has the header
     // already.
     let mut startup_at = match &connected.redial {
-        Some(redial) if !connected.asks_server => redial.header.len(),
+        Some(redial) if !connected.has_ssl_request => redial.header.len(),
         _ => 0,
     };
     loop {

@@ -39,7 +39,7 @@ impl Routed<'_> {
             }
             let postgres = self.sniffed.as_ref().and_then(Sniffed::postgres);
             let redial = postgres.map(|_| Box::new(Redial::new(self.pool, header.clone(), search)));
-            let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
+            let has_ssl_request = matches!(postgres, Some(PostgresOpening::SslRequest));
             if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
                 let (sniffed, protocol) = (self.sniffed.as_ref(), self.state.plan.protocol);
                 let reply = |alert| reply(sniffed, protocol, |_| alert, PostgresError::NoServer);
@@ -62,7 +62,7 @@ impl Routed<'_> {
                 server_tls: dialled.tls,
                 relay: self.state.plan.relay,
                 keepalive: pool.plan().dial.connect.socket.keepalive,
-                asks_server,
+                has_ssl_request,
                 redial,
             })
         }
@@ -107,9 +107,9 @@ impl Routed<'_> {
             dial_client.last_ack = LastAck::delayed_if(has_bytes && relays_at_once && dial_tls.is_none());
             let on_progress = |progress: Progress<'_>| record(&progress, live.name(), entry);
             let mut search = Search::default();
-            // In a box of its own: glibc reuses a freed block of up to 1,032 bytes for allocations of the same size. A
-            // block for this future and the one around it together would be larger, and once freed, it would be a hole
-            // between the sessions.
+            // This future and the one of `Self::dial` have a box each. glibc reuses a freed block of up to 1,032 bytes
+            // for allocations of the same size. One block for both would be larger, and once freed, it would be an
+            // unused gap in memory.
             let dialling = Box::pin(dial(
                 live,
                 &live.plan().dial,
@@ -179,7 +179,7 @@ pub(super) fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
 /// The bytes that were read from the client and that the server is to get.
 fn take_read(sniffed: Option<Sniffed>, entry: &Entry) -> Vec<u8> {
     let read = sniffed.map(|sniffed| sniffed.first).or_else(|| {
-        // Those that came with the PROXY header of the peer in front. Only what is sniffed was counted already.
+        // These bytes came with the PROXY header of the peer in front, and are not counted yet. Sniffed bytes are.
         let after_header = *take_read_ahead(entry)?;
         entry.traffic().up.add(after_header.as_slice().len());
         Some(after_header)

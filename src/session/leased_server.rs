@@ -21,7 +21,7 @@ use crate::units::format_duration;
 /// reset, because the server may still work for the client that is gone.
 const END_TIME_MAX: Duration = Duration::from_millis(100);
 
-/// The server of a session that has connected.
+/// The server to which a session has connected, with the lease.
 pub(super) struct LeasedServer {
     lease: HeldLease,
     pool: Arc<PoolInForce>,
@@ -61,8 +61,8 @@ impl LeasedServer {
         })
     }
 
-    /// Records that the server has begun the session, or counts as having done so, because its answer cannot be read
-    /// here. Later calls change nothing.
+    /// Records that the server has begun the session. Where its answer cannot be read, it is assumed to have done so.
+    /// Later calls change nothing.
     pub(super) fn record_begun(&self) {
         let Some(pool) = self.pool.get() else { return };
         if pool.record_connect(self.lease.lease()) {
@@ -75,8 +75,8 @@ impl LeasedServer {
         self.lease.lease()
     }
 
-    /// Closes a connection on which the server has not begun the session. Returns the lease when the server has closed
-    /// the connection, too.
+    /// Closes a connection on which the server has not begun the session. The lease is given back once the server has
+    /// closed the connection, too.
     pub(super) fn abandon(self, socket: TcpStream) {
         close_unused(socket, self.lease);
     }
@@ -116,9 +116,9 @@ impl LeasedServer {
     /// `ends_with_server`: the session is one of a database, which ends when its server ends it.
     pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry, ends_with_server: bool) {
         self.report(&ends.client, closed, entry);
-        // Many clients close without a close_notify alert, which looks as if they were cut off. The server of a
-        // database may be sent a normal end nevertheless, so that it ends the session: its messages have lengths, and
-        // an end of the stream does not complete a message that was cut short.
+        // Many clients close without a close_notify alert, which looks as if they were cut off. A database gets a
+        // normal end of the stream nevertheless, so that it ends the session. That is safe: messages of databases have
+        // lengths, so an end of the stream does not complete a message that was cut short.
         let is_truncated = closed == Closed::Broke(Side::Client, Fault::Truncated);
         let may_finish = is_truncated && ends_with_server && self.lease.must_be_held();
         if may_finish {
@@ -181,7 +181,7 @@ fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_end_sent: bo
         });
     } else if is_reset {
         drop(ends); // the server's end cannot be seen any more
-        drop(lease); // held for `HOLD_TIME_MAX`
+        drop(lease); // its `Drop` holds the place for `HOLD_TIME_MAX`
     } else {
         ends.finish();
         lease.give_back_after(async move { read_closed(&ends.server).await });

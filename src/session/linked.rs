@@ -42,7 +42,7 @@ impl Linked {
             server_tls,
             relay,
             keepalive,
-            asks_server: _,
+            has_ssl_request: _,
             redial: _,
         } = connected;
         let ends = Arc::new(Endpoints { client, server: socket });

@@ -46,7 +46,7 @@ pub(super) async fn start(
     state: &ListenerState,
     entry: &mut Entry,
 ) -> Result<Connected, Refusal> {
-    if connected.asks_server {
+    if connected.has_ssl_request {
         connected = relay_tls_answer(client, connected, state, entry).await?;
     }
     let can_read_packets = entry.info().startup().is_some();
@@ -56,7 +56,7 @@ pub(super) async fn start(
     } else {
         key = None;
         // After an SSLRequest, `relay_tls_answer` has recorded it, unless the server ended without an answer.
-        if !connected.asks_server {
+        if !connected.has_ssl_request {
             connected.server.record_begun();
         }
     }

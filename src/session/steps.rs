@@ -83,7 +83,7 @@ pub(super) struct Connected {
     /// The keepalive of `socket`, which is not set yet. A Unix socket has none.
     pub(super) keepalive: Option<Keepalive>,
     /// Whether `first` ends with an SSLRequest of PostgreSQL, which the server is to answer.
-    pub(super) asks_server: bool,
+    pub(super) has_ssl_request: bool,
     /// For a client of PostgreSQL: what is needed to connect the client to a server again.
     pub(super) redial: Option<Box<Redial>>,
 }

@@ -259,7 +259,8 @@ mod tests {
         assert_eq!(packet_of_length(10_000), PacketVerdict::NeedMore);
         for (key_bytes, is_valid) in [(4, false), (5, true), (8, true), (260, true), (261, false)] {
             let verdict = first_packet(&wire(CODE_CANCEL, &vec![7; key_bytes]));
-            assert_eq!(matches!(verdict, PacketVerdict::Packet { .. }), is_valid, "{key_bytes} bytes");
+            let is_packet = matches!(verdict, PacketVerdict::Packet { .. });
+            assert_eq!(is_packet, is_valid, "{key_bytes} bytes");
         }
     }
 
@@ -317,7 +318,7 @@ mod tests {
         }
 
         #[test]
-        fn more_bytes_do_not_change_a_decided_verdict(mut bytes in packets(), at in any::<Index>(), byte in any::<u8>()) {
+        fn a_decided_verdict_does_not_change(mut bytes in packets(), at in any::<Index>(), byte in any::<u8>()) {
             let at = at.index(bytes.len());
             bytes[at] = byte;
             let whole = first_packet(&bytes);

@@ -20,8 +20,8 @@ const RECORD_HEADER_BYTES: usize = 5;
 /// 5246, section 6.2.3; TLS 1.3 adds less).
 pub const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + (1 << 14) + 2048;
 
-/// Bytes of a handshake, or of a message after it, that may be held before it is complete. A chain of certificates may
-/// have 64 KiB, the limit of rustls, and comes in several records; so may a ticket after the handshake.
+/// Bytes of records that may be held until their message of the handshake protocol is complete. rustls limits such a
+/// message, for example a chain of certificates, to 64 KiB; the overhead of its records adds to that.
 const HANDSHAKE_BYTES_MAX: usize = 80 << 10;
 
 /// The TLS of one connection.
@@ -31,9 +31,8 @@ pub struct TlsConnection {
     incoming: Vec<u8>,
     /// Plaintext that was decrypted before the caller could take it.
     kept_plaintext: Vec<u8>,
-    /// Whether the peer has sent its `close_notify`. Unlike for the method of this name, `kept_plaintext` may still
-    /// have bytes.
-    has_peer_closed: bool,
+    /// Whether the peer has sent its `close_notify`.
+    has_received_close_notify: bool,
     /// Why it has failed. Then rustls must not be asked for anything: it would send another alert.
     failed: Option<rustls::Error>,
 }
@@ -66,7 +65,7 @@ impl TlsConnection {
             rustls,
             incoming: Vec::new(),
             kept_plaintext: Vec::new(),
-            has_peer_closed: false,
+            has_received_close_notify: false,
             failed: None,
         }
     }
@@ -86,7 +85,7 @@ impl TlsConnection {
     /// Whether the peer has ended its stream, and all of its bytes were taken.
     #[must_use]
     pub fn has_peer_closed(&self) -> bool {
-        self.has_peer_closed && self.kept_plaintext.is_empty()
+        self.has_received_close_notify && self.kept_plaintext.is_empty()
     }
 
     /// Why it has failed: nothing more can be encrypted or decrypted.
@@ -111,10 +110,10 @@ impl TlsConnection {
     }
 
     /// Decrypts all that was received and not decrypted yet, and `received` after it. The plaintext is kept for
-    /// [`take_kept_plaintext`](Self::take_kept_plaintext). Unlike for [`decrypt`](Self::decrypt), its length does not matter.
+    /// [`take_kept_plaintext`](Self::take_kept_plaintext).
     ///
     /// # Errors
-    /// As [`decrypt`](Self::decrypt), but also where there is plaintext that came before.
+    /// What the peer has sent is not valid, or is a fatal alert. Plaintext that came before it is kept.
     pub fn decrypt_keeping_plaintext(&mut self, received: &[u8], outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
         self.process_held(received, outgoing, Until::MoreNeeded)?;
         self.forget_after_close();
@@ -134,7 +133,7 @@ impl TlsConnection {
             &mut incoming,
             &mut keep,
             outgoing,
-            &mut self.has_peer_closed,
+            &mut self.has_received_close_notify,
             until,
         );
         incoming.drain(..used);
@@ -211,7 +210,7 @@ impl TlsConnection {
             received,
             &mut keep,
             outgoing,
-            &mut self.has_peer_closed,
+            &mut self.has_received_close_notify,
             Until::MoreNeeded,
         );
         if let Err(error) = result {
@@ -226,7 +225,7 @@ impl TlsConnection {
 
     /// What follows the peer's close_notify is ignored (RFC 8446, section 6.1).
     fn forget_after_close(&mut self) {
-        if self.has_peer_closed {
+        if self.has_received_close_notify {
             self.incoming = Vec::new();
         }
     }
@@ -262,7 +261,7 @@ impl TlsConnection {
             match step {
                 Ok(Step::Written) => return Ok(()),
                 Ok(Step::Next) => {}
-                Ok(Step::PeerClosed) => self.has_peer_closed = true,
+                Ok(Step::PeerClosed) => self.has_received_close_notify = true,
                 Ok(Step::Wait) => return Err(rustls::Error::HandshakeNotComplete),
                 Err(error) => {
                     // When the keys are used up, rustls has a close_notify to send instead of an alert. But then the
@@ -293,7 +292,7 @@ fn process(
     incoming: &mut [u8],
     on_plain: &mut dyn FnMut(&[u8]),
     outgoing: &mut Vec<u8>,
-    has_peer_closed: &mut bool,
+    has_received_close_notify: &mut bool,
     until: Until,
 ) -> (usize, Result<(), rustls::Error>) {
     let mut used = 0;
@@ -302,7 +301,7 @@ fn process(
         used += discarded;
         match step {
             Ok(Step::Wait | Step::Written) => return (used, Ok(())),
-            Ok(Step::PeerClosed) => *has_peer_closed = true,
+            Ok(Step::PeerClosed) => *has_received_close_notify = true,
             Ok(Step::Next) if until == Until::HandshakeComplete && is_complete(rustls.negotiated()) => {
                 return (used, Ok(()));
             }

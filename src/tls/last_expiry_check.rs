@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use super::words::unix_now;
 
-/// When the files in force were last looked at for expiry, in seconds since the Unix epoch: each expiry is reported
-/// once.
+/// The time of the last check, in seconds since the Unix epoch. A check reports only what has expired since the last
+/// one, so each expiry is reported once.
 #[derive(Debug)]
 pub(super) struct LastExpiryCheck(AtomicI64);
 
 impl Default for LastExpiryCheck {
-    /// Now: certificates that have already expired are reported when the files are read.
+    /// Now: certificates that have expired before are reported by the code that reads their files.
     fn default() -> Self {
         Self(AtomicI64::new(unix_now()))
     }

@@ -183,7 +183,7 @@ pub fn error_text(error: &Error) -> Cow<'static, str> {
             CertificateError::NotValidForNameContext { expected, presented } => {
                 return wrong_name(&expected.to_str(), presented).into();
             }
-            CertificateError::Other(other) if is_of_authority(other) => {
+            CertificateError::Other(other) if is_ca_used_as_end_entity(other) => {
                 "it is that of an authority, with CA:TRUE, and not of a server or client (CaUsedAsEndEntity)"
             }
             CertificateError::UnknownRevocationStatus => {
@@ -198,8 +198,7 @@ pub fn error_text(error: &Error) -> Cow<'static, str> {
     format!("invalid peer certificate: {text}").into()
 }
 
-/// Whether a certificate was refused because it is that of an authority.
-fn is_of_authority(error: &OtherError) -> bool {
+fn is_ca_used_as_end_entity(error: &OtherError) -> bool {
     matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
@@ -247,8 +246,8 @@ fn snake_case(name: &str) -> String {
     word
 }
 
-/// A time in seconds since the Unix epoch that the issuer of a certificate has chosen, clamped to the years
-/// 1970 to 9999, which RFC 3339 can express.
+/// A time that the issuer of a certificate has chosen, in seconds since the Unix epoch. Clamped to the years 1970 to
+/// 9999.
 #[must_use]
 pub fn issuer_time(seconds: i64) -> SystemTime {
     /// 9999-12-31T23:59:59Z, the last time that RFC 3339 can express.

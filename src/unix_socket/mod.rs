@@ -141,9 +141,9 @@ fn in_use(message: String) -> io::Error {
     io::Error::new(ErrorKind::AddrInUse, message)
 }
 
-/// A random name that is not longer than the final name, because the length of the whole path is limited. A dot or
-/// unusual characters make it unlikely that another socket has it as its final name. Otherwise the process of that
-/// socket could replace this file: nobody listens on it yet, so it looks like a file that an ended process has left.
+/// A random name. It is not longer than the final name, because the length of the whole path is limited. A dot or
+/// unusual characters make it unlikely that the final name of another socket is the same. Such a name would be unsafe:
+/// until this socket listens, its file looks like one that an ended process has left, and its path may be replaced.
 fn temporary_name(final_name: &OsStr) -> String {
     let (prefix, characters): (_, &[u8]) = if final_name.len() > 1 {
         (".", b"abcdefghijklmnopqrstuvwxyz")
@@ -240,17 +240,22 @@ mod tests {
         assert!(connect_to_listener(&path).unwrap().is_none());
         let (socket, file) = BoundUnix::new(&path, 0o600).unwrap().listen(1).unwrap();
         let connected = connect_to_listener(&path).unwrap().unwrap();
-        let own = (rustix::process::geteuid().as_raw(), std::process::id());
-        assert_eq!(peer_of(&connected).map(|peer| (peer.uid, peer.pid)), Some(own));
+        let this_process = (rustix::process::geteuid().as_raw(), std::process::id());
+        assert_eq!(peer_of(&connected).map(|peer| (peer.uid, peer.pid)), Some(this_process));
         drop(socket); // as a killed process leaves it
         assert!(path.exists() && connect_to_listener(&path).unwrap().is_none());
-        let (_second, second_file) = BoundUnix::new(&path, 0o600).unwrap().listen(1).unwrap();
+        let (_second, _second_file) = BoundUnix::new(&path, 0o600).unwrap().listen(1).unwrap();
         drop(file);
         assert!(
             connect_to_listener(&path).unwrap().is_some(),
             "dropping the first keeps the second"
         );
-        drop(second_file);
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_socket_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
         std::fs::write(&path, "precious").unwrap();
         assert_eq!(connect_to_listener(&path).unwrap_err().kind(), ErrorKind::AlreadyExists);
     }
@@ -311,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn temporary_names_are_not_longer_than_the_final_ones() {
+    fn temporary_names_differ_from_final_names_and_are_not_longer() {
         for name in ["s", "~"] {
             let temporary = (0..1_000).map(|_| temporary_name(OsStr::new(name)));
             assert!(temporary.into_iter().all(|temporary| temporary != name));

@@ -70,8 +70,11 @@ fn with_64_descriptors_500_clients_are_served_in_turn() {
     eventually("checks go on", || checks(&proxy, "pass") > checked + 3.0);
     assert!(descriptors(&proxy) <= 64);
     drop(served);
-    let most = serve_in_turn(waiting);
-    assert!((1..32).contains(&most), "expected 1 to 31 clients at once, got {most}");
+    let most_at_once = serve_in_turn(waiting);
+    assert!(
+        (1..32).contains(&most_at_once),
+        "expected 1 to 31 clients at once, got {most_at_once}"
+    );
     wait_for_active_sessions(&proxy, 0);
     let lines = proxy.access_lines(CLIENTS);
     assert!(lines.iter().all(|line| line["ending"] == "client_closed"));

@@ -110,7 +110,7 @@ impl Family {
                 .samples
                 .iter()
                 .filter(|sample| sample.name == format!("{name}_count"));
-            // Each count has these two. So every bucket and every sum belongs to a count.
+            // `check_histogram` finds an infinite bucket and a sum of each count; here, that there are no more of them.
             let infinite = |sample: &&Sample| sample.labels.get("le").is_some_and(|bound| bound == "+Inf");
             let sums = self
                 .samples

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-/// Writes until every buffer on the way is full. Sets a write timeout, which stays set. It is shorter than the session
-/// timeouts in the callers' configurations, so that none of these expires here.
+/// Writes until every buffer on the way is full. The write timeout of the stream stays set. It is shorter than the
+/// session timeouts in the callers' configurations, so that no session ends here.
 pub fn fill(stream: &mut TcpStream) {
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     while stream.write(&[0xaa; 1 << 16]).is_ok_and(|written| written > 0) {}

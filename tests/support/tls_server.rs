@@ -24,16 +24,20 @@ pub struct ManualTlsServer {
 
 impl ManualTlsServer {
     /// A server with this certificate.
-    pub fn new(own: &Issued) -> Self {
-        Self::with(own, rustls::ALL_VERSIONS, None)
+    pub fn new(certificate: &Issued) -> Self {
+        Self::with(certificate, rustls::ALL_VERSIONS, None)
     }
 
-    /// As [`Self::new`], with these versions; `clients`: clients need a certificate of this authority.
-    pub fn with(own: &Issued, versions: &[&'static SupportedProtocolVersion], clients: Option<&Authority>) -> Self {
+    /// As [`Self::new`], with these versions. With a `client_authority`, clients need a certificate of it.
+    pub fn with(
+        certificate: &Issued,
+        versions: &[&'static SupportedProtocolVersion],
+        client_authority: Option<&Authority>,
+    ) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_protocol_versions(versions).unwrap();
-        let builder = match clients {
+        let builder = match client_authority {
             None => builder.with_no_client_auth(),
             Some(authority) => {
                 let mut roots = RootCertStore::empty();
@@ -43,7 +47,7 @@ impl ManualTlsServer {
                 builder.with_client_cert_verifier(verifier.unwrap())
             }
         };
-        let (chain, key) = own.chain_and_key();
+        let (chain, key) = certificate.chain_and_key();
         Self {
             manual: ManualServer::new(),
             config: Arc::new(builder.with_single_cert(chain, key).unwrap()),

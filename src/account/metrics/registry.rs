@@ -64,7 +64,7 @@ impl<T> Tracked<T> {
     }
 
     /// Records whether the subject exists; returns whether to keep the series.
-    fn retain(&mut self, exists: bool, now: Instant) -> bool {
+    fn record_existence(&mut self, exists: bool, now: Instant) -> bool {
         if exists {
             self.gone_since = None;
             return true;
@@ -88,21 +88,21 @@ impl Registry {
     pub(super) fn remove_expired(&mut self, now: Instant) {
         self.paths.retain(|_, path| {
             let exists = !path.series.is_gone();
-            path.retain(exists, now)
+            path.record_existence(exists, now)
         });
         let paths = self.paths.iter().filter(|(_, path)| path.gone_since.is_none());
-        let in_use: HashSet<Arc<str>> = paths.map(|(key, _)| Arc::clone(&key.pool)).collect();
+        let pools_with_paths: HashSet<Arc<str>> = paths.map(|(key, _)| Arc::clone(&key.pool)).collect();
         self.pools.retain(|name, pool| {
-            let exists = pool.series.is_configured() || in_use.contains(name);
-            pool.retain(exists, now)
+            let exists = pool.series.is_configured() || pools_with_paths.contains(name);
+            pool.record_existence(exists, now)
         });
         self.servers.retain(|_, server| {
             let exists = !server.series.is_gone();
-            server.retain(exists, now)
+            server.record_existence(exists, now)
         });
         self.listeners.retain(|_, listener| {
             let exists = Arc::strong_count(&listener.series) > 1; // this map holds one
-            listener.retain(exists, now)
+            listener.record_existence(exists, now)
         });
     }
 
@@ -128,7 +128,7 @@ impl Registry {
         let mut up = GaugeFamily::new(names::SERVER_UP, SERVER_UP_HELP);
         let mut refused = GaugeFamily::new(names::HEALTH_CHECK_REFUSED, HEALTH_CHECK_REFUSED_HELP);
         let mut expiries = GaugeFamily::new(names::SERVER_CERTIFICATE_EXPIRY, SERVER_CERTIFICATE_EXPIRY_HELP);
-        let mut begins = GaugeFamily::new(names::SERVER_CERTIFICATE_NOT_BEFORE, SERVER_CERTIFICATE_NOT_BEFORE_HELP);
+        let mut valid_from = GaugeFamily::new(names::SERVER_CERTIFICATE_NOT_BEFORE, SERVER_CERTIFICATE_NOT_BEFORE_HELP);
         let mut written = HashSet::new();
         for pool in pools {
             self.add_queue(pool, &mut queues);
@@ -152,7 +152,7 @@ impl Registry {
                 }
                 if let Some([not_before, not_after]) = series.and_then(|series| series.certificate()) {
                     expiries.add(&labels, not_after);
-                    begins.add(&labels, not_before);
+                    valid_from.add(&labels, not_before);
                 }
             }
         }
@@ -163,7 +163,7 @@ impl Registry {
                 active.add(&server_labels(key), active_sessions);
             }
         }
-        for family in [active, limits, queues, up, refused, expiries, begins] {
+        for family in [active, limits, queues, up, refused, expiries, valid_from] {
             family.write(text);
         }
     }

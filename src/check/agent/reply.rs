@@ -5,13 +5,19 @@ use crate::pool::{AdminState, AgentSettings};
 /// The largest percentage of the configured weight. It turns a configured weight of 100 into the largest weight, 256.
 const PERCENT_MAX: u16 = 256;
 
-/// The settings in a reply. Settings that it does not mention stay as they are.
+/// The settings in a reply; `None`: the reply does not mention the setting, which stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AgentReply {
     admin_state: Option<AdminState>,
     weight_percent: Option<u16>,
-    /// `Some(None)`: the server is up; `Some(Some(_))`: it is down, and why.
-    down: Option<Option<String>>,
+    verdict: Option<AgentVerdict>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum AgentVerdict {
+    Up,
+    /// With the reason.
+    Down(String),
 }
 
 impl AgentReply {
@@ -36,10 +42,11 @@ impl AgentReply {
             "ready" => self.admin_state = Some(AdminState::Enabled),
             "drain" => self.admin_state = Some(AdminState::Draining),
             "maint" => self.admin_state = Some(AdminState::Disabled),
-            "up" => self.down = Some(None),
+            "up" => self.verdict = Some(AgentVerdict::Up),
             "down" | "fail" | "stopped" => {
                 let gap = if description.is_empty() { "" } else { ": " };
-                self.down = Some(Some(format!("the agent says: {word}{gap}{description}")));
+                let reason = format!("the agent says: {word}{gap}{description}");
+                self.verdict = Some(AgentVerdict::Down(reason));
             }
             _ => {
                 let digits = word.strip_suffix('%').unwrap_or_default();
@@ -52,12 +59,14 @@ impl AgentReply {
         }
     }
 
-    /// Changes what the reply mentions.
+    /// Changes what the reply mentions. `down`: why the server is down; `None`: it is up.
     pub(super) fn apply(self, settings: &mut AgentSettings, down: &mut Option<String>) {
         settings.admin_state = self.admin_state.unwrap_or(settings.admin_state);
         settings.weight_percent = self.weight_percent.or(settings.weight_percent);
-        if let Some(said) = self.down {
-            *down = said;
+        match self.verdict {
+            Some(AgentVerdict::Up) => *down = None,
+            Some(AgentVerdict::Down(reason)) => *down = Some(reason),
+            None => {}
         }
     }
 }
@@ -72,11 +81,12 @@ mod tests {
         let expected = AgentReply {
             admin_state: Some(AdminState::Enabled),
             weight_percent: Some(75),
-            down: Some(None),
+            verdict: Some(AgentVerdict::Up),
         };
         assert_eq!(reply, expected);
-        let down = AgentReply::parse(b"stopped# for an upgrade\n").unwrap().down;
-        assert_eq!(down, Some(Some("the agent says: stopped: for an upgrade".to_owned())));
+        let verdict = AgentReply::parse(b"stopped# for an upgrade\n").unwrap().verdict;
+        let reason = "the agent says: stopped: for an upgrade".to_owned();
+        assert_eq!(verdict, Some(AgentVerdict::Down(reason)));
         assert_eq!(AgentReply::parse(b""), None, "no reply");
     }
 

@@ -118,7 +118,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for CleartextPasswordGuard<R> {
             let next = std::mem::replace(&mut self.next, AwaitedByte::Decided);
             match next.after(*byte) {
                 Ok(next) => self.next = next,
-                Err(LoginRefusal::ClearTextPassword) if self.is_private => {}
+                Err(LoginRefusal::ClearTextPassword) if self.is_private => {} // `self.next` stays `Decided`
                 Err(refusal) => refused = Some(refusal),
             }
         }

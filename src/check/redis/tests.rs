@@ -50,7 +50,12 @@ fn replica(state: &str) -> String {
 
 /// The answer of a Sentinel that names this port of 127.0.0.1, with this run id, in this epoch.
 fn sentinel(port: &str, run_id: &str, epoch: u32) -> String {
-    let pairs = ["ip", "127.0.0.1", "port", port, "runid", run_id, "config-epoch"];
+    sentinel_in_failover(port, port, run_id, epoch)
+}
+
+/// As [`sentinel`], but with the port and run id of the old primary in the description.
+fn sentinel_in_failover(port: &str, old_port: &str, old_run_id: &str, epoch: u32) -> String {
+    let pairs = ["ip", "127.0.0.1", "port", old_port, "runid", old_run_id, "config-epoch"];
     let pairs: String = pairs.iter().map(|word| format!("+{word}\r\n")).collect();
     format!("+PONG\r\n*2\r\n+127.0.0.1\r\n+{port}\r\n*8\r\n{pairs}+{epoch}\r\n")
 }
@@ -96,7 +101,7 @@ async fn a_loading_or_disconnected_server_is_still_known_as_a_replica() {
         let (reason, role) = unfit_reason_and_role(checked(&answer, &[]).await);
         assert_eq!(reason, "the link of the replica to its primary is down: sync");
         assert_eq!(role, Some(Role::Replica));
-        // The role of a primary is no failure: the refusal is the result.
+        // For a primary, the result is the refusal.
         let answer = PRIMARY.replace("+PONG", refusal);
         match checked(&answer, &[]).await {
             Err(CheckFailure::Refused {
@@ -109,7 +114,7 @@ async fn a_loading_or_disconnected_server_is_still_known_as_a_replica() {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_with_an_error_is_alive() {
+async fn an_error_is_a_refusal_that_may_accept_sessions_but_a_denied_role_passes() {
     for (answer, accepts) in [
         ("-NOAUTH Authentication required.\r\n", true),
         ("-ERR max number of clients reached\r\n", true),
@@ -190,10 +195,9 @@ async fn a_primary_with_another_address_at_the_sentinels_is_matched_by_run_id() 
 
 #[tokio::test]
 async fn during_a_failover_the_promoted_server_is_the_primary() {
-    // The description is still that of the old primary.
-    let promoted = sentinel("1", "abc", 5).replacen("+1\r\n", "+PORT\r\n", 1);
+    let promoted = sentinel_in_failover("PORT", "1", "abc", 5);
     assert_eq!(checked(PRIMARY, &[&promoted]).await.unwrap().facts.timeline, Some(5));
-    let old = sentinel("PORT", "abc", 5).replacen("+PORT\r\n", "+1\r\n", 1);
+    let old = sentinel_in_failover("1", "PORT", "abc", 5);
     let reason = unfit_reason(checked(PRIMARY, &[&old]).await);
     assert_eq!(
         reason,
@@ -299,7 +303,7 @@ fn a_sentinel_that_is_wrong_while_another_one_is_down_does_not_make_the_primary_
         (1, &[(1, 4), (9, 99), (1, 4)]),
         (2, &[(1, 4), (9, 99)]),
         (3, &[(1, 4)]),
-        (4, &[(9, 99)]),
+        (4, &[(9, 99)]), // only the wrong one answers
         (5, &[(2, 5), (2, 5)]),
     ];
     let target = |port: u16| CheckTarget::for_test(format!("10.0.0.1:{port}").parse().unwrap());

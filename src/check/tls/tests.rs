@@ -134,24 +134,25 @@ async fn a_changed_ca_file_is_read_again() {
 #[tokio::test]
 async fn the_server_must_select_a_protocol_if_some_are_offered() {
     let keys = keys();
-    let with = |alpn: &[&str]| TlsCheck {
+    let offering = |alpn: &[&str]| TlsCheck {
         alpn: alpn.iter().map(|protocol| Box::from(*protocol)).collect(),
         ..TlsCheck::default()
     };
     let choosing = server(&keys, &["h2"]).await;
-    assert!(checked(with(&["http/1.1", "h2"]), choosing).await.is_ok());
-    let refused = checked(with(&["smtp"]), choosing).await.unwrap_err();
+    assert!(checked(offering(&["http/1.1", "h2"]), choosing).await.is_ok());
+    let refused = checked(offering(&["smtp"]), choosing).await.unwrap_err();
     assert!(refused.contains("NoApplicationProtocol"), "{refused}");
     let without_alpn = server(&keys, &[]).await;
-    assert!(checked(with(&["h2"]), without_alpn).await.unwrap_err().contains("h2"));
+    let unselected = checked(offering(&["h2"]), without_alpn).await.unwrap_err();
+    assert!(unselected.contains("h2"), "{unselected}");
 }
 
 #[tokio::test]
-async fn a_server_without_tls_fails_and_a_silent_one_times_out() {
+async fn a_server_without_tls_fails_and_a_silent_one_is_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let silent = tokio::time::timeout(Duration::from_millis(100), checked(TlsCheck::default(), address)).await;
-    assert!(silent.is_err(), "the time is bounded by the caller");
+    assert!(silent.is_err(), "only the caller limits the time");
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             let _ = socket.write_all(b"220 smtp.example ready\r\n").await;

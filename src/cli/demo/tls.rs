@@ -62,19 +62,19 @@ fn self_signed(owner: &str, host: &str) -> io::Result<(Certificate, KeyPair)> {
 }
 
 /// Serves clients until a client cannot be accepted, for example because too many files are open.
-pub(super) async fn serve(listener: TcpListener, name: &'static str, acceptor: TlsAcceptor) {
+pub(super) async fn serve(listener: TcpListener, server: &'static str, acceptor: TlsAcceptor) {
     while let Ok((socket, _)) = listener.accept().await {
-        tokio::spawn(serve_client(socket, name, acceptor.clone()));
+        tokio::spawn(serve_client(socket, server, acceptor.clone()));
     }
 }
 
-async fn serve_client(socket: TcpStream, name: &'static str, acceptor: TlsAcceptor) {
+async fn serve_client(socket: TcpStream, server: &'static str, acceptor: TlsAcceptor) {
     // Clients that abort the handshake, such as health checks, get no response.
     let Ok(Ok(socket)) = timeout(CLIENT_TIMEOUT, acceptor.accept(socket)).await else {
         return;
     };
     let asked = socket.get_ref().1.server_name().unwrap_or("nobody by name");
-    let text = format!("server {name} answers a client that asked for {asked}\n");
+    let text = format!("server {server} answers a client that asked for {asked}\n");
     let service = service_fn(move |_: Request<_>| {
         let response = Response::new(text.clone());
         async move { Ok::<_, Infallible>(response) }

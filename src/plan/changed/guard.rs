@@ -27,7 +27,8 @@ impl GuardPlan {
 
     fn settings(&self) -> Vec<Setting> {
         let GuardRules {
-            allow: _, // compared by the caller, like `deny`: there may be very many
+            // `changed` compares the networks: as texts they may be very long.
+            allow: _,
             deny: _,
             sessions,
             sessions_per_source,

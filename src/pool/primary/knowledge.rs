@@ -33,9 +33,9 @@ pub(in crate::pool) enum Observation {
 /// The claim of a server to be the primary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::pool) struct Claim {
-    /// Its timeline.
+    /// Its timeline, or the configuration epoch of its Sentinels.
     pub(in crate::pool) timeline: Option<u32>,
-    /// The kind of number that `timeline` is.
+    /// Which of the two `timeline` is.
     pub(in crate::pool) numbering: Numbering,
 }
 

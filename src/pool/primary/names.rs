@@ -46,7 +46,7 @@ impl PrimaryWatch {
     }
 
     /// Maps each label of which something is remembered to the present label of its server, if that is another one. If
-    /// the server is gone and another one has its label, the label is mapped to the old server's address, as its label.
+    /// the server is gone and another server has its label, maps the label to the address of the server that is gone.
     fn successors(&self, servers: &BTreeMap<Arc<str>, String>) -> HashMap<Arc<str>, Arc<str>> {
         let labels: Vec<_> = self.remembered().collect();
         let is_unchanged = |label: &Arc<str>| servers.get(label).is_some_and(|now| *now == *self.address_of(label));

@@ -3,7 +3,7 @@
 use super::*;
 use crate::pool::AdminState;
 
-/// The most entries while at most a few are needed: the others are removed at 16 and twice what was needed before.
+/// The most entries while at most 8 are in use: unused ones are removed at 16 plus twice those in use before.
 const ENTRIES_MAX: usize = 32;
 
 fn spec(label: &str, port: u16) -> ServerSpec {

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
-use super::{DISABLED, NO_WEIGHT, NOT_ENABLED, Server};
+use super::{DISABLED, NOT_ENABLED, NOT_SET, Server};
 use crate::pool::agent::{AgentRecord, AgentSettings};
 use crate::pool::ejection::Ejection;
 use crate::pool::health::CheckRecord;
@@ -19,8 +19,7 @@ impl Server {
         let mut overrides = self.overrides.lock();
         let before = std::mem::replace(&mut *overrides, new).admin_state;
         let admin_state = overrides.admin_state;
-        self.weight_override
-            .store(overrides.weight.unwrap_or(NO_WEIGHT), Relaxed);
+        self.weight_override.store(overrides.weight.unwrap_or(NOT_SET), Relaxed);
         self.subscribers.notify();
         if admin_state == before {
             return;
@@ -73,7 +72,7 @@ impl Server {
             since: SystemTime::now(),
         };
         self.weight_percent
-            .store(settings.weight_percent.unwrap_or(NO_WEIGHT), Relaxed);
+            .store(settings.weight_percent.unwrap_or(NOT_SET), Relaxed);
         self.publish_enabled(overrides.admin_state, settings);
         self.subscribers.notify();
         if comes_back {
@@ -111,7 +110,7 @@ impl Server {
     /// percentage of 0 makes a positive weight 0.
     pub(in crate::pool) fn weight_by_agent(&self, configured: u16) -> Option<u16> {
         const WEIGHT_MAX: u32 = 256;
-        let percent = Some(self.weight_percent.load(Relaxed)).filter(|percent| *percent != NO_WEIGHT)?;
+        let percent = Some(self.weight_percent.load(Relaxed)).filter(|percent| *percent != NOT_SET)?;
         let weight = (u32::from(configured) * u32::from(percent))
             .div_ceil(100)
             .min(WEIGHT_MAX);

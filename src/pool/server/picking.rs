@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{EJECTED, FAILING, NO_WEIGHT, SUSPENDED, Server};
+use super::{EJECTED, FAILING, NOT_SET, SUSPENDED, Server};
 use crate::pool::changes::ChangeCounter;
 use crate::pool::health::{Availability, CheckState};
 use crate::pool::live_count::LiveCount;
@@ -15,7 +15,7 @@ use crate::pool::live_count::LiveCount;
 impl Server {
     /// The weight that an operator has set; `None`: the configured one applies.
     pub(in crate::pool) fn weight_override(&self) -> Option<u16> {
-        Some(self.weight_override.load(Relaxed)).filter(|weight| *weight != NO_WEIGHT)
+        Some(self.weight_override.load(Relaxed)).filter(|weight| *weight != NOT_SET)
     }
 
     /// Whether it may be picked, as far as its health decides.

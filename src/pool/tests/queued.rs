@@ -105,7 +105,7 @@ fn a_worse_tier_is_not_used_while_a_better_one_is_full() {
 }
 
 #[test]
-fn with_source_hash_a_client_waits_for_its_own_server_unless_there_is_no_queue() {
+fn source_hash_passes_over_a_full_server_only_without_a_queue() {
     let without = limited(Policy::SourceHash, &[1, 1], None);
     let own = pick(&without, 0).unwrap();
     let other = pick(&without, 0).unwrap();
@@ -188,7 +188,7 @@ async fn a_change_of_the_servers_wakes_queued_clients() {
 /// A client has tried the first server, and waits for the second one behind a client that waits for any. When the second
 /// server goes down, no server is left for the client behind.
 #[tokio::test(start_paused = true)]
-async fn a_change_leaves_a_client_behind_others_no_server() {
+async fn a_server_that_goes_down_ends_the_wait_of_a_client_behind_another() {
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let leases = [pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap()];
     let [tried, other] = leases.each_ref().map(|lease| Arc::clone(lease.server()));
@@ -458,6 +458,6 @@ fn nobody_waits_for_a_failed_server_while_another_can_be_picked_or_without_the_r
     drop(lease); // both servers have room now
     for _ in 0..4 {
         let other = pick(&pool, 1).unwrap();
-        assert_ne!(other.server().id(), failed, "the other server has not failed");
+        assert_ne!(other.server().id(), failed, "the failed server is ejected");
     }
 }

@@ -44,7 +44,11 @@ async fn a_retry_uses_the_next_tier_when_the_first_has_no_server_left() {
     let (servers, now) = (pool.servers(), Instant::now());
     let next = pool.pick(client(0), &[servers[1].id()], now).unwrap();
     assert_eq!(next.server().id(), servers[0].id());
-    let order = pool.in_order(None, now);
+}
+
+#[test]
+fn servers_in_order_begin_with_the_best_tier() {
+    let order = tiers(&[1, 0], |_| {}).in_order(None, Instant::now());
     assert_eq!(order.iter().map(|s| s.priority()).collect::<Vec<_>>(), [0, 1]);
 }
 
@@ -274,7 +278,7 @@ fn the_later_change_of_an_operator_is_shown_beside_the_weight_of_an_agent() {
 }
 
 #[test]
-fn a_server_with_a_result_keeps_its_role_when_its_checks_begin_anew() {
+fn a_role_is_assumed_wrong_only_before_the_first_result() {
     let server = server(0, 1, true);
     server.assume_unfit();
     assert!(server.is_unfit());

@@ -98,7 +98,7 @@ pub(super) struct End {
     pub(super) arrived: usize,
     pub(super) read: usize,
     /// How many bytes of the peer's stream the relay has read since its last poll began.
-    pub(super) turn: usize,
+    pub(super) turn_bytes: usize,
     /// The peer's FIN has arrived (SOCK_DONE).
     pub(super) ended: bool,
     /// A read has returned the end of the stream.
@@ -126,7 +126,7 @@ pub(super) struct End {
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
     pub(super) fault_watcher: Option<Waker>,
-    pub(super) end_watcher: Option<Waker>,
+    pub(super) read_closed_watcher: Option<Waker>,
 }
 
 impl End {
@@ -134,7 +134,7 @@ impl End {
         Self {
             arrived: first,
             read: first,
-            turn: 0,
+            turn_bytes: 0,
             ended: false,
             end_read: false,
             is_truncated: false,
@@ -151,7 +151,7 @@ impl End {
             reader: None,
             writer: None,
             fault_watcher: None,
-            end_watcher: None,
+            read_closed_watcher: None,
         }
     }
 
@@ -161,7 +161,7 @@ impl End {
 
     /// Whether the half that reads from it has had its turn, and will be polled again.
     pub(super) fn has_had_its_turn(&self) -> bool {
-        self.turn >= TURN_BYTES
+        self.turn_bytes >= TURN_BYTES
     }
 
     /// `sk_stream_is_writeable`: a third of the queue is free. A closed socket is writable: the write returns the
@@ -190,7 +190,7 @@ impl End {
 
     /// Takes the error off the socket. What a broken server had sent is delivered next, in a new turn.
     pub(super) fn take_error(&mut self) -> Option<Errno> {
-        self.error.take().inspect(|_| self.turn = 0)
+        self.error.take().inspect(|_| self.turn_bytes = 0)
     }
 
     /// `tcp_sendmsg_locked` and `sk_stream_error`: the error once, then EPIPE. Otherwise how many of `length` bytes it
@@ -209,8 +209,8 @@ impl End {
     }
 
     /// `tcp_reset` and `tcp_write_err`: queued bytes are lost, but not the bytes that have arrived. The error of
-    /// a reset is EPIPE if the peer's FIN had arrived and our side was not shut down. After a timeout it is that of an
-    /// earlier ICMPv6 message: here EACCES, which the relay could also take for a refusal of the system call.
+    /// a reset is EPIPE if the peer's FIN had arrived and our side was not shut down. The error of a timeout is that of
+    /// an earlier ICMPv6 message: here EACCES, which the relay could also take for a refusal of the system call.
     fn breaks(&mut self, fault: Fault) {
         let is_closed = self.ended && self.finished && self.queued() == 0;
         if self.broke.is_some() || is_closed || self.is_truncated {
@@ -261,7 +261,7 @@ impl End {
             self.reader.take_if(|_| readiness.is_readable()),
             self.writer.take_if(|_| readiness.is_writable()),
             self.fault_watcher.take_if(|_| readiness.is_error()),
-            self.end_watcher.take_if(|_| readiness.is_read_closed()),
+            self.read_closed_watcher.take_if(|_| readiness.is_read_closed()),
         ];
         let wakes = woken.iter().any(Option::is_some);
         woken.into_iter().flatten().for_each(Waker::wake);
@@ -319,13 +319,14 @@ impl World {
         })
     }
 
-    /// Lets the next step happen, if there is one.
+    /// Lets the next step happen. Returns `false` if there is none.
     pub(super) fn step(&mut self) -> bool {
         let step = self.steps.pop_front();
         step.inspect(|step| self.act(step.act)).is_some()
     }
 
-    /// After the last step: the peers receive what they are sent, in large pieces, and end; or the session is cut.
+    /// After the last step. If the session `ends_well`, the peers receive what they are sent, in large pieces, and end.
+    /// Otherwise the session is cut.
     pub(super) fn end_peers(&mut self, ends_well: bool) {
         if !ends_well {
             return self.act(Act::Cut);
@@ -339,7 +340,7 @@ impl World {
 
     pub(super) fn begins_poll(&mut self) {
         (self.calls, self.was_woken) = (0, false);
-        (self.client.turn, self.server.turn) = (0, 0);
+        (self.client.turn_bytes, self.server.turn_bytes) = (0, 0);
     }
 
     fn act(&mut self, act: Act) {
@@ -421,11 +422,11 @@ impl World {
         give: impl FnOnce(&'static [u8]) -> usize,
     ) -> CallResult<usize> {
         let end = self.end_mut(side);
-        let there = (end.arrived - end.read).min(max);
-        if there > 0 {
-            let given = give(bytes(side.other(), end.read, there));
+        let available = (end.arrived - end.read).min(max);
+        if available > 0 {
+            let given = give(bytes(side.other(), end.read, available));
             end.read += given;
-            end.turn += given;
+            end.turn_bytes += given;
             self.moved_at = Instant::now();
             return Ok(given);
         }
@@ -440,14 +441,14 @@ impl World {
     }
 
     /// Whether the end of the stream that was just read is a truncation; returns `true` once. The truncation then
-    /// breaks this side, unless it is a client whose server is known to have finished.
+    /// breaks this side. A truncation by the client breaks nothing if the relay assumes that the server has finished.
     pub(super) fn take_truncation(&mut self, side: Side) -> bool {
         let server = &self.server;
-        // Until a call has returned the error of a broken server, the relay assumes that the server has finished.
-        let has_server_finished = server.end_read && (server.broke.is_none() || server.error.is_some());
+        // The relay has read the end of the server's stream, and knows of no fault of the server.
+        let seems_finished = server.end_read && (server.broke.is_none() || server.error.is_some());
         let end = self.end_mut(side);
         let is_truncated = std::mem::take(&mut end.is_truncated);
-        if is_truncated && !(side == Side::Client && has_server_finished) {
+        if is_truncated && !(side == Side::Client && seems_finished) {
             end.broke = Some((Instant::now(), Fault::Truncated));
         }
         is_truncated

@@ -32,9 +32,12 @@ impl ModelSocket<'_> {
 
     fn receive(&self, max: usize, give: impl FnOnce(&'static [u8]) -> usize) -> CallResult<usize> {
         self.call(|world| {
-            let is_wanted = world.end(self.side.other()).ready.is_writable();
-            assert!(is_wanted, "it reads what it cannot send");
-            assert!(world.end(self.side).turn < TURN_BYTES, "it reads on after its turn");
+            let can_send = world.end(self.side.other()).ready.is_writable();
+            assert!(can_send, "it reads what it cannot send");
+            assert!(
+                world.end(self.side).turn_bytes < TURN_BYTES,
+                "it reads on after its turn"
+            );
             world.receive(self.side, max, give)
         })
     }
@@ -124,7 +127,7 @@ impl Socket for ModelSocket<'_> {
     /// The pipe is a real one, so that the pool of pipes is tested too.
     fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> CallResult<usize> {
         let [out_of_sockets, _] = self.world().splices;
-        out_of_sockets?;
+        out_of_sockets?; // an error where the system does not support this splice
         self.receive(PIECE_BYTES_MAX.min(bytes_max), |bytes| {
             rustix::io::write(pipe, bytes).expect("an empty pipe has room")
         })
@@ -196,13 +199,13 @@ impl Future for ReadClosedWatch<'_> {
         if end.ready.is_read_closed() {
             return Poll::Ready(());
         }
-        end.end_watcher = Some(cx.waker().clone());
+        end.read_closed_watcher = Some(cx.waker().clone());
         Poll::Pending
     }
 }
 
 impl Drop for ReadClosedWatch<'_> {
     fn drop(&mut self) {
-        self.0.world.lock().end_mut(self.0.side).end_watcher = None;
+        self.0.world.lock().end_mut(self.0.side).read_closed_watcher = None;
     }
 }

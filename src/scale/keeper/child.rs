@@ -103,6 +103,7 @@ async fn kill_until_none<T>(
             .filter(|killed| killed.is_err_and(|error| error != Errno::SRCH))
             .count();
         let mut reaped = 0;
+        // One attempt more than children: its error tells that none is left.
         for _ in 0..=left.len() {
             match reap() {
                 Err(_) => return Ok(()), // there is no child
@@ -193,7 +194,7 @@ mod tests {
         assert!(after >= KILL_TIMEOUT && after < 2 * KILL_TIMEOUT, "{after:?}");
     }
 
-    /// Also with a kernel that does not list them.
+    /// The empty list stands for a kernel that does not list children.
     #[tokio::test(start_paused = true)]
     async fn children_that_start_others_without_end_are_left() {
         for (children, shown) in [(&[][..], ""), (&[2, 3], ": 2, 3")] {

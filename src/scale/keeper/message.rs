@@ -1,10 +1,10 @@
-//! The messages between us and a keeper.
+//! The messages between acequia and a keeper.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The process of a clone to start.
+/// A request to start the process of a clone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartClone {
     /// The absolute path of a program, and its arguments.
@@ -31,7 +31,7 @@ pub(super) enum KeeperRequest {
     Start(StartClone),
     /// End the process with its group: SIGTERM, then SIGKILL after this time.
     Stop { kill_after_ms: u64 },
-    /// Remove the containers with this label from the engine at this socket, when we have ended.
+    /// Remove the containers with this label from the engine at this socket, when acequia has ended.
     HoldContainers(HeldContainers),
 }
 

@@ -56,7 +56,8 @@ pub fn run() -> io::Result<()> {
 fn drop_capabilities() {
     let _ = clear_ambient_capability_set(); // fails on a kernel without ambient capabilities
     for capability in CapabilitySet::all().iter() {
-        let _ = remove_capability_from_bounding_set(capability); // fails if the kernel does not know it, or without CAP_SETPCAP
+        // Fails if the kernel does not know the capability, or without CAP_SETPCAP.
+        let _ = remove_capability_from_bounding_set(capability);
     }
 }
 

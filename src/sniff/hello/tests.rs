@@ -114,8 +114,8 @@ fn other_protocols_are_recognized_by_their_first_bytes() {
 fn broken_framing_is_refused_at_once() {
     use Alert::{DecodeError, RecordOverflow, UnexpectedMessage};
     for (wire, alert) in [
-        (b"\x16\x03\x01\0\0".as_slice(), UnexpectedMessage), // an empty record first,
-        (b"\x16\x03\x01\0\x01\x01\x16\x03\x01\0\0", UnexpectedMessage), // or later
+        (b"\x16\x03\x01\0\0".as_slice(), UnexpectedMessage), // an empty first record
+        (b"\x16\x03\x01\0\x01\x01\x16\x03\x01\0\0", UnexpectedMessage), // an empty later record
         (b"\x16\x03\x01\x40\x01", RecordOverflow),           // 2^14 + 1
         (b"\x16\x03\x01\0\x01\x01\x16\x03\x01\xff\xff", RecordOverflow),
         (b"\x16\x03\x01\0\x01\x02", UnexpectedMessage), // a ServerHello
@@ -145,12 +145,13 @@ fn an_oversized_hello_is_refused_by_its_header() {
         assert_eq!(HelloReader::new(wire.len() - 1).advance(&wire), HelloVerdict::TooLong);
     }
     let whole = in_records(&message, &[usize::MAX]);
+    let headers = 5 + 4; // of the record and of the message, in bytes
     assert_eq!(
-        HelloReader::new(whole.len() - 1).advance(&whole[..9]),
+        HelloReader::new(whole.len() - 1).advance(&whole[..headers]),
         HelloVerdict::TooLong
     );
     assert_eq!(
-        HelloReader::new(whole.len() - 1).advance(&whole[..8]),
+        HelloReader::new(whole.len() - 1).advance(&whole[..headers - 1]),
         HelloVerdict::NeedMore
     );
     assert_eq!(inspect(b"\x16\x03\x01\0\x04\x01\xff\xff\xff"), HelloVerdict::TooLong);
@@ -172,9 +173,10 @@ fn work_is_linear_however_the_bytes_come() {
         };
         assert_eq!(matches!(verdict, HelloVerdict::Hello(_)), received == wire.len());
     }
+    let records = wire.len() / 6; // 5 bytes of header, and 1 byte of the hello
     // Each header and each fragment takes one step, and each call one more, which returns the verdict.
     assert!(
-        steps <= wire.len() + 2 * (wire.len() / 6),
+        steps <= wire.len() + 2 * records,
         "{steps} steps for {} bytes",
         wire.len()
     );

@@ -13,7 +13,7 @@ use crate::support::usage::{anonymous_bytes, descriptors, descriptors_fall_to};
 
 /// Bad requests: the first bytes, and the bytes that are then sent over and over.
 const FLOODS: [(&str, &str); 4] = [
-    ("", ""),                                                           // closed at once
+    ("", ""),                                                           // the client closes at once
     ("", "G"),                                                          // an incomplete request line
     ("GET /live HTTP/1.1\r\nHost: a\r\nX-Large: ", "0123456789abcdef"), // an endless header
     (
@@ -39,7 +39,7 @@ fn flood(proxy: &Proxy, (first, then): (&str, &str), stop: &AtomicBool) {
 }
 
 #[test]
-fn a_flood_does_not_affect_traffic_or_good_api_clients() {
+fn a_flood_does_no_harm_and_leaves_nothing_behind() {
     let server = Server::echo();
     let proxy = Proxy::start(&one_pool(&[server.address], ""));
     let (descriptors_before, bytes_before) = (descriptors(&proxy), anonymous_bytes(&proxy));
@@ -68,7 +68,7 @@ fn a_flood_does_not_affect_traffic_or_good_api_clients() {
         "expected less than 16 MiB more memory, got {grown} bytes"
     );
     descriptors_fall_to(&proxy, descriptors_before);
-    drop(silent); // until here, so that it is the proxy that closes them
+    drop(silent); // not earlier: the proxy had to close these connections
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn silent_clients_are_cut_off() {
     let proxy = Proxy::start(&one_pool(&[server.address], ""));
     let before = descriptors(&proxy);
     let mut client = Client::connect(proxy.admin());
-    eventually("it is accepted", || descriptors(&proxy) > before);
+    eventually("the client is accepted", || descriptors(&proxy) > before);
     assert_eq!(client.read_all(), b"");
 }
 

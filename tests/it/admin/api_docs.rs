@@ -101,14 +101,14 @@ fn documented_requests_get_answers_of_the_documented_shape() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();
-    let mut sessions: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("https"))).collect();
-    for client in &mut sessions {
+    let mut clients: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("https"))).collect();
+    for client in &mut clients {
         client.send(&hello).read(hello.len());
     }
     let page = unix(&proxy, "GET", "/api/v1/sessions", "").1;
     let (first, peer) = (&page["sessions"][0]["id"].to_string(), &page["sessions"][0]["peer"]);
     let is_first = |client: &&mut Client| *peer == client.0.local_addr().unwrap().to_string();
-    let first_client = sessions.iter_mut().find(is_first).unwrap();
+    let first_client = clients.iter_mut().find(is_first).unwrap();
     assert_eq!(unix(&proxy, "POST", "/api/v1/reload", "").0, 200); // so that `last_reload` is there
     for chapter in chapters() {
         let Chapter {

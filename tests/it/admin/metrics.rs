@@ -76,7 +76,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
 fn after_failures_in_every_phase_gauges_return_to_0_and_counters_add_up() {
     let setting = Setting::start();
     let proxy = &setting.proxy;
-    let (sessions, up, down) = mixed_load(proxy);
+    let (sessions, bytes_up, bytes_down) = mixed_load(proxy);
     let metrics = metrics_after_sessions(proxy, sessions);
     for gauge in ["acequia_sessions_active", "acequia_server_sessions_active"] {
         assert!(!metrics.series(gauge, &[]).is_empty());
@@ -135,7 +135,7 @@ fn after_failures_in_every_phase_gauges_return_to_0_and_counters_add_up() {
     let failures = |reason| metrics.sum("acequia_connect_failures_total", &[("reason", reason)]);
     assert_eq!((failures("refused"), failures("timeout")), (8.0, 1.0));
     let bytes = |direction| metrics.sum("acequia_bytes_total", &[("pool", "good"), ("direction", direction)]);
-    assert_eq!((bytes("up"), bytes("down")), (up as f64, down as f64));
+    assert_eq!((bytes("up"), bytes("down")), (bytes_up as f64, bytes_down as f64));
     assert_eq!(
         metrics.sum("acequia_session_duration_seconds_count", &[]),
         sessions as f64
@@ -244,7 +244,7 @@ fn a_scraper_that_asks_for_openmetrics_gets_it() {
 }
 
 #[test]
-fn promtool_accepts_the_text_and_every_series_is_documented() {
+fn promtool_accepts_the_text_and_the_documentation_has_the_same_metrics() {
     let setting = Setting::start();
     let (sessions, ..) = mixed_load(&setting.proxy);
     let metrics = metrics_after_sessions(&setting.proxy, sessions);

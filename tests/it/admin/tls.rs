@@ -87,7 +87,7 @@ fn the_admin_port_speaks_tls_and_only_tls() {
 }
 
 #[test]
-fn a_new_certificate_of_the_admin_port_is_used_and_listed() {
+fn a_new_certificate_is_used_and_a_broken_key_leaves_it_in_force() {
     let (site, server) = (Site::new(), Server::echo());
     let proxy = site.start(&server);
     let shown = || {

@@ -439,9 +439,9 @@ fn the_schema_has_every_section_and_describes_most_keys() {
     }
 }
 
-/// The words of a value are those that the parser suggests instead of a wrong one.
+/// The parser names all its words in the error about a wrong one.
 #[test]
-fn the_schema_accepts_the_words_of_the_parser() {
+fn the_schema_has_the_words_of_the_parser() {
     let full: toml::Table = fs::read_to_string(path("conf/full.toml")).unwrap().parse().unwrap();
     let mut compared = 0;
     for (section, _, place) in sections().into_iter().filter(|(_, _, place)| !place.is_empty()) {

@@ -24,7 +24,7 @@ fn refused_checks_and_awaited_failbacks_are_reported_with_the_remedy() {
     ask_with_password(&server, "CONFIG SET requirepass \"\"");
     eventually("it is no longer shown", || !printed("status").contains("check refused"));
     server.freeze();
-    eventually("it is down", || {
+    eventually("the primary awaits failback", || {
         proxy.server("db", &label)["use"] == "awaiting failback"
     });
     server.thaw();

@@ -181,7 +181,7 @@ fn an_engine_without_a_common_api_version_is_reported() {
 }
 
 #[test]
-fn an_unusable_list_changes_nothing() {
+fn an_unusable_list_changes_nothing_and_is_not_logged() {
     let first = Server::named("first");
     let engine = Engine::start(24, 44);
     engine.list_server(&first);
@@ -208,7 +208,7 @@ fn an_unusable_list_changes_nothing() {
 }
 
 #[test]
-fn an_engine_that_hangs_does_not_delay_the_shutdown() {
+fn an_engine_that_hangs_causes_no_delay_and_no_warning_at_shutdown() {
     let engine = Engine::start(44, 52);
     let socket = engine.directory.path().join("docker.sock");
     let config = format!(

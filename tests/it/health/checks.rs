@@ -30,7 +30,7 @@ fn shares(proxy: &Proxy, sessions: usize) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn a_tls_check_tests_the_handshake_and_shows_the_certificates_expiry() {
+fn a_tls_check_tests_the_handshake_shows_the_expiry_and_can_verify_the_certificate() {
     let (tls, plain) = (tls_server("db.example"), Server::named("plain"));
     let proxy = Proxy::start(&config(
         &[tls.address, plain.address],
@@ -115,7 +115,7 @@ fn slow_start_begins_with_a_tenth_of_a_servers_share() {
 }
 
 #[test]
-fn below_the_panic_threshold_all_servers_are_used() {
+fn below_the_panic_threshold_all_servers_but_drained_ones_are_used() {
     let servers = [Server::named("a"), Server::named("b"), Server::named("c")];
     let addresses = servers.each_ref().map(|server| server.address);
     let closed_port = Port::keep();

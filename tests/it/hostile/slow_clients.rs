@@ -69,7 +69,7 @@ impl Crowd {
         for (client, sent) in &mut clients {
             match client.0.read(&mut [0]) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // An alert, or a close where fewer than two bytes had been sent.
+                // The proxy has sent an alert, or has closed.
                 Ok(_) | Err(_) => {
                     ended += 1;
                     (*client, *sent) = self.connect_client();
@@ -95,6 +95,7 @@ impl Crowd {
 #[test]
 fn a_crowd_of_dripping_clients_delays_nobody() {
     const ROUNDS: usize = 6; // of one second each: twice `hello_timeout`
+    const GOOD_CLIENTS_PER_ROUND: usize = 10;
     raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server));
@@ -106,7 +107,7 @@ fn a_crowd_of_dripping_clients_delays_nobody() {
     for _ in 0..ROUNDS {
         let began = Instant::now();
         ended += crowd.drip();
-        for _ in 0..10 {
+        for _ in 0..GOOD_CLIENTS_PER_ROUND {
             assert!(
                 ask(proxy.at("tls"), &good) == good,
                 "expected a good client to be served beside the crowd"
@@ -135,5 +136,6 @@ fn a_crowd_of_dripping_clients_delays_nobody() {
     wait_for_ended_sessions(&proxy, "hello_timeout", connections);
     wait_for_active_sessions(&proxy, 0);
     descriptors_fall_to(&proxy, descriptors_before);
-    wait_for_ended_sessions(&proxy, "client_closed", 1 + 10 * ROUNDS);
+    let good_clients = 1 + ROUNDS * GOOD_CLIENTS_PER_ROUND;
+    wait_for_ended_sessions(&proxy, "client_closed", good_clients);
 }

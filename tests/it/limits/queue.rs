@@ -206,7 +206,11 @@ fn clients_that_wait_for_a_pool_that_goes_down_are_served_by_its_fallback() {
             &first,
             "max_sessions = 1\nqueue = { timeout = \"60s\" }\nfallback = \"f\"",
         )
-        + &pool("f", &of_fallback, "max_sessions = 2\nqueue = { max = 1, timeout = \"60s\" }");
+        + &pool(
+            "f",
+            &of_fallback,
+            "max_sessions = 2\nqueue = { max = 1, timeout = \"60s\" }",
+        );
     let proxy = Proxy::start(&format!("[runtime]\nworkers = 2\n{text}"));
     let _busy = served_client(proxy.at("l"));
     let mut all: Vec<_> = (0..4).map(|number| (number, waiting(&proxy, number))).collect();

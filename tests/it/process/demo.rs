@@ -13,7 +13,7 @@ use crate::support::eventually;
 struct Demo {
     process: Child,
     intro: Vec<String>,
-    /// The lines that it prints afterwards: the rows of its table.
+    /// The lines that it prints afterwards: the rows of its table. `None`: the test has closed them.
     rows: Option<Lines<BufReader<ChildStdout>>>,
 }
 

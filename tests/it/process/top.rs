@@ -102,10 +102,10 @@ fn top_prints_no_colors_if_disabled() {
     let is_color = |screen: &str| ["\u{1b}[38;", "\u{1b}[48;"].iter().any(|part| screen.contains(part));
     let tmux = top(&proxy, 80, 24, &[("NO_COLOR", "1")]);
     tmux.wait_for("✓ up");
-    assert!(!is_color(&tmux.colors()), "{:?}", tmux.colors());
+    assert!(!is_color(&tmux.screen_with_escapes()), "{:?}", tmux.screen_with_escapes());
     let tmux = top(&proxy, 80, 24, &[("NO_COLOR", "")]);
     tmux.wait_for("✓ up");
-    assert!(is_color(&tmux.colors()), "{:?}", tmux.colors());
+    assert!(is_color(&tmux.screen_with_escapes()), "{:?}", tmux.screen_with_escapes());
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn every_key_is_harmless_in_an_empty_top() {
             ]);
             tmux.press(&["/", "a", "Enter", "Escape", "?"]);
             let help_lines = || tmux.screen().lines().filter(|line| line.contains('│')).count();
-            eventually("no line of the help is broken", || help_lines() == 13);
+            eventually("no line of the help is broken", || help_lines() == 13); // the lines of `KEYS`
             tmux.press(&["?", "Tab"]);
             eventually("the help has gone", || help_lines() == 0);
         }
@@ -201,7 +201,7 @@ fn while_all_streams_are_taken_top_polls() {
         .collect();
     let tmux = top(&proxy, 80, 24, &[]);
     let screen = tmux.wait_for("polling");
-    // Only the stream has the rates.
+    // Without a stream there are no rates.
     assert!(
         screen.contains("new –") && screen.contains("servers 2 of 2 up"),
         "{screen}"

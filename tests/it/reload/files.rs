@@ -84,7 +84,7 @@ fn an_invalid_configuration_changes_nothing_and_is_reported() {
         (&config("", "servers = []"), "this pool has no servers"),
         (&occupied, "Address already in use"),
     ] {
-        // Written in place, while `rewrite` renames: some editors write in place, and a full disk truncates the file.
+        // `rewrite` would replace the file. Some editors write in place, and a full disk truncates the file.
         std::fs::write(proxy.directory().join("acequia.toml"), text).unwrap();
         let (accepted, rejected) = proxy.reloads();
         proxy.signal(Signal::HUP);
@@ -322,8 +322,7 @@ fn a_reload_changes_max_connections_and_the_access_log() {
 struct Usage {
     descriptors: usize,
     threads: usize,
-    /// Resident.
-    memory_kib: usize,
+    resident_kib: usize,
 }
 
 impl Usage {
@@ -334,7 +333,7 @@ impl Usage {
         Self {
             descriptors: descriptors(proxy),
             threads: process.join("task").read_dir().unwrap().count(),
-            memory_kib: line.trim().trim_end_matches(" kB").parse().unwrap(),
+            resident_kib: line.trim().trim_end_matches(" kB").parse().unwrap(),
         }
     }
 }
@@ -433,7 +432,7 @@ fn two_hundred_reloads_under_load_disturb_no_session() {
         );
         drop(load);
         assert!(
-            end.memory_kib < midway.memory_kib + midway.memory_kib / 5 + 2048,
+            end.resident_kib < midway.resident_kib + midway.resident_kib / 5 + 2048,
             "expected at most a fifth and 2 MiB more memory in the second half: {midway:?}, {end:?}"
         );
         for client in &mut long {

@@ -13,7 +13,7 @@ use crate::support::stop::StopOnDrop;
 #[test]
 fn during_reloads_every_session_follows_one_configuration_and_none_is_refused() {
     let servers = [Server::named("one"), Server::named("two")];
-    // Successive configurations differ in every name, and swap the servers of the pools.
+    // Successive configurations have routes and pools with other names, and swap the servers of the pools.
     let text = |n: usize| {
         let [a, b] = [&servers[n % 2].address, &servers[(n + 1) % 2].address];
         format!(

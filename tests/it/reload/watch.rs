@@ -27,7 +27,7 @@ fn a_file_written_in_place_or_replaced_by_rename_is_reloaded() {
     let proxy = Proxy::start(&text(&a));
     std::fs::write(proxy.directory().join("acequia.toml"), text(&b)).unwrap();
     wait_until_served_by(&proxy, "b");
-    // Other editors replace the file by a rename.
+    // `rewrite` replaces the file by a rename.
     for (server, name) in [(&c, "c"), (&a, "a")] {
         proxy.rewrite(&text(server));
         wait_until_served_by(&proxy, name);

@@ -19,10 +19,10 @@ fn start(site: &Site, server: &ManualTlsServer, host: &str, tls: &str) -> Proxy 
     ))
 }
 
-/// Relays a session to a server at this host. The server's certificate is for `name`. Returns the server name that the
+/// Relays a session to a server at this host. The server's certificate is for `certified`. Returns the server name that the
 /// proxy has sent, and the protocol that the server has selected.
-fn sni_and_protocol(site: &Site, name: &str, host: &str, tls: &str) -> (Option<String>, Option<String>) {
-    let server = ManualTlsServer::new(&site.authority.issue(&[name])).selecting(&["b", "a"]);
+fn sni_and_protocol(site: &Site, certified: &str, host: &str, tls: &str) -> (Option<String>, Option<String>) {
+    let server = ManualTlsServer::new(&site.authority.issue(&[certified])).selecting(&["b", "a"]);
     let proxy = start(
         site,
         &server,
@@ -42,13 +42,13 @@ fn sni_and_protocol(site: &Site, name: &str, host: &str, tls: &str) -> (Option<S
 #[test]
 fn the_sni_to_a_server_is_its_host_or_the_configured_name() {
     let site = Site::new();
-    let sni_sent = |name: &str, host: &str, tls: &str| sni_and_protocol(&site, name, host, tls).0;
+    let sni_sent = |certified: &str, host: &str, tls: &str| sni_and_protocol(&site, certified, host, tls).0;
     assert_eq!(sni_sent("localhost", "localhost", "").as_deref(), Some("localhost"));
     assert_eq!(sni_sent("127.0.0.1", "127.0.0.1", ""), None);
-    let own = "sni = \"own.example\"";
+    let configured = "sni = \"own.example\"";
     for host in ["localhost", "127.0.0.1"] {
         assert_eq!(
-            sni_sent("own.example", host, own).as_deref(),
+            sni_sent("own.example", host, configured).as_deref(),
             Some("own.example"),
             "{host}"
         );

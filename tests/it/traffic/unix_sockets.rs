@@ -103,14 +103,14 @@ fn unix_sockets_and_tcp_are_relayed_in_any_combination() {
             );
         }
         assert!(ask(proxy.at("l"), &bytes[..1 << 16]) == bytes[..1 << 16]);
-        let own = format!("unix:uid={},pid={}", geteuid().as_raw(), std::process::id());
+        let this_process = format!("unix:uid={},pid={}", geteuid().as_raw(), std::process::id());
         let lines = proxy.access_lines(9);
-        let of_unix: Vec<_> = lines.iter().filter(|line| line["client"] == *own).collect();
+        let of_unix: Vec<_> = lines.iter().filter(|line| line["client"] == *this_process).collect();
         assert_eq!(of_unix.len(), 8, "{lines:#?}");
         for line in of_unix {
             assert_eq!(
                 (&line["peer"], &line["server"]),
-                (&own.clone().into(), &server.clone().into())
+                (&this_process.clone().into(), &server.clone().into())
             );
             assert_eq!(
                 (&line["ending"], line["client_rtt_us"].is_null()),
@@ -177,7 +177,7 @@ fn a_process_that_ends_with_unread_bytes_resets_its_session() {
     (&client).read_exact(&mut [0; 1]).unwrap();
     drop(client);
     let mut rest = Vec::new();
-    // A Unix socket is reset only if it is closed with unread bytes. acequia has read everything from the server.
+    // The server sees the end, no reset: acequia has read all its bytes, and only unread bytes reset a Unix socket.
     let end = server.read_to_end(&mut rest);
     assert_eq!((rest, end.is_ok()), (Vec::new(), true));
     wait_for_ended_sessions(&proxy, "server_reset", 1);
@@ -224,7 +224,7 @@ fn a_missing_unix_server_is_down_until_it_listens() {
 #[test]
 fn the_socket_file_exists_as_long_as_the_listener() {
     let (sockets, server) = (Sockets::new(), Server::echo());
-    drop(UnixListener::bind(sockets.path("l")).unwrap()); // a process that was killed leaves it so
+    drop(UnixListener::bind(sockets.path("l")).unwrap()); // leaves its file, like a process that was killed
     let with = |keys: &str| config(&sockets.address("l"), keys, &server.address.to_string(), "");
     let proxy = Proxy::start(&with(""));
     let file = || fs::metadata(sockets.path("l")).unwrap();
@@ -264,7 +264,7 @@ fn a_reload_creates_a_removed_socket_file_again() {
     assert!(changes["warnings"].as_str().unwrap().contains(warning), "{changes}");
     assert_eq!(exchange(&sockets.path("l"), b"ping"), b"ping");
     (&open).write_all(b"open").unwrap();
-    (&open).read_exact(&mut [0; 4]).unwrap(); // it was connected by the old file
+    (&open).read_exact(&mut [0; 4]).unwrap(); // this client connected through the old file
     assert_eq!(proxy.answer(&["reload"])["warnings"], "");
 
     // What another process has put there is left alone.

@@ -47,8 +47,8 @@ fn select(view: &mut View) {
     view.servers = servers;
 }
 
-/// The request that this action sends to the process, with its method, path and body; or the action in words.
-fn request(action: Option<Action>) -> String {
+/// The action in words. A change is described by its request to the process: method, path and body.
+fn describe(action: Option<Action>) -> String {
     match action {
         Some(Action::Change { request, .. }) => format!("{request:?}"),
         Some(Action::ReadSessions) => "read the sessions".to_owned(),
@@ -70,15 +70,15 @@ fn a_server_is_drained_only_after_a_confirmed_question() {
         assert!(press(&mut view, no).is_none() && view.question.is_none());
     }
     press(&mut view, KeyCode::Char('d'));
-    let asked = request(press(&mut view, KeyCode::Char('y')));
+    let request = describe(press(&mut view, KeyCode::Char('y')));
     assert!(
-        asked.contains("/api/v1/servers/shop/a") && asked.contains("draining"),
-        "{asked}"
+        request.contains("/api/v1/servers/shop/a") && request.contains("draining"),
+        "{request}"
     );
-    assert!(!asked.contains("close_over"), "{asked}");
+    assert!(!request.contains("close_over"), "{request}");
     press(&mut view, KeyCode::Char('d'));
-    let asked = request(press(&mut view, KeyCode::Char('c')));
-    assert!(asked.contains("close_over") && asked.contains("10s"), "{asked}");
+    let request = describe(press(&mut view, KeyCode::Char('c')));
+    assert!(request.contains("close_over") && request.contains("10s"), "{request}");
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn a_question_keeps_its_server_when_the_selection_moves() {
     press(&mut view, KeyCode::Char('e'));
     view.take_state(view_of(&[("a", 2), ("b", 9)]).state.unwrap());
     select(&mut view);
-    let asked = request(press(&mut view, KeyCode::Char('y')));
-    assert!(asked.contains("/servers/shop/a"), "{asked}");
+    let request = describe(press(&mut view, KeyCode::Char('y')));
+    assert!(request.contains("/servers/shop/a"), "{request}");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn filter_words_are_matched_here_and_conditions_by_the_process() {
 
     select(&mut view);
     view.take_sessions(Err("no response".to_owned()));
-    assert_eq!(request(press(&mut view, KeyCode::Enter)), "read the sessions");
+    assert_eq!(describe(press(&mut view, KeyCode::Enter)), "read the sessions");
     assert!(view.sessions_read.is_none(), "what was read is not about this server");
     assert_eq!(view.filter(), "pool=shop server=a");
     assert_eq!(
@@ -152,7 +152,7 @@ fn control_c_quits_from_a_question_the_filter_and_the_help() {
         press(&mut view, KeyCode::Char(before));
         assert!(is_open(&view), "{before}");
         let quit = view.press(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
-        assert_eq!(request(quit), "quit");
+        assert_eq!(describe(quit), "quit");
         press(&mut view, KeyCode::Esc);
     }
 }
@@ -167,15 +167,15 @@ fn servers_sorted_by_their_state_begin_with_the_most_urgent() {
     let columns = server_columns();
     let state = columns.iter().position(|column| column.title == "STATE").unwrap();
     let mut list = List::sorted_by(state);
-    list.is_descending = false; // as for each column of text
+    list.is_descending = false; // the default of a column of text
     let mut rows = view.server_rows();
     let id = |row: &ServerRow<'_>| (row.pool.to_owned(), row.server.name.clone());
     list.arrange(&mut rows, &columns, id, 10);
     let names: Vec<_> = rows.iter().map(|row| &*row.server.name).collect();
     assert_eq!(names, ["d", "b", "c", "a"]);
-    let ages: Vec<_> = rows.iter().map(|row| row.state_since().is_some()).collect();
+    let has_known_age: Vec<_> = rows.iter().map(|row| row.state_since().is_some()).collect();
     assert_eq!(
-        ages,
+        has_known_age,
         [false, true, false, true],
         "an ejection has no known age, nor has draining without `set_at`"
     );

@@ -199,7 +199,7 @@ fn endpoints_hinted_at_this_zone_are_the_first_tier() {
     let ours = hinted("ours", "10.0.0.1", &["zone-a", "zone-c"], READY);
     let other = hinted("other", "10.0.0.2", &["zone-b"], READY);
     let ending = endpoint("10.0.0.3", "ending", SERVING_AND_ENDING);
-    let missing = endpoint("10.0.0.4", "missing", READY);
+    let unhinted = endpoint("10.0.0.4", "unhinted", READY);
     let shown_in = |zone, endpoints: &[&Value]| {
         let endpoints: Vec<_> = endpoints.iter().copied().cloned().collect();
         shown(&slices_in_zone(
@@ -220,10 +220,11 @@ fn endpoints_hinted_at_this_zone_are_the_first_tier() {
     for zone in [None, Some("zone-d")] {
         assert_eq!(shown_in(zone, &[&ours, &other]), all_alike);
     }
-    // As long as one endpoint has no hints, the hints of the others may be out of date.
+    // As long as one ready endpoint has no hints, those of the other endpoints may be out of date. (`ending` is not
+    // ready.)
     assert_eq!(
-        shown_in(Some("zone-a"), &[&ours, &missing]),
-        ["missing=10.0.0.4:5432", "ours=10.0.0.1:5432"]
+        shown_in(Some("zone-a"), &[&ours, &unhinted]),
+        ["ours=10.0.0.1:5432", "unhinted=10.0.0.4:5432"]
     );
 }
 
@@ -258,7 +259,7 @@ fn unusable_endpoints_are_left_out_and_reported() {
 }
 
 #[test]
-fn a_pod_with_an_unusable_name_is_named_by_its_address() {
+fn an_endpoint_without_a_usable_pod_name_is_named_by_its_address() {
     let endpoints = [
         endpoint("10.0.0.1", &"a".repeat(200), READY),
         json!({ "addresses": ["10.0.0.2"], "targetRef": { "kind": "Node", "name": "node-1" } }),
@@ -283,7 +284,7 @@ fn full(kind: &str, number: usize) -> EndpointSlice {
 }
 
 #[test]
-fn a_service_may_have_ten_thousand_pods_of_both_families() {
+fn a_service_may_have_ten_thousand_pods_of_both_families_but_no_more() {
     let both = (0..10).flat_map(|number| [full("IPv4", number), full("IPv6", number)]);
     let mut slices = slices_for_port(ServicePort::Only, both);
     assert_eq!(slices.list().unwrap().servers.len(), LISTED_MAX);

@@ -24,7 +24,7 @@ static SPLICE: OptionalCall = OptionalCall::new("splice", "bulk is copied, which
 /// An unprivileged user has 16384 pipe pages: 256 pipes of this size.
 const PIPE_BYTES: usize = 256 * 1024;
 
-/// Pipes a thread may have before [`limit_pipes`] is called.
+/// The limit on a thread's pipes until [`limit_pipes`] sets another.
 const PIPES_MAX_DEFAULT: usize = 64;
 
 thread_local! {
@@ -83,8 +83,8 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// Takes an empty pipe. `None` if the thread has as many pipes as it may have, descriptors, memory or the user's
-    /// pipe pages are used up, or the system does not support splice(2): then the caller copies.
+    /// Takes an empty pipe. `None`: the caller copies instead, because the thread's pipes are all in use, the system is
+    /// short of descriptors, memory or pipe pages, or it does not support splice(2).
     pub(super) fn take() -> Option<Self> {
         let ends = POOL.with_borrow_mut(|pool| {
             if let Some(ends) = pool.free.pop() {

@@ -21,7 +21,7 @@ pub(super) enum TransferError {
 
 /// A connection: a stream of bytes each way. Every socket is one, and so is TLS over a socket.
 pub(in crate::relay) trait Wire: Sync {
-    /// The socket whose bytes are the bytes of the connection.
+    /// The type of the socket that [`spliced`](Self::spliced) returns.
     type Spliced: Socket;
 
     /// Whether the end of the stream must be sent before the socket is closed. A socket sends it by being closed.
@@ -42,11 +42,11 @@ pub(in crate::relay) trait Wire: Sync {
     /// Ready if bytes that are sent now would be accepted, at least in part.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Receives at least a byte; 0 is the end of the stream.
+    /// Receives at least one byte; returns 0 at the end of the stream.
     fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
 
-    /// Takes as many bytes as it can, at least one. They are sent once [`poll_flush`](Self::poll_flush) is ready; until
-    /// then no others may be given to it.
+    /// Takes as many bytes as it can, at least one. The kernel has all of them once [`poll_flush`](Self::poll_flush) is
+    /// ready. Until then, `poll_send` takes no further bytes.
     fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
 
     /// Ready when the kernel has everything that was taken.
@@ -102,7 +102,7 @@ impl<S: Socket> Wire for S {
     }
 
     fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(())) // what was taken was sent
+        Poll::Ready(Ok(())) // the kernel already has everything that `poll_send` has taken
     }
 
     fn ack_at_once(&self) {
@@ -127,7 +127,7 @@ impl<S: Socket> Wire for S {
     }
 }
 
-/// Receives at least a byte from a socket; 0 is the end of the stream.
+/// Receives at least one byte from a socket; returns 0 at the end of the stream.
 pub(super) fn poll_recv(socket: &impl Socket, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
     let all = buffer.len();
     let mut recv_some = || socket.recv(&mut *buffer, RecvFlags::empty());
