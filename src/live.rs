@@ -280,7 +280,7 @@ impl Live {
         }
         self.note_gone_pools(&now, &next);
         self.readmit_left_out(&next);
-        next.guards.put_in_force(&now.guards);
+        next.guards.apply_bandwidth(&now.guards);
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
         self.registry.notify_change();

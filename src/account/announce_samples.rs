@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::exposition::{GaugeFamily, format_labels, seconds_since_epoch, write_families};
+use super::exposition::{GaugeFamily, format_families, format_labels, seconds_since_epoch};
 use super::names;
 
 /// The state of routes that are announced.
@@ -46,5 +46,5 @@ pub fn write_announced(sample: Option<&AnnounceSample>) -> String {
     for (reason, count) in &sample.refused {
         refused.add(&format_labels(&[("reason", reason)]), *count as u64);
     }
-    write_families([&up, &last_success, &routes, &refused])
+    format_families([&up, &last_success, &routes, &refused])
 }

@@ -61,7 +61,7 @@ impl GaugeFamily {
 }
 
 /// The text of the families that have samples.
-pub(super) fn write_families<'a>(families: impl IntoIterator<Item = &'a GaugeFamily>) -> String {
+pub(super) fn format_families<'a>(families: impl IntoIterator<Item = &'a GaugeFamily>) -> String {
     let mut text = String::new();
     families.into_iter().for_each(|family| family.write(&mut text));
     text

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::exposition::{
-    GaugeFamily, MetricType, format_labels, seconds_since_epoch, write_families, write_header, write_sample,
+    GaugeFamily, MetricType, format_families, format_labels, seconds_since_epoch, write_header, write_sample,
 };
 use super::names;
 use crate::pool::{AdminState, Member, MemberState, Pool};
@@ -55,7 +55,7 @@ pub fn write_states<'a>(pools: impl IntoIterator<Item = PoolStateSample<'a>>, no
             counts.add(&labels, by_state[state as usize]);
         }
     }
-    write_families([&usable, &counts].into_iter().chain(servers.all()))
+    format_families([&usable, &counts].into_iter().chain(servers.all()))
 }
 
 /// The families with a sample for each server.
@@ -154,7 +154,7 @@ pub fn write_connection_limits(limits: impl IntoIterator<Item = (Arc<str>, usize
         "The most sessions of all listeners together at once.",
     );
     of_process.add("", process_limit as u64);
-    write_families([&family, &of_process])
+    format_families([&family, &of_process])
 }
 
 /// Writes how long each worker has been busy since the start.
@@ -197,7 +197,7 @@ pub fn write_discovery<'a>(sources: impl IntoIterator<Item = DiscoverySample<'a>
         up.add(&labels, u64::from(sample.is_up));
         last_success.add(&labels, seconds_since_epoch(sample.last_success));
     }
-    write_families([&up, &last_success])
+    format_families([&up, &last_success])
 }
 
 /// The state of the configuration from the fleet's store.
@@ -229,7 +229,7 @@ pub fn write_remote(sample: Option<RemoteSample>) -> String {
         "The revision of the configuration of the store that is in force; 0 while none is.",
     );
     revision.add("", sample.revision.unwrap_or(0));
-    write_families([&up, &refused, &revision])
+    format_families([&up, &refused, &revision])
 }
 
 /// Writes how many files of `state_dir` could not be written; `None`: no `state_dir` is configured.
@@ -242,5 +242,5 @@ pub fn write_unsaved(files: Option<usize>) -> String {
     if let Some(files) = files {
         family.add("", files);
     }
-    write_families([&family])
+    format_families([&family])
 }

@@ -39,8 +39,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 /// The most that is usually written after an order: a chain with its key, the account and the failed attempts.
 const ROOM_BYTES: usize = 32 << 10;
 
-/// Makes the directories of accounts; only this user may read them. Returns warnings about directories that exist and
-/// cannot be written at the moment: the certificates in them can still be served.
+/// Makes the directories of accounts; only this user may read them. Returns warnings about keys of accounts that others
+/// may read, and about directories that have no room at the moment: the certificates in them can still be served.
 ///
 /// # Errors
 /// A directory cannot be made, or we may not write in it.
@@ -159,7 +159,7 @@ impl AcmeOrders {
                 (issued, None)
             }
             Err(error) => {
-                let failed = Self::record_failure(wanted, &state, &error);
+                let failed = Self::log_failure(wanted, &state, &error);
                 (LatestOrder::Failed(failed.clone()), Some(failed))
             }
         };
@@ -198,7 +198,7 @@ impl AcmeOrders {
     }
 
     /// Logs that an attempt has failed. Returns the attempts so far, to be kept.
-    fn record_failure(wanted: &AcmeCertificate, state: &RenewalState, error: &AcmeError) -> Attempts {
+    fn log_failure(wanted: &AcmeCertificate, state: &RenewalState, error: &AcmeError) -> Attempts {
         let now = SystemTime::now();
         let retry_after = error.retry_after(now);
         let failures = state

@@ -6,7 +6,7 @@ use super::Failure;
 use crate::descriptors::{DescriptorDemand, DescriptorShares, FixedShares, open_now};
 use crate::plan::Plan;
 
-/// File descriptors of a worker's runtime: its epoll, its eventfd, its ends of the signal pipe.
+/// File descriptors of a worker's runtime: two for its epoll, its eventfd, its end of the signal pipe.
 const RUNTIME_DESCRIPTORS: usize = 4;
 
 /// File descriptors that this process holds for a clone. For a clone that is a process: the socket to its keeper, and
@@ -130,6 +130,6 @@ mod tests {
         };
         let scale = "[pools.p.scale]\nmax = 20\nsessions_per_server = 9\ncommand = \"/bin/false\"\n";
         let [without, with] = ["", scale].map(descriptors_of_sessions_and_checks);
-        assert_eq!(without - with, 2 * 20);
+        assert_eq!(without - with, 20 * CLONE_DESCRIPTORS);
     }
 }

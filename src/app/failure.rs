@@ -57,7 +57,7 @@ impl Failure {
     /// that is missing does not count.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Tls { cause, .. } if cause.can_be_read())
+        matches!(self, Self::Tls { cause, .. } if cause.is_file_readable())
     }
 
     /// The file that it is about.

@@ -68,11 +68,8 @@ impl AddressInUse {
     /// Why the address must be bound again; `None`: it is not lost.
     fn loss(&self) -> Option<String> {
         let address = self.address;
-        let is_lost = match self.open.upgrade() {
-            Some(open) => open.is_lost(),
-            None => true, // all its sockets are closed
-        };
-        if is_lost {
+        let is_open = self.open.upgrade().is_some_and(|open| !open.is_lost());
+        if !is_open {
             return Some(format!("a listening socket of {address} was shut down (`ss -K`)"));
         }
         let is_removed = self.file.as_ref().is_some_and(|file| !file.is_in_place());
@@ -240,9 +237,8 @@ impl ListenSockets {
         for (key, address, listening) in listening.0 {
             let state = states.get(&key).expect("it was bound for a listener of this plan");
             let in_use = self.start(address, Arc::clone(state), listening, drain);
-            let replaced = self.in_use.insert(key, in_use); // `Some`: the address was lost
-            self.closing
-                .extend(replaced.map(|replaced| (replaced.address, replaced.open)));
+            let lost = self.in_use.insert(key, in_use); // `None`: the address is new
+            self.closing.extend(lost.map(|lost| (lost.address, lost.open)));
         }
         self.hand_over(&states);
         for address in self.passed.addresses() {
@@ -252,8 +248,7 @@ impl ListenSockets {
         }
     }
 
-    /// Waits until [`Self::rebind`] is to be called: an address was lost, or the pause after a failure is over. Cancel
-    /// safe.
+    /// Waits until an address is lost, or the pause after a failure of [`Self::rebind`] is over. Cancel safe.
     pub(super) async fn rebind_due(&self) {
         let until_retry = async {
             match self.retry_at {

@@ -58,7 +58,7 @@ pub struct Service {
     pub name: &'static str,
     /// Whether it accepts a PROXY header.
     pub accepts_proxy_header: bool,
-    /// The hint of the warning that its clients do not begin with a ClientHello; `None`: they do.
+    /// If its clients do not begin with a ClientHello: the hint of the warning about that.
     pub hint_without_hello: Option<&'static str>,
 }
 
@@ -200,8 +200,7 @@ pub struct CheckPass {
     pub certificate: Option<CertificateTimes>,
     /// What the agent of the server has set; with other kinds of checks: nothing.
     pub agent: AgentSettings,
-    /// Why the agent's earlier settings, or its earlier word that the server is down, no longer hold; `None`: this run
-    /// has not ended them.
+    /// The error, if this run has ended what the agent had said before.
     pub agent_lost: Option<String>,
 }
 
@@ -256,7 +255,7 @@ impl CheckFailure {
         }
     }
 
-    /// The failure if something on this host that the check needs cannot be used.
+    /// The failure if the check cannot use a file or another thing of this host.
     pub(super) fn local(error: io::Error) -> Self {
         match ConnectFailure::classify(&error).is_local_shortage() {
             true => Self::Shortage(error),

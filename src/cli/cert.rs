@@ -28,7 +28,7 @@ pub enum CertCommand {
     Reload,
 }
 
-/// The names of a certificate that are shown.
+/// How many names of a certificate are shown.
 const NAMES_SHOWN: usize = 4;
 
 /// Runs the command.
@@ -48,7 +48,7 @@ pub fn run(remote: &Remote, command: &CertCommand) -> ExitCode {
         }
         CertCommand::Reload => {
             let request = ApiRequest::post("/api/v1/certificates/reload", String::new());
-            remote.request_with_partial_failure(request, broken, |body| Ok(reloaded(&body)))
+            remote.request_with_partial_failure(request, broken_files, |body| Ok(reloaded(&body)))
         }
     }
 }
@@ -58,10 +58,10 @@ fn certificate_table(mut certificates: Vec<CertificateBody>) -> String {
     let row = |certificate: &CertificateBody| {
         [
             first_and_more(certificate.names.iter(), NAMES_SHOWN).join(" "),
-            user(certificate),
+            used_by(certificate),
             certificate.issuer.clone(),
             days_left(&certificate.expires),
-            from(certificate),
+            source(certificate),
         ]
     };
     let rows: Vec<_> = certificates.iter().map(row).collect();
@@ -74,14 +74,14 @@ fn certificate_table(mut certificates: Vec<CertificateBody>) -> String {
     format!("{}{gap}{notes}", table(header, &rows, &["ISSUER", "USED BY"]))
 }
 
-/// The listener or the pool that has a certificate.
-fn user(certificate: &CertificateBody) -> String {
+/// The listener or the pool that uses a certificate.
+fn used_by(certificate: &CertificateBody) -> String {
     let pool = certificate.pool.as_ref().map(|pool| format!("pool {pool}"));
     pool.or_else(|| certificate.listener.clone()).unwrap_or_default()
 }
 
-/// Where a certificate comes from.
-fn from(certificate: &CertificateBody) -> String {
+/// The file or the ACME server that a certificate comes from.
+fn source(certificate: &CertificateBody) -> String {
     match &certificate.acme {
         None => certificate.file.clone(),
         Some(acme) if certificate.self_signed => format!("self-signed, until acme {acme} has issued one"),
@@ -132,7 +132,7 @@ fn days_left(expires: &str) -> String {
 }
 
 /// The error about the files that cannot be used, if there are any.
-fn broken(body: &CertificateReloadsBody) -> Option<RemoteError> {
+fn broken_files(body: &CertificateReloadsBody) -> Option<RemoteError> {
     let errors_of_listener = |listener: &CertificateReloadBody| -> Vec<String> {
         let broken = listener.broken.iter();
         broken.map(|what| format!("{}: {what}", listener.listener)).collect()

@@ -78,7 +78,7 @@ impl ContainerFollower {
             Err(error) => return Err(error),
         };
         let mut steady = pin!(sleep(STEADY_AFTER));
-        let mut ended = pin!(engine.ended(&container));
+        let mut ended = pin!(engine.wait(&container));
         let status = loop {
             tokio::select! {
                 // Cancel safe: no part of the log is lost.

@@ -79,14 +79,14 @@ impl CloneSupervisor {
     pub fn run(&self) -> impl Future<Output = ()> + use<> {
         let (context, tracker) = (Arc::clone(&self.context), self.tasks.clone());
         spawn_container_removals(&context, &tracker);
-        let mut in_force = context.live.subscribe();
+        let mut updates = context.live.subscribe();
         async move {
             let mut tasks = PoolClonesTasks::new();
             loop {
-                let now = Arc::clone(&in_force.borrow_and_update());
-                adopt(&mut tasks, &now, &context, &tracker);
-                drop(now);
-                if in_force.changed().await.is_err() {
+                let in_force = Arc::clone(&updates.borrow_and_update());
+                adopt(&mut tasks, &in_force, &context, &tracker);
+                drop(in_force);
+                if updates.changed().await.is_err() {
                     return;
                 }
             }
@@ -114,15 +114,15 @@ impl CloneSupervisor {
 /// Starts to remove the containers that earlier processes of acequia have left behind, and those of this process that
 /// nobody holds.
 fn spawn_container_removals(context: &Arc<CloneContext>, tracker: &TaskTracker) {
-    let own = Arc::clone(context);
-    tracker.spawn(async move { own.containers.remove_orphans(&own.shutdown).await });
-    let own = Arc::clone(context);
-    tracker.spawn(async move { own.containers.remove_left(&own.shutdown).await });
+    let shared = Arc::clone(context);
+    tracker.spawn(async move { shared.containers.remove_orphans(&shared.shutdown).await });
+    let shared = Arc::clone(context);
+    tracker.spawn(async move { shared.containers.remove_left(&shared.shutdown).await });
 }
 
 /// Gives each task its pool of the plan in force, and starts the tasks of new pools.
-fn adopt(tasks: &mut PoolClonesTasks, now: &InForce, context: &Arc<CloneContext>, tracker: &TaskTracker) {
-    let scaled = |name: &str| now.pool(name).filter(|pool| pool.plan().scale.is_some());
+fn adopt(tasks: &mut PoolClonesTasks, in_force: &InForce, context: &Arc<CloneContext>, tracker: &TaskTracker) {
+    let scaled = |name: &str| in_force.pool(name).filter(|pool| pool.plan().scale.is_some());
     tasks.retain(|name, task| {
         task.send_if_modified(|pool| {
             let next = scaled(name);
@@ -132,7 +132,7 @@ fn adopt(tasks: &mut PoolClonesTasks, now: &InForce, context: &Arc<CloneContext>
         });
         !task.is_closed() // closed: all clones have left, and the task has ended
     });
-    for pool in now.pools.iter().filter(|pool| pool.plan().scale.is_some()) {
+    for pool in in_force.pools.iter().filter(|pool| pool.plan().scale.is_some()) {
         if !tasks.contains_key(pool.name()) {
             let (sender, receiver) = watch::channel(Some(Arc::clone(pool)));
             tracker.spawn(PoolClones::new(Arc::clone(context), Arc::clone(pool)).run(receiver));

@@ -62,6 +62,7 @@ mod tests {
         held.remove(0);
         assert_eq!(ports.take(&range).map(|port| port.number), Some(first), "after {last}");
         let of_another_acequia = Ports::default();
+        // The port taken in the previous assertion was dropped at once.
         assert_eq!(
             of_another_acequia.take(&(first..=first)).map(|port| port.number),
             Some(first)

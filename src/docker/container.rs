@@ -76,9 +76,9 @@ impl DockerEngine {
         Ok(network_settings.networks.values().find_map(NetworkEndpoint::ip))
     }
 
-    /// Waits until a container has ended. Returns its exit status; `None`: there is no such container. There is no
-    /// deadline: it may run for any time.
-    pub(crate) async fn ended(&self, container: &str) -> Result<Option<i64>, DockerError> {
+    /// Waits until a container has ended, without a deadline. Returns its exit status; `None`: there is no such
+    /// container.
+    pub(crate) async fn wait(&self, container: &str) -> Result<Option<i64>, DockerError> {
         let path = format!("/containers/{container}/wait");
         let response = self.ask_without_limit(Method::POST, &path, None).await?;
         match response.status() {
@@ -88,7 +88,7 @@ impl DockerEngine {
     }
 
     /// Asks a container to end, with the signal that its image names, SIGTERM by default. The engine kills it after
-    /// `kill_after`, in whole seconds.
+    /// `kill_after`, rounded up to whole seconds.
     pub(crate) async fn stop(&self, container: &str, kill_after: Duration) -> Result<(), DockerError> {
         let seconds = kill_after.as_millis().div_ceil(1000);
         let path = format!("/containers/{container}/stop?t={seconds}");
@@ -120,7 +120,7 @@ struct LabelledContainer {
 /// `removed`.
 ///
 /// # Errors
-/// One of the errors. The other containers are removed.
+/// The latest error, if a container cannot be removed. The others are removed nevertheless.
 async fn remove_labelled(socket: &Path, label: &str, removed: &mut HashSet<String>) -> Result<(), DockerError> {
     let engine = DockerEngine::connect(socket).await?;
     let with_stopped = true;
@@ -169,9 +169,11 @@ fn expect_status(response: &Response<Bytes>, accepted: &[StatusCode]) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::sync::Arc;
 
     use parking_lot::Mutex;
+    use tempfile::TempDir;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixListener;
     use tokio_util::task::AbortOnDropHandle;
@@ -181,7 +183,7 @@ mod tests {
     /// Answers as an engine with the containers `a`, `b` and `c`. The first attempt to remove `a` fails. Each request
     /// line is added to `requests`.
     async fn serve(listener: UnixListener, requests: Arc<Mutex<Vec<String>>>) {
-        let (mut left, mut fails) = (vec!["a", "b", "c"], true);
+        let (mut left, mut is_a_busy) = (vec!["a", "b", "c"], true);
         loop {
             let (mut socket, _) = listener.accept().await.unwrap();
             let mut head = Vec::new();
@@ -189,11 +191,11 @@ mod tests {
                 head.push(socket.read_u8().await.unwrap());
             }
             let line = String::from_utf8_lossy(&head).lines().next().unwrap().to_owned();
-            let removed = left.iter().position(|id| line.contains(&format!("/containers/{id}?")));
-            let (status, body) = match removed {
-                Some(0) if std::mem::take(&mut fails) => ("500 Error", r#"{"message":"busy"}"#.to_owned()),
-                Some(at) => {
-                    left.remove(at);
+            let index = left.iter().position(|id| line.contains(&format!("/containers/{id}?")));
+            let (status, body) = match index {
+                Some(0) if std::mem::take(&mut is_a_busy) => ("500 Error", r#"{"message":"busy"}"#.to_owned()),
+                Some(index) => {
+                    left.remove(index);
                     ("204 No Content", String::new())
                 }
                 None if line.contains("/containers/json") => {
@@ -216,20 +218,45 @@ mod tests {
         }
     }
 
+    struct FakeEngine {
+        directory: TempDir,
+        requests: Arc<Mutex<Vec<String>>>,
+        _task: AbortOnDropHandle<()>,
+    }
+
+    impl FakeEngine {
+        fn start() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let requests = Arc::<Mutex<Vec<String>>>::default();
+            let listener = UnixListener::bind(directory.path().join("engine")).unwrap();
+            let task = tokio::spawn(serve(listener, Arc::clone(&requests)));
+            Self {
+                directory,
+                requests,
+                _task: AbortOnDropHandle::new(task),
+            }
+        }
+
+        fn socket(&self) -> PathBuf {
+            self.directory.path().join("engine")
+        }
+    }
+
     #[tokio::test]
     async fn the_other_containers_are_removed_although_one_cannot_be_and_all_are_counted() {
-        let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("engine");
-        let requests = Arc::<Mutex<Vec<String>>>::default();
-        let served = serve(UnixListener::bind(&socket).unwrap(), Arc::clone(&requests));
-        let _engine = AbortOnDropHandle::new(tokio::spawn(served));
-        let removed = remove_labelled_until(&socket, "k=v", Instant::now() + FILES_TIMEOUT).await;
+        let fake = FakeEngine::start();
+        let removed = remove_labelled_until(&fake.socket(), "k=v", Instant::now() + FILES_TIMEOUT).await;
         assert_eq!(removed.unwrap(), 3);
-        let deleted = requests.lock().iter().filter(|line| line.starts_with("DELETE")).count();
-        assert_eq!(deleted, 4, "each once, and the first again");
-        let engine = DockerEngine::connect(&socket).await.unwrap();
+        let deletions = fake.requests.lock().iter().filter(|line| line.starts_with("DELETE")).count();
+        assert_eq!(deletions, 4, "each once, and `a` again");
+    }
+
+    #[tokio::test]
+    async fn the_time_to_stop_is_rounded_up_to_whole_seconds() {
+        let fake = FakeEngine::start();
+        let engine = DockerEngine::connect(&fake.socket()).await.unwrap();
         engine.stop("x", Duration::from_millis(1500)).await.unwrap();
-        let last = requests.lock().last().cloned().unwrap();
+        let last = fake.requests.lock().last().cloned().unwrap();
         assert!(last.contains("/containers/x/stop?t=2 "), "{last}");
     }
 }

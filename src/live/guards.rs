@@ -40,9 +40,9 @@ impl LiveGuards {
         }
     }
 
-    /// Applies the bandwidth limits of these guards, also to sessions under way. Guards that were removed no longer
-    /// limit bandwidth.
-    pub(super) fn put_in_force(&self, before: &Self) {
+    /// Applies the common bandwidth of these guards, also to sessions under way. Ends that of guards that are no longer
+    /// configured.
+    pub(super) fn apply_bandwidth(&self, before: &Self) {
         self.iter().for_each(|guard| guard.apply_bandwidth());
         let removed = before.iter().filter(|guard| self.named(guard.name()).is_none());
         removed.for_each(|guard| guard.remove_bandwidth());
@@ -54,7 +54,8 @@ impl LiveGuards {
         self.iter().find(|guard| **guard.name() == *name)
     }
 
-    /// The guards that are no longer configured, and still have networks that were denied by hand. Nothing asks them.
+    /// The guards that are no longer configured, and still have networks that were denied by hand. Sessions do not use
+    /// them.
     pub fn absent(&self, now: Instant) -> impl Iterator<Item = &Arc<Guard>> {
         self.absent.iter().filter(move |guard| guard.edit_count(now) > 0)
     }

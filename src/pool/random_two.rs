@@ -63,7 +63,7 @@ mod tests {
         let weighted = candidates(&[(4, 6), (1, 1)]);
         assert!(
             choices_by_draw(&weighted).into_values().all(|winner| winner == 0),
-            "the drawn session included, 7 per weight 4 against 2 per weight 1"
+            "with the new session: 7/4 against 2/1 sessions per weight"
         );
     }
 

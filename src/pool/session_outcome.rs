@@ -116,36 +116,39 @@ impl UnservedSessions {
 mod tests {
     use super::*;
 
+    #[derive(PartialEq)]
+    enum SentBy {
+        Nobody,
+        Client,
+        Both,
+    }
+
     /// A session that ended this way after `duration_ms` milliseconds.
-    fn finished(
-        server_ended: Option<ServerEnd>,
-        duration_ms: u64,
-        client_sent: bool,
-        server_sent: bool,
-    ) -> FinishedSession {
+    fn finished(server_ended: Option<ServerEnd>, duration_ms: u64, sent_by: SentBy) -> FinishedSession {
         FinishedSession {
             client: ClientHost::Ip([192, 0, 2, 1].into()),
             connected_at: Instant::now(),
             duration: Duration::from_millis(duration_ms),
-            client_sent,
-            server_sent,
+            client_sent: sent_by != SentBy::Nobody,
+            server_sent: sent_by == SentBy::Both,
             server_ended,
         }
     }
 
     #[test]
     fn only_an_early_end_by_the_server_is_unserved() {
+        use SentBy::{Both, Client, Nobody};
         use ServerEnd::{Aborted, Closed};
         use SessionOutcome::{Inconclusive, Served, Unserved};
         for (session, by_default, with_resets) in [
-            (finished(Some(Aborted), 999, false, false), Unserved, Unserved),
-            (finished(Some(Closed), 0, false, false), Unserved, Unserved),
-            (finished(Some(Aborted), 0, true, false), Inconclusive, Unserved),
-            (finished(Some(Closed), 0, true, false), Inconclusive, Inconclusive),
-            (finished(None, 0, false, false), Inconclusive, Inconclusive),
-            (finished(None, 0, true, false), Inconclusive, Inconclusive),
-            (finished(Some(Aborted), 0, true, true), Served, Served),
-            (finished(Some(Aborted), 1000, false, false), Served, Served),
+            (finished(Some(Aborted), 999, Nobody), Unserved, Unserved),
+            (finished(Some(Closed), 0, Nobody), Unserved, Unserved),
+            (finished(Some(Aborted), 0, Client), Inconclusive, Unserved),
+            (finished(Some(Closed), 0, Client), Inconclusive, Inconclusive),
+            (finished(None, 0, Nobody), Inconclusive, Inconclusive),
+            (finished(None, 0, Client), Inconclusive, Inconclusive),
+            (finished(Some(Aborted), 0, Both), Served, Served),
+            (finished(Some(Aborted), 1000, Nobody), Served, Served),
         ] {
             let outcomes = (session.outcome(false), session.outcome(true));
             assert_eq!(outcomes, (by_default, with_resets), "{session:?}");

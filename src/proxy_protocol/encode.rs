@@ -107,8 +107,8 @@ fn encode_v2(info: &ClientInfo<'_>) -> Vec<u8> {
         }
     }
     push_value(&mut bytes, TYPE_CRC32C, &[0; 4]);
-    // At most 216 bytes for addresses, 4,096 from a header that was read, 258 for ALPN, 256 for the authority, about
-    // 350 for TLS, and 7 for the checksum.
+    // This fits into 16 bits: at most 216 bytes for addresses, 4,096 from a header that was read, 258 for ALPN, 256 for
+    // the authority, about 350 for TLS, and 7 for the checksum.
     let length = (bytes.len() - FIXED_BYTES) as u16;
     bytes[FIXED_BYTES - 2..FIXED_BYTES].copy_from_slice(&length.to_be_bytes());
     let checksum = CRC32C.checksum(&bytes);

@@ -24,7 +24,7 @@ const RETURN_TIME_MIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Rebalancing {
     pace: Pace,
-    /// By server without excess, the most sessions that it has kept from one tick to the next since `counts_since`.
+    /// For each server without excess: the highest `kept` of [`Self::observe`] since `counts_since`.
     most_kept: HashMap<CountId, usize>,
     /// Since when `most_kept` counts; `None`: since the beginning, because no session has ended yet.
     counts_since: Option<Instant>,
@@ -72,9 +72,8 @@ impl Rebalancing {
         }
     }
 
-    /// Forgets `most_kept`, at most once in each period `over`. What a server kept long ago, and has lost, must not
-    /// hide that it gains. But a server that ends its sessions after some seconds must not seem to gain each time that
-    /// their number goes up again.
+    /// Forgets `most_kept`, so that a server that has lost many sessions can gain again. This happens at most once in
+    /// each period `over`: a server that ends its sessions after some seconds would seem to gain after each renewal.
     fn renew_counts(&mut self, now: Instant) {
         if self.counts_since.is_none_or(|since| now - since >= self.pace.over) {
             (self.counts_since, self.most_kept) = (Some(now), HashMap::new());
@@ -154,7 +153,7 @@ mod tests {
         balance: Balance,
         rebalancing: Rebalancing,
         now: Instant,
-        ended: u64,
+        asked: u64,
     }
 
     impl TestPool {
@@ -171,7 +170,7 @@ mod tests {
                 rebalancing: Rebalancing::new(OVER, &balance, now),
                 balance,
                 now,
-                ended: 0,
+                asked: 0,
             }
         }
 
@@ -192,8 +191,8 @@ mod tests {
             self.rebalancing.observe(balance, |_| kept, |_| go_on, now);
             let due = self.rebalancing.due("p", OVER, balance, now);
             if due > 0 {
-                self.ended += 1;
-                self.rebalancing.add_asked(self.ended);
+                self.asked += 1;
+                self.rebalancing.add_asked(self.asked);
             }
             due
         }
@@ -202,14 +201,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn rebalancing_pauses_if_it_has_no_effect() {
         let mut pool = TestPool::new(1);
-        let before = (0..60).take_while(|_| pool.tick(0) > 0).count();
-        assert_eq!(before, 6, "three for each server");
+        let ticks_before_pause = (0..60).take_while(|_| pool.tick(0) > 0).count();
+        assert_eq!(ticks_before_pause, 6, "three for each server");
         let tries: usize = (0..100).map(|_| pool.tick(0)).sum();
         assert_eq!(tries, 5, "one in each 20 s");
         assert_eq!(
             pool.tick(1),
             3,
-            "it goes on when a session has come and stays, at its pace"
+            "it goes on when a session has come and stays: one at once, and two in each second"
         );
     }
 
@@ -227,8 +226,8 @@ mod tests {
         for _ in 0..30 {
             pool.tick_while_sessions_go_on(0);
         }
-        let before = (0..60).take_while(|_| pool.tick(0) > 0).count();
-        assert_eq!(before, 5, "30 sessions have ended at once, 5 s ago");
+        let ticks_before_pause = (0..60).take_while(|_| pool.tick(0) > 0).count();
+        assert_eq!(ticks_before_pause, 5, "30 sessions have ended at once, 5 s ago");
     }
 
     #[tokio::test(start_paused = true)]
@@ -245,8 +244,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_number_of_sessions_that_goes_up_and_down_is_no_gain() {
         let mut pool = TestPool::new(1);
-        let before = (0..200).take_while(|second| pool.tick([0, 1, 2, 1][second % 4]) > 0);
-        assert!(before.count() < 20);
+        let ticks_before_pause = (0..200).take_while(|second| pool.tick([0, 1, 2, 1][second % 4]) > 0);
+        assert!(ticks_before_pause.count() < 20);
     }
 
     #[tokio::test(start_paused = true)]

@@ -144,20 +144,20 @@ impl<T> RouteTable<T> {
         // The winner is that of `find`, so that the explanation cannot differ from what happens to traffic.
         let best = self.best(input);
         let offered = Offered::new(input.alpn);
+        let winner = best.and_then(|index| {
+            let route = &self.routes[index];
+            Some((index, &route.name, fit(route, input, &offered).ok()?))
+        });
         let verdict = |index: usize, route| {
             let fit_of_route = match fit(route, input, &offered) {
                 Ok(fit) => fit,
                 Err(unmet) => return RouteVerdict::PassedOver(unmet),
             };
-            match best {
-                Some(best) if best != index => {
-                    let winner = &self.routes[best];
-                    let winning = fit(winner, input, &offered);
-                    RouteVerdict::Outranked {
-                        by: &winner.name,
-                        because: advantage(winning.as_ref().ok(), &fit_of_route),
-                    }
-                }
+            match &winner {
+                Some((winner_index, winner_name, winner_fit)) if *winner_index != index => RouteVerdict::Outranked {
+                    by: winner_name,
+                    because: advantage(winner_fit, &fit_of_route),
+                },
                 _ => RouteVerdict::Taken(fit_of_route.entries),
             }
         };
@@ -213,12 +213,13 @@ fn fit<'a, T>(route: &'a Route<T>, input: &RouteInput<'_>, offered: &Offered<'_>
     })
 }
 
-/// Why the route that takes the client is better than the outranked one. `winning` is always `Some`, because the
-/// conditions of the route that takes the client hold.
-fn advantage(winning: Option<&Fit<'_>>, outranked: &Fit<'_>) -> Advantage {
-    match winning {
-        Some(winning) if winning.rank > outranked.rank => Advantage::Name,
-        Some(winning) if winning.kinds > outranked.kinds => Advantage::Kinds,
-        _ => Advantage::Order,
+/// Why the route that takes the client is better than the outranked one.
+fn advantage(winning: &Fit<'_>, outranked: &Fit<'_>) -> Advantage {
+    if winning.rank > outranked.rank {
+        Advantage::Name
+    } else if winning.kinds > outranked.kinds {
+        Advantage::Kinds
+    } else {
+        Advantage::Order
     }
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::fallback::{fallback_after, note_stand_in};
 use super::leased_server::LeasedServer;
-use super::postgres::request_tls;
+use super::postgres::agree_on_tls;
 use super::redial::Redial;
 use super::refusal::{Refusal, encrypted, reply};
 use super::steps::{
@@ -44,7 +44,7 @@ impl Routed<'_> {
                 let (sniffed, protocol) = (self.sniffed.as_ref(), self.state.plan.protocol);
                 let reply = |alert| reply(sniffed, protocol, |_| alert, PostgresError::NoServer);
                 let (socket, within) = (&mut dialled.socket, pool.plan().dial.connect.timeout);
-                request_tls(socket, &header, &server, within, self.client, self.entry, reply)
+                agree_on_tls(socket, &header, &server, within, self.client, self.entry, reply)
                     .boxed()
                     .await?;
                 header.clear();

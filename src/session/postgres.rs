@@ -34,7 +34,7 @@ pub(super) fn requires_tls(listener: &ListenerPlan) -> bool {
 ///   there is none; with a yes, it would reach the server of another route in silence.
 /// - A listener that requires TLS refuses sessions in the clear. With a no it would serve nobody, so its routes by
 ///   `database` or `user` are not taken into account: the server is asked.
-/// - Without such routes, the server is asked, too.
+/// - In all other cases, the server is asked.
 pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
     if listener.routes.needs_hello() {
         TlsAnswer::Yes
@@ -45,14 +45,14 @@ pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
     }
 }
 
-/// Asks a server for TLS, after this process has agreed to TLS with the client. Sends the PROXY header `header` and an
-/// SSLRequest, and waits for the `S` of the server, at most `within`. After its `S`, the server waits for the
+/// Agrees on TLS with a server, after this process has agreed on TLS with the client. Sends the PROXY header `header`
+/// and an SSLRequest, and waits for the `S` of the server, at most `within`. After its `S`, the server waits for the
 /// ClientHello. `reply` makes the reply to the client from an alert.
 ///
 /// # Errors
 /// The server does not answer, answers anything else, or sends bytes after its `S` (CVE-2021-23222); or the client is
 /// gone.
-pub(super) async fn request_tls(
+pub(super) async fn agree_on_tls(
     socket: &mut TcpStream,
     header: &[u8],
     server: &LeasedServer,
@@ -82,7 +82,7 @@ pub(super) async fn request_tls(
             tracing::debug!(server = %server.label(), %answer, "the server does not agree to TLS");
             Err(Refusal::ServerRefusedTls(reply(Alert::HandshakeFailure)))
         }
-        Err(why) => Err(unanswered_tls_request(
+        Err(why) => Err(unanswered_tls_refusal(
             &why,
             server,
             client,
@@ -129,7 +129,7 @@ pub(super) async fn ask_for_tls(
 }
 
 /// The refusal of a session whose server has not answered a request for TLS. Reports it to the server's pool.
-pub(super) fn unanswered_tls_request(
+pub(super) fn unanswered_tls_refusal(
     why: &TlsRequestError,
     server: &LeasedServer,
     client: &TcpStream,
@@ -168,12 +168,12 @@ pub(super) fn reply_to_login(entry: &Entry) -> Reply {
     match info.startup() {
         // Within TLS, the client cannot read a message in the clear.
         Some(startup) if info.client_tls().is_none() => Reply::Message(PostgresError::NoServer.response(Some(startup))),
-        _ if info.detail == Some(TLS_REQUEST) => unanswered_request(),
+        _ if info.detail == Some(TLS_REQUEST) => unanswered_tls_reply(),
         _ => Reply::Reset,
     }
 }
 
 /// The reply to a client whose request for TLS the server has not answered.
-pub(super) fn unanswered_request() -> Reply {
+pub(super) fn unanswered_tls_reply() -> Reply {
     Reply::AlertAfterHello(Alert::InternalError.record(None))
 }

@@ -9,7 +9,7 @@ use super::begin::{LOGIN_TIME_MAX, SEND_TIME_MAX, begin};
 use super::cancel::cancel;
 use super::listener_state::ListenerState;
 use super::postgres::{
-    TLS_REQUEST, TlsRequestError, ask_for_tls, requires_tls, unanswered_request, unanswered_tls_request,
+    TLS_REQUEST, TlsRequestError, ask_for_tls, requires_tls, unanswered_tls_refusal, unanswered_tls_reply,
 };
 use super::reconnect::{MovedOn, move_on};
 use super::record_sniffed::{count_unsniffed, record_sniffed};
@@ -114,7 +114,7 @@ async fn relay_tls_answer(
     let asked;
     (connected, asked) = ask_a_server(client, connected, state, entry).await?;
     let (answer, bytes) =
-        asked.map_err(|why| unanswered_tls_request(&why, &connected.server, client, entry, unanswered_request()))?;
+        asked.map_err(|why| unanswered_tls_refusal(&why, &connected.server, client, entry, unanswered_tls_reply()))?;
     entry.info().detail = None;
     let answer = &answer[..bytes];
     match answer {

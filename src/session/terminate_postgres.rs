@@ -80,7 +80,7 @@ async fn read_first_packet(
     client: &TcpStream,
     tls: Box<TlsConnection>,
     state: &ListenerState,
-    at: Instant,
+    accepted_at: Instant,
     entry: &Entry,
 ) -> (Box<TlsConnection>, Result<Sniffed, Refusal>) {
     let limits = &state.plan.sniff;
@@ -89,19 +89,20 @@ async fn read_first_packet(
         tls: Some(*tls),
     });
     let tls_answer = TlsAnswer::AlreadyDecided;
-    let read = sniff_postgres(&mut stream, limits, at, &state.hello_memory, None, tls_answer);
+    let read = sniff_postgres(&mut stream, limits, accepted_at, &state.hello_memory, None, tls_answer);
     let sniffed = read.await;
     if let Some(error) = stream.take_error() {
         entry.info().tls_mut().error = Some(error_word(&error));
     }
     let sniffed = sniffed.map_err(|error| count_unsniffed(error, entry));
     // TLS may have an answer to the client, for example to a request for new keys.
-    let is_in_time = timeout_at(at + limits.hello_timeout, stream.flush()).await.is_ok();
-    let sniffed = sniffed.and_then(|sniffed| {
-        is_in_time
-            .then_some(sniffed)
-            .ok_or(Refusal::Handshake(HandshakeError::TooSlow))
-    });
+    let is_in_time = timeout_at(accepted_at + limits.hello_timeout, stream.flush())
+        .await
+        .is_ok();
+    let sniffed = match sniffed {
+        Ok(_) if !is_in_time => Err(Refusal::Handshake(HandshakeError::TooSlow)),
+        sniffed => sniffed,
+    };
     let tls = stream.into_tls().expect("the stream was created with TLS");
     (Box::new(tls), sniffed)
 }

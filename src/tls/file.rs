@@ -24,7 +24,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {what}", .path.display())]
 pub struct TlsFileError {
-    /// The file, or the [`name`](PemText::name) of a text.
+    /// The path of the file; for a text of another origin, its [`PemText::name`].
     pub path: PathBuf,
     /// The problem.
     pub what: String,
@@ -35,8 +35,8 @@ pub struct TlsFileError {
 impl TlsFileError {
     /// Whether the file, or directory, can be read at this moment.
     #[must_use]
-    pub fn can_be_read(&self) -> bool {
-        // A FIFO without a writer is opened at once, too (see `regular_file`).
+    pub fn is_file_readable(&self) -> bool {
+        // With `O_NONBLOCK`, a FIFO without a writer is opened at once (see `regular_file`).
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK);
         options.open(&self.path).is_ok()
@@ -115,9 +115,9 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
     })
 }
 
-/// What is wrong with a file in which nothing was found. If the file is in PKCS#12 or DER, says so, and how to convert
-/// it; `command` is the command of openssl(1) that converts it from DER. Otherwise returns `nothing`.
-pub(super) fn nothing_found(text: &[u8], nothing: &str, command: &str) -> String {
+/// Why nothing was found in a file. If the file is in PKCS#12 or DER, the text says so, and how to convert it.
+/// `command` is the command of openssl(1) that converts it from DER. For other files, the text is `default`.
+pub(super) fn nothing_found(text: &[u8], default: &str, command: &str) -> String {
     match Any::from_der(text) {
         // A PFX begins with version 3 (RFC 7292, section 4).
         Ok((_, element)) if element.data.starts_with(&[2, 1, 3]) => {
@@ -126,7 +126,7 @@ pub(super) fn nothing_found(text: &[u8], nothing: &str, command: &str) -> String
         Ok((_, element)) if element.tag() == Tag::Sequence => {
             format!("it is in DER, not in PEM: convert it (openssl {command} -inform der -in FILE -out FILE.pem)")
         }
-        _ => nothing.to_owned(),
+        _ => default.to_owned(),
     }
 }
 
@@ -168,8 +168,8 @@ pub(super) fn authorities(path: &Path, text: &[u8]) -> Result<RootCertStore, Tls
     Ok(store)
 }
 
-/// What is wrong if none of these certificates is of an authority. A self-signed one always is, at least for itself.
-/// `None`: one is of an authority, or one cannot be parsed, which is reported when it is added to the store.
+/// What is wrong if none of these certificates is of an authority. A self-signed certificate counts as one of an
+/// authority. `None`: nothing is wrong, or a certificate cannot be parsed; adding it to the store reports that.
 fn not_authorities(certificates: &[CertificateDer<'_>]) -> Option<String> {
     let mut first = None;
     for certificate in certificates {
@@ -215,8 +215,8 @@ mod tests {
         for path in [fifo.as_path(), directory.path()] {
             let error = read(path).unwrap_err();
             assert_eq!(error.what, "not a regular file");
-            assert!(error.can_be_read(), "{}", path.display());
+            assert!(error.is_file_readable(), "{}", path.display());
         }
-        assert!(!read(&directory.path().join("absent")).unwrap_err().can_be_read());
+        assert!(!read(&directory.path().join("absent")).unwrap_err().is_file_readable());
     }
 }

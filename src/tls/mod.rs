@@ -40,7 +40,7 @@ pub use acme_certificate::AcmeCertificate;
 pub use certificate::{Certificate, CertificateFiles, certificate_names, parse_certificate};
 pub use client_auth::ClientAuthPlan;
 #[cfg(test)]
-pub(crate) use connection::tests::{connected_for_records, connected_with_ticket};
+pub(crate) use connection::tests::{connected_with_ticket, tls12_pair_with_key_limit};
 pub use connection::{RECORD_BYTES_MAX, TlsConnection};
 pub use file::{PemText, TlsFileError};
 pub use handshake::{HandshakeError, handshake_with_client, handshake_with_server};

@@ -23,8 +23,8 @@ const SOA: u16 = 6;
 /// How long nsd may take for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// nsd with the zone `test`. Queries go over UDP to the relay, which stays while nsd is stopped but then gives no
-/// answer. Dropping it ends nsd and the relay.
+/// nsd with the zone `test`. Queries go over UDP to the relay. While nsd is stopped, the relay gives no answers. The
+/// drop of this value ends nsd and the relay.
 pub struct Nsd {
     directory: TempDir,
     process: Option<Process>,
@@ -66,7 +66,7 @@ impl Nsd {
             thread: Some(spawn(move || relay.run(&socket))),
         };
         nsd.write(records);
-        nsd.begin();
+        nsd.restart();
         nsd
     }
 
@@ -86,14 +86,14 @@ impl Nsd {
     }
 
     /// Stops nsd, and replaces the records.
-    pub fn stop(&mut self, records: &str) {
+    pub fn stop_and_change(&mut self, records: &str) {
         self.relay.nsd.lock().unwrap().take();
         self.process.take().unwrap().kill();
         self.write(records);
     }
 
-    /// Starts nsd: first in [`Self::start`], and again after [`Self::stop`], each time at another port.
-    pub fn begin(&mut self) {
+    /// Starts nsd again after [`Self::stop_and_change`], at another port.
+    pub fn restart(&mut self) {
         let address = wait_for("nsd answers", || {
             let port = Port::keep();
             let mut process = Process::start(Command::new("nsd").arg("-d").arg("-c").arg(self.config(port.address)));

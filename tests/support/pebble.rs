@@ -105,8 +105,7 @@ impl PebbleSetup {
 }
 
 impl Pebble {
-    /// Starts it: first in [`PebbleSetup::start_without_name_server`], and again after [`Self::stop`]. It then has no
-    /// accounts.
+    /// Starts the process. After [`Self::stop`], its earlier accounts are gone.
     pub fn start(&mut self) {
         let mut command = Command::new("pebble");
         command
@@ -145,7 +144,7 @@ impl Pebble {
         });
     }
 
-    /// How many certificates it has issued since it was started.
+    /// How many certificates the process has issued.
     pub fn issued(&self) -> usize {
         let lines = self.process.as_ref().unwrap().stdout.lines();
         lines.iter().filter(|line| line.contains("Issued certificate")).count()

@@ -35,7 +35,8 @@ where
     pub fn finish(&mut self) -> &mut Self {
         self.0.conn.send_close_notify();
         self.0.flush().unwrap();
-        self.truncate()
+        self.0.sock.shutdown(Shutdown::Write).unwrap();
+        self
     }
 
     /// Ends its TCP stream without `close_notify`.

@@ -40,7 +40,7 @@ impl Tmux {
     }
 
     /// The screen with the escape sequences for colours and attributes.
-    pub fn screen_with_escapes(&self) -> String {
+    pub fn raw_screen(&self) -> String {
         must(&mut self.command(&["capture-pane", "-p", "-e"]))
     }
 

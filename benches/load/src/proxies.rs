@@ -51,8 +51,8 @@ impl ProxyKind {
     }
 }
 
-/// All kinds, in the order in which they are reported; `beside` is another build of acequia.
-pub(crate) fn all(beside: Option<&str>) -> Vec<ProxyKind> {
+/// All kinds, in the order in which they are reported. `other_build` is the program of another acequia.
+pub(crate) fn all(other_build: Option<&str>) -> Vec<ProxyKind> {
     const HAPROXY: &[&str] = &["-db", "-f"];
     const ENVOY: &[&str] = &[
         "--concurrency",
@@ -89,7 +89,7 @@ pub(crate) fn all(beside: Option<&str>) -> Vec<ProxyKind> {
         acequia("acequia", "acequia", BARE),
         acequia("acequia, log, keepalive", "acequia", AS_SHIPPED),
     ];
-    all.extend(beside.map(|program| acequia("another acequia", program, BARE)));
+    all.extend(other_build.map(|program| acequia("another acequia", program, BARE)));
     all
 }
 

@@ -120,7 +120,7 @@ export async function readSessions() {
   const query = new URLSearchParams([["limit", SESSIONS_READ], ...filters]);
   byId("session-filters").textContent = filters.length > 0 ? `Filters: ${filters.length} in use` : "Filters";
   // The API sorts by the highest values only.
-  const apiSort = sessions.descending ? sessions.columns[sessions.sort].apiSort : undefined;
+  const apiSort = sessions.descending ? sessions.columns[sessions.sortIndex].apiSort : undefined;
   if (apiSort) query.set("sort", apiSort);
   try {
     const { total, sessions: rows } = await get(`sessions?${query}`);

@@ -24,8 +24,8 @@ function compare(a, b) {
  */
 export class Table {
   constructor(table, pages, columns, { sort, descending = false, onsort } = {}) {
-    const first = columns.findIndex(({ title }) => title === sort);
-    Object.assign(this, { table, pages, columns, sort: first, descending, onsort, page: 0, rows: [] });
+    const sortIndex = columns.findIndex(({ title }) => title === sort);
+    Object.assign(this, { table, pages, columns, sortIndex, descending, onsort, page: 0, rows: [] });
   }
 
   update(rows) {
@@ -34,9 +34,9 @@ export class Table {
   }
 
   draw() {
-    const { columns, sort, descending } = this;
+    const { columns, sortIndex, descending } = this;
     const direction = descending ? -1 : 1;
-    const keyed = this.rows.map((row) => ({ row, key: columns[sort].value(row) ?? -Infinity }));
+    const keyed = this.rows.map((row) => ({ row, key: columns[sortIndex].value(row) ?? -Infinity }));
     const sorted = keyed.sort((a, b) => direction * compare(a.key, b.key)).map(({ row }) => row);
     const last = Math.max(0, Math.ceil(sorted.length / PAGE) - 1);
     this.page = Math.min(this.page, last);
@@ -44,11 +44,11 @@ export class Table {
     const visible = columns.filter(({ when }) => !when || this.rows.some(when));
     const head = visible.map((column) => {
       const index = columns.indexOf(column);
-      const sorting = index === sort ? (descending ? "descending" : "ascending") : null;
-      const arrow = index === sort ? (descending ? " ↓" : " ↑") : "";
+      const sorting = index === sortIndex ? (descending ? "descending" : "ascending") : null;
+      const arrow = index === sortIndex ? (descending ? " ↓" : " ↑") : "";
       const choose = () => {
-        this.descending = index === this.sort ? !this.descending : Boolean(column.number);
-        this.sort = index;
+        this.descending = index === this.sortIndex ? !this.descending : Boolean(column.number);
+        this.sortIndex = index;
         this.draw();
         this.onsort?.();
       };

@@ -38,7 +38,7 @@ impl Rows {
 /// Runs a query.
 ///
 /// # Errors
-/// The server's error; those of the connection; the answer is malformed or too long.
+/// The server answers with an error; the connection fails; the answer is malformed or too long.
 pub(super) async fn query(packets: &mut Packets, statement: &str) -> Result<Rows, MysqlFailure> {
     packets.send_command(COM_QUERY, statement.as_bytes()).await?;
     let head = packets.receive().await?;

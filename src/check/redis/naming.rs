@@ -77,15 +77,15 @@ pub(super) struct Naming {
     /// counts even if the pool remembers a higher epoch.
     pub(super) is_agreed: bool,
     /// If rule 2 decided: the primary when rule 1 last decided, if a Sentinel still names it in the same epoch.
-    pub(super) repeated: Option<NamedPrimary>,
+    pub(super) still_named: Option<NamedPrimary>,
 }
 
 impl Naming {
     /// The epoch in which the target is named the primary, and whether the Sentinels agree on that; `None`: the target
     /// is not the primary.
     pub(super) fn epoch_of(&self, target: &CheckTarget, run_id: &str) -> Option<(u32, bool)> {
-        let repeated = self.repeated.iter().map(|named| (named, false));
-        let mut all = std::iter::once((&self.primary, self.is_agreed)).chain(repeated);
+        let still_named = self.still_named.iter().map(|named| (named, false));
+        let mut all = std::iter::once((&self.primary, self.is_agreed)).chain(still_named);
         let (named, is_agreed) = all.find(|(named, _)| named.is_target(target, run_id))?;
         Some((named.epoch, is_agreed))
     }
@@ -157,21 +157,21 @@ impl SentinelAnswers {
         Some(Naming {
             primary: named.clone(),
             is_agreed,
-            repeated: None,
+            still_named: None,
         })
     }
 
     /// Rule 2.
     fn follow_highest_epoch(&mut self, reported: Vec<NamedPrimary>) -> Option<Naming> {
-        let is_repeated = |last: &NamedPrimary| reported.iter().any(|named| named.is_same_naming(last));
-        let repeated = self.last_by_majority.clone().filter(is_repeated);
+        let is_still_named = |last: &NamedPrimary| reported.iter().any(|named| named.is_same_naming(last));
+        let still_named = self.last_by_majority.clone().filter(is_still_named);
         // Among several with the highest epoch, `max_by_key` takes the last: an answer of this check, if there is one.
         let all = self.primary.take().into_iter().chain(reported);
         self.primary = all.max_by_key(|named| named.epoch);
         Some(Naming {
             primary: self.primary.clone()?,
             is_agreed: false,
-            repeated,
+            still_named,
         })
     }
 }

@@ -75,7 +75,7 @@ pub(super) fn state_of(server: &ServerBody) -> (&'static str, &str, Urgency) {
     }
 }
 
-/// The columns of servers, each with its title, its width, its growth if it is text, its rank, and its value.
+/// The columns of servers. A text column has its width and its growth as a tuple; the number after that is its rank.
 pub(super) fn server_columns<'a>() -> [Column<ServerRow<'a>>; 11] {
     [
         Column::text("SERVER", (22, 2), 10, |row| CellValue::Text(row.label().into())),
@@ -121,7 +121,7 @@ pub(super) fn session_matches(session: &SessionBody, words: &[String]) -> bool {
     contains_all(&text, words)
 }
 
-/// The columns of sessions, as in [`server_columns`].
+/// The columns of sessions, written as in [`server_columns`].
 pub(super) fn session_columns<'a>() -> [Column<&'a SessionBody>; 11] {
     [
         Column::number("ID", 9, 2, |row| CellValue::Count(row.id)),

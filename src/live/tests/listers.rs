@@ -96,7 +96,7 @@ fn earlier_servers_stay_until_the_first_clone_is_up() {
     let never_asleep = SCALED.replace("min = 0", "min = 1");
     for before in [FIXED, DISCOVERED] {
         pool.reload(before);
-        pool.list(Lister::Source, &["10.0.0.9:1"]); // not taken after `FIXED`, which has this server already
+        pool.list(Lister::Source, &["10.0.0.9:1"]); // taken only with `DISCOVERED`; `FIXED` configures this server
         pool.reload(&never_asleep);
         assert_eq!(pool.labels(), ["10.0.0.9:1"], "the first clone starts");
         pool.reload(&format!("{never_asleep}\ncooldown = \"3s\""));
@@ -178,7 +178,7 @@ fn members_of(live: &Live, pool: &str) -> Vec<Member> {
 }
 
 #[test]
-fn a_plan_that_is_prepared_and_not_applied_changes_nothing() {
+fn pools_still_depend_on_each_other_after_a_plan_was_prepared_and_not_applied() {
     let live = live_with_circle();
     drop(live.prepare(plan_of_two("servers = [\"10.0.0.9:1\"]"), HashMap::new()));
     set_list(&live, "a", "10.0.0.1:1");

@@ -22,6 +22,7 @@ fn outcome(sign: char) -> CheckOutcome {
     }
 }
 
+/// Records a result for each sign. Returns for each the new state, or `None` if the state is the same as before.
 fn run(machine: &mut RiseFall, results: &str) -> Vec<Option<CheckState>> {
     results
         .chars()

@@ -35,7 +35,7 @@ pub(in crate::pool) enum Observation {
 pub(in crate::pool) struct Claim {
     /// Its timeline, or the configuration epoch of its Sentinels.
     pub(in crate::pool) timeline: Option<u32>,
-    /// Which of the two `timeline` is.
+    /// Whether `timeline` is a timeline or an epoch.
     pub(in crate::pool) numbering: Numbering,
 }
 

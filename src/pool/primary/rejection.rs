@@ -49,7 +49,7 @@ impl PrimaryWatch {
         })
     }
 
-    /// The reason if no primary is remembered.
+    /// The reason if no primary is known.
     fn one_of_several(&self, server: &str) -> String {
         let labels = self.claims().map(|(label, ..)| &**label);
         let others: Vec<_> = labels.filter(|label| *label != server).collect();
@@ -61,7 +61,7 @@ impl PrimaryWatch {
     }
 }
 
-/// The reason if this primary is remembered.
+/// The reason if a primary is known.
 fn second_to(known: &KnownPrimary, server: &str, claim: Claim) -> String {
     let primary = &*known.server;
     let (numbering, on) = (claim.numbering, preposition(claim.numbering));
@@ -73,8 +73,9 @@ fn second_to(known: &KnownPrimary, server: &str, claim: Claim) -> String {
             _ => format!("a second primary: {primary} is the first"),
         };
     };
+    let is_overruled = known.overruled.is_some_and(|overruled| timeline <= overruled);
     match known.highest_timeline() {
-        _ if known.overruled >= Some(timeline) => {
+        _ if is_overruled => {
             format!("an operator has decided against {numbering} {timeline}: {primary} is the primary")
         }
         Some(high) if timeline < high && primary == server => {

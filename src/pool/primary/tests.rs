@@ -19,10 +19,10 @@ fn watch(known: Option<KnownPrimary>, servers: &[&str]) -> PrimaryWatch {
 }
 
 fn primary(timeline: impl Into<Option<u32>>) -> Observation {
-    with_system(SYSTEM, timeline)
+    primary_of(SYSTEM, timeline)
 }
 
-fn with_system(system: u64, timeline: impl Into<Option<u32>>) -> Observation {
+fn primary_of(system: u64, timeline: impl Into<Option<u32>>) -> Observation {
     Observation::Primary {
         system_identifier: Some(system),
         claim: Claim {

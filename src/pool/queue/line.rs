@@ -46,17 +46,16 @@ impl<T> WaitingLine<T> {
 
     /// Adds a client at the place of the ticket; nobody in the line may have this ticket. Returns its position, from 1.
     pub(in crate::pool) fn join(&mut self, ticket: Ticket, has_ended: bool, waiting: T) -> usize {
-        // `own`: the group that the client joins. `ahead`: how many clients the group before it has.
-        let (ahead, own) = match has_ended {
+        let (ahead_of_group, group) = match has_ended {
             true => (self.open.len(), &mut self.ended),
             false => (0, &mut self.open),
         };
-        let before = match own.last_key_value() {
-            Some((last, _)) if *last > ticket => own.range(..ticket).count(),
-            _ => own.len(), // nearly always: it has just drawn its ticket
+        let ahead_in_group = match group.last_key_value() {
+            Some((last, _)) if *last > ticket => group.range(..ticket).count(),
+            _ => group.len(), // nearly always: the client has just drawn its ticket
         };
-        own.insert(ticket, waiting);
-        ahead + before + 1
+        group.insert(ticket, waiting);
+        ahead_of_group + ahead_in_group + 1
     }
 
     /// Moves a client that has ended its stream behind those that have not, if it is in the line.
@@ -161,7 +160,11 @@ mod tests {
             let taken = &mut self.taken;
             let answers = self.line.serve(|(_, wanted)| {
                 let has_room = |server: &usize| taken[*server] < ROOM;
-                match wanted.map_or_else(|| (0..SERVERS).find(has_room), |own| Some(own).filter(has_room)) {
+                let server_with_room = match *wanted {
+                    Some(server) => Some(server).filter(has_room),
+                    None => (0..SERVERS).find(has_room),
+                };
+                match server_with_room {
                     Some(server) => {
                         taken[server] += 1;
                         Verdict::Answered(())

@@ -178,7 +178,9 @@ fn a_change_of_the_list_is_processed_by_one_check_only() {
             let role = if n == 0 { Role::Primary } else { Role::Replica };
             roles.judge(server, &facts(role, Some(1)), list, REQUIRED, now)
         });
-        judgements.filter(|judgement| judgement.has_new_primary_or_servers).count()
+        judgements
+            .filter(|judgement| judgement.has_new_primary_or_servers)
+            .count()
     };
     let list = members(&registry, 0..LIST_LEN);
     assert_eq!(round(&list), 2, "the list is new, and then the primary is known");

@@ -41,8 +41,8 @@ impl Server {
         }
     }
 
-    /// Whether it takes no sessions for the moment, as sessions or its latest check have found, but may take some again
-    /// at any time: it is not down, and its role is not wrong.
+    /// Whether it is ejected or suspended, but may take sessions again at any time: it is not down, and its role is not
+    /// wrong.
     pub(in crate::pool) fn may_return_at_any_time(&self) -> bool {
         self.check_state() != CheckState::Down && !self.is_unfit() && self.has(EJECTED | SUSPENDED)
     }
@@ -157,8 +157,8 @@ impl Server {
         has_room
     }
 
-    /// Stops counting a session that was not begun after all. Wakes the queue, because another server at the address may
-    /// have seemed full meanwhile. Unlike [`Self::end_session`], this may be called while the queue is served.
+    /// Stops counting a session that was not begun after all. Wakes the queue, because another server at the address
+    /// may have seemed full meanwhile. Unlike [`Self::end_session`], this may be called while the queue is served.
     pub(in crate::pool) fn remove_session(&self) {
         self.add_own(-1);
         self.live.fetch_sub(1, SeqCst);

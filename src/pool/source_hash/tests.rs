@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
 /// Candidates with these identities and weights, in this order.
-fn servers<'a>(of: impl IntoIterator<Item = (&'a str, u16)>) -> Vec<Candidate> {
-    of.into_iter()
+fn servers<'a>(list: impl IntoIterator<Item = (&'a str, u16)>) -> Vec<Candidate> {
+    list.into_iter()
         .enumerate()
         .map(|(index, (identity, weight))| candidate(index, identity, weight, 0))
         .collect()
@@ -201,8 +201,8 @@ proptest! {
     #[test]
     fn the_configured_order_does_not_change_the_choice(
         (written, shuffled) in prop::collection::vec(1u16..=256, 1..12).prop_flat_map(|weights| {
-            let of: Vec<_> = weights.into_iter().enumerate().collect();
-            (Just(of.clone()), Just(of).prop_shuffle())
+            let list: Vec<_> = weights.into_iter().enumerate().collect();
+            (Just(list.clone()), Just(list).prop_shuffle())
         }),
         client: IpAddr,
     ) {

@@ -60,7 +60,7 @@ async fn a_client_that_failed_to_connect_keeps_its_place_in_a_full_queue() {
     let mut turn = QueueTurn::default();
     let waiting = pool.wait_for_lease(client(2), &[], &mut turn, pending(), |_| {});
     let (lease, ()) = tokio::join!(waiting, async { drop(first) });
-    let lease = lease.unwrap();
+    let lease = lease.unwrap(); // kept, so that the newcomers have to wait
     let mut newcomers = Vec::new();
     for n in 3..6 {
         newcomers.push(start_waiting(&pool, n).await); // until the line is full
@@ -70,7 +70,7 @@ async fn a_client_that_failed_to_connect_keeps_its_place_in_a_full_queue() {
         assert_eq!(position, 1)
     });
     let (again, ()) = tokio::join!(again, async {
-        assert_eq!(pool.queue_len(), 4);
+        assert_eq!(pool.queue_len(), 4, "3 newcomers, and the client whose connect failed");
         assert_eq!(
             start_waiting(&pool, 6).await.await.unwrap().unwrap_err(),
             QueueFailure::Full
@@ -135,8 +135,8 @@ async fn a_client_that_has_tried_all_servers_does_not_wait() {
         let _waiting = start_waiting(&pool, 1).await;
         let tried: Vec<_> = pool.servers().iter().map(|server| server.id()).collect();
         let mut turn = QueueTurn::default();
-        let again = pool.wait_for_lease(client(2), &tried, &mut turn, pending(), |_| {});
-        assert_eq!(again.await.unwrap_err(), QueueFailure::NoServer, "{policy:?}");
+        let answer = pool.wait_for_lease(client(2), &tried, &mut turn, pending(), |_| {});
+        assert_eq!(answer.await.unwrap_err(), QueueFailure::NoServer, "{policy:?}");
         drop(taken);
     }
 }

@@ -185,8 +185,8 @@ async fn a_change_of_the_servers_wakes_queued_clients() {
     assert_eq!(waiting.await.unwrap().unwrap_err(), QueueFailure::NoServer);
 }
 
-/// A client has tried the first server, and waits for the second one behind a client that waits for any. When the second
-/// server goes down, no server is left for the client behind.
+/// A client has tried the first server, and waits for the second one behind a client that waits for any. When the
+/// second server goes down, no server is left for the client behind.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_goes_down_ends_the_wait_of_a_client_behind_another() {
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));

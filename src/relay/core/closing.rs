@@ -69,7 +69,7 @@ impl Core<'_> {
             return self.ended(side, now);
         }
         match side {
-            Side::Client => self.closed = Some(self.broken(side, fault)),
+            Side::Client => self.closed = Some(self.closed_by_fault(side, fault)),
             Side::Server if self.is_delivering() => self.down.end(), // the engine has now read the last byte
             Side::Server => {
                 // Invalid TLS is not the end of the server's stream (see `ByteCounter::has_ended`).
@@ -86,10 +86,9 @@ impl Core<'_> {
         self.finish_if_done();
     }
 
-    /// How the relay ends because the connection of this side broke. A reset is not a fault once the client has sent
-    /// everything and, if the server broke, the server has sent everything, too: often a side does not read the last
-    /// bytes of the other.
-    pub(super) fn broken(&self, side: Side, fault: Fault) -> Closed {
+    /// How the relay ends because the connection of this side broke: with [`Closed::ResetAfterEnd`] if it was reset and
+    /// no byte was lost.
+    pub(super) fn closed_by_fault(&self, side: Side, fault: Fault) -> Closed {
         let has_sent_all = match self.timer.as_deref() {
             Some(RelayTimer::Delivery(delivery)) => {
                 delivery.fault == Fault::Reset && delivery.client_had_sent_all && self.down.is_complete()
@@ -104,12 +103,12 @@ impl Core<'_> {
         }
     }
 
-    /// Whether the client has sent everything, and all of it was sent on.
+    /// Whether the client has sent everything, and all of it was sent on to the server.
     fn is_client_through(&self) -> bool {
         self.up.is_complete() && self.up.unsent() == 0
     }
 
-    /// Ends the relay on request, if it may end now. `queue` returns the send queue of the socket towards a side.
+    /// Handles a request to end the relay (see [`EndRequest`]). `queue` returns the send queue of the socket towards a side.
     pub(in crate::relay) fn end(&mut self, request: EndRequest<'_>, queue: impl Fn(Side) -> Option<SendQueue>) {
         // A queue that the system does not report counts as delivered.
         let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered);
@@ -136,12 +135,12 @@ impl Core<'_> {
         self.server_was_last && self.is_sent() && !has_ended
     }
 
-    /// A limit on silence was reached: ends the relay, unless only [`FOLLOW_TIMEOUT`] was reached and bytes are still
-    /// to be delivered. Then the client may take longer to follow its server, until another limit is reached.
-    pub(super) fn give_up(&mut self, queues: SendQueues, since: Instant, now: Instant) {
+    /// Ends the relay, because a limit on silence was reached. If only [`FOLLOW_TIMEOUT`] was reached and bytes are
+    /// still to be delivered, the client gets more time, until another limit is reached.
+    pub(super) fn give_up(&mut self, queues: SendQueues, silent_since: Instant, now: Instant) {
         let pending = self.pending(queues);
         // `None`: after one side has finished, FOLLOW_TIMEOUT is the only limit.
-        let half_closed_until = self.half_closed_limit().map(|limit| since + limit);
+        let half_closed_until = self.half_closed_limit().map(|limit| silent_since + limit);
         let is_only_follow_timeout = self.first_ended.is_some() && half_closed_until.is_none_or(|until| now < until);
         if is_only_follow_timeout && pending == Pending::Bytes {
             if let Some(RelayTimer::Silence(silence)) = self.timer.as_deref_mut() {

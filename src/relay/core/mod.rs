@@ -179,7 +179,7 @@ impl<'a> Core<'a> {
                 let has_moved = || std::mem::take(&mut self.has_moved) || self.down.is_held_back();
                 if delivery.expire(now, is_delivered, has_moved) {
                     let fault = delivery.fault;
-                    self.closed = Some(self.broken(Side::Server, fault));
+                    self.closed = Some(self.closed_by_fault(Side::Server, fault));
                 }
             }
         }

@@ -115,7 +115,7 @@ fn a_session_is_at_rest_if_the_server_sent_last_and_everything_is_delivered() {
         ..SendQueue::EMPTY
     };
     let unacknowledged = SendQueue {
-        unacknowledged: 1,
+        unacknowledged_segments: 1,
         ..SendQueue::EMPTY
     };
     for (towards, queue) in [Side::Client, Side::Server]

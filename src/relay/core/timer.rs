@@ -17,21 +17,20 @@ pub(in crate::relay) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_mi
 /// whenever something reaches the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::relay) struct SendQueue {
-    /// Segments that are sent and not acknowledged.
-    pub(in crate::relay) unacknowledged: u32,
+    pub(in crate::relay) unacknowledged_segments: u32,
     pub(in crate::relay) not_sent_bytes: u32,
 }
 
 impl SendQueue {
     /// Nothing is queued.
     pub(in crate::relay) const EMPTY: Self = Self {
-        unacknowledged: 0,
+        unacknowledged_segments: 0,
         not_sent_bytes: 0,
     };
 
     /// Whether the peer has acknowledged everything.
     pub(in crate::relay) fn is_delivered(self) -> bool {
-        self.unacknowledged == 0 && self.not_sent_bytes == 0
+        self.unacknowledged_segments == 0 && self.not_sent_bytes == 0
     }
 }
 
@@ -78,11 +77,11 @@ impl SilenceTimer {
         }
     }
 
-    /// Continues this silence beyond its limit: the next check is half a limit from now, but not later than `end`, if
-    /// there is one.
-    pub(super) fn extend(&mut self, now: Instant, end: Option<Instant>) {
+    /// Continues this silence beyond its limit. The next check is after half of the limit, or at `latest` if that is
+    /// earlier.
+    pub(super) fn extend(&mut self, now: Instant, latest: Option<Instant>) {
         let next = now + self.limit / 2;
-        self.check_at = end.map_or(next, |end| next.min(end));
+        self.check_at = latest.map_or(next, |latest| next.min(latest));
     }
 
     /// When this silence began.
@@ -108,8 +107,8 @@ impl SilenceTimer {
         let have_changed = self.queues.replace(queues).is_some_and(|before| before != queues);
         if have_changed {
             self.since = now;
-            // Not at the whole limit: if `restart` begins another silence before this deadline, it does not move the
-            // deadline, and the first check of that silence must not be later than at half of the limit.
+            // Not the whole limit: `restart` does not move this deadline, and a silence that it begins needs its first
+            // check within half of the limit.
             self.check_at = now + self.limit / 2;
             return None;
         }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
-use super::kernel::{Act, Step, When, World, first};
+use super::kernel::{Act, Step, When, World, first_bytes};
 use super::oracle::Oracle;
 use super::simulation::{Case, cases, end_after};
 use super::*;
@@ -157,7 +157,7 @@ async fn relay_case(case: &Case) -> Closed {
         core: Core::new(case.first, case.limits, &traffic, false, Instant::now()),
         world: &world,
         up: Held {
-            bytes: first(case.first),
+            bytes: first_bytes(case.first),
             ..Held::default()
         },
         down: Held::default(),

@@ -38,7 +38,7 @@ fn bytes(to: Side, position: usize, length: usize) -> &'static [u8] {
 }
 
 /// The first bytes for the server.
-pub(super) fn first(length: usize) -> Vec<u8> {
+pub(super) fn first_bytes(length: usize) -> Vec<u8> {
     bytes(Side::Server, 0, length).to_vec()
 }
 
@@ -495,7 +495,7 @@ impl World {
     pub(super) fn queue(&self, side: Side) -> SendQueue {
         let queued = self.end(side).queued();
         SendQueue {
-            unacknowledged: u32::from(queued > 0),
+            unacknowledged_segments: u32::from(queued > 0),
             not_sent_bytes: queued as u32,
         }
     }

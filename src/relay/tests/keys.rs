@@ -5,11 +5,11 @@ use std::future::pending;
 use tokio::task::yield_now;
 
 use super::*;
-use crate::tls::connected_for_records;
+use crate::tls::tls12_pair_with_key_limit;
 
 #[tokio::test]
 async fn exhausted_tls_keys_end_a_session_by_a_reset_with_the_reason() {
-    let (_peer, tls) = connected_for_records(20);
+    let (_peer, tls) = tls12_pair_with_key_limit(20);
     let (_client, inner_client) = connected(None, None).await;
     let (mut server, inner_server) = connected(None, None).await;
     let traffic = Traffic::default();

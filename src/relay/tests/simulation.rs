@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::unconstrained;
 use tokio::time::sleep_until;
 
-use super::kernel::{Act, Step, When, World, first};
+use super::kernel::{Act, Step, When, World, first_bytes};
 use super::oracle::Oracle;
 use super::socket::ModelSocket;
 use super::*;
@@ -31,7 +31,7 @@ const CUT_AFTER: Duration = Duration::from_secs(3_600);
 /// The least bandwidth of a throttled session, in bytes a second.
 const BANDWIDTH_MIN: u64 = 1_000;
 
-/// The longest wait for a slot of 1 KiB, at the least bandwidth.
+/// The longest wait for a slot of 1 KiB at the least bandwidth, with the resolution of timers (1 ms).
 const SLOT_WAIT_MAX: Duration = Duration::from_millis(1_024 + 1);
 
 /// The script of a session.
@@ -86,7 +86,7 @@ async fn relay_case(case: &Case) -> Closed {
     let relay = relay_between(
         &client,
         &server,
-        first(case.first),
+        first_bytes(case.first),
         case.limits,
         &traffic,
         case.bandwidth.map(|rates| Box::new(Throttle::with_rates(rates))),
@@ -112,8 +112,8 @@ async fn relay_case(case: &Case) -> Closed {
                     oracle.ended(closed);
                     return closed;
                 }
-                let by_itself = relay_waker.was_called.load(Relaxed) && !world.lock().was_woken;
-                assert!(!by_itself, "the relay wakes itself, so that no other task gets a turn");
+                let wakes_itself = relay_waker.was_called.load(Relaxed) && !world.lock().was_woken;
+                assert!(!wakes_itself, "the relay wakes itself, so that no other task gets a turn");
             }
             () = sleep_until(last_step_at + wait) => {
                 last_step_at = Instant::now();

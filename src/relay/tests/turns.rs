@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::relay::engine::poll::pipes;
-use crate::tls::connected_for_records;
+use crate::tls::tls12_pair_with_key_limit;
 
 /// A relay whose polls are counted.
 struct Watched {
@@ -194,8 +194,8 @@ async fn bulk_does_not_delay_other_sessions() {
 
 #[tokio::test]
 async fn bulk_over_tls_does_not_delay_other_sessions() {
-    let (bulk_client, bulk_server) = connected_for_records(u64::MAX);
-    let (talk_client, talk_server) = connected_for_records(u64::MAX);
+    let (bulk_client, bulk_server) = tls12_pair_with_key_limit(u64::MAX);
+    let (talk_client, talk_server) = tls12_pair_with_key_limit(u64::MAX);
     let bulk = Session::over_tls(bulk_server).await;
     let talk = Session::over_tls(talk_server).await;
     let (bulk_sealing, talk_sealing) = (Sealing(Some(bulk_client)), Sealing(Some(talk_client)));

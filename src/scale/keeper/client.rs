@@ -181,7 +181,9 @@ impl ContainerKeeper {
         let is_new = shared.containers.insert(held.clone());
         match shared.requests.clone() {
             // A keeper that has just ended does not get this. The next one gets all containers.
-            Some(requests) if is_new => drop(requests.send(KeeperRequest::HoldContainers(held))),
+            Some(requests) if is_new => {
+                let _ = requests.send(KeeperRequest::HoldContainers(held));
+            }
             Some(_) => {}
             None => self.start(&mut shared)?,
         }

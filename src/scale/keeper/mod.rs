@@ -1,11 +1,13 @@
-//! The keepers: child processes (`acequia keeper`) that start clones and hold them. Each holds one clone.
+//! The keepers: child processes (`acequia keeper`). Each starts one clone, and kills it when we end.
 //!
 //! A keeper talks with us over a socket that is its standard input; a message is a line of JSON. When its clone has
 //! ended, or when the socket closes, whatever the reason, it kills all that the clone has started: even if we are
 //! killed by SIGKILL, nothing is left behind. It is the subreaper (prctl(2), PR_SET_CHILD_SUBREAPER) of what its clone
 //! starts, so that it also finds processes that have left their process group, such as daemons. If a keeper is killed,
-//! we kill what it has held: all processes that have the mark of its clone in their environment. Containers belong to
-//! the engine: one more keeper asks the engine to remove those with our label when we have ended.
+//! we kill what it has held: all processes that have the mark of its clone in their environment.
+//!
+//! Clones that are containers have no keeper each, because they are processes of the engine. One keeper for all of them
+//! asks the engines to remove the containers with our label when we have ended.
 
 mod message;
 mod output;

@@ -61,7 +61,7 @@ fn connected(version: &'static SupportedProtocolVersion, piece_bytes: usize) -> 
 }
 
 /// A connected pair of TLS 1.2 whose keys are used up after this many records.
-pub(crate) fn connected_for_records(records: u64) -> (TlsConnection, TlsConnection) {
+pub(crate) fn tls12_pair_with_key_limit(records: u64) -> (TlsConnection, TlsConnection) {
     let SupportedCipherSuite::Tls12(suite) = TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 else {
         unreachable!("it is one of TLS 1.2");
     };
@@ -375,7 +375,7 @@ fn a_handshake_in_tiny_records_is_bounded() {
 /// No close_notify is sent: it would make the stream look complete, without the bytes that were to be encrypted.
 #[test]
 fn exhausted_keys_end_a_connection_uncleanly() {
-    let (mut client, mut server) = connected_for_records(4); // the first is for the handshake
+    let (mut client, mut server) = tls12_pair_with_key_limit(4); // the first is for the handshake
     for _ in 0..3 {
         let mut records = Vec::new();
         server.encrypt(b"x", 1, &mut records).unwrap();

@@ -225,15 +225,15 @@ fn checks_leave_no_line_in_the_servers_log_and_no_output_shows_the_password() {
 #[test]
 fn without_a_user_one_login_a_minute_is_denied() {
     let server = MariaDb::start(1, &[]);
-    let other = Server::named("220 smtp");
+    let smtp = Server::named("220 smtp");
     let keys = "health.check = \"mysql\"\nhealth.interval = \"100ms\"\nhealth.fall = 1";
-    let proxy = Proxy::start(&one_pool(&[server.address(), other.address], keys));
+    let proxy = Proxy::start(&one_pool(&[server.address(), smtp.address], keys));
     let label = server.address().to_string();
     eventually("twenty checks pass", || {
         let passed = [("server", label.as_str()), ("result", "pass")];
         proxy.metrics().sum("acequia_health_checks_total", &passed) >= 20.0
     });
-    let state = proxy.server("p", &other.address.to_string());
+    let state = proxy.server("p", &smtp.address.to_string());
     assert_eq!(
         state["reason"],
         "not a MySQL server, or one that sends more than 256 KiB"

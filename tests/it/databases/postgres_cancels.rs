@@ -17,20 +17,19 @@ use crate::support::server::{Server, list};
 /// A CancelRequest with a key that no session has.
 const STRAY: [u8; 16] = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 1, 2, 3, 4];
 
-fn config(servers: [SocketAddr; 2], more: &str) -> String {
+fn config(servers: [SocketAddr; 2], listener_lines: &str) -> String {
     let [a, b] = servers;
     format!(
-        "[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\nprotocol = \"postgres\"\n{more}\n[pools.db]\n\
-         servers = [\"{a}\", \"{b}\"]\n"
+        "[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\nprotocol = \"postgres\"\n{listener_lines}\n\
+         [pools.db]\nservers = [\"{a}\", \"{b}\"]\n"
     )
 }
 
 /// Starts `count` sessions with this `sslmode`, half of them on each of two servers. Then each cancels its own query.
-/// `placement` is how acequia finds the servers for these cancels, as in the access log. `more` are lines of the
-/// listener.
-fn cancels_reach_their_own_sessions(count: usize, sslmode: &str, placement: &str, more: &str) {
+/// `placement` is how acequia finds the servers for these cancels, as in the access log.
+fn cancels_reach_their_own_sessions(count: usize, sslmode: &str, placement: &str, listener_lines: &str) {
     let servers = [Postgres::start_with_tls(), Postgres::start_with_tls()];
-    let proxy = Proxy::start(&config([servers[0].address(), servers[1].address()], more));
+    let proxy = Proxy::start(&config([servers[0].address(), servers[1].address()], listener_lines));
     let sleep = || Process::start(psql(proxy.at("db"), "SELECT pg_sleep(600)").env("PGSSLMODE", sslmode));
     let mut sessions: Vec<_> = (0..count).map(|_| sleep()).collect();
     eventually("half of the queries run on each server", || {
@@ -80,8 +79,8 @@ fn a_cancel_reaches_a_session_with_terminated_tls() {
 fn a_cancel_that_cannot_be_placed_is_dropped_or_goes_to_all_servers() {
     let servers = [Postgres::start(), Postgres::start()];
     let addresses = [servers[0].address(), servers[1].address()];
-    for (more, detail, attempts) in [("", "unplaced", 0), ("cancel_unplaced = \"fanout\"", "fanout", 2)] {
-        let proxy = Proxy::start(&config(addresses, more));
+    for (listener_lines, detail, attempts) in [("", "unplaced", 0), ("cancel_unplaced = \"fanout\"", "fanout", 2)] {
+        let proxy = Proxy::start(&config(addresses, listener_lines));
         let mut client = Client::connect(proxy.at("db"));
         assert_eq!(client.send(&STRAY).read_all(), b"");
         let line = proxy.access_line();

@@ -130,8 +130,7 @@ fn refuse(mut stream: TcpStream) {
     let _ = stream.write_all(&[b"E", &length[..], fields].concat());
 }
 
-/// Closes the connection without an answer.
-fn end(mut stream: TcpStream) {
+fn close_without_answer(mut stream: TcpStream) {
     read_request(&mut stream);
 }
 
@@ -157,8 +156,8 @@ fn read_request(stream: &mut TcpStream) -> Vec<u8> {
 #[test]
 fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_before_a_whole_message() {
     // A server that refuses is ejected. One that closes the connection is not, and is picked for half of the clients.
-    for (fails, failures) in [(refuse as fn(TcpStream), 1), (end, 4), (break_off, 4)] {
-        let failing = Server::run(fails);
+    for (fail, failures) in [(refuse as fn(TcpStream), 1), (close_without_answer, 4), (break_off, 4)] {
+        let failing = Server::run(fail);
         let ready = Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {
             received.lock().unwrap().push(read_request(&mut stream));
             let _ = stream.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I");
@@ -193,8 +192,11 @@ fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_before_a_whole_m
 /// not keep the other queued clients waiting.
 #[test]
 fn a_session_is_connected_again_only_once_after_an_end_before_a_whole_message() {
-    for (fails, answer) in [(end as fn(TcpStream), &b""[..]), (break_off, PART_OF_AN_ERROR)] {
-        let failing = Server::run(fails);
+    for (fail, answer) in [
+        (close_without_answer as fn(TcpStream), &b""[..]),
+        (break_off, PART_OF_AN_ERROR),
+    ] {
+        let failing = Server::run(fail);
         let proxy = Proxy::start(&config(&[failing.address], &format!("{QUEUE}\n{UNCHECKED}")));
         assert_eq!(Client::connect(proxy.at("db")).send(&STARTUP).read_all(), answer);
         let line = proxy.access_line();

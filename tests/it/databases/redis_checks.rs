@@ -22,15 +22,15 @@ fn dripping(first: &'static [u8]) -> Server {
     })
 }
 
-/// A listener and a pool, both with this name. `servers` are those of the pool, written as in a configuration.
-fn one_pool(name: &str, servers: &str, health: &str) -> String {
+/// A listener and a pool, both named `primary`. `servers` are those of the pool, written as in a configuration.
+fn one_pool(servers: &str, health: &str) -> String {
     format!(
-        "[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n[pools.{name}]\nservers = [{servers}]\n\
-         [pools.{name}.health]\ncheck = \"redis\"\n{health}\n"
+        "[listeners.primary]\nbind = \"127.0.0.1:0\"\npool = \"primary\"\n[pools.primary]\nservers = [{servers}]\n\
+         [pools.primary.health]\ncheck = \"redis\"\n{health}\n"
     )
 }
 
-/// The number of checks of this server with this result.
+/// The number of checks of this server of the pool `primary` with this result.
 fn results(proxy: &Proxy, server: SocketAddr, result: &str) -> f64 {
     let labels = [
         ("pool", "primary"),
@@ -50,7 +50,7 @@ fn checks_of_servers_that_hang_or_send_single_bytes_end_within_their_timeout() {
     ];
     let servers: Vec<_> = hanging.iter().chain([&not_redis]).collect();
     let health = "interval = \"200ms\"\ninterval_down = \"200ms\"\ntimeout = \"150ms\"\nfall = 2";
-    let proxy = Proxy::start(&one_pool("primary", &list(&servers), health));
+    let proxy = Proxy::start(&one_pool(&list(&servers), health));
     for server in &servers {
         let (result, why) = match server.address == not_redis.address {
             true => ("fail", "not a Redis server"),
@@ -150,7 +150,7 @@ fn alternately_passed_and_refused_checks_restore_a_server() {
     });
     let address = server.address;
     let health = "interval = \"100ms\"\ninterval_down = \"100ms\"\nfall = 1\nrise = 4";
-    let proxy = Proxy::start(&one_pool("primary", &list(&[&server]), health));
+    let proxy = Proxy::start(&one_pool(&list(&[&server]), health));
     let transitions = |to| {
         let labels = [("pool", "primary"), ("to", to)];
         proxy.metrics().sum("acequia_health_transitions_total", &labels)
@@ -163,14 +163,14 @@ fn alternately_passed_and_refused_checks_restore_a_server() {
 }
 
 #[test]
-fn a_replica_is_not_trusted_as_the_primary_after_a_reload_to_that_role() {
+fn after_a_reload_to_the_role_primary_a_replica_gets_no_session() {
     let primary = RedisNode::start(&[]);
     let replica = RedisNode::replica_of(&primary, &[]);
     let address = replica.address();
-    // The pool is named `primary` also while it requires the role `replica`: `results` counts in that pool.
+    // The pool is named `primary` also while it requires the role `replica`.
     let text = |role: &str| {
         let health = "interval = \"200ms\"\ninterval_down = \"200ms\"\nrise = 1";
-        one_pool("primary", &format!("\"{address}\""), health).replace(
+        one_pool(&format!("\"{address}\""), health).replace(
             "[pools.primary.health]",
             &format!("role = \"{role}\"\n[pools.primary.health]"),
         )

@@ -176,7 +176,7 @@ fn a_stopped_name_server_changes_nothing_and_is_followed_again() {
     let mut nsd = Nsd::start(&records(&first));
     let runtime = format!("[runtime]\nstate_dir = {:?}\n", state.path());
     let proxy = Proxy::start(&(runtime.clone() + &by_srv(&nsd, "")));
-    nsd.stop(&records(&second));
+    nsd.stop_and_change(&records(&second));
     let line = &log_lines(&proxy, KEPT, 1)[0];
     assert_eq!(
         (&line["error"], &line["kept"]),
@@ -191,7 +191,7 @@ fn a_stopped_name_server_changes_nothing_and_is_followed_again() {
     let proxy = Proxy::start(&(runtime + &by_srv(&nsd, ""))); // `state_dir` has the list
     assert!(reaches_only(&proxy, "first"));
     assert_eq!(names(&proxy), [format!("one.test:{}@127.0.0.1", first.address.port())]);
-    nsd.begin();
+    nsd.restart();
     eventually("its records are followed again", || reaches_only(&proxy, "second"));
     assert_eq!(discovery_up(&proxy), 1.0);
 }

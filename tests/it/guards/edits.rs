@@ -85,8 +85,8 @@ fn a_denied_network_is_refused_across_reloads_until_undone() {
         text.stdout.contains("127.0.0.0/8") && text.stdout.contains(" ago"),
         "{text:?}"
     );
-    let wrong = proxy.command(&["guard", "undo", "g", "127.0.0.1"]);
-    assert_eq!(wrong.code, Some(1), "{wrong:?}");
+    let undo_of_a_part = proxy.command(&["guard", "undo", "g", "127.0.0.1"]);
+    assert_eq!(undo_of_a_part.code, Some(1), "{undo_of_a_part:?}");
     assert_eq!(
         proxy.answer(&["guard", "undo", "g", "127.0.0.0/8"]),
         json!({ "undone": "127.0.0.0/8" })
@@ -122,8 +122,8 @@ fn edits_of_a_guard_that_is_not_configured_can_be_seen_and_undone() {
         shown.contains("g (not configured)") && shown.contains("127.0.0.0/8"),
         "{shown}"
     );
-    let denied = proxy.command(&["guard", "deny", "g", "198.51.100.1"]);
-    assert_eq!(denied.code, Some(1), "{denied:?}");
+    let new_edit = proxy.command(&["guard", "deny", "g", "198.51.100.1"]);
+    assert_eq!(new_edit.code, Some(1), "{new_edit:?}");
     assert_eq!(proxy.command(&["guard", "undo", "g", "127.0.0.0/8"]).code, Some(0));
     assert!(proxy.reload(&with));
     assert!(!is_denied(&proxy));

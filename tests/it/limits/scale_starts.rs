@@ -17,7 +17,7 @@ fn config(keys: &str) -> String {
     )
 }
 
-/// The answer that a new client gets: "first" from the server, "0" and the port from a clone.
+/// The answer that a new client gets: "first" from the server, "0 PORT" from a clone (`clone.py` without a database).
 fn answer(proxy: &Proxy) -> String {
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"?");
@@ -79,7 +79,7 @@ fn clients_wait_while_the_only_clone_restarts() {
     let proxy = Proxy::start(&config(&scale(&ports, "0.5")));
     let pid = wait_for("the clone runs", || running(&proxy));
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-    eventually("its end is known", || running(&proxy).is_none());
+    eventually("the clone's end is known", || running(&proxy).is_none());
     assert!(answer(&proxy).starts_with("0 "));
     let line = proxy.access_line();
     assert!(line["queue_ms"].as_f64().unwrap() > 0.0, "{line}");

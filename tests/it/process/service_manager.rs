@@ -14,6 +14,9 @@ use crate::support::configs::one_pool;
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
+/// The shortest `WATCHDOG_USEC` that leaves enough time: two checks of the heartbeats, every 2 s.
+const WATCHDOG_MIN: &str = "WATCHDOG_USEC=4000000";
+
 /// The receiving end of sd_notify(3).
 struct ServiceManager {
     socket: UnixDatagram,
@@ -47,16 +50,6 @@ impl ServiceManager {
         let read = self.socket.recv(&mut bytes).expect("a message is sent");
         let text = std::str::from_utf8(&bytes[..read]).unwrap();
         text.lines().map(str::to_owned).collect()
-    }
-
-    /// The next message that is not one for the watchdog.
-    fn next_state(&self) -> Vec<String> {
-        loop {
-            let message = self.next();
-            if message != ["WATCHDOG=1"] {
-                return message;
-            }
-        }
     }
 }
 
@@ -98,7 +91,7 @@ fn a_service_manager_may_use_an_abstract_socket() {
 #[test]
 fn the_watchdog_is_fed_while_the_workers_run() {
     let (manager, server) = (ServiceManager::new(), Server::echo());
-    let proxy = manager.start(&server, &["WATCHDOG_USEC=4000000"]);
+    let proxy = manager.start(&server, &[WATCHDOG_MIN]);
     let mut messages = Vec::new();
     while messages.iter().filter(|message| **message == ["WATCHDOG=1"]).count() < 3 {
         messages.push(manager.next());
@@ -110,7 +103,7 @@ fn the_watchdog_is_fed_while_the_workers_run() {
 #[test]
 fn the_watchdog_is_fed_during_a_drain() {
     let (manager, server) = (ServiceManager::new(), Server::echo());
-    let proxy = manager.start(&server, &["WATCHDOG_USEC=4000000"]);
+    let proxy = manager.start(&server, &[WATCHDOG_MIN]);
     let mut client = Client::connect(proxy.at("l"));
     assert_eq!(client.send(b"a").read(1), b"a");
     proxy.signal(Signal::TERM);
@@ -146,11 +139,11 @@ fn the_watchdog_of_another_process_is_not_fed() {
 fn a_reload_that_fails_ends_with_ready() {
     let (manager, server) = (ServiceManager::new(), Server::echo());
     let proxy = manager.start(&server, &[]);
-    let ready = manager.next_state();
+    let ready = manager.next();
     proxy.rewrite("[listeners");
     proxy.signal(Signal::HUP);
-    assert_eq!(manager.next_state()[0], "RELOADING=1");
-    assert_eq!(manager.next_state(), ready);
+    assert_eq!(manager.next()[0], "RELOADING=1");
+    assert_eq!(manager.next(), ready);
     assert_eq!(proxy.stop().code, Some(0));
 }
 

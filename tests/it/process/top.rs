@@ -102,10 +102,10 @@ fn top_prints_no_colors_if_disabled() {
     let is_color = |screen: &str| ["\u{1b}[38;", "\u{1b}[48;"].iter().any(|part| screen.contains(part));
     let tmux = top(&proxy, 80, 24, &[("NO_COLOR", "1")]);
     tmux.wait_for("✓ up");
-    assert!(!is_color(&tmux.screen_with_escapes()), "{:?}", tmux.screen_with_escapes());
+    assert!(!is_color(&tmux.raw_screen()), "{:?}", tmux.raw_screen());
     let tmux = top(&proxy, 80, 24, &[("NO_COLOR", "")]);
     tmux.wait_for("✓ up");
-    assert!(is_color(&tmux.screen_with_escapes()), "{:?}", tmux.screen_with_escapes());
+    assert!(is_color(&tmux.raw_screen()), "{:?}", tmux.raw_screen());
 }
 
 #[test]

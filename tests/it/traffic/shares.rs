@@ -55,7 +55,7 @@ fn long_and_short_sessions_are_spread_evenly_over_workers() {
     wait_for_active_sessions(&proxy, LONG_SESSIONS);
     let mut counts: Vec<_> = registered_descriptors(&proxy).iter().map(BTreeSet::len).collect();
     counts.sort_unstable();
-    // The workers have the sessions, so the three largest epoll instances are theirs.
+    // The workers have the sessions, so the three largest epoll instances are theirs. Each session has two sockets.
     let of_workers = &counts[counts.len() - 3..];
     assert!(of_workers.iter().sum::<usize>() >= 2 * LONG_SESSIONS, "{counts:?}");
     assert!(of_workers[2] <= 2 * of_workers[0], "{counts:?}");

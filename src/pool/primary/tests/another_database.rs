@@ -11,7 +11,7 @@ fn another_database_is_used_once_all_servers_have_it() {
         ..KnownPrimary::default()
     };
     let mut pool = watch(Some(known), &["a", "b"]);
-    let steps = [("a", with_system(5, 1)), ("b", REPLICA), ("b", DOWN)];
+    let steps = [("a", primary_of(5, 1)), ("b", REPLICA), ("b", DOWN)];
     assert_eq!(in_force(&mut pool, &steps), ["", "", ""]);
     let expected = format!("another database: its system identifier is 5, and was {SYSTEM}");
     assert_eq!(reason(&pool, "a"), expected);
@@ -19,22 +19,22 @@ fn another_database_is_used_once_all_servers_have_it() {
         system_identifier: Some(5),
     };
     assert_eq!(
-        in_force(&mut pool, &[("b", replica), ("a", with_system(5, 1))]),
+        in_force(&mut pool, &[("b", replica), ("a", primary_of(5, 1))]),
         ["a", "a"]
     );
     assert_eq!(pool.known().unwrap().timeline, Some(1));
     // A stray server of a third database, on a high timeline, changes nothing.
-    assert_eq!(in_force(&mut pool, &[("b", with_system(6, 30))]), ["a"]);
+    assert_eq!(in_force(&mut pool, &[("b", primary_of(6, 30))]), ["a"]);
 }
 
 #[test]
-fn a_server_of_another_database_never_takes_over() {
+fn a_server_of_another_database_takes_over_only_if_an_operator_trusts_it() {
     let start = || {
         let mut pool = watch(None, &["a", "x"]);
         let steps = [
             ("a", primary(3)),
             ("x", DOWN),
-            ("x", with_system(5, 9)),
+            ("x", primary_of(5, 9)),
             ("a", primary(3)),
         ];
         assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "a"]);
@@ -43,17 +43,17 @@ fn a_server_of_another_database_never_takes_over() {
     let expected = format!("another database: its system identifier is 5, and that of a is {SYSTEM}");
     let mut pool = start();
     set_disabled(&mut pool, &["a"]);
-    assert_eq!(in_force(&mut pool, &[("x", with_system(5, 9))]), [""]);
+    assert_eq!(in_force(&mut pool, &[("x", primary_of(5, 9))]), [""]);
     assert_eq!(reason(&pool, "x"), expected);
     set_disabled(&mut pool, &[]);
     assert_eq!(
-        in_force(&mut pool, &[("x", with_system(5, 9)), ("a", primary(3))]),
+        in_force(&mut pool, &[("x", primary_of(5, 9)), ("a", primary(3))]),
         ["", "a"]
     );
     let remaining: Arc<str> = "x".into();
     let mut pool = start();
     pool.set_servers([(&remaining, false)].into_iter());
-    assert_eq!(in_force(&mut pool, &[("x", with_system(5, 9))]), [""]);
+    assert_eq!(in_force(&mut pool, &[("x", primary_of(5, 9))]), [""]);
     assert_eq!(reason(&pool, "x"), expected);
-    assert!(pool.trust("x"), "an operator may decide for it");
+    assert!(pool.trust("x"));
 }

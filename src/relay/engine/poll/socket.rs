@@ -120,7 +120,7 @@ impl Socket for TcpStream {
     fn queue(&self) -> Option<SendQueue> {
         match TcpInfo::read(self.as_fd()) {
             Some(info) => Some(SendQueue {
-                unacknowledged: info.unacknowledged,
+                unacknowledged_segments: info.unacknowledged,
                 not_sent_bytes: info.not_sent_bytes,
             }),
             // What is sent on a Unix socket is in the receive queue of the other end at once, and stays there when the
