@@ -18,8 +18,8 @@ const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// The failure if only the end of the log is reported.
 const LOG_ENDED_ALONE: &str = "the log of the container has ended, but Docker does not report the end of the container";
 
-/// After this long without a failure of the engine, the container is followed again, and the next failure counts as the
-/// first.
+/// After a failure: how long the engine must work before it is logged that the container is followed again. The pauses
+/// after failures then begin short again.
 const STEADY_AFTER: Duration = Duration::from_secs(60);
 
 /// Follows a container.
@@ -30,12 +30,12 @@ pub(super) struct ContainerFollower {
     /// When the last of its log was read. If the connection breaks, what the container printed before that and was not
     /// read yet is lost.
     read_until: SystemTime,
-    /// Whether it was logged that it cannot be followed, and not yet that it is followed again.
+    /// Whether a failure was logged, and not yet that the container is followed again.
     is_interrupted: bool,
 }
 
 impl ContainerFollower {
-    /// `began`: since when its log is of interest.
+    /// `began`: where in the log to begin.
     pub(super) fn new(place: ContainerPlace, name: CloneName, began: SystemTime) -> Self {
         Self {
             place,
@@ -51,12 +51,12 @@ impl ContainerFollower {
     pub(super) async fn run(mut self) -> String {
         let mut back_off = BackOff::default();
         loop {
-            let asked = Instant::now();
+            let began = Instant::now();
             let error = match self.follow().await {
                 Ok(how) => return how,
                 Err(error) => error,
             };
-            if asked.elapsed() >= STEADY_AFTER {
+            if began.elapsed() >= STEADY_AFTER {
                 back_off.reset();
             }
             if !self.is_interrupted {
@@ -152,18 +152,19 @@ mod tests {
         while request.next_line().await.unwrap().is_some_and(|line| !line.is_empty()) {}
         let ok = |rest: &str| format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{rest}");
         let json = |body: &str| ok(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
-        let response = match first
-            .split(['/', '?', ' '])
-            .find(|part| ["logs", "wait"].contains(part))
-        {
-            Some("logs") => match log_requests.fetch_add(1, Relaxed) {
+        let response = if first.contains("/logs?") {
+            match log_requests.fetch_add(1, Relaxed) {
                 0 => return,
                 1 | 2 => ok("Transfer-Encoding: chunked\r\n\r\n400\r\nhello"),
                 _ => json(""),
-            },
-            Some(_) if log_requests.load(Relaxed) < 4 => pending().await,
-            Some(_) => json(r#"{"StatusCode":7}"#),
-            None => json(r#"{"ApiVersion":"1.41","MinAPIVersion":"1.12"}"#),
+            }
+        } else if first.contains("/wait") {
+            match log_requests.load(Relaxed) {
+                0..4 => pending().await,
+                _ => json(r#"{"StatusCode":7}"#),
+            }
+        } else {
+            json(r#"{"ApiVersion":"1.41","MinAPIVersion":"1.12"}"#)
         };
         stream.write_all(response.as_bytes()).await.unwrap();
     }

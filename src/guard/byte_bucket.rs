@@ -113,8 +113,8 @@ impl ByteBucket {
         (begins, slot)
     }
 
-    /// Adds a slot to the round of this bucket. To be called if this is the bucket that the direction waits for.
-    /// Returns the length of the round: that of the slots of all directions that wait for this bucket now.
+    /// Adds a slot to the round of this bucket. A direction with several buckets calls this for the one whose slot
+    /// begins last. Returns the length of the round: that of the slots of all directions that wait for this bucket now.
     pub(super) fn join_round(&self, slot: &mut ReservedSlot) -> Nanos {
         let mut queue = self.queue.lock();
         if queue.generation == slot.generation {

@@ -92,6 +92,9 @@ impl AddressKind {
         let mut part = ImportedListener { bind, ..whole.clone() };
         if self.is_plain {
             part.certificates.clear();
+            // The settings of TLS have no effect here.
+            part.alpn.clear();
+            part.tls.keys.clear();
             part.name.push_str("-plain");
         }
         if self.is_direct {

@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::imported::{Imported, ImportedListener, ImportedPool, ImportedRoute, ImportedServer, Remark, keep_first};
+use super::imported::{
+    Imported, ImportedListener, ImportedPool, ImportedRoute, ImportedServer, Remark, keep_first, quoted_list,
+};
 use super::route_order::keep_order;
 use super::{Origin, addresses};
 use crate::addr::{ListenAddr, ServerAddr, ServerLocation};
@@ -30,6 +32,7 @@ pub(super) fn complete(imported: &mut Imported, origin: Origin) {
     for listener in &mut imported.listeners {
         remove_missing_pools(listener, &names);
         remove_duplicates(listener);
+        remove_unused_tls(listener);
         // In nginx, too, the most exact name of a map wins.
         if origin == Origin::Haproxy {
             keep_order(listener);
@@ -266,6 +269,23 @@ fn remove_missing_pools(listener: &mut ImportedListener, names: &HashSet<&str>) 
         let remark = Remark::left_out(route.line, &what, "there is no such pool");
         listener.section.remarks.push(remark);
     }
+}
+
+/// Removes the settings of TLS of a listener whose certificates were not carried over: it terminates no TLS.
+fn remove_unused_tls(listener: &mut ImportedListener) {
+    if !listener.certificates.is_empty() {
+        return;
+    }
+    let mut tls = std::mem::take(&mut listener.tls);
+    if !listener.alpn.is_empty() {
+        tls.set("alpn", quoted_list(&std::mem::take(&mut listener.alpn)));
+    }
+    let keys: Vec<String> = tls.keys.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    if !keys.is_empty() {
+        let why = "no certificate was carried over, so that TLS is not terminated";
+        tls.remarks.push(Remark::left_out(0, &keys.join(", "), why));
+    }
+    listener.section.remarks.append(&mut tls.remarks);
 }
 
 /// Removes duplicates from the lists of a listener and its routes.

@@ -124,6 +124,15 @@ listen tls
     bind :3
     server a 10.0.0.1:1 ssl sni str(a.example) verify none
     server b 10.0.0.2:1 ssl sni str(b.example) verify required
+listen without_verify
+    bind :4
+    server a 10.0.1.1:1 ssl verify none
+    server b 10.0.1.2:1 ssl ca-file /ca.pem
+    server c 10.0.1.3:1 ssl verify none ca-file /ca.pem
+listen same_verify
+    bind :5
+    server a 10.0.2.1:1 ssl verify required
+    server b 10.0.2.2:1 ssl ca-file @system-ca
 ";
     let nginx = "
 upstream u {
@@ -149,6 +158,7 @@ server { listen 1; proxy_pass u; }
                 "# note, line 10: port of the agent of 10.0.0.2:1 is 7, as for the first server, instead of 8",
                 "# note, line 14: sni of 10.0.0.2:1 is a.example, as for the first server, instead of b.example",
                 "# note, line 14: verify of 10.0.0.2:1 is false, as for the first server, instead of true",
+                "# note, line 18: verify of 10.0.1.2:1 is false, as for the first server, instead of true",
             ][..],
         ),
         (
@@ -165,6 +175,16 @@ server { listen 1; proxy_pass u; }
     ] {
         assert_lines(&lines(origin, text), expected);
     }
+    let notes = lines(Origin::Haproxy, haproxy);
+    let is_noted = |server: &str| {
+        notes
+            .iter()
+            .any(|line| line.contains(server) && line.starts_with("# note"))
+    };
+    assert!(
+        !is_noted("10.0.1.3:1") && !is_noted("10.0.2.2:1"),
+        "these have the same effect: {notes:#?}"
+    );
     let notes = lines(Origin::Nginx, nginx);
     let is_noted = notes.iter().any(|line| line.contains("fail_timeout of 10.0.0.3:1"));
     assert!(!is_noted, "5 is 5s: {notes:#?}");

@@ -9,8 +9,7 @@ use super::candidates::Candidate;
 #[derive(Debug, Default)]
 pub(super) struct FullServers {
     ids: HashSet<ServerId>,
-    /// The one server for which the client that now has its turn waits; `None`: the client does not wait, or waits for
-    /// any server.
+    /// What the client waits for whose turn it is: this server only; `None`: for any server, or it does not wait.
     pub(super) awaited: Option<ServerId>,
 }
 

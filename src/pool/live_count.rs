@@ -1,7 +1,7 @@
 //! The numbers of open sessions at the addresses of all servers, close together in memory.
 //!
 //! `least-conn` reads the number of each candidate. If each was inside its server, 1,000 servers would be 1,000 cache
-//! lines; close together they are about 100.
+//! lines; close together they are 64, because 16 counts share a line.
 
 use std::array;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -42,7 +42,7 @@ impl CountId {
 #[derive(Debug)]
 pub(super) struct LiveCount {
     count: &'static AtomicU32,
-    of_later_servers: AtomicU32,
+    not_of_first_server: AtomicU32,
     id: CountId,
 }
 
@@ -55,19 +55,19 @@ impl LiveCount {
         }
         Self {
             count: unused.pop().expect("a block has counts"),
-            of_later_servers: AtomicU32::new(0),
+            not_of_first_server: AtomicU32::new(0),
             id: CountId::next(),
         }
     }
 
-    /// The id of the count. Later counts may use the same place in memory, but never the same id.
+    /// The id of the count. A later `LiveCount` may use the same memory, but never the same id.
     pub(super) fn id(&self) -> CountId {
         self.id
     }
 
-    /// How many of the sessions belong to servers that share the count of an earlier server.
-    pub(super) fn of_later_servers(&self) -> &AtomicU32 {
-        &self.of_later_servers
+    /// How many of the sessions do not belong to the first server at the address.
+    pub(super) fn not_of_first_server(&self) -> &AtomicU32 {
+        &self.not_of_first_server
     }
 
     /// The count. The caller keeps this `LiveCount` while it uses the count: after a drop, the count may be that of
@@ -85,8 +85,8 @@ impl Drop for LiveCount {
 }
 
 /// The counts of a new block. The last [`LINES`] of them, which are taken first, lie in different cache lines, so that
-/// workers that serve sessions of a few servers do not wait for each other's lines. Counts that are used again are no
-/// longer in this order, but in that in which servers were dropped.
+/// workers that serve sessions of a few servers do not wait for each other's lines. This order is not kept for counts
+/// that are used again.
 fn new_block() -> impl Iterator<Item = &'static AtomicU32> {
     let block = Box::leak(Box::new(Block(array::from_fn(|_| AtomicU32::new(0)))));
     let counts: &'static [AtomicU32] = &block.0;

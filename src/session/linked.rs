@@ -160,7 +160,7 @@ fn ending_of(closed: Closed, record: &Record) -> Ending {
     }
 }
 
-/// How long the peers of a session that ends at rest have to close their ends.
+/// How long the peers of a session that ends at rest ([`Closed::AtRest`]) have to close their ends.
 const REST_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Ends both connections, resets each one whose peer does not close in time, and closes the entry. A cut ends the wait

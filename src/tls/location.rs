@@ -51,9 +51,10 @@ impl CertificateLocation {
     }
 }
 
-/// Adds the certificates of a directory to `found`. Returns its subdirectories. If the directory has a pair with the
-/// names that certbot uses, adds only this pair, because the other files there (`cert.pem`, `chain.pem`) are parts of
-/// it, and returns no subdirectories.
+/// Adds the certificates of a directory to `found`. Returns its subdirectories.
+///
+/// If the directory has a pair with the names that certbot uses, adds only this pair and returns no subdirectories: the
+/// other files there (`cert.pem`, `chain.pem`) are parts of the pair.
 fn list_directory(
     path: &Path,
     is_known: &dyn Fn(&CertificateFiles) -> bool,
@@ -82,17 +83,16 @@ fn list_directory(
         };
         match file.extension().and_then(OsStr::to_str) {
             Some("crt") => found.extend(Some(pair("crt")).filter(is_pair)),
-            // The key is in the `.key` file with the same name, otherwise in the `.pem` file itself. If a known pair
-            // has lost its `.key` file, and the `.pem` file has no key, the `.key` file is being replaced.
-            Some("pem") => found.push(match pair("pem") {
-                pair if is_pair(&pair) && (is_there(&pair.key) || !has_key(file)) => pair,
-                _ => CertificateFiles {
-                    cert: file.clone(),
-                    key: file.clone(),
-                },
-            }),
-            // Usually the certificate file adds the pair. The `.key` file adds a known pair only while the certificate
-            // file is missing, because it is being replaced.
+            Some("pem") => {
+                let mut pair = pair("pem");
+                let key_is_being_replaced = || is_known(&pair) && !has_key(file);
+                if !is_there(&pair.key) && !key_is_being_replaced() {
+                    pair.key.clone_from(file);
+                }
+                found.push(pair);
+            }
+            // The certificate file adds the pair. While a known pair has no certificate file, because that is being
+            // replaced, the `.key` file adds the pair.
             Some("key") => {
                 let pairs = ["crt", "pem"].map(pair);
                 if pairs.iter().all(|pair| !is_there(&pair.cert)) {
@@ -108,8 +108,8 @@ fn list_directory(
 
 /// The paths in a directory, sorted.
 ///
-/// Names that begin with a dot are skipped: Kubernetes keeps the files of a secret in `..data`, and links to them. So is
-/// the directory of fsck(8) at the root of a file system: only root may read it.
+/// Skips names that begin with a dot: Kubernetes keeps the files of a secret in `..data`, and links to them. Skips
+/// `lost+found`, the directory of fsck(8) at the root of a file system: only root may read it.
 fn paths_in(directory: &Path) -> Result<Vec<PathBuf>, TlsFileError> {
     let listed = directory.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let listed = listed.map_err(|error| TlsFileError::new(directory, error.to_string()))?;

@@ -89,7 +89,7 @@ fn failures(proxy: &Proxy) -> Vec<(String, f64)> {
 }
 
 #[test]
-fn connections_come_from_the_client_address_if_answers_are_routed_back() {
+fn bind_source_client_works_if_answers_are_routed_back_and_fails_without_capabilities() {
     let Some(network) = Namespaces::enter(2) else { return };
     let server = showing_peers(&network);
     assert_eq!(network.run(2, "ip route add 10.98.1.0/24 via 10.98.2.1").code, Some(0));
@@ -149,7 +149,7 @@ fn an_address_of_another_machine_is_passed_over() {
     assert_eq!(failures(&proxy), []);
     let error = log_lines(&proxy, FAILED, 1)[0]["error"].to_string();
     assert!(error.contains("cannot bind 198.51.100.7 of `bind_source`"), "{error}");
-    // No address is left: that is why the connection fails.
+    // Both addresses are of other machines.
     assert!(proxy.reload(&config(&address, "[\"198.51.100.7\", \"203.0.113.7\"]")));
     assert_eq!(Client::connect(proxy.at("plain")).read_some(), "");
     assert_eq!(failures(&proxy), [("no_source".to_owned(), 1.0)]);
@@ -163,5 +163,5 @@ fn a_server_is_connected_to_from_an_address_of_its_family() {
         assert_eq!(Client::connect(proxy.at("plain")).read_some(), "::1");
     }
     let other_family = config(&server.address.to_string(), "\"127.0.0.2\"");
-    assert!(!proxy.reload(&other_family), "it is an error");
+    assert!(!proxy.reload(&other_family), "without an address of the family, it must fail");
 }

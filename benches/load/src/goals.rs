@@ -31,8 +31,8 @@ impl Bound {
         }
     }
 
-    /// Of the ratios to both modes, the one that is nearest to breaking this bound, or breaks it most.
-    fn hardest(self, ratios: impl Iterator<Item = f64>) -> Option<f64> {
+    /// Of the ratios to both modes of HAProxy, that to the mode which is better in what is bounded.
+    fn to_better_mode(self, ratios: impl Iterator<Item = f64>) -> Option<f64> {
         match self {
             Self::AtMost(_) => ratios.max_by(f64::total_cmp),
             Self::AtLeast(_) => ratios.min_by(f64::total_cmp),
@@ -140,7 +140,7 @@ pub(crate) fn markdown(report: &Report) -> String {
 fn against_haproxy(table: &Table, goal: &Goal) -> Option<f64> {
     let own = table.row(OWN)?;
     let others = HAPROXY_MODES.iter().filter_map(|name| table.row(name));
-    goal.bound.hardest(others.map(|other| own.ratio(other, goal.figure)))
+    goal.bound.to_better_mode(others.map(|other| own.ratio(other, goal.figure)))
 }
 
 fn beside_slow(report: &Report) -> Option<f64> {
@@ -186,8 +186,8 @@ mod tests {
 
     #[test]
     fn a_goal_compares_with_the_better_mode() {
-        assert_eq!(Bound::AtMost(1.0).hardest([0.8, 0.9].into_iter()), Some(0.9));
-        assert_eq!(Bound::AtLeast(1.0).hardest([1.8, 1.1].into_iter()), Some(1.1));
+        assert_eq!(Bound::AtMost(1.0).to_better_mode([0.8, 0.9].into_iter()), Some(0.9));
+        assert_eq!(Bound::AtLeast(1.0).to_better_mode([1.8, 1.1].into_iter()), Some(1.1));
         assert!(Bound::AtMost(0.85).holds(0.85) && !Bound::AtLeast(1.0).holds(0.99));
     }
 }

@@ -28,8 +28,6 @@ pub(super) struct Backend {
     uses_all_backups: bool,
     /// `timeout queue`
     queue_timeout: Option<Duration>,
-    /// `ssl-server-verify`: whether the certificates of servers without `verify` are verified.
-    verifies: bool,
     pub(super) remarks: Vec<Remark>,
 }
 
@@ -37,7 +35,10 @@ impl Backend {
     /// `verifies`: whether the certificates of servers without `verify` are verified.
     pub(super) fn new(name: &str, verifies: bool) -> Self {
         let mut backend = Self {
-            verifies,
+            default_server: ServerOptions {
+                verifies,
+                ..ServerOptions::default()
+            },
             ..Self::default()
         };
         name.clone_into(&mut backend.pool.name);
@@ -245,12 +246,11 @@ impl Backend {
         if let Some(name) = options.check_name.as_ref().filter(|_| has_tls_settings) {
             health.set("sni", quoted(name));
         }
-        let verifies = options.verifies.unwrap_or(self.verifies);
         // With `ssl`, `verify` and `ca_file` of the checks default to those of `[pools.NAME.tls]`.
-        if is_checked_by_tls && has_tls_settings && !options.is_tls && verifies {
+        if is_checked_by_tls && has_tls_settings && !options.is_tls && options.verifies {
             health.set("verify", "true");
-            if let Some(ca) = ca_file(options) {
-                health.set("ca_file", ca);
+            if let Some(ca) = options.trusted_ca() {
+                health.set("ca_file", quoted(ca));
             }
         }
     }
@@ -320,7 +320,7 @@ impl Backend {
             section.set("resolve", quoted(family));
         }
         if first.is_tls {
-            self.pool.tls = Some(tls(first, first.verifies.unwrap_or(self.verifies)));
+            self.pool.tls = Some(tls(first));
         }
         self.pool.source.clone_from(&first.source);
         section.remarks.extend(differences::notes(&self.servers));
@@ -328,19 +328,19 @@ impl Backend {
 }
 
 /// `[pools.NAME.tls]`
-fn tls(options: &ServerOptions, verifies: bool) -> ImportedSection {
+fn tls(options: &ServerOptions) -> ImportedSection {
     let mut tls = ImportedSection::default();
     if let Some(name) = options.tls_name.as_ref().or(options.verified_name.as_ref()) {
         tls.set("sni", quoted(name));
     }
-    if !verifies {
+    if !options.verifies {
         tls.set("verify", "false");
     } else if options.tls_name.is_none() && options.verified_name.is_none() {
         let note = "HAProxy verifies no name without `sni` or `verifyhost`; here the certificate must be for the server's host";
         tls.remarks.push(Remark::note(0, note));
     }
-    if let Some(ca) = ca_file(options).filter(|_| verifies) {
-        tls.set("ca_file", ca);
+    if let Some(ca) = options.trusted_ca() {
+        tls.set("ca_file", quoted(ca));
     }
     if let Some(cert) = &options.certificate {
         tls.set("cert", quoted(cert));
@@ -349,11 +349,4 @@ fn tls(options: &ServerOptions, verifies: bool) -> ImportedSection {
         tls.set("alpn", quoted_list(protocols));
     }
     tls
-}
-
-/// The file of the certificate authorities that verify servers, in TOML. `None`: those of the system, as with
-/// `@system-ca`.
-fn ca_file(options: &ServerOptions) -> Option<String> {
-    let file = options.ca_file.as_ref()?;
-    (!file.starts_with('@')).then(|| quoted(file))
 }

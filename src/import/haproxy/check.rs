@@ -4,7 +4,7 @@ use std::mem::take;
 
 use super::super::imported::{ImportedSection, quoted};
 use super::check_connection::CheckConnection;
-use super::conversation::Conversation;
+use super::conversation::{Conversation, expectation};
 use super::http_check::HttpConversation;
 use super::line::{Line, LineOutcome};
 
@@ -89,12 +89,12 @@ impl Checks {
                 LineOutcome::Noted(String::from("write the password of AUTH to a file: `password_file`"))
             }
             "send" if self.kind == Some("redis") && word(2).starts_with("QUIT") => LineOutcome::Carried,
-            "expect" if self.kind == Some("redis") => match line.words.last().map(String::as_str) {
-                Some("role:master") => {
+            "expect" if self.kind == Some("redis") => match expectation(rest) {
+                Some(("string" | "rstring", "role:master")) => {
                     self.wants_primary = true;
                     LineOutcome::Carried
                 }
-                Some("+PONG" | "+OK") => LineOutcome::Carried,
+                Some(("string" | "rstring", "+PONG" | "+OK")) => LineOutcome::Carried,
                 _ => LineOutcome::LeftOut(""),
             },
             "connect" | "comment" | "send" | "send-binary" | "expect" => {

@@ -119,7 +119,7 @@ impl Conversation {
     /// rest of the line before still comes first: `^` becomes the beginning of a line.
     fn expect(&mut self, expression: &str) {
         let has_matched = self.steps.iter().any(|step| step.expect.is_some());
-        let of_line = if has_matched && expression.starts_with('^') {
+        let of_line = if has_matched && has_anchor(expression) {
             "(?m)"
         } else {
             ""
@@ -148,6 +148,15 @@ impl ImportedStep {
         let keys = [key("send", &self.send), key("expect", &self.expect)];
         format!("{{ {} }}", keys.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
+}
+
+/// Whether a `^` in this expression means the beginning, as in `(^220|^250)`: it is not escaped, and does not begin a
+/// class of excluded characters.
+fn has_anchor(expression: &str) -> bool {
+    let before = [None].into_iter().chain(expression.chars().map(Some));
+    before
+        .zip(expression.chars())
+        .any(|(before, c)| c == '^' && !matches!(before, Some('\\' | '[')))
 }
 
 /// The kind of comparison of an `expect`, such as `string`, and its pattern. `None`: it is negated, or incomplete.

@@ -60,10 +60,8 @@ const TLS: [PoolKey; 5] = [
     PoolKey::of_first("sni", |options| {
         options.tls_name.clone().or_else(|| options.verified_name.clone())
     }),
-    PoolKey::of_first("verify", |options| {
-        options.verifies.map(|verifies| verifies.to_string())
-    }),
-    PoolKey::of_first("ca_file", |options| options.ca_file.clone()),
+    PoolKey::of_first("verify", |options| Some(options.verifies.to_string())),
+    PoolKey::of_first("ca_file", |options| options.trusted_ca().map(str::to_owned)),
     PoolKey::of_first("cert", |options| options.certificate.clone()),
     PoolKey::of_first("alpn", |options| {
         options.protocols.as_ref().map(|protocols| protocols.join(","))

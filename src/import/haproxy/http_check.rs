@@ -71,7 +71,8 @@ impl HttpConversation {
             _ => false,
         };
         match what {
-            "comment" | "send-state" => LineOutcome::Carried,
+            "comment" => LineOutcome::Carried,
+            "send-state" => LineOutcome::LeftOut("checks do not send the header field X-Haproxy-Server-State"),
             _ if self.is_over => LineOutcome::LeftOut(ONE_REQUEST),
             "connect" => self.connection.read(rest, true),
             "send" => {

@@ -75,7 +75,7 @@ struct IdleTimeouts {
     tunnel: Option<Duration>,
 }
 
-/// The listener of a frontend, with `idle_timeout`: `timeout tunnel` if that is set, otherwise the longer of
+/// The listener of a frontend, with `idle_timeout`: `timeout tunnel` if that is set and not 0, otherwise the longer of
 /// `timeout client` and `timeout server`, because acequia counts a session as idle only if neither side sends. If the
 /// frontend uses several pools, `tunnel` and `server` are those of the first pool that has a backend in the file; the
 /// default pool comes before those of routes.
@@ -86,8 +86,9 @@ fn with_idle_timeout(frontend: Frontend, idle_timeouts: &HashMap<String, IdleTim
     let pools = listener.pool.iter().chain(routed);
     let mut timeouts = pools.filter_map(|pool| idle_timeouts.get(pool));
     let timeouts = timeouts.next().copied().unwrap_or_default();
-    let idle = timeouts.tunnel.or(client.max(timeouts.server));
-    if let Some(idle) = idle.filter(|idle| !idle.is_zero()) {
+    let is_set = |time: &Duration| !time.is_zero();
+    let idle = timeouts.tunnel.filter(is_set).or(client.max(timeouts.server));
+    if let Some(idle) = idle.filter(is_set) {
         listener.section.set("idle_timeout", duration_value(idle));
     }
     listener

@@ -55,8 +55,8 @@ pub(super) struct ServerOptions {
     pub(super) check_port: Option<u16>,
     pub(super) check_address: Option<String>,
     pub(super) ca_file: Option<String>,
-    /// `None`: as `ssl-server-verify` says.
-    pub(super) verifies: Option<bool>,
+    /// `verify`; without it, what `ssl-server-verify` says.
+    pub(super) verifies: bool,
     /// `v1` or `v2`
     pub(super) proxy_protocol: Option<&'static str>,
     /// `on-marked-down shutdown-sessions`
@@ -71,8 +71,9 @@ pub(super) struct ServerOptions {
 }
 
 /// Options with a value that are not carried over.
-const WITH_VALUE: [&str; 39] = [
+const WITH_VALUE: [&str; 41] = [
     "check-alpn",
+    "check-pool-conn-name",
     "check-proto",
     "ciphers",
     "ciphersuites",
@@ -85,6 +86,7 @@ const WITH_VALUE: [&str; 39] = [
     "guid",
     "hash-key",
     "id",
+    "idle-ping",
     "init-state",
     "log-bufsize",
     "log-proto",
@@ -134,7 +136,9 @@ impl ServerOptions {
             }
             let value = rest.as_slice().first().map_or("", String::as_str);
             let is_valid = self.read_value(word, value);
-            if is_valid.is_none() && !WITH_VALUE.contains(&word.as_str()) {
+            // Its name has an argument in parentheses.
+            let is_field_of_proxy_header = word.starts_with("set-proxy-v2-tlv-fmt(");
+            if is_valid.is_none() && !is_field_of_proxy_header && !WITH_VALUE.contains(&word.as_str()) {
                 self.left_out.push(word.clone());
                 continue;
             }
@@ -143,6 +147,13 @@ impl ServerOptions {
             }
             rest.next();
         }
+    }
+
+    /// The file of the certificate authorities that verify the server. `None`: those of the system, as with
+    /// `@system-ca`; or the server is not verified.
+    pub(super) fn trusted_ca(&self) -> Option<&str> {
+        let file = self.ca_file.as_deref().filter(|file| !file.starts_with('@'));
+        file.filter(|_| self.verifies)
     }
 
     /// Reads an option without a value; returns whether it is one.
@@ -187,8 +198,11 @@ impl ServerOptions {
             "addr" => set(&mut self.check_address, text.filter(|text| ip(text).is_ok())),
             "ca-file" => set(&mut self.ca_file, text.filter(|path| is_file(path))),
             "verify" => {
-                let verifies = ["required", "none"].contains(&value).then_some(value == "required");
-                set(&mut self.verifies, verifies)
+                let is_valid = ["required", "none"].contains(&value);
+                if is_valid {
+                    self.verifies = value == "required";
+                }
+                is_valid
             }
             "sni" => set(&mut self.tls_name, sni(value)),
             "verifyhost" => set(&mut self.verified_name, host_name(value)),

@@ -27,12 +27,12 @@ pub(super) fn read(text: &str) -> Imported {
     for directive in all {
         match directive.name() {
             "stream" => stream.extend(directive.block.unwrap_or_default()),
-            _ if !has_stream && directive.name() != "http" => stream.push(directive),
             "worker_processes" => {
                 if let Some(workers) = directive.word(1).and_then(|text| clamped_integer(text, 1, 1024)) {
                     imported.runtime.set("workers", workers.to_string());
                 }
             }
+            _ if !has_stream && directive.name() != "http" => stream.push(directive),
             _ => imported.remarks.push(directive.left_out("")),
         }
     }
@@ -142,9 +142,10 @@ fn read_stream(stream: &[Directive], imported: &mut Imported) {
             _ => imported.remarks.push(directive.left_out("")),
         }
     }
-    let servers = stream.iter().filter(|directive| directive.name() == "server");
-    for directive in servers {
-        let block = directive.block.as_deref().unwrap_or_default();
+    for directive in stream.iter().filter(|directive| directive.name() == "server") {
+        let Some(block) = directive.block.as_deref() else {
+            continue; // it has got its remark
+        };
         let is_http = |inside: &Directive| matches!(inside.name(), "location" | "server_name" | "root");
         if block.iter().any(is_http) {
             imported.remarks.push(directive.left_out("a server for HTTP"));

@@ -7,6 +7,7 @@ use super::super::imported::{ImportedPool, ImportedServer, Remark, SESSIONS_MAX,
 use super::super::number::{clamped_integer, duration, duration_value};
 use super::block::Directive;
 use crate::config::address;
+use crate::plan::WEIGHT_MAX;
 
 /// The default of acequia's `eject_max_for`, which may not be shorter than its `eject_for`.
 const EJECT_MAX: Duration = Duration::from_secs(30);
@@ -25,16 +26,42 @@ pub(super) fn read(name: &str, block: &[Directive]) -> ImportedPool {
             ("server", Some(location)) => servers.extend(add_server(directive, location, &mut pool)),
             ("least_conn", _) => balance = "least-conn",
             ("hash", Some("$remote_addr" | "$binary_remote_addr")) => balance = "source-hash",
-            ("random", _) => balance = "random-two",
+            ("random", argument) => {
+                balance = "random-two";
+                let method = directive.word(2).unwrap_or("least_conn");
+                if argument != Some("two") || method != "least_conn" {
+                    let note = "of two random servers, the one with fewer sessions gets the client";
+                    pool.section.remarks.push(Remark::note(directive.line, note));
+                }
+            }
             ("zone", _) => {} // counts are always shared by all threads
             _ => pool.section.remarks.push(directive.left_out("")),
         }
     }
     pool.section.set("balance", quoted(balance));
+    scale_weights(&mut pool);
     for option in ["max_fails", "fail_timeout", "slow_start"] {
         set_pool_option(option, &servers, &mut pool);
     }
     pool
+}
+
+/// Scales the weights of a pool if one is above [`WEIGHT_MAX`], so that the largest is [`WEIGHT_MAX`]. The least is 1,
+/// except for servers that are down.
+fn scale_weights(pool: &mut ImportedPool) {
+    let limit = u64::from(WEIGHT_MAX);
+    let weights = pool.servers.iter_mut().filter_map(|server| server.weight.as_mut());
+    let weights: Vec<&mut u32> = weights.filter(|weight| **weight > 0).collect();
+    let largest = weights.iter().map(|weight| u64::from(**weight)).max().unwrap_or(0);
+    if largest <= limit {
+        return;
+    }
+    for weight in weights {
+        let scaled = (u64::from(*weight) * limit + largest / 2) / largest; // rounded to the nearest
+        *weight = u32::try_from(scaled).unwrap_or(WEIGHT_MAX.into()).max(1);
+    }
+    let note = format!("weights are scaled: the largest is {WEIGHT_MAX}, and was {largest}");
+    pool.section.remarks.push(Remark::note(0, note));
 }
 
 /// A server, with its options that acequia sets for the whole pool.
@@ -113,9 +140,12 @@ fn add_server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedP
             server.sessions_max = (limit > 0).then_some(limit);
             continue;
         }
+        if let ("weight", Some(weight)) = (key, clamped_integer(value, 1, u32::MAX)) {
+            server.weight = Some(weight);
+            continue;
+        }
         // The value as an integer and as a duration; each is `None` if the value is not one.
         match (key, clamped_integer(value, 0, 256), duration(value, 1_000)) {
-            ("weight", Some(weight), _) => server.weight = Some(weight.max(1)),
             ("backup", ..) => server.priority = 1,
             ("down", ..) => is_down = true,
             ("resolve", ..) => {}                         // names are always resolved again

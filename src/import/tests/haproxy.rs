@@ -1051,6 +1051,9 @@ fn values_of_haproxy_servers_that_are_not_carried_over_are_reported() {
         "resolve-prefer ipv5",
         "on-marked-down x",
         "alpn h2,,",
+        "check-pool-conn-name a",
+        "idle-ping 5s",
+        "set-proxy-v2-tlv-fmt(0x20) %[fc_pp_tlv(0x20)]",
     ];
     for option in options {
         let (health, remarks) = health_and_remarks(&format!(
@@ -1270,4 +1273,85 @@ fn a_listener_with_too_many_routes_to_compare_gets_one_note() {
         many.len() == 1 && many[0].contains("too many routes to compare"),
         "{many:#?}"
     );
+}
+
+#[test]
+fn a_negated_expect_of_redis_is_not_its_opposite() {
+    let imported = |expect: &str| {
+        let text = format!(
+            "listen a\n mode tcp\n bind :1\n option tcp-check\n tcp-check send info\\ replication\\r\\n\n \
+             tcp-check expect {expect}\n server s 10.0.0.1:1 check\n"
+        );
+        lines(Origin::Haproxy, &text)
+    };
+    assert_lines(&imported("comment role string role:master"), &["role = \"primary\""]);
+    for expect in ["! string role:master", "binary role:master"] {
+        let lines = imported(expect);
+        let remark = format!("# not carried over, line 6: tcp-check expect {expect}");
+        assert_lines(&lines, &["check = \"redis\"", &remark]);
+        assert!(!lines.iter().any(|line| line.starts_with("role")), "{lines:#?}");
+    }
+}
+
+#[test]
+fn a_tunnel_timeout_of_0_is_not_set() {
+    let text = "
+defaults
+    mode tcp
+    timeout client 1m
+    timeout server 2m
+    timeout tunnel 1h
+listen a
+    bind :1
+    timeout tunnel 0
+    server s 10.0.0.1:1
+listen b
+    bind :2
+    server s 10.0.0.2:1
+";
+    let lines = lines(Origin::Haproxy, text);
+    let idle: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("idle_timeout = "))
+        .collect();
+    assert_eq!(idle, ["\"2m\"", "\"1h\""]);
+}
+
+#[test]
+fn a_beginning_that_a_haproxy_check_expects_is_that_of_a_line() {
+    for (expression, expected) in [
+        ("^250", "(?m)^250"),
+        ("(^220|^250)", "(?m)(^220|^250)"),
+        ("[^2]$", "[^2]$"),
+        (r"a\\^b$", r"a\^b$"),
+    ] {
+        let (health, remarks) = health_and_remarks(&format!(
+            "option tcp-check\n tcp-check expect rstring ^220\n tcp-check send QUIT\n tcp-check expect rstring {expression}\n \
+             server s 10.0.0.1:1 check"
+        ));
+        let steps = health.iter().find(|line| line.starts_with("steps")).unwrap();
+        assert!(steps.contains("{ expect = \"^220\" }"), "{steps}");
+        let contained = |quote| steps.contains(&format!("expect = {quote}{expected}{quote}"));
+        assert!(contained('"') || contained('\''), "{expected} in {steps}");
+        assert!(remarks.is_empty(), "{remarks:?}");
+    }
+}
+
+#[test]
+fn the_state_that_checks_of_haproxy_send_is_reported() {
+    let (_, remarks) = health_and_remarks("option httpchk\n http-check send-state\n server s 10.0.0.1:1 check");
+    let remark = "# not carried over, line 5: http-check send-state (checks do not send the header field \
+                  X-Haproxy-Server-State)";
+    assert_eq!(remarks, [remark]);
+}
+
+#[test]
+fn settings_of_tls_without_certificates_are_reported() {
+    let lines = lines(
+        Origin::Haproxy,
+        "listen a\n mode tcp\n bind :1 ssl crt / alpn h2 ssl-min-ver TLSv1.3\n server s 10.0.0.1:1\n",
+    );
+    let remark = "# not carried over: alpn = \"h2\", min_version = \"1.3\" (no certificate was carried over, so that TLS \
+                  is not terminated)";
+    assert_lines(&lines, &[remark]);
 }

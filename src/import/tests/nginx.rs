@@ -488,3 +488,79 @@ server { listen 1; ssl_preread on; proxy_pass $pool; }
         ],
     );
 }
+
+#[test]
+fn settings_of_tls_of_nginx_without_certificates_are_reported() {
+    let text = "server { listen 1 ssl; listen 2; include tls.conf; ssl_alpn h2 http/1.1; ssl_protocols TLSv1.3; \
+                proxy_pass 10.0.0.1:1; }";
+    let remark = "# not carried over: min_version = \"1.3\", alpn = [\"h2\", \"http/1.1\"] (no certificate was carried \
+                  over, so that TLS is not terminated)";
+    assert_lines(&lines(Origin::Nginx, text), &[remark]);
+    // The address without TLS has nothing to lose.
+    let whole = lines(
+        Origin::Nginx,
+        &text.replace("include tls.conf", "ssl_certificate /c.pem"),
+    );
+    assert!(!whole.iter().any(|line| line.contains("no certificate")), "{whole:#?}");
+}
+
+#[test]
+fn large_weights_of_nginx_keep_their_proportion() {
+    let pool = |first: &str| {
+        let text = format!(
+            "upstream u {{ server 10.0.0.1:1 {first}; server 10.0.0.2:1 weight=500; server 10.0.0.3:1 weight=1; \
+             server 10.0.0.4:1 down; }} server {{ listen 1; proxy_pass u; }}"
+        );
+        lines(Origin::Nginx, &text)
+    };
+    assert_lines(
+        &pool("weight=1000"),
+        &[
+            "# note: weights are scaled: the largest is 256, and was 1000",
+            "  { address = \"10.0.0.1:1\", weight = 256 },",
+            "  { address = \"10.0.0.2:1\", weight = 128 },",
+            "  { address = \"10.0.0.3:1\", weight = 1 },",
+            "  { address = \"10.0.0.4:1\", weight = 0 },",
+        ],
+    );
+    assert_lines(&pool(""), &["  { address = \"10.0.0.2:1\", weight = 256 },"]);
+}
+
+#[test]
+fn other_random_policies_of_nginx_are_noted() {
+    for (policy, is_noted) in [
+        ("random", true),
+        ("random two least_time=connect", true),
+        ("random two least_conn", false),
+        ("random two", false),
+    ] {
+        let text = format!("upstream u {{ {policy}; server 10.0.0.1:1; }} server {{ listen 1; proxy_pass u; }}");
+        let lines = lines(Origin::Nginx, &text);
+        assert_lines(&lines, &["balance = \"random-two\""]);
+        let note = "# note, line 1: of two random servers, the one with fewer sessions gets the client";
+        assert_eq!(lines.iter().any(|line| line == note), is_noted, "{policy}: {lines:#?}");
+    }
+}
+
+#[test]
+fn the_workers_of_an_nginx_file_without_a_stream_block_are_carried_over() {
+    let lines = lines(
+        Origin::Nginx,
+        "worker_processes 3;\nserver { listen 1; proxy_pass 10.0.0.1:1; }\n",
+    );
+    assert_lines(&lines, &["workers = 3"]);
+    assert!(
+        !lines.iter().any(|line| line.contains("worker_processes")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn an_nginx_server_without_a_block_gets_one_remark() {
+    let imported = checked(
+        Origin::Nginx,
+        "stream { server 10.0.0.9:1; server { listen 1; proxy_pass 10.0.0.1:1; } }",
+    );
+    let imported = imported.unwrap();
+    assert_eq!(imported.left_out, 1, "{}", imported.text);
+}

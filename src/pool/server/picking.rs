@@ -127,7 +127,7 @@ impl Server {
             Some(own) => own.load(Relaxed),
             None => self
                 .live()
-                .saturating_sub(self.live_count.of_later_servers().load(Relaxed)),
+                .saturating_sub(self.live_count.not_of_first_server().load(Relaxed)),
         }
     }
 
@@ -141,7 +141,7 @@ impl Server {
     /// a session on nearly any server writes only one shared number.
     fn add_own(&self, sessions: i32) {
         if let Some(own) = &self.own_live {
-            for count in [own, self.live_count.of_later_servers()] {
+            for count in [own, self.live_count.not_of_first_server()] {
                 count.fetch_add(sessions.cast_unsigned(), Relaxed); // wraps, so that a negative number is subtracted
             }
         }

@@ -114,7 +114,7 @@ fn a_disabled_server_is_not_checked() {
 }
 
 #[test]
-fn sessions_of_a_drained_server_are_closed_evenly_over_close_over() {
+fn cuts_of_sessions_of_a_drained_server_are_spread_over_the_time_of_close_over() {
     let (sender, events) = channel();
     let a = Server::run(move |mut stream| {
         let ended = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
@@ -262,7 +262,7 @@ fn a_failed_command_names_the_mistake_and_has_its_exit_code() {
 }
 
 /// The overrides of absent servers in the API: `pool/name`, `use` and `weight`.
-fn kept(proxy: &Proxy) -> Vec<(String, String, Option<u64>)> {
+fn absent_overrides(proxy: &Proxy) -> Vec<(String, String, Option<u64>)> {
     let state = proxy.answer(&["status"]);
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     let one = |absent: &serde_json::Value| {
@@ -278,12 +278,12 @@ fn overrides_survive_a_configuration_without_the_server() {
     let round_robin = "balance = \"round-robin\"";
     let (both, without) = (config(&[&a, &b], round_robin), config(&[&b], round_robin));
     let proxy = Proxy::start(&both);
-    assert_eq!(kept(&proxy), []);
+    assert_eq!(absent_overrides(&proxy), []);
     server_command(&proxy, &["drain", &named(&a), "--close-over", "30s"]);
     server_command(&proxy, &["weight", &named(&a), "7"]);
-    assert_eq!(kept(&proxy), [], "the server is not absent");
+    assert_eq!(absent_overrides(&proxy), [], "the server is not absent");
     assert!(proxy.reload(&without));
-    assert_eq!(kept(&proxy), [(named(&a), "draining".to_owned(), Some(7))]);
+    assert_eq!(absent_overrides(&proxy), [(named(&a), "draining".to_owned(), Some(7))]);
     for words in [&["status"][..], &["servers"], &["servers", "p"]] {
         let output = proxy.command(words).stdout;
         let line = format!(
@@ -297,7 +297,7 @@ fn overrides_survive_a_configuration_without_the_server() {
     let state = proxy.server("p", &a.address.to_string());
     assert_eq!((&state["use"], &state["weight"]), (&"draining".into(), &7.into()));
     assert_eq!((&state["close_over"], &state["set_by"]), (&"30s".into(), &us().into()));
-    assert_eq!(kept(&proxy), []);
+    assert_eq!(absent_overrides(&proxy), []);
 }
 
 #[test]
@@ -310,16 +310,16 @@ fn overrides_of_an_absent_server_can_be_changed_and_reverted() {
     server_command(&proxy, &["weight", &named(&a), "0"]);
     assert!(proxy.reload(&without));
     server_command(&proxy, &["drain", &named(&a)]);
-    assert_eq!(kept(&proxy), [(named(&a), "draining".to_owned(), Some(0))]);
+    assert_eq!(absent_overrides(&proxy), [(named(&a), "draining".to_owned(), Some(0))]);
     server_command(&proxy, &["enable", &named(&a)]);
-    assert_eq!(kept(&proxy), [(named(&a), "enabled".to_owned(), Some(0))]);
+    assert_eq!(absent_overrides(&proxy), [(named(&a), "enabled".to_owned(), Some(0))]);
     let output = proxy.command(&["server", "weight", &named(&a), "configured"]);
     assert_eq!(output.code, Some(0), "{output:#?}");
     assert!(
         output.stdout.contains("not in the pool, no overrides kept"),
         "{output:#?}"
     );
-    assert_eq!(kept(&proxy), []);
+    assert_eq!(absent_overrides(&proxy), []);
     let again = proxy.command(&["server", "enable", &named(&a)]);
     assert!(
         again.code == Some(1) && again.stderr.contains("has no server"),
@@ -347,7 +347,7 @@ fn overrides_survive_removal_of_the_pool_and_apply_to_the_same_name_at_another_a
     assert!(proxy.reload(&with_pool("q", &a)));
     // The override of `p/s` does not apply to `q/s`.
     assert_eq!(server_reached(proxy.at("l")), "a");
-    assert_eq!(kept(&proxy), [("p/s".to_owned(), "draining".to_owned(), None)]);
+    assert_eq!(absent_overrides(&proxy), [("p/s".to_owned(), "draining".to_owned(), None)]);
     let output = proxy.command(&["servers", "p"]);
     assert!(
         output.code == Some(0) && output.stdout.contains("p/s: not in the pool"),

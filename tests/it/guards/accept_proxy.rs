@@ -179,8 +179,8 @@ fn without_require_a_server_first_client_needs_no_header() {
     wait_for_ended_sessions(&proxy, "hello_timeout", 2);
 }
 
-/// Each byte comes in time, the whole does not: the deadline counts from accept, for the header and the ClientHello
-/// together.
+/// One deadline, counted from accept, holds for the header and the ClientHello together. The last 30 bytes come 100 ms
+/// apart, which takes longer than the deadline allows.
 #[test]
 fn a_dripping_peer_is_closed_in_time() {
     let server = Server::keeping(b"answer");
@@ -195,7 +195,7 @@ fn a_dripping_peer_is_closed_in_time() {
         let mut tail = tail.iter();
         let ended = loop {
             match client.0.read(&mut [0]) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {} // the pause between two bytes
                 ended => break ended.map_err(|error| error.kind()),
             }
             let byte = tail.next().expect("it is closed before all has come");

@@ -47,23 +47,24 @@ fn with_hosts(hosts: &Path, config: &str) -> Proxy {
     Proxy::setup(config).under(&under).launch()
 }
 
-/// Two servers with the same port, and the hosts file with their addresses.
+/// The servers `s2` at 127.0.0.2 and `s3` at 127.0.0.3, which have the same port, and the directory of a hosts file.
 struct Site {
-    first: Server,
-    second: Server,
+    _servers: [Server; 2],
+    port: u16,
     directory: TempDir,
 }
 
 impl Site {
     fn new() -> Self {
-        let (first, second) = wait_for("a port that is free at both addresses", || {
-            let first = TcpListener::bind("127.0.0.2:0").unwrap();
-            let second = TcpListener::bind(("127.0.0.3", first.local_addr().unwrap().port())).ok()?;
-            Some((Server::named_on(first, "s2"), Server::named_on(second, "s3")))
+        let (servers, port) = wait_for("a port that is free at both addresses", || {
+            let s2 = TcpListener::bind("127.0.0.2:0").unwrap();
+            let port = s2.local_addr().unwrap().port();
+            let s3 = TcpListener::bind(("127.0.0.3", port)).ok()?;
+            Some(([Server::named_on(s2, "s2"), Server::named_on(s3, "s3")], port))
         });
         Self {
-            first,
-            second,
+            _servers: servers,
+            port,
             directory: tempfile::tempdir().unwrap(),
         }
     }
@@ -78,14 +79,14 @@ impl Site {
     }
 
     fn label(&self, address: &str) -> String {
-        format!("pool.test:{}@{address}", self.first.address.port())
+        format!("pool.test:{}@{address}", self.port)
     }
 
-    /// A proxy with this hosts file.
+    /// A proxy with this hosts file, once both servers are up.
     fn proxy(&self) -> Proxy {
         let proxy = with_hosts(
             &self.directory.path().join("hosts"),
-            &config(&[format!("pool.test:{}", self.second.address.port())]),
+            &config(&[format!("pool.test:{}", self.port)]),
         );
         self.wait_for_up(&proxy, &["127.0.0.2", "127.0.0.3"]);
         proxy
@@ -169,7 +170,7 @@ fn an_address_that_returns_to_its_name_is_its_old_server() {
         1,
         "expected one series, not two"
     );
-    eventually("only the first session is left", || {
+    eventually("only the session from before the removal is left", || {
         proxy
             .metrics()
             .sum("acequia_server_sessions_active", &[("server", &label)])
@@ -182,7 +183,7 @@ fn an_address_that_returns_to_its_name_is_its_old_server() {
 fn a_name_that_never_resolved_is_shown_by_status_and_servers() {
     let site = Site::new();
     site.set_addresses(&[]);
-    let servers = [format!("pool.test:{}", site.first.address.port())];
+    let servers = [format!("pool.test:{}", site.port)];
     let proxy = with_hosts(&site.directory.path().join("hosts"), &config(&servers));
     for command in ["status", "servers"] {
         let shown = proxy.command(&[command]);
@@ -233,7 +234,7 @@ fn a_name_that_no_longer_resolves_keeps_its_addresses_and_is_logged_once() {
 fn a_name_is_used_as_soon_as_it_resolves() {
     let site = Site::new();
     site.set_addresses(&[]);
-    let entry = format!("pool.test:{}", site.second.address.port());
+    let entry = format!("pool.test:{}", site.port);
     let proxy = with_hosts(&site.directory.path().join("hosts"), &config(&[entry]));
     let is_unresolved = |line: &serde_json::Value| line["message"] == UNRESOLVED;
     eventually("the failure is logged", || proxy.log().iter().any(is_unresolved));
@@ -247,7 +248,7 @@ fn a_name_is_used_as_soon_as_it_resolves() {
 fn a_reload_reuses_resolved_addresses_and_reports_added_servers() {
     let site = Site::new();
     site.set_addresses(&["127.0.0.2"]);
-    let port = site.first.address.port();
+    let port = site.port;
     let text = |pool: &str, servers: &str| {
         format!(
             "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n\
@@ -272,7 +273,7 @@ fn a_reload_reuses_resolved_addresses_and_reports_added_servers() {
     }
 }
 
-/// A proxy whose resolver hangs until somebody opens the hosts file, a FIFO, for writing; then it fails.
+/// A proxy whose resolver hangs, because its hosts file is a FIFO. When the FIFO is opened for writing, the lookup fails.
 fn with_hanging_resolver(server: &Server) -> (Proxy, TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let hosts = directory.path().join("hosts");
@@ -337,7 +338,7 @@ fn a_pool_of_unresolved_names_has_no_server() {
 fn a_name_that_failed_at_the_start_delays_readiness_and_is_retried_soon() {
     let site = Site::new();
     site.set_addresses(&[]);
-    let entry = format!("pool.test:{}", site.second.address.port());
+    let entry = format!("pool.test:{}", site.port);
     let text = config(std::slice::from_ref(&entry)).replace("100ms", "1h");
     let proxy = with_hosts(&site.directory.path().join("hosts"), &text);
     let is_unresolved = |line: &serde_json::Value| line["message"] == UNRESOLVED;

@@ -86,7 +86,8 @@ fn a_pool_grows_by_containers_and_none_remains_when_acequia_is_killed() {
     let proxy = Proxy::start(&config(&docker, state.path(), &keys));
     let mut held = Vec::new();
     for clones in 2..=3 {
-        while held.len() <= 2 * (clones - 1) {
+        let places_before = 2 * (clones - 1);
+        while held.len() <= places_before {
             let (client, greeting) = client(&proxy);
             assert!(
                 greeting.starts_with("app-") && greeting.ends_with(" of app"),
@@ -163,7 +164,7 @@ fn the_next_start_removes_only_containers_left_by_a_crash() {
     };
     let (killed, orphans) = start(state.path());
     let (_other, others) = start(other_state.path());
-    // A stopped acequia starts no other keeper, so nothing removes the containers.
+    // After SIGSTOP, acequia starts no other keeper. So nothing removes the containers.
     killed.signal(Signal::STOP);
     kill_process(keeper(&killed).unwrap(), Signal::KILL).unwrap();
     killed.signal(Signal::KILL);
