@@ -51,7 +51,7 @@ pub fn uses_tls(url: &Uri) -> bool {
     url.scheme_str() == Some("https")
 }
 
-/// Connects to the server of a URL. `tls` is used if [`uses_tls`] says so. No deadline: the caller has one.
+/// Connects to the server of a URL. `tls` is used if [`uses_tls`] says so. The caller sets a deadline.
 ///
 /// # Errors
 /// The URL is not one of HTTP, it needs TLS and `tls` is `None`, the host cannot be resolved or connected to, or the
@@ -90,7 +90,7 @@ pub fn take_url<B>(request: &mut Request<B>) -> Result<Uri, BoxError> {
     Ok(url)
 }
 
-/// How much is read of the body of an error.
+/// [`StreamedResponse::refusal`] reads no more once it has this much.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
 /// A response whose body is read as it comes.
@@ -102,7 +102,7 @@ pub struct StreamedResponse {
 }
 
 impl StreamedResponse {
-    /// The next part of the body; `None` at its end. No deadline: the caller has one. A part is not lost if this future
+    /// The next part of the body; `None` at its end. The caller sets a deadline. A part is not lost if this future
     /// is dropped.
     ///
     /// # Errors
@@ -118,8 +118,8 @@ impl StreamedResponse {
         }
     }
 
-    /// The beginning of the body if the status is an error, for its message; empty if the request has succeeded. No
-    /// deadline: the caller has one.
+    /// The beginning of the body of an error, for a message; empty if the request has succeeded. The caller sets a
+    /// deadline.
     pub async fn refusal(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         while !self.status.is_success()
@@ -151,7 +151,7 @@ impl ResponseLines {
     }
 
     /// The next line, including its newline; `None`: the response has ended. A last line without a newline is
-    /// ignored. No deadline: the caller has one. Nothing is lost if this future is dropped.
+    /// ignored. The caller sets a deadline. Nothing is lost if this future is dropped.
     ///
     /// # Errors
     /// The connection fails, the body is not HTTP, or a line is too long.
@@ -175,7 +175,7 @@ impl ResponseLines {
     }
 }
 
-/// Sends a request and reads the head of the response. No deadline: the caller has one.
+/// Sends a request and reads the head of the response. The caller sets a deadline.
 ///
 /// # Errors
 /// The connection fails, or the response is not HTTP.
@@ -191,7 +191,7 @@ pub async fn open(
     })
 }
 
-/// Sends a request and reads the response with a body of at most this many bytes. No deadline: the caller has one.
+/// Sends a request and reads the response with a body of at most this many bytes. The caller sets a deadline.
 ///
 /// # Errors
 /// The connection fails, the response is not HTTP, or its body is too long.
@@ -252,17 +252,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_longer_than_the_bound_is_an_error_even_if_it_comes_at_once() {
+    async fn a_line_longer_than_the_bound_is_an_error_even_if_it_arrives_whole() {
         let mut lines = ResponseLines::new(response("200 OK", "12345\n123456\n1").await, 6);
         assert_eq!(lines.next().await.unwrap().unwrap(), b"12345\n");
         assert!(lines.next().await.unwrap_err().to_string().contains("too long"));
-        let mut lines = ResponseLines::new(response("200 OK", "\n1").await, 6);
-        assert_eq!(lines.next().await.unwrap().unwrap(), b"\n");
-        assert_eq!(lines.next().await.unwrap(), None, "a line without its end is ignored");
     }
 
     #[tokio::test]
-    async fn only_an_error_has_the_body_of_a_refusal() {
+    async fn a_last_line_without_a_newline_is_ignored() {
+        let mut lines = ResponseLines::new(response("200 OK", "\n1").await, 6);
+        assert_eq!(lines.next().await.unwrap().unwrap(), b"\n");
+        assert_eq!(lines.next().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn only_an_error_status_has_a_refusal() {
         assert_eq!(
             response("401 Unauthorized", "invalid token").await.refusal().await,
             b"invalid token"

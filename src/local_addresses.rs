@@ -27,7 +27,7 @@ const MESSAGE_ALIGNMENT: usize = 4;
 /// The types of messages about a route.
 const ROUTE_MESSAGES: [u16; 2] = [libc::RTM_NEWROUTE, libc::RTM_DELROUTE];
 
-/// The routes are read again if they change during a read, until they have been read this number of times.
+/// How often the routes are read at most. They are read again if they have changed during a read.
 const DUMPS_MAX: usize = 5;
 
 /// The groups that get a message when a route changes. A new address always brings a route to it.
@@ -121,9 +121,8 @@ impl Dump {
                 continue;
             };
             match message.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
-                    self.networks
-                        .extend(destination(&route).filter(|_| is_local(&route.header)));
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) if is_local(&route.header) => {
+                    self.networks.extend(destination(&route));
                 }
                 NetlinkPayload::Done(done) if done.code < 0 => return Err(io::Error::from_raw_os_error(-done.code)),
                 NetlinkPayload::Done(_) => self.is_complete = true,
@@ -169,8 +168,8 @@ fn is_local(route: &RouteHeader) -> bool {
     route.kind == RouteType::Local && route.table == TABLE_LOCAL
 }
 
-/// Whether a report is of a local route. A router may change other routes thousands of times a second: only the header
-/// of a route is read.
+/// Whether a report is of a local route. Reads only the headers of routes, because on a router other routes may change
+/// thousands of times a second.
 fn is_of_local_route(report: &[u8]) -> bool {
     messages(report).any(|(header, _)| {
         let is_route = ROUTE_MESSAGES.contains(&header.message_type());

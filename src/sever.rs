@@ -2,11 +2,11 @@
 //! of servers of a worse tier, once a better tier is up again; and of the servers of a fallback, once the pool that it
 //! replaces is usable again. The sessions are closed over a time, so that their clients do not all reconnect at once.
 //!
-//! It compares states instead of handling events. So a session that connects late and a server that is up again early
-//! need no code of their own. For a server that left, the cause to close its sessions is kept
-//! ([`crate::live::Departed`]). All servers are looked at only after a change, or when time alone may change a cause.
-//! Only the `GroupsToClose` are polled: the groups that should have no sessions. If there are none, this module
-//! sleeps until something changes.
+//! This module compares states instead of handling events. So no code is needed for a session that connects after its
+//! server went down, or for a server that is up again before all its sessions are closed. For a server that left, the
+//! cause to close its sessions is kept ([`crate::live::Departed`]). All servers are looked at only after a change, or
+//! when time alone may change a cause. Only the `GroupsToClose` are polled: the groups that should have no sessions. If
+//! there are none, this module sleeps until something changes.
 
 mod pace;
 mod groups;
@@ -28,7 +28,7 @@ pub use pace::Pace;
 enum Group {
     /// The sessions of a server.
     Server(ServerId),
-    /// The sessions on the servers of a fallback that were meant for the pool of this name.
+    /// The sessions that were meant for the pool of this name, and are on servers of its fallback.
     OnFallback(Arc<str>),
 }
 
@@ -48,8 +48,8 @@ impl Severing {
         }
     }
 
-    /// Puts the cause of `latest` in force. The pace begins anew only if `ending` or `over` differs, so a server that
-    /// is down and answers now and then, which changes `at_once_since`, cannot put off the end of its sessions.
+    /// Takes over the cause of `latest`. The pace begins anew only if `ending` or `over` differs. A new `at_once_since`
+    /// does not delay the end of the sessions: it changes whenever a server that is down answers a check.
     fn update(&mut self, latest: Self) {
         let pace_of = |cause: &Cause| (cause.ending, cause.over);
         if pace_of(&self.cause) == pace_of(&latest.cause) {
@@ -66,8 +66,8 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     let mut severer = Severer::default();
     let mut has_changed = true;
     loop {
-        let next = severer.close_due(&live, &ledgers, has_changed, Instant::now());
-        has_changed = changes.next(next).await;
+        let look_again_at = severer.close_due(&live, &ledgers, has_changed, Instant::now());
+        has_changed = changes.next(look_again_at).await;
     }
 }
 
@@ -84,7 +84,7 @@ impl Severer {
         if has_changed || self.groups.change_at().is_some_and(|at| at <= now) {
             self.groups = GroupsToClose::find(live, now);
         }
-        let causes = self.groups.with_sessions();
+        let causes = self.groups.causes_of_open_sessions();
         if causes.is_empty() {
             self.severings.clear();
         } else {
@@ -98,7 +98,7 @@ impl Severer {
 /// The time over which the sessions of a server that has just gone down are closed; `None`: they go on, or there are
 /// none.
 #[must_use]
-pub fn closes_over(pool: &LivePool, server: &Server, now: Instant) -> Option<Duration> {
+pub fn closing_time(pool: &LivePool, server: &Server, now: Instant) -> Option<Duration> {
     if server.live() == 0 {
         return None; // before the search, which would take long where thousands of servers change at once
     }

@@ -100,8 +100,8 @@ pub fn stream_of(socket: OwnedFd) -> io::Result<TcpStream> {
     TcpStream::from_std(socket.into())
 }
 
-/// The address that the other end of a socket connected to. For a Unix socket that is `on_unix`, because the
-/// kernel knows only the name that the file of the listening socket had before it was renamed.
+/// The address to which the peer of a socket connected. For a Unix socket the caller passes it as `on_unix`: the kernel
+/// knows only the first name of the listening socket's file, which is renamed after the bind.
 ///
 /// # Errors
 /// Those of getsockname; [`io::ErrorKind::Unsupported`] for a Unix socket without `on_unix` and for other families.

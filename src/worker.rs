@@ -183,7 +183,7 @@ async fn accept_until_stopped(
         sessions.spawn(serve(accepted, Arc::clone(state), &ledger));
     };
     let mut state = Arc::clone(&states.borrow_and_update());
-    let mut changes = states.clone(); // `changed` borrows it while `states` is read
+    let mut changes = states.clone(); // a receiver of its own: `changed` borrows this one
     let mut stopped = pin!(stop.cancelled());
     'open: loop {
         let mut changed = pin!(changes.changed()); // kept: a new wait costs as much as an accept
@@ -306,7 +306,7 @@ mod tests {
     }
 
     /// Starts a worker with one socket, whose sessions need a permit of `process`.
-    fn started(socket: OwnedFd, process: Arc<Capacity>, drain: &Drain) {
+    fn start_worker(socket: OwnedFd, process: Arc<Capacity>, drain: &Drain) {
         let metrics = Arc::new(Metrics::new());
         let in_force = in_force();
         let plan = Arc::clone(&in_force.plan.listeners[0]);
@@ -354,7 +354,7 @@ mod tests {
     async fn a_socket_that_cannot_be_watched_is_reported() {
         let no_socket = File::open("/proc/self/stat").unwrap(); // epoll cannot watch a file
         let drain = Drain::default();
-        started(no_socket.into(), Capacity::new(None), &drain);
+        start_worker(no_socket.into(), Capacity::new(None), &drain);
         drain.worker_lost().await;
     }
 
@@ -366,7 +366,7 @@ mod tests {
         let process = Capacity::new(Some(0));
         process.close(); // happens only in this test: now waiting for a permit panics
         let (drain, socket) = (Drain::default(), bound.listen(1, 16).unwrap().sockets.remove(0));
-        started(socket, process, &drain);
+        start_worker(socket, process, &drain);
         let _client = TcpStream::connect(address).unwrap();
         drain.worker_lost().await;
     }

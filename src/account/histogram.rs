@@ -147,7 +147,7 @@ pub struct DurationCounts {
 }
 
 impl DurationCounts {
-    /// Adds the values of another histogram with the same bounds.
+    /// Adds the counts of another histogram with the same bounds.
     pub fn add(&mut self, other: &Self) {
         if self.buckets.is_empty() {
             self.clone_from(other);
@@ -157,7 +157,7 @@ impl DurationCounts {
         pairs.for_each(|(sum, count)| *sum += count);
     }
 
-    /// The values that were added since `before`, an earlier state of the same histogram.
+    /// The durations that were recorded after `before`, an earlier state of the same histogram.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let mut since = self.clone();

@@ -78,7 +78,7 @@ pub struct Ledger {
     totals: WorkerTotals,
     // Blocking mutexes, locked for a few statements and nearly always by the worker's own thread only.
     open: Mutex<OpenSessions>,
-    /// The paths seen by this worker; spares it the lock that all workers share.
+    /// The series of each listener, pool and server of this worker. Saves it from the lock that all workers share.
     paths: Mutex<HashMap<PathKey, Arc<WorkerPath>>>,
 }
 
@@ -326,8 +326,7 @@ impl Entry {
         }
     }
 
-    /// The relay between these sockets starts. The record refers to them weakly: they close when the session drops
-    /// them.
+    /// The relay between these sockets starts. The record holds them weakly, so that the session can close them.
     pub fn relay_started(&mut self, endpoints: &Arc<Endpoints>) {
         self.info().set_endpoints(endpoints);
     }

@@ -35,10 +35,10 @@ pub struct SessionInfo {
     pub route: Option<SessionRoute>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
-    /// The pool that the session was meant for, if that had no usable server, and `pool` is its fallback.
+    /// If `pool` is a fallback: the pool that the session was meant for, which had no usable server.
     pub fallback_from: Option<Arc<FallbackOrigin>>,
-    /// What guards and a peer in front say of the session, and its wait in a queue; `None`: the session has none of
-    /// these. Boxed: most sessions have none.
+    /// What guards and a peer in front say of the session, and its wait in a queue. Boxed: most sessions have none of
+    /// these.
     pub extras: Option<Box<SessionExtras>>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
@@ -219,8 +219,7 @@ impl SessionInfo {
         }
     }
 
-    /// The fields of TLS. Where TLS neither ends nor begins here, all are empty, but `tls` is `pass` if TLS was passed
-    /// on.
+    /// The fields of TLS. If TLS was passed on, `tls` is `pass` and the others are empty.
     fn tls_fields(&self) -> TlsFields {
         let Some(tls) = self.protocol.as_ref().map(|protocol| &protocol.tls) else {
             return TlsFields {
@@ -249,8 +248,8 @@ impl SessionInfo {
     }
 }
 
-/// A duration in 4 bytes, in an `Option` too: an open session keeps two, and must stay small. Durations below 1 µs
-/// count as 1 µs, those above 71 minutes as 71 minutes.
+/// A duration in 4 bytes, in an `Option` too: an open session keeps two of these, and must stay small. Durations below
+/// 1 µs count as 1 µs, those above 71 minutes as 71 minutes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Microseconds(NonZeroU32);
 
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_session_is_connected_when_an_attempt_has_succeeded() {
+    async fn a_session_counts_as_connected_from_the_end_of_the_successful_attempt() {
         let second = Duration::from_secs(1);
         let series = Metrics::new().listener(&"l".into());
         let accepted_at = Instant::now();

@@ -140,7 +140,8 @@ fn may_succeed_without_replaces(error: &Error) -> bool {
             };
             is_refusal && !matches!(problem.r#type.as_deref(), Some(RATE_LIMITED | NO_ACCOUNT))
         }
-        // With this error, instant-acme reports that the order which the server made does not name the certificate.
+        // `NoAnswer` is an error of our HTTP client. instant-acme makes another such error if the server has created the
+        // order without `replaces`.
         Error::Other(error) => !error.is::<NoAnswer>(),
         _ => false,
     }
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_saved_in_the_usual_format() {
+    fn a_key_and_its_chain_are_encoded_as_pem_without_a_reallocation() {
         let key = KeyPair::generate().unwrap();
         let text = with_key(key.serialized_der(), "chain");
         assert_eq!(*text, key.serialize_pem() + "chain");

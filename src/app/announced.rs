@@ -104,6 +104,7 @@ impl App {
         let before = live.in_force();
         log_refused(&before.plan, &next.plan);
         if !is_same(&before, &next) {
+            // `Live::prepare` has left these two empty.
             next.tls = before.tls.clone();
             next.addresses.clone_from(&before.addresses);
             let now = live.apply(next);

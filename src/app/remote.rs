@@ -38,9 +38,9 @@ impl From<Plan> for FirstPlan {
 /// and that of the file alone, with which the process waits for the store.
 pub(super) async fn first_plans(of_file: Plan, source: &ConfigSource, remote: &RemoteConfig) -> Vec<FirstPlan> {
     let mut plans = Vec::new();
-    if let Some(plan) = &of_file.remote {
-        let from = plan.location();
-        let fetched = match fetch_texts(plan).await {
+    if let Some(store) = &of_file.remote {
+        let from = store.location();
+        let fetched = match fetch_texts(store).await {
             Ok(texts) => Some(texts),
             Err(error) => {
                 tracing::warn!(from, %error, "the configuration of the store cannot be read");
@@ -79,8 +79,8 @@ pub(super) async fn first_plans(of_file: Plan, source: &ConfigSource, remote: &R
 }
 
 /// The texts that the store has now, or why they cannot be read.
-async fn fetch_texts(plan: &RemotePlan) -> Result<Arc<RemoteTexts>, Reason> {
-    let fetched = fetch(plan).await;
+async fn fetch_texts(store: &RemotePlan) -> Result<Arc<RemoteTexts>, Reason> {
+    let fetched = fetch(store).await;
     fetched.map(Arc::new).map_err(|error| chain(&*error).into())
 }
 
@@ -126,25 +126,25 @@ pub(super) struct ReadConfiguration {
 }
 
 impl App {
-    /// Adds the texts of the store if the file refers to one: `just_read` if these are of that store; else those that
-    /// the store has now; else those in force.
+    /// If the file refers to a store, adds the texts of that store. They are the first of these that exist: `just_read`,
+    /// those that the store has now, those in force.
     pub(super) async fn with_texts(
         &self,
         of_file: Loaded,
         just_read: Option<Arc<RemoteTexts>>,
     ) -> Result<ReadConfiguration, ReloadError> {
-        let Some(plan) = of_file.plan.remote.clone() else {
+        let Some(store) = of_file.plan.remote.clone() else {
             return Ok(ReadConfiguration {
                 loaded: of_file,
                 texts: None,
                 warning: None,
             });
         };
-        let from = plan.location();
+        let from = store.location();
         let is_from = |texts: &Arc<RemoteTexts>| texts.from == from;
         let (texts, warning) = match just_read.filter(is_from) {
             Some(texts) => (texts, None),
-            None => match fetch_texts(&plan).await {
+            None => match fetch_texts(&store).await {
                 Ok(texts) => (texts, None),
                 Err(error) => {
                     let Some(in_force) = self.remote.texts().filter(is_from) else {

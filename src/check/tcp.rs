@@ -55,8 +55,8 @@ pub(super) async fn connect_and_reset(target: &CheckTarget) -> io::Result<()> {
     Ok(())
 }
 
-/// The failure to report when something on this host prevents a check. Connects to the server, and returns the error of
-/// that; if there is none, returns `prevented`.
+/// The failure to report when something on this host prevents a check. Tries to connect to the server. Returns why that
+/// fails, or `prevented` if it succeeds.
 pub(super) async fn connect_error_or(target: &CheckTarget, prevented: CheckFailure) -> CheckFailure {
     match connect_and_reset(target).await {
         Ok(()) => prevented,
@@ -71,7 +71,7 @@ mod tests {
     use crate::proxy_protocol::Version;
 
     #[tokio::test]
-    async fn the_server_program_never_sees_a_tcp_check() {
+    async fn a_tcp_check_is_never_accepted_and_fails_without_a_listener() {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
         let target = CheckTarget {

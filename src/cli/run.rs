@@ -35,7 +35,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             return exit::for_report(&report);
         }
     };
-    // With a store, the file is read again, with the texts of the store; all warnings are logged then.
+    // If the file names a store (`remote`), it is read again together with the store's texts. That logs all warnings.
     if loaded.plan.remote.is_none() {
         loaded.warnings.print_to_stderr();
     }

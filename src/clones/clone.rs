@@ -71,7 +71,7 @@ impl CloneTask {
             let Some(Restart { pause, reason }) = self.run_once(&mut back_off).await else {
                 break;
             };
-            self.status.set(CloneState::Waiting, |shown| {
+            self.status.enter(CloneState::Waiting, |shown| {
                 shown.pause = pause;
                 let status = &mut shown.status;
                 (status.pid, status.container, status.address) = (None, None, None);
@@ -88,7 +88,7 @@ impl CloneTask {
         self.follow_plan();
         self.status.set_server(None);
         self.status
-            .set(CloneState::Starting, |shown| shown.status.address = None);
+            .enter(CloneState::Starting, |shown| shown.status.address = None);
         let began = Instant::now();
         let mut instance = match self.start().await? {
             Ok(instance) => instance,
@@ -112,7 +112,7 @@ impl CloneTask {
         if let Some(running) = to_stop {
             let shown_reason = Some(reason.as_str().into());
             self.status
-                .set(CloneState::Stopping, |shown| shown.status.reason = shown_reason);
+                .enter(CloneState::Stopping, |shown| shown.status.reason = shown_reason);
             running.stop(&self.name, KILL_AFTER, &self.context.shutdown).await;
         }
         Restart { pause, reason }
@@ -149,7 +149,7 @@ impl CloneTask {
         };
         let (address, pid) = (instance.address, instance.pid);
         let container = instance.container().map(Into::into);
-        self.status.set(CloneState::Starting, |Shown { status, .. }| {
+        self.status.enter(CloneState::Starting, |Shown { status, .. }| {
             (status.address, status.pid, status.container) = (Some(address.to_string().into()), pid, container);
         });
         if let Some(own) = self.context.live.own_listener_at(&self.name.pool, address) {
@@ -170,7 +170,7 @@ impl CloneTask {
             let to_stop = Some(running);
             return Some(Err(FailedStart { reason, to_stop }));
         }
-        self.status.set(CloneState::Stopping, |_| ());
+        self.status.enter(CloneState::Stopping, |_| ());
         running.stop(&self.name, KILL_AFTER, &self.context.shutdown).await;
         None
     }
@@ -205,7 +205,7 @@ impl CloneTask {
         let CloneName { pool, clone } = &self.name;
         let (address, pid, container) = (instance.address.to_string(), instance.pid, instance.container());
         tracing::info!(%pool, %clone, address, pid, container, took = format_duration(took), "a clone has started");
-        self.status.set(CloneState::Running, |_| ());
+        self.status.enter(CloneState::Running, |_| ());
     }
 
     /// Waits for a reason to stop the clone.
@@ -245,7 +245,7 @@ impl CloneTask {
         match end {
             CloneEnd::Leaving => {
                 self.drain(&mut instance).await;
-                self.status.set(CloneState::Stopping, |_| ());
+                self.status.enter(CloneState::Stopping, |_| ());
                 let kill_after = self.plan.drain;
                 self.stop(instance, kill_after).await;
                 tracing::info!(%pool, %clone, "a clone has left");
@@ -254,13 +254,13 @@ impl CloneTask {
             CloneEnd::Exited(how) => {
                 let pause = back_off.next_pause();
                 tracing::warn!(%pool, %clone, how, pause = format_duration(pause), "a clone has ended: it is started again");
-                self.status.set(CloneState::Stopping, |_| ()); // its container may be hard to remove
+                self.status.enter(CloneState::Stopping, |_| ()); // its container may be hard to remove
                 self.stop(instance, KILL_AFTER).await;
                 Some(Restart { pause, reason: how })
             }
             CloneEnd::DownTooLong => {
                 tracing::warn!(%pool, %clone, after = format_duration(self.plan.replace_after), "a clone is down for too long: it is replaced");
-                self.status.set(CloneState::Stopping, |_| ());
+                self.status.enter(CloneState::Stopping, |_| ());
                 self.stop(instance, KILL_AFTER).await;
                 Some(Restart {
                     pause: Duration::ZERO,
@@ -278,7 +278,7 @@ impl CloneTask {
     /// Waits until the sessions of the clone have ended, for at most the drain time of the plan.
     async fn drain(&self, instance: &mut Instance) {
         let server = self.status.server();
-        self.status.set(CloneState::Draining, |_| ());
+        self.status.enter(CloneState::Draining, |_| ());
         let drained = async {
             loop {
                 // The first look is not at once: a pick that began before the server left the list may still open a

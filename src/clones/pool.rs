@@ -248,7 +248,7 @@ impl CloneHandle {
 
     /// Whether it starts, or will soon.
     fn starts(&self) -> bool {
-        !self.is_leaving() && self.status.starts()
+        !self.is_leaving() && self.status.is_starting_soon()
     }
 
     /// Its status. It drains from the moment when it is asked to leave.

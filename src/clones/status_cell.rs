@@ -9,15 +9,15 @@ use tokio::sync::Notify;
 use crate::pool::Member;
 use crate::scale::{CloneState, CloneStatus};
 
-/// Clients of a pool without a usable server wait for a clone that restarts after a pause of at most this. It is the
-/// longest pause after a third failure in a row: 2 s, and a jitter of a quarter.
+/// Clients of a pool without a usable server wait for a clone only if its pause before a restart is at most this long.
+/// The pause after the third failure in a row is 2 s, plus a jitter of at most a quarter.
 const SHORT_PAUSE_MAX: Duration = Duration::from_millis(2_500);
 
 /// The status of a clone, shared by its task and its pool.
 pub(super) struct StatusCell {
     // A blocking mutex: locked for a few lines.
     shown: Mutex<Shown>,
-    /// Notified at each change, but not when only `server` changes.
+    /// Notified at each change of `shown`, except of its `server`.
     changed: Arc<Notify>,
 }
 
@@ -55,7 +55,7 @@ impl StatusCell {
         }
     }
 
-    /// Records that it has left its pool.
+    /// Records that the clone has left its pool, and all of it is stopped.
     pub(super) fn set_left(&self) {
         self.change(|shown| shown.has_left = true);
     }
@@ -66,7 +66,7 @@ impl StatusCell {
     }
 
     /// Whether it is being started, or will be after a short pause.
-    pub(super) fn starts(&self) -> bool {
+    pub(super) fn is_starting_soon(&self) -> bool {
         let shown = self.shown.lock();
         match shown.status.state {
             CloneState::Starting => true,
@@ -90,7 +90,7 @@ impl StatusCell {
     }
 
     /// Enters a state, with further changes.
-    pub(super) fn set(&self, state: CloneState, change: impl FnOnce(&mut Shown)) {
+    pub(super) fn enter(&self, state: CloneState, change: impl FnOnce(&mut Shown)) {
         self.change(|shown| {
             shown.status.state = state;
             shown.status.since = SystemTime::now();

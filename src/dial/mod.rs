@@ -1,7 +1,7 @@
 //! Connects a session to a server. Each attempt has a time limit. After a failure the pool picks another server, for a
 //! bounded number of attempts, or the client waits for the return of a server, for a bounded time.
 //!
-//! This is the one stage that uses another: after a failed attempt it asks the pool for another server.
+//! This is the only stage that uses another stage: before each attempt it asks the pool for a server.
 
 mod late_port;
 mod bind_source;
@@ -60,7 +60,7 @@ pub struct DialClient<'a> {
     /// Whether only the server's first answer shows that it serves the session. If so, the caller records the success
     /// ([`Pool::record_connect`]) after that answer; otherwise [`dial`] does once it has connected.
     pub awaits_answer: bool,
-    /// When the kernel completes the connection to the server.
+    /// When the kernel sends the last ACK of the TCP handshake with the server.
     pub last_ack: LastAck,
 }
 
@@ -74,7 +74,7 @@ pub enum Progress<'a> {
         /// Whether the pool sleeps.
         is_asleep: bool,
     },
-    /// It no longer waits.
+    /// The client no longer waits.
     Dequeued,
     /// An attempt to connect to this server begins.
     Trying(&'a Arc<Server>),
@@ -228,7 +228,7 @@ fn is_usable(server: &Server) -> bool {
 /// the attempt.
 fn is_out_of_use(pool: &Pool, server: &Server, was_usable: bool) -> bool {
     if !was_usable {
-        // Panic mode picked it. It may be used even if the panic has ended meanwhile: it has not become worse.
+        // Panic mode picked the server. If the panic has ended since then, the server is still used.
         return server.is_disabled() || server.is_unfit();
     }
     let in_panic = |member: &Member| member.id() == server.id() && pool.uses_in_panic(member, Instant::now());
@@ -284,8 +284,8 @@ impl AttemptError {
         }
     }
 
-    /// How it counts against the server; `None`: not at all. It may be a fault of the client or of this host, or the
-    /// server is out of use anyway.
+    /// How the attempt counts against the server. `None`: not at all, because the fault may be that of the client or of
+    /// this host, or because the server is out of use anyway.
     fn server_failure(&self) -> Option<ServerFailure> {
         match self {
             Self::Connect(_) if self.failure().is_server_fault() => Some(ServerFailure::Connect),

@@ -37,7 +37,7 @@ pub(super) type HostProblems = BTreeMap<Box<str>, Reason>;
 /// A pool has fewer priorities than DNS, and only their order matters: the best priority of these records becomes 0,
 /// the next one 1, and so on; the 256th and all later ones become 255. Weights are as in the records, unless a weight
 /// of the same priority is above [`WEIGHT_MAX`]: then all weights of this priority are scaled, so that the largest is
-/// [`WEIGHT_MAX`]. The least is 1, also for a record with weight 0, which is to be chosen seldom, but not never.
+/// [`WEIGHT_MAX`]. A weight of 0 becomes 1, because such a server should still get a few sessions (RFC 2782).
 ///
 /// # Errors
 /// There are more than [`LISTED_MAX`] servers.
@@ -64,18 +64,24 @@ pub(super) fn servers(
         for ip in &host.addresses {
             let listed = ListedServer {
                 weight: Some(tier.weight(record.weight)),
-                priority: Some(tier.rank),
+                priority: Some(tier.pool_priority),
                 ..ListedServer::at(format!("{target}:{port}@{ip}"))
             };
-            match listed.into_entry(defaults) {
-                // An earlier record, which has the same or a better priority, has listed it.
-                Ok(entry) if !seen.insert(entry.location.clone()) => {}
-                Ok(_) if servers.len() == LISTED_MAX => {
-                    return Err(Reason::new(&format!("the records have more than {LISTED_MAX} servers")));
+            let entry = match listed.into_entry(defaults) {
+                Ok(entry) => entry,
+                Err(reason) => {
+                    problems.insert(target.clone(), reason);
+                    continue;
                 }
-                Ok(entry) => servers.push(entry),
-                Err(reason) => drop(problems.insert(target.clone(), reason)),
+            };
+            let is_new = seen.insert(entry.location.clone());
+            if !is_new {
+                continue; // an earlier record has listed it, with the same or a better priority
             }
+            if servers.len() == LISTED_MAX {
+                return Err(Reason::new(&format!("the records have more than {LISTED_MAX} servers")));
+            }
+            servers.push(entry);
         }
     }
     Ok((servers, problems))
@@ -92,8 +98,7 @@ pub(super) fn warning(problems: &HostProblems) -> Option<Reason> {
 
 /// The records of one priority.
 struct Tier {
-    /// Its priority in the pool.
-    rank: u8,
+    pool_priority: u8,
     /// The largest weight of its records.
     weight_max: u16,
 }
@@ -112,11 +117,15 @@ impl Tier {
 fn tiers(records: &[SrvRecord]) -> BTreeMap<u16, Tier> {
     let mut tiers = BTreeMap::new();
     for record in records {
-        let tier = tiers.entry(record.priority).or_insert(Tier { rank: 0, weight_max: 0 });
+        let tier = tiers.entry(record.priority).or_insert(Tier {
+            pool_priority: 0,
+            weight_max: 0,
+        });
         tier.weight_max = tier.weight_max.max(record.weight);
     }
-    for (tier, rank) in tiers.values_mut().zip((0..=u8::MAX).chain(std::iter::repeat(u8::MAX))) {
-        tier.rank = rank;
+    let pool_priorities = (0..=u8::MAX).chain(std::iter::repeat(u8::MAX));
+    for (tier, pool_priority) in tiers.values_mut().zip(pool_priorities) {
+        tier.pool_priority = pool_priority;
     }
     tiers
 }

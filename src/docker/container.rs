@@ -247,7 +247,8 @@ mod tests {
         let fake = FakeEngine::start();
         let removed = remove_labelled_until(&fake.socket(), "k=v", Instant::now() + FILES_TIMEOUT).await;
         assert_eq!(removed.unwrap(), 3);
-        let deletions = fake.requests.lock().iter().filter(|line| line.starts_with("DELETE")).count();
+        let requests = std::mem::take(&mut *fake.requests.lock());
+        let deletions = requests.iter().filter(|line| line.starts_with("DELETE")).count();
         assert_eq!(deletions, 4, "each once, and `a` again");
     }
 

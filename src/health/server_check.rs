@@ -13,7 +13,7 @@ use crate::check::{CertificateTimes, CheckFailure, CheckPass};
 use crate::live::{LivePool, RecordedOutcome};
 use crate::plan::HealthPlan;
 use crate::pool::{AgentSettings, CheckOutcome, CheckVerdict, FailedCheck, RefusedCheck, Server, ServerFacts};
-use crate::sever::closes_over;
+use crate::sever::closing_time;
 use crate::text::Reason;
 use crate::tls::error_chain;
 use crate::units::format_duration;
@@ -230,7 +230,7 @@ pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOu
     {
         let Some(verdict) = change.verdict else { continue };
         metrics.server(pool.name(), server).record_transition(verdict);
-        let cut_within = closes_over(pool, server, Instant::now()); // `None`: none are cut
+        let cut_within = closing_time(pool, server, Instant::now()); // `None`: none are cut
         let sessions_cut = cut_within.map(|_| server.live());
         let within = cut_within.map(format_duration);
         let (pool, server) = (pool.name(), &server.spec().label);

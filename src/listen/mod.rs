@@ -158,10 +158,6 @@ impl Bound {
     /// Listens: from now on clients are queued. Each worker has one socket, or all share one where SO_REUSEPORT is
     /// refused, does not exist (Unix sockets), or would split the queue of the service manager.
     ///
-    /// Unless the address overlaps with another of ours, the first socket listens before SO_REUSEPORT is set: where two
-    /// processes have bound the address and neither listened yet, the second one fails here. Then the sockets of the
-    /// other workers are added.
-    ///
     /// # Errors
     /// The address and why it cannot be listened on.
     pub fn listen(self, workers: usize, backlog: u32) -> Result<Listening, BindError> {
@@ -186,6 +182,9 @@ impl Bound {
     }
 }
 
+/// Listens on the first socket, then sets SO_REUSEPORT, and then adds the sockets of the other workers. In this order, if
+/// two processes have bound the address, the second one fails to listen. This does not hold for an address that overlaps
+/// with another of this process: its first socket has SO_REUSEPORT already.
 fn listen_tcp(
     first: Socket,
     address: ListenAddr,

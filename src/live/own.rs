@@ -59,7 +59,7 @@ impl LivePool {
         }
     }
 
-    /// Whether this server has a known address at which none of these listeners is.
+    /// Whether this server has a known address that is not the address of one of these listeners.
     pub(super) fn can_use(&self, entry: &ServerEntry, own: &ListenerLookup) -> bool {
         let is_other = |address: &ServerAddr| own.at(*address).is_none();
         match entry.fixed_address() {
@@ -120,8 +120,8 @@ impl Live {
         own.replace(listeners, is_in_plan);
     }
 
-    /// Updates a pool after its list, or the servers that operators have added to it, have changed. Then other pools
-    /// take back servers that no longer lead back to them.
+    /// Updates a pool after a change of its listed servers, or of those that operators have added. Then takes back, in
+    /// all pools, the servers that were left out and no longer lead back to their pools.
     pub(super) fn update_dynamic_servers(&self, in_force: &InForce, pool: &LivePool) {
         if pool.update_dynamic_servers(&self.registry) {
             self.notify_listed();

@@ -154,10 +154,9 @@ pub fn listed_entries(
     let (mut labels, mut locations) = (HashSet::new(), HashSet::new());
     for listed in listed {
         let entry = listed.into_entry(defaults)?;
-        // The name of one server may be the address of another that has no name.
-        let is_new = labels.insert(Arc::clone(entry.label()))
-            && (entry.name.is_some() || locations.insert(entry.location.normalized()));
-        if !is_new {
+        let is_new_label = labels.insert(Arc::clone(entry.label())); // the name, otherwise the address as written
+        let is_new_location = entry.name.is_some() || locations.insert(entry.location.normalized());
+        if !is_new_label || !is_new_location {
             return Err(Reason::new(&format!("server `{}` is listed twice", entry.label())));
         }
         if entries.len() == LISTED_MAX {

@@ -10,10 +10,9 @@ use tokio::time::Instant;
 use super::session_outcome::{SERVED_AFTER, UnservedSessions};
 use crate::addr::ClientHost;
 
-/// The back-off of an ejected server, instead of that of [`EjectLimits`], if clients wait for a server and no other can
-/// be picked. After it, one session tries the server; if that session makes no report, another one tries after the same
-/// time. A client whose only server has ended the connection before the server's first message waits this long before
-/// it is connected again, but that server is not ejected.
+/// The back-off, instead of that of [`EjectLimits`], if clients wait for a server and no other can be picked. After a
+/// trial without a report, the next trial is due in this time, too. `session/redial.rs` waits as long before it may
+/// connect a client to the same server again.
 pub const RETURN_WAIT: Duration = Duration::from_secs(1);
 
 /// When failed connects eject a server, and for how long.
@@ -151,7 +150,7 @@ impl Ejection {
         Some(back_off)
     }
 
-    /// Records a connect that worked. It clears the record, unless that has unserved sessions and no later session has
+    /// Records a connect that worked. Clears the record if it has no unserved sessions, or if a later session has
     /// lasted for [`SERVED_AFTER`]. Returns whether an ejection ended.
     pub(super) fn record_connect(&mut self, now: Instant, kind: LeaseKind) -> bool {
         // A session that ends unserved or inconclusive resets `first_connected_at`. So if that time is `SERVED_AFTER`

@@ -1,5 +1,5 @@
-//! The remembered histories of a pool's primary in force, and of its replicas. What a history consists of is defined by
-//! [`super::lag`] and [`super::diverged`], which each keep such histories.
+//! The remembered histories of a pool's primary in force, and of the pool's replicas. [`super::lag`] and
+//! [`super::diverged`] each keep such histories, and define what a history consists of.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,8 +47,8 @@ impl<P, R> Histories<P, R> {
         (replica, self.primary.as_ref().map(|primary| &primary.history))
     }
 
-    /// The history of this primary on this timeline, and whether it was known. If not, it begins as `initial`, and that
-    /// of another primary or timeline is forgotten, because their positions cannot be compared.
+    /// The history of this primary on this timeline, and whether it was known before. A new history begins as `initial`
+    /// and replaces that of another primary or timeline, because positions of the two cannot be compared.
     pub(super) fn primary_or(&mut self, label: &Arc<str>, timeline: Option<u32>, initial: P) -> (&mut P, bool) {
         let is_same = |known: &TimelineHistory<P>| known.label == *label && known.timeline == timeline;
         let known = self.primary.take().filter(is_same);

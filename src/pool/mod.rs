@@ -315,8 +315,7 @@ impl Pool {
         !was_recorded && lease.server().record_connect(lease.kind())
     }
 
-    /// Records that a session has ended. Returns what that changed. A session that the server did not serve
-    /// ([`FinishedSession::outcome`]) counts as a failed connect, with the same limits.
+    /// Records that a session has ended. Returns what that changed.
     pub fn record_end(&self, lease: &Lease, session: &FinishedSession, now: Instant) -> Option<EjectionChange> {
         match session.outcome(self.rules.eject.on_reset) {
             SessionOutcome::Served => {

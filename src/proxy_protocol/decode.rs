@@ -1,4 +1,4 @@
-//! Decodes a header that a peer in front sends.
+//! Decodes a header that a peer in front sends. Sections are those of "The PROXY protocol, versions 1 & 2".
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -188,14 +188,14 @@ fn decode_v2(bytes: &[u8]) -> Decoded {
         return Decoded::NeedMore;
     };
     let [.., version_and_command, family_and_type, length_high, length_low] = *fixed;
-    let length = FIXED_BYTES + usize::from(u16::from_be_bytes([length_high, length_low]));
+    let header_bytes = FIXED_BYTES + usize::from(u16::from_be_bytes([length_high, length_low]));
     if !matches!(version_and_command, VERSION_2_PROXY | VERSION_2_LOCAL) {
         return Decoded::Invalid(InvalidHeader::Version);
     }
-    if length > HEADER_BYTES_MAX {
+    if header_bytes > HEADER_BYTES_MAX {
         return Decoded::Invalid(InvalidHeader::TooLong);
     }
-    let Some(whole) = bytes.get(..length) else {
+    let Some(whole) = bytes.get(..header_bytes) else {
         return Decoded::NeedMore;
     };
     let header = match version_and_command {
@@ -203,7 +203,10 @@ fn decode_v2(bytes: &[u8]) -> Decoded {
         VERSION_2_LOCAL => Ok(ProxyHeader::new(ProxyAddresses::Peer)),
         _ => decode_proxy(whole, family_and_type),
     };
-    header.map_or_else(Decoded::Invalid, |header| Decoded::Header(Box::new(header), length))
+    match header {
+        Ok(header) => Decoded::Header(Box::new(header), header_bytes),
+        Err(invalid) => Decoded::Invalid(invalid),
+    }
 }
 
 /// Decodes a header with the command `PROXY`. The high half of `family_and_type` is the address family. The low half is

@@ -29,7 +29,7 @@ impl Balance {
         for (server, share) in servers.iter().zip(shares(servers)) {
             let sessions = f64::from(server.sessions);
             let over = sessions - share;
-            room -= over.min(0.0);
+            room += (share - sessions).max(0.0);
             // A tolerance, because shares are rounded.
             if over + 1e-9 >= 1.0 {
                 excess.push((server.id, (over + 1e-9) as usize));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_may_not_have_of_its_share_belongs_to_the_others() {
+    fn the_share_above_the_limit_of_a_server_goes_to_the_others() {
         assert_eq!(excess(&[(1, 90, 0), (1, 10, 10)]), [0, 0]);
         assert_eq!(excess(&[(1, 100, 0), (1, 0, 10)]), [10, 0]);
         assert!(!is_uneven(&[(1, 90, 0), (1, 10, 10)]), "no other server has room");

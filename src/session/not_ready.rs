@@ -20,7 +20,7 @@ const STATES: [&[u8]; 3] = [b"57P01", b"57P02", b"57P03"];
 /// What the first bytes of a server prove.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FirstMessage {
-    /// Undecided.
+    /// Nothing yet: more bytes are needed.
     NeedMore,
     /// The server takes no sessions now, and says why.
     NotReady(String),
@@ -35,11 +35,11 @@ pub(super) fn first_message(wire: &[u8]) -> FirstMessage {
         None if matches!(wire, [] | [b'E', ..]) => return FirstMessage::NeedMore,
         None => return FirstMessage::Other,
     };
-    let bytes = 1 + u32::from_be_bytes([a, b, c, d]) as usize;
-    if kind != b'E' || !(HEADER_BYTES..=MESSAGE_BYTES_MAX).contains(&bytes) {
+    let message_bytes = 1 + u32::from_be_bytes([a, b, c, d]) as usize;
+    if kind != b'E' || !(HEADER_BYTES..=MESSAGE_BYTES_MAX).contains(&message_bytes) {
         return FirstMessage::Other;
     }
-    let Some(fields) = wire.get(HEADER_BYTES..bytes) else {
+    let Some(fields) = wire.get(HEADER_BYTES..message_bytes) else {
         return FirstMessage::NeedMore;
     };
     let field = |name: u8| {
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_is_left_to_the_client() {
+    fn other_messages_and_too_long_ones_are_not_judged() {
         let long = error(&[0; MESSAGE_BYTES_MAX]);
         for wire in [
             &b"R"[..],

@@ -58,9 +58,10 @@ pub(super) enum NotBegun {
 /// Records that a server has not begun a session. Returns how long the session waits before it is connected again;
 /// `None`: it stays with this server.
 ///
-/// A server that says that it takes no sessions gets no new ones for a while. One that has ended the connection still
-/// gets new sessions, because the client may be the reason. If no other server can be picked, and clients of the pool
-/// wait for the return of servers, the session waits for [`RETURN_WAIT`], and may then get the same server again.
+/// - [`NotBegun::NotReady`]: the server gets no new sessions for a while.
+/// - [`NotBegun::Ended`]: the server still gets new sessions, because the client may be the reason. If no other server
+///   can be picked, and clients of the pool wait for the return of servers, this session waits for [`RETURN_WAIT`], and
+///   may then get the same server again.
 pub(super) fn record_failure(
     redial: &mut Redial,
     server: &LeasedServer,

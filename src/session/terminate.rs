@@ -76,7 +76,7 @@ pub(super) async fn complete_handshake(
             Reply::Message(HTTPS_EXPECTED.into()),
         ));
     }
-    let Some((hello, first)) = sniffed.and_then(Sniffed::into_hello) else {
+    let Some((hello, first_bytes)) = sniffed.and_then(Sniffed::into_hello) else {
         entry.info().tls_mut().error = Some("not_tls".into());
         return Err(Refusal::NotTls);
     };
@@ -93,7 +93,7 @@ pub(super) async fn complete_handshake(
         .expect("the listener has a configuration for each of its ALPN lists");
     let mut connection = TlsConnection::server(config).map_err(|error| Refusal::Handshake(error.into()))?;
     let mut held = HeldBytes::new(memory);
-    let result = handshake_with_client(client, &mut connection, first.into_vec(), deadline, |bytes| {
+    let result = handshake_with_client(client, &mut connection, first_bytes.into_vec(), deadline, |bytes| {
         held.set(bytes)
     });
     let result = result.await;

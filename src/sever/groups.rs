@@ -119,7 +119,7 @@ impl GroupsToClose {
 
     /// The groups that have sessions, and why these are to be closed. Removes groups whose server or pool no longer
     /// exists.
-    pub(super) fn with_sessions(&mut self) -> HashMap<Group, Cause> {
+    pub(super) fn causes_of_open_sessions(&mut self) -> HashMap<Group, Cause> {
         let mut causes = HashMap::new();
         self.by_group.retain(|group, to_close| {
             let has_sessions = match &to_close.owner {

@@ -32,7 +32,7 @@ fn pick(live: &Live, tried: &[ServerId]) -> Lease {
 }
 
 #[tokio::test]
-async fn ten_thousand_servers_with_no_cause_to_close_are_examined_only_after_a_change() {
+async fn ten_thousand_servers_with_no_cause_to_close_are_not_polled() {
     let server = |number: u32| format!("\"10.0.{}.{}:1\"", number / 250, number % 250);
     let servers: Vec<_> = (0..10_000).map(server).collect();
     let close = "on_down = \"close\"\non_recover = \"close\"\non_leave = \"close\"";
@@ -44,15 +44,15 @@ async fn ten_thousand_servers_with_no_cause_to_close_are_examined_only_after_a_c
 }
 
 #[tokio::test]
-async fn a_late_session_is_found_without_a_change() {
+async fn a_session_that_begins_after_the_latest_change_is_found() {
     let server = |number: u32| format!("{{ address = \"10.0.0.{number}:1\", priority = {number} }}");
     let (live, mut severer) = (live(&[0, 1].map(server), "on_recover = \"close\""), Severer::default());
     let now = Instant::now();
     assert_eq!(severer.close_due(&live, &[], CHANGED, now), Some(now + INTERVAL_MIN));
-    assert!(severer.groups.with_sessions().is_empty());
+    assert!(severer.groups.causes_of_open_sessions().is_empty());
     let preferred = pick(&live, &[]);
     let retry = pick(&live, &[preferred.server().id()]);
-    let causes = severer.groups.with_sessions();
+    let causes = severer.groups.causes_of_open_sessions();
     let group = Group::Server(retry.server().id());
     assert_eq!(causes.keys().collect::<Vec<_>>(), [&group]);
     assert_eq!(causes[&group].ending, Ending::FailedBack);
@@ -126,7 +126,7 @@ async fn sessions_that_a_server_had_before_its_rename_are_closed_with_its_presen
     };
     live.apply_override(&("p".into(), "n1".into()), drain, "me".into(), SystemTime::now());
     assert!(severer.close_due(&live, &[], CHANGED, now).is_some());
-    let causes = severer.groups.with_sessions();
+    let causes = severer.groups.causes_of_open_sessions();
     for server in [session.server().id(), renamed] {
         assert_eq!(causes[&Group::Server(server)].ending, Ending::ServerDrained);
     }
@@ -181,12 +181,12 @@ fn down() -> CheckOutcome {
 /// The ending with which the sessions on the server of `session` are to be closed; `None`: they are not to be closed.
 fn ending_on(live: &Live, session: &Lease) -> Option<Ending> {
     let mut groups = GroupsToClose::find(live, Instant::now());
-    let causes = groups.with_sessions();
+    let causes = groups.causes_of_open_sessions();
     Some(causes.get(&Group::Server(session.server().id()))?.ending)
 }
 
 fn closes_at_once(live: &Live, session: &Lease) -> bool {
-    let causes = GroupsToClose::find(live, Instant::now()).with_sessions();
+    let causes = GroupsToClose::find(live, Instant::now()).causes_of_open_sessions();
     causes[&Group::Server(session.server().id())].over.is_zero()
 }
 
@@ -196,9 +196,9 @@ fn with_renamed_pool(keys: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_server_that_leaves_keeps_the_reason_why_its_sessions_are_closed() {
+async fn a_server_that_a_reload_renames_or_removes_keeps_the_reason_why_its_sessions_are_closed() {
     let without_on_down = CHECKED.replace("on_down = \"close\"", "");
-    let leaving = [
+    let reloads = [
         CHECKED.replace("\"10.0.0.1:1\", ", ""),
         without_on_down.replace("\"10.0.0.1:1\", ", ""),
         without_on_down.replace("\"10.0.0.1:1\"", "{ address = \"10.0.0.1:1\", name = \"n1\" }"),
@@ -206,7 +206,7 @@ async fn a_server_that_leaves_keeps_the_reason_why_its_sessions_are_closed() {
         without_on_down.replace("[pools.p]", "[pools.q]"),
         "[pools.other]\nservers = [\"10.0.0.9:1\"]".to_owned(),
     ];
-    for next in leaving {
+    for next in reloads {
         for (outcome, ending) in [(down(), Some(Ending::ServerDown)), (CheckOutcome::Pass, None)] {
             let (live, session) = with_session();
             check(&live, "p", &outcome);

@@ -141,7 +141,7 @@ impl CertificateFiles {
             versions,
             warnings,
             certified_key: Arc::new(certified),
-            staple_changes: staple.changes,
+            staple_changes: staple.changes_at,
             names,
             is_for_servers: is_for(own, |usage| usage.server_auth),
             is_for_clients: is_for(own, |usage| usage.client_auth),

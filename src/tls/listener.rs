@@ -79,13 +79,13 @@ struct HandshakePolicy {
     /// What verifies clients; `None`: they are not asked for a certificate.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     ticketer: Arc<dyn ProducesTickets>,
-    /// Problems of the files of `client_auth` that can be used nevertheless.
+    /// Problems of the files of `client_auth` that do not prevent their use.
     warnings: Vec<String>,
     /// The earliest time at which a list of revoked certificates should be replaced, in seconds since the Unix epoch.
     crl_next_update: Option<i64>,
 }
 
-/// The result of reading the files again.
+/// The result of reading the files of a listener or a pool again.
 #[derive(Debug, Default)]
 pub struct TlsReload {
     /// How many certificates are new, changed or gone.
@@ -93,7 +93,7 @@ pub struct TlsReload {
     /// Whether the rules for clients' certificates or the secrets of tickets have changed. For a pool: whether any of
     /// its files has changed. `false` if one of these files is broken.
     pub has_policy_changed: bool,
-    /// Problems of new or changed certificates that can be used nevertheless; and certificates and lists of revoked
+    /// Problems of new or changed certificates that do not prevent their use; and certificates and lists of revoked
     /// certificates that have expired since the last check.
     pub warnings: Vec<String>,
     /// The files that are broken now and were not before. What was in force stays.
@@ -302,7 +302,7 @@ impl ListenerTls {
         self.resolver.0.load_full()
     }
 
-    /// Problems of the files of `client_auth` that can be used nevertheless.
+    /// Problems of the files of `client_auth` that do not prevent their use.
     #[must_use]
     pub fn client_auth_warnings(&self) -> Vec<String> {
         let mut warnings = self.policy.load().warnings.clone();

@@ -16,8 +16,8 @@ use super::words::{date, unix_now};
 pub(super) struct Staple {
     /// The response, in DER; `None`: there is none that can be used.
     pub(super) response: Option<Vec<u8>>,
-    /// When `response` changes, in seconds since the Unix epoch: it expires, or begins to be valid; `None`: never.
-    pub(super) changes: Option<i64>,
+    /// When the response in the file expires or begins to be valid, in seconds since the Unix epoch; `None`: never.
+    pub(super) changes_at: Option<i64>,
     /// What is wrong with the file, or with the certificate according to the file.
     pub(super) warning: Option<String>,
 }
@@ -39,8 +39,7 @@ enum CertificateStatus {
 struct CertificateId<'a> {
     /// The object identifier of the hash algorithm, in DER, without its tag and length.
     algorithm: &'a [u8],
-    /// The hash of the name of the issuer.
-    issuer: &'a [u8],
+    issuer_name_hash: &'a [u8],
     serial: &'a [u8],
 }
 
@@ -79,7 +78,7 @@ impl Staple {
         }
         if this_update > now + CLOCK_SKEW {
             return Self {
-                changes: Some(this_update - CLOCK_SKEW),
+                changes_at: Some(this_update - CLOCK_SKEW),
                 ..not_sent(&format!(
                     "{path}: the OCSP response is not valid before {}",
                     date(this_update)
@@ -92,7 +91,7 @@ impl Staple {
         let is_revoked = matches!(status, CertificateStatus::Revoked);
         Self {
             response: Some(response.to_vec()),
-            changes: next_update,
+            changes_at: next_update,
             warning: is_revoked.then(|| format!("{path}: the certificate is revoked")),
         }
     }
@@ -109,8 +108,8 @@ impl CertificateId<'_> {
         ];
         let algorithm = known.iter().find(|(id, _)| id.as_bytes() == self.algorithm);
         // With any other algorithm, the issuer is not compared. No responder is known to use one.
-        let is_issuer = algorithm.is_none_or(|(_, hash)| digest(hash, issuer).as_ref() == self.issuer);
-        is_issuer && self.serial == certificate.raw_serial()
+        let has_same_issuer = algorithm.is_none_or(|(_, hash)| digest(hash, issuer).as_ref() == self.issuer_name_hash);
+        has_same_issuer && self.serial == certificate.raw_serial()
     }
 }
 
@@ -118,33 +117,34 @@ impl CertificateId<'_> {
 /// 4.2.1); `None`: the response is not a successful one, or is not valid.
 fn single_responses(response: &[u8]) -> Option<impl Iterator<Item = (CertificateId<'_>, SingleResponse)>> {
     let mut rest = response;
-    let mut response = element(&mut rest)?;
+    let mut response = take_element(&mut rest)?;
     if !rest.is_empty() {
         return None;
     }
-    let status = element(&mut response)?;
+    let status = take_element(&mut response)?;
     // The ResponseBytes: a type, and a BasicOCSPResponse, which begins with its ResponseData.
-    let mut bytes = element(&mut element(&mut response)?)?;
-    let (_kind, mut basic) = (element(&mut bytes)?, element(&mut bytes)?);
-    let mut data = element(&mut element(&mut basic)?)?;
+    let mut bytes = take_element(&mut take_element(&mut response)?)?;
+    let (_kind, mut basic) = (take_element(&mut bytes)?, take_element(&mut bytes)?);
+    let mut data = take_element(&mut take_element(&mut basic)?)?;
     let first = Any::from_der(data).ok()?.1;
     if first.tag().0 == 0 {
-        element(&mut data)?; // the version
+        take_element(&mut data)?; // the version
     }
-    let (_responder, _produced) = (element(&mut data)?, element(&mut data)?);
-    let mut responses = element(&mut data)?;
-    let all = std::iter::from_fn(move || single_response(element(&mut responses)?));
+    let (_responder, _produced) = (take_element(&mut data)?, take_element(&mut data)?);
+    let mut responses = take_element(&mut data)?;
+    let all = std::iter::from_fn(move || single_response(take_element(&mut responses)?));
     let is_successful = status == [0];
     is_successful.then_some(all)
 }
 
 fn single_response(mut single: &[u8]) -> Option<(CertificateId<'_>, SingleResponse)> {
-    let mut about = element(&mut single)?;
-    let (mut algorithm, issuer, _key) = (element(&mut about)?, element(&mut about)?, element(&mut about)?);
+    let mut about = take_element(&mut single)?;
+    let (mut algorithm, issuer_name_hash) = (take_element(&mut about)?, take_element(&mut about)?);
+    let _issuer_key_hash = take_element(&mut about)?;
     let id = CertificateId {
-        algorithm: element(&mut algorithm)?,
-        issuer,
-        serial: element(&mut about)?,
+        algorithm: take_element(&mut algorithm)?,
+        issuer_name_hash,
+        serial: take_element(&mut about)?,
     };
     let (rest, status) = Any::from_der(single).ok()?;
     let (rest, this_update) = GeneralizedTime::from_der(rest).ok()?;
@@ -165,8 +165,8 @@ fn single_response(mut single: &[u8]) -> Option<(CertificateId<'_>, SingleRespon
     Some((id, parsed))
 }
 
-/// The content of the next element.
-fn element<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+/// Takes the next element off `bytes`. Returns its content.
+fn take_element<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (rest, element) = Any::from_der(bytes).ok()?;
     *bytes = rest;
     Some(element.data)

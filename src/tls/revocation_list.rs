@@ -41,7 +41,7 @@ pub(super) struct RevocationList {
     /// The key that it is signed with, once it is known.
     signer: OnceLock<SubjectPublicKeyInfoDer<'static>>,
     /// While `signer` is not known: the latest keys that it is not signed with.
-    others: Mutex<VecDeque<SubjectPublicKeyInfoDer<'static>>>,
+    other_keys: Mutex<VecDeque<SubjectPublicKeyInfoDer<'static>>>,
 }
 
 /// Which certificates of its authority a list covers (section 5.2.5).
@@ -51,7 +51,7 @@ struct Scope {
     only_users: bool,
     /// Only certificates of authorities are covered.
     only_authorities: bool,
-    /// Certificates that refer to one of these URLs are covered, and those that refer to no list.
+    /// See [`Self::covers_by_url`].
     urls: Vec<String>,
 }
 
@@ -92,7 +92,7 @@ impl RevocationList {
             number: number.unwrap_or_default(),
             scope,
             signer: OnceLock::new(),
-            others: Mutex::default(),
+            other_keys: Mutex::default(),
             der,
         })
     }
@@ -117,8 +117,8 @@ impl RevocationList {
         self.signer.get().is_some()
     }
 
-    /// Whether it is signed with this key. The signature of a long list takes long to verify, so the list remembers the
-    /// key that it is signed with and, until that is known, the last [`OTHER_KEYS_MAX`] others.
+    /// Whether it is signed with this key. The signature of a long list takes long to verify, so the list remembers
+    /// its key. Until that is known, it remembers the last [`OTHER_KEYS_MAX`] keys that were asked for.
     pub(super) fn is_signed_with(
         &self,
         key: &SubjectPublicKeyInfoDer<'static>,
@@ -127,16 +127,16 @@ impl RevocationList {
         if let Some(signer) = self.signer.get() {
             return signer == key;
         }
-        let lock_others = || self.others.lock();
-        if lock_others().contains(key) {
+        let lock_other_keys = || self.other_keys.lock();
+        if lock_other_keys().contains(key) {
             return false;
         }
         if is_signed_with(&self.der, key, algorithms) {
             return self.signer.get_or_init(|| key.clone()) == key;
         }
-        let mut others = lock_others();
-        others.truncate(OTHER_KEYS_MAX - 1);
-        others.push_front(key.clone());
+        let mut other_keys = lock_other_keys();
+        other_keys.truncate(OTHER_KEYS_MAX - 1);
+        other_keys.push_front(key.clone());
         false
     }
 
@@ -148,7 +148,7 @@ impl RevocationList {
     /// Whether this certificate of its authority would be in the list if it was revoked.
     pub(super) fn covers(&self, certificate: &CertificateDer<'_>, is_authority: bool) -> bool {
         let scope = self.scope.as_ref();
-        scope.is_none_or(|scope| scope.has_role(is_authority) && scope.is_referred_to_by(certificate))
+        scope.is_none_or(|scope| scope.has_role(is_authority) && scope.covers_by_url(certificate))
     }
 
     /// Whether the certificate with this serial number is in the list.
@@ -196,7 +196,8 @@ impl Scope {
         }
     }
 
-    fn is_referred_to_by(&self, certificate: &CertificateDer<'_>) -> bool {
+    /// Whether the certificate refers to one of the URLs, or to no list.
+    fn covers_by_url(&self, certificate: &CertificateDer<'_>) -> bool {
         let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
             return false;
         };

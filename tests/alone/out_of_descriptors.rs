@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::client::{Client, assert_echoes, served_client};
 use crate::support::counts::{log_count, wait_for_active_sessions};
 use crate::support::eventually;
-use crate::support::limits::{descriptor_limits, leave_descriptors, limit_descriptors, raise_descriptor_limit};
+use crate::support::limits::{descriptor_limits, leave_free_descriptors, limit_descriptors, raise_descriptor_limit};
 use crate::support::proxy::Proxy;
 use crate::support::queue::{serve_in_turn, take_answered, waiting_clients};
 use crate::support::server::{Server, list};
@@ -182,10 +182,10 @@ fn bulk_data_is_copied_while_no_pipe_can_be_opened() {
     let proxy = unchecked(&[&server]);
     let client = served_client(proxy.at("plain"));
     let before = pipes(&proxy);
-    leave_descriptors(&proxy, 0);
+    leave_free_descriptors(&proxy, 0);
     assert_echoes(&client, BYTES);
     assert_eq!(pipes(&proxy), before);
-    leave_descriptors(&proxy, 1); // a pipe needs two
+    leave_free_descriptors(&proxy, 1); // a pipe needs two
     assert_echoes(&client, BYTES);
     assert_eq!(pipes(&proxy), before);
     lift_limit(&proxy);
@@ -197,7 +197,7 @@ fn bulk_data_is_copied_while_no_pipe_can_be_opened() {
 fn a_session_without_a_descriptor_to_connect_fails_at_once_and_no_server_is_ejected() {
     let servers = [Server::echo(), Server::echo()];
     let proxy = unchecked(&[&servers[0], &servers[1]]);
-    leave_descriptors(&proxy, 1); // for the client
+    leave_free_descriptors(&proxy, 1); // for the client
     for _ in 0..5 {
         assert_eq!(Client::connect(proxy.at("plain")).read_all(), b"");
     }
@@ -223,7 +223,7 @@ fn a_session_without_a_descriptor_to_connect_fails_at_once_and_no_server_is_ejec
 fn a_shortage_that_stops_some_checks_is_logged_once_and_marks_no_server_down() {
     let servers: Vec<_> = (0..12).map(|_| Server::silent()).collect();
     let proxy = Proxy::start(&config_of(&servers.iter().collect::<Vec<_>>()));
-    leave_descriptors(&proxy, 1);
+    leave_free_descriptors(&proxy, 1);
     let shortages = || {
         log_count(
             &proxy,
@@ -249,10 +249,10 @@ fn the_admin_port_answers_accepted_clients_and_later_ones_once_descriptors_are_f
     let open = descriptors(&proxy);
     let mut early = Client::connect(proxy.admin());
     eventually("the connection is accepted", || descriptors(&proxy) > open);
-    leave_descriptors(&proxy, 0);
+    leave_free_descriptors(&proxy, 0);
     let answer = String::from_utf8(early.send(METRICS).read_all()).unwrap();
     assert!(answer.contains("acequia_server_up{"), "{answer}");
-    leave_descriptors(&proxy, 0); // the closed connection has freed one
+    leave_free_descriptors(&proxy, 0); // the closed connection has freed one
     let mut late = Client::connect(proxy.admin());
     late.send(METRICS);
     let used = cpu_time_over(&proxy, Duration::from_millis(500));
@@ -271,7 +271,7 @@ fn a_reload_without_descriptors_changes_nothing_and_the_next_one_works() {
     let server = Server::echo();
     let proxy = unchecked(&[&server]);
     let other = config(&server).replace("[listeners.plain]", "[listeners.other]");
-    leave_descriptors(&proxy, 0);
+    leave_free_descriptors(&proxy, 0);
     proxy.rewrite(&other);
     proxy.signal(Signal::HUP);
     eventually("the rejected reload is logged", || {

@@ -53,7 +53,7 @@ use verdict::Evidence;
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// At most this many kinds of violations are printed, and at most this many of the last log lines.
-const SHOWN: usize = 30;
+const SHOWN_MAX: usize = 30;
 
 /// Puts all kinds of load on acequia at once.
 #[derive(Parser)]
@@ -94,9 +94,9 @@ struct Testbed {
 impl Testbed {
     fn start() -> Self {
         let (site, load, handle) = (Site::new(), Load::new(), background());
-        let within = handle.enter();
+        let entered = handle.enter(); // the servers start on this runtime
         let servers = load.start_servers(&site);
-        drop(within);
+        drop(entered);
         Self {
             proxy: Proxy::start(&site.config(Turn::First)),
             site,
@@ -127,7 +127,7 @@ fn soak(testbed: Testbed, rng: &mut Rng, time: Duration) -> ExitCode {
     let (sender, outcomes) = channel();
     let running = load.run(&proxy, &servers, rng.fork(), time);
     handle.spawn(async move { sender.send(running.await) });
-    let (done, outcome) = Operator::new(&proxy, &site, rng.fork()).work_until(&outcomes);
+    let (operator_work, outcome) = Operator::new(&proxy, &site, rng.fork()).work_until(&outcomes);
     let after = settled_cost(&proxy, &before);
     let metrics = proxy.metrics();
     let Stopped { code, log, .. } = proxy.stop();
@@ -138,7 +138,7 @@ fn soak(testbed: Testbed, rng: &mut Rng, time: Duration) -> ExitCode {
         lines,
         broken_lines,
         metrics,
-        done,
+        operator_work,
         outcome,
         before,
         after,
@@ -149,7 +149,7 @@ fn soak(testbed: Testbed, rng: &mut Rng, time: Duration) -> ExitCode {
     let violations = evidence.violations();
     if !violations.is_empty() {
         println!("last lines of the diagnostic log:");
-        let end = evidence.log.len().saturating_sub(SHOWN);
+        let end = evidence.log.len().saturating_sub(SHOWN_MAX);
         evidence.log[end..].iter().for_each(|line| println!("{line}"));
     }
     report_violations(&violations)
@@ -173,7 +173,7 @@ fn settled_cost(proxy: &Proxy, before: &Cost) -> Cost {
         // On a server with a session limit, a place may become free as late as a second after its session has ended.
         let metrics = proxy.metrics();
         let are_all_places_free = metrics.sum("acequia_server_sessions_active", &[]) == 0.0;
-        let has_settled = is_over && are_all_places_free && verdict::down(&metrics).is_empty();
+        let has_settled = is_over && are_all_places_free && verdict::servers_down(&metrics).is_empty();
         if has_settled || Instant::now() > end {
             return now;
         }
@@ -189,7 +189,7 @@ fn report_violations(violations: &[String]) -> ExitCode {
         let kind = violation.split(':').next().unwrap_or_default();
         kinds.entry(kind).or_default().push(violation);
     }
-    for of_kind in kinds.values().take(SHOWN) {
+    for of_kind in kinds.values().take(SHOWN_MAX) {
         println!("VIOLATION, {} like this: {}", of_kind.len(), of_kind[0]);
     }
     if violations.is_empty() {

@@ -255,7 +255,7 @@ impl Evidence {
                 found.must(gauge.value == 0.0, || format!("not 0: {gauge:?}"));
             }
         }
-        let down = down(&self.metrics);
+        let down = servers_down(&self.metrics);
         found.must(down.is_empty(), || format!("not up again: {down:?}"));
     }
 
@@ -462,7 +462,7 @@ fn server_reset_is_explained(kind: &Kind, record: &Record, client: End) -> bool 
 }
 
 /// The servers that are not up, except those that never are.
-pub fn down(metrics: &Metrics) -> Vec<String> {
+pub fn servers_down(metrics: &Metrics) -> Vec<String> {
     let servers_with = |name, value| {
         let servers = metrics.series(name, &[]).into_iter();
         servers.filter(move |server| server.value == value)

@@ -22,16 +22,13 @@ pub fn ended_sessions(proxy: &Proxy, ending: &str) -> f64 {
     proxy.metrics().sum("acequia_sessions_total", &[("ending", ending)])
 }
 
-/// Waits until exactly this many sessions have ended with this ending.
+/// Waits until this many sessions have ended with this ending. More are an error.
 pub fn wait_for_ended_sessions(proxy: &Proxy, ending: &str, sessions: usize) {
-    wait_for(ending, || {
-        (ended_sessions(proxy, ending) >= sessions as f64).then_some(())
-    });
+    eventually(ending, || ended_sessions(proxy, ending) >= sessions as f64);
     assert_eq!(ended_sessions(proxy, ending), sessions as f64, "{ending}");
 }
 
-/// The diagnostic log lines with this message, once there are exactly this many: a client may see an event before the
-/// line about it is written.
+/// Waits until there are this many diagnostic log lines with this message, and returns them. More are an error.
 #[track_caller]
 pub fn log_lines(proxy: &Proxy, message: &str, wanted: usize) -> Vec<Value> {
     let all = || -> Vec<_> {

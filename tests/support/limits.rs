@@ -25,7 +25,7 @@ pub fn limit_descriptors(proxy: &Proxy, soft_limit: u64) {
 }
 
 /// Limits a running process to this many descriptors more than those it keeps open all the time.
-pub fn leave_descriptors(proxy: &Proxy, count: usize) {
+pub fn leave_free_descriptors(proxy: &Proxy, count: usize) {
     let open = || -> BTreeSet<u64> {
         let names = read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
         names

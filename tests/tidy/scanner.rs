@@ -176,13 +176,14 @@ fn is_name(token: &Token) -> bool {
 /// Functions that have a body, and how many lines they take from `fn` to the last brace.
 pub(crate) fn functions(code: &[Token]) -> Vec<(String, usize)> {
     let mut found = Vec::new();
-    for (at, token) in code.iter().enumerate() {
-        let Some(name) = code.get(at + 1).filter(|name| token.text == "fn" && is_name(name)) else {
+    for (at, pair) in code.windows(2).enumerate() {
+        let (keyword, name) = (&pair[0], &pair[1]);
+        if keyword.text != "fn" || !is_name(name) {
             continue;
-        };
+        }
         let last = &code[at + item_length(&code[at..]) - 1];
         if last.text == "}" {
-            found.push((name.text.clone(), last.line - token.line + 1));
+            found.push((name.text.clone(), last.line - keyword.line + 1));
         }
     }
     found

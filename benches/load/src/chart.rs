@@ -14,8 +14,8 @@ const COLUMNS: usize = 2;
 const BARS_X: i32 = 150;
 /// The length of the longest bar, in pixels.
 const BAR_LENGTH_MAX: i32 = 210;
-const OWN: RGBColor = RGBColor(0, 122, 135);
-const OTHERS: RGBColor = RGBColor(168, 176, 184);
+const OWN_COLOUR: RGBColor = RGBColor(0, 122, 135);
+const OTHERS_COLOUR: RGBColor = RGBColor(168, 176, 184);
 
 struct Panel {
     title: &'static str,
@@ -49,7 +49,7 @@ pub(crate) fn draw(report: &Report, path: &Path) {
 
 fn panels(report: &Report) -> Vec<Panel> {
     let cpu = |title, workload: &str| {
-        let mut panel = panel(report, title, workload, |round| round.cpu_each, cpu_text)?;
+        let mut panel = panel(report, title, workload, |figures| figures.cpu_each, cpu_text)?;
         panel.bars.retain(|bar| bar.value > 0.0); // direct connections use no CPU time of a proxy
         Some(panel)
     };
@@ -62,7 +62,7 @@ fn panels(report: &Report) -> Vec<Panel> {
             report,
             "p99 at 10,000 round trips a second",
             "64-byte round trips, 128 sessions, 10,000/s",
-            |round| round.p99,
+            |figures| figures.p99,
             |seconds, _| format!("{:.0} µs", seconds * 1e6),
         ),
         cpu("CPU per new session", "new sessions"),
@@ -74,7 +74,7 @@ fn panels(report: &Report) -> Vec<Panel> {
             report,
             "bulk, 8 sessions (longer is better)",
             "bulk down, 8 sessions",
-            |round| round.rate,
+            |figures| figures.rate,
             rate_text,
         ),
         cpu("CPU per GB, 8 sessions", "bulk down, 8 sessions"),
@@ -130,7 +130,7 @@ fn paint(panel: &Panel, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error
     let longest = panel.bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
     for (number, bar) in panel.bars.iter().enumerate() {
         let top = 40 + 25 * i32::try_from(number)?;
-        let colour = if bar.name.starts_with("acequia") { OWN } else { OTHERS };
+        let colour = if bar.name.starts_with("acequia") { OWN_COLOUR } else { OTHERS_COLOUR };
         let end = BARS_X + (f64::from(BAR_LENGTH_MAX) * bar.value / longest) as i32;
         area.draw(&Rectangle::new([(BARS_X, top), (end, top + 18)], colour.filled()))?;
         area.draw(&Text::new(bar.name, (BARS_X - 6, top + 9), right.clone()))?;

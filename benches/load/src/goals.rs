@@ -140,7 +140,8 @@ pub(crate) fn markdown(report: &Report) -> String {
 fn against_haproxy(table: &Table, goal: &Goal) -> Option<f64> {
     let own = table.row(OWN)?;
     let others = HAPROXY_MODES.iter().filter_map(|name| table.row(name));
-    goal.bound.to_better_mode(others.map(|other| own.ratio(other, goal.figure)))
+    let ratios = others.map(|other| own.ratio(other, goal.figure));
+    goal.bound.to_better_mode(ratios)
 }
 
 fn beside_slow(report: &Report) -> Option<f64> {

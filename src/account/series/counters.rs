@@ -21,7 +21,7 @@ pub(super) struct BufferedCounter {
     count: AtomicU64,
     /// The part of `count` that the exporter has.
     exported_count: AtomicU64,
-    // Several counters may have the same labels; their increments add up here.
+    /// The exporter's counter. Buffered counters with the same name and labels share it.
     exported: Counter,
 }
 
@@ -60,7 +60,7 @@ impl Drop for BufferedCounter {
 }
 
 /// Counters of one name that differ in the value of one label. Each is registered at its first use: most servers never
-/// fail in most ways, and most paths never see most endings.
+/// fail in most ways, and most [paths](super::PathKey) never see most endings.
 pub(super) struct LabelledCounters<const N: usize> {
     recorder: SharedRecorder,
     name: &'static str,

@@ -14,8 +14,8 @@ import { refreshDetail, reloadConfiguration, setCanWrite } from "./actions.js";
 const DRAW_INTERVAL_MS = 250;
 
 /**
- * The pause between two reads of the sessions, while their table can be seen: its minimum, and its minimum for each
- * open session. The second exists because the process examines every session to find those to return.
+ * The pause between two reads of the sessions, while their table can be seen, is the longer of these: a fixed time, and
+ * a time for each open session. A read costs more with more sessions: the process examines all of them.
  */
 const SESSIONS_INTERVAL_MS = 5000;
 const INTERVAL_PER_SESSION_MS = 0.2;
@@ -90,7 +90,7 @@ const tokenNotice = ({ status, message }) => (status === 401 && !hasToken()
   ? `Nothing can be shown until the token is entered: ${TOKEN_HINT}`
   : `Not accepted: ${message}.`);
 
-const refusalOf = (error) => (error instanceof ApiError && [401, 403].includes(error.status) ? error.message : null);
+const isRefusal = (error) => error instanceof ApiError && [401, 403].includes(error.status);
 
 /** Why the token that was entered last was not accepted, or why it could not be checked; null if it was accepted. */
 let refusal = null;
@@ -112,20 +112,28 @@ async function findOutAccess() {
   setCanWrite(writable && hasToken());
   byId("reload").hidden = !(writable && hasToken());
   byId("token-form").hidden = !writable;
-  byId("access").textContent = !writable
-    ? "Read-only: no token is configured. Set token_file in [admin], or use the commands on the machine itself."
-    : hasToken()
-      ? (refusal ? `The token cannot be checked: ${refusal}.` : "")
-      : `${refusal ? `Not accepted: ${refusal}. ` : ""}Read-only until the token is entered: ${TOKEN_HINT}`;
+  byId("access").textContent = accessNotice(writable);
 }
 
-/** Other errors are reported by `follow`. */
-const reportRefusal = (error) => refusalOf(error) && report("token", error);
+function accessNotice(writable) {
+  if (!writable) {
+    return "Read-only: no token is configured. Set token_file in [admin], or use the commands on the machine itself.";
+  }
+  if (!hasToken()) {
+    return `${refusal ? `Not accepted: ${refusal}. ` : ""}Read-only until the token is entered: ${TOKEN_HINT}`;
+  }
+  return refusal ? `The token cannot be checked: ${refusal}.` : "";
+}
+
+/** Reports that the token is needed, if the error says so. Other errors are reported by `follow`. */
+function reportRefusal(error) {
+  if (isRefusal(error)) report("token", error);
+}
 
 /** The pause before the errors of a reload are read again, if they could not be read. */
 const ERROR_INTERVAL_MS = 10_000;
 
-/** Reads the errors of a failed reload, which need the token. */
+/** Reads the errors of a failed reload. They are shown only with the token. */
 async function readReloadError() {
   const reload = known.state?.last_reload;
   if (!reload || reload.done || reloadError.at === reload.at || !hasToken()) return;
@@ -136,7 +144,7 @@ async function readReloadError() {
   } catch {
     await showAccess().catch(reportRefusal);
     await sleep(ERROR_INTERVAL_MS);
-    reloadError.at = null; // with the next change of data it is read again, if there is a token
+    reloadError.at = null; // the next change of data starts another read, if there is a token
   }
   draw();
 }

@@ -425,7 +425,7 @@ fn the_database_of_a_postgresql_session_is_known_only_if_its_tls_is_terminated()
 }
 
 #[test]
-fn only_servers_that_take_sessions_in_the_best_tier_decide_what_happens_when_all_are_full() {
+fn a_full_server_is_passed_over_only_if_another_one_of_its_tier_takes_sessions() {
     let config = |servers: &str| {
         format!("[listeners.l]\nbind = \"127.0.0.1:9\"\npool = \"p\"\n[pools.p]\nservers = [{servers}]\n")
     };

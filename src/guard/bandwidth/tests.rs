@@ -6,6 +6,7 @@ use super::*;
 
 const MIB: u64 = 1 << 20;
 
+/// A socket with more bytes to read than any grant.
 fn plenty() -> usize {
     usize::MAX
 }
@@ -72,7 +73,7 @@ async fn a_prompt_direction_gets_no_larger_share_than_late_ones() {
             total
         })
     };
-    // A round of eight slots takes 5 ms.
+    // A round of eight slots of 32 KiB takes 5 ms.
     let late: Vec<_> = (0..7).map(|_| direction(Duration::from_millis(4))).collect();
     let prompt = direction(Duration::ZERO).await.unwrap();
     for task in late {
@@ -200,7 +201,7 @@ async fn quiet_directions_use_little_bandwidth() {
         let longest = task.await.unwrap();
         assert!(
             longest < Duration::from_millis(300),
-            "a round of ten downloads takes 160 ms: {longest:?}"
+            "a round of ten downloads, with slots of 32 KiB, takes 160 ms: {longest:?}"
         );
     }
 }

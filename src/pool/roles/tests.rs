@@ -49,7 +49,7 @@ fn facts(role: Role, timeline: Option<u32>) -> ServerFacts {
     }
 }
 
-/// The facts of a server that reports this role, and `source` as the source of the changes that it sends or receives.
+/// The facts of a server with this role that streams the changes of `source`. A primary streams its own.
 fn streaming(role: Role, source: usize) -> ServerFacts {
     ServerFacts {
         stream: Some(Stream::Source(source as u32)),
@@ -107,7 +107,7 @@ fn a_replica_of_a_rejected_primary_is_not_used() {
 }
 
 #[test]
-fn a_promoted_server_is_in_use_before_the_old_primary_is_out() {
+fn a_promoted_server_passes_before_the_old_primary_is_rejected() {
     for _ in 0..32 {
         let registry = ServerRegistry::default(); // new hash maps, with keys in another order
         let roles = registry.roles(&pool_name());
@@ -190,7 +190,7 @@ fn a_change_of_the_list_is_processed_by_one_check_only() {
     set(&registry, 7, Override::Enable);
     assert_eq!([round(&list), round(&list)], [1, 0]);
     let smaller = members(&registry, 0..LIST_LEN - 1);
-    assert!(roles.trust("s7", &smaller, REQUIRED).is_none(), "a replica");
+    assert!(roles.trust("s7", &smaller, REQUIRED).is_none(), "s7 is a replica");
     assert_eq!([round(&smaller), round(&smaller)], [1, 0]);
     assert_eq!(
         Arc::strong_count(&list),

@@ -137,9 +137,9 @@ async fn converse(seed: u64) -> Closed {
         outer: *rng.choice(&[None, Some(2_048), Some(10_000), Some(100_000)]).unwrap(),
         inner: *rng.choice(&[None, Some(2_048), Some(30_000)]).unwrap(),
     };
-    let first = *rng.choice(&[0, 1, 517, 20_000, 700_000]).unwrap();
+    let first_bytes = *rng.choice(&[0, 1, 517, 20_000, 700_000]).unwrap();
     let session = Session::with(Setup {
-        first: patterns[0].first(first),
+        first: patterns[0].first(first_bytes),
         buffers,
         ..Setup::default()
     })
@@ -150,7 +150,7 @@ async fn converse(seed: u64) -> Closed {
     let [of_client, of_server] = scripts;
     let (sent_up, got_up, sent_down, got_down, closed) = within(async {
         tokio::join!(
-            tokio::spawn(write(client_writes, Arc::clone(&of_client), up.clone(), first, seed)),
+            tokio::spawn(write(client_writes, Arc::clone(&of_client), up.clone(), first_bytes, seed)),
             tokio::spawn(read(server_reads, Arc::clone(&of_server), up)),
             tokio::spawn(write(server_writes, of_server, down.clone(), 0, !seed)),
             tokio::spawn(read(client_reads, of_client, down)),
@@ -161,7 +161,7 @@ async fn converse(seed: u64) -> Closed {
     let (sent_up, sent_down) = (sent_up.unwrap(), sent_down.unwrap());
     assert_eq!((got_up.unwrap(), got_down.unwrap()), (sent_up, sent_down));
     let counted = (session.traffic.up.bytes(), session.traffic.down.bytes());
-    assert_eq!(counted, ((sent_up - first) as u64, sent_down as u64), "bytes counted");
+    assert_eq!(counted, ((sent_up - first_bytes) as u64, sent_down as u64), "bytes counted");
     closed.unwrap()
 }
 
@@ -205,7 +205,7 @@ async fn the_ack_of_the_first_answer_is_not_delayed() {
     let outside = async {
         let (mut server, _) = listener.accept().await.unwrap();
         server.read_exact(&mut [0; 4]).await.unwrap();
-        // The relay writes this to the server within 40 ms of the connect: so the kernel delays ACKs again.
+        // The kernel delays ACKs again, because the relay writes this to the server within 40 ms of the connect.
         client.write_all(b"body").await.unwrap();
         server.read_exact(&mut [0; 4]).await.unwrap();
         server.write_all(b"answer").await.unwrap();
@@ -222,8 +222,8 @@ async fn the_ack_of_the_first_answer_is_not_delayed() {
 async fn random_conversations_arrive_complete() {
     converse_with_seeds(0..60).await;
     let pipes = pipes();
-    assert!(pipes.open > 0, "expected some to be spliced");
-    assert_eq!(pipes.free, pipes.open, "expected all pipes to be free again");
+    assert!(pipes.open > 0, "no bytes were spliced");
+    assert_eq!(pipes.free, pipes.open, "not all pipes are free again");
 }
 
 #[tokio::test]
@@ -249,8 +249,8 @@ async fn sessions_of_a_thread_share_its_few_pipes() {
 #[tokio::test]
 async fn bulk_is_spliced_and_small_messages_after_it_are_copied() {
     let session = Session::new().await;
-    let (client_reads, mut client_writes) = session.client.into_split();
-    let (mut server_reads, server_writes) = session.server.into_split();
+    let (_client_reads, mut client_writes) = session.client.into_split();
+    let (mut server_reads, _server_writes) = session.server.into_split();
     let (mut rng, bulk) = (Rng::with_seed(7), 20 << 20);
     let pattern = Pattern::new(&mut rng);
     let bytes = pattern.first(bulk);
@@ -271,5 +271,4 @@ async fn bulk_is_spliced_and_small_messages_after_it_are_copied() {
         spliced.push(pipes().spliced);
     }
     assert_eq!(spliced[4], spliced[9], "still splicing: {spliced:?}");
-    drop((client_reads, client_writes, server_reads, server_writes));
 }

@@ -53,8 +53,8 @@ impl Watched {
         }
     }
 
-    /// How often it is polled in half a second in which nobody does anything.
-    async fn polls_at_rest(&self) -> u32 {
+    /// How often the relay is polled in half a second in which client and server do nothing.
+    async fn polls_while_undisturbed(&self) -> u32 {
         let before = self.polls.get();
         sleep(Duration::from_millis(500)).await;
         self.polls.get() - before
@@ -78,7 +78,7 @@ async fn an_idle_relay_sleeps() {
     watched(|mut session| async move {
         session.client.write_all(b"ping").await.unwrap();
         read_exactly(&mut session.server, 4).await;
-        assert!(session.polls_at_rest().await <= 2);
+        assert!(session.polls_while_undisturbed().await <= 2);
     })
     .await;
 }
@@ -88,7 +88,7 @@ async fn a_blocked_relay_sleeps() {
     watched(|mut session| async move {
         fill(&mut session.client).await;
         fill(&mut session.server).await;
-        assert!(session.polls_at_rest().await <= 2);
+        assert!(session.polls_while_undisturbed().await <= 2);
     })
     .await;
 }
@@ -98,9 +98,9 @@ async fn a_half_closed_relay_sleeps() {
     watched(|mut session| async move {
         session.client.shutdown().await.unwrap();
         assert!(read_all(&mut session.server).await.1.is_ok());
-        assert!(session.polls_at_rest().await <= 2);
+        assert!(session.polls_while_undisturbed().await <= 2);
         fill(&mut session.server).await;
-        assert!(session.polls_at_rest().await <= 2, "while blocked");
+        assert!(session.polls_while_undisturbed().await <= 2, "while blocked");
     })
     .await;
 }
@@ -112,7 +112,7 @@ async fn a_blocked_relay_sleeps_after_both_sides_have_finished() {
         session.server.shutdown().await.unwrap();
         assert!(read_all(&mut session.client).await.1.is_ok());
         session.client.shutdown().await.unwrap();
-        assert!(session.polls_at_rest().await <= 2);
+        assert!(session.polls_while_undisturbed().await <= 2);
     })
     .await;
 }

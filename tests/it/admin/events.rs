@@ -120,7 +120,8 @@ fn a_stream_begins_with_the_state_and_goes_on_with_samples_and_changes() {
     events.read_to_end();
 }
 
-/// What has changed before its first state, and changed back after it, is not in the changes since the last look.
+/// Changes are found by comparing with the previous state. A value that has changed before the stream's first state, and
+/// changed back after it, would not be among them.
 #[test]
 fn a_stream_that_begins_beside_another_one_soon_gets_the_state_again() {
     let (a, b) = (Server::echo(), Server::echo());
@@ -258,7 +259,7 @@ fn a_stall_adds_all_of_its_seconds_to_the_history() {
     let end = |sample: &Value| parse_rfc3339(sample["at"].as_str().unwrap()).unwrap();
     let began = end(&events.next("sample"));
     proxy.signal(Signal::STOP);
-    std::thread::sleep(STALL); // the length of the stall
+    std::thread::sleep(STALL);
     proxy.signal(Signal::CONT);
     let (mut seconds, mut longest) = (0, 0);
     let ended = loop {
@@ -301,9 +302,9 @@ fn clients_that_do_not_read_lose_their_streams() {
     let of_socket: Vec<_> = (0..SOCKET_STREAMS).filter_map(|_| open()).collect();
     assert_eq!(of_socket.len(), SOCKET_STREAMS);
     assert!(open().is_none(), "all places are taken");
-    let mut others = Vec::new();
+    let mut later = Vec::new();
     eventually("all places are free again", || {
-        others.extend(open());
-        others.len() == of_port.len() + of_socket.len()
+        later.extend(open());
+        later.len() == of_port.len() + of_socket.len()
     });
 }

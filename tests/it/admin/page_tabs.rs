@@ -12,10 +12,10 @@ const TABS: usize = 8;
 
 #[test]
 fn many_tabs_stay_live_if_reading_needs_the_token() {
-    let (_directory, line) = token();
+    let (_directory, token_line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     // If the admin port is not on a loopback address, reading needs the token.
-    let admin = format!("bind = \"0.0.0.0:0\"\nhosts = [\"lb.test\"]\n{line}");
+    let admin = format!("bind = \"0.0.0.0:0\"\nhosts = [\"lb.test\"]\n{token_line}");
     let proxy = Proxy::start(&config(&[&a, &b], &admin));
     let port = proxy.admin().port();
     // The tabs of each host share a stream. At the first host, the tab that gets a lock opens it. At the second host,

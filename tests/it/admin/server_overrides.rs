@@ -347,7 +347,10 @@ fn overrides_survive_removal_of_the_pool_and_apply_to_the_same_name_at_another_a
     assert!(proxy.reload(&with_pool("q", &a)));
     // The override of `p/s` does not apply to `q/s`.
     assert_eq!(server_reached(proxy.at("l")), "a");
-    assert_eq!(absent_overrides(&proxy), [("p/s".to_owned(), "draining".to_owned(), None)]);
+    assert_eq!(
+        absent_overrides(&proxy),
+        [("p/s".to_owned(), "draining".to_owned(), None)]
+    );
     let output = proxy.command(&["servers", "p"]);
     assert!(
         output.code == Some(0) && output.stdout.contains("p/s: not in the pool"),

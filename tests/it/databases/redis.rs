@@ -31,7 +31,7 @@ pub(super) fn reason(proxy: &Proxy, pool: &str, server: &RedisNode) -> String {
     proxy.server(pool, &server.address().to_string())["reason"].to_string()
 }
 
-/// Whether a write at this address is acknowledged. A server that is read-only must not be reached.
+/// Whether a write at this address is acknowledged. Panics if it reaches a server that is read-only.
 pub(super) fn is_written(address: SocketAddr, key: &str) -> bool {
     let answer = redis_answer(address, &format!("SET {key} 1")).unwrap_or_default();
     assert!(!answer.contains("READONLY"), "{key}: {answer}");
@@ -117,17 +117,17 @@ fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
     proxy.stop();
     new.freeze();
     let proxy = Proxy::start(&text);
-    eventually("it still is, although no other primary answers", || {
+    eventually("the old primary is still a second one, although no other primary answers", || {
         has_state(&proxy, "primary", &new, "down") && is_second(&proxy)
     });
-    let failed = || {
+    let timeouts = || {
         proxy.metrics().sum(
             "acequia_health_checks_total",
             &[("pool", "primary"), ("result", "timeout")],
         )
     };
-    let before = failed();
-    eventually("the new primary is down for a while", || failed() >= before + 3.0);
+    let before = timeouts();
+    eventually("the new primary is down for a while", || timeouts() >= before + 3.0);
     assert!(!is_written(proxy.at("primary"), "lost"));
     new.thaw();
     eventually("writers reach the new primary again", || {
@@ -181,7 +181,7 @@ fn a_primary_keeps_its_sessions_when_the_check_loses_its_permission() {
 }
 
 #[test]
-fn a_server_that_refuses_its_first_checks_is_named_and_does_not_delay_readiness() {
+fn while_a_server_refuses_its_first_checks_acequia_is_ready_and_a_primary_must_be_trusted_by_hand() {
     let refusing = RedisNode::start(&["requirepass secret"]);
     let primary = RedisNode::start(&[]);
     let proxy = Proxy::start(&config(&[&refusing, &primary], ""));

@@ -1,5 +1,5 @@
-//! The primary remembered in `state_dir`: it is still known after a file that cannot be read, and after a downgrade,
-//! and a second process cannot overwrite it.
+//! The primary remembered in `state_dir`: a failed read and a downgrade do not lose it, and a second process cannot
+//! overwrite it.
 
 use std::fs;
 use std::net::TcpStream;
@@ -34,7 +34,7 @@ fn an_old_primary_stays_out_after_an_unreadable_file_and_a_downgrade() {
     assert_eq!(fs::read_link(&file).unwrap(), file, "it is left as it is");
     fs::remove_file(&file).unwrap();
 
-    // A later version of acequia has added a key.
+    // The downgrade: a later version of acequia has added a key.
     let mut known: serde_json::Value = serde_json::from_slice(&fs::read(&aside).unwrap()).unwrap();
     for pool in known.as_object_mut().unwrap().values_mut() {
         pool["since"] = "2030-01-01".into();
@@ -133,7 +133,7 @@ fn a_state_directory_belongs_to_one_process_and_is_free_after_a_kill() {
     assert_eq!(run("check").code, Some(0), "`acequia check` needs no lock");
     assert!(
         proxy.reload(&(text.clone() + "[log]\nlevel = \"warn\"\n")),
-        "nor does a reload"
+        "a reload needs no lock"
     );
     drop(proxy); // SIGKILL
     let proxy = Proxy::start(&text);

@@ -90,7 +90,7 @@ fn servers_follow_the_containers_of_a_label() {
 #[test]
 fn a_container_that_is_starting_unhealthy_or_paused_gets_no_new_sessions() {
     let Some(docker) = Docker::start() else { return };
-    let check = [
+    let options = [
         "--health-cmd=test -e /tmp/healthy",
         "--health-interval=100ms",
         "--health-retries=1",
@@ -98,7 +98,7 @@ fn a_container_that_is_starting_unhealthy_or_paused_gets_no_new_sessions() {
         "--tmpfs=/tmp",
         "--label=acequia.weight=3",
     ];
-    docker.start_server("one", &[&ORDERS[..], &check].concat());
+    docker.start_server("one", &[&ORDERS[..], &options].concat());
     let proxy = Proxy::setup(&config(&docker, &format!("port = {PORT}"), "")).launch();
     wait_for_servers(&proxy, &["-one"]);
     let server = pool(&proxy)["servers"][0].clone();
@@ -123,7 +123,8 @@ fn a_container_that_is_starting_unhealthy_or_paused_gets_no_new_sessions() {
     wait_for_servers(&proxy, &["-one"]);
     docker.run(&["unpause", "one"]);
     wait_for_servers(&proxy, &["one"]);
-    assert_eq!(session.finish().try_read_all().unwrap(), b"", "the session has gone on");
+    let rest = session.finish().try_read_all();
+    assert_eq!(rest.unwrap(), b"", "expected the session to end only now");
 }
 
 #[test]

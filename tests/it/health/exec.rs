@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support::configs::one_pool;
 use crate::support::counts::{log_count, log_lines};
-use crate::support::limits::{descriptor_limits, leave_descriptors, limit_descriptors};
+use crate::support::limits::{descriptor_limits, leave_free_descriptors, limit_descriptors};
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
@@ -205,7 +205,7 @@ fn a_shortage_of_descriptors_takes_no_server_down() {
     let server = Server::silent();
     let proxy = Proxy::start(&config(server.address, "exit 0", ""));
     let (before, _) = descriptor_limits(proxy.pid());
-    leave_descriptors(&proxy, 1);
+    leave_free_descriptors(&proxy, 1);
     expect_shortage(&proxy, || limit_descriptors(&proxy, before));
 }
 

@@ -273,7 +273,8 @@ fn a_reload_reuses_resolved_addresses_and_reports_added_servers() {
     }
 }
 
-/// A proxy whose resolver hangs, because its hosts file is a FIFO. When the FIFO is opened for writing, the lookup fails.
+/// A proxy whose resolver hangs, because its hosts file is a FIFO. Once the FIFO is opened for writing, the lookup
+/// fails.
 fn with_hanging_resolver(server: &Server) -> (Proxy, TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let hosts = directory.path().join("hosts");

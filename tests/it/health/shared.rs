@@ -30,7 +30,7 @@ fn connections_per_check(proxy: &Proxy, server: &Redis, pools: &[&str]) -> f64 {
     let last = pools.last().unwrap();
     let (checks_before, connections_before) = (checks(proxy, last), connections());
     let before: Vec<_> = pools.iter().map(|pool| checks(proxy, pool)).collect();
-    eventually("all pools have ten checks", || {
+    eventually("all pools have ten more checks", || {
         pools
             .iter()
             .zip(&before)
@@ -44,7 +44,7 @@ fn health(proxy: &Proxy, server: &Redis, pool: &str) -> serde_json::Value {
 }
 
 #[test]
-fn pools_share_identical_checks_and_judge_the_result_themselves() {
+fn pools_share_only_identical_checks_and_judge_the_result_themselves() {
     let server = Redis::start();
     let readers = "role = \"replica\"\nmax_lag = \"5s\"\nhealth.rise = 3\nhealth.fall = 1";
     let proxy = Proxy::start(&config(server.address(), readers));
@@ -79,5 +79,5 @@ fn pools_share_identical_checks_and_judge_the_result_themselves() {
     // Pools with different `interval_down` do not share a check.
     assert!(proxy.reload(&config(server.address(), "health.interval_down = \"40ms\"")));
     let ratio = connections_per_check(&proxy, &server, &both);
-    assert!(ratio > 1.5, "{ratio} connections for a check with another interval");
+    assert!(ratio > 1.5, "{ratio} connections for a check with another `interval_down`");
 }

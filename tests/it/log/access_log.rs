@@ -172,7 +172,7 @@ fn the_ending_names_the_side_that_reset() {
 }
 
 #[test]
-fn refused_sessions_are_logged_with_the_known_fields() {
+fn sessions_that_reach_no_server_are_logged_with_the_known_fields() {
     let proxy = Proxy::start(&config(refusing().address));
     let mut seen = 0;
     // Sends these bytes. Returns the ending, the SNI, the route, the pool and the attempts in the log.

@@ -262,7 +262,7 @@ fn the_server_gets_all_bytes_unchanged_however_they_are_split() {
         client.send_in_pieces(&hello, length);
         assert_eq!(client.finish().read_all(), b"bye");
     }
-    assert_eq!(shop.received(), [(); 4].map(|()| hello.clone()));
+    assert_eq!(shop.received(), vec![hello; 4]);
     assert_eq!(other.sessions(), 0);
 }
 

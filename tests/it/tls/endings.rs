@@ -59,8 +59,8 @@ fn a_client_close_after_the_server_end_is_no_truncation() {
     wait_for_ended_sessions(&proxy, "server_closed", 1);
 }
 
-/// A proxy that terminates TLS, and uses TLS to this server.
-fn encrypting_again(site: &Site, server: &ManualTlsServer) -> Proxy {
+/// Starts a proxy that terminates TLS, and uses TLS to this server.
+fn start_re_encrypting(site: &Site, server: &ManualTlsServer) -> Proxy {
     replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let to_server = format!("[pools.p.tls]\nca_file = {}\n", site.file("ca.pem"));
     Proxy::start(&(site.config(server.manual.server.address, "", "") + &to_server))
@@ -71,7 +71,7 @@ fn encrypting_again(site: &Site, server: &ManualTlsServer) -> Proxy {
 fn a_server_stream_truncated_after_the_client_end_resets_the_client() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
-    let proxy = encrypting_again(&site, &server);
+    let proxy = start_re_encrypting(&site, &server);
     let setup = site.client();
     let client = spawn({
         let at = proxy.at("tls");
@@ -140,7 +140,7 @@ fn tampered_records_reset_the_session() {
 fn invalid_server_records_reset_the_client_at_once() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
-    let proxy = encrypting_again(&site, &server);
+    let proxy = start_re_encrypting(&site, &server);
     for (record, error) in [
         (&[&[23, 3, 3, 0, 40][..], &[7; 40]].concat()[..], "bad_record_mac"),
         (b"HTTP/1.1 200 OK\r\n\r\n", "decode_error"),

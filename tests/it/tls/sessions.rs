@@ -391,8 +391,8 @@ fn a_client_without_an_acceptable_version_gets_an_alert() {
     }
 }
 
-/// The ClientHello, without extensions (RFC 4346, section 7.4.1.2), of a client that offers SSL 3.0 (0), TLS 1.0 (1) or
-/// 1.1 (2) at most.
+/// A ClientHello without extensions (RFC 4346, section 7.4.1.2). `minor` is the highest version that the client offers:
+/// 0 is SSL 3.0, 1 is TLS 1.0, 2 is TLS 1.1.
 fn old_hello(minor: u8) -> Vec<u8> {
     let rest = [0, 0, 2, 0, 0x2f, 1, 0]; // no session, one suite, no compression
     [&[22, 3, 1, 0, 45, 1, 0, 0, 41, 3, minor][..], &[7; 32], &rest].concat()

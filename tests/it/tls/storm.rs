@@ -57,8 +57,8 @@ impl Crowd {
         crowd
     }
 
-    /// Asserts that more than a fourth of them have no answer yet.
-    fn must_wait(&self) {
+    /// Asserts that more than a fourth of the clients have no answer yet.
+    fn assert_many_wait(&self) {
         let is_waiting = |socket: &&TcpStream| {
             socket.set_nonblocking(true).unwrap();
             let peeked = socket.peek(&mut [0]);
@@ -79,7 +79,7 @@ fn a_started_handshake_continues_before_new_ones_start() {
     socket.peek(&mut [0]).unwrap(); // the handshake has begun
     let crowd = Crowd::new(&site, &proxy, 1);
     StreamOwned::new(first, socket).read_exact(&mut [0; 6]).unwrap();
-    crowd.must_wait();
+    crowd.assert_many_wait();
 }
 
 /// If a handshake with a server waited for those with clients, a server that works would seem to fail.
@@ -98,6 +98,6 @@ fn handshakes_with_servers_do_not_wait_for_those_with_clients() {
         tls_server.session().send(b"encrypted").finish();
     });
     assert_eq!(Client::connect(proxy.at("plain")).read(9), b"encrypted");
-    crowd.must_wait();
+    crowd.assert_many_wait();
     serving.join().unwrap();
 }

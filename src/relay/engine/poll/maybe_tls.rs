@@ -1,4 +1,4 @@
-//! One side of a session of which at least one side uses TLS.
+//! The sides of a session that uses TLS on one side or on both.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use crate::relay::core::SendQueue;
 use crate::socket::{Fault, read_closed, socket_fault};
 use crate::tls::{RECORD_BYTES_MAX, TlsConnection};
 
-/// One side of a session of which at least one side uses TLS.
+/// One of the two sides, with or without TLS.
 pub(in crate::relay) enum MaybeTls<'a> {
     /// A socket without TLS.
     Tcp(&'a TcpStream),

@@ -104,11 +104,11 @@ fn an_invalid_name_is_kept_for_the_log() {
         assert_eq!(hello.name, Sni::from_wire(sent), "classified by `Sni`");
     }
     let long = hello(&[server_name(&[0xff; 60_000])]).raw_name.unwrap();
-    assert_eq!(long.len(), 4 * RAW_NAME_BYTES_MAX);
+    assert_eq!(long.len(), r"\xff".len() * RAW_NAME_BYTES_MAX);
 }
 
 #[test]
-fn a_name_type_may_occur_once() {
+fn a_name_type_may_occur_only_once() {
     let server_names = |names: &[&[u8]]| extension(0, &vector16(&names.concat()));
     let name_of_type = |kind: u8| [&[kind][..], &vector16(b"x")].concat();
     let found = hello(&[server_names(&[
@@ -151,6 +151,7 @@ fn thousands_of_extensions_are_accepted_but_none_twice() {
     let mut all: Vec<_> = (100..3_000).map(|kind| extension(kind, b"")).collect();
     all.push(server_name(b"a.example"));
     assert_eq!(hello(&all).server_name().unwrap().as_str(), "a.example");
+    // Types below 256 are in words of 64 bits, the others in a set.
     for kind in [9, 63, 64, 100, 255, 256, 319, 2_999, 0x0a0a, 0xffff] {
         let twice = [&[extension(kind, b"")], &all[..], &[extension(kind, b"x")]].concat();
         assert_eq!(
@@ -243,6 +244,10 @@ fn a_protocol_list_leaves_out_names_that_cannot_be_offered() {
     let list = ProtocolList::new(["", "h2", &"x".repeat(256)]);
     assert_eq!(list.iter().collect::<Vec<_>>(), [b"h2"]);
     assert!(ProtocolList::new(["", ""]).is_empty());
+}
+
+#[test]
+fn the_debug_form_of_a_protocol_list_is_escaped() {
     assert_eq!(format!("{:?}", ProtocolList::new([&b"a\n"[..]])), r#"["a\\n"]"#);
 }
 
