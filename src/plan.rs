@@ -165,7 +165,7 @@ pub struct ListenerPlan {
     /// Bounds on the ClientHello, on what a client of PostgreSQL sends first, and on the time of the rest of the TLS
     /// handshake. A ClientHello is read only when a route needs it (see [`RouteTable::needs_hello`]).
     pub sniff: SniffLimits,
-    /// Its routes, to pools of the plan that the listener is in.
+    /// Its routes, to pools of the same plan.
     pub routes: RouteTable<PoolId>,
     /// Who may announce further routes; `None`: nobody.
     pub announce: Option<AnnouncePlan>,

@@ -51,8 +51,8 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     }
 }
 
-/// The interval between two polls. It is at most a twentieth of `max_age`, because a session that has reached its age
-/// limit is cut after another tenth of `max_age`: until then, it has to be seen at rest.
+/// The interval between two polls. A session that has reached its age limit is cut a tenth of `max_age` later. The
+/// interval is at most a twentieth of `max_age`, so that the session is polled before that.
 fn tick(rules: &HashMap<Arc<str>, PoolRetirement>) -> Duration {
     let ages = rules.values().filter_map(|rule| rule.plan.max_age);
     ages.map(|age| age / 20).chain([TICK_MAX]).min().unwrap_or(TICK_MAX)
@@ -92,12 +92,13 @@ struct SeenSession {
     deliveries: u8,
     /// Since when neither `bytes` nor `deliveries` has changed.
     since: Instant,
-    /// Whether rebalancing has asked it to end since then. If so, it was not at rest, because it still goes on: perhaps
-    /// it waits for an answer.
+    /// Whether rebalancing has asked the session to end after `since`. The session was not at rest, or it would have
+    /// ended: perhaps it waits for an answer.
     was_asked: bool,
-    /// Whether it was asked to look for deliveries since then.
+    /// Whether the session was asked to look for deliveries after `since`.
     has_looked: bool,
-    /// Whether it has found bytes on their way since `bytes` has changed last. It then is to look at each tick.
+    /// Whether the session has found bytes on their way after the last change of `bytes`. If so, it is asked to look at
+    /// each tick.
     is_watched: bool,
 }
 
@@ -246,7 +247,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn ages_are_drawn_evenly_within_ten_percent() {
+    fn age_limits_are_drawn_evenly_within_ten_percent() {
         let minutes = |id| {
             let is_young = |minute: &u32| age_limit(id, HOUR, Duration::from_secs(60) * *minute).is_none();
             (0..).take_while(is_young).count()
@@ -255,6 +256,7 @@ mod tests {
         (0..1200).for_each(|id| drawn[minutes(id)] += 1);
         assert_eq!(drawn[..54], [0; 54]);
         assert_eq!(drawn[67..], [0; 3]);
+        // 1200 limits in 12 minutes: about 100 in each.
         assert!(drawn[55..66].iter().all(|count| (60..150).contains(count)), "{drawn:?}");
     }
 

@@ -1,4 +1,4 @@
-//! Text to log and to display: makes text from others safe, and counts and shortens.
+//! Text to log and to display: makes untrusted text safe, counts and shortens.
 //!
 //! A peer, a name server or a file may contain bytes that control a terminal, reorder the displayed text, or fill a
 //! log. Such text is escaped and truncated where it enters, so that other code can pass it on as it is.

@@ -1,8 +1,8 @@
 //! Bounds how deep tables and lists nest in a text of TOML, before it is parsed.
 //!
-//! The crate `toml` bounds the nesting of brackets, and the number of keys in a dotted key, but not both together: 13 KB
-//! can have 6,000 levels. All code that visits a value recurses over its levels, its destructor too; the stack of a
-//! thread would overflow, which ends the process.
+//! The crate `toml` bounds the nesting of brackets, and the number of keys in a dotted key, but not both together:
+//! 13 KB can have 6,000 levels. All code that visits a value, also its destructor, recurses over its levels. The stack
+//! of a thread would overflow, which ends the process.
 
 use std::ops::Range;
 
@@ -111,7 +111,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the parser makes of a text with syntax errors.
+        /// This holds for texts with syntax errors, too.
         #[test]
         fn a_parsed_text_has_at_most_the_levels_that_were_counted(
             parts in prop::collection::vec((0_usize..14, 1_usize..20), 1..40),

@@ -91,7 +91,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     let milliseconds = parse(text, &DURATION_UNITS);
     milliseconds
         .map(Duration::from_millis)
-        .map_err(|number| number.map_or(DurationError::Malformed, DurationError::MissingUnit))
+        .map_err(|without_unit| without_unit.map_or(DurationError::Malformed, DurationError::MissingUnit))
 }
 
 /// What to write instead of a number without a unit. HAProxy reads such a number as milliseconds, other proxies read it
@@ -110,7 +110,8 @@ pub fn suggest_duration(number: u64) -> String {
 /// # Errors
 /// The text has another form, or the size does not fit into 64 bits of bytes.
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
-    parse(text, &SIZE_UNITS).map_err(|number| number.map_or(SizeError::Malformed, SizeError::MissingUnit))
+    let bytes = parse(text, &SIZE_UNITS);
+    bytes.map_err(|without_unit| without_unit.map_or(SizeError::Malformed, SizeError::MissingUnit))
 }
 
 /// What to write instead of a size without a unit.
@@ -140,7 +141,10 @@ pub fn parse_file_mode(text: &str) -> Option<u32> {
     (is_octal && mode <= 0o777).then_some(mode)
 }
 
-/// Parses a number with one of these units. The error is `Some` with the number if only the unit is missing.
+/// Parses a number with one of these units.
+///
+/// # Errors
+/// `Some`: the number, if only the unit is missing. `None`: the text has another form, or the value is too large.
 fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, Option<u64>> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -213,13 +217,17 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_rejected_with_a_hint() {
+    fn a_number_without_a_unit_is_rejected_with_a_suggestion() {
         assert_eq!(parse_duration("5").unwrap_err().to_string(), r#"write "5s""#);
         assert_eq!(
             parse_duration("5000").unwrap_err().to_string(),
             r#"write "5000ms" or "5000s""#
         );
         assert_eq!(parse_size("65536").unwrap_err().to_string(), r#"write "64KiB""#);
+    }
+
+    #[test]
+    fn malformed_durations_and_sizes_are_rejected() {
         for text in [
             "",
             "s",

@@ -140,8 +140,8 @@ fn may_succeed_without_replaces(error: &Error) -> bool {
             };
             is_refusal && !matches!(problem.r#type.as_deref(), Some(RATE_LIMITED | NO_ACCOUNT))
         }
-        // `NoAnswer` is an error of our HTTP client. instant-acme makes another such error if the server has created the
-        // order without `replaces`.
+        // `NoAnswer` is an error of our HTTP client. Another `Error::Other` comes from instant-acme if the server has
+        // created the order without `replaces`.
         Error::Other(error) => !error.is::<NoAnswer>(),
         _ => false,
     }

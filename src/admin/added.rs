@@ -25,9 +25,9 @@ pub(super) struct AddRequest {
     name: Option<String>,
     weight: Option<u16>,
     priority: Option<u8>,
-    /// The time after which it is removed; if absent, it stays until an operator removes it.
+    /// The time after which the server is removed; `None`: it stays until an operator removes it.
     #[serde(rename = "for")]
-    time: Option<String>,
+    lifetime: Option<String>,
 }
 
 pub(super) async fn add(
@@ -38,7 +38,7 @@ pub(super) async fn add(
 ) -> Result<Json<AddedServerBody>, ApiError> {
     let Path(pool) = path?;
     let Json(request) = request?;
-    let time = parse_for(request.time.as_deref())?;
+    let lifetime = parse_for(request.lifetime.as_deref())?;
     let server = ListedServer {
         name: request.name,
         weight: request.weight,
@@ -49,7 +49,7 @@ pub(super) async fn add(
     let addition = Addition {
         by: client.to_string().into(),
         at: now,
-        until: time.map(|time| now + time),
+        until: lifetime.map(|lifetime| now + lifetime),
     };
     let added = admin.live.add_server(&pool, server, addition).map_err(|error| {
         let status = match error {

@@ -51,7 +51,7 @@ pub struct ApiAccess {
 }
 
 impl ApiAccess {
-    /// No request has been rejected or has failed.
+    /// The state before the first request.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it depends on the time")]
     pub fn new() -> Self {
@@ -66,7 +66,7 @@ impl ApiAccess {
 pub struct Admin {
     /// All metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// The sessions that listeners have, and may have.
+    /// How many sessions the listeners have, and may have.
     pub limits: Arc<ListenerLimits>,
     /// The plan and the pools in force.
     pub live: Arc<Live>,

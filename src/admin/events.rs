@@ -54,7 +54,7 @@ pub(super) async fn events(
     let stream_guard = mark.begin();
     let coming = admin.events.sender.subscribe(); // before the state is read, so that no change is missed
     let first = full_state_event(&admin).await?;
-    admin.events.has_begun.store(true, Release);
+    admin.events.has_new_stream.store(true, Release);
     let (sender, body) = Channel::<Bytes>::new(1);
     tokio::spawn(async move {
         let _held = (permit, stream_guard);
@@ -105,8 +105,8 @@ pub async fn publish(admin: Arc<Admin>) {
         if Instant::now() < next_look {
             continue;
         }
-        let has_begun = admin.events.has_begun.swap(false, Acquire);
-        let before = seen.take().filter(|_| !has_begun);
+        let has_new_stream = admin.events.has_new_stream.swap(false, Acquire);
+        let before = seen.take().filter(|_| !has_new_stream);
         let admin_of_look = Arc::clone(&admin);
         let looked = spawn_blocking(move || {
             let began = thread_cpu_time();

@@ -13,9 +13,9 @@ pub(super) const BACKLOG_MAX: usize = 8;
 /// The streams of events.
 pub struct Events {
     pub(super) sender: broadcast::Sender<Bytes>,
-    /// Whether a stream has begun since the last look for changes. Its state is of another moment than that of the last
-    /// look, so changes since that look may not be all that it lacks.
-    pub(super) has_begun: AtomicBool,
+    /// Whether a stream has begun since the last look for changes. Such a stream began with the state at another moment
+    /// than that look. So the next event must be the whole state, not the changes since that look.
+    pub(super) has_new_stream: AtomicBool,
     /// The permits for streams of all endpoints.
     permits: Arc<Semaphore>,
     /// The permits that streams of the admin port need in addition to one of `permits`.
@@ -33,7 +33,7 @@ impl Events {
     pub fn new(streams_max: usize) -> Self {
         Self {
             sender: broadcast::Sender::new(BACKLOG_MAX),
-            has_begun: AtomicBool::new(false),
+            has_new_stream: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(streams_max)),
             port_permits: Arc::new(Semaphore::new(streams_max - streams_max / 4)),
         }

@@ -263,7 +263,7 @@ impl App {
                 end = signals.first() => break end, // reading a file may never end; nothing has changed yet
                 prepared = self.prepare(texts) => prepared,
             };
-            let changed = self.reload(&by, prepared, drain);
+            let changed = self.finish_reload(&by, prepared, drain);
             service_manager::ready(&self.status());
             if let Some(request) = request {
                 let _ = request.answer.send(changed); // fails if the client is gone

@@ -41,9 +41,9 @@ pub(super) struct Prepared {
 }
 
 impl App {
-    /// Ends a reload that `by` has requested: puts the next plan in force if it could be prepared. Reports the
-    /// result.
-    pub(super) fn reload(
+    /// The last step of a reload that `by` has requested: puts the next plan in force if it could be prepared, and
+    /// reports the result.
+    pub(super) fn finish_reload(
         &mut self,
         by: &str,
         prepared: Result<Prepared, ReloadError>,
@@ -77,8 +77,8 @@ impl App {
     pub(super) async fn prepare(&mut self, just_read: Option<Arc<RemoteTexts>>) -> Result<Prepared, ReloadError> {
         self.remote.begin_attempt();
         let file = self.source.file.clone().ok_or(ReloadError::NoFile)?;
-        let of_file = blocking(move || config::load(&file).map_err(ReloadError::Configuration)).await?;
-        let read = self.with_texts(of_file, just_read).await?;
+        let loaded_file = blocking(move || config::load(&file).map_err(ReloadError::Configuration)).await?;
+        let read = self.with_texts(loaded_file, just_read).await?;
         let (now, metrics) = (self.running.live.in_force(), Arc::clone(&self.admin.metrics));
         let (ReadConfiguration { loaded, texts, .. }, tls, warnings) = check(read, now, metrics).await?;
         let new_names = self.health.resolve_new_names(&loaded.plan).await;
@@ -138,8 +138,9 @@ impl App {
         self.update_dependents(&now, listening, drain);
         self.remote.put_in_force(texts);
         self.follow_store(now.plan.remote.as_ref());
-        if old.plan.why_not_ready().is_some() {
-            log_addresses(&now); // the start has logged none: there were no listeners
+        let had_no_listeners = old.plan.why_not_ready().is_some();
+        if had_no_listeners {
+            log_addresses(&now); // the start has logged none
         }
         self.switch_logs(&old.plan.log, &now.plan.log, access_log);
         log_refused(&old.plan, &now.plan);
@@ -148,8 +149,8 @@ impl App {
         changes
     }
 
-    /// Updates everything that depends on the plan in force and, unlike the health monitor, does not subscribe to it:
-    /// the pools with metrics, the limits, and last the sockets, through which sessions get the new plan.
+    /// Updates what depends on the plan in force and does not subscribe to it: the pools with metrics, the limits, and
+    /// last the sockets, through which sessions get the new plan.
     pub(super) fn update_dependents(&mut self, now: &InForce, listening: NewlyListening, drain: &Drain) {
         let metrics = &self.admin.metrics;
         metrics.configure_pools(now.plan.pools.iter().map(|pool| &pool.name));

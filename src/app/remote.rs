@@ -126,8 +126,8 @@ pub(super) struct ReadConfiguration {
 }
 
 impl App {
-    /// If the file refers to a store, adds the texts of that store. They are the first of these that exist: `just_read`,
-    /// those that the store has now, those in force.
+    /// If the file refers to a store, adds the texts of that store: `just_read` if they are from it, else those that it
+    /// has now. If it cannot be read, adds those in force.
     pub(super) async fn with_texts(
         &self,
         of_file: Loaded,

@@ -68,10 +68,10 @@ impl BackendReader {
 
     fn begin_message(&mut self) {
         let [kind, a, b, c, d] = *self.header.as_slice() else {
-            return; // cut short
+            return; // incomplete
         };
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        // The length counts its own four bytes. A smaller one is not of this protocol.
+        // The length counts its own four bytes. A length below 4 is not of this protocol.
         match (kind, length.checked_sub(4)) {
             (READY_FOR_QUERY | ERROR_RESPONSE, _) | (_, None) => self.is_done = true,
             (_, Some(0)) => self.header.clear(),

@@ -55,12 +55,14 @@ fn a_key_finds_its_server_while_the_session_is_open() {
 fn a_client_without_a_key_finds_at_most_eight_servers_of_its_sessions() {
     let (table, listener, other) = (Arc::<CancelTable>::default(), Arc::from("l"), Arc::from("m"));
     let targets: Vec<_> = (1..=9).map(target).collect();
-    let enter = |index: usize| table.enter_client(&listener, client(1), targets[index].clone());
-    let mut entries = vec![enter(4), enter(3), enter(4)];
-    assert_eq!(ports(&table.servers_of(&listener, client(1))), [5, 4]);
+    let enter = |target: &CancelTarget| table.enter_client(&listener, client(1), target.clone());
+    let [one, two] = [&targets[0], &targets[1]];
+    let mut entries = vec![enter(two), enter(one), enter(two)];
+    let found = ports(&table.servers_of(&listener, client(1)));
+    assert_eq!(found, [2, 1], "the server with most sessions first");
     assert!(table.servers_of(&listener, client(2)).is_empty());
     assert!(table.servers_of(&other, client(1)).is_empty());
-    entries.extend((0..9).map(enter));
+    entries.extend(targets.iter().map(enter));
     assert_eq!(table.servers_of(&listener, client(1)).len(), SERVERS_MAX);
     drop(entries);
     assert!(table.sessions.lock().by_client.is_empty());

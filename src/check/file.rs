@@ -18,13 +18,13 @@ use crate::text::escape;
 /// The longest file: a longer one is probably no password, and was configured by mistake.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
-/// The most checks that read a file at once. If its file system hangs, each blocks a thread although the check gives
-/// up, and the runtime has 512 threads for all work that may block. It is not 1 because many servers are checked
-/// together.
+/// The most reads of one file at once. If its file system hangs, each read blocks a thread, even after the check has
+/// given up. The runtime has 512 threads for all work that may block. More than one read is allowed, because many
+/// servers are checked together.
 const READS_MAX: usize = 8;
 
-/// The permits to read a file, by file, of those that are being read. For the whole process: a read that hangs outlives
-/// its check, and a reload makes new checks.
+/// The permits to read each file that is being read. The whole process shares them: a read that hangs outlives its
+/// check, and a reload makes new checks.
 static READS: Mutex<BTreeMap<PathBuf, Weak<Semaphore>>> = Mutex::new(BTreeMap::new());
 
 /// Runs work that reads this file on a thread that may block, at most [`READS_MAX`] at once. The work goes on if the

@@ -7,8 +7,8 @@ use regex::bytes::{Regex, RegexBuilder};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-/// The largest compiled expression in bytes. The time of a search is linear in the bytes searched; this bounds the
-/// factor, to some microseconds a byte.
+/// The largest compiled expression, in bytes. A search with an expression of this size takes at most some microseconds
+/// for each byte searched.
 const COMPILED_BYTES_MAX: usize = 1 << 16;
 
 /// The largest cache of a search in bytes. With a small one, expressions with many repetitions are searched more
@@ -55,14 +55,14 @@ impl Pattern {
         self.regex.as_str()
     }
 
-    /// Whether it matches in a short text.
+    /// Whether a part of the text matches. Searches on the calling thread: the text must be short.
     pub(crate) fn is_in(&self, text: &str) -> bool {
         self.regex.is_match(text.as_bytes())
     }
 
-    /// The end of the first match; `None`: there is none. Many bytes are searched on another thread. Such a search goes
-    /// on if the future is dropped. An expression is searched for on one thread at a time, so that threads do not pile
-    /// up.
+    /// The end of the first match; `None`: there is none. More than [`INLINE_BYTES_MAX`] bytes are searched on another
+    /// thread, and this search goes on if the future is dropped. So that threads do not pile up, only one thread at a
+    /// time searches for this expression.
     ///
     /// # Errors
     /// The thread has failed.
@@ -131,6 +131,10 @@ mod tests {
         for large in ["(a{1000}){1000}", r"\w{1,64}(\w{1,64}\w{1,64}){1,8}!"] {
             assert_eq!(Pattern::new(large).unwrap_err(), "it is too large");
         }
+    }
+
+    #[test]
+    fn usual_expressions_are_not_too_large() {
         for usual in [
             r#""db":.{0,200}"up""#,
             r"(\d{1,3}\.){3}\d{1,3} up",

@@ -1,5 +1,5 @@
-//! The check `redis`: the server is Redis, or speaks its protocol, and serves commands. It says which role it has; with
-//! Sentinels, they say which server is the primary.
+//! The check `redis`: the server is Redis, or speaks its protocol, and serves commands. The server says which role it
+//! has. If Sentinels are configured, they say which server is the primary.
 
 mod resp;
 mod conversation;
@@ -53,8 +53,8 @@ pub static KIND: CheckKind = CheckKind {
 pub struct RedisCheck {
     /// How to log in; `None`: as the default user, without a password.
     pub login: Option<RedisLogin>,
-    /// Whether the check speaks TLS with servers and Sentinels. It uses the TLS of sessions; if they have none, it
-    /// verifies no certificates.
+    /// Whether the check speaks TLS with servers and Sentinels. It uses the TLS settings of sessions. If sessions have
+    /// none, it verifies no certificates.
     pub tls: bool,
     /// The Sentinels that say which server is the primary; `None`: what a server says of itself is taken.
     pub sentinels: Option<SentinelGroup>,
@@ -226,7 +226,8 @@ fn read_role(reply: &RespValue) -> Result<Option<Role>, CheckFailure> {
     }
 }
 
-/// The replication ID of a primary and its replicas: 40 random hexadecimal digits, of which as many are kept as fit.
+/// The replication ID of a primary and its replicas: 40 random hexadecimal digits. The first 32 are kept, which fit
+/// into a `u128`.
 fn read_stream(id: &str) -> Option<Stream> {
     u128::from_str_radix(id.get(..32)?, 16).ok().map(Stream::Lineage)
 }

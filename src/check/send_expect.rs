@@ -29,8 +29,8 @@ pub static KIND: CheckKind = CheckKind {
 const BYTES_MAX: usize = 1 << 16;
 
 /// The most reads in one check. Each is followed by a search of all bytes since the last match; a server that sends
-/// byte by byte must not cause many searches. 64 KiB in the smallest packets that IPv4 hosts may use (576 bytes,
-/// RFC 1122, section 3.3.3) are 123 reads.
+/// byte by byte must not cause many searches. 64 KiB in packets of 576 bytes (RFC 1122, section 3.3.3), 536 of which
+/// are data, are 123 reads.
 const READS_MAX: usize = 256;
 
 /// The most characters of a pattern that an error shows, so that there is room for the answer.
@@ -188,8 +188,7 @@ async fn converse(
 struct ScriptedConnection {
     stream: Box<dyn CheckStream>,
     bytes: Vec<u8>,
-    /// Where the last match ends.
-    matched: usize,
+    last_match_end: usize,
     reads: usize,
 }
 
@@ -198,7 +197,7 @@ impl ScriptedConnection {
         Self {
             stream,
             bytes: Vec::new(),
-            matched: 0,
+            last_match_end: 0,
             reads: 0,
         }
     }
@@ -217,8 +216,8 @@ impl ScriptedConnection {
     ) -> io::Result<()> {
         loop {
             self.publish(progress, number, StepPart::Expect);
-            if let Some(end) = pattern.find_end(&self.bytes[self.matched..]).await? {
-                self.matched += end;
+            if let Some(end) = pattern.find_end(&self.bytes[self.last_match_end..]).await? {
+                self.last_match_end += end;
                 return Ok(());
             }
             let (kind, why) = if self.bytes.len() == BYTES_MAX {
@@ -233,14 +232,14 @@ impl ScriptedConnection {
                     Err(error) => (error.kind(), error_chain(&error)),
                 }
             };
-            let what = unmet(number, pattern, &why, &self.bytes[self.matched..]);
+            let what = unmet(number, pattern, &why, &self.bytes[self.last_match_end..]);
             return Err(io::Error::new(kind, what));
         }
     }
 
     /// Publishes how far the conversation has come, for the error of a timeout.
     fn publish(&self, progress: &Mutex<ConversationState>, step: usize, part: StepPart) {
-        let answer = &self.bytes[self.matched..];
+        let answer = &self.bytes[self.last_match_end..];
         let mut progress = progress.lock();
         progress.step = step;
         progress.part = part;
@@ -346,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn received_bytes_are_limited() {
+    async fn received_bytes_and_reads_are_limited() {
         let endless = |mut stream: DuplexStream| async move { while stream.write_all(&[b'x'; 999]).await.is_ok() {} };
         let failed = run(&[expect("y")], endless).await.unwrap_err();
         assert!(failed.contains("no match in 65536 bytes; got `xxx"), "{failed}");

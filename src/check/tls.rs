@@ -215,7 +215,7 @@ pub(super) async fn open(
 impl OwnTls {
     /// The configuration of a handshake; it is made anew when a file has changed.
     async fn current_config(self: Arc<Self>) -> io::Result<Arc<ClientConfig>> {
-        // Without a file, the authorities of the system are read.
+        // The file whose reads are limited. If there is none, the authorities of the system are read.
         let file = self
             .plan
             .files()

@@ -46,9 +46,9 @@ const SERVICE_USER: &str = "acequia";
 /// The configuration file of that unit.
 const SERVICE_FILE: &str = "/etc/acequia/acequia.toml";
 
-/// Checks the file at `path`, otherwise the one that `acequia run` would find. Only errors make it fail; if they would
-/// prevent `acequia run` from starting, the exit code is the same. The servers are tried only if the scope includes
-/// them and no error has been found before.
+/// Checks the file at `path`; `None`: the one that `acequia run` would find. Only errors make it fail. For errors that
+/// would prevent `acequia run` from starting, the exit code is that of `acequia run`. The servers are tried only if the
+/// scope includes them and no error has been found before.
 #[must_use]
 pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitCode {
     let (path, Loaded { plan, warnings }) = match load(path) {
@@ -279,7 +279,6 @@ fn guard_networks(plan: &Plan) -> String {
 mod tests {
     use super::*;
 
-    /// As when the user of the service may not read some files.
     #[test]
     fn all_errors_of_a_report_have_their_message() {
         let text = "[[guards]]\n[listeners.a]\nbind = 1\n[log]\nlevel = 2";

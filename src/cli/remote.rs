@@ -168,7 +168,7 @@ impl Remote {
 
     /// Connects to the process, for one request.
     async fn connect(&self) -> Result<Peer, RemoteError> {
-        if self.admin_port.is_incomplete() {
+        if self.admin_port.lacks_url() {
             return Err(RemoteError::NoUrl);
         }
         if let Some(url) = &self.admin_port.url {

@@ -57,18 +57,18 @@ impl PoolClones {
         }
     }
 
-    /// Keeps as many clones as the load needs. `pools` is the pool in force, or `None` when it is no longer to have
-    /// clones. Returns once all clones have left: after such a `None`, or when this process ends.
+    /// Keeps as many clones as the load needs. `pools` has the pool in force; `None`: it is to have no clones any more.
+    /// After a `None`, or when this process ends, waits until all clones have left, and returns.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Option<Arc<LivePool>>>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shutdown = self.context.shutdown.clone();
-        let mut is_scaled = true; // whether the pool is to have clones
+        let mut may_have_clones = true;
         loop {
             let is_ending = shutdown.is_cancelled();
             // The pool may have come back. The supervisor starts no other task for it while this task runs.
             let has_next_pool = pools.has_changed().unwrap_or(false);
-            let is_done = is_ending || (!is_scaled && !has_next_pool);
+            let is_done = is_ending || (!may_have_clones && !has_next_pool);
             if is_done && self.clones.is_empty() {
                 break;
             }
@@ -76,9 +76,9 @@ impl PoolClones {
             tokio::select! {
                 () = shutdown.cancelled(), if !is_ending => {}
                 pool = next(&mut pools), if !is_ending => {
-                    is_scaled = pool.is_some();
+                    may_have_clones = pool.is_some();
                     self.pool = pool.unwrap_or(self.pool);
-                    self.publish(is_scaled); // before `scale`: the new pool may not have the clones as servers yet
+                    self.publish(may_have_clones); // before `scale`: the new pool may not have the clones as servers yet
                 }
                 _ = ticks.tick() => {}
                 () = self.pool.queue_joined() => {}
@@ -86,15 +86,15 @@ impl PoolClones {
                 () = self.changed.notified() => {}
             }
             self.clones.retain(|_, clone| !clone.has_left());
-            match self.pool.plan().scale.clone().filter(|_| is_scaled) {
+            match self.pool.plan().scale.clone().filter(|_| may_have_clones) {
                 _ if shutdown.is_cancelled() => {} // all clones are leaving
                 Some(plan) => self.scale(&plan),
                 None if self.holds_clones() => {}
                 None => self.clones.values().for_each(|clone| clone.leave.cancel()),
             }
-            self.publish(is_scaled);
+            self.publish(may_have_clones);
         }
-        self.publish(is_scaled);
+        self.publish(may_have_clones);
     }
 
     /// Whether the pool keeps its clones for now: it is to have other servers, and none of them is listed yet.
@@ -189,9 +189,9 @@ impl PoolClones {
     }
 
     /// Gives the pool its running clones as servers, if it is to have clones, and publishes the status of all clones.
-    fn publish(&mut self, is_scaled: bool) {
+    fn publish(&mut self, may_have_clones: bool) {
         let clones: Vec<_> = self.clones.values().map(CloneHandle::shown).collect();
-        let Some(plan) = self.pool.plan().scale.clone().filter(|_| is_scaled) else {
+        let Some(plan) = self.pool.plan().scale.clone().filter(|_| may_have_clones) else {
             self.pool.scale().publish(clones);
             self.pool.set_start_wait(None);
             self.published.clear(); // so that the servers are set again if the pool is to have clones again
@@ -206,7 +206,7 @@ impl PoolClones {
             self.published = servers;
             self.assign_servers();
         }
-        let starts_one = self.clones.values().any(CloneHandle::starts);
+        let starts_one = self.clones.values().any(CloneHandle::is_starting_soon);
         self.pool.set_start_wait(starts_one.then_some(plan.start_timeout));
     }
 
@@ -246,12 +246,12 @@ impl CloneHandle {
         self.status.has_left() || self.task.is_finished()
     }
 
-    /// Whether it starts, or will soon.
-    fn starts(&self) -> bool {
+    /// Whether it stays in its pool, and is being started or will be soon.
+    fn is_starting_soon(&self) -> bool {
         !self.is_leaving() && self.status.is_starting_soon()
     }
 
-    /// Its status. It drains from the moment when it is asked to leave.
+    /// The status to show. A clone that is asked to leave is shown as draining at once, before its task notices.
     fn shown(&self) -> CloneStatus {
         let mut status = self.status.get();
         status.is_leaving = self.is_leaving();

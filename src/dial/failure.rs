@@ -18,7 +18,7 @@ pub enum ConnectFailure {
     NoPorts,
     /// The connection cannot come from the address that [`BindSource`](super::BindSource) names.
     NoSource,
-    /// No file descriptor, no buffer or no memory is left. Its word in metrics and logs is `no_descriptors`.
+    /// No file descriptor, no buffer or no memory is left.
     NoResources,
     /// The TLS handshake with the server failed.
     Tls,
@@ -63,9 +63,9 @@ impl ConnectFailure {
         }
     }
 
-    /// Whether it is a fault of the server.
+    /// Whether the failure counts against the server.
     #[must_use]
-    pub const fn is_server_fault(self) -> bool {
+    pub const fn is_blamed_on_server(self) -> bool {
         matches!(
             self,
             Self::Refused | Self::Timeout | Self::Unreachable | Self::Tls | Self::NotReady

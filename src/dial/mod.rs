@@ -288,7 +288,7 @@ impl AttemptError {
     /// this host, or because the server is out of use anyway.
     fn server_failure(&self) -> Option<ServerFailure> {
         match self {
-            Self::Connect(_) if self.failure().is_server_fault() => Some(ServerFailure::Connect),
+            Self::Connect(_) if self.failure().is_blamed_on_server() => Some(ServerFailure::Connect),
             Self::Tls(failure, _) if failure.may_be_client_fault => None,
             Self::Tls(..) | Self::TlsTimeout(_) => Some(ServerFailure::Tls),
             Self::Connect(_) | Self::WentDown(_) => None,

@@ -438,7 +438,7 @@ async fn session_and_check_sockets_have_the_options_of_the_pool_and_no_delay() {
 
 #[test]
 fn local_shortages_are_not_blamed_on_the_server() {
-    for (number, failure, is_server_fault) in [
+    for (number, failure, is_blamed_on_server) in [
         (libc::EADDRNOTAVAIL, ConnectFailure::NoPorts, false),
         (libc::EMFILE, ConnectFailure::NoResources, false),
         (libc::ENFILE, ConnectFailure::NoResources, false),
@@ -453,8 +453,8 @@ fn local_shortages_are_not_blamed_on_the_server() {
     ] {
         let found = ConnectFailure::classify(&io::Error::from_raw_os_error(number));
         assert_eq!(
-            (found, found.is_server_fault()),
-            (failure, is_server_fault),
+            (found, found.is_blamed_on_server()),
+            (failure, is_blamed_on_server),
             "errno {number}"
         );
     }

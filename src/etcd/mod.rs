@@ -1,8 +1,8 @@
 //! etcd over its JSON gateway (API v3, etcd 3.4 and later): keys are read, watched and written.
 //!
 //! [`Members::follow`] reads keys, and watches them for changes after the revision of that read. When the watch ends,
-//! it reads the keys again; after a failure, at the next member. [`Members::read`] asks one member after another until
-//! one answers.
+//! it begins again; after a failure, at the next member. [`Members::read`] asks one member after another until one
+//! answers.
 
 mod plan;
 mod messages;

@@ -15,8 +15,8 @@ pub struct EtcdPlan {
     pub login: Option<EtcdLogin>,
     /// The certificate authorities of its members; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate, for members that ask for one. It is not a login: an etcd that requires logins refuses, in
-    /// its JSON gateway, clients whose certificate has a common name.
+    /// Our certificate, for members that ask for one. It does not replace `login`: where logins
+    /// are required, the JSON gateway of etcd refuses certificates that have a common name.
     pub identity: Option<CertificateFiles>,
 }
 

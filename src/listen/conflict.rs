@@ -14,8 +14,8 @@ const RESTART_UNIT: &str = "restart the socket unit of the service manager, and 
 /// The remedy where the process has no file descriptor left.
 const RAISE_LIMIT: &str = "raise the limit of open files (`ulimit -n`)";
 
-/// The remedy where a call was refused that does not depend on the address: `refused` in the parent module has named it
-/// in the error.
+/// The remedy where the system refused a call whose result does not depend on the address. The error names the call:
+/// see `refused` in the parent module.
 const ALLOW_CALL: &str = "allow that call in the sandbox or seccomp profile that this process runs in";
 
 /// An address that could not be bound.
@@ -112,15 +112,17 @@ impl BindCause {
     }
 
     fn remedy_for_unix_socket(&self) -> &'static str {
-        let (error, is_ours) = (os_error(&self.error), self.error.raw_os_error().is_none());
+        let number = os_error(&self.error);
+        let is_ours = self.error.raw_os_error().is_none();
+        let names_refused_call = is_ours && number.is_some();
         match self.error.kind() {
-            _ if matches!(error, Some(libc::EMFILE | libc::ENFILE)) => RAISE_LIMIT,
-            _ if is_ours && error.is_some() => ALLOW_CALL,
+            _ if matches!(number, Some(libc::EMFILE | libc::ENFILE)) => RAISE_LIMIT,
+            _ if names_refused_call => ALLOW_CALL,
             io::ErrorKind::AddrInUse => "stop that process, or use another path",
             io::ErrorKind::AlreadyExists => "use another path, or move the file away",
             io::ErrorKind::NotFound => "create its directory",
             io::ErrorKind::NotConnected => RESTART_UNIT,
-            // A file that may not be connected to: see `connect_to_listener`.
+            // `connect_to_listener` may not connect to the file.
             io::ErrorKind::PermissionDenied if is_ours => "remove it if nothing listens there, or use another path",
             io::ErrorKind::PermissionDenied => {
                 "let this process's user write in the socket's directory, or use another path"

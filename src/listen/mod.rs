@@ -182,9 +182,9 @@ impl Bound {
     }
 }
 
-/// Listens on the first socket, then sets SO_REUSEPORT, and then adds the sockets of the other workers. In this order, if
-/// two processes have bound the address, the second one fails to listen. This does not hold for an address that overlaps
-/// with another of this process: its first socket has SO_REUSEPORT already.
+/// Listens on the first socket, then sets SO_REUSEPORT, then adds the sockets of the other workers. In this order, if
+/// two processes have bound the address, the second one fails to listen. This does not hold for an address that
+/// overlaps with another of this process: its first socket has SO_REUSEPORT already.
 fn listen_tcp(
     first: Socket,
     address: ListenAddr,

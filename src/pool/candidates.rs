@@ -15,7 +15,7 @@ use super::{Member, PoolRules, Server, ServerId};
 pub(super) struct Candidate {
     pub(super) server: Arc<Server>,
     /// The count of open sessions of `server`. This is a copy of the reference in `server`, so that a scan reads one
-    /// cache line less for each candidate. Valid as long as `server` is held.
+    /// cache line less for each candidate. Although it is `'static`, it is valid only as long as `server` is held.
     live: &'static AtomicU32,
     /// Its index in the pool's list of servers.
     pub(super) index: usize,
@@ -54,7 +54,7 @@ impl Candidate {
     }
 
     /// Counts another session if the session limit allows one. Returns whether it did.
-    pub(super) fn take_place(&self) -> bool {
+    pub(super) fn try_add_session(&self) -> bool {
         match self.sessions_max {
             Some(max) => self.server.add_session_below(max.get()),
             None => {
@@ -69,7 +69,7 @@ impl Candidate {
 #[derive(Debug, Default)]
 pub(super) struct CandidateSet {
     pub(super) candidates: Vec<Candidate>,
-    /// The best tier that has a server that is up.
+    /// The first tier with a server that is up.
     pub(super) best_tier: Option<u8>,
     /// Whether a server of the pool has a session limit.
     pub(super) is_limited: bool,
@@ -87,8 +87,8 @@ impl CandidateSet {
     /// The candidates among these servers that are not excluded.
     ///
     /// A lower tier number is preferred. Within a tier, checked servers are preferred to unchecked ones; an ejected
-    /// server whose trial is due counts as one that is up. If no server can be picked, the stand-ins are the
-    /// candidates.
+    /// server whose trial is due counts as one that is up. If no server can be picked, the candidates are the stand-ins
+    /// (see [`Member::may_stand_in`]).
     pub(super) fn new(
         members: &[Member],
         rules: &PoolRules,
@@ -179,9 +179,9 @@ impl CandidateSet {
     }
 }
 
-/// The best tier, if its percentage of healthy servers is below the panic threshold.
+/// The first tier with a usable server, if its percentage of healthy servers is below the panic threshold. If no server
+/// is usable, the first tier with a server that panic may use is considered instead.
 ///
-/// The best tier is the first with a usable server. If there is none, it is the first with a server that panic may use.
 /// Servers without a check result count as healthy.
 fn panic_tier(members: &[Member], availability: &[Availability], rules: &PoolRules) -> Option<u8> {
     let threshold = usize::from(rules.panic_threshold?);

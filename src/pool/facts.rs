@@ -21,7 +21,7 @@ pub enum Numbering {
     /// Timelines. The number only grows.
     #[default]
     Timeline,
-    /// They have no numbers.
+    /// Histories have no numbers.
     None,
     /// Configuration epochs of Sentinels. The number begins at 0 again when the Sentinels are set up anew.
     Epoch {
@@ -30,7 +30,7 @@ pub enum Numbering {
     },
 }
 
-/// What errors call the number of a history.
+/// The word for the number of a history in messages.
 impl fmt::Display for Numbering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -60,8 +60,7 @@ pub struct ServerFacts {
     pub wal: Option<WalPosition>,
     /// `(timeline, position)` of the latest point from which a replica can start again.
     pub restartpoint: Option<(u32, u64)>,
-    /// Identifies the changes that a primary sends, or that a replica receives, whatever address the replica knows its
-    /// primary by.
+    /// Relates a replica to its primary without their addresses.
     pub stream: Option<Stream>,
     /// How far a replica says it is behind its primary; [`Duration::MAX`]: it cannot say. Used if `wal` is not known.
     pub lag: Option<Duration>,

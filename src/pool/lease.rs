@@ -42,7 +42,7 @@ impl Lease {
         Self::new(Arc::clone(server), kind, false)
     }
 
-    /// A lease for a session that [`Candidate::take_place`] has counted already.
+    /// A lease for a session that [`Candidate::try_add_session`] has counted already.
     pub(super) fn for_place(candidate: Candidate, kind: LeaseKind) -> Self {
         Self::new(candidate.server, kind, candidate.sessions_max.is_some())
     }

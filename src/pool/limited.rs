@@ -92,7 +92,7 @@ impl Pool {
         loop {
             let id = chosen.server.id();
             if !full.contains(id) {
-                if chosen.take_place() {
+                if chosen.try_add_session() {
                     return Some(chosen);
                 }
                 full.add(id);

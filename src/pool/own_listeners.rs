@@ -22,7 +22,7 @@ pub struct OwnListener {
     pub pools: HashSet<Arc<str>>,
 }
 
-/// A server that is left out because it is a listener that leads to its pool.
+/// A server that its pool leaves out, because the server is a listener that leads to this pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOutServer {
     /// The name of the server.
@@ -67,15 +67,15 @@ impl OwnListeners {
         state.left_out.retain(|pool, _| is_pool(pool));
     }
 
-    /// Replaces the addresses of this machine. Without an earlier call, they are read when they are first needed.
-    /// Returns whether they may have changed.
+    /// Replaces the addresses of this machine. Until the first call, they are read when they are first needed. Returns
+    /// `false` if the same addresses were known before.
     pub fn set_local_addresses(&self, addresses: LocalAddresses) -> bool {
         let mut state = self.0.lock();
-        let has_changed = state.local.get() != Some(&addresses);
-        if has_changed {
+        let is_new = state.local.get() != Some(&addresses);
+        if is_new {
             state.local = Arc::new(addresses.into());
         }
-        has_changed
+        is_new
     }
 
     /// The listeners that lead to a pool, directly or through servers of other pools.
@@ -182,7 +182,8 @@ impl ListenerIndex {
         Self { listeners, ..new }
     }
 
-    /// The indices of the listeners that may be at the address of this server. At a Unix socket, all of them are.
+    /// The indices of the listeners that may be at the address of this server: those at its port, or those that certainly
+    /// are at its Unix socket.
     fn candidates(&self, server: ServerAddr) -> &[usize] {
         let indices = match (server.port(), server.unix()) {
             (Some(port), _) => self.by_port.get(&port), // nearly always there are none
@@ -375,6 +376,11 @@ mod tests {
         assert_eq!(at("c", "127.0.0.1:1").as_deref(), Some("a"));
         own.set_links(&"a".into(), [server("10.0.0.1:2")].into_iter());
         assert_eq!(at("b", "127.0.0.1:1"), None);
+    }
+
+    #[test]
+    fn a_pool_readmits_a_server_that_no_longer_leads_back_to_it() {
+        let own = OwnListeners::default();
         let left_out = LeftOutServer {
             label: "a".into(),
             address: server("127.0.0.1:1"),

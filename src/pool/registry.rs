@@ -56,7 +56,7 @@ impl<T> Default for ByPool<T> {
 }
 
 impl<T> ByPool<T> {
-    /// `is_remembered`: whether one that nothing holds any more is kept for a pool that may come back.
+    /// `is_remembered` tells whether a value that only this map holds is kept, in case its pool comes back.
     fn get_or_create(
         &mut self,
         pool: &Arc<str>,
@@ -154,7 +154,7 @@ impl ServerRegistry {
     }
 
     /// The server with this pool and this specification. If none exists, creates one with the overrides of its name.
-    /// The servers that exist are found as before: the new one may be for a plan that is never put in force.
+    /// A new server does not replace others of its name, because its plan may never be put in force.
     ///
     /// `is_checked` tells whether active checks run for a new server.
     #[must_use]
@@ -177,12 +177,12 @@ impl ServerRegistry {
             entries.sweep_at = 2 * entries.servers.len().max(entries.counts.len()) + 16;
         }
         let server = Server::new(spec, is_checked).with_queue(self.queue(pool));
-        // A server of the pool with another name at this address is the same server: its limit is for all its sessions.
-        let at_address = entries.counts.entry((Arc::clone(pool), address)).or_default();
-        let server = match at_address.upgrade() {
+        // Servers of one pool at one address share a count, whatever their names: the limit is on the sum of sessions.
+        let count_at_address = entries.counts.entry((Arc::clone(pool), address)).or_default();
+        let server = match count_at_address.upgrade() {
             Some(count) => server.sharing_count(count),
             None => {
-                *at_address = Arc::downgrade(server.shared_count());
+                *count_at_address = Arc::downgrade(server.shared_count());
                 server
             }
         };

@@ -27,13 +27,13 @@ pub struct PoolRoles {
 
 #[derive(Debug, Default)]
 struct RolesState {
-    /// The list that the servers in the other fields are from. Only its address is compared; it keeps no server alive.
+    /// The list that the servers in the other fields are from. Only the pointer is compared; it keeps no server alive.
     list: Weak<Vec<Member>>,
     /// The addresses of these servers, by label.
     servers: HashMap<Arc<str>, ServerAddr>,
     primaries: PrimaryWatch,
     /// The primary that was in force at the latest judgement.
-    primary: Option<Arc<str>>,
+    latest_primary: Option<Arc<str>>,
     lags: LagWatch,
     divergence: DivergenceWatch,
     /// The streams of the servers that call themselves primary, by label.
@@ -265,9 +265,9 @@ impl RolesState {
         if let Some(rival) = self.followed_rival(facts, primary) {
             return Some(format!("not a replica of {primary}: it follows {rival}"));
         }
-        let is_in_force = self.primaries.in_force().is_some();
+        let is_known_in_force = self.primaries.in_force().is_some();
         match (known.system_identifier, facts.system_identifier) {
-            (Some(expected), Some(own)) if is_in_force && expected != own => Some(format!(
+            (Some(expected), Some(own)) if is_known_in_force && expected != own => Some(format!(
                 "a replica of another database: its system identifier is {own}, and that of {primary} is {expected}"
             )),
             _ => diverged,
@@ -336,18 +336,18 @@ impl RolesState {
         members: &[Member],
         required: RoleRequirement,
     ) -> RoleJudgement {
-        let others_changed = self.primaries.take_others_changed();
+        let is_memory_of_others_changed = self.primaries.take_others_changed();
         let known = self.primaries.known();
         let is_same = |a: &KnownPrimary, b: &KnownPrimary| a.server == b.server && a.timeline == b.timeline;
         let is_new = |known: &&KnownPrimary| !before.is_some_and(|before| is_same(before, known));
         let mut judgement = RoleJudgement {
             new_primary: known.filter(is_new).map(|known| self.primaries.numbered(known)),
-            is_memory_changed: known != before || others_changed,
-            has_new_primary_or_servers: self.primaries.in_force() != self.primary.as_deref(),
+            is_memory_changed: known != before || is_memory_of_others_changed,
+            has_new_primary_or_servers: self.primaries.in_force() != self.latest_primary.as_deref(),
             ..RoleJudgement::default()
         };
         if judgement.has_new_primary_or_servers {
-            self.primary = self.primaries.in_force().map(Arc::from);
+            self.latest_primary = self.primaries.in_force().map(Arc::from);
         }
         if !required.uses_one_primary() {
             return judgement;

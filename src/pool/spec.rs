@@ -24,8 +24,8 @@ pub struct ServerSpec {
     /// Its label in log, metrics and API: its name, else its address as written. `@` and the IP address follow if its
     /// host name was looked up.
     pub label: Arc<str>,
-    /// What `source-hash` takes as its input: the server's name, else its address as written. With `resolved_from`, it
-    /// is always the IP address and port. The server's position in the list has no effect.
+    /// Its input to `source-hash`: the IP address and port if there is a `resolved_from`. Otherwise the name or,
+    /// without a name, the address as written.
     pub identity: Arc<str>,
     /// The address to connect to.
     pub address: ServerAddr,

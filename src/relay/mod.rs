@@ -30,8 +30,10 @@ use engine::poll::{MaybeTls, TlsWire, Wire, relay_between};
 pub use stream::SideStream;
 pub use traffic::{ByteCounter, Traffic};
 
-/// Moves bytes both ways until both sides have finished, one breaks, nothing has moved for too long, or `end` asks for
-/// it. `end` is polled after every poll of the relay, and again after a request that was not granted.
+/// Moves bytes both ways until both sides have finished, one breaks, or nothing has moved for too long.
+///
+/// `end` is a source of requests to end the relay: it is polled after every poll of the relay. If a request does not end
+/// the relay, `end` is polled again for the next request.
 ///
 /// `first` is sent to the server before anything else. After a server's reset, what the server had sent is still
 /// delivered to the client. The caller closes the sockets, and resets them if the end [is abrupt](Closed::is_abrupt).
@@ -84,7 +86,7 @@ pub async fn relay_tls<'a>(
     let (client, server) = (client.wire(), server.wire());
     let closed = relay_between(&client, &server, first, limits, traffic, throttle, end).await;
     if !closed.is_abrupt() {
-        // Ends the streams that are still open, for example after an idle timeout. Nothing is unsent, so the
+        // Ends the streams that are still open, for example after an idle timeout. All bytes were sent, so the
         // kernel has room for a close_notify.
         poll_fn(|cx| {
             for wire in [&client, &server] {

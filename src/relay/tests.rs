@@ -1,7 +1,7 @@
 //! The relay over real sockets (a client and a server outside, two sockets of ours between them), and over a
 //! [model](kernel) of them.
 //!
-//! Client and server may run on the same thread as the relay, so a test must not block it.
+//! Client and server may run on the same thread as the relay, so a test must not block this thread.
 
 mod completions;
 mod endings;
@@ -59,6 +59,7 @@ struct Buffers {
 /// The settings of a session under test.
 #[derive(Clone, Debug)]
 struct Setup {
+    /// The bytes that the client sent before the relay began.
     first: Vec<u8>,
     limits: RelayLimits,
     buffers: Buffers,
@@ -112,9 +113,15 @@ impl Session {
             let (client, server) = (&inner_client, &inner_server);
             let closed = match tls {
                 None => relay(client, server, first, limits, &counted, None, cut_signal).await,
-                Some(_) => {
-                    let sides = [(client, tls), (server, None)].map(|(socket, tls)| TlsSide { socket, tls });
-                    let [client, server] = sides;
+                Some(tls) => {
+                    let client = TlsSide {
+                        socket: client,
+                        tls: Some(tls),
+                    };
+                    let server = TlsSide {
+                        socket: server,
+                        tls: None,
+                    };
                     relay_tls(client, server, first, limits, &counted, None, cut_signal)
                         .await
                         .0

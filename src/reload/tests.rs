@@ -26,6 +26,7 @@ fn changes_are_listed_by_name() {
     assert_eq!(changes.servers.added, owned(&["p/x"]));
     assert_eq!(changes.servers.removed, owned(&["p/10.0.0.1:1"]));
     assert_eq!(changes.servers.kept, owned(&["p/10.0.0.2:1"]));
+    // A server with another address is a new one, although its name stays.
     let moved = new.replace("10.0.0.1:1", "10.0.0.3:1");
     let changes = self::changes(new, &moved).servers;
     assert_eq!((&changes.added, &changes.removed), (&owned(&["p/x"]), &owned(&["p/x"])));

@@ -37,9 +37,9 @@ impl<T> RouteTable<T> {
     /// What happens to the TLS of a PostgreSQL client whose database and user are not known yet, and the ALPN
     /// protocols of its route; `None`: the client is refused, whatever its database and user are.
     ///
-    /// When database and user become known, more routes can match, and none ceases to match. The additional ones
-    /// terminate TLS, because database and user never become known where TLS is passed on. So a route that passes TLS
-    /// on and does not win now does not win later either.
+    /// All routes for a database or a user terminate TLS, because neither is known where TLS is passed on. Once they
+    /// are known, such routes match in addition, and no route ceases to match. So a route that passes TLS on can win
+    /// later only if it wins now.
     #[must_use]
     pub fn tls_before_startup(&self, hello: &RouteInput<'_>) -> Option<(TlsMode, &[Box<[u8]>])> {
         match self.find(hello) {
@@ -54,8 +54,9 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// Whether database and user of a PostgreSQL client are known when its route is chosen: in the clear, or within TLS
-    /// that is terminated here. `hello`: the routing input from its ClientHello; `None`: it uses no TLS.
+    /// Whether a PostgreSQL client's database and user are read before its route is chosen. They are, unless the client's
+    /// TLS is passed on or the client is refused. `hello`: the routing input from the ClientHello; `None`: the client
+    /// uses no TLS.
     #[must_use]
     pub fn reads_startup(&self, hello: Option<&RouteInput<'_>>) -> bool {
         hello.is_none_or(|hello| matches!(self.tls_before_startup(hello), Some((TlsMode::Terminate, _))))
@@ -71,7 +72,7 @@ mod tests {
     use crate::sniff::hello::ProtocolList;
 
     #[test]
-    fn tls_is_passed_through_or_terminated_before_database_and_user_are_known() {
+    fn the_tls_mode_is_decided_before_database_and_user_are_known() {
         let with = |tls, to, route| Route { tls, to, ..route };
         let passed = with(TlsMode::Pass, Target::Pool("p"), route("", "passed.example", "", ""));
         let refused = with(TlsMode::Terminate, Target::Refuse, route("", "refused.example", "", ""));

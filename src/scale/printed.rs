@@ -73,32 +73,32 @@ impl PrintedLines {
     }
 }
 
-/// How many lines may be logged.
+/// A token bucket: each logged line takes a token.
 struct Allowance {
-    lines: u32,
-    /// The time up to which lines were added.
-    added_at: Instant,
+    tokens: u32,
+    /// The time up to which tokens were added.
+    refilled_until: Instant,
 }
 
 impl Allowance {
     const fn new(now: Instant) -> Self {
         Self {
-            lines: BURST,
-            added_at: now,
+            tokens: BURST,
+            refilled_until: now,
         }
     }
 
     fn take(&mut self, now: Instant) -> bool {
-        let gained = (now - self.added_at).as_nanos() / LINE_EVERY.as_nanos();
+        let gained = (now - self.refilled_until).as_nanos() / LINE_EVERY.as_nanos();
         match u32::try_from(gained) {
             Ok(gained) if gained < BURST => {
-                self.lines = (self.lines + gained).min(BURST);
-                self.added_at += gained * LINE_EVERY; // a part of the time for one more line counts later
+                self.tokens = (self.tokens + gained).min(BURST);
+                self.refilled_until += gained * LINE_EVERY; // the rest counts towards the next token
             }
-            _ => (self.lines, self.added_at) = (BURST, now),
+            _ => (self.tokens, self.refilled_until) = (BURST, now),
         }
-        let is_allowed = self.lines > 0;
-        self.lines = self.lines.saturating_sub(1);
+        let is_allowed = self.tokens > 0;
+        self.tokens = self.tokens.saturating_sub(1);
         is_allowed
     }
 }
@@ -115,8 +115,8 @@ mod tests {
             let taken = (0..1000).filter(|milli| allowance.take(start + Duration::from_millis(second * 1000 + milli)));
             taken.count()
         };
-        assert_eq!((admitted(0), admitted(1), admitted(2)), (119, 20, 20));
-        assert_eq!(admitted(3600), 119, "a burst is saved up");
+        assert_eq!((admitted(0), admitted(1), admitted(2)), (100 + 19, 20, 20));
+        assert_eq!(admitted(3600), 100 + 19, "a burst is saved up");
         let start = start + Duration::from_secs(7200);
         let every_49_ms = (0..1000).map(|line| start + Duration::from_millis(49 * line));
         let logged = every_49_ms.filter(|at| allowance.take(*at)).count();

@@ -14,6 +14,7 @@ use crate::tls::{TlsConnection, handshake_with_client};
 
 impl Identified<'_> {
     /// The TLS settings for a client that is an ACME server and validates a name whose order is pending (RFC 8737).
+    /// Also returns `self`, because each step takes its input by value.
     /// Validations of other names are routed as other clients are: the servers of a pool may have an ACME client of
     /// their own.
     pub(super) fn find_challenge(self) -> (Self, Option<Arc<ServerConfig>>) {

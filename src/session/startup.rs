@@ -39,7 +39,7 @@ const READ_BYTES_MAX: usize = 4096;
 /// it in the table for cancel requests.
 ///
 /// # Errors
-/// The session ends before that.
+/// The session ends before that point.
 pub(super) async fn start(
     client: &mut TcpStream,
     mut connected: Connected,
@@ -55,7 +55,7 @@ pub(super) async fn start(
         (connected, key) = log_in(client, connected, state, entry).await?;
     } else {
         key = None;
-        // After an SSLRequest, `relay_tls_answer` has recorded it, unless the server ended without an answer.
+        // After an SSLRequest, `relay_tls_answer` has called `record_begun` if the server has answered.
         if !connected.has_ssl_request {
             connected.server.record_begun();
         }
@@ -217,11 +217,13 @@ async fn ask_a_server(
 }
 
 /// Relays the login of a session in the clear, or of one whose TLS is terminated here, from the server's first bytes
-/// until the server is ready for its first query. Returns the key that the server has sent by then. If that takes too
-/// long or too many bytes, or a side ends, the relay goes on from there.
+/// until the server is ready for its first query. Returns the key, if the server has sent one by then. Also returns
+/// when the login takes too long or too many bytes, or when a side ends: the relay then carries the rest of the login.
+///
+/// If the session ends during the login, the server's connection is reset.
 ///
 /// # Errors
-/// A connection broke. If the session ends while this runs, the server's connection is reset.
+/// A connection broke.
 async fn relay_login(
     client: &TcpStream,
     connected: &mut Connected,

@@ -179,7 +179,7 @@ impl<'a> Identified<'a> {
         enter_pool(state, pool, meant, sniffed.as_ref(), entry)?;
         let handshake = match terminated {
             None => HandshakeSettings::new(state, mode, alpn, at),
-            Some(_) => None, // it is complete
+            Some(_) => None, // the handshake is complete
         };
         Ok(Routed {
             client,

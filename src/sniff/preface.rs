@@ -33,10 +33,11 @@ pub struct SniffLimits {
 /// Why the first bytes of a client do not show where it wants to go.
 #[derive(Debug, thiserror::Error)]
 pub enum SniffFailure {
-    /// Undecided `hello_timeout` after accept, or the client waited longest when [`HelloMemory`] was used up.
+    /// The reader had not decided `hello_timeout` after accept. Or [`HelloMemory`] was used up, and this client had
+    /// waited longest.
     #[error("the client's first bytes took too long")]
     TooSlow,
-    /// Undecided after `hello_bytes_max` bytes, or the message says that it is longer.
+    /// The reader had not decided after `hello_bytes_max` bytes, or the message says that it is longer.
     #[error("the client's first message is too long")]
     TooLong,
     /// The bytes begin as TLS but are not a valid ClientHello.
@@ -64,10 +65,10 @@ pub enum SniffFailure {
 pub(super) enum Inspection<T> {
     /// The reader has found this. More bytes would change nothing.
     Found(T),
-    /// Undecided.
+    /// The reader cannot decide yet.
     NeedMore,
-    /// The client waits for this byte before it goes on. All bytes so far are a request to us: they are dropped, and
-    /// the next inspection begins with those that come after the answer.
+    /// Send this byte: the client waits for it. All bytes so far are a request to us: they are dropped, and the next
+    /// inspection begins with the bytes that come after the reply.
     Reply(u8),
     /// The client cannot be served.
     Invalid(SniffFailure),
@@ -89,7 +90,7 @@ pub(super) struct Preface<'s, S> {
     limits: &'s SniffLimits,
     accepted_at: Instant,
     bytes: FirstBytes,
-    /// Bytes that were answered and dropped.
+    /// How many bytes were answered and dropped.
     answered: usize,
 }
 

@@ -264,8 +264,8 @@ fn issuer_of(certificate: &X509Certificate<'_>) -> Box<str> {
     common_name.map_or_else(|| bounded(&issuer.to_string()), bounded)
 }
 
-/// How many seconds before its expiry a certificate is overdue for renewal. It is usually renewed earlier: one for 90
-/// days when 30 of them are left, one for a few days when a third of them is left.
+/// How many seconds before its expiry a certificate is overdue for renewal. Usually, a certificate is renewed earlier:
+/// when a third of its lifetime is left.
 fn overdue_seconds(validity: &Validity) -> i64 {
     const MAX: i64 = 14 * 86_400;
     let whole = validity.not_after.timestamp() - validity.not_before.timestamp();

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use crate::addr::UnixPeer;
 
-/// The process that connected, or that listens; `None` on an error.
+/// The process at the other end; `None` on an error.
 #[must_use]
 pub fn peer_of(socket: &impl AsFd) -> Option<UnixPeer> {
     let mut credentials = MaybeUninit::<libc::ucred>::zeroed();

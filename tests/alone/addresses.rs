@@ -132,8 +132,8 @@ fn a_server_is_left_out_while_its_address_is_also_an_address_of_this_machine() {
         "[listeners.l]\nbind = \"0.0.0.0:{port}\"\npool = \"p\"\n[pools.p]\nservers = [\"{address}\"]"
     ));
     assert_eq!(server_reached(proxy.at("l")), "there");
-    // First the address is added as a secondary one of an interface: connections to it have the primary address as
-    // their source. Then only a local route makes it an address of this machine.
+    // First, the address is a secondary one of an interface: connections to it have the primary address as source. The
+    // second time, no interface has the address: a local route makes it an address of this machine.
     let moves = [
         ("address add 10.98.1.77/24 dev v1", "address del 10.98.1.77/24 dev v1"),
         (

@@ -69,12 +69,12 @@ fn with_each(calls: &[Call], run_case: impl Fn(Call, i32) + Sync) {
         .iter()
         .flat_map(|call| ERRORS.map(|error| (*call, error)))
         .collect();
-    for some in cases.chunks(AT_ONCE) {
-        std::thread::scope(|all| {
-            for (call, error) in some {
-                let named = Builder::new().name(format!("{} refused by {error}", call.name));
+    for chunk in cases.chunks(AT_ONCE) {
+        std::thread::scope(|scope| {
+            for (call, error) in chunk {
+                let thread = Builder::new().name(format!("{} refused by {error}", call.name));
                 let run_case = &run_case;
-                named.spawn_scoped(all, move || run_case(*call, *error)).unwrap();
+                thread.spawn_scoped(scope, move || run_case(*call, *error)).unwrap();
             }
         });
     }

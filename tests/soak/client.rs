@@ -149,7 +149,7 @@ impl Client {
     async fn talk(&self, wire: &mut dyn Wire, talk: &Talk) -> io::Result<()> {
         let up = Pattern::new(self.number, Direction::Up);
         let down = Pattern::new(self.number, Direction::Down);
-        let pace = talk.paces[0];
+        let [pace, _of_server] = talk.paces;
         if self.is_greeted {
             let mut greeting = [0; GREETING.len()];
             wire.read_exact(&mut greeting).await?;
@@ -159,27 +159,31 @@ impl Client {
         }
         wire.write_all(&talk.order(self.number).encode()).await?;
         match talk.manner {
-            Manner::Both | Manner::ServerResets => exchange(wire, (up, talk.up), (down, talk.down), pace).await?,
+            Manner::Both => {
+                exchange(wire, (up, talk.up), (down, talk.down), pace).await?;
+                wire.shutdown().await?;
+                receive_end(wire).await
+            }
+            Manner::ServerResets => {
+                exchange(wire, (up, talk.up), (down, talk.down), pace).await?;
+                receive_end(wire).await
+            }
             Manner::ServerEndsFirst => {
                 exchange(wire, (up, talk.up), (down, talk.down), pace).await?;
                 receive_end(wire).await?;
-                return wire.shutdown().await;
+                wire.shutdown().await
             }
             Manner::AfterTheEnd | Manner::HalfSilence => {
                 send(wire, up, talk.up, pace).await?;
                 wire.shutdown().await?;
                 receive(wire, down, talk.down, pace).await?;
-                return receive_end(wire).await;
+                receive_end(wire).await
             }
             Manner::Silence => {
                 send(wire, up, talk.up, pace).await?;
-                return receive_end(wire).await;
+                receive_end(wire).await
             }
         }
-        if talk.manner == Manner::Both {
-            wire.shutdown().await?;
-        }
-        receive_end(wire).await
     }
 }
 

@@ -27,12 +27,12 @@ pub struct Operator<'a> {
     rng: Rng,
     /// The configuration in force.
     turn: Turn,
-    pub done: Done,
+    pub work: OperatorWork,
 }
 
 /// The actions of the operator, and their results.
 #[derive(Default)]
-pub struct Done {
+pub struct OperatorWork {
     pub counts: BTreeMap<&'static str, u64>,
     /// The resources of the process, sampled.
     pub costs: Vec<Cost>,
@@ -49,12 +49,12 @@ impl<'a> Operator<'a> {
             site,
             rng,
             turn: Turn::First,
-            done: Done::default(),
+            work: OperatorWork::default(),
         }
     }
 
     /// Works until the load has an outcome, then restores the first configuration and reverts the overrides.
-    pub fn work_until(mut self, outcomes: &Receiver<Outcome>) -> (Done, Outcome) {
+    pub fn work_until(mut self, outcomes: &Receiver<Outcome>) -> (OperatorWork, Outcome) {
         let mut sampled = Instant::now();
         let outcome = loop {
             match outcomes.try_recv() {
@@ -73,7 +73,7 @@ impl<'a> Operator<'a> {
             }
             if sampled.elapsed() > SAMPLE_INTERVAL {
                 sampled = Instant::now();
-                self.done.costs.push(Cost::measure(self.proxy));
+                self.work.costs.push(Cost::measure(self.proxy));
             }
             sleep(Duration::from_millis(self.rng.u64(20..300)));
         };
@@ -83,16 +83,16 @@ impl<'a> Operator<'a> {
         for host in self.killable() {
             self.post(host, &json!({ "use": "enabled", "weight": null }));
         }
-        (self.done, outcome)
+        (self.work, outcome)
     }
 
     fn count(&mut self, what: &'static str) {
-        *self.done.counts.entry(what).or_default() += 1;
+        *self.work.counts.entry(what).or_default() += 1;
     }
 
     fn must(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
-            self.done.wrong.push(what());
+            self.work.wrong.push(what());
         }
     }
 
@@ -144,7 +144,7 @@ impl<'a> Operator<'a> {
             }
         }
         let (status, answer) = unix(self.proxy, "POST", "/api/v1/reload", "");
-        self.done.invalid_reloads += 1;
+        self.work.invalid_reloads += 1;
         self.must(status == 422, || {
             format!("an invalid file was accepted: {status} {answer}")
         });
@@ -200,7 +200,7 @@ impl<'a> Operator<'a> {
 
     fn rotate(&mut self) {
         self.count("log rotation");
-        let number = self.done.counts["log rotation"];
+        let number = self.work.counts["log rotation"];
         let directory = self.site.logs.path();
         let current = directory.join("access.log");
         fs::rename(&current, directory.join(format!("access-{number}.log"))).expect("the log exists");

@@ -6,6 +6,10 @@ use std::sync::LazyLock;
 /// Patterns repeat after this many bytes: a prime, so that no buffer size divides it.
 const PERIOD: usize = 1_000_003;
 
+/// The distance between the starts of consecutive directions: a prime, so that no two of the first [`PERIOD`] directions
+/// start at the same position.
+const START_DISTANCE: usize = 7_919;
+
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut rng = fastrand::Rng::with_seed(7);
     (0..PERIOD).map(|_| rng.u8(..)).collect()
@@ -17,7 +21,7 @@ pub enum Direction {
     Down,
 }
 
-/// The content of one direction of one session. Every session starts at another position.
+/// The content of one direction of one session. Each direction starts at a position of its own.
 pub struct Pattern {
     at: usize,
 }
@@ -26,7 +30,7 @@ impl Pattern {
     pub fn new(session: u32, direction: Direction) -> Self {
         let number = usize::try_from(session).expect("a usize has at least 32 bits") * 2 + direction as usize;
         Self {
-            at: number * 7_919 % PERIOD,
+            at: number * START_DISTANCE % PERIOD,
         }
     }
 

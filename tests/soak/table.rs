@@ -31,7 +31,7 @@ pub fn print(evidence: &Evidence) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["meanwhile", "times"]);
-    for (what, times) in &evidence.done.counts {
+    for (what, times) in &evidence.operator_work.counts {
         table.add_row([(*what).to_owned(), times.to_string()]);
     }
     table.add_row([

@@ -7,7 +7,7 @@ use crate::access::Line;
 use crate::cost::Cost;
 use crate::kinds::{KINDS, Kind};
 use crate::load::Outcome;
-use crate::operator::Done;
+use crate::operator::OperatorWork;
 use crate::records::{End, Record, address_in_header};
 use crate::servers::Server;
 use crate::site::{MOVING, QUEUED, QUEUED_SESSIONS_MAX, is_denied};
@@ -21,7 +21,7 @@ pub struct Evidence {
     /// Lines of the access log that cannot be parsed.
     pub broken_lines: Vec<String>,
     pub metrics: Metrics,
-    pub done: Done,
+    pub operator_work: OperatorWork,
     pub outcome: Outcome,
     pub before: Cost,
     pub after: Cost,
@@ -82,7 +82,7 @@ impl Evidence {
         let mut found = Violations::default();
         found
             .0
-            .extend(self.done.wrong.iter().chain(&self.outcome.wrong).cloned());
+            .extend(self.operator_work.wrong.iter().chain(&self.outcome.wrong).cloned());
         found.0.extend(
             self.broken_lines
                 .iter()
@@ -125,7 +125,7 @@ impl Evidence {
             });
         }
         let killed = self.lines_with_ending("killed");
-        let kills = self.done.counts.get("kill").copied().unwrap_or(0);
+        let kills = self.operator_work.counts.get("kill").copied().unwrap_or(0);
         found.must(killed <= kills, || format!("{killed} killed, {kills} kills"));
     }
 
@@ -321,7 +321,7 @@ impl Evidence {
 
     /// The median of resident memory in KiB: in the second quarter of the run (after the warm-up), and in the last one.
     pub fn memory(&self) -> (u64, u64) {
-        let all: Vec<u64> = self.done.costs.iter().map(|cost| cost.rss_kib).collect();
+        let all: Vec<u64> = self.operator_work.costs.iter().map(|cost| cost.rss_kib).collect();
         let quarter = all.len() / 4;
         let median = |part: &[u64]| {
             let mut part = part.to_vec();
@@ -338,10 +338,10 @@ impl Evidence {
             found.0.push(format!("an unexpected error in the log: {line}"));
         }
         let refused_reloads = errors.iter().filter(|line| is_refused_reload(line)).count() as u64;
-        found.must(refused_reloads == self.done.invalid_reloads, || {
+        found.must(refused_reloads == self.operator_work.invalid_reloads, || {
             format!(
                 "{refused_reloads} refused reloads in the log, {} done",
-                self.done.invalid_reloads
+                self.operator_work.invalid_reloads
             )
         });
         for line in self.log.iter().filter(|line| line.is_string()) {
@@ -353,7 +353,7 @@ impl Evidence {
 
     /// Allowed lines: a few per death and operation, and none per session.
     pub fn log_lines_max(&self) -> u64 {
-        100 + 3 * (self.outcome.deaths + self.done.counts.values().sum::<u64>())
+        100 + 3 * (self.outcome.deaths + self.operator_work.counts.values().sum::<u64>())
     }
 }
 

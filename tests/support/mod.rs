@@ -1,7 +1,7 @@
 //! The harness of the black-box tests: the built binary with real clients and servers.
 //!
-//! The system chooses every port but those of [`ports`], and nothing sleeps to wait for an event: [`eventually`] polls
-//! for a condition within a bound.
+//! The system chooses every port but those of [`ports`]. A test that waits for an event polls for it ([`eventually`]);
+//! it does not sleep for a fixed time.
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part of it")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]

@@ -130,7 +130,8 @@ fn paint(panel: &Panel, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error
     let longest = panel.bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
     for (number, bar) in panel.bars.iter().enumerate() {
         let top = 40 + 25 * i32::try_from(number)?;
-        let colour = if bar.name.starts_with("acequia") { OWN_COLOUR } else { OTHERS_COLOUR };
+        let is_own = bar.name.starts_with("acequia");
+        let colour = if is_own { OWN_COLOUR } else { OTHERS_COLOUR };
         let end = BARS_X + (f64::from(BAR_LENGTH_MAX) * bar.value / longest) as i32;
         area.draw(&Rectangle::new([(BARS_X, top), (end, top + 18)], colour.filled()))?;
         area.draw(&Text::new(bar.name, (BARS_X - 6, top + 9), right.clone()))?;

@@ -13,9 +13,9 @@ pub(crate) enum Load {
     /// A closed loop: each session sends this many bytes and waits for the echo, again and again. A slow answer delays
     /// the next message of its session.
     RoundTrips { sessions: usize, bytes: usize },
-    /// An open loop: messages of 64 bytes are due at a fixed rate per second over all sessions, whether or not earlier
-    /// ones are answered. A session sends its next message only after the answer to its previous one; the latency
-    /// counts from the time the message was due, and so includes this wait.
+    /// An open loop: messages of 64 bytes are due at a fixed rate per second over all sessions. A session sends a
+    /// message that is due only after the answer to its previous one. The latency counts from the time the message was
+    /// due, and so includes this wait.
     Paced { sessions: usize, rate: u32 },
     /// Clients connect, exchange 64 bytes and close, again and again.
     NewSessions { clients: usize },

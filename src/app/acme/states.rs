@@ -49,7 +49,7 @@ pub(super) fn states(in_force: &InForce, latest: &LatestOrders, suggestions: &Su
                 continue;
             }
             let current = by_file.get(&*wanted.file);
-            let kept = attempts.get(&wanted.acme).and_then(|kept| kept.get(wanted.name()));
+            let kept = attempts.get(&wanted.acme).and_then(|saved| saved.get(wanted.name()));
             let due = current.map_or_else(Due::default, |current| due(current, wanted, suggestions));
             states.push(state(wanted, due, kept, latest.get(&wanted.file)));
         }
@@ -100,8 +100,8 @@ fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Op
     }
 }
 
-/// When a certificate is to be replaced: at once if it is a placeholder or lacks a wanted name. The expiry of its chain
-/// does not count: another certificate would have the same chain.
+/// When a certificate is to be replaced, and why: at once if it is a placeholder or lacks a wanted name, otherwise at
+/// its renewal time. The expiry of its chain does not count: another certificate would have the same chain.
 fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestions) -> Due {
     let identifier = identifier(current).filter(|_| !current.is_placeholder);
     if current.is_placeholder || current.count_names(&wanted.names) < wanted.names.len() {

@@ -18,12 +18,12 @@ use crate::check::stream::open_stream;
 use crate::check::{CheckFailure, CheckTarget};
 use crate::dial::ConnectOptions;
 
-/// How much of the time of a check the Sentinels get for their answers, in tenths: the server's own answer needs time
+/// The time that the Sentinels get to answer, in tenths of the timeout of a check. The server's own answer needs time
 /// as well.
 const SENTINEL_TENTHS: u32 = 4;
 
-/// When the wait for the Sentinels ends at the latest, in tenths of the time of a check since it began: the rest is for
-/// the result of the check.
+/// The time from the beginning of a check until it no longer waits for Sentinels, in tenths of its timeout. The rest is
+/// for the result of the check.
 const DEADLINE_TENTHS: u32 = 9;
 
 /// Why there is no answer of the Sentinels.
@@ -95,8 +95,8 @@ impl Sentinels {
     /// Asks all Sentinels at once. Returns what [`SentinelAnswers::update`] returns.
     ///
     /// # Errors
-    /// No Sentinel has ever answered. If this host prevented a question: that [`CheckFailure::Shortage`] or
-    /// [`CheckFailure::Local`]; else [`CheckFailure::Unfit`] with the latest reason.
+    /// No Sentinel has ever answered. The failure is a [`CheckFailure::Shortage`] or [`CheckFailure::Local`] if this
+    /// host prevented a question, else a [`CheckFailure::Unfit`] with the latest reason.
     pub(super) async fn ask(&self, tls: Option<&Arc<ClientConfig>>, began: Instant) -> Result<Naming, CheckFailure> {
         let deadline = self.deadline(began);
         let mut tasks = JoinSet::new();
@@ -133,8 +133,8 @@ impl Sentinels {
             }
         }
         let mut known = self.answers.lock();
-        let named = known.update(answers, self.group.addresses.len(), Instant::now());
-        named.ok_or(kept_failure)
+        let naming = known.update(answers, self.group.addresses.len(), Instant::now());
+        naming.ok_or(kept_failure)
     }
 }
 

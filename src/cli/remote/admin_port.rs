@@ -10,7 +10,7 @@ use super::{Peer, RemoteError};
 use crate::error::with_context;
 use crate::{http_client, regular_file, tls};
 
-/// The largest token file, in bytes. A larger one was named by mistake.
+/// The largest token file, in bytes. A larger file is probably no token file.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
 /// Selects the admin port of a process instead of its socket.
@@ -28,8 +28,8 @@ pub(super) struct AdminPort {
 }
 
 impl AdminPort {
-    /// Whether an argument that has no meaning without `url` is given without it.
-    pub(super) fn is_incomplete(&self) -> bool {
+    /// Whether `--ca-file` or `--token-file` is given without `--url`.
+    pub(super) fn lacks_url(&self) -> bool {
         self.url.is_none() && (self.ca_file.is_some() || self.token_file.is_some())
     }
 

@@ -17,19 +17,18 @@ pub(super) fn explain_peer(peer: IpAddr, client: ClientOf) -> String {
     }
 }
 
-/// Writes the guards that are asked, and what each says of the client's address.
+/// Writes the guards that are asked, and what each says of the client's address. `client`: its address, if known.
 pub(super) fn write_guards<'a>(
     text: &mut String,
     plan: &Plan,
     guards: impl IntoIterator<Item = &'a GuardId>,
-    from: Option<IpAddr>,
+    client: Option<IpAddr>,
 ) -> fmt::Result {
     for GuardPlan { name, rules } in guards.into_iter().map(|id| &*plan.guards[id.0]) {
-        let reason = from.and_then(|from| rules.refusal_of_address(Some(from)));
-        let verdict = match reason {
+        let verdict = match rules.refusal_of_address(client) {
+            _ if client.is_none() => String::from("is asked"),
             Some(reason) if rules.report_only => format!("would refuse it ({}), but only reports", reason.as_str()),
             Some(reason) => format!("refuses it: {}", reason.as_str()),
-            None if from.is_none() => String::from("is asked"),
             None => String::from("lets this address pass, within its limits"),
         };
         writeln!(text, "guard {name} {verdict}")?;

@@ -28,7 +28,7 @@ pub(super) struct Choice {
     pub(super) key: char,
     pub(super) meaning: &'static str,
     pub(super) request: ApiRequest,
-    /// The text that is shown when the process has done it.
+    /// The text that is shown when the request has succeeded.
     pub(super) done: String,
 }
 

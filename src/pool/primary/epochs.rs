@@ -10,11 +10,11 @@ use std::sync::Arc;
 use super::{Knowledge, Numbering, PrimaryWatch};
 
 impl PrimaryWatch {
-    /// Makes this server the primary, and remembers its epoch, at the second check in which the Sentinels agree on the
-    /// server, even if a higher epoch is remembered, or the same epoch with another server.
+    /// Handles the claim that the latest check of this server has found. If the Sentinels agree on it, but its epoch is
+    /// not in order, the server becomes the candidate. At the second such check, the candidate becomes the primary, and
+    /// its epoch is remembered.
     ///
-    /// If this server's claim has no number, the remembered ones are forgotten: the Sentinels that gave them are no
-    /// longer configured.
+    /// If the claim has no number, no Sentinels are configured any more: the remembered numbers are forgotten.
     pub(super) fn renew_epochs(&mut self, server: &str) {
         let Some(claim) = self.seen(server).and_then(|seen| seen.claim) else {
             return;
@@ -29,7 +29,8 @@ impl PrimaryWatch {
                 return;
             }
         };
-        if self.is_in_order(server, claim.timeline) {
+        let epoch = claim.timeline;
+        if self.is_in_order(server, epoch) {
             self.renewal_candidate = None;
         } else if is_agreed {
             match self.renewal_candidate.take() {

@@ -39,13 +39,13 @@ const REFUSED: Observation = Observation::Refused { accepts_sessions: true };
 const FAILED: Observation = Observation::Failed { is_down: false };
 const DOWN: Observation = Observation::Failed { is_down: true };
 
-/// The server in force after each of these observations; "" for none.
-fn in_force(watch: &mut PrimaryWatch, observations: &[(&str, Observation)]) -> Vec<String> {
-    let observe = |(server, observation): &(&str, Observation)| {
+/// Records each of these observations. Returns the server in force after each; "" for none.
+fn observe(watch: &mut PrimaryWatch, observations: &[(&str, Observation)]) -> Vec<String> {
+    let observe_one = |(server, observation): &(&str, Observation)| {
         watch.observe(server, *observation);
         watch.in_force().unwrap_or_default().to_owned()
     };
-    observations.iter().map(observe).collect()
+    observations.iter().map(observe_one).collect()
 }
 
 fn reason(watch: &PrimaryWatch, server: &str) -> String {
@@ -66,38 +66,38 @@ fn a_returning_old_primary_is_rejected_with_both_timelines() {
         ("b", primary(4)),
         ("a", primary(3)),
     ];
-    assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "", "b", "b"]);
+    assert_eq!(observe(&mut pool, &steps), ["", "a", "a", "", "b", "b"]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 3, and b is on 4");
     assert_eq!(pool.verdict("b"), PrimaryVerdict::Primary);
     let mut restarted = watch(pool.memory(), &["a", "b"]);
-    assert_eq!(in_force(&mut restarted, &[("b", DOWN), ("a", primary(3))]), ["", ""]);
+    assert_eq!(observe(&mut restarted, &[("b", DOWN), ("a", primary(3))]), ["", ""]);
     assert_eq!(reason(&restarted, "a"), "an old primary: timeline 3, and b was on 4");
 }
 
 #[test]
 fn a_server_that_is_down_is_rejected_when_another_is_promoted() {
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("b", REPLICA), ("a", primary(1)), ("a", DOWN)]);
+    observe(&mut pool, &[("b", REPLICA), ("a", primary(1)), ("a", DOWN)]);
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
-    in_force(&mut pool, &[("b", primary(2))]);
+    observe(&mut pool, &[("b", primary(2))]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
     // It has not answered since: it is not a rival.
-    in_force(&mut pool, &[("a", FAILED)]);
+    observe(&mut pool, &[("a", FAILED)]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
     assert_eq!(pool.claimants().count(), 1);
-    in_force(&mut pool, &[("a", primary(1))]);
+    observe(&mut pool, &[("a", primary(1))]);
     assert_eq!(pool.claimants().count(), 2);
 }
 
 #[test]
 fn an_old_primary_gives_way_before_its_next_check() {
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("b", REPLICA), ("a", primary(1)), ("b", primary(2))]);
+    observe(&mut pool, &[("b", REPLICA), ("a", primary(1)), ("b", primary(2))]);
     assert!(matches!(pool.verdict("a"), PrimaryVerdict::Rejected(_)));
 }
 
 #[test]
-fn the_remembered_one_of_two_primaries_on_a_timeline_stays() {
+fn a_second_primary_on_the_timeline_of_the_remembered_one_is_rejected() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [
         ("a", primary(1)),
@@ -106,7 +106,7 @@ fn the_remembered_one_of_two_primaries_on_a_timeline_stays() {
         ("a", DOWN),
         ("b", primary(1)),
     ];
-    assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "", ""]);
+    assert_eq!(observe(&mut pool, &steps), ["", "a", "a", "", ""]);
     assert_eq!(reason(&pool, "b"), "a second primary on timeline 1: a is the first");
 }
 
@@ -120,10 +120,10 @@ fn two_unknown_primaries_are_rejected_until_one_is_trusted() {
         ("b", DOWN),
         ("a", primary(2)),
     ];
-    assert_eq!(in_force(&mut pool, &steps), ["", "", "", "", ""]);
+    assert_eq!(observe(&mut pool, &steps), ["", "", "", "", ""]);
     assert!(!pool.trust("b"), "it is down");
     assert!(pool.trust("a"));
-    assert_eq!(in_force(&mut pool, &[("a", primary(2)), ("b", primary(2))]), ["a", "a"]);
+    assert_eq!(observe(&mut pool, &[("a", primary(2)), ("b", primary(2))]), ["a", "a"]);
     assert!(pool.trust("b"));
     assert_eq!((pool.in_force(), pool.claimants().count()), (Some("b"), 2));
 }
@@ -132,8 +132,8 @@ const STOPPING: Observation = Observation::Refused {
     accepts_sessions: false,
 };
 
-/// In a switchover, the old primary stops after a check that passed, and another server is promoted before its next
-/// check.
+/// In a switchover, the old primary stops after a check that passed, and another server is promoted before the old
+/// primary is checked again. The old primary is no rival then.
 #[test]
 fn rivals_are_those_that_call_themselves_primary_at_the_same_time() {
     let mut pool = watch(None, &["a", "b"]);
@@ -174,27 +174,27 @@ fn rivals_are_those_that_call_themselves_primary_at_the_same_time() {
 #[test]
 fn trust_in_an_old_primary_overrules_known_timelines_but_no_later_one() {
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("a", primary(3)), ("b", primary(4)), ("b", DOWN)]);
+    observe(&mut pool, &[("a", primary(3)), ("b", primary(4)), ("b", DOWN)]);
     assert!(pool.trust("a"));
-    assert_eq!(in_force(&mut pool, &[("a", primary(3)), ("b", primary(4))]), ["a", "a"]);
+    assert_eq!(observe(&mut pool, &[("a", primary(3)), ("b", primary(4))]), ["a", "a"]);
     assert_eq!(
         reason(&pool, "b"),
         "an operator has decided against timeline 4: a is the primary"
     );
     let mut restarted = watch(pool.memory(), &["a", "b"]);
     assert_eq!(
-        in_force(&mut restarted, &[("b", primary(4)), ("a", primary(3))]),
+        observe(&mut restarted, &[("b", primary(4)), ("a", primary(3))]),
         ["", "a"]
     );
-    assert_eq!(in_force(&mut pool, &[("b", primary(5))]), ["b"]);
-    assert!(!pool.trust("c"));
+    assert_eq!(observe(&mut pool, &[("b", primary(5))]), ["b"]);
+    assert!(!pool.trust("c"), "it is not in the pool");
 }
 
 #[test]
 fn a_promotion_after_a_trust_counts_and_an_overruled_primary_stays_out() {
     let mut pool = watch(None, &["a", "b", "c", "d"]);
     let steps = [("a", primary(3)), ("b", primary(7)), ("c", REPLICA), ("d", DOWN)];
-    in_force(&mut pool, &steps);
+    observe(&mut pool, &steps);
     assert!(pool.trust("a"));
     let steps = [
         ("b", primary(7)),
@@ -204,7 +204,7 @@ fn a_promotion_after_a_trust_counts_and_an_overruled_primary_stays_out() {
         ("b", primary(7)),
         ("d", primary(5)),
     ];
-    assert_eq!(in_force(&mut pool, &steps), ["a", "a", "", "c", "c", "c"]);
+    assert_eq!(observe(&mut pool, &steps), ["a", "a", "", "c", "c", "c"]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 3, and c is on 4");
     let mut restarted = watch(pool.memory(), &["a", "b", "c", "d"]);
     let steps = [
@@ -213,7 +213,7 @@ fn a_promotion_after_a_trust_counts_and_an_overruled_primary_stays_out() {
         ("b", REPLICA), // follows c, and is promoted later
         ("b", primary(5)),
     ];
-    assert_eq!(in_force(&mut restarted, &steps), ["", "c", "c", "b"]);
+    assert_eq!(observe(&mut restarted, &steps), ["", "c", "c", "b"]);
 }
 
 #[test]
@@ -228,27 +228,27 @@ fn a_primary_with_an_unreadable_timeline_is_not_mistaken_for_the_known_one() {
         ("a", primary(None)), // it may have started anew on an old timeline
         ("a", primary(4)),
     ];
-    assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "a", "a", "", "a"]);
+    assert_eq!(observe(&mut pool, &steps), ["", "a", "a", "a", "a", "", "a"]);
     let expected = "the timeline of the server cannot be read, and a was on 4";
     assert_eq!(reason(&pool, "b"), expected);
     let mut restarted = watch(pool.memory(), &["a"]);
-    assert_eq!(in_force(&mut restarted, &[("a", primary(None))]), [""]);
+    assert_eq!(observe(&mut restarted, &[("a", primary(None))]), [""]);
     assert_eq!(reason(&restarted, "a"), expected);
     let mut restarted = watch(restarted.memory(), &["a", "b"]);
     assert_eq!(
-        in_force(&mut restarted, &[("b", REPLICA), ("a", primary(None))]),
+        observe(&mut restarted, &[("b", REPLICA), ("a", primary(None))]),
         ["", ""]
     );
     assert!(restarted.trust("a"));
     assert_eq!(restarted.in_force(), Some("a"));
-    assert_eq!(in_force(&mut restarted, &[("b", primary(5))]), ["b"], "a promotion");
+    assert_eq!(observe(&mut restarted, &[("b", primary(5))]), ["b"], "a promotion");
 }
 
 #[test]
 fn an_unknown_primary_is_rejected_beside_one_with_an_unreadable_timeline() {
     let mut pool = watch(None, &["a", "b"]);
     assert_eq!(
-        in_force(&mut pool, &[("a", primary(None)), ("b", primary(4))]),
+        observe(&mut pool, &[("a", primary(None)), ("b", primary(4))]),
         ["", ""]
     );
 }
@@ -256,7 +256,7 @@ fn an_unknown_primary_is_rejected_beside_one_with_an_unreadable_timeline() {
 #[test]
 fn two_primaries_on_one_higher_timeline_are_both_rejected() {
     let mut pool = watch(None, &["a", "b", "c"]);
-    in_force(&mut pool, &[("b", REPLICA), ("c", REPLICA), ("a", primary(None))]);
+    observe(&mut pool, &[("b", REPLICA), ("c", REPLICA), ("a", primary(None))]);
     let steps = [
         ("b", primary(5)),
         ("c", primary(5)),
@@ -264,7 +264,7 @@ fn two_primaries_on_one_higher_timeline_are_both_rejected() {
         ("b", primary(5)),
         ("c", primary(6)),
     ];
-    assert_eq!(in_force(&mut pool, &steps), ["a", "a", "", "", "c"]);
+    assert_eq!(observe(&mut pool, &steps), ["a", "a", "", "", "c"]);
 }
 
 /// An operator disables these servers of the pool, and no others.
@@ -276,10 +276,10 @@ fn set_disabled(pool: &mut PrimaryWatch, disabled: &[&str]) {
 #[test]
 fn a_disabled_server_delays_no_decision_and_is_not_forgotten() {
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("b", REFUSED), ("a", primary(None))]);
+    observe(&mut pool, &[("b", REFUSED), ("a", primary(None))]);
     assert_eq!(pool.in_force(), None);
     set_disabled(&mut pool, &["b"]);
-    assert_eq!(in_force(&mut pool, &[("a", primary(None))]), ["a"]);
+    assert_eq!(observe(&mut pool, &[("a", primary(None))]), ["a"]);
     // A server that was disabled may be an old primary, because nobody has checked it meanwhile.
     set_disabled(&mut pool, &[]);
     let steps = [
@@ -289,24 +289,24 @@ fn a_disabled_server_delays_no_decision_and_is_not_forgotten() {
         ("b", REPLICA),
         ("a", primary(None)),
     ];
-    assert_eq!(in_force(&mut pool, &steps), ["a", "", "", "", "a"]);
+    assert_eq!(observe(&mut pool, &steps), ["a", "", "", "", "a"]);
     // A replica succeeds a primary that is disabled.
     set_disabled(&mut pool, &["a"]);
-    assert_eq!(in_force(&mut pool, &[("b", primary(None))]), ["b"]);
+    assert_eq!(observe(&mut pool, &[("b", primary(None))]), ["b"]);
     set_disabled(&mut pool, &[]);
     let steps = [("a", primary(None)), ("b", DOWN), ("a", primary(None))];
-    assert_eq!(in_force(&mut pool, &steps), ["b", "", ""]);
+    assert_eq!(observe(&mut pool, &steps), ["b", "", ""]);
 }
 
 #[test]
 fn the_reason_names_silent_servers_after_all_were_checked() {
     let mut pool = watch(None, &["a", "b", "c"]);
-    in_force(&mut pool, &[("a", primary(1)), ("b", REFUSED)]);
+    observe(&mut pool, &[("a", primary(1)), ("b", REFUSED)]);
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
-    in_force(&mut pool, &[("c", FAILED)]);
+    observe(&mut pool, &[("c", FAILED)]);
     let expected = "not decided: the role of b, c is not known; `acequia pool trust` decides";
     assert_eq!(reason(&pool, "a"), expected);
-    in_force(&mut pool, &[("c", REPLICA), ("b", REPLICA)]);
+    observe(&mut pool, &[("c", REPLICA), ("b", REPLICA)]);
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Primary);
 }
 
@@ -329,49 +329,49 @@ fn without_timelines_the_primary_stays_until_it_is_gone() {
         ("a", primary(None)),
     ];
     let expected = ["", "a", "a", "a", "a", "a", "b", "b", "b", "", "", "", "a"];
-    assert_eq!(in_force(&mut pool, &steps), expected);
+    assert_eq!(observe(&mut pool, &steps), expected);
 }
 
 #[test]
 fn without_timelines_a_promotion_beside_a_living_primary_does_not_count() {
     let promoted = [("b", REPLICA), ("a", primary(None)), ("b", primary(None))];
-    let a_lives = [("a", primary(None)), ("a", FAILED), ("a", DOWN), ("b", primary(None))];
+    let a_answers_and_dies = [("a", primary(None)), ("a", FAILED), ("a", DOWN), ("b", primary(None))];
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &promoted);
-    assert_eq!(in_force(&mut pool, &a_lives), ["a", "a", "", ""]);
+    observe(&mut pool, &promoted);
+    assert_eq!(observe(&mut pool, &a_answers_and_dies), ["a", "a", "", ""]);
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &promoted);
-    in_force(&mut pool, &[("a", FAILED), ("b", primary(None))]);
-    assert_eq!(in_force(&mut pool, &a_lives), ["a", "a", "", ""], "it failed once only");
-    // Without the first of these steps, `a` has not answered since the promotion: it may have died before.
+    observe(&mut pool, &promoted);
+    observe(&mut pool, &[("a", FAILED), ("b", primary(None))]);
+    assert_eq!(observe(&mut pool, &a_answers_and_dies), ["a", "a", "", ""], "it failed once only");
+    // If `a` has not answered since the promotion, it may have died before the promotion.
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &promoted);
-    assert_eq!(in_force(&mut pool, &a_lives[1..]), ["a", "b", "b"]);
+    observe(&mut pool, &promoted);
+    assert_eq!(observe(&mut pool, &a_answers_and_dies[1..]), ["a", "b", "b"]);
 }
 
 #[test]
 fn an_unknown_primary_is_rejected_beside_a_server_that_refused_its_first_check() {
     let mut pool = watch(None, &["a", "b"]);
     let refused = [("a", REFUSED), ("b", primary(3)), ("a", REFUSED)];
-    assert_eq!(in_force(&mut pool, &refused), ["", "", ""]);
+    assert_eq!(observe(&mut pool, &refused), ["", "", ""]);
     let expected = "not decided: the role of a is not known; `acequia pool trust` decides";
     assert_eq!(reason(&pool, "b"), expected);
-    assert_eq!(in_force(&mut pool, &[("a", primary(4))]), ["a"]);
+    assert_eq!(observe(&mut pool, &[("a", primary(4))]), ["a"]);
     // The role that `a` has reported is kept while `a` refuses checks, and `a` is alive.
-    assert_eq!(in_force(&mut pool, &refused), ["a", "a", "a"]);
+    assert_eq!(observe(&mut pool, &refused), ["a", "a", "a"]);
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &refused);
+    observe(&mut pool, &refused);
     assert!(pool.trust("b"));
     assert_eq!(pool.in_force(), Some("b"));
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &refused);
-    assert_eq!(in_force(&mut pool, &[("a", FAILED), ("a", DOWN)]), ["", "b"]);
+    observe(&mut pool, &refused);
+    assert_eq!(observe(&mut pool, &[("a", FAILED), ("a", DOWN)]), ["", "b"]);
 }
 
 #[test]
-fn a_server_that_refuses_checks_makes_another_primary_a_rival() {
+fn a_primary_that_refuses_a_check_is_alive_and_no_other_server_succeeds_it() {
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("b", REPLICA), ("a", primary(None)), ("b", primary(None))]);
+    observe(&mut pool, &[("b", REPLICA), ("a", primary(None)), ("b", primary(None))]);
     let steps = [("a", REFUSED), ("a", DOWN), ("b", primary(None))];
-    assert_eq!(in_force(&mut pool, &steps), ["a", "", ""]);
+    assert_eq!(observe(&mut pool, &steps), ["a", "", ""]);
 }

@@ -218,7 +218,8 @@ impl<'a> Oracle<'a> {
         let half_close = world.first_ended.and(self.limits.half_close_timeout);
         let general = [self.limits.idle_timeout, half_close].into_iter().flatten().min();
         let follow = self.follows_server(world).then_some(FOLLOW_TIMEOUT);
-        let checked_limit = general.into_iter().chain(follow).min()?; // silence is checked at half of this limit
+        // The relay compares the send queues at half of this limit, and at its end.
+        let checked_limit = general.into_iter().chain(follow).min()?;
         // As long as bytes are pending, `FOLLOW_TIMEOUT` does not apply.
         let limit = if bytes_pending(world) > 0 {
             general?
@@ -231,7 +232,7 @@ impl<'a> Oracle<'a> {
         let exact = since + limit;
         let (earliest, latest) = match world.consumed_at {
             None => (exact, exact),
-            // The relay checked the queues after that consumption, and they did not change again.
+            // The last consumption was before the check at half of the limit: the check at its end finds no change.
             Some(consumed_at) if consumed_at + ROUNDING < since + checked_limit / 2 => (exact, exact),
             Some(consumed_at) => (
                 exact.max(consumed_at + limit - checked_limit / 2 - ROUNDING),

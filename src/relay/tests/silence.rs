@@ -10,6 +10,9 @@ const LIMIT: Duration = Duration::from_millis(800);
 /// The pause between two reads or writes of a slow peer, short against [`LIMIT`].
 const TRICKLE: Duration = Duration::from_millis(80);
 
+/// The reads or writes of a slow peer: together they take longer than two [`LIMIT`]s.
+const TICKS: usize = 25;
+
 const IDLE: RelayLimits = RelayLimits {
     idle_timeout: Some(LIMIT),
     half_close_timeout: None,
@@ -104,7 +107,7 @@ async fn trickles(limits: RelayLimits) -> bool {
     let mut session = limited(limits).await;
     session.client.shutdown().await.unwrap();
     let mut pace = Pace::new();
-    for _ in 0..25 {
+    for _ in 0..TICKS {
         if !pace.tick().await {
             return false;
         }
@@ -114,7 +117,7 @@ async fn trickles(limits: RelayLimits) -> bool {
         return false;
     }
     assert!(!session.relay.is_finished());
-    assert_eq!(read_exactly(&mut session.client, 25).await, [b'.'; 25]);
+    assert_eq!(read_exactly(&mut session.client, TICKS).await, [b'.'; TICKS]);
     let closed = match limits {
         IDLE => Closed::Idle(Pending::Nothing),
         _ => Closed::HalfClosed(Pending::Nothing),
@@ -137,7 +140,7 @@ async fn reads_slowly() -> bool {
     let queued = fill(&mut session.server).await;
     let mut pace = Pace::new();
     let mut received = 0;
-    for _ in 0..25 {
+    for _ in 0..TICKS {
         if !pace.tick().await {
             return false;
         }

@@ -137,9 +137,10 @@ async fn converse(seed: u64) -> Closed {
         outer: *rng.choice(&[None, Some(2_048), Some(10_000), Some(100_000)]).unwrap(),
         inner: *rng.choice(&[None, Some(2_048), Some(30_000)]).unwrap(),
     };
-    let first_bytes = *rng.choice(&[0, 1, 517, 20_000, 700_000]).unwrap();
+    // The number of bytes that were read from the client before the relay starts.
+    let early = *rng.choice(&[0, 1, 517, 20_000, 700_000]).unwrap();
     let session = Session::with(Setup {
-        first: patterns[0].first(first_bytes),
+        first: patterns[0].first(early),
         buffers,
         ..Setup::default()
     })
@@ -150,7 +151,7 @@ async fn converse(seed: u64) -> Closed {
     let [of_client, of_server] = scripts;
     let (sent_up, got_up, sent_down, got_down, closed) = within(async {
         tokio::join!(
-            tokio::spawn(write(client_writes, Arc::clone(&of_client), up.clone(), first_bytes, seed)),
+            tokio::spawn(write(client_writes, Arc::clone(&of_client), up.clone(), early, seed)),
             tokio::spawn(read(server_reads, Arc::clone(&of_server), up)),
             tokio::spawn(write(server_writes, of_server, down.clone(), 0, !seed)),
             tokio::spawn(read(client_reads, of_client, down)),
@@ -161,7 +162,7 @@ async fn converse(seed: u64) -> Closed {
     let (sent_up, sent_down) = (sent_up.unwrap(), sent_down.unwrap());
     assert_eq!((got_up.unwrap(), got_down.unwrap()), (sent_up, sent_down));
     let counted = (session.traffic.up.bytes(), session.traffic.down.bytes());
-    assert_eq!(counted, ((sent_up - first_bytes) as u64, sent_down as u64), "bytes counted");
+    assert_eq!(counted, ((sent_up - early) as u64, sent_down as u64), "bytes counted");
     closed.unwrap()
 }
 

@@ -114,8 +114,8 @@ fn fields(body: &[u8]) -> Result<TlsClientHelloContents<'_>, Malformed> {
             "extensions that do not end with the ClientHello",
         ));
     }
-    // All versions require at least one of each (RFC 8446, section 4.1.2). tls-parser also accepts empty
-    // lists.
+    // All versions require a cipher suite and a compression method (RFC 8446, section 4.1.2). tls-parser also accepts
+    // empty lists.
     if fields.ciphers.is_empty() || fields.comp.is_empty() {
         return Err(Malformed::undecodable("no cipher suite or no compression method"));
     }

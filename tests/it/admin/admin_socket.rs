@@ -50,7 +50,7 @@ fn only_the_owner_may_open_the_socket_and_it_is_removed_at_exit() {
 }
 
 #[test]
-fn a_configuration_in_which_no_socket_can_be_found_is_an_invalid_one_or_cannot_be_read() {
+fn a_command_that_finds_no_socket_says_whether_its_configuration_is_invalid_or_unreadable() {
     let directory = config_directory("acequia.json", "{ \"admin\": {");
     let status = |file: &str| {
         let file = directory.path().join(file);
@@ -124,37 +124,37 @@ fn a_command_does_not_reach_a_process_with_another_configuration() {
     let second = other.path().join("second.toml");
     let assert_rejected = |output: Finished| {
         let own = proxy.directory().join("acequia.toml");
-        let words = [
+        let expected = [
             &format!("(pid {}) runs {}", proxy.pid(), own.display()),
             second.to_str().unwrap(),
             "--socket",
         ];
         assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""), "{output:#?}");
         assert!(
-            words.iter().all(|word| output.stderr.contains(word)),
-            "{words:?}: {output:#?}"
+            expected.iter().all(|part| output.stderr.contains(part)),
+            "{expected:?}: {output:#?}"
         );
     };
-    for words in [
+    for arguments in [
         &["server", "drain", &name][..],
         &["status"],
         &["reload"],
         &["servers", "--json"],
         &["sessions"],
     ] {
-        assert_rejected(proxy.command(&[words, &["-c", second.to_str().unwrap()]].concat()));
+        assert_rejected(proxy.command(&[arguments, &["-c", second.to_str().unwrap()]].concat()));
     }
     assert_eq!(proxy.server("p", &server.address.to_string())["use"], "enabled");
     // The same if the command finds the configuration in its working directory.
     std::fs::rename(&second, other.path().join("acequia.toml")).unwrap();
-    let in_there = finished(
+    let from_there = finished(
         acequia(&["server", "drain", &name])
             .env("XDG_RUNTIME_DIR", proxy.directory())
             .current_dir(other.path()),
     );
     assert!(
-        in_there.code == Some(1) && in_there.stderr.contains("--socket"),
-        "{in_there:#?}"
+        from_there.code == Some(1) && from_there.stderr.contains("--socket"),
+        "{from_there:#?}"
     );
     assert_eq!(proxy.server("p", &server.address.to_string())["use"], "enabled");
     // A link to the process's file counts as the same configuration. `--socket` reaches the process from any directory.

@@ -109,7 +109,7 @@ fn over_tcp_writes_need_the_token_and_no_foreign_origin() {
     assert_eq!(
         status("GET", "/api/v1/events", &["Sec-Fetch-Site: cross-site"]),
         403,
-        "a stream takes a place from others"
+        "the number of streams is limited"
     );
     // One header with a foreign origin is enough to reject a request that also has a header with our own origin.
     let own = &format!("Origin: http://{}", proxy.admin());

@@ -120,8 +120,8 @@ fn a_stream_begins_with_the_state_and_goes_on_with_samples_and_changes() {
     events.read_to_end();
 }
 
-/// Changes are found by comparing with the previous state. A value that has changed before the stream's first state, and
-/// changed back after it, would not be among them.
+/// Changes are found by comparing with the previous state. A value that has changed before the stream's first state,
+/// and changed back after it, would not be among them.
 #[test]
 fn a_stream_that_begins_beside_another_one_soon_gets_the_state_again() {
     let (a, b) = (Server::echo(), Server::echo());

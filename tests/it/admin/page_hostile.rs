@@ -23,7 +23,7 @@ use crate::support::{eventually, wait_for};
 /// Would run a script if it became HTML.
 const MARKUP: &str = "<img/src=x/onerror=globalThis.hacked=1>";
 
-/// Markup without a slash, which the name of a server cannot have.
+/// Markup that is valid as the name of a server: it has no slash.
 const NAME: &str = "<marquee>";
 
 #[test]

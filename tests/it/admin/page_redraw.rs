@@ -98,15 +98,15 @@ fn the_table_of_sessions_is_updated_while_the_focus_is_in_it() {
 }
 
 #[test]
-fn a_token_that_was_replaced_is_forgotten_and_said_to_be_wrong() {
+fn a_replaced_token_is_forgotten_and_a_token_file_that_cannot_be_read_is_reported() {
     let (directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);
     let mut browser = open(&proxy);
     browser.eventually("document.querySelector('#server-table button.plain') !== null");
     log_in(&mut browser, TOKEN);
-    // The page checks the token for several reasons, one check at a time. Once the check that is requested here has
-    // ended, no pending check can find that the token was replaced before `Drain` finds it.
+    // The page checks the token for several reasons, one check at a time. This waits for the pending ones, so that
+    // `Drain` is the first to find that the token was replaced.
     browser.evaluate("import('/page.js').then(({ showAccess }) => showAccess())");
     let file = directory.path().join("token");
     fs::write(&file, "another one that is long enough\n").unwrap();
@@ -198,7 +198,7 @@ fn the_worst_notices_come_first() {
         .iter()
         .map(|one| one.as_str().unwrap())
         .collect();
-    assert_eq!(notices.len(), 13);
+    assert_eq!(notices.len(), 13); // 12 of 15 notices, and one that counts the other 3
     assert!(
         notices[0].starts_with("notice bad: Pool shop has no usable server"),
         "{notices:?}"

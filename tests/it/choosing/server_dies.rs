@@ -45,15 +45,15 @@ fn sessions_started_after_a_server_kill_are_served_and_use_the_server_after_its_
         let clients: Vec<_> = (0..4)
             .map(|_| {
                 all.spawn(|| {
-                    let mut started_after = 0;
-                    while started_after < 100 {
+                    let mut sessions_after_the_kill = 0;
+                    while sessions_after_the_kill < 100 {
                         let is_after_the_kill = is_dead.load(SeqCst);
                         let answered = ping(proxy.at("l"));
                         assert!(
                             answered.is_ok() || !is_after_the_kill,
                             "expected a session started after the kill to be served: {answered:?}"
                         );
-                        started_after += usize::from(is_after_the_kill);
+                        sessions_after_the_kill += usize::from(is_after_the_kill);
                     }
                 })
             })
@@ -181,7 +181,7 @@ fn without_a_live_server_the_record_shows_the_attempts() {
     assert_eq!(
         attempts_and_ending(&ports(), unchecked),
         (3.into(), "connect_failed".into()),
-        "1 + retries"
+        "the default of `retries` is 2"
     );
     assert_eq!(
         attempts_and_ending(&ports(), &format!("retries = 0\n{unchecked}")),

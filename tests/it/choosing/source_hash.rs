@@ -1,4 +1,4 @@
-//! With `source-hash` a client stays on its server while that one is up, whatever happens to the other servers.
+//! With `source-hash` a client stays on its server while that server is up, whatever happens to the other servers.
 
 use crate::support::client::Client;
 use crate::support::configs::one_pool;

@@ -21,6 +21,11 @@ fn refuse_checks(server: &Postgres) {
     run(server, "SELECT pg_reload_conf()");
 }
 
+/// Reloads with another interval. This starts the checks again.
+fn restart_checks(proxy: &Proxy, text: &str) {
+    assert!(proxy.reload(&text.replace("interval = \"100ms\"", "interval = \"150ms\"")));
+}
+
 #[test]
 fn a_promotion_ends_the_trust_in_a_primary_that_refuses_the_check() {
     let (a, b) = primary_and_replica();
@@ -76,7 +81,7 @@ fn a_reload_keeps_the_known_primary_and_the_checks_need_no_privilege() {
     run(&b, "SELECT pg_promote()");
     eventually("b is the primary", || is_up(&proxy, "writers", "b"));
     b.freeze();
-    assert!(proxy.reload(&text.replace("interval = \"100ms\"", "interval = \"150ms\"")));
+    restart_checks(&proxy, &text);
     a.thaw();
     let why = "an old primary: timeline 1, and b was on 2";
     eventually("a is known to be old", || reason(&proxy, "writers", "a") == why);
@@ -102,10 +107,12 @@ fn the_reason_names_a_function_that_the_check_may_not_call() {
     let proxy = Proxy::start(&text);
     let why = "it is not known how far the server is behind its primary: the check may not call pg_walfile_name(pg_lsn): \
                GRANT EXECUTE ON FUNCTION pg_walfile_name(pg_lsn) TO its user";
-    eventually("the reason names it", || reason(&proxy, "readers", "b") == why);
+    eventually("the reason names the function", || {
+        reason(&proxy, "readers", "b") == why
+    });
     run(&a, "GRANT EXECUTE ON FUNCTION pg_walfile_name(pg_lsn) TO PUBLIC");
     eventually("the replica has replayed the GRANT", is_allowed);
-    assert!(proxy.reload(&text.replace("interval = \"100ms\"", "interval = \"150ms\"")));
+    restart_checks(&proxy, &text);
     eventually("the replica is up", || is_up(&proxy, "readers", "b"));
 }
 

@@ -117,7 +117,7 @@ fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
     proxy.stop();
     new.freeze();
     let proxy = Proxy::start(&text);
-    eventually("the old primary is still a second one, although no other primary answers", || {
+    eventually("the old primary stays a second one although no other answers", || {
         has_state(&proxy, "primary", &new, "down") && is_second(&proxy)
     });
     let timeouts = || {

@@ -15,15 +15,14 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::usage::anonymous_bytes;
 
-fn config(server: SocketAddr, health: &str) -> String {
+fn config(server: SocketAddr, health_keys: &str) -> String {
     one_pool(
         &[server],
-        &format!("[pools.p.health]\ncheck = \"http\"\ninterval = \"20ms\"\n{health}"),
+        &format!("[pools.p.health]\ncheck = \"http\"\ninterval = \"20ms\"\n{health_keys}"),
     )
 }
 
-/// Health and reason of the server.
-fn health(proxy: &Proxy, server: SocketAddr) -> (String, String) {
+fn health_and_reason(proxy: &Proxy, server: SocketAddr) -> (String, String) {
     let body = proxy.server("p", &server.to_string());
     let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
     (text("health"), text("reason"))
@@ -81,7 +80,7 @@ impl Nginx {
 }
 
 #[test]
-fn nginx_passes_by_status_and_body_in_plain_and_in_tls() {
+fn the_check_judges_status_and_body_of_nginx_with_and_without_tls() {
     let nginx = Nginx::start();
     let ca_file = nginx.directory.path().join("ca.pem");
     let with_tls = format!("tls = true\nsni = \"web.example\"\nverify = true\nca_file = {ca_file:?}");
@@ -89,7 +88,7 @@ fn nginx_passes_by_status_and_body_in_plain_and_in_tls() {
         nginx.plain.address,
         "path = \"/ok\"\nbody = '\"status\": *\"ok\"'",
     ));
-    assert_eq!(health(&proxy, nginx.plain.address).0, "up");
+    assert_eq!(health_and_reason(&proxy, nginx.plain.address).0, "up");
     for (server, keys, expected, reason) in [
         (&nginx.plain, "", "down", "404 Not Found"),
         (&nginx.plain, "expect = [\"200\", 404]", "up", ""),
@@ -114,11 +113,11 @@ fn nginx_passes_by_status_and_body_in_plain_and_in_tls() {
             "{keys}"
         );
         eventually(&format!("{expected} with {keys}"), || {
-            let (health, why) = health(&proxy, server.address);
+            let (health, why) = health_and_reason(&proxy, server.address);
             health == expected && why.contains(reason)
         });
     }
-    // nginx offered HTTP/2, but every request is HTTP/1.1. It logs a ClientHello on the plain port with status 400.
+    // nginx offered HTTP/2, but every request is HTTP/1.1. A ClientHello on the plain port is logged with status 400.
     let log = nginx.file("access.log");
     assert!(
         log.lines()
@@ -156,9 +155,9 @@ fn a_patroni_failover_moves_the_sessions_by_one_answer() {
     let is_running = Arc::new(AtomicBool::new(true));
     let members = roles.each_ref().map(|role| patroni(role, &is_running));
     let databases = [Server::named("first"), Server::named("second")];
-    // In a cluster Patroni has the same port at each address. Here it has another port for each member, and so each
-    // member has a pool of its own. With `fall = 1000`, failed checks would take 20 s to stop the use of a server; a
-    // wrong role stops it at once.
+    // In a cluster, Patroni has the same port at each address. Here its port differs between the members. `port` is a
+    // key of the pool, so each member has a pool of its own. With `fall = 1000`, failed checks would take 20 s to stop
+    // the use of a server; a wrong role stops it at once.
     let check = |member: &Server, path: &str| {
         format!(
             "on_down = \"close\"\nclose_over = \"0s\"\nhealth = {{ check = \"http\", port = {}, path = \"{path}\", \
@@ -279,7 +278,7 @@ fn hostile_servers_fail_within_the_timeout_and_cost_little_memory() {
     };
     eventually("there were some checks", || failed() >= 80.0);
     for address in addresses {
-        assert_eq!(self::health(&proxy, address).0, "down", "{address}");
+        assert_eq!(health_and_reason(&proxy, address).0, "down", "{address}");
     }
     let memory = anonymous_bytes(&proxy);
     assert!(memory < 200 << 20, "{memory} bytes");

@@ -79,5 +79,5 @@ fn pools_share_only_identical_checks_and_judge_the_result_themselves() {
     // Pools with different `interval_down` do not share a check.
     assert!(proxy.reload(&config(server.address(), "health.interval_down = \"40ms\"")));
     let ratio = connections_per_check(&proxy, &server, &both);
-    assert!(ratio > 1.5, "{ratio} connections for a check with another `interval_down`");
+    assert!(ratio > 1.5, "{ratio} connections for a check with different intervals");
 }

@@ -21,7 +21,7 @@ const USED_UP: &str =
 /// A record with the fatal alert user_canceled.
 const USER_CANCELED: [u8; 7] = [21, 3, 3, 0, 2, 2, 90];
 
-/// A listener that routes by the name in the ClientHello, with more keys for `[runtime]`.
+/// A configuration with these keys in `[runtime]`, and a listener that routes by the name in the ClientHello.
 fn config(server: &Server, runtime: &str) -> String {
     format!(
         "[runtime]\n{runtime}\n[listeners.tls]\nbind = \"127.0.0.1:0\"\nhello_timeout = \"1h\"\n\
@@ -36,7 +36,7 @@ fn clients_with_incomplete_hellos(proxy: &Proxy, count: usize) -> Vec<Client> {
     let hello = Hello::named("good.example").padded(65_000).in_records(&[16_000; 4]);
     let one = |_| {
         let mut client = Client::connect(proxy.at("tls"));
-        // It may be evicted while it sends: then it need not send the rest.
+        // Fails if the client is evicted while it sends.
         let _ = client.0.write_all(&hello[..63_000]);
         client
     };
@@ -80,18 +80,19 @@ fn incomplete_hellos_leave_no_memory_behind() {
 fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
     const BUDGET: usize = 8 << 20;
     const EACH: usize = 64 << 10; // the capacity of a buffer for 63 KB
-    const CLIENTS: usize = 3 * BUDGET / EACH;
+    const FITTING: usize = BUDGET / EACH;
+    const CLIENTS: usize = 3 * FITTING;
     raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "workers = 1\nhello_memory = \"8MiB\""));
     let mut clients = clients_with_incomplete_hellos(&proxy, CLIENTS);
     eventually("the clients beyond the budget have ended", || {
-        ended_sessions(&proxy, "hello_timeout") >= (CLIENTS - BUDGET / EACH) as f64
+        ended_sessions(&proxy, "hello_timeout") >= (CLIENTS - FITTING) as f64
     });
     assert_good_client_is_served(&proxy);
     let ended = ended_sessions(&proxy, "hello_timeout") as usize;
     assert!(
-        ended < CLIENTS - BUDGET / EACH / 2,
+        ended < CLIENTS - FITTING / 2,
         "{ended} of {CLIENTS} were evicted: more than necessary"
     );
     let received_if_ended = |client: &mut Client| {
@@ -143,11 +144,11 @@ fn handshake_bytes_count_towards_the_hello_budget() {
     let send = |_| {
         let mut client = Client::connect(proxy.at("tls"));
         client.send(&hello);
-        let _ = client.0.write_all(&rest); // it may be evicted meanwhile
+        let _ = client.0.write_all(&rest); // fails if the client is evicted meanwhile
         client
     };
     let _clients: Vec<_> = (0..CLIENTS).map(send).collect();
-    eventually("the clients beyond the budget have ended", || {
+    eventually("the clients beyond twice the budget have ended", || {
         ended_sessions(&proxy, "hello_timeout") >= (CLIENTS - 2 * BUDGET / rest.len()) as f64
     });
     let grown = anonymous_bytes(&proxy).saturating_sub(before);

@@ -14,6 +14,7 @@ use crate::support::usage::cpu_time_over;
 use crate::support::{configs, eventually};
 use rustix::process::Signal;
 
+/// The configuration of two listeners, with these keys for `[runtime]` and for the listener `narrow`.
 fn config(server: &Server, runtime: &str, narrow: &str) -> String {
     [
         format!("[runtime]\nworkers = 2\n{runtime}\n"),
@@ -33,7 +34,8 @@ fn pauses(proxy: &Proxy, listener: &str) -> f64 {
 fn with_max_connections_1_all_clients_are_served_one_at_a_time() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "max_connections = 1", ""));
-    assert_eq!(serve_in_turn(waiting_clients(proxy.at("narrow"), 60)), 1);
+    let most_at_once = serve_in_turn(waiting_clients(proxy.at("narrow"), 60));
+    assert_eq!(most_at_once, 1);
     wait_for_active_sessions(&proxy, 0);
     assert_eq!(proxy.access_lines(60).len(), 60);
     assert!(pauses(&proxy, "narrow") > 0.0);
@@ -45,7 +47,8 @@ fn the_process_limit_spans_listeners() {
     let proxy = Proxy::start(&config(&server, "max_connections = 1", ""));
     let mut all = waiting_clients(proxy.at("narrow"), 20);
     all.extend(waiting_clients(proxy.at("other"), 20));
-    assert_eq!(serve_in_turn(all), 1);
+    let most_at_once = serve_in_turn(all);
+    assert_eq!(most_at_once, 1);
     wait_for_active_sessions(&proxy, 0);
 }
 
@@ -65,7 +68,8 @@ fn a_listeners_limit_does_not_affect_other_listeners() {
     assert!(take_answered(&mut waiting).is_empty(), "expected no fourth session");
     assert_eq!(pauses(&proxy, "other"), 0.0);
     drop(served);
-    assert!(serve_in_turn(waiting) <= 3);
+    let most_at_once = serve_in_turn(waiting);
+    assert!(most_at_once <= 3);
     wait_for_active_sessions(&proxy, 0);
 }
 
@@ -110,7 +114,8 @@ fn clients_queued_when_draining_begins_are_served() {
     let server = Server::echo();
     let (proxy, served, waiting) = draining_with_a_queue(&server, "drain_timeout = \"1h\"", 40);
     drop(served);
-    assert_eq!(serve_in_turn(waiting), 1);
+    let most_at_once = serve_in_turn(waiting);
+    assert_eq!(most_at_once, 1);
     let stopped = proxy.wait();
     assert_eq!((stopped.code, stopped.access.len()), (Some(0), 41));
 }
@@ -139,6 +144,7 @@ fn no_client_joins_the_queue_while_draining() {
         connect().is_err_and(|error| error.kind() == ErrorKind::TimedOut)
     });
     drop(served);
-    assert_eq!(serve_in_turn(waiting), 1);
+    let most_at_once = serve_in_turn(waiting);
+    assert_eq!(most_at_once, 1);
     assert_eq!(proxy.wait().code, Some(0));
 }

@@ -22,10 +22,10 @@ fn redirecting(keys: &str) -> Proxy {
     )
 }
 
-/// The whole response to these bytes, sent in pieces of that length.
-fn response(proxy: &Proxy, request: &str, length: usize) -> String {
+/// Sends the request in pieces of this length. Returns all bytes that come back.
+fn response(proxy: &Proxy, request: &str, piece_length: usize) -> String {
     let mut client = Client::connect(proxy.at("http"));
-    client.send_in_pieces(request.as_bytes(), length);
+    client.send_in_pieces(request.as_bytes(), piece_length);
     String::from_utf8(client.read_all()).unwrap()
 }
 

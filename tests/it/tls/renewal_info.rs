@@ -149,8 +149,9 @@ fn an_order_whose_replaces_field_is_refused_is_repeated_without_it_unless_orders
     );
 }
 
-const FAILURE: &str = "HTTP/1.1 502 Bad Gateway\r\nRetry-After: 18446744073709551615\r\nContent-Type: text/html\r\n\
-                       Content-Length: 0\r\n\r\n";
+/// Its `Retry-After` is `u64::MAX`.
+const BAD_GATEWAY: &str = "HTTP/1.1 502 Bad Gateway\r\nRetry-After: 18446744073709551615\r\nContent-Type: text/html\r\n\
+                           Content-Length: 0\r\n\r\n";
 
 /// No renewal is due by itself: Pebble issues certificates for five years.
 #[test]
@@ -175,7 +176,7 @@ fn invalid_renewal_answers_change_nothing() {
         window(&past_end, &past, "60"),
         window(&past, &past, "60"),
         window("yesterday", &past_end, "60"),
-        FAILURE.as_bytes().to_vec(),
+        BAD_GATEWAY.as_bytes().to_vec(),
         b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(),
         Vec::new(),
     ] {
@@ -193,7 +194,7 @@ fn invalid_renewal_answers_change_nothing() {
             let error = line["error"].as_str().unwrap();
             assert_eq!(
                 error.contains(" answers with status 502 Bad Gateway"),
-                shown == FAILURE,
+                shown == BAD_GATEWAY,
                 "{error}"
             );
             true
@@ -220,7 +221,7 @@ fn change_account_directory(site: &Site, pebble: &Pebble, server: &RenewalServer
 fn orders_do_not_wait_for_renewal_answers() {
     let site = Site::new();
     let pebble = site.pebble().start();
-    let server = RenewalServer::new(&pebble, |_| None);
+    let server = RenewalServer::new(&pebble, |_| None); // never answers about renewals
     let proxy = start(&site, &pebble, &server);
     eventually("the server was asked", || server.seen().asked.len() == 1);
     assert_eq!(listed(&proxy)["renewal"]["reason"], "lifetime");
@@ -235,11 +236,11 @@ fn orders_do_not_wait_for_renewal_answers() {
 
 #[test]
 fn after_a_huge_or_missing_retry_after_a_reload_does_not_ask_again() {
-    for header in ["Retry-After: 18446744073709551615\r\n", ""] {
+    for header in [format!("Retry-After: {}\r\n", u64::MAX), String::new()] {
         let site = Site::new();
         let pebble = site.pebble().start();
         let (start_at, end_at) = (from_now(48 * HOUR), from_now(72 * HOUR));
-        let answer = window_with(header, &start_at, &end_at);
+        let answer = window_with(&header, &start_at, &end_at);
         let server = RenewalServer::new(&pebble, move |_| Some(answer.clone()));
         let proxy = start(&site, &pebble, &server);
         eventually("the window is known", || {

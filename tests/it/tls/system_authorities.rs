@@ -44,8 +44,8 @@ fn a_command_over_http_needs_no_system_authorities() {
         let mut status = acequia(&["status", "--url", &format!("{scheme}://{}", proxy.admin())]);
         status.env("SSL_CERT_FILE", "/absent.pem").env_remove("SSL_CERT_DIR");
         let done = finished(&mut status);
-        let is_missed = done.stderr.contains("ca-certificates");
-        assert_eq!((done.code, is_missed), (code, reads_authorities), "{done:?}");
+        let misses_authorities = done.stderr.contains("ca-certificates");
+        assert_eq!((done.code, misses_authorities), (code, reads_authorities), "{done:?}");
     }
 }
 

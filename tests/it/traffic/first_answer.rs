@@ -16,8 +16,8 @@ use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// Far below the 40 ms that a kernel delays an ACK by. The median of many tries is compared with it: a busy machine
-/// delays a few of them, a delayed ACK all.
+/// An answer that takes so long is late. The bound is far below the 40 ms by which a kernel delays an ACK. Tests compare
+/// it with the median of many tries: a busy machine delays a few tries, and a delayed ACK delays all of them.
 const LATE: Duration = Duration::from_millis(15);
 
 const TRIES: usize = 21;
@@ -59,7 +59,7 @@ fn answer_time(address: SocketAddr, bytes: &[u8]) -> Duration {
 }
 
 #[test]
-fn two_small_writes_arrive_at_once_if_names_are_read() {
+fn two_small_writes_arrive_at_once_if_the_client_hello_is_read() {
     let server = writing_twice();
     let proxy = Proxy::start(&config(&server, BY_NAME, ""));
     let hello = Hello::named("a.example").bytes();

@@ -1,5 +1,5 @@
-//! A reset in any phase ends the session at once, the ending names the side that reset, and the other side is reset
-//! too: it never sees a clean end.
+//! A reset in any phase ends the session at once, the ending names the side that reset, and the other side is reset,
+//! too.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

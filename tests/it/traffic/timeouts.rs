@@ -24,8 +24,8 @@ over_each_path! {
     silent_half_closed_sessions_end_and_trickling_ones_stay,
 }
 
-// On the other paths, another proxy is between the client and the observed proxy. The buffers of that other proxy would
-// hide from the observed proxy when the client reads.
+// On the other paths, another proxy is between the client and the observed proxy. It reads what the client does not, so
+// that the observed proxy would not meet a slow reader.
 mod slow_reader {
     use super::a_slow_reader_does_not_count_as_idle;
 

@@ -12,19 +12,19 @@ fn another_database_is_used_once_all_servers_have_it() {
     };
     let mut pool = watch(Some(known), &["a", "b"]);
     let steps = [("a", primary_of(5, 1)), ("b", REPLICA), ("b", DOWN)];
-    assert_eq!(in_force(&mut pool, &steps), ["", "", ""]);
+    assert_eq!(observe(&mut pool, &steps), ["", "", ""]);
     let expected = format!("another database: its system identifier is 5, and was {SYSTEM}");
     assert_eq!(reason(&pool, "a"), expected);
     let replica = Observation::Replica {
         system_identifier: Some(5),
     };
     assert_eq!(
-        in_force(&mut pool, &[("b", replica), ("a", primary_of(5, 1))]),
+        observe(&mut pool, &[("b", replica), ("a", primary_of(5, 1))]),
         ["a", "a"]
     );
     assert_eq!(pool.known().unwrap().timeline, Some(1));
     // A stray server of a third database, on a high timeline, changes nothing.
-    assert_eq!(in_force(&mut pool, &[("b", primary_of(6, 30))]), ["a"]);
+    assert_eq!(observe(&mut pool, &[("b", primary_of(6, 30))]), ["a"]);
 }
 
 #[test]
@@ -37,23 +37,23 @@ fn a_server_of_another_database_takes_over_only_if_an_operator_trusts_it() {
             ("x", primary_of(5, 9)),
             ("a", primary(3)),
         ];
-        assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "a"]);
+        assert_eq!(observe(&mut pool, &steps), ["", "a", "a", "a"]);
         pool
     };
     let expected = format!("another database: its system identifier is 5, and that of a is {SYSTEM}");
     let mut pool = start();
     set_disabled(&mut pool, &["a"]);
-    assert_eq!(in_force(&mut pool, &[("x", primary_of(5, 9))]), [""]);
+    assert_eq!(observe(&mut pool, &[("x", primary_of(5, 9))]), [""]);
     assert_eq!(reason(&pool, "x"), expected);
     set_disabled(&mut pool, &[]);
     assert_eq!(
-        in_force(&mut pool, &[("x", primary_of(5, 9)), ("a", primary(3))]),
+        observe(&mut pool, &[("x", primary_of(5, 9)), ("a", primary(3))]),
         ["", "a"]
     );
     let remaining: Arc<str> = "x".into();
     let mut pool = start();
     pool.set_servers([(&remaining, false)].into_iter());
-    assert_eq!(in_force(&mut pool, &[("x", primary_of(5, 9))]), [""]);
+    assert_eq!(observe(&mut pool, &[("x", primary_of(5, 9))]), [""]);
     assert_eq!(reason(&pool, "x"), expected);
     assert!(pool.trust("x"));
 }

@@ -10,40 +10,40 @@ fn set_servers(pool: &mut PrimaryWatch, servers: &[&str]) {
 #[test]
 fn a_decision_of_an_operator_holds_for_a_replica_that_has_left() {
     let mut pool = watch(None, &["a", "b", "d"]);
-    in_force(&mut pool, &[("a", primary(3)), ("b", primary(7)), ("d", REPLICA)]);
+    observe(&mut pool, &[("a", primary(3)), ("b", primary(7)), ("d", REPLICA)]);
     set_servers(&mut pool, &["a", "b"]);
     assert!(pool.trust("a"));
     set_servers(&mut pool, &["a", "b", "d"]);
-    assert_eq!(in_force(&mut pool, &[("d", primary(5)), ("a", primary(3))]), ["a", "a"]);
+    assert_eq!(observe(&mut pool, &[("d", primary(5)), ("a", primary(3))]), ["a", "a"]);
     let steps = [("a", DOWN), ("d", primary(5))];
     assert_eq!(
-        in_force(&mut pool, &steps),
+        observe(&mut pool, &steps),
         ["", ""],
         "promoted before the operator decided"
     );
-    assert_eq!(in_force(&mut pool, &[("d", primary(8))]), ["d"]);
+    assert_eq!(observe(&mut pool, &[("d", primary(8))]), ["d"]);
 }
 
 #[test]
 fn a_replica_that_has_left_stays_one_while_the_primary_lives() {
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("b", REPLICA), ("a", primary(None))]);
+    observe(&mut pool, &[("b", REPLICA), ("a", primary(None))]);
     set_servers(&mut pool, &["a"]);
-    in_force(&mut pool, &[("a", primary(None))]);
+    observe(&mut pool, &[("a", primary(None))]);
     set_servers(&mut pool, &["a", "b"]);
     let steps = [("a", DOWN), ("b", primary(None))];
-    assert_eq!(in_force(&mut pool, &steps), ["", "b"]);
+    assert_eq!(observe(&mut pool, &steps), ["", "b"]);
 }
 
 /// `c` may have timeline 3 from the branch of `b`.
 #[test]
 fn a_newcomer_is_not_taken_for_a_trusted_primary_that_has_left() {
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("a", primary(3)), ("b", primary(7))]);
+    observe(&mut pool, &[("a", primary(3)), ("b", primary(7))]);
     assert!(pool.trust("a"));
     set_servers(&mut pool, &["b", "c"]);
     let steps = [("b", primary(7)), ("c", primary(3))];
-    assert_eq!(in_force(&mut pool, &steps), ["", ""]);
+    assert_eq!(observe(&mut pool, &steps), ["", ""]);
     assert!(pool.trust("c"));
     assert_eq!(pool.in_force(), Some("c"));
 }

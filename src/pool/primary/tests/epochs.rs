@@ -31,7 +31,7 @@ const REDIS_REPLICA: Observation = Observation::Replica {
 /// `a` is the primary in epoch 5.
 fn in_epoch_5() -> PrimaryWatch {
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("b", REDIS_REPLICA), ("a", agreed(5))]);
+    observe(&mut pool, &[("b", REDIS_REPLICA), ("a", agreed(5))]);
     pool
 }
 
@@ -39,11 +39,11 @@ fn in_epoch_5() -> PrimaryWatch {
 fn reset_sentinels_do_not_make_the_primary_an_old_primary() {
     for mut pool in [in_epoch_5(), watch(in_epoch_5().memory(), &["a", "b"])] {
         let steps = [("a", agreed(0)), ("b", REDIS_REPLICA), ("a", agreed(0))];
-        assert_eq!(in_force(&mut pool, &steps), ["a", "a", "a"]);
+        assert_eq!(observe(&mut pool, &steps), ["a", "a", "a"]);
         assert_eq!(pool.known().unwrap().timeline, Some(0));
         // The next failover counts, although the epoch of the former Sentinels was higher.
-        assert_eq!(in_force(&mut pool, &[("a", DOWN), ("b", agreed(1))]), ["", "b"]);
-        assert_eq!(in_force(&mut pool, &[("a", reported(0))]), ["b"]);
+        assert_eq!(observe(&mut pool, &[("a", DOWN), ("b", agreed(1))]), ["", "b"]);
+        assert_eq!(observe(&mut pool, &[("a", reported(0))]), ["b"]);
         assert_eq!(reason(&pool, "a"), "an old primary: epoch 0, and b is in 1");
     }
 }
@@ -58,7 +58,7 @@ fn a_primary_stays_one_when_the_sentinels_are_taken_out_of_the_configuration() {
         },
     };
     for mut pool in [in_epoch_5(), watch(in_epoch_5().memory(), &["a", "b"])] {
-        in_force(&mut pool, &[("b", REDIS_REPLICA), ("a", without_epoch)]);
+        observe(&mut pool, &[("b", REDIS_REPLICA), ("a", without_epoch)]);
         assert_eq!(pool.in_force(), Some("a"));
         assert_eq!(pool.known().unwrap().timeline, None);
         let steps = [
@@ -68,7 +68,7 @@ fn a_primary_stays_one_when_the_sentinels_are_taken_out_of_the_configuration() {
             ("b", without_epoch),
             ("a", without_epoch),
         ];
-        assert_eq!(in_force(&mut pool, &steps), ["a", "a", "", "b", "b"]);
+        assert_eq!(observe(&mut pool, &steps), ["a", "a", "", "b", "b"]);
     }
 }
 
@@ -76,12 +76,12 @@ fn a_primary_stays_one_when_the_sentinels_are_taken_out_of_the_configuration() {
 fn a_lower_epoch_of_a_minority_does_not_change_the_memory() {
     let mut pool = in_epoch_5();
     assert_eq!(
-        in_force(&mut pool, &[("a", reported(3)), ("a", reported(3))]),
+        observe(&mut pool, &[("a", reported(3)), ("a", reported(3))]),
         ["a", "a"]
     );
     assert_eq!(pool.known().unwrap().timeline, Some(5));
     let steps = [("a", DOWN), ("b", reported(4)), ("b", reported(4))];
-    assert_eq!(in_force(&mut pool, &steps), ["", "", ""]);
+    assert_eq!(observe(&mut pool, &steps), ["", "", ""]);
     assert_eq!(reason(&pool, "b"), "an old primary: epoch 4, and a was in 5");
 }
 
@@ -89,30 +89,30 @@ fn a_lower_epoch_of_a_minority_does_not_change_the_memory() {
 fn the_server_that_all_sentinels_name_is_the_primary_in_a_lower_epoch_too() {
     for epoch in [0, 5] {
         let mut pool = in_epoch_5();
-        assert_eq!(in_force(&mut pool, &[("a", DOWN), ("b", agreed(epoch))]), ["", ""]);
-        assert_eq!(in_force(&mut pool, &[("b", agreed(epoch))]), ["b"]);
-        assert_eq!(in_force(&mut pool, &[("a", reported(0))]), ["b"]);
+        assert_eq!(observe(&mut pool, &[("a", DOWN), ("b", agreed(epoch))]), ["", ""]);
+        assert_eq!(observe(&mut pool, &[("b", agreed(epoch))]), ["b"]);
+        assert_eq!(observe(&mut pool, &[("a", reported(0))]), ["b"]);
     }
     // Also after an operator has trusted a server, and so overruled an epoch.
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("a", reported(3)), ("b", reported(7))]);
+    observe(&mut pool, &[("a", reported(3)), ("b", reported(7))]);
     assert!(pool.trust("a"));
-    assert_eq!(in_force(&mut pool, &[("b", agreed(4)), ("b", agreed(4))]), ["a", "b"]);
+    assert_eq!(observe(&mut pool, &[("b", agreed(4)), ("b", agreed(4))]), ["a", "b"]);
 }
 
 #[test]
 fn a_decision_of_an_operator_voids_a_check_before_it() {
     let mut pool = in_epoch_5();
-    assert_eq!(in_force(&mut pool, &[("b", agreed(0))]), ["a"]);
+    assert_eq!(observe(&mut pool, &[("b", agreed(0))]), ["a"]);
     assert!(pool.trust("a"));
     let steps = [("b", agreed(0)), ("b", agreed(0))];
-    assert_eq!(in_force(&mut pool, &steps), ["a", "b"]);
+    assert_eq!(observe(&mut pool, &steps), ["a", "b"]);
 }
 
 #[test]
 fn the_primary_of_former_sentinels_is_rejected_at_once() {
     let mut pool = in_epoch_5();
-    assert_eq!(in_force(&mut pool, &[("b", agreed(0)), ("b", agreed(0))]), ["a", "b"]);
+    assert_eq!(observe(&mut pool, &[("b", agreed(0)), ("b", agreed(0))]), ["a", "b"]);
     assert_eq!(reason(&pool, "a"), "a second primary: b is the first");
 }
 
@@ -127,14 +127,14 @@ fn claims_of_former_sentinels_are_not_compared() {
         ("b", reported(0)),
         ("a", reported(4)),
     ];
-    assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "b", "b", "a"]);
+    assert_eq!(observe(&mut pool, &steps), ["", "a", "a", "b", "b", "a"]);
 }
 
 #[test]
 fn a_check_begun_before_a_failover_does_not_restore_the_old_primary() {
     let mut pool = in_epoch_5();
     let steps = [("b", agreed(6)), ("a", agreed(5)), ("b", agreed(6)), ("a", agreed(5))];
-    assert_eq!(in_force(&mut pool, &steps), ["b", "b", "b", "b"]);
+    assert_eq!(observe(&mut pool, &steps), ["b", "b", "b", "b"]);
     assert_eq!(pool.known().unwrap().timeline, Some(6));
 }
 

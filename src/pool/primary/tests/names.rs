@@ -41,7 +41,7 @@ fn an_old_primary_stays_rejected_whatever_name_it_is_given() {
         for pool in [&mut pool, &mut restarted] {
             set_servers(pool, &servers);
             assert_eq!(
-                in_force(pool, &[(new, DOWN), (old, MARIADB_PRIMARY), (new, MARIADB_PRIMARY)]),
+                observe(pool, &[(new, DOWN), (old, MARIADB_PRIMARY), (new, MARIADB_PRIMARY)]),
                 ["", "", new]
             );
             assert_eq!(reason(pool, old), format!("a second primary: {new} is the first"));
@@ -70,7 +70,7 @@ fn failed_over(servers: [(&str, &str); 2]) -> PrimaryWatch {
         (new, MARIADB_PRIMARY),
         (old, MARIADB_PRIMARY),
     ];
-    assert_eq!(in_force(&mut pool, &failover), ["", old, "", new, new]);
+    assert_eq!(observe(&mut pool, &failover), ["", old, "", new, new]);
     pool
 }
 
@@ -103,7 +103,7 @@ fn an_old_primary_stays_rejected_when_names_are_exchanged() {
             (new.0, MARIADB_PRIMARY),
             (new_before.0, MARIADB_PRIMARY),
         ];
-        in_force(&mut new_has_both, &steps);
+        observe(&mut new_has_both, &steps);
         let mut old_has_both = pool.clone();
         set_servers(&mut old_has_both, &[old_before, old]);
         let steps = [
@@ -111,7 +111,7 @@ fn an_old_primary_stays_rejected_when_names_are_exchanged() {
             (old.0, MARIADB_PRIMARY),
             (old_before.0, MARIADB_PRIMARY),
         ];
-        assert_eq!(in_force(&mut old_has_both, &steps), [""; 3]);
+        assert_eq!(observe(&mut old_has_both, &steps), [""; 3]);
         for mut pool in [pool, restarted, new_has_both, old_has_both] {
             set_servers(&mut pool, &[new, old]);
             assert_ne!(pool.in_force(), Some(old.0));
@@ -120,7 +120,7 @@ fn an_old_primary_stays_rejected_when_names_are_exchanged() {
                 (new.0, MARIADB_PRIMARY),
                 (old.0, MARIADB_PRIMARY),
             ];
-            let primaries = in_force(&mut pool, &steps);
+            let primaries = observe(&mut pool, &steps);
             assert_ne!(primaries[0], old.0);
             assert_eq!(primaries[1..], [new.0, new.0]);
             assert_eq!(
@@ -142,7 +142,7 @@ fn the_new_address_of_a_primary_is_saved_and_it_stays_the_primary() {
     assert!(pool.take_others_changed());
     assert_eq!(&*pool.memory().unwrap().addresses["db2"], "10.0.0.3:3306");
     assert_eq!(
-        in_force(&mut pool, &[("db1", MARIADB_PRIMARY), ("db2", MARIADB_PRIMARY)]),
+        observe(&mut pool, &[("db1", MARIADB_PRIMARY), ("db2", MARIADB_PRIMARY)]),
         ["", "db2"]
     );
 }
@@ -152,10 +152,10 @@ fn the_new_address_of_a_primary_is_saved_and_it_stays_the_primary() {
 fn a_server_that_left_is_remembered_by_its_address_if_another_one_has_its_name() {
     let mut pool = failed_over(NAMED);
     set_servers(&mut pool, &[("db1", "10.0.0.2:3306")]);
-    assert_eq!(in_force(&mut pool, &[("db1", MARIADB_PRIMARY)]), ["db1"]);
+    assert_eq!(observe(&mut pool, &[("db1", MARIADB_PRIMARY)]), ["db1"]);
     set_servers(&mut pool, &NAMES_SWAPPED);
     assert_eq!(
-        in_force(
+        observe(
             &mut pool,
             &[("db2", MARIADB_PRIMARY), ("db1", DOWN), ("db2", MARIADB_PRIMARY)]
         ),
@@ -170,7 +170,7 @@ fn remembered(before: [(&str, &str); 2], after: &[(&str, &str)]) -> String {
     let mut pool = PrimaryWatch::default();
     set_servers(&mut pool, &before);
     let [(primary, _), (replica, _)] = before;
-    in_force(&mut pool, &[(replica, MARIADB_REPLICA), (primary, MARIADB_PRIMARY)]);
+    observe(&mut pool, &[(replica, MARIADB_REPLICA), (primary, MARIADB_PRIMARY)]);
     assert_eq!(pool.in_force(), Some(primary));
     let mut restarted = PrimaryWatch::new(pool.memory());
     set_servers(&mut restarted, after);
@@ -233,10 +233,10 @@ fn memory_of_a_server_does_not_move_to_a_new_address_of_a_name_with_several_addr
 #[test]
 fn a_renamed_server_takes_over_as_the_primary() {
     let mut pool = watch(None, &["a"]);
-    in_force(&mut pool, &[("a", primary(3))]);
+    observe(&mut pool, &[("a", primary(3))]);
     let labels: [Arc<str>; 2] = ["db1".into(), "db2".into()];
     // Without `follow_names`: nothing says that `db1` is `a`.
     pool.set_servers(labels.iter().map(|label| (label, false)));
     let steps = [("db1", primary(3)), ("db2", primary(2))];
-    assert_eq!(in_force(&mut pool, &steps), ["", "db1"]);
+    assert_eq!(observe(&mut pool, &steps), ["", "db1"]);
 }

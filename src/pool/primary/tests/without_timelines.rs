@@ -31,7 +31,7 @@ fn after_a_failover() -> PrimaryWatch {
         ("b", PRIMARY),
         ("a", PRIMARY),
     ];
-    assert_eq!(in_force(&mut pool, &steps), ["", "a", "", "b", "b"]);
+    assert_eq!(observe(&mut pool, &steps), ["", "a", "", "b", "b"]);
     pool
 }
 
@@ -47,29 +47,29 @@ fn an_old_primary_stays_out_after_a_restart_and_a_rename_of_its_pool() {
             ("b", DOWN),
             ("a", PRIMARY),
         ];
-        assert_eq!(in_force(&mut pool, &steps), [""; 4]);
+        assert_eq!(observe(&mut pool, &steps), [""; 4]);
         assert_eq!(reason(&pool, "a"), "a second primary: b is the first");
-        assert_eq!(in_force(&mut pool, &[("b", PRIMARY), ("a", PRIMARY)]), ["b", "b"]);
+        assert_eq!(observe(&mut pool, &[("b", PRIMARY), ("a", PRIMARY)]), ["b", "b"]);
     }
 }
 
 #[test]
 fn a_replica_promoted_while_acequia_is_stopped_succeeds_a_dead_primary() {
     let mut pool = watch(None, &["a", "b"]);
-    in_force(&mut pool, &[("b", REPLICA), ("a", PRIMARY)]);
+    observe(&mut pool, &[("b", REPLICA), ("a", PRIMARY)]);
     let mut pool = restarted(&pool);
     let steps = [("a", FAILED), ("b", PRIMARY), ("a", DOWN), ("a", PRIMARY)];
-    assert_eq!(in_force(&mut pool, &steps), ["", "", "b", "b"]);
+    assert_eq!(observe(&mut pool, &steps), ["", "", "b", "b"]);
 }
 
 #[test]
 fn a_server_that_was_always_down_may_be_an_old_primary() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [("a", DOWN), ("b", PRIMARY), ("b", DOWN), ("a", PRIMARY)];
-    assert_eq!(in_force(&mut pool, &steps), ["", "b", "", ""]);
+    assert_eq!(observe(&mut pool, &steps), ["", "b", "", ""]);
     for mut pool in [restarted(&pool), pool] {
         let steps = [("b", DOWN), ("a", PRIMARY), ("a", REPLICA), ("a", PRIMARY)];
-        assert_eq!(in_force(&mut pool, &steps), ["", "", "", "a"]);
+        assert_eq!(observe(&mut pool, &steps), ["", "", "", "a"]);
     }
 }
 
@@ -77,9 +77,9 @@ fn a_server_that_was_always_down_may_be_an_old_primary() {
 fn an_unknown_server_is_awaited_until_it_is_down() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [("b", FAILED), ("a", PRIMARY), ("b", FAILED), ("b", REPLICA)];
-    assert_eq!(in_force(&mut pool, &steps), ["", "", "", "a"]);
+    assert_eq!(observe(&mut pool, &steps), ["", "", "", "a"]);
     let mut pool = watch(None, &["a", "b"]);
-    assert_eq!(in_force(&mut pool, &[("a", PRIMARY), ("b", DOWN)]), ["", "a"]);
+    assert_eq!(observe(&mut pool, &[("a", PRIMARY), ("b", DOWN)]), ["", "a"]);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_removed_primary_is_succeeded_by_a_new_primary_and_not_by_an_old_one() {
     let labels: [Arc<str>; 2] = ["a".into(), "c".into()];
     pool.set_servers(labels.iter().map(|label| (label, false)));
     let steps = [("a", PRIMARY), ("c", REPLICA), ("a", PRIMARY), ("c", PRIMARY)];
-    assert_eq!(in_force(&mut pool, &steps), ["", "", "", "c"]);
+    assert_eq!(observe(&mut pool, &steps), ["", "", "", "c"]);
 }
 
 #[test]
@@ -99,11 +99,11 @@ fn a_returning_old_primary_is_recognized_and_the_memory_is_bounded() {
     pool.set_servers(only.iter().map(|label| (label, false)));
     pool.set_servers(both.iter().map(|label| (label, false)));
     let steps = [("b", DOWN), ("a", PRIMARY)];
-    assert_eq!(in_force(&mut pool, &steps), ["", ""]);
+    assert_eq!(observe(&mut pool, &steps), ["", ""]);
     for number in 0..1_000 {
         let with_another: [Arc<str>; 2] = ["b".into(), number.to_string().into()];
         pool.set_servers(with_another.iter().map(|label| (label, false)));
-        in_force(&mut pool, &[("b", PRIMARY)]);
+        observe(&mut pool, &[("b", PRIMARY)]);
     }
     assert!(pool.memory().unwrap().others.len() <= DEPARTED_MAX + 2);
 }
@@ -126,20 +126,20 @@ fn the_memory_of_departed_servers_is_bounded_beside_a_long_list() {
 fn a_server_of_unknown_role_delays_a_failover_only_if_it_may_be_the_promoted_one() {
     let servers = ["a", "b", "c"];
     let mut pool = watch(None, &servers);
-    in_force(&mut pool, &[("b", REPLICA), ("c", DOWN), ("a", PRIMARY)]);
+    observe(&mut pool, &[("b", REPLICA), ("c", DOWN), ("a", PRIMARY)]);
     let failover = [("c", REFUSED), ("a", DOWN), ("b", PRIMARY)];
     let mut restarted = watch(pool.memory(), &servers);
     assert_eq!(
-        in_force(&mut restarted, &failover),
+        observe(&mut restarted, &failover),
         ["", "", "b"],
         "c was never a replica"
     );
-    in_force(&mut pool, &[("c", REPLICA)]);
+    observe(&mut pool, &[("c", REPLICA)]);
     let mut restarted = watch(pool.memory(), &servers);
-    assert_eq!(in_force(&mut restarted, &failover), ["", "", ""], "c was a replica");
+    assert_eq!(observe(&mut restarted, &failover), ["", "", ""], "c was a replica");
     let expected = "not decided: the role of c is not known; `acequia pool trust` decides";
     assert_eq!(reason(&restarted, "b"), expected);
-    assert_eq!(in_force(&mut restarted, &[("c", REPLICA)]), ["b"]);
+    assert_eq!(observe(&mut restarted, &[("c", REPLICA)]), ["b"]);
 }
 
 /// The real state of a simulated server.

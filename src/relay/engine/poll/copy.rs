@@ -23,9 +23,9 @@ thread_local! {
 pub(super) struct Copied {
     /// Bytes read; 0 is the end of the stream.
     pub(super) read: usize,
-    /// How many bytes the receiver has taken and not sent yet.
-    pub(super) taken: usize,
-    /// The bytes that the receiver did not take.
+    /// How many bytes the receiver has accepted but not flushed yet.
+    pub(super) unflushed: usize,
+    /// The bytes that the receiver did not accept.
     pub(super) rest: Option<Box<[u8]>>,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn poll_copy<W: Wire>(
             core.ended(from, Instant::now());
             return Poll::Ready(Ok(Copied {
                 read,
-                taken: 0,
+                unflushed: 0,
                 rest: None,
             }));
         }
@@ -67,7 +67,7 @@ pub(super) fn poll_copy<W: Wire>(
         }
         Poll::Ready(Ok(Copied {
             read,
-            taken: if is_sent { 0 } else { accepted },
+            unflushed: if is_sent { 0 } else { accepted },
             rest: (accepted < read).then(|| bytes[accepted..].into()),
         }))
     })

@@ -166,12 +166,12 @@ impl Half {
             self.read_mode.stop_bulk();
         }
         let read_max = self.read_mode.read_max().max(W::RECV_BYTES_MIN).min(read_max);
-        let Copied { read, taken, rest } = ready!(poll_copy(cx, core, from, sender, receiver, read_max))?;
-        self.read_mode.record_copy(read, taken == 0 && rest.is_none());
+        let Copied { read, unflushed, rest } = ready!(poll_copy(cx, core, from, sender, receiver, read_max))?;
+        self.read_mode.record_copy(read, unflushed == 0 && rest.is_none());
         if let Some(rest) = rest {
             self.unsent = Unsent::bytes(rest);
-        } else if taken > 0 {
-            self.unsent = Unsent::Taken(taken);
+        } else if unflushed > 0 {
+            self.unsent = Unsent::Taken(unflushed);
         }
         Poll::Ready(Ok(read))
     }

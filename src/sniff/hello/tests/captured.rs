@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// The bytes of a hello, and what the parser must find in them.
 pub(super) struct Captured {
     pub(super) file: String,
     pub(super) wire: Vec<u8>,
