@@ -413,6 +413,36 @@ fn an_unknown_section_in_two_texts_of_a_store_is_reported_as_unknown() {
 }
 
 #[test]
+fn problems_of_sections_in_two_texts_of_a_store_name_the_right_text() {
+    let duplicate = "[pools.p]\nservers = [\"10.0.0.2:1\"]\n";
+    for (first, second, message, place) in [
+        (
+            POOL,
+            duplicate,
+            "error: `[pools.p]` is in two keys of the store",
+            "etcd:/edge/b:1:8",
+        ),
+        (
+            POOL,
+            "\n\npools = 7",
+            "error: expected a table, found an integer",
+            "etcd:/edge/b:3:9",
+        ),
+        (
+            "pools = 7",
+            POOL,
+            "error: expected a table, found an integer",
+            "etcd:/edge/a:1:9",
+        ),
+    ] {
+        let report = remote("", &[("/edge/a", first), ("/edge/b", second)])
+            .unwrap_err()
+            .to_string();
+        assert!(report.contains(&format!("{message}\n --> {place}")), "{report}");
+    }
+}
+
+#[test]
 fn problems_of_the_local_file_are_not_written_to_the_store() {
     let report = read("a.toml", "hunter2 = 1").unwrap_err(); // an unknown key, and no listener
     assert_eq!(
