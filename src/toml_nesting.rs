@@ -1,7 +1,7 @@
 //! Bounds how deep tables and lists nest in a text of TOML, before it is parsed.
 //!
-//! The crate `toml` bounds the nesting of brackets, and the number of keys in a dotted key, but not both together: 13 KB
-//! can have 6,000 levels. All code that visits a value recurses over its levels, its destructor too; the stack of a
+//! The crate `toml` bounds the nesting of brackets, and the number of keys in a dotted key, but not both together: 13
+//! KB can have 6,000 levels. All code that visits a value recurses over its levels, its destructor too; the stack of a
 //! thread would overflow, which ends the process.
 
 use std::ops::Range;

@@ -108,8 +108,8 @@ fn list_directory(
 
 /// The paths in a directory, sorted.
 ///
-/// Names that begin with a dot are skipped: Kubernetes keeps the files of a secret in `..data`, and links to them. So is
-/// the directory of fsck(8) at the root of a file system: only root may read it.
+/// Names that begin with a dot are skipped: Kubernetes keeps the files of a secret in `..data`, and links to them. So
+/// is the directory of fsck(8) at the root of a file system: only root may read it.
 fn paths_in(directory: &Path) -> Result<Vec<PathBuf>, TlsFileError> {
     let listed = directory.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let listed = listed.map_err(|error| TlsFileError::new(directory, error.to_string()))?;

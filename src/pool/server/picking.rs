@@ -157,8 +157,8 @@ impl Server {
         has_room
     }
 
-    /// Stops counting a session that was not begun after all. Wakes the queue, because another server at the address may
-    /// have seemed full meanwhile. Unlike [`Self::end_session`], this may be called while the queue is served.
+    /// Stops counting a session that was not begun after all. Wakes the queue, because another server at the address
+    /// may have seemed full meanwhile. Unlike [`Self::end_session`], this may be called while the queue is served.
     pub(in crate::pool) fn remove_session(&self) {
         self.add_own(-1);
         self.live.fetch_sub(1, SeqCst);

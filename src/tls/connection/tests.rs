@@ -106,8 +106,8 @@ impl ProducesTickets for LongTickets {
     }
 }
 
-/// A connected pair of TLS 1.3, and what the server has sent after the handshake: a ticket of this length, in records of
-/// at most `record_bytes`.
+/// A connected pair of TLS 1.3, and what the server has sent after the handshake: a ticket of this length, in records
+/// of at most `record_bytes`.
 pub(crate) fn connected_with_ticket(
     ticket_bytes: usize,
     record_bytes: Option<usize>,
