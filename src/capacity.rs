@@ -85,8 +85,8 @@ impl Capacity {
     }
 }
 
-/// One permit of a [`Capacity`], returned on drop. It takes half the memory of the semaphore's own permit, which matters
-/// because every session holds two.
+/// One permit of a [`Capacity`], returned on drop. It takes half the memory of the semaphore's own permit, which
+/// matters because every session holds two.
 #[derive(Debug)]
 pub struct CapacityPermit {
     capacity: Arc<Capacity>,

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 /// # Errors
 /// Those of `epoll_ctl`.
 pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` always returns the same descriptor and keeps it open until it is dropped, which the
-    // `AsyncFd` does only after it has deregistered it.
+    // SAFETY: an `OwnedFd` always returns the same descriptor, and keeps it open until the `OwnedFd` is dropped. The
+    // `AsyncFd` deregisters the descriptor before it drops the `OwnedFd`.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
 }

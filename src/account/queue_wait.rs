@@ -65,14 +65,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_the_first_wait_counts_as_waking_the_pool() {
-        let mut wait = None;
-        for (seconds, is_asleep) in [(2, true), (3, false)] {
-            QueueWait::begin(&mut wait, 1, is_asleep);
-            tokio::time::advance(Duration::from_secs(seconds)).await;
-            wait.as_mut().unwrap().end();
+        for (first_asleep, second_asleep, woken_after) in
+            [(true, false, Some(2)), (true, true, Some(2)), (false, true, None)]
+        {
+            let mut wait = None;
+            for (seconds, position, is_asleep) in [(2, 7, first_asleep), (3, 8, second_asleep)] {
+                QueueWait::begin(&mut wait, position, is_asleep);
+                tokio::time::advance(Duration::from_secs(seconds)).await;
+                wait.as_mut().unwrap().end();
+            }
+            let wait = wait.unwrap();
+            let found = (wait.woken_after(), wait.waited(), wait.position());
+            assert_eq!(found, (woken_after.map(Duration::from_secs), Duration::from_secs(5), 7));
         }
-        let wait = wait.unwrap();
-        let expected = (Some(Duration::from_secs(2)), Duration::from_secs(5));
-        assert_eq!((wait.woken_after(), wait.waited()), expected);
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct GuardBody {
     /// Its name.
     pub name: String,
-    /// Open sessions that have passed it.
+    /// How many open sessions have passed it.
     pub sessions: usize,
     /// How many sources these sessions have.
     pub sources: usize,
@@ -19,7 +19,7 @@ pub struct GuardBody {
     pub reports: BTreeMap<String, u64>,
     /// Whether it only reports.
     pub report_only: bool,
-    /// Networks that are denied by edits.
+    /// How many networks are denied by edits.
     pub edits: usize,
     /// Whether the guard is no longer configured: no client is checked by it, and its edits are kept until a guard has
     /// its name again.
@@ -69,7 +69,7 @@ pub struct DenyEditBody {
 pub struct DeniedBody {
     /// The network that is denied now.
     pub denied: String,
-    /// Sessions that are being reset.
+    /// How many sessions are being reset.
     pub closed: usize,
     /// Whether the guard only reports: then clients from there still pass.
     pub report_only: bool,

@@ -200,8 +200,8 @@ impl App {
         format!("{}, {}", counted(listeners, "listener"), counted(pools, "pool"))
     }
 
-    /// Runs until a signal comes, then drains. If a worker is lost it closes all sessions, so that a supervisor can
-    /// restart the process at once.
+    /// Runs until a signal comes, then drains. If a worker is lost, all sessions are closed without a drain, so that a
+    /// supervisor can restart the process at once.
     async fn run(mut self, signals: Signals, drain: Drain) -> Result<(), Failure> {
         let Signals {
             reopen,

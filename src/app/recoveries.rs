@@ -11,7 +11,6 @@ use crate::sniff::HelloMemory;
 /// How often the end of a shortage is looked for.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Logs when a listener accepts connections again, and when `hello_memory` is enough again.
 pub(super) async fn log_recoveries(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
     let mut ticks = interval(RECOVERY_INTERVAL);
     loop {
@@ -19,8 +18,8 @@ pub(super) async fn log_recoveries(metrics: Arc<Metrics>, memory: Arc<HelloMemor
         for listener in metrics.listeners().iter().filter(|listener| listener.take_pause_end()) {
             tracing::info!(listener = %listener.name(), "accepting again");
         }
-        if let Some(ended) = memory.take_evictions() {
-            tracing::info!(ended, "`hello_memory` is enough again");
+        if let Some(evicted) = memory.take_evictions() {
+            tracing::info!(ended = evicted, "`hello_memory` is enough again");
         }
     }
 }

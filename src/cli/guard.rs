@@ -102,7 +102,7 @@ pub fn show(remote: &Remote, name: &str) -> ExitCode {
     })
 }
 
-/// A table of sources and their counts after an empty line; nothing if there are none.
+/// An empty line, and a table of the sources with their counts. If there are no sources, the text is empty.
 fn source_table(what: &'static str, sources: &[SourceCountBody]) -> String {
     let rows: Vec<_> = sources
         .iter()

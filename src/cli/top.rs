@@ -102,7 +102,7 @@ fn show(remote: &Remote) -> Result<(), TopError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(RemoteError::Runtime)?;
     runtime.block_on(async {
-        // Before the terminal changes, so that an error is printed as by every command.
+        // The stream is opened before the terminal changes, so that an error is printed as by every command.
         let stream = feed::open(remote).await?;
         let mut screen = RawTerminal::open()?;
         Top::new(remote, stream)?.run(&mut screen).await
@@ -112,8 +112,8 @@ fn show(remote: &Remote) -> Result<(), TopError> {
 /// A response of the process.
 enum Response {
     Sessions(Result<SessionsBody, RemoteError>),
-    /// The result of the action, or why it failed.
-    Act(Result<String, RemoteError>),
+    /// The `done` of an [`Action::Change`], or why its request failed.
+    Change(Result<String, RemoteError>),
 }
 
 struct Top {
@@ -190,7 +190,7 @@ impl Top {
                             self.act(Action::ReadSessions); // the filter or the order is another one now
                         }
                     }
-                    Ok(Response::Act(response)) => self.view.take_answer(response.map_err(|error| chain(&error))),
+                    Ok(Response::Change(response)) => self.view.take_answer(response.map_err(|error| chain(&error))),
                     Err(failed) => std::panic::resume_unwind(failed.into_panic()), // nothing cancels these tasks
                 },
                 update = self.news.recv() => match update {
@@ -207,7 +207,7 @@ impl Top {
     fn act(&mut self, action: Action) {
         let remote = self.remote.clone();
         match action {
-            // `run` handles both. Without job control, it ignores `Stop`.
+            // `run` has handled `Quit`, and `Stop` if there is job control. Otherwise `Stop` does nothing.
             Action::Quit | Action::Stop => {}
             Action::ReadSessions if self.sessions_requested.is_some() => {}
             Action::ReadSessions => {
@@ -220,7 +220,7 @@ impl Top {
             Action::Change { request, done } => {
                 self.responses.spawn(async move {
                     let response = remote.fetch(request).await;
-                    Response::Act(response.map(|_| done))
+                    Response::Change(response.map(|_| done))
                 });
             }
         }

@@ -78,7 +78,8 @@ impl PoolClones {
                 pool = next(&mut pools), if !is_ending => {
                     may_have_clones = pool.is_some();
                     self.pool = pool.unwrap_or(self.pool);
-                    self.publish(may_have_clones); // before `scale`: the new pool may not have the clones as servers yet
+                    // Before `scale`, because the new pool may not have the clones as servers yet.
+                    self.publish(may_have_clones);
                 }
                 _ = ticks.tick() => {}
                 () = self.pool.queue_joined() => {}

@@ -15,8 +15,8 @@ pub(in crate::config) enum Position {
     File,
     /// A range of bytes of the text.
     Bytes(Range<usize>),
-    /// A path of keys, such as `pools.web.servers[2]`, and a number that increases from value to value. It begins at
-    /// the offset of the file's text and stays below the end of that text: every value takes at least one byte.
+    /// A path of keys, such as `pools.web.servers[2]`. `order` increases from value to value, and stays within the byte
+    /// range of the file's text, because every value takes at least one byte.
     Path { path: Arc<JsonPath>, order: usize },
 }
 
@@ -31,7 +31,7 @@ pub(in crate::config) enum JsonPath {
     Item(Arc<Self>, usize),
 }
 
-/// For errors, so it is bounded: long keys are abbreviated, and of a deep path the end is shown.
+/// Bounded, for errors: long keys are abbreviated, and only the end of a deep path is shown.
 impl fmt::Display for JsonPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const PARTS_MAX: usize = 8;
@@ -211,8 +211,8 @@ impl InputText {
         self.lines.partition_point(|start| *start <= at).saturating_sub(1)
     }
 
-    /// The first line of a range: its number in its file counted from 1, its text, and the part of the range that is in
-    /// it.
+    /// The first line of a range. Returns the number of this line in its file (from 1), the text of the line, and the
+    /// part of the range that is on the line.
     pub(super) fn first_line(&self, bytes: &Range<usize>) -> (usize, &str, Range<usize>) {
         let line = self.line_of(bytes.start.min(self.text.len()));
         let begin = self.lines[line];

@@ -1,7 +1,7 @@
 //! The keys of each section of a configuration.
 //!
-//! This table is complete: the parser reads no other key, and a test compares `conf/full.toml` with it. The keys of
-//! certain kinds of checks come from [`crate::check::KINDS`].
+//! This table is complete: the parser reads no other key, and a test compares `conf/full.toml` with it. Each
+//! kind of check lists its own keys, in [`crate::check::KINDS`].
 
 mod list;
 mod pool;

@@ -1,7 +1,7 @@
 //! The configuration: converts a file to a [`Plan`], or to a [`Report`] of the errors in it.
 //!
 //! `file` parses TOML or JSON into a tree of values with positions; `parse` converts the tree to a plan and collects
-//! the problems, which [`report`] shows. Nothing at run time uses this module.
+//! the problems, which [`report`] shows. No session uses this module.
 //!
 //! A file with `[remote]` has only the settings of the process. The rest comes from texts in a store, to which others
 //! may write: each text is parsed and merged with the file (`sections`). A setting that a text may not have is an error
@@ -62,10 +62,10 @@ impl Loaded {
         let mut not_utf8 = Vec::new();
         for text in &texts.texts {
             let begin = all.push(format!("{}{}", ETCD, text.key), &text.text);
-            not_utf8.extend(text.not_utf8_at.map(|at| self::not_utf8(begin + at)));
+            not_utf8.extend(text.not_utf8_at.map(|at| not_utf8_problem(begin + at)));
         }
         if texts.texts.is_empty() {
-            all.push(texts.from.clone(), ""); // else `Report::render_for_store` would hide the problem
+            all.push(texts.from.clone(), ""); // a remote text, so that `Report::render_for_store` shows the problem
             let key = texts.from.trim_start_matches(ETCD);
             let hint = format!("write one: etcdctl put {key} < FILE");
             let problem = Problem::error(Position::File, "there is no such key, and none below it", hint);
@@ -79,7 +79,7 @@ impl Loaded {
 }
 
 /// The problem of a text of a store that is not UTF-8. A replacement character stands at this offset of the input.
-fn not_utf8(at: usize) -> Problem {
+fn not_utf8_problem(at: usize) -> Problem {
     let position = Position::Bytes(at..at + char::REPLACEMENT_CHARACTER.len_utf8());
     Problem::error(position, "not UTF-8", "write it as UTF-8")
 }
@@ -100,7 +100,7 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, Report> {
 
 fn first_existing(paths: &[&Path]) -> Result<PathBuf, Report> {
     let existing = paths.iter().find(|path| path.exists());
-    // Whether a path exists may be unknown, for want of permission. Then its error tells why nothing was found.
+    // Without permission it is unknown whether a path exists. Loading this path then fails with the reason.
     if let Some(found) = existing.or_else(|| paths.iter().find(|path| path.try_exists().is_err())) {
         return Ok(found.to_path_buf());
     }
@@ -186,7 +186,7 @@ fn is_json(path: &Path) -> bool {
 /// Converts the text of a file: JSON if `name` ends in `.json`, else TOML. Messages show the name.
 ///
 /// # Errors
-/// All errors in it.
+/// All errors in the text.
 pub fn read(name: &str, text: &str) -> Result<Loaded, Report> {
     convert(InputText::new(name, text))
 }

@@ -25,8 +25,8 @@ fn may_contain_a_secret(line: &str) -> bool {
 /// for each of its problems takes time that grows with the square of its length.
 const QUOTED_LINE_BYTES_MAX: usize = 1_000;
 
-/// The most errors, and the most warnings, that a report shows. A file may have one for each of its keys. More than this
-/// helps nobody, and would fill the log, the answers of the API, and the store.
+/// The most errors, and the most warnings, that a report shows. A file may have one for each of its keys. More than
+/// this helps nobody, and would fill the log, the answers of the API, and the store.
 pub const PROBLEMS_SHOWN_MAX: usize = 100;
 
 /// Whether a problem makes the file invalid.

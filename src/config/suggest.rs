@@ -57,16 +57,20 @@ pub(super) fn did_you_mean(word: &str, known: &[&str]) -> Option<String> {
     nearest(word, known).map(|nearest| format!("did you mean `{nearest}`?"))
 }
 
-/// The known word with the smallest edit distance, if that is at most a third of the number of characters of `word`. In
-/// a word of two characters one edit is allowed, in a shorter one none.
+/// The known word with the smallest edit distance, if the distance is small for a word of this length.
 pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let chars = word.chars().count();
     if chars > WORD_CHARS_MAX {
         return None;
     }
+    let edits_max = match chars {
+        0 | 1 => 0,
+        2 => 1,
+        _ => chars / 3,
+    };
     let distance = |known: &&str| strsim::damerau_levenshtein(word, known);
     let nearest = known.iter().min_by_key(|known| distance(known))?;
-    (distance(nearest) <= (chars / 3).max(1).min(chars.saturating_sub(1))).then_some(*nearest)
+    (distance(nearest) <= edits_max).then_some(*nearest)
 }
 
 #[cfg(test)]
@@ -94,9 +98,8 @@ mod tests {
         }
     }
 
-    /// Names in HAProxy, nginx and Traefik for guards, for limits, and for the client's address.
     #[test]
-    fn the_names_of_limits_in_other_proxies_get_a_hint() {
+    fn the_hint_for_a_key_of_another_proxy_names_our_key() {
         for (section, key, ours) in [
             (&GUARD, "limit_conn", "`sessions_per_source`"),
             (&GUARD, "inFlightConn", "`sessions_per_source`"),

@@ -29,21 +29,21 @@ fn warnings(routes: &[&str]) -> usize {
 }
 
 #[test]
-fn the_admin_socket_is_found_even_in_an_invalid_file() {
+fn the_admin_socket_is_found_even_in_invalid_toml() {
     let directory = tempfile::tempdir().unwrap();
     let socket_of = |name: &str, text: &str| {
         let path = directory.path().join(name);
         std::fs::write(&path, text).unwrap();
         admin_socket(&path).map_err(|error| error.kind())
     };
-    let here = Ok(AdminSocket::Path("/x.sock".into()));
+    let x_sock = Ok(AdminSocket::Path("/x.sock".into()));
     assert_eq!(
         socket_of("a.toml", "[admin]\nsocket = \"/x.sock\"\nzzz = 1\n[listeners"),
-        here
+        x_sock
     );
     assert_eq!(socket_of("a.toml", "[admin]\nsocket = \"off\""), Ok(AdminSocket::Off));
     assert_eq!(socket_of("a.toml", ""), Ok(AdminSocket::Default));
-    assert_eq!(socket_of("a.json", r#"{ "admin": { "socket": "/x.sock" } }"#), here);
+    assert_eq!(socket_of("a.json", r#"{ "admin": { "socket": "/x.sock" } }"#), x_sock);
     assert_eq!(socket_of("a.json", r#"{ "admin": { "#), Err(io::ErrorKind::InvalidData));
     let missing = admin_socket(&directory.path().join("none")).unwrap_err();
     assert_eq!(missing.kind(), io::ErrorKind::NotFound);
@@ -103,7 +103,7 @@ fn sections_inherit_missing_settings() {
     let idle_interval_probes = |keepalive: crate::socket::Keepalive| {
         (keepalive.idle.as_secs(), keepalive.interval.as_secs(), keepalive.probes)
     };
-    assert_eq!(idle_interval_probes(keepalive), (30, 10, 3));
+    assert_eq!(idle_interval_probes(keepalive), (30, 10, 3)); // 10 is the built-in default
     assert_eq!(b.socket.keepalive, None);
     let dial = &plan.pools.first().unwrap().dial;
     assert_eq!((dial.connect.timeout, dial.retries), (Duration::from_millis(250), 0));
@@ -215,7 +215,7 @@ fn the_first_existing_default_path_is_used() {
     std::fs::write(&first, "").unwrap();
     assert_eq!(first_existing(&paths).unwrap(), first);
     assert_eq!(find(Some(Path::new("named"))).unwrap(), Path::new("named"));
-    // Whether it exists cannot be known: here because of its length, else for want of permission.
+    // The system cannot tell whether a path exists if its name is too long, or if a permission is missing.
     let unknown = directory.path().join("a".repeat(300));
     assert_eq!(first_existing(&[&unknown, &second]).unwrap(), second);
     assert_eq!(
@@ -288,7 +288,7 @@ fn with_texts(lines: &str, texts: Vec<RemoteText>) -> Result<Loaded, Report> {
 }
 
 /// The lines of those sections of `full.toml` that may come from a store.
-fn full_text() -> Vec<&'static str> {
+fn storable_lines() -> Vec<&'static str> {
     let of_process = ["[runtime]", "[admin]", "[log]", "[providers"];
     full_lines(|header| !of_process.iter().any(|section| header.starts_with(section)))
 }
@@ -309,10 +309,10 @@ fn full_lines(is_wanted: impl Fn(&str) -> bool) -> Vec<&'static str> {
         .collect()
 }
 
-/// Fails if a key is added to `full.toml` that names a file or starts containers, and is not refused.
+/// Every key of `full.toml` that names a file, or that starts processes or containers, must be refused.
 #[test]
 fn a_stored_text_may_name_no_file_and_no_command_under_any_key() {
-    let lines = full_text();
+    let lines = storable_lines();
     let report = remote("", &[("/edge", &lines.join("\n"))]).unwrap_err();
     let problems = report.to_json();
     let refused: Vec<u64> = problems.iter().filter_map(|problem| problem["line"].as_u64()).collect();
@@ -410,6 +410,36 @@ fn an_unknown_section_in_two_texts_of_a_store_is_reported_as_unknown() {
         report.matches("unknown key `pool`").count() == 2 && !report.contains("two keys"),
         "{report}"
     );
+}
+
+#[test]
+fn problems_of_sections_in_two_texts_of_a_store_name_the_right_text() {
+    let duplicate = "[pools.p]\nservers = [\"10.0.0.2:1\"]\n";
+    for (first, second, message, place) in [
+        (
+            POOL,
+            duplicate,
+            "error: `[pools.p]` is in two keys of the store",
+            "etcd:/edge/b:1:8",
+        ),
+        (
+            POOL,
+            "\n\npools = 7",
+            "error: expected a table, found an integer",
+            "etcd:/edge/b:3:9",
+        ),
+        (
+            "pools = 7",
+            POOL,
+            "error: expected a table, found an integer",
+            "etcd:/edge/a:1:9",
+        ),
+    ] {
+        let report = remote("", &[("/edge/a", first), ("/edge/b", second)])
+            .unwrap_err()
+            .to_string();
+        assert!(report.contains(&format!("{message}\n --> {place}")), "{report}");
+    }
 }
 
 #[test]
@@ -514,7 +544,9 @@ fn clones_are_servers_of_weight_1_and_priority_0() {
             "{listener}[pools.p]\nservers = [{servers}]\n{keys}\n{scale}\n"
         ))
     };
+    // Without clones of weight 1, it would be an error that all servers have weight 0.
     with_clones("{ address = \"10.0.0.1:1\", weight = 0 }", "");
+    // Without clones of priority 0, `on_recover` would cause a warning that all servers have the same priority.
     let plan = with_clones("{ address = \"10.0.0.1:1\", priority = 1 }", "on_recover = \"close\"");
     assert_eq!(
         plan.pools.iter().next().unwrap().scale.as_ref().unwrap().member_config,

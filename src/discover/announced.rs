@@ -58,8 +58,9 @@ async fn follow(socket: Option<&Path>, answers: &watch::Sender<AnnouncedAnswer>)
         return std::future::pending().await;
     };
     let mut back_off = BackOff::default();
+    let mut containers = ContainerWatch::new(socket, LISTENER_LABEL);
     loop {
-        let error = watch_containers(socket, answers, &mut back_off).await;
+        let error = watch_containers(&mut containers, answers, &mut back_off).await;
         answers.send_replace(Some(Err(Reason::from(chain(&*error)))));
         back_off.pause().await;
     }
@@ -67,20 +68,16 @@ async fn follow(socket: Option<&Path>, answers: &watch::Sender<AnnouncedAnswer>)
 
 /// Sends the announcements of the containers, until the engine fails.
 async fn watch_containers(
-    socket: &Path,
+    containers: &mut ContainerWatch,
     answers: &watch::Sender<AnnouncedAnswer>,
     back_off: &mut BackOff,
 ) -> DockerError {
-    let mut watch = match ContainerWatch::open(socket, LISTENER_LABEL).await {
-        Ok(watch) => watch,
-        Err(error) => return error,
-    };
     loop {
-        let containers = match watch.next().await {
-            Ok(containers) => containers,
+        let listed = match containers.next().await {
+            Ok(listed) => listed,
             Err(error) => return error,
         };
-        let announced: Arc<[_]> = containers.iter().flat_map(announcements).collect();
+        let announced: Arc<[_]> = listed.iter().flat_map(announcements).collect();
         if announced.len() > LISTED_MAX {
             return format!("more than {LISTED_MAX} routes are announced").into();
         }

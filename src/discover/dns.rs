@@ -27,8 +27,8 @@ use crate::text::Reason;
 /// The shortest and the longest wait before records are asked for again, whatever their TTL.
 const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
-/// The time for the question for SRV records, and for all questions for addresses of a round together. A question that
-/// has no answer after this time has failed.
+/// How long a round waits for the SRV records, and after that for all addresses together. A question that has no answer
+/// by then has failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many questions are asked at once; each has a socket.

@@ -21,11 +21,13 @@ pub(super) struct DockerSource {
     defaults: MemberConfig,
     /// The containers that cannot be servers, by name, each with the reason.
     refused: BTreeMap<String, Reason>,
+    watch: ContainerWatch,
 }
 
 impl DockerSource {
     pub(super) fn new(plan: DockerSourcePlan, defaults: MemberConfig) -> Self {
         Self {
+            watch: ContainerWatch::new(&plan.socket, &plan.label),
             plan,
             defaults,
             refused: BTreeMap::new(),
@@ -33,12 +35,8 @@ impl DockerSource {
     }
 
     async fn run(&mut self, reports: &Reports) -> DockerError {
-        let mut watch = match ContainerWatch::open(&self.plan.socket, &self.plan.label).await {
-            Ok(watch) => watch,
-            Err(error) => return error,
-        };
         loop {
-            match watch.next().await {
+            match self.watch.next().await {
                 Ok(containers) => reports.report(Ok(self.list(&containers))),
                 Err(error) => return error,
             }

@@ -4,10 +4,11 @@
 //! to 30 s if a name server drops the query (`timeout` and `attempts` of resolv.conf(5)). Three bounds limit how
 //! long names without an answer delay others, and how many queries a name server gets at once:
 //!
-//! - At most [`STARTING_MAX`] lookups at once are in their first second ([`PROMPT`]), except those of the third bound.
-//! - At most as many as the resolver's capacity (see [`crate::descriptors`]) run at once, including those without an
-//!   answer.
-//! - Names whose last lookup was not prompt wait in a queue of their own, and may use at most half of the capacity.
+//! - The resolver's capacity (see [`crate::descriptors`]) is the most lookups that run at once. A lookup without an
+//!   answer counts until the system gives up.
+//! - A name is slow if its last lookup was not prompt ([`PROMPT`]). Slow names wait in a queue of their own, and may use
+//!   at most half of the capacity.
+//! - Of the lookups of other names, at most [`STARTING_MAX`] at once are in their first second.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,8 +24,8 @@ use tokio::time::timeout;
 use crate::addr::IpFamily;
 use crate::capacity::Capacity;
 
-/// How many lookups may be in their first second at once, without those of names whose last lookup was not prompt. Each
-/// may be two queries; a small forwarder refuses the 151st query (`dns-forward-max` of dnsmasq).
+/// How many lookups of names that are not slow may be in their first second at once. Each may be two queries; a small
+/// forwarder refuses the 151st query (`dns-forward-max` of dnsmasq).
 const STARTING_MAX: usize = 32;
 
 /// The longest time that a prompt answer takes.
@@ -43,10 +44,10 @@ pub(super) struct LookupResult {
 
 /// Resolves host names for all pools.
 pub struct Resolver {
-    /// For lookups in their first second, except those that use `slow_capacity`.
+    /// For lookups in their first second, except those of slow names.
     starting: Arc<Semaphore>,
     capacity: Arc<Capacity>,
-    /// The part of the capacity that is open to names whose last lookup was not prompt.
+    /// The part of the capacity that is open to slow names.
     slow_capacity: Arc<Capacity>,
     lookup: Arc<LookupFn>,
 }

@@ -23,8 +23,8 @@ impl Ticks {
     /// The first tick that is not before this time.
     pub(super) fn next(&self, at: Instant) -> Instant {
         let tick = TICK.as_nanos();
-        let elapsed = at.saturating_duration_since(self.start).as_nanos() % tick;
-        let wait = u64::try_from((tick - elapsed) % tick).unwrap_or(0); // less than a tick
+        let since_last_tick = at.saturating_duration_since(self.start).as_nanos() % tick;
+        let wait = u64::try_from((tick - since_last_tick) % tick).unwrap_or(0); // less than a tick
         at + Duration::from_nanos(wait)
     }
 }

@@ -1,11 +1,11 @@
-//! Addresses of imported listeners: those that stand for others, and those that need a listener of their own.
+//! Addresses of imported listeners: those that also accept IPv4, and those that need a listener of their own.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::imported::{Imported, ImportedListener, Remark, TlsKeys};
 
-/// Adds `0.0.0.0:443` beside each `[::]:443` that stands for it, unless the file has that address elsewhere: IPv6
-/// sockets accept only IPv6 here.
+/// Adds `0.0.0.0:443` beside each `[::]:443` at which the imported proxy also accepts IPv4, because IPv6 sockets of
+/// acequia accept only IPv6. Adds nothing if the file already has `0.0.0.0:443`.
 pub(super) fn add_addresses_of_ipv4(imported: &mut Imported) {
     let listeners = &mut imported.listeners;
     let mut bound: HashSet<String> = listeners.iter().flat_map(|listener| listener.bind.clone()).collect();
@@ -69,9 +69,9 @@ fn limit_notes(listener: &ImportedListener, parts: usize) -> impl Iterator<Item 
 /// How an address differs from other addresses of its listener.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct AddressKind {
-    /// Whether it lacks TLS.
+    /// Whether TLS is not terminated at it, although the listener has certificates.
     is_plain: bool,
-    /// Whether it lacks PROXY headers.
+    /// Whether it accepts no PROXY headers, although other addresses of the listener do.
     is_direct: bool,
     /// Its own settings of TLS.
     tls: TlsKeys,

@@ -182,8 +182,8 @@ impl ListenerIndex {
         Self { listeners, ..new }
     }
 
-    /// The indices of the listeners that may be at the address of this server: those at its port, or those that certainly
-    /// are at its Unix socket.
+    /// The indices of the listeners at the port of this server, or at its Unix socket. A listener at the port may have
+    /// another IP address.
     fn candidates(&self, server: ServerAddr) -> &[usize] {
         let indices = match (server.port(), server.unix()) {
             (Some(port), _) => self.by_port.get(&port), // nearly always there are none

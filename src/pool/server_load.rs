@@ -16,7 +16,7 @@ pub struct ServerLoad {
     pub weight: u16,
     /// Open sessions.
     pub sessions: u32,
-    /// The most that it may have, with several the largest of theirs; `None`: any number.
+    /// The most sessions that it may have; `None`: any number. Of several servers, the largest limit.
     pub sessions_max: Option<NonZeroU32>,
 }
 
@@ -38,10 +38,10 @@ impl Pool {
                 sessions: candidate.live(),
                 sessions_max: candidate.sessions_max,
             });
+            load.sessions_max = load.sessions_max.zip(candidate.sessions_max).map(|(a, b)| a.max(b));
             // With `round-robin`, each of the servers at one address has its own turns, so that their weights add up.
             // The policies that compare sessions see the same number for all these servers, so that only the largest
             // weight counts. With `source-hash`, nobody uses the loads: such a pool is never rebalanced.
-            load.sessions_max = load.sessions_max.zip(candidate.sessions_max).map(|(a, b)| a.max(b));
             load.weight = match self.policy() {
                 Policy::RoundRobin => load.weight.saturating_add(candidate.weight),
                 _ => load.weight.max(candidate.weight),

@@ -32,8 +32,8 @@ pub use traffic::{ByteCounter, Traffic};
 
 /// Moves bytes both ways until both sides have finished, one breaks, or nothing has moved for too long.
 ///
-/// `end` is a source of requests to end the relay: it is polled after every poll of the relay. If a request does not end
-/// the relay, `end` is polled again for the next request.
+/// `end` gives requests to end the relay, and is polled after every poll of the relay. If a request does not end the
+/// relay, `end` is polled again for the next request.
 ///
 /// `first` is sent to the server before anything else. After a server's reset, what the server had sent is still
 /// delivered to the client. The caller closes the sockets, and resets them if the end [is abrupt](Closed::is_abrupt).

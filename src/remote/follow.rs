@@ -21,8 +21,7 @@ use crate::text::Reason;
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// The wait before texts that this machine has refused are tried again: a file may come later than the text that names
-/// it, and an address may become free. Also the wait before texts are tried that could not be tried when they came,
-/// because the configuration file was broken.
+/// it, and an address may become free. Texts that came while the configuration file was broken wait as long.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// Follows the store of a plan, puts its texts in force by reloads, and writes back the results. Never returns.
@@ -95,15 +94,16 @@ fn is_refused_by_machine(state: &RemoteState) -> bool {
     refused.is_some_and(|refused| refused.by == RefusedBy::Machine)
 }
 
-/// Whether this machine has refused the texts that were tried last, or these texts, the latest that were found, are
-/// newer than those. Older ones are never tried again: a reload may have read newer texts than were found.
+/// Whether this machine has refused the texts that were tried last, or the texts that the follower found last (`latest`)
+/// are newer than those that were tried. Older ones are not tried: a reload may itself have read texts newer than
+/// `latest`.
 fn is_to_be_retried(state: &RemoteState, latest: Option<&RemoteTexts>) -> bool {
     let revision = |texts: &RemoteTexts| texts.version().revision;
     is_refused_by_machine(state) || latest.map(revision) > state.tried.as_deref().map(revision)
 }
 
-/// Waits until texts have been to be retried for [`RETRY_AFTER`], whoever requested the reloads. Another reload may try
-/// them, or put them in force, meanwhile.
+/// Waits until [`is_to_be_retried`] has been true for [`RETRY_AFTER`] without a break. Reloads by others may make it
+/// false.
 async fn until_retry(mut states: watch::Receiver<RemoteState>, latest: Option<&RemoteTexts>) {
     loop {
         if states.wait_for(|state| is_to_be_retried(state, latest)).await.is_err() {
@@ -124,7 +124,7 @@ mod tests {
     use crate::plan::RemoteText;
 
     #[tokio::test(start_paused = true)]
-    async fn texts_are_retried_once_the_machine_has_refused_them_for_a_while() {
+    async fn texts_are_retried_after_the_machine_has_refused_them_for_a_while() {
         let config = RemoteConfig::default();
         let later = Duration::from_secs(10);
         let began = Instant::now();

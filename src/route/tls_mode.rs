@@ -37,9 +37,9 @@ impl<T> RouteTable<T> {
     /// What happens to the TLS of a PostgreSQL client whose database and user are not known yet, and the ALPN
     /// protocols of its route; `None`: the client is refused, whatever its database and user are.
     ///
-    /// All routes for a database or a user terminate TLS, because neither is known where TLS is passed on. Once they
-    /// are known, such routes match in addition, and no route ceases to match. So a route that passes TLS on can win
-    /// later only if it wins now.
+    /// On a listener that has certificates, all routes for a database or a user terminate TLS: where TLS is passed on,
+    /// neither is ever known. Once they are known, such routes match in addition, and no route ceases to match. So a
+    /// route that passes TLS on can win later only if it wins now.
     #[must_use]
     pub fn tls_before_startup(&self, hello: &RouteInput<'_>) -> Option<(TlsMode, &[Box<[u8]>])> {
         match self.find(hello) {
@@ -54,9 +54,9 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// Whether a PostgreSQL client's database and user are read before its route is chosen. They are, unless the client's
-    /// TLS is passed on or the client is refused. `hello`: the routing input from the ClientHello; `None`: the client
-    /// uses no TLS.
+    /// Whether a PostgreSQL client's database and user are read before its route is chosen. They are, unless the
+    /// client's TLS is passed on or the client is refused. `hello`: the routing input from the ClientHello; `None`: the
+    /// client uses no TLS.
     #[must_use]
     pub fn reads_startup(&self, hello: Option<&RouteInput<'_>>) -> bool {
         hello.is_none_or(|hello| matches!(self.tls_before_startup(hello), Some((TlsMode::Terminate, _))))

@@ -11,7 +11,7 @@ use crate::pool::MemberConfig;
 /// `[pools.NAME.scale]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScalePlan {
-    /// When it grows and shrinks.
+    /// When the pool grows and shrinks.
     pub rules: ScaleRules,
     /// The kind of a clone.
     pub kind: CloneKind,

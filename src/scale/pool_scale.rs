@@ -117,8 +117,8 @@ impl PoolScale {
     #[must_use]
     pub fn can_start(&self) -> bool {
         let is_off = self.wanted().is_some_and(|wanted| wanted.clones == 0);
-        let starts = |clone: &CloneStatus| clone.state == CloneState::Starting && clone.reason.is_none();
-        !is_off && self.clones.lock().iter().all(|clone| clone.is_leaving || starts(clone))
+        let is_first_start = |clone: &CloneStatus| clone.state == CloneState::Starting && clone.reason.is_none();
+        !is_off && self.clones.lock().iter().all(|clone| clone.is_leaving || is_first_start(clone))
     }
 
     /// Shows these clones from now on.

@@ -56,15 +56,15 @@ impl AcmeCertificate {
     pub(super) fn load(&self, before: &[Arc<Certificate>]) -> Result<Certificate, TlsFileError> {
         let (acme, files) = (Some(Arc::clone(&self.acme)), self.files());
         let versions = files.versions();
-        let is_known = before.iter().any(|known| known.files == files && !known.is_placeholder);
+        let was_read = before.iter().any(|known| known.files == files && !known.is_placeholder);
         let mut warnings = Vec::new();
         match self.file.metadata() {
             Ok(_) => match files.load() {
                 Ok(loaded) => return Ok(Certificate { acme, ..loaded }),
-                Err(error) if is_known || error.is_os_error() => return Err(error),
+                Err(error) if was_read || error.is_os_error() => return Err(error),
                 Err(error) => warnings.push(format!("{error}: another certificate is ordered")),
             },
-            Err(error) if is_known => {
+            Err(error) if was_read => {
                 let what = format!(
                     "{error}: `acequia cert renew {}` orders another certificate",
                     self.name()

@@ -79,12 +79,12 @@ async fn steps_with_client(
     if !hold(received.capacity()) {
         return Err(HandshakeError::NoRoom);
     }
-    let mut first_step = Some(queue.begin(deadline).await?);
+    let mut first_step_permit = Some(queue.begin(deadline).await?);
     loop {
         let turn = queue.turn().await;
         let result = connection.handshake(&take(&mut received), &mut outgoing);
         yield_now().await; // before the turn is given up, so that sessions run between the steps of two handshakes
-        drop((turn, first_step.take())); // other handshakes have their turn while this one sends and reads
+        drop((turn, first_step_permit.take())); // other handshakes have their turn while this one sends and reads
         if send_step(socket, connection, &mut outgoing, result).await? {
             return Ok(());
         }
@@ -219,10 +219,10 @@ mod tests {
     const ROUND_TRIP: Duration = Duration::from_millis(50);
 
     async fn handshake(queue: &HandshakeQueue, deadline: Instant) -> Result<(), HandshakeError> {
-        let first_step = queue.begin(deadline).await?;
+        let first_step_permit = queue.begin(deadline).await?;
         let turn = queue.turn().await;
         sleep(FIRST_STEP).await;
-        drop((turn, first_step));
+        drop((turn, first_step_permit));
         sleep(ROUND_TRIP).await;
         let _turn = queue.turn().await;
         sleep(LAST_STEP).await;
@@ -259,6 +259,7 @@ mod tests {
     async fn a_sudden_crowd_is_served_for_half_of_its_deadline() {
         assert_eq!(completed(40, Duration::ZERO).await, 40);
         let served = completed(1_000, Duration::ZERO).await;
+        // Half of a second is enough for 42 whole handshakes, or for 50 first steps.
         assert!((40..=60).contains(&served), "{served}");
     }
 }

@@ -84,7 +84,7 @@ impl OfferedProtocols {
 
 impl SentSni {
     /// The name for a server at this address, with this host name if it has one. `client_name` is the name that the
-    /// client has asked for. An IP address is not sent (RFC 6066, section 3).
+    /// client has asked for. If the result is an IP address, rustls sends no name (RFC 6066, section 3).
     #[must_use]
     pub fn server_name(
         &self,
@@ -330,7 +330,7 @@ impl PoolTls {
         sessions: &ResumableSessions,
     ) -> Result<TlsConnection, rustls::Error> {
         let mut config = ClientConfig::clone(&self.current.load().config);
-        // Each server has its own sessions: another server cannot use its tickets, unless they share their secrets.
+        // Each server has sessions of its own, because other servers usually cannot decrypt its tickets.
         config.resumption = Resumption::store(Arc::clone(&sessions.0));
         let protocols = self.plan.alpn.offered(client).into_iter().map(<[u8]>::to_vec).collect();
         let name = self.plan.sni.server_name(client.name, host, address);

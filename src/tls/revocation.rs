@@ -49,8 +49,8 @@ struct Trusted<'a> {
 }
 
 impl Revocations {
-    /// Parses the lists in the text of `crl_file`. `certificates` and `roots` are both the authorities of `ca_file`.
-    /// Also returns warnings: problems of files that can be used nevertheless.
+    /// Parses the lists in the text of `crl_file`. `certificates` and `roots` are both the authorities of `ca_file`, in
+    /// the same order. Also returns warnings: problems of files that can be used nevertheless.
     ///
     /// # Errors
     /// A list cannot be used, or it would lock out all clients of its authority.
@@ -80,8 +80,8 @@ impl Revocations {
         self.lists.iter().filter_map(RevocationList::next_update).min()
     }
 
-    /// Accepts a certificate with a chain to a trusted authority, if no certificate of the chain is revoked. A list
-    /// must show that the certificate itself is not revoked. For an intermediate authority, this is required only if
+    /// Accepts a client certificate with a chain to a trusted authority, if no certificate of the chain is revoked. A
+    /// list must show that the client certificate is not revoked. An intermediate authority needs such a list only if
     /// a list with the name of its issuer is, or could be, signed with the key of its issuer: it is rare that all
     /// authorities have a list.
     ///
@@ -269,8 +269,8 @@ impl Revocations {
     }
 
     /// Notes which of these authorities are revoked, because `check` cannot find out: a path ends with a trust anchor,
-    /// which has no serial number that could be looked up in a list. Returns a warning about each revoked authority,
-    /// and about each other one that is in an unverified list.
+    /// which has no serial number that could be looked up in a list. Returns a warning about each authority that is
+    /// revoked or is in an unverified list.
     fn find_revoked(&mut self, (crl_file, ca_file): (&Path, &Path), trusted: &[Trusted<'_>]) -> Vec<String> {
         let revoked = self.are_revoked(trusted);
         // An authority with several certificates is revoked if all of them are.

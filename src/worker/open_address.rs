@@ -34,11 +34,11 @@ impl OpenAddress {
     /// Records that a socket was shut down from outside.
     pub(super) fn record_loss(&self) {
         if !self.is_lost.swap(true, Relaxed) {
-            self.lost.notify_one(); // whoever is notified sees the flag
+            self.lost.notify_one(); // after the store: the task that wakes up must see `is_lost`
         }
     }
 
-    /// The states from now on.
+    /// The current state, and those that follow it.
     #[must_use]
     pub fn states(&self) -> watch::Receiver<Arc<ListenerState>> {
         self.state.subscribe()

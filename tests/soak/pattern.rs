@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 /// Patterns repeat after this many bytes: a prime, so that no buffer size divides it.
 const PERIOD: usize = 1_000_003;
 
-/// The distance between the starts of consecutive directions: a prime, so that no two of the first [`PERIOD`] directions
-/// start at the same position.
+/// The distance between the starts of consecutive directions: a prime, so that directions start at the same position
+/// only if they are a multiple of [`PERIOD`] apart.
 const START_DISTANCE: usize = 7_919;
 
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {

@@ -35,16 +35,16 @@ pub struct Pool {
 }
 
 pub const POOLS: [Pool; 11] = [
-    killable("plain", 3, Nature::Plain, MANY_PLACES),
+    killable("plain", 3, Nature::Plain, HIGH_LIMIT),
     killable("hash", 3, Nature::Plain, HASH),
-    killable("greeting", 2, Nature::Greets, TURNS),
+    killable("greeting", 2, Nature::Greets, ROUND_ROBIN),
     killable("shop", 3, Nature::Tls("shop"), CHECKED),
     killable("web", 2, Nature::Tls("web"), CHECKED),
     steady("mixed", 1, Nature::Plain, UNCHECKED),
     steady("quiet", 1, Nature::Plain, CHECKED),
     killable("proxied", 2, Nature::Proxied { is_named: false }, PROXIED),
     killable("fronted", 2, Nature::Proxied { is_named: true }, PROXIED),
-    steady(QUEUED, 2, Nature::Plain, FEW_PLACES),
+    steady(QUEUED, 2, Nature::Plain, LOW_LIMIT),
     steady(MOVING, 3, Nature::Plain, UNCHECKED),
 ];
 
@@ -70,26 +70,30 @@ const fn steady(name: &'static str, servers: usize, nature: Nature, keys: &'stat
 const UNCHECKED: &str = "health.check = \"off\"";
 /// With a timeout that even a busy machine meets, so that only a server that has died is marked down.
 const CHECKED: &str = "health = { interval = \"500ms\", timeout = \"5s\", fall = 2 }";
-/// With a limit that is never reached: no session is refused for it, and every place comes back.
-const MANY_PLACES: &str = "max_sessions = 10000\nqueue = {}\n\
+/// With a session limit that is reached only if sessions that have ended are still counted.
+const HIGH_LIMIT: &str = "max_sessions = 10000\nqueue = {}\n\
                            health = { interval = \"500ms\", timeout = \"5s\", fall = 2 }";
-/// With too few places: clients wait, and some of them time out. No check takes a place.
-const FEW_PLACES: &str = "max_sessions = 4\nqueue = { max = 12, timeout = \"1s\" }\nhealth.check = \"off\"";
+/// With a session limit that is often reached: clients wait, and some of them time out. There are no checks, because
+/// the servers would count the connections of checks as sessions.
+const LOW_LIMIT: &str = "max_sessions = 4\nqueue = { max = 12, timeout = \"1s\" }\nhealth.check = \"off\"";
 const HASH: &str = "balance = \"source-hash\"\non_down = \"close\"\nclose_over = \"1s\"\n\
                     health = { interval = \"200ms\", timeout = \"5s\" }";
-const TURNS: &str = "balance = \"round-robin\"\nslow_start = \"2s\"\nhealth.interval = \"1s\"\nhealth.timeout = \"5s\"";
+const ROUND_ROBIN: &str =
+    "balance = \"round-robin\"\nslow_start = \"2s\"\nhealth.interval = \"1s\"\nhealth.timeout = \"5s\"";
 const PROXIED: &str =
     "balance = \"random-two\"\nproxy_protocol = \"v2\"\nhealth.interval = \"1s\"\nhealth.timeout = \"5s\"";
 
-/// Server names routed to the pool `shop`, and to `web`.
+/// Server names that are routed to the pool `shop`.
 pub const SHOP: [&str; 2] = ["shop.example.com", "deep.shop.example.com"];
+/// Server names that are routed to the pool `web`.
 pub const WEB: [&str; 2] = ["web.example.com", "anything.example.org"];
 
 /// The pool whose servers differ between the configurations: their series are removed with them.
 pub const MOVING: &str = "moving";
 
-/// The pool whose servers take a few sessions at a time, and how many each.
+/// The pool whose servers take only a few sessions at a time.
 pub const QUEUED: &str = "queued";
+/// The most sessions that each server of [`QUEUED`] takes at a time.
 pub const QUEUED_SESSIONS_MAX: usize = 4;
 
 /// Whether the guard `odd` denies a client: every other network of 256 addresses.
@@ -108,7 +112,6 @@ pub struct Host {
 
 /// All servers behind acequia, and the directory of the access log.
 pub struct Site {
-    /// The directory of the access log.
     pub logs: TempDir,
     pub hosts: Vec<Host>,
     refusing: [Port; 2],

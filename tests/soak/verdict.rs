@@ -41,7 +41,7 @@ const EXTERNAL_ENDINGS: [&str; 6] = [
     "server_down",
 ];
 
-const WELL: [&str; 2] = ["client_closed", "server_closed"];
+const WELL_ENDINGS: [&str; 2] = ["client_closed", "server_closed"];
 
 /// Endings that the client may see as an early end of the stream.
 const SHORT_ENDINGS: [&str; 15] = [
@@ -147,8 +147,10 @@ impl Evidence {
             .saturating_sub(self.lines.len() as u64 + self.dropped())
     }
 
-    /// A session may lack a line only if it did not reach a server, and its client received nothing and either left by
-    /// itself or may have been refused by a guard.
+    /// A session may lack a line only if all of these are true:
+    /// - It did not reach a server.
+    /// - Its client received nothing.
+    /// - Its client left by itself, or a guard may have refused it.
     fn unlogged(&self, found: &mut Violations) {
         let logged: HashSet<u32> = self.lines.iter().filter_map(|line| line.session).collect();
         let unlogged: Vec<_> = self
@@ -238,7 +240,7 @@ impl Evidence {
         );
     }
 
-    /// Bytes of all lines but those whose series may be removed.
+    /// Bytes of all lines, except lines of the pool whose series may be removed.
     fn bytes(&self, of: fn(&Line) -> u64) -> u64 {
         self.lines.iter().filter(|line| line.pool != MOVING).map(of).sum()
     }
@@ -259,7 +261,8 @@ impl Evidence {
         found.must(down.is_empty(), || format!("not up again: {down:?}"));
     }
 
-    /// No limit is exceeded, all are reached, and every refusal is counted, and logged or counted as suppressed.
+    /// No limit is exceeded, and each is reached. The metrics of guards and those of sessions count the same number of
+    /// refusals; the log shows at most as many.
     fn limits(&self, found: &mut Violations) {
         for server in self.servers.iter().filter(|server| server.pool == QUEUED) {
             found.must(server.most_open() <= QUEUED_SESSIONS_MAX, || {
@@ -377,7 +380,7 @@ fn judge(line: &Line, record: &Record) -> Vec<&'static str> {
         .find(|of| of.name == kind)
         .expect("every kind is in the list");
     let ending = line.ending.as_str();
-    let is_well = WELL.contains(&ending);
+    let is_well = WELL_ENDINGS.contains(&ending);
     let mut must = |holds: bool, what| {
         if !holds {
             wrong.push(what);

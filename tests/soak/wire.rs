@@ -139,9 +139,8 @@ pub async fn receive(
 
 /// Receives the end of the content (with TLS, close_notify) and the end of the stream.
 pub async fn receive_end(wire: &mut dyn Wire) -> io::Result<()> {
-    let more = io::Error::new(io::ErrorKind::InvalidData, "more bytes than expected");
     if wire.read(&mut [0]).await? > 0 || wire.socket().read(&mut [0]).await? > 0 {
-        return Err(more);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "more bytes than expected"));
     }
     Ok(())
 }

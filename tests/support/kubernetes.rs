@@ -45,7 +45,7 @@ struct State {
     ends: u64,
     /// The verb that is forbidden.
     forbidden: Option<&'static str>,
-    /// Whether all lists have expired.
+    /// Whether every list is refused as expired.
     expires_lists: bool,
     /// Whether all connections are closed.
     is_unreachable: bool,
@@ -192,7 +192,7 @@ impl ApiServer {
         self.change(|state| state.forbidden = verb);
     }
 
-    /// Sets whether all lists have expired before their answer.
+    /// Sets whether every list is refused as expired.
     pub fn expire_lists(&self, expires_lists: bool) {
         self.change(|state| state.expires_lists = expires_lists);
     }

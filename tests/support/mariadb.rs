@@ -37,7 +37,7 @@ const ACCOUNTS: &str = "SET sql_log_bin = 0; \
 impl MariaDb {
     /// A server with this `server_id`, and these settings.
     pub fn start(server_id: u32, settings: &[&str]) -> Self {
-        let server = Self::run_with(server_id, settings, [Port::keep(), Port::keep(), Port::keep()]);
+        let server = Self::start_without_accounts(server_id, settings, [Port::keep(), Port::keep(), Port::keep()]);
         server.run(ACCOUNTS);
         server
     }
@@ -60,7 +60,7 @@ impl MariaDb {
         ];
         settings.extend(first.is_none().then(|| "--wsrep-new-cluster".to_owned()));
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-        let node = Self::run_with(server_id, &settings, cluster);
+        let node = Self::start_without_accounts(server_id, &settings, cluster);
         if first.is_none() {
             node.run(ACCOUNTS); // the other nodes copy them from this one
         }
@@ -70,7 +70,7 @@ impl MariaDb {
         node
     }
 
-    fn run_with(server_id: u32, settings: &[&str], cluster: [Port; 3]) -> Self {
+    fn start_without_accounts(server_id: u32, settings: &[&str], cluster: [Port; 3]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         must(Command::new("chown").arg("mysql").arg(directory.path()));
         let mut install = as_mysql("mariadb-install-db");

@@ -20,16 +20,16 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Creates the middle and `outer` outer namespaces, and moves the calling thread, and so the processes that it
-    /// starts, to the middle. `None`, with a note on standard error, where namespaces are not available.
-    pub fn enter(outer: usize) -> Option<Self> {
+    /// Creates the namespaces, and moves the calling thread to the middle. Processes that the thread starts run there.
+    /// `None`, with a note on standard error, where namespaces are not available.
+    pub fn enter(outer_count: usize) -> Option<Self> {
         if !is_root_for("a network namespace") {
             return None;
         }
         let thread = format!("{:?}", std::thread::current().id());
         let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
         let mut star = Self { names: Vec::new() };
-        for number in 0..=outer {
+        for number in 0..=outer_count {
             let name = format!("acequia-{}-{thread}-{number}", getpid().as_raw_nonzero());
             let made = finished(Command::new("ip").args(["netns", "add", &name]));
             if made.code != Some(0) {
@@ -39,9 +39,9 @@ impl Namespaces {
             star.names.push(name);
             star.ip(number, "link set lo up");
         }
-        for number in 1..=outer {
-            let (middle, outside) = (&star.names[0], &star.names[number]);
-            let link = format!("link add v{number} netns {middle} type veth peer name v0 netns {outside}");
+        for number in 1..=outer_count {
+            let (middle, outer) = (&star.names[0], &star.names[number]);
+            let link = format!("link add v{number} netns {middle} type veth peer name v0 netns {outer}");
             must(Command::new("ip").args(link.split(' ')));
             star.ip(0, &format!("address add 10.98.{number}.1/24 dev v{number}"));
             star.ip(0, &format!("link set v{number} up"));
@@ -93,7 +93,7 @@ impl Namespaces {
         self.at(number, || Client::connect(address))
     }
 
-    /// A namespace drops all packets sent to it from now on.
+    /// Makes a namespace drop all packets sent to it, until [`Self::accept_packets`].
     pub fn drop_packets(&self, number: usize) {
         for words in [
             "nft add table inet hole",

@@ -40,7 +40,7 @@ pub fn descriptors_fall_to(proxy: &Proxy, baseline: usize) {
     });
 }
 
-/// The number of open descriptors of a process whose links in /proc point at a target, such as `socket:[7]`, that
+/// The number of a process's open descriptors of one kind. The target of their links in /proc, such as `socket:[7]`,
 /// begins with `prefix`.
 pub fn descriptors_of(proxy: &Proxy, prefix: &str) -> usize {
     let links = read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();

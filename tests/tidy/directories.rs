@@ -80,9 +80,9 @@ impl Directory {
         let code = without_tests(tokens(&read(file)));
         let inside = file.strip_prefix(&self.path).unwrap().trim_start_matches('/');
         let depth = inside.trim_end_matches("/mod.rs").matches('/').count();
-        let above = vec!["super"; depth + 1];
+        let relative = vec!["super"; depth + 1];
         let absolute: Vec<&str> = std::iter::once("crate").chain(self.path.split('/').skip(1)).collect();
-        let mut names = names_behind(&code, &above);
+        let mut names = names_behind(&code, &relative);
         names.extend(names_behind(&code, &absolute));
         let original = |name: String| self.re_exports.get(&name).cloned().unwrap_or(name);
         let used = names.into_iter().map(|(name, _)| original(name));

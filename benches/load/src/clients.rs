@@ -27,7 +27,7 @@ const CONNECTING_MAX: usize = 64;
 /// Time for all clients to connect; after it, counting begins with those that are connected.
 const CONNECTING_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// The message of loads that set no size; in round trips of any size, also the first message of each session.
+/// The message of loads that set no size, and the first message of each session of round trips.
 const MESSAGE: [u8; 64] = [7; 64];
 
 /// The clients of [`Load::FirstAnswer`]: few enough that none waits for another.
@@ -67,7 +67,7 @@ pub(crate) struct Run<'a> {
     pub(crate) time: Duration,
     /// Returns the proxy's CPU time so far.
     pub(crate) cpu: &'a dyn Fn() -> Duration,
-    /// Bytes that have arrived at the servers.
+    /// Bytes that the servers of bulk transfers have received and discarded so far.
     pub(crate) discarded: &'a Arc<AtomicU64>,
 }
 
@@ -103,7 +103,7 @@ impl Counts {
         self.units.set(self.units.get() + units);
     }
 
-    /// Counts one unit of work that began, or was due, at this time, and its latency.
+    /// Counts one unit of work. Its latency is the time since it began or was due.
     fn count_since(&self, began: Instant) {
         self.count(1);
         if self.is_recording.get() {
@@ -301,10 +301,10 @@ type Messages = Rc<[Box<[u8]>]>;
 /// Connects, sends one of these messages, waits for the answer, and closes, again and again. The answer is `asked`, if
 /// the messages ask for one, and otherwise the echo.
 async fn new_sessions(address: SocketAddr, messages: Messages, asked: Option<Answer>, counts: Rc<Counts>) {
-    // Visits all messages, in the same order for every proxy: the step has no common factor with their number. Each
-    // client starts at another message.
+    // Visits all messages, in the same order for every proxy: the step has no common factor with their number.
     const STEP: usize = 7919;
-    let mut index = *counts.connected.borrow() * 104_729;
+    let client = *counts.connected.borrow();
+    let mut index = client * 104_729; // each client starts at another message
     counts.count_connected(); // ready: each of its sessions connects later
     counts.until_all_connected().await;
     let mut answer = Vec::new();
@@ -382,7 +382,11 @@ async fn exchange(socket: &mut TcpStream, message: &[u8], answer: &mut [u8]) -> 
 ///
 /// # Errors
 /// When one of the sessions fails.
-pub(crate) async fn idle<T>(address: SocketAddr, sessions: usize, then: impl FnOnce() -> T) -> io::Result<T> {
+pub(crate) async fn with_idle_sessions<T>(
+    address: SocketAddr,
+    sessions: usize,
+    then: impl FnOnce() -> T,
+) -> io::Result<T> {
     let mut held = Vec::with_capacity(sessions);
     for _ in 0..sessions {
         let mut socket = connect(address).await?;

@@ -237,7 +237,7 @@ fn idle(kinds: &[(&'static str, Option<&ProxyKind>)], site: &Site<'_>, sessions:
                 user_bytes().saturating_sub(user_before),
             )
         };
-        let growth = runtime().block_on(clients::idle(target.echo, sessions, then));
+        let growth = runtime().block_on(clients::with_idle_sessions(target.echo, sessions, then));
         growth.expect("every session can be opened")
     };
     let (bare, _) = used(&direct(site.servers), &|| 0);

@@ -89,7 +89,7 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
 pub(crate) struct Table {
     pub(crate) name: String,
     pub(crate) unit: &'static str,
-    /// The rate is fixed and means nothing.
+    /// Whether the load sets the rate, so that the rate says nothing about the proxies.
     pub(crate) paced: bool,
     pub(crate) rows: Vec<Row>,
 }
@@ -226,7 +226,7 @@ impl Table {
         );
         for row in &self.rows {
             let ratio = |figure: fn(&Figures) -> f64| match row.ratio(&self.rows[0], figure) {
-                // No proxy has no CPU time.
+                // The row without a proxy has no CPU time.
                 ratio if ratio.is_finite() && ratio != 0.0 => format!("{ratio:.2}"),
                 _ => String::new(),
             };

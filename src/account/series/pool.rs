@@ -14,7 +14,7 @@ pub(in crate::account) struct PoolSeries {
     /// The totals of its sessions. Connects are those to its servers.
     pub(in crate::account) totals: SessionTotals,
     pub(in crate::account) session_duration: Histogram,
-    /// Waits in its queue. Empty until the pool has a queue: most pools have none.
+    /// Waits in its queue. Most pools have no queue: the histogram is made when it is first needed.
     queue_wait: OnceLock<Histogram>,
 }
 

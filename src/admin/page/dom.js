@@ -1,8 +1,8 @@
 // Elements and numbers. Text enters the page through text nodes only, never as HTML.
 
 /**
- * Makes an element. `properties` are attributes, except for the event handler `onclick`. Those that are null, undefined
- * or false are left out.
+ * Makes an element. `properties` are attributes, except for the event handler `onclick`. A property that is null,
+ * undefined or false is left out.
  */
 export function element(name, properties = {}, ...children) {
   const made = name.startsWith("svg:")
@@ -37,11 +37,10 @@ export const breakable = (text) => text.split(/(?<=[./:@])/).flatMap((part, at) 
 export const byId = (id) => document.getElementById(id);
 
 /**
- * Gives an element these children. A child that it already has stays in the page, and only the differences are changed.
- * So a click under way, the focus, the selection and the scroll position are kept; a child that moves keeps only the
- * focus. Two children are the same if they have the same element name and the same `data-key`; several such children
- * are matched in order. An event handler must not refer to a child that was passed here: an older child may be in the
- * page instead of it.
+ * Gives an element these children. An old child with the element name and the `data-key` of a new child stays in the
+ * page, and is made like the new child. Several such children are matched in order. So a click under way, the focus,
+ * the selection and the scroll position are kept; a child that moves keeps only the focus. An event handler must not
+ * refer to a child that was passed here: an old child may be in the page instead.
  */
 export function show(parent, ...children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement : null;
@@ -49,16 +48,16 @@ export function show(parent, ...children) {
   if (parent.contains(focused) && focused !== document.activeElement) focused.focus({ preventScroll: true }); // it was moved
 }
 
-const kindOf = (node) => `${node.nodeName} ${node.dataset?.key ?? ""}`;
+const matchKeyOf = (node) => `${node.nodeName} ${node.dataset?.key ?? ""}`;
 
 function updateChildren(parent, wanted) {
   const old = new Map();
   for (const node of [...parent.childNodes].reverse()) { // in reverse, so that `pop` below takes the first node
-    const alike = old.get(kindOf(node));
+    const alike = old.get(matchKeyOf(node));
     if (alike) alike.push(node);
-    else old.set(kindOf(node), [node]);
+    else old.set(matchKeyOf(node), [node]);
   }
-  const children = wanted.map((node) => update(old.get(kindOf(node))?.pop(), node));
+  const children = wanted.map((node) => update(old.get(matchKeyOf(node))?.pop(), node));
   for (const node of [...old.values()].flat()) node.remove();
   let next = parent.firstChild;
   for (const child of children) {
@@ -93,7 +92,7 @@ function update(node, wanted) {
 /** A number in the largest of these units that it reaches, and that unit. Each unit is `base` times the one before. */
 function scaled(number, base, units) {
   let unit = 0;
-  // From half below the next unit, the number would be rounded up to `base`.
+  // From `base - 0.5` on, the number would be rounded up to `base`.
   while (number >= base - 0.5 && unit < units.length - 1) {
     number /= base;
     unit += 1;
@@ -108,7 +107,7 @@ export function count(value) {
   return `${number.toPrecision(3)}${unit}`;
 }
 
-/** Bytes with a binary unit. */
+/** Bytes with a binary unit. Below 100, a decimal is shown: 99.95 would become 100.0. */
 export function bytes(value) {
   const [number, unit] = scaled(value, 1024, ["B", "KiB", "MiB", "GiB", "TiB"]);
   return `${unit === "B" || number >= 99.95 ? Math.round(number) : number.toFixed(1)} ${unit}`;

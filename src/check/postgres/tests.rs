@@ -103,8 +103,8 @@ async fn a_row_that_does_not_fit_the_query_fails_the_check() {
         )
     };
     let rows = [
-        (columns(0), message(b'D', b"\0\0")),                         // no value
-        (columns(1), message(b'D', b"\0\x01\0\0\0\x01\xff")),     // not UTF-8
+        (columns(0), message(b'D', b"\0\0")),                   // no value
+        (columns(1), message(b'D', b"\0\x01\0\0\0\x01\xff")),   // not UTF-8
         (columns(1), message(b'D', b"\0\x01\xff\xff\xff\xff")), // NULL
     ];
     let ready = message(b'Z', b"I");

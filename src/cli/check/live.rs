@@ -28,7 +28,7 @@ use crate::live::{Live, LivePool, LivePools};
 use crate::plan::{Fallback, Plan, PoolId, PoolPlan, PoolPlans};
 use crate::pool::{Member, MemberState};
 
-/// The time limit for all names and checks, then for all connections to servers that are not checked, then for all
+/// The time limit of each of the three phases: names and checks, connections to servers that are not checked, and
 /// certificates.
 const PHASE_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -137,7 +137,9 @@ fn try_pool<'c>(
             connect_of(connected(index))
         };
         let idle = idle_reason(member);
-        is_usable |= (result.is_ok() && idle.is_none()) || member.may_stand_in();
+        let gets_sessions = result.is_ok() && idle.is_none();
+        let is_fallback_primary = member.may_stand_in();
+        is_usable |= gets_sessions || is_fallback_primary;
         let shown = match &result {
             Ok(what) => *what,
             Err(why) => why.as_str(),

@@ -19,7 +19,7 @@ const CONDITION_KEYS: [&str; 15] = [
     "min_rtt",
 ];
 
-/// The words of a filter of servers.
+/// The words of a filter.
 pub(super) fn words(filter: &str) -> Vec<String> {
     let mut is_quoted = false;
     let words = filter.split(|c: char| {

@@ -21,12 +21,12 @@ type PoolRoute = Route<PoolId>;
 /// without `sni`, it is the maximum in total. Without this bound, checking a long file would take minutes.
 const EARLIER_ROUTES_MAX: usize = 1_000;
 
-/// Warns about routes, and `sni` patterns of routes, over which an earlier route of the same rank always wins.
+/// Warns about routes, and `sni` patterns of routes, over which an earlier route always wins.
 ///
-/// For a pattern, an earlier route always wins over a later one if three things are true: both have this pattern, so
-/// that the rank is the same; the other conditions of the earlier route hold whenever those of the later one hold; and
-/// the earlier route has conditions of the same kinds. With fewer kinds it would lose. With a further kind, there would
-/// be clients that match only the later route.
+/// For a pattern, an earlier route always wins over a later one if three things are true: both routes have this pattern,
+/// both have the same kinds of conditions, and the earlier route's other conditions hold whenever those of the later
+/// route hold. If the earlier route had fewer kinds, it would lose. If it had more, some clients would match only the
+/// later route.
 pub(super) fn shadowed_routes<'a>(routes: &'a [PoolRoute], positions: &[&Position], problems: &mut Problems<'_>) {
     // The earlier routes: those without `sni`, and those with each pattern.
     let mut without_sni: Vec<&PoolRoute> = Vec::new();
@@ -89,18 +89,18 @@ fn is_implied_by(earlier: &PoolRoute, later: &PoolRoute) -> bool {
 }
 
 /// Warns about routes with `database` or `user` that match no session, because both are encrypted within TLS that is
-/// passed on. Such a route gets no warning if it can match sessions without TLS. `terminates`: whether the listener has
-/// certificates.
+/// passed on. Such a route gets no warning if it can match sessions without TLS.
 pub(super) fn routes_by_encrypted_login(
     routes: &[PoolRoute],
     positions: &[&Position],
     protocol: Protocol,
-    terminates: bool,
+    terminates_tls: bool,
     problems: &mut Problems<'_>,
 ) {
     for (route, position) in routes.iter().zip(positions) {
-        let is_readable = terminates && route.tls == TlsMode::Terminate;
-        let hint = if is_readable || route.database.is_empty() && route.user.is_empty() {
+        let has_login_conditions = !route.database.is_empty() || !route.user.is_empty();
+        let reads_login_in_tls = terminates_tls && route.tls == TlsMode::Terminate;
+        let hint = if !has_login_conditions || reads_login_in_tls {
             continue;
         } else if matches!(protocol, Protocol::Postgres { tls_required: true, .. }) {
             "`database` and `user` are encrypted, and `tls_required` refuses sessions in the clear"
@@ -164,7 +164,7 @@ pub(super) fn stray_cancels(
     let may_misdirect = |pool: &&Arc<PoolPlan>| {
         let check = pool.health.check.as_ref();
         let is_postgres = check.is_some_and(|check| check.kind().name == postgres::KIND.name);
-        // A host name may resolve to several servers, and a source or clones may list several.
+        // A host name, a source of servers and clones may each give several servers.
         is_postgres && (pool.entries.len() > 1 || pool.names().next().is_some() || pool.lister().is_some())
     };
     if let Some(pool) = table.targets().map(|id| &pools[id.0]).find(may_misdirect) {

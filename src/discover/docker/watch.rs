@@ -21,79 +21,83 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// For all events within this time, the containers are listed once: the start of a container has several events.
 const GATHERING: Duration = Duration::from_millis(50);
 
-/// How far back past events are asked for. Without them, events could be missed: the engine begins to watch only after
-/// it has sent the head of its response, but it keeps past events.
-const OVERLAP: Duration = Duration::from_secs(1);
+/// How far back past events are asked for, before the time until which they were followed: they tell which containers
+/// have been asked to stop, and lists do not. It is longer than nearly all timeouts of `docker stop`. More would seldom
+/// help: Docker keeps the last 256 events, of all kinds.
+const PAST: Duration = Duration::from_secs(600);
 
 /// The signals that ask a process to end: SIGINT, SIGQUIT and SIGTERM. Most images use one of them (STOPSIGNAL).
 const STOP_SIGNALS: [&str; 3] = ["2", "3", "15"];
 
 /// Follows the containers with a label.
 pub(in crate::discover) struct ContainerWatch {
-    engine: DockerEngine,
+    socket: Box<Path>,
     label: Box<str>,
-    events: DockerEvents,
+    /// Kept if the engine fails: sessions on these containers would be cut soon.
     stopping: StoppingContainers,
-    /// When the containers were last listed.
+    /// `None`: the engine is not followed yet, or has failed.
+    followed: Option<FollowedEngine>,
+    /// When the containers were last listed, by any connection to the engine.
+    listed_at: Option<SystemTime>,
+}
+
+/// An engine whose events are followed.
+struct FollowedEngine {
+    engine: DockerEngine,
+    events: DockerEvents,
+    /// When its containers were last listed.
     listed_at: Option<Instant>,
     /// Whether events led to the last list.
     listed_after_events: bool,
 }
 
 impl ContainerWatch {
-    /// Follows the containers with this label, `KEY` or `KEY=VALUE`. Events are followed before anything is listed, so
-    /// that none in between is missed.
-    pub(in crate::discover) async fn open(socket: &Path, label: &str) -> Result<Self, DockerError> {
-        let engine = DockerEngine::connect(socket).await?;
-        Ok(Self {
-            events: engine.events(SystemTime::now() - OVERLAP).await?,
-            engine,
+    /// For the containers with this label, `KEY` or `KEY=VALUE`.
+    pub(in crate::discover) fn new(socket: &Path, label: &str) -> Self {
+        Self {
+            socket: socket.into(),
             label: label.into(),
             stopping: StoppingContainers::default(),
+            followed: None,
+            listed_at: None,
+        }
+    }
+
+    /// The containers: at once the first time and after an error, later when something may have happened to them.
+    pub(in crate::discover) async fn next(&mut self) -> Result<Vec<Container>, DockerError> {
+        let mut followed = match self.followed.take() {
+            Some(followed) => followed,
+            None => self.follow().await?,
+        };
+        followed.wait(&mut self.stopping).await?;
+        let containers = self.list(&followed.engine).await?;
+        followed.listed_at = Some(Instant::now());
+        self.listed_at = Some(SystemTime::now());
+        self.followed = Some(followed);
+        Ok(containers)
+    }
+
+    /// Events are followed before anything is listed, so that none in between is missed.
+    async fn follow(&self) -> Result<FollowedEngine, DockerError> {
+        let engine = DockerEngine::connect(&self.socket).await?;
+        let now = SystemTime::now();
+        let since = self.listed_at.map_or(now, |listed_at| listed_at.min(now)) - PAST;
+        Ok(FollowedEngine {
+            events: engine.events(since).await?,
+            engine,
             listed_at: None,
             listed_after_events: false,
         })
     }
 
-    /// The containers: at once the first time, later when something may have happened to them.
-    pub(in crate::discover) async fn next(&mut self) -> Result<Vec<Container>, DockerError> {
-        if let Some(listed_at) = self.listed_at {
-            let quiet_max = if self.listed_after_events {
-                SECOND_LOOK
-            } else {
-                QUIET_MAX
-            };
-            self.listed_after_events = self.gather_events(listed_at + quiet_max).await?;
-        }
-        let containers = self.list().await?;
-        self.listed_at = Some(Instant::now());
-        Ok(containers)
-    }
-
-    /// Waits for an event until `deadline`, and then takes all events of the next [`GATHERING`]. Returns whether any
-    /// event came.
-    async fn gather_events(&mut self, deadline: Instant) -> Result<bool, DockerError> {
-        let mut has_events = false;
-        let mut end = deadline;
-        // `timeout_at` alone would go on after `end` for as long as another event is ready.
-        while Instant::now() < end
-            && let Ok(event) = timeout_at(end, self.events.next()).await
-        {
-            self.stopping.note(&event?);
-            has_events = true;
-            end = end.min(Instant::now() + GATHERING); // only the first event moves it
-        }
-        Ok(has_events)
-    }
-
     /// The running containers. A second request asks for those that are not healthy, because the list states the health
     /// only in a text for humans. If the health changes between the two answers, an event follows.
-    async fn list(&mut self) -> Result<Vec<Container>, DockerError> {
+    async fn list(&mut self, engine: &DockerEngine) -> Result<Vec<Container>, DockerError> {
         let labelled_filters = json!({ "label": [self.label] });
         let ill_filters = json!({ "label": [self.label], "health": ["starting", "unhealthy"] });
         let with_stopped = false;
-        let mut containers: Vec<Container> = self.engine.containers(&labelled_filters, with_stopped).await?;
-        let ill: Vec<Container> = self.engine.containers(&ill_filters, with_stopped).await?;
+        let mut containers: Vec<Container> = engine.containers(&labelled_filters, with_stopped).await?;
+        let ill: Vec<Container> = engine.containers(&ill_filters, with_stopped).await?;
         if containers.len() > LISTED_MAX {
             return Err(format!("more than {LISTED_MAX} containers have the label `{}`", self.label).into());
         }
@@ -105,6 +109,39 @@ impl ContainerWatch {
                 container.is_paused() || ill_ids.contains(&*container.id) || self.stopping.0.contains(&container.id);
         }
         Ok(containers)
+    }
+}
+
+impl FollowedEngine {
+    /// Waits until the containers are to be listed. The first time, only past events are awaited, which come at once.
+    async fn wait(&mut self, stopping: &mut StoppingContainers) -> Result<(), DockerError> {
+        let deadline = match self.listed_at {
+            None => Instant::now() + GATHERING,
+            Some(listed_at) if self.listed_after_events => listed_at + SECOND_LOOK,
+            Some(listed_at) => listed_at + QUIET_MAX,
+        };
+        self.listed_after_events = self.gather_events(deadline, stopping).await?;
+        Ok(())
+    }
+
+    /// Waits for an event until `deadline`, and then takes all events of the next [`GATHERING`]. Returns whether any
+    /// event came.
+    async fn gather_events(
+        &mut self,
+        deadline: Instant,
+        stopping: &mut StoppingContainers,
+    ) -> Result<bool, DockerError> {
+        let mut has_events = false;
+        let mut end = deadline;
+        // `timeout_at` alone would go on after `end` for as long as another event is ready.
+        while Instant::now() < end
+            && let Ok(event) = timeout_at(end, self.events.next()).await
+        {
+            stopping.note(&event?);
+            has_events = true;
+            end = end.min(Instant::now() + GATHERING); // only the first event moves it
+        }
+        Ok(has_events)
     }
 }
 

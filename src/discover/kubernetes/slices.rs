@@ -103,9 +103,15 @@ struct UsableEndpoint {
     address: SocketAddr,
     /// The name of its pod; `None`: its target is not a pod, or a server cannot have that name.
     pod: Option<Arc<str>>,
-    /// `true`: terminating, but still serving; `false`: ready.
-    is_terminating: bool,
+    state: EndpointState,
     zone: ZoneHint,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum EndpointState {
+    Ready,
+    /// Terminating, but still serving.
+    Terminating,
 }
 
 /// Which zones should use an endpoint, by its hints.
@@ -198,7 +204,7 @@ impl Slices {
         }
         let port = port_of(&self.port, &slice.ports.unwrap_or_default());
         for endpoint in slice.endpoints.unwrap_or_default() {
-            let Some(is_terminating) = endpoint.conditions.is_terminating() else {
+            let Some(state) = endpoint.conditions.state() else {
                 usable.unready += 1;
                 continue;
             };
@@ -206,7 +212,7 @@ impl Slices {
                 Ok(address) => usable.endpoints.push(UsableEndpoint {
                     address,
                     pod: endpoint.target_ref.and_then(TargetRef::into_pod),
-                    is_terminating,
+                    state,
                     zone: self.zone_hint(endpoint.hints),
                 }),
                 Err(problem) => usable.problem = Some(problem),
@@ -244,13 +250,7 @@ impl Findings for Slices {
         // A pod has an endpoint for each family. An endpoint that moves to another slice is in both slices for a while.
         // Of the endpoints with the same address or the same pod, only the first is kept. The order is: IPv4 before
         // IPv6; within a family, ready before terminating; among these, with a pod before without.
-        endpoints.sort_by_key(|endpoint| {
-            (
-                endpoint.address.is_ipv6(),
-                endpoint.is_terminating,
-                endpoint.pod.is_none(),
-            )
-        });
+        endpoints.sort_by_key(|endpoint| (endpoint.address.is_ipv6(), endpoint.state, endpoint.pod.is_none()));
         let (mut addresses, mut pods) = (HashSet::new(), HashSet::new());
         endpoints.retain(|UsableEndpoint { address, pod, .. }| {
             addresses.insert(address) && pod.as_ref().is_none_or(|pod| pods.insert(pod))
@@ -259,14 +259,14 @@ impl Findings for Slices {
             return Err(Reason::from(too_many(LISTED_MAX, "endpoints")));
         }
         endpoints.sort_by_key(|endpoint| (&endpoint.pod, endpoint.address));
-        let has_ready = endpoints.iter().any(|endpoint| !endpoint.is_terminating);
+        let has_ready = endpoints.iter().any(|endpoint| endpoint.state == EndpointState::Ready);
         let zones_matter = zones_matter(&endpoints);
         let servers = endpoints.iter().map(|endpoint| {
             let is_far = zones_matter && endpoint.zone != ZoneHint::Ours;
             let listed = ListedServer {
                 name: endpoint.pod.as_deref().map(str::to_owned),
                 priority: is_far.then(|| self.defaults.priority.saturating_add(1)),
-                draining: has_ready && endpoint.is_terminating,
+                draining: has_ready && endpoint.state == EndpointState::Terminating,
                 ..ListedServer::at(endpoint.address.to_string())
             };
             listed.into_entry(self.defaults)
@@ -284,20 +284,23 @@ fn too_many(max: usize, what: &str) -> String {
 /// Whether zones matter: every ready endpoint has hints, and the hints of at least one name our zone. If an endpoint
 /// has no hints, it is new, and the hints of the others may be out of date. Then kube-proxy ignores all hints, too.
 fn zones_matter(endpoints: &[&UsableEndpoint]) -> bool {
-    let mut ready = endpoints.iter().filter(|endpoint| !endpoint.is_terminating);
+    let mut ready = endpoints
+        .iter()
+        .filter(|endpoint| endpoint.state == EndpointState::Ready);
     let all_have_hints = ready.clone().all(|endpoint| endpoint.zone != ZoneHint::Missing);
     all_have_hints && ready.any(|endpoint| endpoint.zone == ZoneHint::Ours)
 }
 
 impl EndpointConditions {
-    /// Whether the endpoint is terminating; `None`: it is left out. A missing `ready` counts as true, a missing
-    /// `serving` as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). A
-    /// terminating endpoint is not ready, even if its Service calls every endpoint ready (`publishNotReadyAddresses`).
-    fn is_terminating(&self) -> Option<bool> {
+    /// The state of the endpoint; `None`: it is left out. A missing `ready` counts as true, a missing `serving` as
+    /// `ready`, and a missing `terminating` as false (API reference of EndpointConditions). A terminating endpoint is
+    /// not ready, even if its Service calls every endpoint ready (`publishNotReadyAddresses`).
+    fn state(&self) -> Option<EndpointState> {
         let is_ready = self.ready.unwrap_or(true);
-        match self.terminating.unwrap_or(false) {
-            false => is_ready.then_some(false),
-            true => self.serving.unwrap_or(is_ready).then_some(true),
+        if self.terminating.unwrap_or(false) {
+            self.serving.unwrap_or(is_ready).then_some(EndpointState::Terminating)
+        } else {
+            is_ready.then_some(EndpointState::Ready)
         }
     }
 }
@@ -310,7 +313,8 @@ impl TargetRef {
     }
 }
 
-/// The port among those of a slice. A slice without TCP ports, or with one that has no number, allows any number.
+/// The number of the wanted port among the TCP ports of a slice. If there are no TCP ports, or if one has no number, any
+/// [`ServicePort::Number`] is accepted.
 fn port_of(wanted: &ServicePort, ports: &[SlicePort]) -> Result<NonZeroU16, Reason> {
     let is_tcp = |port: &&SlicePort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
     let ports: Vec<_> = ports.iter().filter(is_tcp).collect();

@@ -28,7 +28,7 @@ fn cost_of(count: usize) -> Duration {
             ListChange {
                 added,
                 removed,
-                kept: 0 // servers that are no longer listed but stay until a new one can be used
+                kept: 0 // the new servers can be used at once
             }
         );
     }

@@ -178,7 +178,7 @@ fn the_number_of_names_of_a_server_and_of_a_listener_is_bounded() {
 }
 
 #[test]
-fn a_kept_announcement_is_announced_again() {
+fn an_announcement_with_a_server_can_be_kept_and_restored() {
     let announcement = Announcement {
         group: Some("shop".into()),
         ..announced("a", 1, "a.apps.test")

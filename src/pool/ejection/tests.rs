@@ -58,7 +58,8 @@ async fn a_burst_of_failures_causes_one_ejection() {
 async fn passed_checks_end_an_ejection_and_only_a_connect_clears_the_record() {
     let now = Instant::now();
     let mut ejection = ejected(now);
-    let mut check = |pass| ejection.record_check(pass, 2);
+    let rise = 2;
+    let mut check = |pass| ejection.record_check(pass, rise);
     assert_eq!(
         [check(true), check(false), check(true), check(true)],
         [false, false, false, true]

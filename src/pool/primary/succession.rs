@@ -56,8 +56,8 @@ impl PrimaryWatch {
             ..KnownPrimary::default()
         });
         self.renewal_candidate = None;
-        // Rejects all servers except those that are known to be replicas now. A server that is down or has left the pool
-        // may have been promoted already.
+        // Rejects all servers except those that are known to be replicas now. A server that is down or has left the
+        // pool may have been promoted already.
         let is_replica = |seen: &Seen| seen.claim.is_none() && !seen.is_down;
         self.reject(|_, knowledge, _| !knowledge.seen().as_ref().is_some_and(is_replica));
         self.forget_standing(&label);
@@ -71,9 +71,9 @@ impl PrimaryWatch {
         };
         let has_timeline = known.timeline.is_some();
         match self.servers.get(&*known.server) {
-            // A newcomer on the timeline of the primary is taken for the primary. But if an operator has decided against
-            // a higher timeline, promotions have given lower numbers a second time: the newcomer may be on the branch
-            // that was decided against.
+            // A newcomer on the timeline of the primary is taken for the primary. But if an operator has decided
+            // against a higher timeline, promotions have given lower numbers a second time: the newcomer may be on the
+            // branch that was decided against.
             None if known.overruled.is_some() => Succession::Closed,
             None => Succession::Newcomers,
             Some(_) if has_timeline => Succession::Closed,

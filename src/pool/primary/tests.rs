@@ -247,10 +247,7 @@ fn a_primary_with_an_unreadable_timeline_is_not_mistaken_for_the_known_one() {
 #[test]
 fn an_unknown_primary_is_rejected_beside_one_with_an_unreadable_timeline() {
     let mut pool = watch(None, &["a", "b"]);
-    assert_eq!(
-        observe(&mut pool, &[("a", primary(None)), ("b", primary(4))]),
-        ["", ""]
-    );
+    assert_eq!(observe(&mut pool, &[("a", primary(None)), ("b", primary(4))]), ["", ""]);
 }
 
 #[test]
@@ -342,7 +339,11 @@ fn without_timelines_a_promotion_beside_a_living_primary_does_not_count() {
     let mut pool = watch(None, &["a", "b"]);
     observe(&mut pool, &promoted);
     observe(&mut pool, &[("a", FAILED), ("b", primary(None))]);
-    assert_eq!(observe(&mut pool, &a_answers_and_dies), ["a", "a", "", ""], "it failed once only");
+    assert_eq!(
+        observe(&mut pool, &a_answers_and_dies),
+        ["a", "a", "", ""],
+        "it failed once only"
+    );
     // If `a` has not answered since the promotion, it may have died before the promotion.
     let mut pool = watch(None, &["a", "b"]);
     observe(&mut pool, &promoted);

@@ -1,6 +1,6 @@
 //! The core, driven by operations that complete, such as those of io_uring, instead of sockets that become ready: the
-//! same sessions and the same oracle as in the [simulation](super::simulation). Here streams may also be cut off, as in
-//! TLS: the core decides what that means, whatever drives it.
+//! same sessions and the same oracle as in the [simulation](super::simulation). Here streams may also be truncated, as
+//! in TLS.
 
 use parking_lot::Mutex;
 use proptest::collection::vec;
@@ -41,7 +41,7 @@ impl Held {
         &self.bytes[self.sent..]
     }
 
-    fn sent(&mut self, bytes: usize) {
+    fn record_sent(&mut self, bytes: usize) {
         self.sent += bytes;
         if self.unsent().is_empty() {
             self.bytes.clear();
@@ -79,7 +79,7 @@ impl Completions<'_> {
         let mut has_completed = match next {
             Next::Send => match world.send(from.other(), held.unsent().len(), |taken| &held.unsent()[..taken]) {
                 Ok(sent) => {
-                    held.sent(sent);
+                    held.record_sent(sent);
                     self.core.sent(from, sent);
                     true
                 }
@@ -152,7 +152,7 @@ async fn relay_case(case: &Case) -> Closed {
     let world = Mutex::new(World::new(case.first, case.queue_sizes, case.splices, &case.steps, cut));
     let traffic = Traffic::default();
     let mut oracle = Oracle::new(case.first, case.limits, &world, &traffic);
-    oracle.sees_unread_end = false;
+    oracle.sees_unread_end = false; // this engine learns of the end of a stream only by a receive
     let mut engine = Completions {
         core: Core::new(case.first, case.limits, &traffic, false, Instant::now()),
         world: &world,
@@ -196,10 +196,10 @@ fn run_case(case: &Case) -> Closed {
     paused.unwrap().block_on(relay_case(case))
 }
 
-/// The case, but some of its streams are cut off where they would end.
-fn with_truncations(mut case: Case, are_cut_off: &[bool]) -> Case {
-    for (step, is_cut_off) in case.steps.iter_mut().zip(are_cut_off) {
-        if let (Act::Ends(side), true) = (step.act, is_cut_off) {
+/// The case, but some of its streams are truncated where they would end.
+fn with_truncations(mut case: Case, are_truncated: &[bool]) -> Case {
+    for (step, is_truncated) in case.steps.iter_mut().zip(are_truncated) {
+        if let (Act::Ends(side), true) = (step.act, is_truncated) {
             step.act = Act::Truncates(side);
         }
     }
@@ -235,8 +235,8 @@ fn a_reset_that_the_engine_has_not_seen_does_not_count() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, rng_algorithm: RngAlgorithm::XorShift, ..ProptestConfig::with_cases(1_000) })]
     #[test]
-    fn an_engine_based_on_completions_can_drive_the_core(case in cases(), are_cut_off in vec(any::<bool>(), 60)) {
-        let case = with_truncations(case, &are_cut_off);
+    fn an_engine_based_on_completions_can_drive_the_core(case in cases(), are_truncated in vec(any::<bool>(), 60)) {
+        let case = with_truncations(case, &are_truncated);
         run_case(&case);
     }
 }

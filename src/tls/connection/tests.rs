@@ -106,8 +106,8 @@ impl ProducesTickets for LongTickets {
     }
 }
 
-/// A connected pair of TLS 1.3, and what the server has sent after the handshake: a ticket of this length, in records of
-/// at most `record_bytes`.
+/// A connected pair of TLS 1.3, and what the server has sent after the handshake: a ticket of this length, in records
+/// of at most `record_bytes`.
 pub(crate) fn connected_with_ticket(
     ticket_bytes: usize,
     record_bytes: Option<usize>,
@@ -295,10 +295,10 @@ fn a_partial_record_is_kept_until_it_is_complete() {
 
 #[test]
 fn errors_for_which_rustls_has_no_alert_cause_an_alert() {
-    let too_long = [22, 3, 1, 0, 5, 1, 1, 0, 0, 0]; // a ClientHello of 64 KiB begins
-    let and_more = [too_long, [22, 3, 1, 0, 9, 0, 0, 0, 0, 0]].concat(); // and a part of the next record
+    let long_hello = [22, 3, 1, 0, 5, 1, 1, 0, 0, 0]; // a ClientHello of 64 KiB begins
+    let hello_and_more = [long_hello, [22, 3, 1, 0, 9, 0, 0, 0, 0, 0]].concat(); // and a part of the next record
     let warnings = [21, 3, 3, 0, 2, 1, 90].repeat(100); // more alerts of level `warning` than rustls accepts
-    for invalid in [&too_long[..], &and_more, &warnings] {
+    for invalid in [&long_hello[..], &hello_and_more, &warnings] {
         let (mut client, mut server) = unconnected(&TLS12);
         let mut alert = Vec::new();
         client.handshake(&[], &mut Vec::new()).unwrap();
@@ -316,7 +316,7 @@ fn errors_for_which_rustls_has_no_alert_cause_an_alert() {
     }
 }
 
-fn too_long() -> rustls::Error {
+fn too_long_error() -> rustls::Error {
     rustls::Error::General(String::from("a message of the handshake is too long"))
 }
 
@@ -349,11 +349,12 @@ fn a_message_after_the_handshake_in_tiny_records_is_bounded() {
     let mut alert = Vec::new();
     let mut pieces = records.chunks(1000);
     let failed = pieces.find_map(|piece| client.decrypt_keeping_plaintext(piece, &mut alert).err());
-    assert_eq!(failed, Some(too_long()));
+    assert_eq!(failed, Some(too_long_error()));
     assert!(client.held_bytes() <= HANDSHAKE_BYTES_MAX + 1000 && !alert.is_empty());
 }
 
-/// The longest message that rustls accepts fits, but not if each of its bytes comes in a record of its own.
+/// [`HANDSHAKE_BYTES_MAX`] is enough for the longest message that rustls accepts, but not if each byte of the message
+/// comes in a record of its own.
 #[test]
 fn a_handshake_in_tiny_records_is_bounded() {
     let (mut client, _) = unconnected(&TLS13);
@@ -366,7 +367,7 @@ fn a_handshake_in_tiny_records_is_bounded() {
         Some((number * 6 * 1024, failed))
     });
     let (accepted, error) = failures.next().expect("a handshake without an end was accepted");
-    assert_eq!(error, too_long());
+    assert_eq!(error, too_long_error());
     assert!(accepted <= HANDSHAKE_BYTES_MAX, "{accepted} bytes were accepted");
     drop(failures);
     assert!(!alert.is_empty());
@@ -375,7 +376,7 @@ fn a_handshake_in_tiny_records_is_bounded() {
 /// No close_notify is sent: it would make the stream look complete, without the bytes that were to be encrypted.
 #[test]
 fn exhausted_keys_end_a_connection_uncleanly() {
-    let (mut client, mut server) = tls12_pair_with_key_limit(4); // the first is for the handshake
+    let (mut client, mut server) = tls12_pair_with_key_limit(4); // the first record is the Finished of the handshake
     for _ in 0..3 {
         let mut records = Vec::new();
         server.encrypt(b"x", 1, &mut records).unwrap();

@@ -5,16 +5,19 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 use std::thread::spawn;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{discovery, wait_for_error};
+use super::{discovery, pool, wait_for_error};
 use crate::support::client::server_reached;
 use crate::support::counts::log_lines;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+
+const CONTAINER_ID: &str = "8dfafdbc3a40";
 
 /// An imitated engine, and the directory of its socket.
 struct Engine {
@@ -30,6 +33,8 @@ struct State {
     /// The answer to a request for the list of containers: status and body.
     containers: (String, String),
     requests: Vec<String>,
+    /// The events that are sent to those who begin to follow events.
+    past_events: Vec<String>,
     /// The connections that follow events.
     followers: Vec<UnixStream>,
     /// The connections that have asked for a new container. They get no answer.
@@ -45,6 +50,7 @@ impl Engine {
             newest,
             containers: ("200 OK".to_owned(), "[]".to_owned()),
             requests: Vec::new(),
+            past_events: Vec::new(),
             followers: Vec::new(),
             unanswered: Vec::new(),
         }));
@@ -113,6 +119,9 @@ impl State {
             "containers/json" => write_answer(&mut stream, &self.containers.0, &self.containers.1),
             "events" => {
                 write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+                for event in &self.past_events {
+                    write_event(&mut stream, event)?;
+                }
                 self.followers.push(stream);
                 Ok(())
             }
@@ -126,11 +135,20 @@ impl State {
     }
 
     fn send_event(&mut self, event: &str) {
-        self.followers.retain_mut(|follower| {
-            let length = event.len() + 1;
-            write!(follower, "{length:x}\r\n{event}\n\r\n").is_ok()
-        });
+        self.followers
+            .retain_mut(|follower| write_event(follower, event).is_ok());
     }
+}
+
+fn write_event(stream: &mut UnixStream, event: &str) -> std::io::Result<()> {
+    let length = event.len() + 1;
+    write!(stream, "{length:x}\r\n{event}\n\r\n")
+}
+
+/// The event of `docker stop` for the container of [`container`].
+fn stop_event() -> String {
+    let actor = json!({ "ID": CONTAINER_ID, "Attributes": { "image": "i", "signal": "15" } });
+    json!({ "Type": "container", "Action": "kill", "Actor": actor }).to_string()
 }
 
 fn write_answer(stream: &mut UnixStream, status: &str, body: &str) -> std::io::Result<()> {
@@ -143,7 +161,7 @@ fn write_answer(stream: &mut UnixStream, status: &str, body: &str) -> std::io::R
 
 fn container(name: &str, server: &Server) -> Value {
     json!({
-        "Id": "8dfafdbc3a40",
+        "Id": CONTAINER_ID,
         "Names": [format!("/{name}")],
         "State": "running",
         "Ports": [],
@@ -205,6 +223,42 @@ fn an_unusable_list_changes_nothing_and_is_not_logged() {
     }
     log_lines(&proxy, "cannot take the list of servers, keeping the last one", 5);
     assert!(proxy.log().iter().all(|line| !line.to_string().contains("secret")));
+}
+
+/// The use of the only server.
+fn server_use(proxy: &Proxy) -> Value {
+    pool(proxy)["servers"][0]["use"].clone()
+}
+
+#[test]
+fn a_container_that_was_asked_to_stop_before_the_start_gets_no_new_sessions() {
+    let server = Server::named("first");
+    let engine = Engine::start(44, 52);
+    engine.list_server(&server);
+    engine.state.lock().unwrap().past_events = vec![stop_event()];
+    let begin = UNIX_EPOCH.elapsed().unwrap();
+    let proxy = Proxy::setup(&engine.config()).launch(); // it is not ready without a server that is in use
+    eventually("the container is a server", || server_use(&proxy) == "draining");
+    let request = engine.requests().into_iter().find(|path| path.contains("/events"));
+    let request = request.unwrap();
+    let since = request.split_once("since=").unwrap().1.split('.').next().unwrap();
+    let since = Duration::from_secs(since.parse().unwrap());
+    assert!(begin > since + Duration::from_secs(500), "{request}");
+}
+
+#[test]
+fn a_container_that_was_asked_to_stop_gets_no_new_sessions_after_an_error_of_the_engine() {
+    let server = Server::named("first");
+    let engine = Engine::start(44, 52);
+    engine.list_server(&server);
+    let proxy = Proxy::start(&engine.config());
+    engine.state.lock().unwrap().send_event(&stop_event());
+    eventually("it is known that it stops", || server_use(&proxy) == "draining");
+    engine.list("500 Internal Server Error", "{}");
+    wait_for_error(&proxy, "500 Internal Server Error");
+    engine.list_server(&server);
+    eventually("the engine is followed again", || discovery(&proxy)["up"] == true);
+    assert_eq!(server_use(&proxy), "draining");
 }
 
 #[test]

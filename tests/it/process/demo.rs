@@ -177,11 +177,11 @@ fn sessions_show_up_in_the_table_the_metrics_and_the_access_log() {
         .unwrap()
         .find(|row| row.as_ref().unwrap().contains("+1"));
     // After the time: for each of the six servers the open sessions, and `+1` if there was a new one. The last number
-    // is that of the clones.
-    assert_eq!(
-        row.unwrap().unwrap().split_whitespace().skip(1).collect::<Vec<_>>(),
-        ["0", "+1", "0", "0", "0", "0", "0", "0"]
-    );
+    // is that of the clones. The session may be open when the row is printed.
+    let row = row.unwrap().unwrap();
+    let columns: Vec<_> = row.split_whitespace().skip(1).collect();
+    assert!(matches!(columns[0], "0" | "1"), "{row}");
+    assert_eq!(columns[1..], ["+1", "0", "0", "0", "0", "0", "0"]);
     let metrics = text(&demo.output(&["curl", "/metrics"]).stdout);
     // curl closes without reading the server's last TLS record; the kernel may answer the unread record with a reset.
     let counted = r#"acequia_sessions_total{listener="tls",pool="a",server="a",ending="client_"#;

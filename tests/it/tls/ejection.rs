@@ -15,8 +15,8 @@ const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 /// How many sessions fail in each test.
 const FAILURES: usize = 3;
 
-/// A proxy that may eject `server` at the first failure, because its pool has a backup server, too. `listener` are further
-/// lines of `[listeners.tls.tls]`, and `tls` of `[pools.p.tls]`.
+/// A proxy that may eject `server` at the first failure, because its pool has a backup server, too. `listener` are
+/// further lines of `[listeners.tls.tls]`, and `tls` of `[pools.p.tls]`.
 fn start(site: &Site, server: &ManualTlsServer, listener: &str, tls: &str) -> Proxy {
     replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let keys = format!(
@@ -112,7 +112,8 @@ fn a_client_cannot_eject_a_server_by_an_unsupported_protocol() {
     let proxy = start(&site, &server, listener, "alpn = \"client\"");
     let fail = |server: &ManualTlsServer| assert!(server.over(server.manual.session()).is_err());
     let (http_2, http_1) = (site.client().offering(&["h2"]), site.client().offering(&["http/1.1"]));
-    must_not_be_ejected(&proxy, server, fail, [(&http_2, "shop.example"), (&http_1, "shop.example")]);
+    let clients = [(&http_2, "shop.example"), (&http_1, "shop.example")];
+    must_not_be_ejected(&proxy, server, fail, clients);
     let lines = &proxy.access_lines(FAILURES)[..FAILURES];
     let has_alpn_error = |line: &serde_json::Value| line["tls_error"] == "no_application_protocol";
     assert!(lines.iter().all(has_alpn_error), "{lines:#?}");

@@ -24,10 +24,10 @@ fn a_certificate_stays_in_use_until_both_of_its_files_are_missing() {
     }
     let proxy = site.start_with_sites(server.address);
     let is_served = |name| site.client().connect(proxy.at("tls"), name).is_ok();
-    let away = directory.join("away");
+    let renamed_file = directory.join("renamed");
     for (name, certificate, key) in layouts {
         for file in [certificate, key] {
-            fs::rename(directory.join(file), &away).unwrap();
+            fs::rename(directory.join(file), &renamed_file).unwrap();
             let reloaded = proxy.command(&["cert", "reload"]);
             assert!(
                 reloaded.code == Some(1) && reloaded.stderr.contains(&format!("{file}: No such file")),
@@ -36,7 +36,7 @@ fn a_certificate_stays_in_use_until_both_of_its_files_are_missing() {
             assert!(is_served(name), "{name} without {file}");
             let status = proxy.command(&["status"]).stdout;
             assert!(status.contains("broken") && status.contains(file), "{status}");
-            fs::rename(&away, directory.join(file)).unwrap();
+            fs::rename(&renamed_file, directory.join(file)).unwrap();
             assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
             assert!(is_served(name));
         }

@@ -21,7 +21,7 @@ fn reload(proxy: &Proxy) {
 }
 
 #[test]
-fn ticket_secrets_are_rotated_by_adding_lines_without_losing_resumption() {
+fn a_client_can_resume_until_the_secret_of_its_ticket_is_removed() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let [first, second] = ["first", "second"].map(|name| format!("{name:x<32}\n"));
     let write_secrets = |text: &str| fs::write(site.directory().join("tickets"), text).unwrap();

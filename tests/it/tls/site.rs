@@ -1,4 +1,4 @@
-//! A proxy that terminates TLS, with its authority and its certificates.
+//! What a proxy that terminates TLS needs: certificates in a directory, and the authority that issued them.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,7 +9,8 @@ use crate::support::proxy::Proxy;
 use crate::support::tls_client::TlsSetup;
 use tempfile::TempDir;
 
-/// A directory of certificates: `shop` for shop.example and *.shop.example, `other` for other.example.
+/// An authority, and a directory with two of its certificates: `shop` for shop.example and *.shop.example, and `other`
+/// for other.example.
 pub(super) struct Site {
     pub(super) authority: Authority,
     directory: TempDir,
@@ -29,12 +30,12 @@ impl Site {
         self.directory.path()
     }
 
-    /// The path of a file in the directory, as written in a configuration.
+    /// The path of a file in the directory, as a TOML string.
     pub(super) fn file(&self, name: &str) -> String {
         format!("{:?}", self.directory.path().join(name))
     }
 
-    /// A listener `tls` with both certificates, and a pool `p` of this server. `tls` are further lines of
+    /// A listener `tls` with both certificates, and a pool `p` that contains `server`. `tls` are further lines of
     /// `[listeners.tls.tls]`, and `routes` are sections after it.
     pub(super) fn config(&self, server: SocketAddr, tls: &str, routes: &str) -> String {
         let certificate = |name: &str| {

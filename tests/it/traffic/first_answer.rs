@@ -16,8 +16,8 @@ use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// An answer that takes so long is late. The bound is far below the 40 ms by which a kernel delays an ACK. Tests compare
-/// it with the median of many tries: a busy machine delays a few tries, and a delayed ACK delays all of them.
+/// An answer that takes so long is late. This is far below the 40 ms by which a kernel delays an ACK. Tests compare it
+/// with the median of many tries: a busy machine delays a few tries, and a delayed ACK delays all of them.
 const LATE: Duration = Duration::from_millis(15);
 
 const TRIES: usize = 21;

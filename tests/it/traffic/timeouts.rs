@@ -24,8 +24,8 @@ over_each_path! {
     silent_half_closed_sessions_end_and_trickling_ones_stay,
 }
 
-// On the other paths, another proxy is between the client and the observed proxy. It reads what the client does not, so
-// that the observed proxy would not meet a slow reader.
+// On the other paths, another proxy is between the client and the observed proxy. That other
+// proxy buffers, so that the observed proxy would not see when the client reads.
 mod slow_reader {
     use super::a_slow_reader_does_not_count_as_idle;
 

@@ -30,8 +30,8 @@ struct Handshakes {
     tls: TlsConnector,
     /// Servers with which a handshake has failed: they are not asked again.
     failed: HashSet<ServerId>,
-    /// Whether a handshake was not made because of the limits.
-    was_refused: bool,
+    /// Whether a handshake was left out because of the limits.
+    is_limit_reached: bool,
 }
 
 /// Compares the certificates for all listeners.
@@ -41,12 +41,12 @@ pub(super) async fn compare_all(listeners: &[Arc<ListenerPlan>], pools: &LivePoo
         deadline: Instant::now() + PHASE_TIME_MAX,
         tls: unverified_config().into(),
         failed: HashSet::new(),
-        was_refused: false,
+        is_limit_reached: false,
     };
     for listener in listeners {
         compare(listener, |id| &*pools[id], &mut handshakes, found).await;
     }
-    if handshakes.was_refused {
+    if handshakes.is_limit_reached {
         let asked = HANDSHAKES_MAX - handshakes.left;
         let message = format!("only {asked} certificates were requested: the others were not compared");
         found.push(Finding::warning(message));
@@ -54,10 +54,10 @@ pub(super) async fn compare_all(listeners: &[Arc<ListenerPlan>], pools: &LivePoo
 }
 
 impl Handshakes {
-    /// Whether the limits allow another handshake. If not, sets `was_refused`.
+    /// Whether the limits allow another handshake. Updates `is_limit_reached`.
     fn may_continue(&mut self) -> bool {
-        self.was_refused |= self.left == 0 || Instant::now() >= self.deadline;
-        !self.was_refused
+        self.is_limit_reached |= self.left == 0 || Instant::now() >= self.deadline;
+        !self.is_limit_reached
     }
 
     /// Asks a server for its certificate for `name`. Returns the host names in it; `None`: this handshake, or an

@@ -5,8 +5,8 @@ use super::{Problems, Section};
 use crate::check::PasswordLogin;
 use crate::config::file::Node;
 
-/// A name of a user, of a database or of a group of servers, of at most `bytes_max` bytes. It goes into messages whose
-/// strings end with a zero byte.
+/// A name of a user, of a database or of a group of servers, of at most `bytes_max` bytes. It contains no zero
+/// byte, because this byte ends a string in the protocols of PostgreSQL and MySQL.
 pub(super) fn name<'a>(node: &'a Node, bytes_max: usize, problems: &mut Problems<'_>) -> Option<&'a str> {
     let text = value::string(node, problems)?;
     if text.is_empty() || text.len() > bytes_max || text.contains('\0') {
@@ -18,7 +18,7 @@ pub(super) fn name<'a>(node: &'a Node, bytes_max: usize, problems: &mut Problems
 }
 
 /// A user, whose name has at most `bytes_max` bytes, and the file with its password. `None`: `user` is missing or
-/// not valid.
+/// invalid.
 pub(super) fn password_login(
     section: &Section<'_>,
     bytes_max: usize,

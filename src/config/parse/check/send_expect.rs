@@ -49,13 +49,13 @@ fn step(node: &Node, problems: &mut Problems<'_>) -> Option<ConversationStep> {
         problems.error(&node.position, "the step is empty", "add `send`, `expect` or both");
     }
     Some(ConversationStep {
-        send: entry.get("send").and_then(|node| bytes(node, problems)),
+        send: entry.get("send").and_then(|node| bytes_to_send(node, problems)),
         expect: entry.get("expect").and_then(|node| pattern(node, problems)),
     })
 }
 
 /// A text, or bytes in hexadecimal digits.
-pub(super) fn bytes(node: &Node, problems: &mut Problems<'_>) -> Option<Box<[u8]>> {
+pub(super) fn bytes_to_send(node: &Node, problems: &mut Problems<'_>) -> Option<Box<[u8]>> {
     let text = value::string(node, problems)?;
     let bytes = match text.strip_prefix(HEX) {
         None => {
@@ -80,7 +80,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// In TOML a text in single quotes has no escapes.
+/// Warns about a backslash before `r` or `n`. In TOML it remains if the text is in single quotes.
 fn warn_of_escapes(text: &str, node: &Node, problems: &mut Problems<'_>) {
     if text.contains(r"\r") || text.contains(r"\n") {
         let message = "a backslash is sent as it is";

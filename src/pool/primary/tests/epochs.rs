@@ -1,4 +1,5 @@
-//! Servers that Sentinels name in a configuration epoch.
+//! Servers that Sentinels name in a configuration epoch. In an epoch that is not higher than the remembered one, another
+//! server becomes the primary only at the second check on which the Sentinels agree.
 
 use proptest::prelude::*;
 
@@ -165,7 +166,7 @@ fn sentinel_events() -> impl Strategy<Value = Vec<SentinelEvent>> {
 
 proptest! {
     #[test]
-    fn the_agreed_server_is_the_primary_and_not_that_of_a_minority_in_a_lower_epoch(events in sentinel_events()) {
+    fn the_agreed_server_becomes_the_primary_and_a_minority_never_lowers_the_epoch(events in sentinel_events()) {
         let (mut primary, mut epoch) = (0, 0);
         let mut pool = watch(None, &SERVERS);
         for event in events {

@@ -16,15 +16,16 @@ use crate::guard::DirectionThrottle;
 use crate::relay::closed::Side;
 use crate::relay::core::{Core, Next};
 
-/// Bytes that a half moves before it yields to other sessions. A longer turn would be no cheaper, and make them wait.
+/// Bytes that a half moves before it yields to other sessions. A longer turn would be no cheaper.
 pub(in crate::relay) const TURN_BYTES: usize = 64 * 1024;
 
 /// What this engine keeps of a direction. The core keeps the rest, a `Direction`, and decides what comes next.
 pub(super) struct Half {
     unsent: Unsent,
     read_mode: ReadMode,
-    /// Whether the last poll waited for the sender; a reset of its socket is then noticed by reading.
-    is_reading: bool,
+    /// Whether the last poll ended because the sender had sent nothing more. The wait then also notices a reset of the
+    /// sender's socket.
+    waits_for_sender: bool,
     /// Whether the ACK of the next bytes that are read must not be delayed.
     acks_next: bool,
 }
@@ -48,14 +49,14 @@ impl Half {
         Self {
             unsent: Unsent::bytes(first.into()),
             read_mode: ReadMode::default(),
-            is_reading: false,
+            waits_for_sender: false,
             acks_next,
         }
     }
 
-    /// Whether it would notice a reset of the socket it reads from.
-    pub(super) fn is_reading(&self) -> bool {
-        self.is_reading
+    /// Whether it waits for the sender, and so notices a reset of the sender's socket.
+    pub(super) fn waits_for_sender(&self) -> bool {
+        self.waits_for_sender
     }
 
     /// Does what the core decides until it must wait, has used up its turn (then it will be polled again), or has
@@ -70,7 +71,7 @@ impl Half {
         mut throttle: Option<&mut DirectionThrottle>,
     ) -> Poll<Result<(), TransferError>> {
         let mut turn_bytes = 0;
-        self.is_reading = false;
+        self.waits_for_sender = false;
         core.set_held_back(from, false);
         loop {
             match core.next(from) {
@@ -101,13 +102,13 @@ impl Half {
                         }
                         None => usize::MAX,
                     };
-                    self.is_reading = true;
+                    self.waits_for_sender = true;
                     let read = self.poll_read(cx, core, from, sender, receiver, granted);
                     if let Some(throttle) = &mut throttle {
                         throttle.settle(if let Poll::Ready(Ok(read)) = read { read } else { 0 });
                     }
                     turn_bytes += ready!(read)?;
-                    self.is_reading = false;
+                    self.waits_for_sender = false;
                     if mem::take(&mut self.acks_next) {
                         sender.ack_at_once();
                     }
@@ -126,9 +127,9 @@ impl Half {
         sender: &impl Wire,
         throttle: &mut DirectionThrottle,
     ) -> Poll<io::Result<usize>> {
-        self.is_reading = true;
+        self.waits_for_sender = true;
         ready!(sender.poll_readable(cx))?;
-        self.is_reading = false;
+        self.waits_for_sender = false;
         let granted = throttle.poll_grant(cx, || sender.readable_bytes());
         core.set_held_back(from, granted.is_pending());
         granted.map(Ok)

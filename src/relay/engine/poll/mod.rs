@@ -135,11 +135,11 @@ impl<W: Wire> Relay<'_, W> {
         }
         // A socket that is not being read (its half waits for the receiver, or has ended) can still be reset.
         let client_watch = || Box::pin(client.fault()) as FaultWatch<'_>;
-        if let Poll::Ready(fault) = self.client.poll_fault(cx, !self.up.is_reading(), client_watch) {
+        if let Poll::Ready(fault) = self.client.poll_fault(cx, !self.up.waits_for_sender(), client_watch) {
             return Err((Side::Client, fault));
         }
         // While the server's last bytes are delivered, its connection has already broken.
-        let is_watched = !self.down.is_reading() && !self.core.is_delivering();
+        let is_watched = !self.down.waits_for_sender() && !self.core.is_delivering();
         let traffic = self.core.traffic();
         let server_watch = || Box::pin(server_fault(server, traffic)) as FaultWatch<'_>;
         if let Poll::Ready(fault) = self.server.poll_fault(cx, is_watched, server_watch) {

@@ -17,7 +17,7 @@ const LARGE_READ_BYTES: usize = SCRATCH_BYTES / 2;
 /// Fills of the pipe in a row, each under [`SMALL_READ_BYTES`], that end bulk mode.
 const SMALL_FILLS_TO_END_BULK: u8 = 2;
 
-/// How a half reads next, derived from its last reads and writes.
+/// How one direction of a session reads next, derived from its last reads and writes.
 #[derive(Debug, Default)]
 pub(super) struct ReadMode {
     is_bulk: bool,
