@@ -6,8 +6,8 @@
 //!
 //! - The resolver's capacity (see [`crate::descriptors`]) is the most lookups that run at once. A lookup without an
 //!   answer counts until the system gives up.
-//! - A name is slow if its last lookup was not prompt ([`PROMPT`]). Slow names wait in a queue of their own, and may use
-//!   at most half of the capacity.
+//! - A name is slow if its last lookup was not prompt ([`PROMPT`]). Slow names wait in a queue of their own, and may
+//!   use at most half of the capacity.
 //! - Of the lookups of other names, at most [`STARTING_MAX`] at once are in their first second.
 
 use std::io;

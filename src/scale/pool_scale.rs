@@ -117,8 +117,8 @@ impl PoolScale {
     #[must_use]
     pub fn can_start(&self) -> bool {
         let is_off = self.wanted().is_some_and(|wanted| wanted.clones == 0);
-        let is_first_start = |clone: &CloneStatus| clone.state == CloneState::Starting && clone.reason.is_none();
-        !is_off && self.clones.lock().iter().all(|clone| clone.is_leaving || is_first_start(clone))
+        let is_new = |clone: &CloneStatus| clone.state == CloneState::Starting && clone.reason.is_none();
+        !is_off && self.clones.lock().iter().all(|clone| clone.is_leaving || is_new(clone))
     }
 
     /// Shows these clones from now on.

@@ -313,8 +313,8 @@ impl TargetRef {
     }
 }
 
-/// The number of the wanted port among the TCP ports of a slice. If there are no TCP ports, or if one has no number, any
-/// [`ServicePort::Number`] is accepted.
+/// The number of the wanted port among the TCP ports of a slice. If there are no TCP ports, or if one has no number,
+/// any [`ServicePort::Number`] is accepted.
 fn port_of(wanted: &ServicePort, ports: &[SlicePort]) -> Result<NonZeroU16, Reason> {
     let is_tcp = |port: &&SlicePort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
     let ports: Vec<_> = ports.iter().filter(is_tcp).collect();

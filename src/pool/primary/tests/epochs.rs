@@ -1,5 +1,5 @@
-//! Servers that Sentinels name in a configuration epoch. In an epoch that is not higher than the remembered one, another
-//! server becomes the primary only at the second check on which the Sentinels agree.
+//! Servers that Sentinels name in a configuration epoch. In an epoch that is not higher than the remembered one,
+//! another server becomes the primary only at the second check on which the Sentinels agree.
 
 use proptest::prelude::*;
 
@@ -128,6 +128,7 @@ fn claims_of_former_sentinels_are_not_compared() {
         ("b", reported(0)),
         ("a", reported(4)),
     ];
+    // `b` is preferred to the former claim of `a`, but not to its new one.
     assert_eq!(observe(&mut pool, &steps), ["", "a", "a", "b", "b", "a"]);
 }
 
