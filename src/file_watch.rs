@@ -140,7 +140,7 @@ impl FileWatch {
 }
 
 impl Inotify {
-    /// Watches no directory yet.
+    /// A new watcher, which watches no directory yet.
     fn new(new_watcher: &NewWatcher) -> notify::Result<Self> {
         let (sender, events) = mpsc::channel(1);
         Ok(Self {
@@ -163,7 +163,9 @@ impl Inotify {
         let mut result = Ok(());
         for directory in directories(file) {
             match self.watcher.watch(&directory, RecursiveMode::NonRecursive) {
-                Ok(()) => drop(self.directories.insert(directory)),
+                Ok(()) => {
+                    self.directories.insert(directory);
+                }
                 Err(_) if !directory.exists() => {} // it may exist next time
                 Err(error) => result = Err(error),
             }

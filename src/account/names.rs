@@ -69,7 +69,7 @@ pub(super) const GUARD_EVICTIONS: &str = "acequia_guard_evictions_total";
 pub(super) const GUARD_SESSIONS: &str = "acequia_guard_sessions";
 pub(super) const GUARD_SOURCES: &str = "acequia_guard_sources";
 
-/// Counters whose values that crate keeps: name and help text.
+/// Counters whose values `metrics-exporter-prometheus` keeps: name and help text.
 pub(super) const COUNTERS: &[(&str, &str)] = &[
     (CONNECTIONS, "Client connections accepted."),
     (SESSIONS, "Sessions that have ended, by ending."),
@@ -101,7 +101,7 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
     (LOG_LINES_DROPPED, "Access log lines that could not be written."),
 ];
 
-/// Gauges whose values that crate keeps: name and help text.
+/// Gauges whose values `metrics-exporter-prometheus` keeps: name and help text.
 pub(super) const GAUGES: &[(&str, &str)] = &[
     (BUILD_INFO, "Always 1; the label is the version."),
     (

@@ -1,4 +1,4 @@
-//! An open session as other threads see it, and the handle that ends it.
+//! An open session as other threads see it, and their requests to end it.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Record {
     pub(super) traffic: Traffic,
     id: u64,
     accepted_at: Instant,
-    cancel: CancelHandle,
+    requests: SessionRequests,
     rates: ByteRates,
     // A blocking mutex, locked for a few lines at a time: by every reader, and by the session before and after its
     // relay.
@@ -36,7 +36,7 @@ impl Record {
             id,
             accepted_at,
             traffic: Traffic::default(),
-            cancel: CancelHandle::default(),
+            requests: SessionRequests::default(),
             rates: ByteRates::default(),
             info: Mutex::new(info),
         }
@@ -102,11 +102,11 @@ impl Record {
 
     /// Ends the session by resetting both sides. Only the first ending counts; returns whether this is the first.
     pub fn cut(&self, ending: Ending) -> bool {
-        self.cancel.cut(ending)
+        self.requests.cut(ending)
     }
 
-    /// Decides the ending of a session that ends by itself: this one, or that of a cut before. Later cuts have no
-    /// effect: they would contradict what the client is being told.
+    /// Decides the ending of a session that ends by itself: that of an earlier cut, or else `ending`. Later cuts have
+    /// no effect: they would contradict what the client is being told.
     #[must_use]
     pub fn settle(&self, ending: Ending) -> Ending {
         self.cut(ending);
@@ -133,31 +133,31 @@ impl Record {
     /// Asks the session to end with this ending if it is at rest now. If it is not, it goes on, and the caller is not
     /// told.
     pub fn end_at_rest(&self, ending: Ending) {
-        self.cancel.end_at_rest(ending);
+        self.requests.end_at_rest(ending);
     }
 
     /// Asks the session whether bytes are on their way to either side. If so, [`Self::deliveries`] changes.
     pub fn look_for_deliveries(&self) {
-        self.cancel.look();
+        self.requests.look();
     }
 
     /// A counter that changes when the session is asked to end, or to look, while bytes are on their way to either
     /// side.
     #[must_use]
     pub fn deliveries(&self) -> u8 {
-        self.cancel.deliveries.count()
+        self.requests.deliveries.count()
     }
 
     /// The ending of a session that was cut.
     #[must_use]
     pub fn cut_ending(&self) -> Ending {
-        self.cancel.cut_ending().unwrap_or(Ending::Internal)
+        self.requests.cut_ending().unwrap_or(Ending::Internal)
     }
 
     /// The ending of a session that has ended at rest.
     #[must_use]
     pub fn ending_at_rest(&self) -> Ending {
-        self.cancel.ending_at_rest()
+        self.requests.ending_at_rest()
     }
 
     /// The pool that it relays to, and the [`count_id`](crate::pool::Server::count_id) of the server; `None` until the
@@ -185,12 +185,12 @@ impl Record {
     /// Ready at each request to the session: to be cut, to end at rest, or to look for deliveries. Only one task at a
     /// time may poll this or await [`Self::until_cut`], because only one waker is kept.
     pub fn poll_end_request(&self, cx: &mut Context<'_>) -> Poll<EndRequest<'_>> {
-        self.cancel.poll_request(cx)
+        self.requests.poll_request(cx)
     }
 
     /// Waits until [`Self::cut`] is called. Only one task at a time may await this: that of the session.
     pub fn until_cut(&self) -> impl Future<Output = Ending> + Unpin {
-        std::future::poll_fn(|cx| self.cancel.poll_cut(cx))
+        std::future::poll_fn(|cx| self.requests.poll_cut(cx))
     }
 
     /// Its current state, except what only the kernel knows ([`Self::tcp_info`]).
@@ -294,10 +294,10 @@ pub struct SessionView {
 /// The requests of other threads to the session: to be cut, to end at rest, to look for deliveries. The session polls
 /// them. It can be cut only once.
 ///
-/// The handle is four bytes and a waker inside the record. A `CancellationToken` for each session would be an
+/// The requests are four bytes and a waker inside the record. A `CancellationToken` for each session would be an
 /// allocation and a mutex.
 #[derive(Debug, Default)]
-struct CancelHandle {
+struct SessionRequests {
     /// The ending of the cut: 1 + its index in [`Ending::ALL`]; 0: not cut.
     ending: AtomicU8,
     /// The ending that is asked for at rest, encoded like `ending`; with [`TAKEN`] once the session has seen the
@@ -310,7 +310,7 @@ struct CancelHandle {
     waker: AtomicWaker,
 }
 
-/// The flag in [`CancelHandle::at_rest`]. The numbers of endings are far below it.
+/// The flag in [`SessionRequests::at_rest`]. The numbers of endings are far below it.
 const TAKEN: u8 = 0x80;
 
 /// The ending of this number, from 1; `None` for 0.
@@ -319,7 +319,7 @@ fn ending_of(number: u8) -> Option<Ending> {
     Some(Ending::ALL[index])
 }
 
-impl CancelHandle {
+impl SessionRequests {
     /// Returns whether this is the first cut.
     fn cut(&self, ending: Ending) -> bool {
         let is_first = self

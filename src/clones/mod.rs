@@ -117,7 +117,7 @@ fn spawn_container_removals(context: &Arc<CloneContext>, tracker: &TaskTracker) 
     let shared = Arc::clone(context);
     tracker.spawn(async move { shared.containers.remove_orphans(&shared.shutdown).await });
     let shared = Arc::clone(context);
-    tracker.spawn(async move { shared.containers.remove_left(&shared.shutdown).await });
+    tracker.spawn(async move { shared.containers.remove_unheld(&shared.shutdown).await });
 }
 
 /// Gives each task its pool of the plan in force, and starts the tasks of new pools.

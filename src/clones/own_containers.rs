@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -44,8 +44,8 @@ pub(super) struct OwnContainers {
     engines: Mutex<Engines>,
     /// Containers that may exist although nobody holds them.
     // A blocking mutex: locked for a few lines.
-    left: Mutex<BTreeSet<ContainerPlace>>,
-    left_changed: Notify,
+    unheld: Mutex<BTreeSet<ContainerPlace>>,
+    unheld_changed: Notify,
 }
 
 /// The name of a container, and the socket of its engine.
@@ -89,8 +89,8 @@ impl OwnContainers {
             keeper: ContainerKeeper::default(),
             next: AtomicU64::new(1),
             engines: Mutex::default(),
-            left: Mutex::default(),
-            left_changed: Notify::new(),
+            unheld: Mutex::default(),
+            unheld_changed: Notify::new(),
         }
     }
 
@@ -113,7 +113,7 @@ impl OwnContainers {
 
     /// Writes the engine into the file of this process. Blocks.
     fn write(&self, socket: PathBuf) {
-        let mut engines = lock(&self.engines);
+        let mut engines = self.engines.lock();
         let Some(directory) = &self.directory else { return };
         if engines.sockets.contains(&socket) {
             return;
@@ -143,12 +143,12 @@ impl OwnContainers {
     }
 
     /// Removes the containers that nobody holds, until this process ends.
-    pub(super) async fn remove_left(&self, shutdown: &CancellationToken) {
+    pub(super) async fn remove_unheld(&self, shutdown: &CancellationToken) {
         let removing = async {
             loop {
-                self.left_changed.notified().await;
+                self.unheld_changed.notified().await;
                 let mut back_off = BackOff::default();
-                while !self.try_remove_left().await {
+                while !self.try_remove_unheld().await {
                     back_off.pause().await; // not logged: the failed start has been logged already
                 }
             }
@@ -156,23 +156,23 @@ impl OwnContainers {
         shutdown.run_until_cancelled(removing).await;
     }
 
-    /// Removes each container in `left` if that is possible. Returns whether none remains.
-    async fn try_remove_left(&self) -> bool {
-        let left = lock(&self.left).clone();
-        for place in left {
+    /// Removes each container in `unheld` if that is possible. Returns whether none remains.
+    async fn try_remove_unheld(&self) -> bool {
+        let unheld = self.unheld.lock().clone();
+        for place in unheld {
             if place.remove().await.is_ok() {
-                lock(&self.left).remove(&place);
+                self.unheld.lock().remove(&place);
             }
         }
-        lock(&self.left).is_empty()
+        self.unheld.lock().is_empty()
     }
 
-    /// To be called when all clones have ended: the next start then looks for containers only if some are left. Blocks.
+    /// Removes the instance file if no container is left. To be called when all clones have ended. Blocks.
     pub(super) fn finish(&self) {
-        if lock(&self.left).is_empty()
-            && let Some(file) = lock(&self.engines).file.take()
+        if self.unheld.lock().is_empty()
+            && let Some(file) = self.engines.lock().file.take()
         {
-            let _ = file.remove(); // else the next start looks
+            let _ = file.remove(); // if that fails, the next start looks for containers in vain
         }
     }
 
@@ -229,10 +229,9 @@ async fn remove_orphans_of(ended: EndedInstance, until: Instant) {
             }
         }
     }
-    if !is_complete {
-        return;
+    if is_complete {
+        let _ = spawn_blocking(|| ended.forget()).await; // if that fails, the next start looks again
     }
-    let _ = spawn_blocking(|| ended.forget()).await; // else the next start looks again
 }
 
 fn label(instance: &str) -> String {
@@ -256,12 +255,8 @@ impl HeldContainer {
 impl Drop for HeldContainer {
     fn drop(&mut self) {
         if !self.is_removed {
-            lock(&self.own.left).insert(self.place.clone());
-            self.own.left_changed.notify_one();
+            self.own.unheld.lock().insert(self.place.clone());
+            self.own.unheld_changed.notify_one();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }

@@ -41,7 +41,6 @@ enum Severity {
 pub(super) struct Problem {
     severity: Severity,
     position: Position,
-    /// The problem.
     message: String,
     /// The remedy; may be empty.
     hint: String,
@@ -178,16 +177,16 @@ impl Report {
     /// warnings. Ends with a newline; empty if there are no problems.
     #[must_use]
     pub fn render(&self, colour: ColorChoice) -> String {
-        self.render_those(colour, self.problems.iter().collect())
+        self.render_problems(colour, self.problems.iter().collect())
     }
 
-    /// As [`Self::render`], for readers of the store who may not read the files of this machine: problems in files are
-    /// left out.
+    /// As [`Self::render`], for people who can read the store, but not the files of this machine. Only the problems in
+    /// texts of the store are shown; the others are counted.
     #[must_use]
     pub fn render_for_store(&self) -> String {
         let is_of_store = |problem: &&Problem| self.input.is_remote(&problem.position);
         let (of_store, hidden): (Vec<_>, Vec<_>) = self.problems.iter().partition(is_of_store);
-        let mut text = self.render_those(ColorChoice::Never, of_store);
+        let mut text = self.render_problems(ColorChoice::Never, of_store);
         if !hidden.is_empty() {
             text += &format!(
                 "{} in the file on this machine: see its log\n",
@@ -197,7 +196,7 @@ impl Report {
         text
     }
 
-    fn render_those(&self, colour: ColorChoice, mut problems: Vec<&Problem>) -> String {
+    fn render_problems(&self, colour: ColorChoice, mut problems: Vec<&Problem>) -> String {
         let renderer = match colour {
             ColorChoice::Never => Renderer::plain(),
             ColorChoice::Always => Renderer::styled(),

@@ -1,5 +1,5 @@
-//! Which section is in which text. If the file of this machine has `[remote]`, the sections of the process are in it,
-//! and all others are in the texts of the store.
+//! Merges the file of this machine and the texts of the store, if the file has `[remote]`. The file then has only the
+//! sections of the process, and the store has all other sections.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -8,10 +8,10 @@ use super::file::{KeyValue, Node, Table, Value};
 use super::keys;
 use super::report::{InputText, Position, Problem};
 
-/// The sections of a file with `[remote]`.
+/// The sections of the process.
 const OF_PROCESS: [&str; 5] = ["runtime", "admin", "log", "providers", "remote"];
 
-/// The sections whose keys are names. Several texts may have such a section, each with other names.
+/// The sections whose keys are names. Several texts may have subsections of such a section, with different names.
 const NAMED: [&str; 4] = ["acme", "guards", "listeners", "pools"];
 
 /// The sections of all texts as one table, and the problems of sections that are in the wrong text or in two texts. The
@@ -60,7 +60,7 @@ fn beside_remote(entry: &KeyValue) -> Option<Problem> {
     })
 }
 
-/// The first of these sections with one key. Reports the others. There is at least one.
+/// The first of these sections, which all have the same key. Reports the others. There is at least one section.
 fn only_one(entries: Vec<KeyValue>, input: &InputText, problems: &mut Vec<Problem>) -> KeyValue {
     let mut entries = entries.into_iter();
     let first = entries.next().expect("a key has at least one section");
@@ -68,8 +68,8 @@ fn only_one(entries: Vec<KeyValue>, input: &InputText, problems: &mut Vec<Proble
     first
 }
 
-/// One section with the subsections of these sections with one key. Reports those whose names are not new. Of a table
-/// and another value, the other value stays: its wrong type is reported when the section is read. There is at least one
+/// One section with the subsections of these sections, which all have the same key. Reports duplicate subsections. A
+/// section that is not a table is returned instead: its wrong type is reported when it is read. There is at least one
 /// section.
 fn merged_by_name(entries: Vec<KeyValue>, input: &InputText, problems: &mut Vec<Problem>) -> KeyValue {
     let mut first_positions: HashMap<String, Position> = HashMap::new();
@@ -80,27 +80,27 @@ fn merged_by_name(entries: Vec<KeyValue>, input: &InputText, problems: &mut Vec<
         let Value::Table(table) = node.value else {
             return KeyValue { key, position, node };
         };
-        for section in table.entries {
-            match first_positions.entry(section.key.clone()) {
+        for subsection in table.entries {
+            match first_positions.entry(subsection.key.clone()) {
                 Entry::Occupied(first) => {
                     problems.push(duplicate(
-                        &format!("{key}.{}", section.key),
+                        &format!("{key}.{}", subsection.key),
                         first.get(),
-                        &section,
+                        &subsection,
                         input,
                     ));
                 }
                 Entry::Vacant(free) => {
-                    free.insert(section.position.clone());
-                    all.push(section);
+                    free.insert(subsection.position.clone());
+                    all.push(subsection);
                 }
             }
         }
         merged.get_or_insert((key, position, node.position));
     }
-    let (key, position, of_value) = merged.expect("a key has at least one section");
+    let (key, position, value_position) = merged.expect("a key has at least one section");
     let node = Node {
-        position: of_value,
+        position: value_position,
         value: Value::Table(Table { entries: all }),
     };
     KeyValue { key, position, node }

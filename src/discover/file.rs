@@ -142,6 +142,7 @@ mod tests {
 
     #[test]
     fn a_toml_that_is_nested_too_deep_is_an_error() {
+        // 79 brackets, each with a dotted key of 79 parts: the crate `toml` bounds both numbers, but not their product.
         let keys = vec!["a"; 79].join(".");
         let deep = format!("{}1{}", format!("{{ {keys} = ").repeat(79), " }".repeat(79));
         let error = read_as("a.toml", &format!("servers = []\nx = {deep}\n")).unwrap_err();
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_place() {
+    fn an_error_names_the_line_or_the_wrong_word() {
         for (name, text, error) in [
             (
                 "list",

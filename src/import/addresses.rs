@@ -15,7 +15,11 @@ pub(super) fn add_addresses_of_ipv4(imported: &mut Imported) {
             if !bound.insert(ipv4.clone()) {
                 continue;
             }
-            for addresses in [&mut listener.bind, &mut listener.plain, &mut listener.proxy_addresses] {
+            for addresses in [
+                &mut listener.bind,
+                &mut listener.plain_addresses,
+                &mut listener.proxy_addresses,
+            ] {
                 if let Some(at) = addresses.iter().position(|address| *address == ipv6) {
                     addresses.insert(at, ipv4.clone());
                 }
@@ -81,7 +85,7 @@ impl AddressKind {
     fn new(address: &String, listener: &ImportedListener) -> Self {
         let tls = listener.address_tls.iter().find(|(of, _)| of == address);
         Self {
-            is_plain: !listener.certificates.is_empty() && listener.plain.contains(address),
+            is_plain: !listener.certificates.is_empty() && listener.plain_addresses.contains(address),
             is_direct: !listener.proxy_addresses.is_empty() && !listener.proxy_addresses.contains(address),
             tls: tls.map(|(_, keys)| keys.clone()).unwrap_or_default(),
         }

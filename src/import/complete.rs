@@ -33,7 +33,7 @@ pub(super) fn complete(imported: &mut Imported, origin: Origin) {
         remove_missing_pools(listener, &names);
         remove_duplicates(listener);
         remove_unused_tls(listener);
-        // In nginx, too, the most exact name of a map wins.
+        // acequia prefers the most exact name, as maps of nginx do. HAProxy takes the first rule that matches.
         if origin == Origin::Haproxy {
             keep_order(listener);
         }

@@ -1,5 +1,4 @@
-//! What an importer has found: the sections of a configuration, as text, with remarks about the lines that it came
-//! from.
+//! What an importer has found: the sections of a configuration, as text, with remarks about lines of the imported file.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -34,7 +33,7 @@ pub(super) struct ImportedListener {
     /// Valid values of `bind`.
     pub(super) bind: Vec<String>,
     /// The addresses of `bind` at which no TLS is terminated, whatever certificates there are.
-    pub(super) plain: Vec<String>,
+    pub(super) plain_addresses: Vec<String>,
     /// The addresses of `bind`, such as `[::]:443`, that stand for all addresses of IPv4, too.
     pub(super) dual_stack: Vec<String>,
     /// The pool for clients that match no route.
@@ -91,7 +90,7 @@ impl ImportedRoute {
 #[derive(Clone, Debug, Default)]
 pub(super) struct ImportedPool {
     pub(super) name: String,
-    /// The name of the `upstream` block of nginx from which it comes; `None`: it comes from none.
+    /// The name of the nginx `upstream` block that became this pool. `None`: there is no such block.
     pub(super) upstream: Option<String>,
     pub(super) section: ImportedSection,
     /// `[pools.NAME.tls]`; `None`: servers get what clients send.
@@ -153,32 +152,30 @@ impl Remark {
         }
     }
 
-    /// Notes that `server` gets the pool's value of a key instead of its own. The pool's value is that of the server
-    /// `whose`.
+    /// Notes that `server` gets the pool's value of a key instead of its own. The pool's value comes from the server
+    /// `source`.
     pub(super) fn uses_pool_value(
         line: usize,
         key: &str,
         server: &str,
         own: Option<&str>,
         pool_value: Option<&str>,
-        whose: &str,
+        source: &str,
     ) -> Self {
         let value = pool_value.unwrap_or("not set");
         let instead = own.map_or(String::new(), |own| format!(", instead of {own}"));
-        Self::note(line, format!("{key} of {server} is {value}, as for {whose}{instead}"))
+        Self::note(line, format!("{key} of {server} is {value}, as for {source}{instead}"))
     }
 }
 
 impl ImportedListener {
-    /// Accepts a PROXY header on every connection to these addresses of `bind`, whoever the peer is. At least one must
-    /// be given: none would mean all.
+    /// Accepts a PROXY header from any peer at these addresses of `bind`. `addresses` must not be empty: no address
+    /// would mean all.
     pub(super) fn accept_proxy_at(&mut self, addresses: &[String]) {
         self.proxy_peers = vec![String::from("0.0.0.0/0"), String::from("::/0")];
         self.proxy_addresses.extend_from_slice(addresses);
     }
-}
 
-impl ImportedListener {
     /// Accepts a PROXY header from these peers, and those of earlier calls, at all addresses. Returns whether this
     /// replaces what [`accept_proxy_at`](Self::accept_proxy_at) has set.
     pub(super) fn expect_proxy_of(&mut self, peers: Vec<String>) -> bool {

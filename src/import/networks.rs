@@ -1,11 +1,11 @@
-//! Differences and intersections of lists of networks. They serve to convert a list of rules, of which the first match
-//! decides, to the lists `allow` and `deny`, of which `deny` is always applied first.
+//! Differences and intersections of lists of networks. Importers need them for rules of which the first match decides:
+//! these become the lists `allow` and `deny`, and acequia always applies `deny` first.
 
 use ipnet::IpNet;
 
 use crate::addr::parse_network;
 
-/// The longest list that is written, in networks. A longer one is not readable.
+/// The most networks of a result. Nobody could read a longer list.
 const LIST_MAX: usize = 1000;
 
 /// All clients.

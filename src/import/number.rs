@@ -52,7 +52,7 @@ pub(super) fn clamped_integer(text: &str, least: u32, most: u32) -> Option<u32> 
     is_number.then(|| text.parse().unwrap_or(u32::MAX).clamp(least, most))
 }
 
-/// Parses the number of a port. `None`: it is none, or 0.
+/// Parses the number of a port. `None`: the text is not a port, or is 0.
 pub(super) fn port(text: &str) -> Option<u16> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|port| is_number && *port > 0)
@@ -106,6 +106,10 @@ mod tests {
         assert_eq!(clamped_integer("0", 1, 256), Some(1));
         assert_eq!(clamped_integer("99999999999", 1, 256), Some(256));
         assert_eq!(clamped_integer("+1", 0, 256), None);
+    }
+
+    #[test]
+    fn ports_are_between_1_and_65535() {
         assert_eq!(port("65535"), Some(65_535));
         assert!(["0", "65536", "+1", ""].into_iter().all(|text| port(text).is_none()));
     }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::imported::{ImportedListener, ImportedRoute, Remark};
 
-/// Keeps the order of HAProxy where that is possible, and notes where it is not. The routes are in that order.
+/// Lets the same routes win as in HAProxy where that is possible, and notes where it is not. The routes are in the
+/// order in which HAProxy applies them.
 pub(super) fn keep_order(listener: &mut ImportedListener) {
     let remarks = &mut listener.section.remarks;
     if !refuse_more_exact_names(&mut listener.routes) {
@@ -23,12 +24,13 @@ pub(super) fn keep_order(listener: &mut ImportedListener) {
 fn refuse_more_exact_names(routes: &mut [ImportedRoute]) -> bool {
     /// The most names that are added.
     const ADDED_MAX: usize = 10_000;
+    // The refusing routes with a wildcard, by that wildcard.
     let mut refusing: HashMap<String, Vec<usize>> = HashMap::new();
     let mut added: BTreeSet<(usize, String)> = BTreeSet::new();
     for (index, route) in routes.iter().enumerate() {
         for name in &route.sni {
-            let refusing = wildcards_of(name).filter_map(|wildcard| refusing.get(&wildcard));
-            for earlier in refusing.flatten() {
+            let earlier_routes = wider_wildcards(name).filter_map(|wildcard| refusing.get(&wildcard));
+            for earlier in earlier_routes.flatten() {
                 added.insert((*earlier, name.clone()));
                 if added.len() > ADDED_MAX {
                     return false;
@@ -50,9 +52,8 @@ fn refuse_more_exact_names(routes: &mut [ImportedRoute]) -> bool {
     true
 }
 
-/// The wildcards that match all names which this pattern matches, without the pattern itself, from the longest suffix
-/// to `*`.
-pub(super) fn wildcards_of(pattern: &str) -> impl Iterator<Item = String> {
+/// The wildcards that match all names of this pattern and more, from the longest suffix to `*`.
+pub(super) fn wider_wildcards(pattern: &str) -> impl Iterator<Item = String> {
     let suffixes = pattern.match_indices('.').map(|(at, _)| &pattern[at..]).chain([""]);
     let wildcards = suffixes.map(|suffix| format!("*{suffix}"));
     wildcards.filter(move |wildcard| wildcard != pattern)
@@ -68,10 +69,10 @@ fn notes(routes: &[ImportedRoute]) -> Option<Vec<Remark>> {
     let mut earlier_by_name: HashMap<&str, Vec<usize>> = HashMap::new();
     let mut earlier_without_name: Vec<usize> = Vec::new();
     for (later, route) in routes.iter().enumerate() {
-        let mut compare = |earlier: usize, has_better_name: bool| {
+        let mut compare = |earlier: usize, has_more_exact_name: bool| {
             compared += 1;
             let first = &routes[earlier];
-            let why = match has_better_name {
+            let why = match has_more_exact_name {
                 true => "a more exact name",
                 false if route.kinds() > first.kinds() => "more kinds of conditions",
                 false => return,
@@ -88,8 +89,7 @@ fn notes(routes: &[ImportedRoute]) -> Option<Vec<Remark>> {
             for earlier in same {
                 compare(*earlier, false);
             }
-            let wildcards = wildcards_of(name);
-            let wider = wildcards.filter_map(|wildcard| earlier_by_name.get(wildcard.as_str()));
+            let wider = wider_wildcards(name).filter_map(|wildcard| earlier_by_name.get(wildcard.as_str()));
             for earlier in wider.flatten() {
                 if same.binary_search(earlier).is_err() {
                     compare(*earlier, true);

@@ -12,19 +12,19 @@ use crate::plan::{Fallback, PoolId, PoolPlan, PoolPlans};
 #[derive(Clone, Debug)]
 pub struct LivePools {
     in_order: Arc<[Arc<LivePool>]>,
-    /// For each pool, the pool that is used while it has no usable server.
+    /// For each pool, its fallback if that is a pool.
     fallback_pools: Arc<[Option<PoolId>]>,
 }
 
 impl LivePools {
     /// The pools of these plans, in their order.
-    pub(super) fn new(plans: &PoolPlans, pool: impl FnMut(&Arc<PoolPlan>) -> Arc<LivePool>) -> Self {
+    pub(super) fn new(plans: &PoolPlans, live_pool: impl FnMut(&Arc<PoolPlan>) -> Arc<LivePool>) -> Self {
         let fallback_pool = |plan: &Arc<PoolPlan>| match plan.fallback.as_ref()? {
             Fallback::Pool(name) => plans.id(name),
             Fallback::Primary => None,
         };
         Self {
-            in_order: plans.iter().map(pool).collect(),
+            in_order: plans.iter().map(live_pool).collect(),
             fallback_pools: plans.iter().map(fallback_pool).collect(),
         }
     }

@@ -136,7 +136,7 @@ impl ServerObserver for PoolQueue {
         }
         match self.in_force() {
             Some(pool) => self.serve((*pool).as_ref(), Instant::now()),
-            // The pool was removed. Each waiting client knows the pool that it waits for.
+            // The pool was removed. The woken clients serve the line, each from the pool that it holds.
             None => self.notify_change(),
         }
     }
@@ -216,8 +216,8 @@ impl PoolQueue {
         fence(SeqCst); // the client is counted before it looks for room
         let now = Instant::now();
         let mut answers = waiters.serve(serving(in_force.as_deref(), own_pool), now);
-        // A client that comes again, because the connect with its lease failed, keeps its place: the line may exceed its
-        // limit by the number of these.
+        // A client that comes again, because its connect failed, is not refused: the line may exceed its limit by the
+        // number of such clients.
         if is_new && waiters.line.len() > clients_max {
             let refused = waiters.line.make_room_for(ticket);
             answers.extend(refused.map(|waiter| (waiter, Err(NoLease::Full))));
@@ -227,7 +227,7 @@ impl PoolQueue {
         place
     }
 
-    /// Whether a joining client could wait for a server that is not among these.
+    /// Whether a joining client could wait for a server that is not in `tried`.
     pub(super) fn has_any_besides(&self, own_pool: &Pool, tried: &[ServerId], now: Instant) -> bool {
         let in_force = self.in_force();
         serving(in_force.as_deref(), own_pool).has_any_besides(tried, now)
@@ -237,7 +237,7 @@ impl PoolQueue {
     /// when to call this again if nothing changes meanwhile; `None`: never.
     pub(super) fn serve_if_stale(&self, own_pool: &Pool, now: Instant) -> Option<Instant> {
         let in_force = self.in_force();
-        let mut waiters = self.line.lock(); // until it is served: nobody else may see the old time in between
+        let mut waiters = self.line.lock(); // until the line is served, so that no other client acts on the same expiry
         let expires_at = waiters.expires_at;
         let has_expired = expires_at.is_some_and(|expires_at| expires_at <= now);
         if !self.is_stale.swap(false, SeqCst) && !has_expired {

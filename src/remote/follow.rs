@@ -94,8 +94,8 @@ fn is_refused_by_machine(state: &RemoteState) -> bool {
     refused.is_some_and(|refused| refused.by == RefusedBy::Machine)
 }
 
-/// Whether this machine has refused the texts that were tried last, or the texts that the follower found last (`latest`)
-/// are newer than those that were tried. Older ones are not tried: a reload may itself have read texts newer than
+/// Whether this machine has refused the texts that were tried last, or `latest`, the texts that the follower found
+/// last, are newer than those that were tried. Older ones are not tried: a reload may itself have read texts newer than
 /// `latest`.
 fn is_to_be_retried(state: &RemoteState, latest: Option<&RemoteTexts>) -> bool {
     let revision = |texts: &RemoteTexts| texts.version().revision;

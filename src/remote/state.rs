@@ -46,7 +46,8 @@ pub struct RefusedTexts {
     pub message: Arc<str>,
     /// When they were first refused with this message.
     pub since: SystemTime,
-    /// What refused them; with no version, what refused the texts that were tried before, if anything did.
+    /// What refused them. An attempt without a version keeps [`RefusedBy::Machine`] of the attempt before, so that the
+    /// texts of that attempt are still tried again.
     pub by: RefusedBy,
 }
 
@@ -150,16 +151,16 @@ impl RemoteConfig {
         });
     }
 
-    /// Records why an attempt has failed: that of the texts that were tried last, or one that has not come to texts.
-    /// What is in force stays.
+    /// Records why the attempt has failed: with the texts of [`Self::set_tried`], or before it has read texts
+    /// ([`Self::begin_attempt`]). What is in force stays.
     pub fn refuse(&self, message: &str, by: RefusedBy) {
         let message: Arc<str> = abbreviated(message, MESSAGE_BYTES_MAX).into();
         self.state.send_modify(|state| {
             let tried = state.tried.as_ref().filter(|_| state.has_read_texts);
             let version = tried.map(|texts| texts.version());
             let before = state.refused.take();
-            // An attempt that has not come to texts says nothing about those tried before: if they were to be tried
-            // again, they still are.
+            // An attempt that has read no texts says nothing about those that were tried before: if they were to be
+            // tried again, they still are.
             let by = match &before {
                 Some(before) if version.is_none() && before.by == RefusedBy::Machine => RefusedBy::Machine,
                 _ => by,

@@ -37,7 +37,7 @@ enum SessionOwner {
 
 impl GroupsToClose {
     /// Looks at all servers of pools that close sessions, at those that have left their pool, and at those that an
-    /// operator drains. If a drained or renamed server has another cause, too, both hold: see [`Cause::combined_with`].
+    /// operator drains. If a drained or renamed server has another cause, too, the causes are combined.
     pub(super) fn find(live: &Live, now: Instant) -> Self {
         let mut groups = Self::default();
         let in_force = live.in_force();
@@ -55,8 +55,8 @@ impl GroupsToClose {
         }
         groups.add_departed(&live.departed_with_pools());
         for server in live.overridden() {
-            if let Some(drain) = drain(&server.overrides()) {
-                groups.add_combined(&server, drain);
+            if let Some(cause) = drain_cause(&server.overrides()) {
+                groups.add_combined(&server, cause);
             }
         }
         for (pool, departed) in with_departed {
@@ -66,7 +66,7 @@ impl GroupsToClose {
     }
 
     fn add_pool(&mut self, pool: &Arc<LivePool>, now: Instant) {
-        if let Some(cause) = recovery(pool, now) {
+        if let Some(cause) = failback_cause(pool, now) {
             let on_fallback = Group::OnFallback(Arc::clone(pool.name()));
             self.add(on_fallback, cause, SessionOwner::FallbackOf(Arc::downgrade(pool)));
         }
@@ -102,7 +102,7 @@ impl GroupsToClose {
         }
     }
 
-    /// Adds a server. If it was added with another cause before, both hold.
+    /// Adds a server. If it was added before, its two causes are combined.
     fn add_combined(&mut self, server: &Arc<Server>, cause: Cause) {
         let other = self.by_group.get(&Group::Server(server.id()));
         self.add_server(server, other.map_or(cause, |other| cause.combined_with(other.cause)));
@@ -145,14 +145,14 @@ impl GroupsToClose {
 }
 
 /// Why sessions of a server with these overrides are to be closed; `None`: they go on.
-fn drain(overrides: &Overrides) -> Option<Cause> {
+fn drain_cause(overrides: &Overrides) -> Option<Cause> {
     overrides
         .close_over
         .map(|over| Cause::paced(Ending::ServerDrained, over))
 }
 
 /// Why sessions of a pool that are on its fallback are to be closed: the pool is usable again. `None`: they go on.
-fn recovery(pool: &LivePool, now: Instant) -> Option<Cause> {
+fn failback_cause(pool: &LivePool, now: Instant) -> Option<Cause> {
     let severing = pool.plan().severing;
     let may_be_on_fallback = || pool.plan().fallback.is_some() || pool.has_fallback_sessions();
     let is_back = || pool.is_usable(now) && !pool.is_on_stand_in(now);

@@ -38,7 +38,7 @@ pub enum HelloVerdict {
     NotTls,
     /// It begins as TLS, but is not valid.
     Malformed(Malformed),
-    /// Its own lengths say that it does not end within the bytes allowed.
+    /// The lengths in its headers say that the ClientHello does not end within the bytes allowed.
     TooLong,
 }
 
@@ -63,18 +63,18 @@ impl Malformed {
     }
 }
 
-/// Reads a ClientHello that comes in pieces. It holds no bytes, only its position: the work is linear in the bytes
-/// however they come, and a silent client costs nothing.
+/// Reads a ClientHello that comes in pieces. The reader holds no bytes, only its position: the work is linear in the
+/// bytes however they come, and a silent client costs nothing.
 #[derive(Debug)]
 pub struct HelloReader {
     bytes_max: usize,
     /// The number of bytes that were processed: whole record headers and parts of fragments.
-    next: usize,
+    processed: usize,
     /// Record headers that were processed.
     records: usize,
-    /// Bytes of the current fragment after `next`, received or not.
+    /// Bytes of the current fragment that were not processed, received or not.
     record_left: usize,
-    /// Bytes of fragments before `next`: bytes of the handshake message, and of what follows it in the last record.
+    /// Bytes of fragments that were processed: the handshake message, and what follows it in the last record.
     message_taken: usize,
     /// The first four bytes of the handshake message, as far as they were received, most significant first.
     message_head: u32,
@@ -97,7 +97,7 @@ impl HelloReader {
     pub fn new(bytes_max: usize) -> Self {
         Self {
             bytes_max,
-            next: 0,
+            processed: 0,
             records: 0,
             record_left: 0,
             message_taken: 0,
@@ -118,13 +118,13 @@ impl HelloReader {
     /// Decides, or processes at least one more byte and returns `None`: so there are at most as many steps as bytes,
     /// and one more for each call.
     fn step(&mut self, wire: &[u8]) -> Option<HelloVerdict> {
-        let fresh = wire.get(self.next..).unwrap_or_default();
+        let fresh = wire.get(self.processed..).unwrap_or_default();
         match self.message_bytes() {
             Some(bytes) if self.records * RECORD_HEADER_BYTES + bytes > self.bytes_max => Some(HelloVerdict::TooLong),
             Some(bytes) if self.message_taken >= bytes => Some(self.decide(wire, bytes)),
             _ if fresh.is_empty() => Some(HelloVerdict::NeedMore),
-            _ if self.record_left == 0 => self.header(fresh),
-            _ => self.fragment(fresh),
+            _ if self.record_left == 0 => self.read_header(fresh),
+            _ => self.take_fragment(fresh),
         }
     }
 
@@ -135,7 +135,7 @@ impl HelloReader {
     }
 
     /// Reads the header of a record.
-    fn header(&mut self, fresh: &[u8]) -> Option<HelloVerdict> {
+    fn read_header(&mut self, fresh: &[u8]) -> Option<HelloVerdict> {
         let is_handshake = fresh[0] == HANDSHAKE && fresh.get(1).is_none_or(|&major| major == RECORD_MAJOR);
         if !is_handshake && self.records == 0 {
             return Some(HelloVerdict::NotTls);
@@ -156,14 +156,14 @@ impl HelloReader {
             1..=FRAGMENT_BYTES_MAX => {}
             _ => return Some(malformed(Alert::RecordOverflow, "a record of more than 2^14 bytes")),
         }
-        self.next += RECORD_HEADER_BYTES;
+        self.processed += RECORD_HEADER_BYTES;
         self.records += 1;
         self.record_left = length;
         None
     }
 
     /// Takes bytes of the current fragment.
-    fn fragment(&mut self, fresh: &[u8]) -> Option<HelloVerdict> {
+    fn take_fragment(&mut self, fresh: &[u8]) -> Option<HelloVerdict> {
         if self.message_taken == 0 && fresh[0] != CLIENT_HELLO {
             return Some(malformed(
                 Alert::UnexpectedMessage,
@@ -175,7 +175,7 @@ impl HelloReader {
         for &byte in &fresh[..taken.min(head_left)] {
             self.message_head = self.message_head << 8 | u32::from(byte);
         }
-        self.next += taken;
+        self.processed += taken;
         self.record_left -= taken;
         self.message_taken += taken;
         None

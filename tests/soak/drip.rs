@@ -33,9 +33,9 @@ const DRIPPERS_MAX: usize = 10_000;
 const SESSIONS_LEFT: usize = 100;
 
 /// The interval between two bytes of one client.
-const EVERY: Duration = Duration::from_secs(1);
+const BYTE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The number of parts of the crowd. The parts send one after the other within [`EVERY`].
+/// The number of parts of the crowd. The parts send one after the other within [`BYTE_INTERVAL`].
 const PARTS: u32 = 100;
 
 /// The pause between two good clients.
@@ -77,7 +77,7 @@ pub fn run(testbed: &Testbed, time: Duration) -> ExitCode {
     dripping.join().unwrap();
     let again = measure(testbed, &clients, alone.count + beside.count, time);
     println!("alone again: {again}");
-    let (closed, counted) = (crowd.ended.load(Relaxed), ended_sessions(proxy, "hello_timeout"));
+    let (closed, counted) = (crowd.closed.load(Relaxed), ended_sessions(proxy, "hello_timeout"));
     let ratio = beside.p99_typical.as_secs_f64() / alone.p99_typical.max(again.p99_typical).as_secs_f64();
     println!("typical p99 is {ratio:.2} times that without the crowd; limit {RATIO_MAX}");
     println!(
@@ -186,7 +186,7 @@ fn p99_typical(took: &[Duration]) -> Duration {
 struct Crowd {
     is_over: AtomicBool,
     /// The number of their sessions that acequia has closed.
-    ended: AtomicU64,
+    closed: AtomicU64,
 }
 
 impl Crowd {
@@ -201,35 +201,39 @@ impl Crowd {
                 for (dripper, number) in part.iter_mut().zip(index * part_size..) {
                     if dripper.as_mut().is_some_and(|dripper| !dripper.drip(hello)) {
                         *dripper = None;
-                        self.ended.fetch_add(1, Relaxed);
+                        self.closed.fetch_add(1, Relaxed);
                     }
                     if dripper.is_none() && !self.is_over.load(Relaxed) {
                         *dripper = Some(Dripper::connect(number, to));
                     }
                 }
-                thread::sleep((EVERY / PARTS).saturating_sub(began.elapsed()));
+                thread::sleep((BYTE_INTERVAL / PARTS).saturating_sub(began.elapsed()));
             }
         }
     }
 }
 
-/// A client that drips, and the number of bytes that it has sent.
-struct Dripper(TcpStream, usize);
+/// A client that drips.
+struct Dripper {
+    stream: TcpStream,
+    bytes_sent: usize,
+}
 
 impl Dripper {
     fn connect(number: usize, to: SocketAddr) -> Self {
         let source = address(u32::try_from(number).unwrap()).to_string();
         let stream = support::client::Client::connect_from(&source, to).0;
         stream.set_nonblocking(true).unwrap();
-        Self(stream, 0)
+        Self { stream, bytes_sent: 0 }
     }
 
     /// Sends another byte; returns false when acequia has closed the session.
     fn drip(&mut self, hello: &[u8]) -> bool {
-        let goes_on = matches!(self.0.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+        let goes_on = matches!(self.stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
         if goes_on {
-            let _ = self.0.write_all(&hello[self.1..=self.1]); // after an error, the next read sees the end
-            self.1 += 1;
+            let next_byte = &hello[self.bytes_sent..=self.bytes_sent];
+            let _ = self.stream.write_all(next_byte); // after an error, the next read sees the end
+            self.bytes_sent += 1;
         }
         goes_on
     }

@@ -65,7 +65,7 @@ impl Side {
 pub struct Record {
     /// The kind of client, and its side.
     pub client: Option<(&'static str, Side)>,
-    /// `None`: no server has read the client's [`Order`](crate::order::Order).
+    /// Stays `None` if no server reads the client's [`Order`](crate::order::Order).
     pub server: Option<Side>,
 }
 
@@ -92,13 +92,18 @@ impl Records {
 /// The network of the clients' own addresses.
 const OWN: u32 = 127 << 24;
 
+/// The address of the first client. 127.0/16 is for acequia and the servers.
+const FIRST: u32 = OWN + (1 << 16);
+
+/// The number of addresses from [`FIRST`] to the end of 127.254/16.
+const ADDRESSES: u32 = 254 << 16;
+
 /// The network of the addresses in PROXY headers.
 pub const NAMED: u32 = 10 << 24;
 
-/// The loopback address of a session's client: each has its own, so that servers and logs identify the session. None is
-/// in 127.0/16, where acequia and the servers are.
+/// The loopback address of a session's client: each has its own, so that servers and logs identify the session.
 pub fn address(session: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(OWN + (1 << 16) + session)
+    Ipv4Addr::from_bits(FIRST + session)
 }
 
 /// The address that a proxy in front gives for a session's client.
@@ -110,6 +115,6 @@ pub fn address_in_header(session: u32) -> Ipv4Addr {
 pub fn session(address: Ipv4Addr) -> Option<u32> {
     address
         .to_bits()
-        .checked_sub(OWN + (1 << 16))
-        .filter(|session| *session < 254 << 16)
+        .checked_sub(FIRST)
+        .filter(|session| *session < ADDRESSES)
 }

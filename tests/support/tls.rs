@@ -78,9 +78,16 @@ fn http1(tls: &mut Tls, page: &[u8]) -> std::io::Result<()> {
     tls.write_all(page)
 }
 
+// Types of frames.
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+
+// Flags of frames.
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 
 /// Answers one HTTP/2 request (RFC 9113), whatever it is.
 fn http2(tls: &mut Tls, page: &[u8]) -> std::io::Result<()> {
@@ -92,12 +99,12 @@ fn http2(tls: &mut Tls, page: &[u8]) -> std::io::Result<()> {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         std::io::copy(&mut Read::by_ref(tls).take(length.into()), &mut std::io::sink())?;
         match head[3] {
-            SETTINGS if head[4] == 0 => frame(tls, SETTINGS, 1, 0, &[])?, // acknowledged
+            SETTINGS if head[4] & ACK == 0 => frame(tls, SETTINGS, ACK, 0, &[])?,
             HEADERS => {
                 let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-                frame(tls, HEADERS, 4, stream, &[0x88])?; // END_HEADERS; RFC 7541, appendix A: `:status: 200`
-                frame(tls, 0, 1, stream, page)?; // DATA, END_STREAM
-                // The request was answered, so the client must not repeat it: it is the last stream. NO_ERROR.
+                frame(tls, HEADERS, END_HEADERS, stream, &[0x88])?; // RFC 7541, appendix A: `:status: 200`
+                frame(tls, DATA, END_STREAM, stream, page)?;
+                // NO_ERROR. This stream was the last one to be processed, so the client must not repeat its request.
                 return frame(tls, GOAWAY, 0, 0, &[stream.to_be_bytes(), [0; 4]].concat());
             }
             _ => {}

@@ -161,8 +161,8 @@ fn main() {
     report.finish(arguments.output.as_deref());
 }
 
-fn started<'a>(all: &'a [ProxyKind], parts: &[String], site: &Site<'_>) -> Vec<Participant<'a>> {
-    let wanted = |name: &str| parts.iter().any(|part| name.contains(part.as_str()));
+fn started<'a>(all: &'a [ProxyKind], name_parts: &[String], site: &Site<'_>) -> Vec<Participant<'a>> {
+    let wanted = |name: &str| name_parts.iter().any(|part| name.contains(part.as_str()));
     let mut participants = Vec::new();
     for kind in all.iter().filter(|kind| wanted(kind.name)) {
         if let Some(proxy) = Proxy::start(kind, site) {
@@ -247,11 +247,11 @@ fn idle(kinds: &[(&'static str, Option<&ProxyKind>)], site: &Site<'_>, sessions:
     proxies
         .map(|(name, proxy)| {
             let (kernel, user) = used(&proxy.target, &|| proxy.private_bytes());
-            let each = |bytes: u64| bytes / sessions as u64;
+            let per_session = |bytes: u64| bytes / sessions as u64;
             Idle {
                 name,
-                user_bytes: each(user),
-                kernel_bytes: each(kernel.saturating_sub(bare)),
+                user_bytes: per_session(user),
+                kernel_bytes: per_session(kernel.saturating_sub(bare)),
             }
         })
         .collect()

@@ -127,7 +127,7 @@ fn a_switch_for_which_no_message_could_be_sent_is_made_at_the_next_message() {
 }
 
 #[test]
-fn lines_that_a_renamed_file_does_not_accept_are_counted_as_lost() {
+fn lines_that_the_file_does_not_accept_before_a_reopen_are_counted_as_lost() {
     let mut output = Output::open(&AccessTarget::File("/dev/full".into())).unwrap().unwrap();
     assert_eq!(output.write("a line\n"), 0, "it is in the buffer");
     assert_eq!(output.reopen(), 1);

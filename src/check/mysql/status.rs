@@ -6,7 +6,7 @@ use super::packet::{MysqlFailure, Packets, malformed};
 use super::query::{Rows, query};
 use crate::pool::Role;
 
-/// `innodb_read_only` identifies a reader of Amazon Aurora. `version` of MariaDB contains its name.
+/// `innodb_read_only` identifies a reader of Amazon Aurora. `version` identifies MariaDB.
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
     ('read_only', 'super_read_only', 'innodb_read_only', 'wsrep_on', 'server_id', 'version')";
 
@@ -49,7 +49,7 @@ impl MysqlStatus {
     /// Asks the server.
     ///
     /// # Errors
-    /// Those of [`query`]; the answer does not say whether the server takes writes.
+    /// Those of [`query`], and [`malformed`] if the answer does not say whether the server takes writes.
     pub(super) async fn ask(packets: &mut Packets) -> Result<Self, MysqlFailure> {
         let variables = query(packets, VARIABLES).await?;
         variables.variable("read_only").ok_or_else(malformed)?;

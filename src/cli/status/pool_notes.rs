@@ -7,9 +7,9 @@ use crate::admin::pool_bodies::{AddedServerBody, LeftOutBody};
 
 /// A line for each thing to know about the servers of a pool, and for each unresolved host name.
 pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
-    let served_by = pool.served_by.as_ref().map(|by| match &pool.primary {
-        Some(primary) if primary == by => format!("its primary {primary}"),
-        _ => format!("pool {by}"),
+    let served_by = pool.served_by.as_ref().map(|server_or_pool| match &pool.primary {
+        Some(primary) if primary == server_or_pool => format!("its primary {primary}"),
+        _ => format!("pool {server_or_pool}"),
     });
     let fallback = served_by.map(|by| format!("{}: no usable server, new sessions go to {by}", pool.name));
     let unusable = (!pool.usable && fallback.is_none()).then(|| format!("{}: no usable server", pool.name));
@@ -62,6 +62,6 @@ fn added_server_note(added: &AddedServerBody, pool: &PoolBody) -> String {
         true => "; not in use, because the pool has another server of this name",
         false => "",
     };
-    let ago = age_text(&added.added_at);
-    format!("{}/{name}: added by {added_by}, {ago} ago{until}{unused}", pool.name)
+    let age = age_text(&added.added_at);
+    format!("{}/{name}: added by {added_by}, {age} ago{until}{unused}", pool.name)
 }

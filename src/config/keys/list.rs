@@ -2,13 +2,12 @@
 
 use crate::check::KINDS;
 
-/// A list of keys that is built at compile time.
 pub(super) struct KeyList {
     keys: [&'static str; Self::KEYS_MAX],
     count: usize,
 }
 
-/// The section whose check keys are added.
+/// Which of the keys of each check are added: those of the pool, or those of its health section.
 #[derive(Clone, Copy)]
 pub(super) enum CheckKeys {
     Pool,

@@ -1,7 +1,7 @@
 //! `accept_proxy` of a listener.
 
 use super::list::entries;
-use super::{Problems, Section, address, value};
+use super::{Problems, Section, address};
 use crate::addr::ListenAddr;
 use crate::config::keys;
 use crate::guard::NetworkSet;
@@ -10,7 +10,7 @@ use crate::plan::AcceptProxy;
 /// The entry of `from` for peers on the Unix sockets of the listener.
 const UNIX: &str = "unix";
 
-/// The values of `others`, each with whether peers that are not in `from` are refused.
+/// The values of `others`, each with the value of `refuses_others`.
 const OTHERS: [(&str, bool); 2] = [("serve", false), ("refuse", true)];
 
 /// Converts `accept_proxy`; `None`: the listener has none, or its value is not a table.
@@ -41,11 +41,10 @@ pub(super) fn accept_proxy(
             r#"add "unix:/run/NAME.sock" to `bind`, or remove it"#,
         );
     }
-    let required = section.get("require");
     Some(AcceptProxy {
         trusts_unix,
         from,
-        is_required: required.and_then(|node| value::boolean(node, problems)).unwrap_or(true),
+        is_required: section.boolean("require", problems).unwrap_or(true),
         refuses_others: section.one_of("others", &OTHERS, problems).unwrap_or(false),
     })
 }

@@ -22,14 +22,16 @@ const NAMES_MAX: usize = 100;
 /// The accounts of the file, and which of them are used.
 pub(super) struct AcmeAccounts<'a> {
     pub(super) in_order: Vec<AcmePlan>,
-    /// The names of those with errors.
+    /// The names of the accounts with errors.
     invalid: Vec<&'a str>,
-    /// Whether there may be others: see [`Section::is_unknown`].
+    /// Whether the accounts are unknown, because `[acme]` is not valid: see [`Section::is_unknown`].
     is_unknown: bool,
+    /// The positions of the accounts, in the order of `in_order`.
     positions: Vec<&'a Position>,
+    /// Whether each account is used, in the order of `in_order`.
     is_used: Vec<bool>,
     /// The names of each certificate, by the file of the certificate.
-    files: HashMap<PathBuf, Arc<[ServerName]>>,
+    names_by_file: HashMap<PathBuf, Arc<[ServerName]>>,
 }
 
 impl<'a> AcmeAccounts<'a> {
@@ -54,7 +56,7 @@ impl<'a> AcmeAccounts<'a> {
             invalid,
             is_unknown: file.is_unknown("acme"),
             positions,
-            files: HashMap::new(),
+            names_by_file: HashMap::new(),
         }
     }
 
@@ -91,8 +93,9 @@ impl<'a> AcmeAccounts<'a> {
         let account = &self.in_order[index];
         let file = account.state_dir.join(format!("{}.pem", first.as_str()));
         let names: Arc<[ServerName]> = names.into();
-        let first_read = self.files.entry(file.clone()).or_insert_with(|| Arc::clone(&names));
-        if *first_read != names {
+        let known_names = self.names_by_file.entry(file.clone());
+        let known_names = known_names.or_insert_with(|| Arc::clone(&names));
+        if *known_names != names {
             let hint = "write the same names everywhere, or begin with a different name";
             problems.error(
                 position,
@@ -147,7 +150,7 @@ fn excluding_guard<'p>(
     guards: &'p [Arc<GuardPlan>],
 ) -> Option<(&'p str, &'p str)> {
     let file_of = |location: &'p CertificateLocation| match location {
-        CertificateLocation::Acme(own) if own.acme == account.name => Some(&*own.file),
+        CertificateLocation::Acme(ordered) if ordered.acme == account.name => Some(&*ordered.file),
         _ => None,
     };
     // The files of the certificates whose challenges a listener answers; `None` stands for all certificates.

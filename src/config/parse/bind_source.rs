@@ -8,15 +8,15 @@ use crate::addr::ServerLocation;
 use crate::dial::{BindAddresses, BindSource};
 use crate::plan::ServerEntry;
 
-/// Converts `bind_source`; `None`: the system chooses where connections come from.
+/// Converts `bind_source`; `None`: the kernel chooses the source address of connections.
 pub(super) fn bind_source(
     pool: &Section<'_>,
     servers: &[ServerEntry],
     problems: &mut Problems<'_>,
 ) -> Option<BindSource> {
     let (position, node) = pool.entry("bind_source")?;
-    let by_ip: Vec<_> = servers.iter().filter(|server| !server.location.is_unix()).collect();
-    if by_ip.is_empty() && !servers.is_empty() {
+    let non_unix: Vec<_> = servers.iter().filter(|server| !server.location.is_unix()).collect();
+    if non_unix.is_empty() && !servers.is_empty() {
         let message = "`bind_source` has no effect: all servers are on Unix sockets";
         problems.warning(position, message, "remove it");
     }
@@ -24,14 +24,14 @@ pub(super) fn bind_source(
         return Some(BindSource::new(BindAddresses::Client));
     }
     let addresses = entries(pool, "bind_source", problems, source_address);
-    let has_source = |server: &ServerEntry| match &server.location {
+    let has_source_of_its_family = |server: &ServerEntry| match &server.location {
         ServerLocation::Address(address) | ServerLocation::Resolved { address, .. } => addresses
             .iter()
             .any(|source| address.ip().is_some_and(|ip| ip.is_ipv4() == source.is_ipv4())),
-        ServerLocation::Name { .. } => true, // its addresses are compared when a session connects
+        ServerLocation::Name { .. } => true, // its family is known only when a session connects
     };
     if !addresses.is_empty()
-        && let Some(server) = by_ip.iter().find(|server| !has_source(server))
+        && let Some(server) = non_unix.iter().find(|server| !has_source_of_its_family(server))
     {
         let message = format!(
             "no address of `bind_source` has the address family of `{}`",

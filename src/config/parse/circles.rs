@@ -6,8 +6,8 @@ use crate::live::own_listeners;
 use crate::plan::{Plan, ServerEntry};
 use crate::pool::OwnListeners;
 
-/// Rejects servers that are listeners whose sessions lead back to the pool. `plan` has no errors so far: a listener
-/// that leads to the pool directly was reported earlier, and fallbacks form no cycle.
+/// Rejects a server that is one of our listeners if its sessions lead back to the server's pool. `plan` has no errors
+/// so far: a listener that leads to the pool directly was reported earlier, and fallbacks form no cycle.
 pub(super) fn reject(file: &Section<'_>, plan: &Plan, problems: &mut Problems<'_>) {
     let Some(Value::Table(sections)) = file.get("pools").map(|pools| &pools.value) else {
         return;

@@ -86,7 +86,7 @@ pub(super) fn discover(
         }
         _ => None, // an unknown key, probably meant to be one of these, was reported
     };
-    warn_of_other_keys(&section, problems);
+    warn_of_keys_of_other_sources(&section, problems);
     let settle = section.duration("settle", SETTLE, problems).unwrap_or(SETTLE_DEFAULT);
     let allow_empty = section.boolean("allow_empty", problems);
     let source = source?;
@@ -100,19 +100,19 @@ pub(super) fn discover(
 }
 
 /// Warns about keys that have no effect with the source of this pool.
-fn warn_of_other_keys(section: &Section<'_>, problems: &mut Problems<'_>) {
-    let owned: [(&str, &[&str]); 5] = [
+fn warn_of_keys_of_other_sources(section: &Section<'_>, problems: &mut Problems<'_>) {
+    let keys_with_sources: [(&str, &[&str]); 5] = [
         ("interval", &["http"]),
         ("ca_file", &["http"]),
         ("port", &["docker", "kubernetes"]),
         ("network", &["docker"]),
         ("resolver", &["dns_srv", "dns"]),
     ];
-    for (key, owners) in owned {
+    for (key, sources) in keys_with_sources {
         if let Some((position, _)) = section.entry(key)
-            && owners.iter().all(|owner| section.get(owner).is_none())
+            && sources.iter().all(|source| section.get(source).is_none())
         {
-            let hint = format!("it belongs to `{}`", owners.join("` or `"));
+            let hint = format!("it belongs to `{}`", sources.join("` or `"));
             problems.warning(position, format!("`{key}` is never used"), hint);
         }
     }

@@ -11,17 +11,19 @@ use crate::route::{Route, RouteTable, TlsMode};
 /// their protocol. `section`: the keys of the listener; `positions`: where the routes are.
 pub(super) fn reject(
     (listener, section): (&str, &Section<'_>),
-    ListenerKind { protocol, terminates, .. }: ListenerKind,
+    ListenerKind {
+        protocol, terminates, ..
+    }: ListenerKind,
     (table, positions): (&RouteTable<PoolId>, &[&Position]),
     pools: &Pools<'_>,
     problems: &mut Problems<'_>,
 ) {
     if let Protocol::Postgres { .. } | Protocol::Mysql = protocol {
         let of_routes = table.routes().iter().zip(positions).filter_map(|(route, position)| {
-            let pool = encrypting(*route.to.pool()?, pools)?;
+            let pool = encrypting_pool(*route.to.pool()?, pools)?;
             Some((pool, *position))
         });
-        let default = table.default().and_then(|id| encrypting(*id, pools));
+        let default = table.default().and_then(|id| encrypting_pool(*id, pools));
         let of_default = default.zip(section.get("pool").map(|node| &node.position));
         if let Some((pool, position)) = of_routes.chain(of_default).next() {
             let message =
@@ -35,7 +37,7 @@ pub(super) fn reject(
         }
         return;
     }
-    // Clients without TLS may come to a route without names and protocols, unless the listener expects TLS.
+    // All clients of a route use TLS if the listener terminates TLS, or if the route has `sni` or `alpn`.
     let passes_tls = |route: &Route<PoolId>| {
         route.tls == TlsMode::Pass && (terminates || !route.sni.is_empty() || !route.alpn.is_empty())
     };
@@ -43,7 +45,7 @@ pub(super) fn reject(
         let Some(id) = route.to.pool().filter(|_| passes_tls(route)) else {
             continue;
         };
-        let Some(pool) = encrypting(*id, pools) else {
+        let Some(pool) = encrypting_pool(*id, pools) else {
             continue;
         };
         let (name, target) = (&route.name, &*pools.in_order[id.0].name);
@@ -64,7 +66,7 @@ pub(super) fn reject(
 }
 
 /// The name of the pool that encrypts the sessions of pool `id`: that pool itself, or one of its fallbacks.
-fn encrypting<'a>(id: PoolId, pools: &'a Pools<'_>) -> Option<&'a str> {
+fn encrypting_pool<'a>(id: PoolId, pools: &'a Pools<'_>) -> Option<&'a str> {
     let pool = pools.serving(id).find(|pool| pool.tls.is_some())?;
     Some(&pool.name)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::list::entries;
-use super::named::NamedSections;
+use super::named::{NamedSections, Referent};
 use super::{Problems, Section, address, process, value};
 use crate::config::file::{KeyValue, Node};
 use crate::config::{FILE_BYTES_MAX, keys, suggest};
@@ -76,8 +76,10 @@ impl<'a> Guards<'a> {
 
     fn find_one(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<GuardId> {
         let name = value::string(node, problems)?;
-        if let Some(id) = self.sections.refer_to(name) {
-            return id; // `None`: it has errors, which are reported
+        match self.sections.refer_to(name) {
+            Referent::Section(id) => return Some(id),
+            Referent::Broken => return None,
+            Referent::Missing => {}
         }
         let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
         let hint = suggest::did_you_mean(name, &names).unwrap_or_else(|| format!("add [guards.{name}]"));
@@ -87,8 +89,8 @@ impl<'a> Guards<'a> {
 
     /// Warns of each guard that nothing refers to.
     pub(super) fn warn_unused(&self, problems: &mut Problems<'_>) {
-        let missing = "no listener or route refers to it";
-        self.sections.warn_unused("guard", missing, problems);
+        let hint = "no listener or route refers to it";
+        self.sections.warn_unused("guard", hint, problems);
     }
 }
 
@@ -259,6 +261,7 @@ fn read_networks(path: &Path, may_quote: bool) -> Result<Vec<IpNet>, Vec<address
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use crate::config::read;
     use crate::config::report::ColorChoice;
@@ -276,6 +279,10 @@ mod tests {
             Ok(loaded) => Ok(loaded.plan.guards[0].rules.clone()),
             Err(report) => Err(report.render(ColorChoice::Never)),
         }
+    }
+
+    fn rules_with_file(key: &str, path: &Path) -> Result<GuardRules, String> {
+        rules(&format!("{key} = \"{}\"", path.display()))
     }
 
     #[test]
@@ -312,39 +319,50 @@ mod tests {
     }
 
     #[test]
-    fn network_files_have_one_network_per_line() {
+    fn a_network_file_has_one_network_per_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("networks");
+        let denied = || rules_with_file("deny_file", &path);
         fs::write(&path, "# blocked\n10.0.0.0/8\n\n192.0.2.1 # one\n2001:db8::/32\n").unwrap();
-        let file = |key: &str| rules(&format!("{key} = \"{}\"", path.display()));
-        assert_eq!(file("deny_file").unwrap().deny.ranges(), 3);
+        assert_eq!(denied().unwrap().deny.ranges(), 3);
         fs::write(&path, "10.0.0.0/8\n10.0.0.1/33\n").unwrap();
         assert!(
-            file("deny_file")
+            denied()
                 .unwrap_err()
                 .contains("networks, line 2: `10.0.0.1/33` is not a network")
         );
         fs::write(&path, "x".repeat(1 << 20) + "\n").unwrap();
-        assert!(file("deny_file").unwrap_err().len() < 1_000);
+        assert!(denied().unwrap_err().len() < 1_000);
         fs::write(&path, "10.0.0.0/8\n10.0.0.1").unwrap();
-        let error = file("deny_file").unwrap_err();
+        let error = denied().unwrap_err();
         assert!(
             error.contains("networks is cut off") && error.contains("line feed"),
             "{error}"
         );
-        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_network_file_is_a_regular_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("networks");
         let mode = rustix::fs::Mode::RUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        let error = file("deny_file").unwrap_err();
+        let error = rules_with_file("deny_file", &path).unwrap_err();
         assert!(error.contains("not a regular file"), "{error}");
-        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn an_empty_network_file_is_an_error_only_as_allow_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("networks");
         fs::write(&path, "# nothing\n").unwrap();
-        assert_eq!(file("deny_file").unwrap().deny.ranges(), 0);
+        assert_eq!(rules_with_file("deny_file", &path).unwrap().deny.ranges(), 0);
         let warnings = read("a.toml", &text(&format!("deny_file = \"{}\"", path.display())))
             .unwrap()
             .warnings
             .render(ColorChoice::Never);
         assert!(warnings.contains("networks has no network"), "{warnings}");
-        assert!(file("allow_file").unwrap_err().contains("nobody would be allowed"));
+        let error = rules_with_file("allow_file", &path).unwrap_err();
+        assert!(error.contains("nobody would be allowed"), "{error}");
     }
 }

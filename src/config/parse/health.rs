@@ -151,7 +151,8 @@ fn panic_threshold(node: &Node, problems: &mut Problems<'_>) -> Option<u8> {
 fn ejection(section: &Section<'_>, problems: &mut Problems<'_>) -> EjectLimits {
     let mut duration = |key, default| {
         let written = section.duration(key, NONZERO_DURATION, problems);
-        (written.unwrap_or(default), written.is_some() || section.is_missing(key))
+        let is_valid = written.is_some() || section.is_missing(key);
+        (written.unwrap_or(default), is_valid)
     };
     let (first, is_first_valid) = duration("eject_for", EJECTION.first);
     let (longest, is_longest_valid) = duration("eject_max_for", EJECTION.longest);

@@ -157,18 +157,15 @@ fn unix_mode(section: &Section<'_>, bind: &[ListenAddr], problems: &mut Problems
             r#"add "unix:/run/NAME.sock" to `bind`, or remove it"#,
         );
     }
-    let digits = match &node.value {
-        Value::String(digits) => digits,
-        _ => "",
+    let mode = match &node.value {
+        Value::String(digits) => parse_file_mode(digits),
+        _ => None,
     };
-    match parse_file_mode(digits) {
-        Some(mode) => mode,
-        None => {
-            let message = "the permissions of a file are three or four octal digits, as in chmod(1)";
-            problems.error(&node.position, message, r#"write "0660""#);
-            DEFAULT
-        }
-    }
+    mode.unwrap_or_else(|| {
+        let message = "the permissions of a file are three or four octal digits, as in chmod(1)";
+        problems.error(&node.position, message, r#"write "0660""#);
+        DEFAULT
+    })
 }
 
 /// The protocol of the clients, with the keys that only one protocol has.
@@ -208,11 +205,12 @@ fn kind(section: &Section<'_>, protocol: Protocol) -> ListenerKind {
     }
 }
 
-/// Whether the protocol is PostgreSQL, or is not valid, which is reported.
+/// Whether the protocol is PostgreSQL, or is unknown because the key `protocol` is not valid.
 fn may_be_postgres(section: &Section<'_>, protocol: Protocol) -> bool {
-    let is_tcp =
-        section.is_missing("protocol") || section.get("protocol").is_some_and(|node| value::is_text(node, "tcp"));
-    protocol.is_postgres() || protocol == Protocol::Tcp && !is_tcp
+    let is_written_tcp = section.get("protocol").is_some_and(|node| value::is_text(node, "tcp"));
+    // `Tcp` also replaces an invalid value.
+    let is_invalid = protocol == Protocol::Tcp && !is_written_tcp && !section.is_missing("protocol");
+    protocol.is_postgres() || is_invalid
 }
 
 /// The protocol. Sets `tls_required` if every client needs a certificate: a client without TLS cannot present one.

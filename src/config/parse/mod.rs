@@ -54,12 +54,16 @@ use problems::Problems;
 use providers::Providers;
 use section::Section;
 
-/// Converts the whole file. Returns the plan and the warnings. `found` has errors that are known already.
+/// Converts the whole file. Returns the plan and the warnings.
 ///
 /// # Errors
 /// All errors in the file.
-pub(super) fn plan(input: &InputText, root: &Table, found: Vec<Problem>) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
-    let mut problems = Problems::new(input, found);
+pub(super) fn plan(
+    input: &InputText,
+    root: &Table,
+    known_errors: Vec<Problem>,
+) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
+    let mut problems = Problems::new(input, known_errors);
     let plan = parse_file(root, &mut problems);
     problems.finish(plan)
 }
@@ -71,7 +75,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     problems.set_remote_trust(remote.as_ref().map(|remote| remote.allowed.clone()).unwrap_or_default());
     let runtime = file.child("runtime", &keys::RUNTIME, problems);
     let is_state_dir_missing = runtime.is_missing("state_dir");
-    // A path that is not valid is reported: any other stands for it.
+    // An invalid path is an error. An empty path replaces it, so that no warning calls it missing.
     let state_dir = runtime.directory("state_dir", problems);
     let state_dir = state_dir.or_else(|| (!is_state_dir_missing).then(PathBuf::new));
     let runtime = process::runtime(&runtime, problems);

@@ -6,13 +6,22 @@ use std::sync::Arc;
 use super::{Problems, Section};
 use crate::config::file::KeyValue;
 
+/// What a reference by name leads to.
+pub(super) enum Referent<Id> {
+    Section(Id),
+    /// An error has been reported: in the section of this name, or in the table of all sections of its kind, so that
+    /// the section may exist.
+    Broken,
+    Missing,
+}
+
 /// The sections of one kind, and which of them are referred to.
 pub(super) struct NamedSections<'a, Id> {
     pub(super) entries: &'a [KeyValue],
     /// The identifiers by name. `None`: the section exists, but could not be converted.
     by_name: HashMap<&'a str, Option<Id>>,
     used: HashSet<&'a str>,
-    /// Whether there may be others: see [`Section::is_unknown`].
+    /// Whether the file may have more of these sections: see [`Section::is_unknown`].
     is_unknown: bool,
 }
 
@@ -43,14 +52,16 @@ impl<'a, Id: Copy> NamedSections<'a, Id> {
         (sections, plans)
     }
 
-    /// Marks the section of this name as used, and returns its identifier. `Some(None)`: the section could not be
-    /// converted, or nobody knows whether there is one, which is reported; `None`: there is no such section.
-    pub(super) fn refer_to(&mut self, name: &str) -> Option<Option<Id>> {
-        let Some((name, id)) = self.by_name.get_key_value(name) else {
-            return self.is_unknown.then_some(None);
-        };
-        self.used.insert(name);
-        Some(*id)
+    /// Finds the section of this name, and marks it as used.
+    pub(super) fn refer_to(&mut self, name: &str) -> Referent<Id> {
+        match self.by_name.get_key_value(name) {
+            Some((name, id)) => {
+                self.used.insert(name);
+                id.map_or(Referent::Broken, Referent::Section)
+            }
+            None if self.is_unknown => Referent::Broken,
+            None => Referent::Missing,
+        }
     }
 
     /// The section of this name, if it exists and could be converted. This does not count as a reference.
@@ -58,13 +69,12 @@ impl<'a, Id: Copy> NamedSections<'a, Id> {
         *self.by_name.get(name)?
     }
 
-    /// Warns of each section that nothing refers to. `what` is the word for such a section; the hint `missing` says
-    /// what could refer to it.
-    pub(super) fn warn_unused(&self, what: &str, missing: &str, problems: &mut Problems<'_>) {
+    /// Warns of each section that nothing refers to. `what` is the word for such a section.
+    pub(super) fn warn_unused(&self, what: &str, hint: &str, problems: &mut Problems<'_>) {
         for entry in self.entries {
             if !self.used.contains(entry.key.as_str()) {
                 let message = format!("{what} `{}` is never used", entry.key);
-                problems.warning(&entry.position, message, missing);
+                problems.warning(&entry.position, message, hint);
             }
         }
     }

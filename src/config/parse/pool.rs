@@ -223,8 +223,11 @@ fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
 }
 
 /// The fallback, used while the pool has no usable server. Whether a named pool exists is checked when all pools are
-/// known. `has_pool_primary`: there is a pool named "primary", and `fallback = "primary"` means that pool. Otherwise it
-/// is for `role = "replica"`. A role that is not valid, or not for the kind of check, is reported elsewhere.
+/// known.
+///
+/// `fallback = "primary"` means the pool of this name if there is one (`has_pool_primary`). Otherwise, in a pool with
+/// `role = "replica"`, it means the primary among the pool's own servers. An invalid role, which is reported elsewhere,
+/// is taken for "replica".
 fn fallback(
     section: &Section<'_>,
     has_pool_primary: bool,
@@ -280,13 +283,13 @@ fn severing(
 ) -> SeveringPlan {
     let values = [("keep", Sever::Keep), ("close", Sever::Close)];
     // Sessions on an old primary would go on to write to it.
-    let on_down = if health.required.role == Some(Role::Primary) {
+    let on_down_default = if health.required.role == Some(Role::Primary) {
         Sever::Close
     } else {
         Sever::Keep
     };
     let plan = SeveringPlan {
-        on_down: section.one_of("on_down", &values, problems).unwrap_or(on_down),
+        on_down: section.one_of("on_down", &values, problems).unwrap_or(on_down_default),
         on_lag: section.one_of("on_lag", &values, problems).unwrap_or_default(),
         on_recover: section.one_of("on_recover", &values, problems).unwrap_or_default(),
         on_leave: section
@@ -296,21 +299,21 @@ fn severing(
             .duration("close_over", ANY_DURATION, problems)
             .unwrap_or(CLOSE_OVER_DEFAULT),
     };
-    let of_clones = (!section.is_missing("scale")).then(|| MemberConfig::default().priority);
+    let clone_priority = (!section.is_missing("scale")).then(|| MemberConfig::default().priority);
     let priorities = || {
         entries
             .iter()
             .map(|entry| entry.member_config.priority)
-            .chain(of_clones)
+            .chain(clone_priority)
     };
-    let has_one_tier = !entries.is_empty() // the servers of a source are not known yet
+    let has_one_tier = !entries.is_empty() // else they come from a source, and are not known yet
         && priorities().min() == priorities().max();
     let has_tiers = !has_one_tier || fallback.is_some();
     warn_of_unused_severing(section, plan, health, has_tiers, problems);
     plan
 }
 
-/// Warns of keys of `plan` that have no effect. `has_tiers`: some servers may be used only while others are down.
+/// Warns about keys of `plan` that have no effect. `has_tiers`: some servers may be used only while others are down.
 fn warn_of_unused_severing(
     section: &Section<'_>,
     plan: SeveringPlan,

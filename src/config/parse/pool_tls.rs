@@ -66,13 +66,15 @@ pub(super) fn server_name(node: &Node, problems: &mut Problems<'_>) -> Option<Se
     name.ok()
 }
 
-/// The files of a certificate and its private key, which these two configuration keys name. Both may be in one file.
+/// The files of a certificate and its private key. The first configuration key names the file of the certificate, the
+/// second one that of the private key. Without the second one, both are in one file.
 pub(super) fn certificate_files(
     section: &Section<'_>,
-    [cert_key, key_key]: [&str; 2],
+    [cert_setting, key_setting]: [&str; 2],
     problems: &mut Problems<'_>,
 ) -> Option<CertificateFiles> {
-    let (cert, key) = (section.path(cert_key, problems), section.path(key_key, problems));
+    let cert = section.path(cert_setting, problems);
+    let key = section.path(key_setting, problems);
     let cert = cert?;
     Some(CertificateFiles {
         key: key.unwrap_or_else(|| cert.clone()),
@@ -80,19 +82,20 @@ pub(super) fn certificate_files(
     })
 }
 
-/// Our certificate as a client. `keys` are those of [`certificate_files`]; `example` is a file for the first one.
+/// The certificate of acequia as a client. `settings` are the two configuration keys of [`certificate_files`];
+/// `example` is a value of the first one.
 pub(super) fn identity(
     section: &Section<'_>,
-    keys: [&str; 2],
+    settings: [&str; 2],
     example: &str,
     problems: &mut Problems<'_>,
 ) -> Option<CertificateFiles> {
-    let [cert_key, key_key] = keys;
-    if let Some((position, _)) = section.entry(key_key)
-        && section.is_missing(cert_key)
+    let [cert_setting, key_setting] = settings;
+    if let Some((position, _)) = section.entry(key_setting)
+        && section.is_missing(cert_setting)
     {
-        let message = format!("`{key_key}` belongs to `{cert_key}`");
-        problems.error(position, message, format!("add {cert_key} = \"{example}\""));
+        let message = format!("`{key_setting}` belongs to `{cert_setting}`");
+        problems.error(position, message, format!("add {cert_setting} = \"{example}\""));
     }
-    certificate_files(section, keys, problems)
+    certificate_files(section, settings, problems)
 }

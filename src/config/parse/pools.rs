@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::limits::PoolSettings;
-use super::named::NamedSections;
+use super::named::{NamedSections, Referent};
 use super::providers::Providers;
 use super::{Problems, Section, pool, value};
 use crate::config::file::{KeyValue, Node, Value};
@@ -52,7 +52,7 @@ impl<'a> Pools<'a> {
             _ => None,
         };
         // The name of the fallback of each pool, with its position.
-        let mut next = HashMap::new();
+        let mut fallback_names = HashMap::new();
         for entry in self.sections.entries {
             let Some(key) = fallback(entry) else { continue };
             let is_primary = |plan: &Arc<PoolPlan>| plan.fallback == Some(Fallback::Primary);
@@ -61,16 +61,16 @@ impl<'a> Pools<'a> {
             }
             let is_valid = self.find(&key.node, problems).is_some(); // reports an unknown name
             if is_valid && let Value::String(name) = &key.node.value {
-                next.insert(&*entry.key, (name.as_str(), &key.node.position));
+                fallback_names.insert(&*entry.key, (name.as_str(), &key.node.position));
             }
         }
-        // Follows the fallbacks from each pool, up to one that an earlier path has passed.
+        // Follows the fallbacks from each pool. A path ends at a pool that an earlier path has passed.
         let mut done = HashSet::new();
         for entry in self.sections.entries {
             let mut path = Vec::new();
             let mut name = entry.key.as_str();
             while !done.contains(name)
-                && let Some((following, position)) = next.get(name)
+                && let Some((following, position)) = fallback_names.get(name)
             {
                 if let Some(start) = path.iter().position(|passed| *passed == name) {
                     let cycle = [&path[start..], &[name]].concat().join("` -> `");
@@ -91,8 +91,10 @@ impl<'a> Pools<'a> {
     /// Finds the pool that the value of `pool` or `fallback` names, and marks it as used. Reports an unknown name.
     pub(super) fn find(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<PoolId> {
         let name = value::string(node, problems)?;
-        if let Some(known) = self.sections.refer_to(name) {
-            return known; // `None`: it has errors, which are reported
+        match self.sections.refer_to(name) {
+            Referent::Section(id) => return Some(id),
+            Referent::Broken => return None,
+            Referent::Missing => {}
         }
         let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
         let hint = if name == Fallback::Primary.name() {
@@ -144,7 +146,8 @@ impl<'a> Pools<'a> {
         for (range, max) in self.in_order.iter().filter_map(ports_and_max) {
             *max_by_range.entry(range).or_default() += max;
         }
-        // The number of clones that can get their ports only from this range: the range of their pool is within it.
+        // The number of clones that can have no other port than those of this range: their pools have this range or a
+        // part of it.
         let count_needed = |range: &RangeInclusive<u16>| {
             let sharing = max_by_range
                 .iter()
@@ -191,8 +194,8 @@ impl<'a> Pools<'a> {
 
     /// Warns of each pool that nothing refers to.
     pub(super) fn warn_unused(&self, problems: &mut Problems<'_>) {
-        let missing = "no listener, route or `fallback` refers to it";
-        self.sections.warn_unused("pool", missing, problems);
+        let hint = "no listener, route or `fallback` refers to it";
+        self.sections.warn_unused("pool", hint, problems);
     }
 }
 

@@ -16,12 +16,11 @@ pub(super) struct Problems<'a> {
 }
 
 impl<'a> Problems<'a> {
-    /// For this text, of which these errors are already known.
-    pub(super) fn new(input: &'a InputText, errors: Vec<Problem>) -> Self {
+    pub(super) fn new(input: &'a InputText, known_errors: Vec<Problem>) -> Self {
         Self {
             input,
             trust: RemoteTrust::default(),
-            errors,
+            errors: known_errors,
             warnings: Vec::new(),
         }
     }
@@ -63,7 +62,7 @@ impl<'a> Problems<'a> {
         self.input.is_remote(position)
     }
 
-    /// Whether texts of a store were read.
+    /// Whether texts of a store were read: all files but the first are such texts.
     pub(super) fn has_texts(&self) -> bool {
         self.input.has_several_files()
     }

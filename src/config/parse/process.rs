@@ -13,7 +13,7 @@ use crate::config::{keys, suggest};
 use crate::name::{NameError, ServerName};
 use crate::plan::{AdminPlan, AdminSocket, LogPlan, RuntimePlan};
 
-/// More threads than any machine has cores must be a typing error.
+/// The upper bound detects typing errors: no machine has more cores.
 const WORKERS: RangeInclusive<u32> = 1..=1024;
 
 /// A process on Linux has fewer than 2^31 descriptors (the maximum of `fs.nr_open`), and a session needs two.
@@ -75,7 +75,7 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
     };
     match &plan.socket {
         AdminSocket::Path(path) => bound.reserve_admin_socket(path, "`socket` of [admin]"),
-        // In the session of a user the socket has another path. The commands then try this one, too.
+        // If `XDG_RUNTIME_DIR` is set, the socket is at another path, but the commands also try this one.
         AdminSocket::Default => {
             bound.reserve_admin_socket(Path::new(AdminSocket::SYSTEM_PATH), "the default `socket` of [admin]");
         }

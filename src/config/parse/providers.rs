@@ -1,4 +1,4 @@
-//! `[providers]`: how sources of servers and the store of the configuration are reached.
+//! `[providers]`: how Docker, Kubernetes and etcd are reached.
 
 use std::cell::OnceCell;
 use std::io;
@@ -17,21 +17,19 @@ use crate::etcd::{EtcdLogin, EtcdPlan};
 use crate::plan::{DiscoverSource, KubernetesPlan, ListenerPlan, PoolPlan};
 use crate::user::Users;
 
-/// Where the engine of this machine listens.
+/// The default socket of the Docker engine.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
-/// The settings that sources of pools refer to, and the users of this machine, as whom clones may run.
+/// `[providers]`, and the users of this machine.
 #[derive(Debug)]
 pub(super) struct Providers {
-    /// Whether there is a section for etcd, valid or not, or nobody knows because of an error that is reported.
+    /// Whether `[providers.etcd]` is in the file, valid or not. Also `true` if `[providers]` is not a table or is
+    /// misspelt, so that no second error follows.
     pub(super) has_etcd: bool,
-    /// Where the section for etcd is, if there is one, valid or not.
     etcd_position: Option<Position>,
     pub(super) etcd: Option<Arc<EtcdPlan>>,
-    /// Where the section for Docker is, if there is one.
     docker_position: Option<Position>,
     pub(super) docker_socket: Arc<Path>,
-    /// Where the section for Kubernetes is, if there is one.
     kubernetes_position: Option<Position>,
     pub(super) kubernetes: Arc<KubernetesPlan>,
     /// Read once, when the first pool names a user.
@@ -155,8 +153,8 @@ fn kubernetes(providers: &Section<'_>, problems: &mut Problems<'_>) -> Kubernete
     }
 }
 
-/// The URL of a member of the etcd cluster: a scheme, a host and optionally a port. The password has a key of its own,
-/// since URLs are shown.
+/// The URL of a member of the etcd cluster: a scheme, a host and optionally a port. A user and a password are not
+/// allowed in it: endpoints are shown.
 fn endpoint(text: &str) -> Result<Uri, InvalidValue> {
     let valid = text.parse().ok().filter(|url: &Uri| {
         let is_without_user = url

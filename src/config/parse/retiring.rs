@@ -9,7 +9,7 @@ use crate::plan::RetirePlan;
 use crate::pool::Policy;
 use crate::units::format_duration;
 
-/// The bounds of all three durations. A second is the shortest, because sessions are looked at once a second.
+/// The bounds of all three durations.
 const LIMITS: RangeInclusive<Duration> = Duration::from_secs(1)..=*NONZERO_DURATION.end();
 
 /// The default of `idle_for`.

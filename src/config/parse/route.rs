@@ -15,13 +15,13 @@ use crate::sniff::postgres;
 pub(super) struct ListenerKind {
     /// What its clients speak.
     pub(super) protocol: Protocol,
-    /// Whether that is PostgreSQL, or is not valid, which is reported.
+    /// Whether `protocol` of the listener is `postgres`, or its value is not valid, which is reported.
     pub(super) may_be_postgres: bool,
     /// Whether it has certificates, and so can terminate TLS.
     pub(super) terminates: bool,
 }
 
-/// Converts a route, with `default_name` unless it has `name`. `None` if it is not a table.
+/// Converts a route. Without the key `name`, its name is `default_name`. `None`: the route is not a table.
 pub(super) fn route(
     default_name: &str,
     node: &Node,
@@ -50,7 +50,7 @@ pub(super) fn route(
         database: entries(&section, "database", problems, glob),
         user: entries(&section, "user", problems, glob),
         guards: names.guards.find(&section, problems),
-        // Without a target, an error has been reported: the route is never put in force.
+        // If there is no target, an error has been reported, and this route is never used.
         to: target(&section, names.pools, problems).unwrap_or(Target::Refuse),
     })
 }
@@ -101,7 +101,7 @@ fn target(section: &Section<'_>, pools: &mut Pools<'_>, problems: &mut Problems<
         (None, _) if section.is_missing("pool") && section.is_missing("refuse") => {
             problems.error(section.position(), no_target, r#"add pool = "NAME" or refuse = true"#);
         }
-        (None, _) => {} // under a wrong key, which has been reported
+        (None, _) => {} // `pool` or `refuse` is misspelt, which has been reported
     }
     None
 }

@@ -14,9 +14,10 @@ use crate::plan::HealthPlan;
 use crate::pool::MemberConfig;
 use crate::scale::{ScalePlan, ScaleRules};
 
-/// Clones of one pool. Each clone that is a process has a keeper, which is a second process.
+/// The bounds of `min` and `max`. Each clone that is a process has a keeper, which is a second process.
 const CLONES: RangeInclusive<u32> = 0..=256;
 
+/// The bounds of `sessions_per_server`.
 const SESSIONS: RangeInclusive<u32> = 1..=1_000_000;
 
 /// The load is read once a second, so shorter durations cannot be measured.
@@ -42,9 +43,8 @@ pub(super) fn scale(
         kind: clone_kind(&section, rules.max, providers, problems)?,
         rules,
     };
-    if plan.wake_timeout().is_some()
-        && let Some((position, _)) = pool.entry("fallback")
-    {
+    let may_sleep = plan.wake_timeout().is_some();
+    if may_sleep && let Some((position, _)) = pool.entry("fallback") {
         let message = "`fallback` does not go with `min = 0` of `scale`";
         problems.error(
             position,
@@ -70,13 +70,10 @@ fn check_pool(pool: &Section<'_>, scale: &Section<'_>, health: &HealthPlan, prob
             "remove them: each clone is checked at its own address",
         );
     }
-    // With `command` and without `servers`, all servers of the pool are processes of this machine.
-    if pool.get("servers").is_none()
-        && scale.get("command").is_some()
-        && pool
-            .get("bind_source")
-            .is_some_and(|node| value::is_text(node, "client"))
-    {
+    // All servers of such a pool are processes of this machine.
+    let has_only_processes = pool.get("servers").is_none() && scale.get("command").is_some();
+    let bind_source = pool.get("bind_source");
+    if has_only_processes && bind_source.is_some_and(|node| value::is_text(node, "client")) {
         let message = "`scale` does not go with `bind_source = \"client\"`";
         problems.error(position, message, "remove one of them: clones are reached at 127.0.0.1");
     }
@@ -103,7 +100,7 @@ fn rules(section: &Section<'_>, sessions_max: Option<NonZeroU32>, problems: &mut
     }
     ScaleRules {
         min,
-        max: max.unwrap_or(min).max(min).max(1), // at least `min` and 1, also after an error that was reported
+        max: max.unwrap_or(min).max(min).max(1), // also after an error: `max` is missing, or less than `min`
         sessions_per_server: sessions.unwrap_or(1),
         up_after: duration(section, "up_after", 5, problems),
         down_after: duration(section, "down_after", 120, problems),

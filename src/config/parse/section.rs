@@ -93,8 +93,8 @@ impl<'a> Section<'a> {
         !self.table.entries.iter().any(is_meant)
     }
 
-    /// Whether the value of `key` should be a table, and is none or has a misspelt key, which is reported: nobody knows
-    /// what is in it.
+    /// Whether the content of the table `key` is unknown, because the value is not a table or the key is misspelt. Both
+    /// are reported as errors.
     pub(super) fn is_unknown(&self, key: &str) -> bool {
         match self.get(key) {
             Some(node) => !matches!(node.value, Value::Table(_)),

@@ -128,10 +128,12 @@ fn client_auth(tls: &Section<'_>, problems: &mut Problems<'_>) -> Option<ClientA
     let section = Section::open(node, position, &keys::CLIENT_AUTH, problems)?;
     let ca_file = section.required("ca_file", r#"ca_file = "clients.pem""#, problems);
     let modes = [("require", true), ("request", false)];
+    // The default is "require". But an invalid or misspelt `mode` counts as "request", so that it causes one error.
+    let is_required_by_default = section.is_missing("mode");
     Some(ClientAuthPlan {
         is_required: section
             .one_of("mode", &modes, problems)
-            .unwrap_or(section.is_missing("mode")),
+            .unwrap_or(is_required_by_default),
         crl_file: section.path("crl_file", problems),
         names: entries(&section, "names", problems, route::pattern),
         ca_file: ca_file.and_then(|node| value::path(node, problems))?,
@@ -167,13 +169,12 @@ pub(super) fn unused_certificates(
 }
 
 /// Sets `route_alpn` to the `alpn` lists of the routes that terminate TLS, without duplicates. A PostgreSQL listener
-/// without `alpn` gets the ALPN protocol of PostgreSQL: without that protocol, clients do not accept TLS that begins
-/// without an SSLRequest.
+/// without `alpn` gets the ALPN protocol of PostgreSQL: clients that start TLS without an SSLRequest require it.
 pub(super) fn set_alpn(plan: &mut ListenerTlsPlan, routes: &[Route<PoolId>], protocol: Protocol) {
-    let sets_alpn = |route: &&Route<PoolId>| route.tls == TlsMode::Terminate && !route.alpn.is_empty();
+    let has_own_alpn = |route: &&Route<PoolId>| route.tls == TlsMode::Terminate && !route.alpn.is_empty();
     plan.route_alpn = routes
         .iter()
-        .filter(sets_alpn)
+        .filter(has_own_alpn)
         .map(|route| route.alpn.clone())
         .collect();
     plan.route_alpn.sort();

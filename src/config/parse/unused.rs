@@ -23,7 +23,7 @@ const EARLIER_ROUTES_MAX: usize = 1_000;
 
 /// Warns about routes, and `sni` patterns of routes, over which an earlier route always wins.
 ///
-/// For a pattern, an earlier route always wins over a later one if three things are true: both routes have this pattern,
+/// For a pattern, an earlier route always wins over a later one if three things are true: both routes have the pattern,
 /// both have the same kinds of conditions, and the earlier route's other conditions hold whenever those of the later
 /// route hold. If the earlier route had fewer kinds, it would lose. If it had more, some clients would match only the
 /// later route.

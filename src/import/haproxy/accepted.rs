@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::super::imported::ImportedRoute;
 use super::super::networks::{EVERYWHERE, common, without};
-use super::super::route_order::wildcards_of;
+use super::super::route_order::wider_wildcards;
 use super::condition::{AclTest, Term};
 use super::line::LineOutcome;
 
@@ -18,8 +18,8 @@ pub(super) struct AcceptedClients {
     names: HashSet<String>,
     /// The wildcards that match one of these names.
     wildcards: HashSet<String>,
-    /// Whether clients are accepted by other conditions as well.
-    has_unknown: bool,
+    /// Whether clients are also accepted by tests that are not in `networks` and `names`.
+    accepts_by_other_tests: bool,
     /// Whether a rule was for all clients. Later rules of the set then have no effect.
     pub(super) is_settled: bool,
 }
@@ -32,8 +32,9 @@ impl AcceptedClients {
             return LineOutcome::Carried;
         }
         if is_unless {
-            self.has_unknown = true;
-            return LineOutcome::LeftOut(""); // networks in this condition are of clients that are not accepted
+            // Networks in this condition are those of clients that are not accepted.
+            self.accepts_by_other_tests = true;
+            return LineOutcome::LeftOut("");
         }
         for terms in alternatives {
             match (networks_of(std::slice::from_ref(terms), false), terms.as_slice()) {
@@ -48,10 +49,11 @@ impl AcceptedClients {
                     ],
                 ) => {
                     self.names.extend(names.iter().cloned());
-                    self.wildcards.extend(names.iter().flat_map(|name| wildcards_of(name)));
-                    self.has_unknown |= is_partial;
+                    let wildcards = names.iter().flat_map(|name| wider_wildcards(name));
+                    self.wildcards.extend(wildcards);
+                    self.accepts_by_other_tests |= is_partial;
                 }
-                _ => self.has_unknown = true,
+                _ => self.accepts_by_other_tests = true,
             }
         }
         let is_understood = |terms: &Vec<Term>| {
@@ -74,14 +76,14 @@ impl AcceptedClients {
     /// # Errors
     /// Why this cannot be carried over.
     pub(super) fn only(&self, networks: &[String]) -> Result<Vec<String>, &'static str> {
-        if self.has_others() {
+        if self.accepts_beyond_networks() {
             return Err("write routes for the clients that may pass");
         }
-        let both = [&self.networks, networks].concat();
-        if both.is_empty() {
+        let allowed = [&self.networks, networks].concat();
+        if allowed.is_empty() {
             return Err("it would refuse all clients");
         }
-        Ok(both)
+        Ok(allowed)
     }
 
     /// A rule that rejects clients in these networks. Returns the networks to deny.
@@ -101,23 +103,23 @@ impl AcceptedClients {
     }
 
     /// Whether clients are accepted by something other than their networks.
-    pub(super) fn has_others(&self) -> bool {
-        self.has_unknown || !self.names.is_empty()
+    pub(super) fn accepts_beyond_networks(&self) -> bool {
+        self.accepts_by_other_tests || !self.names.is_empty()
     }
 
     /// Removes accepted names from those that a rule rejects. Returns whether any is left.
     pub(super) fn remove_names(&self, rejected: &mut Vec<String>) -> bool {
         let is_accepted = |pattern: &String| self.names.contains(pattern);
-        rejected.retain(|name| !(is_accepted(name) || wildcards_of(name).any(|wildcard| is_accepted(&wildcard))));
+        rejected.retain(|name| !(is_accepted(name) || wider_wildcards(name).any(|wildcard| is_accepted(&wildcard))));
         !rejected.is_empty()
     }
 
-    /// A rule that rejects clients by a condition on more than their networks, and becomes this route. Returns a note
-    /// if accepted clients may be among them.
+    /// The outcome of a rule that rejects clients and becomes this refusing route: a note if the route may refuse
+    /// accepted clients.
     pub(super) fn note_on_refusing(&self, route: &ImportedRoute) -> LineOutcome {
         let rejects_any_name = route.sni.is_empty() && !self.names.is_empty();
         let rejects_names = rejects_any_name || route.sni.iter().any(|name| self.wildcards.contains(name));
-        if self.has_unknown || rejects_names {
+        if self.accepts_by_other_tests || rejects_names {
             return self.rejection_outcome();
         }
         if self.networks.is_empty() {
@@ -129,9 +131,10 @@ impl AcceptedClients {
         ))
     }
 
-    /// The outcome of a rejection: a note if clients outside `networks` are accepted, because it may reject them.
+    /// The outcome of a rejection that is carried over: a note if it may reject accepted clients, because some were
+    /// accepted by something other than their networks.
     fn rejection_outcome(&self) -> LineOutcome {
-        match self.has_others() {
+        match self.accepts_beyond_networks() {
             false => LineOutcome::Carried,
             true => LineOutcome::Noted(String::from(
                 "clients that an earlier line accepts are rejected here, too",

@@ -16,12 +16,12 @@ fn bind(text: &str) -> Option<String> {
     if let Some(address) = unix_address(text) {
         return Some(address);
     }
-    let (text, family) = without_family(text);
-    let (host, port) = text.rsplit_once(':')?;
-    let host = match (host.trim_matches(['[', ']']), family) {
-        ("" | "*", 6) => String::from("[::]"),
-        ("" | "*", _) => String::from("0.0.0.0"),
-        (ip, _) => with_brackets(ip),
+    let is_ipv6 = text.starts_with("ipv6@") || text.starts_with("tcp6@");
+    let (host, port) = without_family(text).rsplit_once(':')?;
+    let host = match host.trim_matches(['[', ']']) {
+        "" | "*" if is_ipv6 => String::from("[::]"),
+        "" | "*" => String::from("0.0.0.0"),
+        ip => with_brackets(ip),
     };
     Some(format!("{host}:{port}"))
 }
@@ -31,8 +31,7 @@ pub(super) fn server(text: &str) -> Option<String> {
     let address = match unix_address(text) {
         Some(address) => address,
         None => {
-            let (text, _) = without_family(text);
-            let (host, port) = text.rsplit_once(':')?;
+            let (host, port) = without_family(text).rsplit_once(':')?;
             format!("{}:{port}", with_brackets(host.trim_matches(['[', ']'])))
         }
     };
@@ -41,7 +40,7 @@ pub(super) fn server(text: &str) -> Option<String> {
 
 /// Whether the address of a server has no host: `0.0.0.0:443`, `*:443` or `:443`.
 pub(super) fn is_unspecified(text: &str) -> bool {
-    let (text, _) = without_family(text);
+    let text = without_family(text);
     let host = text
         .rsplit_once(':')
         .map_or(text, |(host, _)| host)
@@ -68,19 +67,16 @@ fn unix_address(text: &str) -> Option<String> {
 /// The IP address that connections to servers come from, without the port that the text may have. `None`: the text is
 /// not such an address.
 pub(super) fn source(text: &str) -> Option<String> {
-    let (text, _) = without_family(text);
+    let text = without_family(text);
     let host = text.trim_matches(['[', ']']);
     source_address(host).or_else(|| source_address(text.rsplit_once(':')?.0.trim_matches(['[', ']'])))
 }
 
-/// The text without a prefix such as `ipv4@`, and the family that the prefix names; 0: it names none.
-fn without_family(text: &str) -> (&str, u8) {
-    for (prefix, family) in [("ipv4@", 4), ("ipv6@", 6), ("tcp@", 0), ("tcp4@", 4), ("tcp6@", 6)] {
-        if let Some(rest) = text.strip_prefix(prefix) {
-            return (rest, family);
-        }
-    }
-    (text, 0)
+/// The text without a prefix such as `ipv4@`.
+fn without_family(text: &str) -> &str {
+    let prefixes = ["ipv4@", "ipv6@", "tcp@", "tcp4@", "tcp6@"];
+    let rest = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix));
+    rest.unwrap_or(text)
 }
 
 fn with_brackets(host: &str) -> String {

@@ -184,7 +184,7 @@ impl Backend {
         self.pool
     }
 
-    /// Without `option allbackups`, HAProxy uses only the first backup that works: each gets a tier of its own.
+    /// Without `option allbackups`, HAProxy uses only the first backup that works: each backup gets a tier of its own.
     fn order_backups(&mut self) {
         if self.uses_all_backups {
             return;
@@ -208,17 +208,17 @@ impl Backend {
     fn write_health(&mut self, options: &ServerOptions) {
         // Checks connect as sessions do, unless they go elsewhere.
         let goes_elsewhere = options.check_port.is_some() || options.check_address.is_some();
-        let is_checked_by_tls = options.is_checked_by_tls.unwrap_or(options.is_tls && !goes_elsewhere);
+        let checks_use_tls = options.checks_use_tls.unwrap_or(options.is_tls && !goes_elsewhere);
         let (pool, health) = (&mut self.pool.section, &mut self.pool.health);
-        let has_tls_settings = self.checks.write(is_checked_by_tls, pool, health);
+        let has_tls_settings = self.checks.write(checks_use_tls, pool, health);
         let connection = self.checks.connection();
         let has_proxy = options.proxy_protocol.is_some();
         let sends_proxy = connection.sends_proxy(options.checks_send_proxy || has_proxy && !goes_elsewhere);
+        let is_only_connect = health.get("check").is_none();
         if sends_proxy && !has_proxy {
             let why = "checks send a PROXY header only if sessions do";
             health.remarks.push(Remark::left_out(0, "PROXY headers of checks", why));
-        } else if has_proxy && !sends_proxy && health.get("check").is_some() {
-            // A check by a connect sends nothing.
+        } else if has_proxy && !sends_proxy && !is_only_connect {
             let note = "checks send a PROXY header, as sessions do; those of HAProxy send none";
             health.remarks.push(Remark::note(0, note));
         }
@@ -246,8 +246,8 @@ impl Backend {
         if let Some(name) = options.check_name.as_ref().filter(|_| has_tls_settings) {
             health.set("sni", quoted(name));
         }
-        // With `ssl`, `verify` and `ca_file` of the checks default to those of `[pools.NAME.tls]`.
-        if is_checked_by_tls && has_tls_settings && !options.is_tls && options.verifies {
+        // If the servers have `ssl`, the checks inherit `verify` and `ca_file` from `[pools.NAME.tls]`.
+        if checks_use_tls && has_tls_settings && !options.is_tls && options.verifies {
             health.set("verify", "true");
             if let Some(ca) = options.trusted_ca() {
                 health.set("ca_file", quoted(ca));

@@ -29,11 +29,12 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
             return LineOutcome::LeftOut("it requires certificates of clients, and ca-file is missing");
         }
     }
-    let (mut valid_addresses, mut is_partial) = (Vec::new(), false);
+    let mut valid_addresses = Vec::new();
+    let mut has_invalid_address = false;
     for address in binds(addresses) {
         match address {
             Some(address) => valid_addresses.push(address),
-            None => is_partial = true,
+            None => has_invalid_address = true,
         }
     }
     listener.bind.extend_from_slice(&valid_addresses);
@@ -44,12 +45,12 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
         let keys = valid_addresses.iter().map(|address| (address.clone(), tls.clone()));
         listener.address_tls.extend(keys);
     } else {
-        listener.plain.extend_from_slice(&valid_addresses);
+        listener.plain_addresses.extend_from_slice(&valid_addresses);
     }
     if options.iter().any(|word| word == "accept-proxy") && !valid_addresses.is_empty() {
         accept_proxy(line, &valid_addresses, listener);
     }
-    if is_partial {
+    if has_invalid_address {
         return LineOutcome::LeftOut("write IP addresses with one port each, or \"unix:/PATH\"");
     }
     LineOutcome::Carried
@@ -123,7 +124,7 @@ fn carried_if(is_valid: bool) -> LineOutcome {
     }
 }
 
-/// Reads an option with a value. `Foreign`: it is none of these.
+/// Reads an option with a value. `Foreign`: `word` is not one of these options.
 fn read_option(word: &str, value: &str, listener: &mut ImportedListener, tls: &mut TlsKeys) -> LineOutcome {
     match word {
         "name" | "process" | "shards" | "thread" => LineOutcome::Carried,
@@ -171,7 +172,7 @@ fn certificate(path: &str) -> Option<String> {
     is_file(path).then(|| format!("{{ {key} = {} }}", quoted(path)))
 }
 
-/// `expect-proxy` names the peers, and holds for all addresses.
+/// The note if a listener has both `accept-proxy` and `expect-proxy`.
 pub(super) const ONLY_EXPECTED: &str =
     "only the peers of expect-proxy are believed, also at addresses with accept-proxy";
 

@@ -11,18 +11,19 @@ use super::line::{Line, LineOutcome};
 /// How the servers of a backend are checked.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
+    /// The value of `check`. `None`: no line has set it.
     kind: Option<&'static str>,
-    /// Whether the kind is that of an option other than `tcp-check`.
-    is_of_option: bool,
+    /// Whether an `option` line other than `option tcp-check` has set the kind.
+    is_from_option: bool,
     user: Option<String>,
-    /// Whether only the primary is used.
+    /// Whether sessions go only to the primary.
     wants_primary: bool,
     http: HttpConversation,
     conversation: Conversation,
 }
 
 impl Checks {
-    /// Reads `option`, `tcp-check` and `http-check` lines; the options first.
+    /// Reads an `option`, `tcp-check` or `http-check` line. All `option` lines must be read first.
     pub(super) fn read(&mut self, line: &Line) -> LineOutcome {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
         let rest = line.words.get(2..).unwrap_or_default();
@@ -66,7 +67,7 @@ impl Checks {
             }
             ("option", "spop-check") => LineOutcome::LeftOut("servers are checked by a connect"),
             ("option", "log-health-checks") => LineOutcome::Carried,
-            ("tcp-check", _) if self.is_of_option => LineOutcome::LeftOut("another option selects the kind of check"),
+            ("tcp-check", _) if self.is_from_option => LineOutcome::LeftOut("another option selects the kind of check"),
             ("tcp-check", _) => self.read_tcp_check(line),
             _ => LineOutcome::Foreign,
         }
@@ -114,12 +115,12 @@ impl Checks {
     /// Sets the kind that an option other than `tcp-check` names.
     fn set_option(&mut self, kind: &'static str) -> LineOutcome {
         self.set(kind);
-        self.is_of_option = true;
+        self.is_from_option = true;
         LineOutcome::Carried
     }
 
-    /// Sets the kind. The last kind counts: settings from earlier lines of other kinds are dropped. Those of
-    /// `tcp-check connect` are kept, because that line stands before the lines that show the kind.
+    /// Sets the kind. If it changes, the settings of the earlier kind are dropped, except those of `tcp-check connect`:
+    /// that line stands before the lines that show the kind.
     fn set(&mut self, kind: &'static str) -> LineOutcome {
         if self.kind != Some(kind) {
             let connection = take(&mut self.conversation.connection);

@@ -15,7 +15,7 @@ pub(super) struct CheckConnection {
 /// The options of a `connect` line.
 #[derive(Debug, Default)]
 struct ConnectLine {
-    /// `default`: what the lines of the servers say holds, too.
+    /// `default`: what the lines of the servers ask for holds, too.
     has_default: bool,
     is_tls: bool,
     sends_proxy: bool,
@@ -66,23 +66,24 @@ impl CheckConnection {
 
     /// Whether the check uses TLS. `is_tls_by_servers`: whether the lines of the servers ask for that.
     pub(super) fn is_tls(&self, is_tls_by_servers: bool) -> bool {
-        self.is_as_servers_say(is_tls_by_servers, |options| options.is_tls)
+        self.is_set(is_tls_by_servers, |options| options.is_tls)
     }
 
     /// Whether the check begins with a PROXY header. `sends_by_servers`: whether the lines of the servers ask for that.
     pub(super) fn sends_proxy(&self, sends_by_servers: bool) -> bool {
-        self.is_as_servers_say(sends_by_servers, |options| options.sends_proxy)
+        self.is_set(sends_by_servers, |options| options.sends_proxy)
     }
 
-    /// A `connect` without `default` says by itself how to connect (`tcpcheck_eval_connect` of HAProxy).
-    fn is_as_servers_say(&self, by_servers: bool, by_line: fn(&ConnectLine) -> bool) -> bool {
+    /// Whether the `connect` line or the lines of the servers set an option. Those of the servers count only without a
+    /// `connect` line, or if it has `default` (`tcpcheck_eval_connect` of HAProxy).
+    fn is_set(&self, by_servers: bool, by_line: fn(&ConnectLine) -> bool) -> bool {
         match &self.options {
             None => by_servers,
             Some(options) => by_line(options) || options.has_default && by_servers,
         }
     }
 
-    /// The port. It replaces those that the lines of the servers name.
+    /// The port of the `connect` line. It replaces the ports in the lines of the servers.
     pub(super) fn port(&self) -> Option<u16> {
         self.options.as_ref()?.port
     }

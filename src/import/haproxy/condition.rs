@@ -199,7 +199,7 @@ fn sni_test(values: &[&str], matching: Matching) -> AclTest {
             (Matching::End, None) => vec![(*value).to_owned(), format!("*.{value}")],
             _ => vec![(*value).to_owned()],
         });
-    // In the form in which names are compared.
+    // Normalized, because names are compared as texts.
     let patterns = patterns.map(|text| NamePattern::from_config(&text).map(|pattern| pattern.to_string()));
     match patterns.collect::<Result<Vec<String>, _>>() {
         Ok(names) if !names.is_empty() => AclTest::Sni {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn name_tests_become_patterns() {
+    fn an_acl_is_parsed_or_unknown() {
         for (text, expected) in [
             ("req.ssl_sni -i A.example b.example", sni(&["a.example", "b.example"])),
             ("req_ssl_sni,lower -m end .a.example", sni(&["*.a.example"])),

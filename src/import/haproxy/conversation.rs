@@ -69,7 +69,8 @@ impl Conversation {
             }
             _ if self.is_over => LineOutcome::LeftOut(ONE_CONNECTION),
             "connect" => self.connection.read(rest, false), // the last one before the steps counts
-            // Escapes of bytes that are not ASCII are left in the text. `hex:` would mean digits here.
+            // A `\x` is left in the text if its byte is not ASCII, and `send` of acequia has no such escape. A text
+            // that begins with `hex:` would be read as hexadecimal digits.
             "send" if !first.is_empty() && !first.contains("\\x") && !first.starts_with("hex:") => {
                 self.send(first.to_owned());
                 LineOutcome::Carried
@@ -115,26 +116,26 @@ impl Conversation {
 
     /// Adds an expression that the server's bytes after the last match have to match.
     ///
-    /// HAProxy forgets what it has received at each `send`, so that `^` is the beginning of the next answer. Here the
-    /// rest of the line before still comes first: `^` becomes the beginning of a line.
+    /// At each `send`, HAProxy discards what it has received: `^` matches at the beginning of the next answer. acequia
+    /// keeps the rest of the last answer. The flag `(?m)` lets `^` match after it, at the beginning of a line.
     fn expect(&mut self, expression: &str) {
         let has_matched = self.steps.iter().any(|step| step.expect.is_some());
-        let of_line = if has_matched && has_anchor(expression) {
+        let flags = if has_matched && has_anchor(expression) {
             "(?m)"
         } else {
             ""
         };
-        let expect = Some(format!("{of_line}{expression}"));
+        let expect = Some(format!("{flags}{expression}"));
         match self.steps.last_mut() {
             Some(last) if last.expect.is_none() => last.expect = expect,
             _ => self.steps.push(ImportedStep { send: None, expect }),
         }
     }
 
-    /// Sets the keys of the health section; `steps` only if the kind of the check has that key.
+    /// Sets the keys of the health section. `takes_steps`: whether the kind of the check has the key `steps`.
     pub(super) fn write(&self, takes_steps: bool, health: &mut ImportedSection) {
         if takes_steps {
-            let steps: Vec<String> = self.steps.iter().map(ImportedStep::entry).collect();
+            let steps: Vec<String> = self.steps.iter().map(ImportedStep::to_toml).collect();
             health.set("steps", format!("[{}]", steps.join(", ")));
         }
         self.connection.write_sni(health);
@@ -142,16 +143,14 @@ impl Conversation {
 }
 
 impl ImportedStep {
-    /// In TOML.
-    fn entry(&self) -> String {
+    fn to_toml(&self) -> String {
         let key = |key, text: &Option<String>| text.as_ref().map(|text| format!("{key} = {}", quoted(text)));
         let keys = [key("send", &self.send), key("expect", &self.expect)];
         format!("{{ {} }}", keys.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 
-/// Whether a `^` in this expression means the beginning, as in `(^220|^250)`: it is not escaped, and does not begin a
-/// class of excluded characters.
+/// Whether the expression has a `^` that is an anchor, as in `(^220|^250)`. In `\^` and `[^…]`, it is none.
 fn has_anchor(expression: &str) -> bool {
     let before = [None].into_iter().chain(expression.chars().map(Some));
     before

@@ -11,7 +11,7 @@ struct PoolKey {
     name: &'static str,
     /// The value of a server with these options.
     value: fn(&ServerOptions) -> Option<String>,
-    /// Whether the pool gets the value of another server if the first one has none.
+    /// Whether the pool gets the value of a later server if the first one has none.
     skips_unset: bool,
 }
 
@@ -33,7 +33,7 @@ impl PoolKey {
         }
     }
 
-    /// The value of the pool of these servers, and whose value that is.
+    /// The value of the pool of these servers, and the server that it comes from, in words.
     fn pool_value(&self, servers: &[&ParsedServer]) -> (Option<String>, &'static str) {
         let mut values = servers.iter().map(|parsed| (self.value)(&parsed.options));
         match values.next().flatten() {
@@ -79,7 +79,7 @@ const CHECK: [PoolKey; 8] = [
     }),
     PoolKey::of_first("address of the checks", |options| options.check_address.clone()),
     PoolKey::of_first("tls of the checks", |options| {
-        options.is_checked_by_tls.map(|is_tls| is_tls.to_string())
+        options.checks_use_tls.map(|is_tls| is_tls.to_string())
     }),
     PoolKey::of_first("sni of the checks", |options| options.check_name.clone()),
 ];
@@ -110,7 +110,7 @@ pub(super) fn notes(servers: &[ParsedServer]) -> Vec<Remark> {
     let mut compare = |keys: &[PoolKey], applies_to: fn(&ServerOptions) -> bool| {
         let compared: Vec<_> = servers.iter().filter(|parsed| applies_to(&parsed.options)).collect();
         for key in keys {
-            let (pool_value, whose) = key.pool_value(&compared);
+            let (pool_value, source) = key.pool_value(&compared);
             for parsed in &compared {
                 let own = (key.value)(&parsed.options);
                 if own != pool_value {
@@ -120,7 +120,7 @@ pub(super) fn notes(servers: &[ParsedServer]) -> Vec<Remark> {
                         &parsed.server.address,
                         own.as_deref(),
                         pool_value.as_deref(),
-                        whose,
+                        source,
                     ));
                 }
             }

@@ -30,8 +30,8 @@ pub(super) struct Frontend {
     pub(super) pool: Option<String>,
     /// The backend of the first `use_backend` for all clients. Later ones and `default_backend` get no clients.
     for_all: Option<String>,
-    /// The lines of `tcp-request connection reject`.
-    peer_rules: Vec<usize>,
+    /// The numbers of the lines with `tcp-request connection reject`.
+    peer_rule_lines: Vec<usize>,
     pub(super) remarks: Vec<Remark>,
 }
 
@@ -49,7 +49,7 @@ impl Frontend {
         if !self.listener.proxy_peers.is_empty() {
             let text =
                 "HAProxy tests the address of the peer; here it is that of the client, which the PROXY header names";
-            let notes = self.peer_rules.iter().map(|line| Remark::note(*line, text));
+            let notes = self.peer_rule_lines.iter().map(|line| Remark::note(*line, text));
             self.remarks.extend(notes);
         }
         self.listener.section.remarks.extend(self.remarks);
@@ -176,12 +176,12 @@ impl Frontend {
             }
             ("reject", "") => {
                 accepted.is_settled = true;
-                self.peer_rules.extend(is_about_peer.then_some(line.number));
+                self.peer_rule_lines.extend(is_about_peer.then_some(line.number));
                 let networks = accepted.only(&[]);
                 self.allow_only(networks)
             }
             ("reject", how @ ("if" | "unless")) => {
-                self.peer_rules.extend(is_about_peer.then_some(line.number));
+                self.peer_rule_lines.extend(is_about_peer.then_some(line.number));
                 self.reject(line, &condition, how == "unless")
             }
             _ => LineOutcome::LeftOut(""),
@@ -243,7 +243,7 @@ impl Frontend {
         let Some(expected) = expected else {
             return LineOutcome::LeftOut(REMEDY);
         };
-        let is_exact = !accepted.has_others();
+        let is_exact = !accepted.accepts_beyond_networks();
         if !expected.is_empty() && self.listener.expect_proxy_of(expected) {
             LineOutcome::Noted(String::from(bind::ONLY_EXPECTED))
         } else if is_exact {

@@ -50,9 +50,8 @@ impl HttpConversation {
         outcome
     }
 
-    /// Sets the path. A path in capital letters is replaced by `/`: `option httpchk GET`, as in the file that comes
-    /// with Patroni, is meant to set the method, but HAProxy reads a single word as the path, and requests the path
-    /// `GET`.
+    /// Sets the path. A path in capital letters is replaced by `/`: it is meant as a method. The file that comes with
+    /// Patroni has `option httpchk GET`, for example. HAProxy reads this single word as the path.
     fn set_path(&mut self, path: &str) -> LineOutcome {
         if !path.is_empty() && path.bytes().all(|byte| byte.is_ascii_uppercase()) {
             self.path = Some("/".to_owned());
@@ -120,7 +119,7 @@ impl HttpConversation {
         let Some((kind, pattern)) = expectation(&words) else {
             return LineOutcome::LeftOut("");
         };
-        let listed = |status: u16| {
+        let is_listed = |status: u16| {
             let mut entries = pattern
                 .split(',')
                 .map(|entry| entry.split_once('-').unwrap_or((entry, entry)));
@@ -130,7 +129,7 @@ impl HttpConversation {
             })
         };
         let is_new = match kind {
-            "status" => self.set_statuses(|status| listed(status) != is_negated),
+            "status" => self.set_statuses(|status| is_listed(status) != is_negated),
             "rstatus" => match Pattern::new(pattern) {
                 Ok(expression) => self.set_statuses(|status| expression.is_in(&status.to_string()) != is_negated),
                 Err(_) => return LineOutcome::LeftOut("not a regular expression here"),

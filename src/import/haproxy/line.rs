@@ -29,7 +29,7 @@ pub(super) struct HaproxySection {
     pub(super) kind: String,
     /// Empty if it has none.
     pub(super) name: String,
-    /// The `defaults` section that it names.
+    /// The name after `from`: a `defaults` section.
     pub(super) from: Option<String>,
     /// The number of its first line.
     pub(super) line: usize,
@@ -89,12 +89,12 @@ pub(super) fn set_duration(section: &mut ImportedSection, key: &'static str, tex
     }
 }
 
-/// Sets a time to the duration that a line has. If it has none, the time that is inherited holds.
+/// Sets a time to the duration that a line has. If `text` is not a duration, the time keeps its inherited value.
 pub(super) fn set_time(time: &mut Option<Duration>, text: &str) -> LineOutcome {
     match duration(text, 1) {
         None => LineOutcome::LeftOut(NO_DURATION),
-        read => {
-            *time = read;
+        parsed @ Some(_) => {
+            *time = parsed;
             LineOutcome::Carried
         }
     }

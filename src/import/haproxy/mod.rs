@@ -30,12 +30,12 @@ pub(super) fn read(text: &str) -> Imported {
     let mut defaults = Defaults::default();
     let mut idle_timeouts: HashMap<String, IdleTimeouts> = HashMap::new();
     let mut frontends = Vec::new();
-    let mut verifies = true; // the default of `ssl-server-verify`
+    let mut verify_default = true; // the default of `ssl-server-verify`
     // `global` holds for all sections, wherever it stands.
     let (globals, sections): (Vec<_>, Vec<_>) =
         sections(text).into_iter().partition(|section| section.kind == "global");
     for section in &globals {
-        global(section, &mut verifies, &mut imported);
+        global(section, &mut verify_default, &mut imported);
     }
     for section in sections {
         match section.kind.as_str() {
@@ -49,7 +49,7 @@ pub(super) fn read(text: &str) -> Imported {
                         .push(Remark::left_out(section.line, &section.title(), &why));
                     continue;
                 }
-                let (frontend, backend) = proxy(inherited, &section, verifies);
+                let (frontend, backend) = proxy(inherited, &section, verify_default);
                 if let Some(backend) = backend {
                     idle_timeouts.insert(section.name.clone(), backend.idle_timeouts());
                     imported.pools.push(backend.into_pool());
@@ -104,8 +104,8 @@ struct Defaults {
     copied: usize,
 }
 
-/// The most lines that `defaults` sections may inherit from each other, all together: in a chain of them, their number
-/// grows with the square of the length of the file.
+/// The most lines that all `defaults` sections together may inherit. In a chain of sections, the number of inherited
+/// lines grows with the square of the length of the file.
 const COPIED_LINES_MAX: usize = 10_000;
 
 impl Defaults {
@@ -153,11 +153,11 @@ fn other_mode(inherited: &[Line], section: &HaproxySection) -> Option<String> {
     (mode != "tcp").then(|| mode.clone())
 }
 
-/// Reads a proxy section: its client side, its server side, or both. `verifies`: whether the certificates of servers
-/// without `verify` are verified.
-fn proxy(inherited: &[Line], section: &HaproxySection, verifies: bool) -> (Option<Frontend>, Option<Backend>) {
+/// Reads a proxy section: its client side, its server side, or both. `verify_default`: whether the certificates of
+/// servers without `verify` are verified.
+fn proxy(inherited: &[Line], section: &HaproxySection, verify_default: bool) -> (Option<Frontend>, Option<Backend>) {
     let mut frontend = (section.kind != "backend").then(|| Frontend::new(&section.name));
-    let mut backend = (section.kind != "frontend").then(|| Backend::new(&section.name, verifies));
+    let mut backend = (section.kind != "frontend").then(|| Backend::new(&section.name, verify_default));
     if let (Some(frontend), Some(_)) = (&mut frontend, &backend) {
         frontend.pool = Some(section.name.clone());
     }
@@ -215,7 +215,7 @@ fn begins_with(line: &Line, words: &[&str]) -> bool {
 }
 
 /// Reads `global`. Only `maxconn`, `nbthread`, `hard-stop-after` and `ssl-server-verify` are carried over.
-fn global(section: &HaproxySection, verifies: &mut bool, imported: &mut Imported) {
+fn global(section: &HaproxySection, verify_default: &mut bool, imported: &mut Imported) {
     for line in &section.lines {
         let value = line.words.get(1).map(String::as_str);
         let number = |most| value.and_then(|text| clamped_integer(text, 1, most));
@@ -226,7 +226,7 @@ fn global(section: &HaproxySection, verifies: &mut bool, imported: &mut Imported
                 continue;
             }
             "ssl-server-verify" => {
-                *verifies = value != Some("none");
+                *verify_default = value != Some("none");
                 continue;
             }
             "daemon" | "log" | "log-send-hostname" => continue,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::imported::{ImportedServer, SESSIONS_MAX, is_file, is_protocol, keep_first};
-use super::super::number::{duration, clamped_integer, port};
+use super::super::number::{clamped_integer, duration, port};
 use super::address;
 use crate::config::address::ip;
 use crate::name::ServerName;
@@ -25,7 +25,7 @@ pub(super) struct ServerOptions {
     pub(super) is_disabled: bool,
     pub(super) is_checked: bool,
     /// `check-ssl`; `None`: checks use TLS if sessions do, unless the checks have a port or an address of their own.
-    pub(super) is_checked_by_tls: Option<bool>,
+    pub(super) checks_use_tls: Option<bool>,
     /// `check-send-proxy`
     pub(super) checks_send_proxy: bool,
     /// `check-sni`
@@ -135,25 +135,28 @@ impl ServerOptions {
                 continue;
             }
             let value = rest.as_slice().first().map_or("", String::as_str);
-            let is_valid = self.read_value(word, value);
-            // Its name has an argument in parentheses.
-            let is_field_of_proxy_header = word.starts_with("set-proxy-v2-tlv-fmt(");
-            if is_valid.is_none() && !is_field_of_proxy_header && !WITH_VALUE.contains(&word.as_str()) {
+            let is_carried_over = self.read_value(word, value);
+            // The name of this option has an argument in parentheses.
+            let is_proxy_tlv = word.starts_with("set-proxy-v2-tlv-fmt(");
+            let has_value = is_carried_over.is_some() || is_proxy_tlv || WITH_VALUE.contains(&word.as_str());
+            if !has_value {
                 self.left_out.push(word.clone());
                 continue;
             }
-            if is_valid != Some(true) {
+            if is_carried_over != Some(true) {
                 self.left_out.push(format!("{word} {value}"));
             }
             rest.next();
         }
     }
 
-    /// The file of the certificate authorities that verify the server. `None`: those of the system, as with
-    /// `@system-ca`; or the server is not verified.
+    /// The file of the certificate authorities that verify the server. `None`: the server is not verified, or those of
+    /// the system verify it.
     pub(super) fn trusted_ca(&self) -> Option<&str> {
-        let file = self.ca_file.as_deref().filter(|file| !file.starts_with('@'));
-        file.filter(|_| self.verifies)
+        if !self.verifies {
+            return None;
+        }
+        self.ca_file.as_deref().filter(|file| !file.starts_with('@')) // `@system-ca` is not a file
     }
 
     /// Reads an option without a value; returns whether it is one.
@@ -165,8 +168,8 @@ impl ServerOptions {
             "enabled" => self.is_disabled = false,
             "check" => self.is_checked = true,
             "no-check" => self.is_checked = false,
-            "check-ssl" => self.is_checked_by_tls = Some(true),
-            "no-check-ssl" => self.is_checked_by_tls = Some(false),
+            "check-ssl" => self.checks_use_tls = Some(true),
+            "no-check-ssl" => self.checks_use_tls = Some(false),
             "ssl" => self.is_tls = true,
             "no-ssl" => self.is_tls = false,
             "agent-check" => self.has_agent = true,
@@ -184,8 +187,8 @@ impl ServerOptions {
         true
     }
 
-    /// Reads an option with a value. Returns whether the value is one that can be carried over; if not, what
-    /// `default-server` says holds. `None`: it is no such option.
+    /// Reads an option with a value. Returns whether the value can be carried over; if not, the value from
+    /// `default-server` stays. `None`: `word` is not an option that this function knows.
     fn read_value(&mut self, word: &str, value: &str) -> Option<bool> {
         let text = Some(value);
         Some(match word {

@@ -9,8 +9,8 @@ pub(super) fn is_rule(directive: &Directive) -> bool {
     matches!(directive.name(), "allow" | "deny")
 }
 
-/// A network or an address; bits after the prefix are dropped, as nginx does. `None`: it is not a network, or it is one
-/// of IPv4-mapped addresses, which matches no client: acequia converts these addresses of clients to IPv4.
+/// A network or an address; bits after the prefix are dropped, as nginx does. `None`: the text is not a network, or
+/// is a network of IPv4-mapped addresses. No client matches that: acequia converts the address of a client to IPv4.
 pub(super) fn network(text: &str) -> Option<String> {
     match parse_network(text) {
         Ok(_) => Some(text.to_owned()),
@@ -31,10 +31,10 @@ pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) -> Res
         let text = rule.word(1).unwrap_or_default();
         let is_allow = rule.name() == "allow";
         if text == "all" {
-            if !is_allow && allow.is_empty() {
-                return Err("it refuses all clients");
-            }
             if !is_allow {
+                if allow.is_empty() {
+                    return Err("it refuses all clients");
+                }
                 listener.allow.append(&mut allow);
             }
             for rest in &rules[index + 1..] {

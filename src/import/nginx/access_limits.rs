@@ -114,9 +114,14 @@ pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -
     let Some(directive) = last(all, "ssl_verify_client") else {
         return Ok(());
     };
-    let terminates_tls = listener.bind.iter().any(|address| !listener.plain.contains(address));
+    let terminates_tls = listener
+        .bind
+        .iter()
+        .any(|address| !listener.plain_addresses.contains(address));
+    if !terminates_tls {
+        return Ok(());
+    }
     let mode = match directive.word(1) {
-        _ if !terminates_tls => return Ok(()),
         Some("off") => return Ok(()),
         Some("on") => "require",
         Some("optional") => "request",

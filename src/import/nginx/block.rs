@@ -13,7 +13,7 @@ pub(super) const NOT_A_FILE: &str = "not the path of a file";
 pub(super) struct Directive {
     /// The number of its first line, from 1: that of the name, or of `{` if the block has no name.
     pub(super) line: usize,
-    /// At least one, unless a block has no name.
+    /// The name and the arguments. Empty only for a block without a name.
     pub(super) words: Vec<String>,
     pub(super) block: Option<Vec<Self>>,
 }
@@ -33,15 +33,15 @@ impl Directive {
         self.words.get(1..).unwrap_or_default()
     }
 
-    /// Its argument, if that is the path of a file: not a variable, and not one of the other sources of certificates
-    /// and keys.
+    /// The first argument, if it is the path of a file. Certificates and keys can also come from variables and
+    /// from other sources.
     pub(super) fn file(&self) -> Option<&str> {
         let is_other =
             |path: &str| path.contains('$') || ["data:", "engine:", "store:"].iter().any(|kind| path.starts_with(kind));
         self.word(1).filter(|path| is_file(path) && !is_other(path))
     }
 
-    /// The remark that it is not carried over.
+    /// The remark that this directive is not carried over.
     pub(super) fn left_out(&self, why: &str) -> Remark {
         let block = if self.block.is_some() { " { … }" } else { "" };
         Remark::left_out(self.line, &format!("{}{block}", self.words.join(" ")), why)
@@ -54,12 +54,18 @@ pub(super) fn last<'d>(all: &[&'d Directive], name: &str) -> Option<&'d Directiv
     matching.next_back().copied()
 }
 
+/// A block whose `}` is not reached yet.
+struct OpenBlock {
+    /// The directive that the block belongs to.
+    directive: Directive,
+    /// The directives before it, in the block around it or in the file.
+    siblings_before: Vec<Directive>,
+}
+
 /// Parses a file. A missing or surplus `}` is not an error. A directive without its `;` at the end of a block or of the
 /// file is dropped.
 pub(super) fn parse(text: &str) -> Vec<Directive> {
-    // For each open block: the directive that it belongs to, and those before this directive in the block around it, or
-    // in the file.
-    let mut open: Vec<(Directive, Vec<Directive>)> = Vec::new();
+    let mut open: Vec<OpenBlock> = Vec::new();
     // The directives of the innermost open block so far, or of the file.
     let mut all: Vec<Directive> = Vec::new();
     let mut current = Directive::default();
@@ -84,7 +90,10 @@ pub(super) fn parse(text: &str) -> Vec<Directive> {
                 if current.words.is_empty() {
                     current.line = line;
                 }
-                open.push((std::mem::take(&mut current), std::mem::take(&mut all)));
+                open.push(OpenBlock {
+                    directive: std::mem::take(&mut current),
+                    siblings_before: std::mem::take(&mut all),
+                });
             }
             NginxToken::Close => {
                 current = Directive::default();
@@ -99,10 +108,10 @@ pub(super) fn parse(text: &str) -> Vec<Directive> {
 }
 
 /// Ends the innermost block, if there is one.
-fn close(open: &mut Vec<(Directive, Vec<Directive>)>, all: &mut Vec<Directive>) {
-    if let Some((mut directive, outer)) = open.pop() {
-        directive.block = Some(std::mem::replace(all, outer));
-        all.push(directive);
+fn close(open: &mut Vec<OpenBlock>, all: &mut Vec<Directive>) {
+    if let Some(mut block) = open.pop() {
+        block.directive.block = Some(std::mem::replace(all, block.siblings_before));
+        all.push(block.directive);
     }
 }
 

@@ -4,7 +4,7 @@ use super::super::imported::{ImportedListener, Remark, is_protocol, quoted};
 use super::block::{Directive, NOT_A_FILE};
 
 /// Sets the certificates of a server, and the protocols and versions of its TLS.
-pub(super) fn read(all: &[&Directive], listener: &mut ImportedListener) {
+pub(super) fn read(directives: &[&Directive], listener: &mut ImportedListener) {
     let mut remarks = Vec::new();
     let mut file = |directive: &Directive| {
         let path = directive.file().map(quoted);
@@ -13,7 +13,7 @@ pub(super) fn read(all: &[&Directive], listener: &mut ImportedListener) {
         }
         path
     };
-    let named = |name: &'static str| all.iter().filter(move |directive| directive.name() == name);
+    let named = |name: &'static str| directives.iter().filter(move |directive| directive.name() == name);
     let keys: Vec<Option<String>> = named("ssl_certificate_key").map(|directive| file(directive)).collect();
     for (index, directive) in named("ssl_certificate").enumerate() {
         if let Some(cert) = file(directive) {
@@ -22,17 +22,19 @@ pub(super) fn read(all: &[&Directive], listener: &mut ImportedListener) {
             listener.certificates.push(format!("{{ cert = {cert}{key} }}"));
         }
     }
-    let terminates_tls = listener.bind.iter().any(|address| !listener.plain.contains(address));
-    for directive in all.iter().filter(|_| terminates_tls) {
+    let terminates_tls = listener
+        .bind
+        .iter()
+        .any(|address| !listener.plain_addresses.contains(address));
+    let tls_directives: &[&Directive] = if terminates_tls { directives } else { &[] };
+    for directive in tls_directives {
         match directive.name() {
             "ssl_alpn" => {
-                let (valid, invalid) = directive
-                    .arguments()
-                    .iter()
-                    .cloned()
-                    .partition(|protocol| is_protocol(protocol));
+                let protocols = directive.arguments().iter().cloned();
+                let (valid, invalid): (Vec<String>, Vec<String>) =
+                    protocols.partition(|protocol| is_protocol(protocol));
                 listener.alpn = valid;
-                if invalid != Vec::<String>::new() {
+                if !invalid.is_empty() {
                     remarks.push(directive.left_out("a protocol has 1 to 255 bytes"));
                 }
             }

@@ -74,8 +74,8 @@ impl TargetMap {
     }
 }
 
-/// The protocol for which nginx searches the list of a client with a regular expression such as `\bh2\b`. `None`: the
-/// expression has another form.
+/// The protocol in a regular expression such as `\bh2\b`, which nginx applies to the client's list of protocols.
+/// `None`: the expression has another form.
 fn protocol_of(regex: &str) -> Option<String> {
     let regex = regex.strip_prefix('*').unwrap_or(regex);
     let inside = regex.strip_prefix(r"\b")?.strip_suffix(r"\b")?;

@@ -44,12 +44,12 @@ pub(super) fn read(text: &str) -> Imported {
 #[derive(Default)]
 struct Targets {
     maps: HashMap<String, TargetMap>,
-    /// The zones that count the sessions of each client. The value is how many limits of servers have used the zone.
+    /// The zones that count the sessions of each client. The value is how many `limit_conn` have used the zone.
     client_zones: HashMap<String, usize>,
-    /// The pools to write: those in `upstreams`, with the settings of the `server` blocks that use them, and copies.
+    /// The pools to write. `server` blocks add settings to the pools that they use.
     pools: Vec<ImportedPool>,
-    /// A pool for each upstream and each address in a `proxy_pass`, without the settings of any `server` block, by what
-    /// `proxy_pass` calls it. Copies are made of these.
+    /// The same pools without the settings of `server` blocks, to make copies of. The key is what `proxy_pass` calls
+    /// the pool: the name of an upstream, or an address.
     upstreams: HashMap<String, ImportedPool>,
     /// The names of the pools in `pools`, as [`unique`] counts them.
     names: HashMap<String, usize>,
@@ -138,13 +138,13 @@ fn read_stream(stream: &[Directive], imported: &mut Imported) {
             },
             ("server", Some(_)) => {}
             ("log_format" | "access_log" | "error_log", _) => {}
-            (_, None) if server::is_known(directive) => inherited.push(directive),
+            (_, None) if server::is_inherited(directive) => inherited.push(directive),
             _ => imported.remarks.push(directive.left_out("")),
         }
     }
     for directive in stream.iter().filter(|directive| directive.name() == "server") {
         let Some(block) = directive.block.as_deref() else {
-            continue; // it has got its remark
+            continue; // the loop above has made a remark
         };
         let is_http = |inside: &Directive| matches!(inside.name(), "location" | "server_name" | "root");
         if block.iter().any(is_http) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::imported::{ImportedListener, ImportedRoute, Remark, quoted};
-use super::super::number::{duration, duration_value, clamped_integer, source_address};
+use super::super::number::{clamped_integer, duration, duration_value, source_address};
 use super::Targets;
 use super::access;
 use super::access_limits;
@@ -16,8 +16,8 @@ use crate::config::address;
 const PROXY_TIMEOUT: Duration = Duration::from_secs(600);
 const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Directives that are read here; servers inherit them from `stream`.
-const KNOWN: [&str; 19] = [
+/// Directives that are read here, and that a `server` block inherits from `stream`.
+const INHERITED: [&str; 19] = [
     "allow",
     "deny",
     "preread_timeout",
@@ -39,16 +39,19 @@ const KNOWN: [&str; 19] = [
     "tcp_nodelay",
 ];
 
+/// The most `retries` that the configuration accepts.
+const RETRIES_MAX: u32 = 100;
+
 const NO_UDP: &str = "UDP is not supported";
 
-/// Whether a directive of `stream` is one that servers inherit.
-pub(super) fn is_known(directive: &Directive) -> bool {
+/// Whether a `server` block inherits this directive from `stream`.
+pub(super) fn is_inherited(directive: &Directive) -> bool {
     let name = &directive.name();
-    KNOWN.contains(name) || access_limits::KNOWN.contains(name) || proxy_ssl::KNOWN.contains(name)
+    INHERITED.contains(name) || access_limits::KNOWN.contains(name) || proxy_ssl::KNOWN.contains(name)
 }
 
-/// Reads the block of a server. Its directives replace inherited ones of the same name; `allow` and `deny` count as the
-/// same name.
+/// Reads a `server` block. Its directives replace inherited ones of the same name. `allow` and `deny` count as
+/// one name.
 ///
 /// # Errors
 /// Why it cannot be carried over.
@@ -92,7 +95,7 @@ pub(super) fn read(
 
 /// The settings with which a `server` block connects to the servers of its pool, as a text that can be compared.
 fn connect_settings(all: &[&Directive]) -> String {
-    // The default value of a directive about connections to servers. `None`: it is another directive.
+    // The default value of a directive about connections to servers. `None`: the directive is about something else.
     let default_of = |name: &str| match name {
         "proxy_next_upstream" => Some("on"),
         "proxy_next_upstream_tries" => Some("0"),
@@ -126,7 +129,7 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) {
         listener.dual_stack.push(text.clone());
     }
     if !options.iter().any(|option| option == "ssl") {
-        listener.plain.push(text.clone());
+        listener.plain_addresses.push(text.clone());
     }
     listener.bind.push(text.clone());
     for option in options {
@@ -200,11 +203,11 @@ fn set_target(
                 .push(Remark::left_out(directive.line, &what, ""));
         }
     }
-    targets.maps.insert(variable, map); // it was taken out so that `targets.pool` could change `targets`
+    targets.maps.insert(variable, map); // removed above, since `targets.pool` borrows all of `targets`
     Ok(())
 }
 
-/// The name of a listener: its pool, or its port.
+/// The name of a listener: that of its pool if all clients go there, otherwise its port.
 fn name(listener: &ImportedListener) -> String {
     match (&listener.pool, listener.bind.first()) {
         (Some(pool), _) if listener.routes.is_empty() => pool.clone(),
@@ -237,7 +240,7 @@ fn set_proxy_peers(all: &[&Directive], listener: &mut ImportedListener) {
 fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut ImportedListener) {
     let (mut idle_timeout, mut connect_timeout, mut hello_timeout) = (PROXY_TIMEOUT, PROXY_CONNECT_TIMEOUT, None);
     let mut sends_header = false;
-    let (mut retries, mut tries_others) = (None, true);
+    let (mut retries, mut tries_next_server) = (None, true);
     for directive in all {
         let time = directive.word(1).and_then(|text| duration(text, 1_000));
         match (directive.name(), time) {
@@ -253,13 +256,14 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
                 listener.section.remarks.push(directive.left_out("it is always on"));
             }
             ("tcp_nodelay", _) => {}
-            ("proxy_next_upstream", _) => tries_others = directive.word(1) != Some("off"),
+            ("proxy_next_upstream", _) => tries_next_server = directive.word(1) != Some("off"),
             ("proxy_bind", _) => set_source(directive, targets, listener),
             (name, _) if access_limits::KNOWN.contains(&name) || proxy_ssl::KNOWN.contains(&name) => {}
             ("proxy_protocol_timeout", _) => {} // `hello_timeout` also limits the PROXY header
             ("proxy_next_upstream_tries", _) => {
-                retries = match directive.word(1).and_then(|text| clamped_integer(text, 0, 101)) {
-                    None | Some(0) => Some(100), // nginx has no limit then
+                let tries = directive.word(1);
+                retries = match tries.and_then(|text| clamped_integer(text, 0, RETRIES_MAX + 1)) {
+                    None | Some(0) => Some(RETRIES_MAX), // 0 is no limit in nginx
                     Some(tries) => Some(tries - 1),
                 };
             }
@@ -271,7 +275,7 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
     }
     listener.section.set("idle_timeout", duration_value(idle_timeout));
     set_in_pools(targets, listener, "connect_timeout", &duration_value(connect_timeout));
-    if !tries_others {
+    if !tries_next_server {
         retries = Some(0);
     }
     if let Some(retries) = retries {

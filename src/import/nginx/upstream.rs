@@ -78,31 +78,27 @@ impl UpstreamServer<'_> {
     }
 }
 
-/// Sets an option for the pool, with the value of the first server that has it. Other values are noted.
+/// Sets an option for the pool, with the value of the first server that has it. Adds a remark for each server
+/// that has another value, or none.
 fn set_pool_option(option: &str, servers: &[UpstreamServer<'_>], pool: &mut ImportedPool) {
     let Some(value) = servers.iter().find_map(|server| server.option(option)) else {
         return;
     };
     let time = duration(value, 1_000);
-    match option {
-        "max_fails" => match clamped_integer(value, 0, 256) {
+    match (option, time) {
+        ("max_fails", _) => match clamped_integer(value, 0, 256) {
             Some(0) => pool.health.set("eject_max_percent", "0"),
             Some(fails) => pool.health.set("eject_after", fails.to_string()),
             None => {}
         },
-        "fail_timeout" => {
-            if let Some(time) = time {
-                pool.health.set("eject_for", duration_value(time));
-                if time > EJECT_MAX {
-                    pool.health.set("eject_max_for", duration_value(time));
-                }
+        ("fail_timeout", Some(time)) => {
+            pool.health.set("eject_for", duration_value(time));
+            if time > EJECT_MAX {
+                pool.health.set("eject_max_for", duration_value(time));
             }
         }
-        _ => {
-            if let Some(time) = time {
-                pool.section.set("slow_start", duration_value(time));
-            }
-        }
+        ("slow_start", Some(time)) => pool.section.set("slow_start", duration_value(time)),
+        _ => {}
     }
     let has_same_value = |own: &str| own == value || time.is_some() && duration(own, 1_000) == time;
     for server in servers

@@ -473,8 +473,8 @@ fn lines_with_rules(rules: &str) -> Vec<String> {
 }
 
 #[test]
-fn accepting_rules_of_haproxy_are_kept() {
-    // `absent`: no line begins with it. Both notes and the lines about what is not carried over begin with `# n`.
+fn accepting_and_rejecting_rules_of_haproxy_are_combined() {
+    // No line begins with `absent`. Where it is `# n`, there is neither a note nor a line that is not carried over.
     for (rules, expected, absent) in [
         (
             "tcp-request connection accept if { src 10.0.0.1 }\ntcp-request connection reject if { src 10.0.0.0/30 }",
@@ -664,59 +664,76 @@ fn the_peers_of_each_expect_proxy_are_believed_but_not_those_of_a_negation() {
     assert!(negated.iter().any(is_reported), "{negated:#?}");
 }
 
+/// The lines of the result for a section with these `tcp-check` rules.
+fn lines_with_tcp_checks(rules: &str) -> Vec<String> {
+    let rules: String = rules.lines().map(|rule| format!("  tcp-check {rule}\n")).collect();
+    let text = format!("listen a\n  mode tcp\n  bind :1\n  option tcp-check\n{rules}  server s 10.0.0.1:1 check\n");
+    lines(Origin::Haproxy, &text)
+}
+
+/// The number of lines that contain a text.
+fn count_with(text: &str, lines: &[String]) -> usize {
+    lines.iter().filter(|line| line.contains(text)).count()
+}
+
 #[test]
 fn a_haproxy_conversation_keeps_to_one_connection() {
-    let lines = |checks: &str| {
-        let checks: String = checks.lines().map(|line| format!("  tcp-check {line}\n")).collect();
-        let text =
-            format!("listen a\n  mode tcp\n  bind :1\n  option tcp-check\n{checks}  server s 10.0.0.1:1 check\n");
-        lines(Origin::Haproxy, &text)
-    };
-    let count = |lines: &[String], what: &str| lines.iter().filter(|line| line.contains(what)).count();
-    let two = lines("connect port 110\nexpect string +OK\nconnect port 143\nexpect string *\\ OK");
+    let two = lines_with_tcp_checks("connect port 110\nexpect string +OK\nconnect port 143\nexpect string *\\ OK");
     assert_lines(&two, &["port = 110", "steps = [{ expect = '\\+OK' }]"]);
-    assert_eq!(count(&two, "a check uses one connection"), 2, "{two:#?}");
-    let port_only = lines("connect port 443");
+    assert_eq!(count_with("a check uses one connection", &two), 2, "{two:#?}");
+    let port_only = lines_with_tcp_checks("connect port 443");
     assert_lines(&port_only, &["port = 443"]);
-    let last = lines("connect port 80\nconnect port 443 ssl");
+    let last = lines_with_tcp_checks("connect port 80\nconnect port 443 ssl");
     assert_lines(&last, &["port = 443"]);
     assert_eq!(
-        count(&last, "the connection of the line before is not checked"),
+        count_with("the connection of the line before is not checked", &last),
         1,
         "{last:#?}"
     );
-    let anchored = lines("expect rstring ^220\nsend QUIT\\r\\n\nexpect rstring ^221");
+}
+
+#[test]
+fn the_steps_of_a_haproxy_conversation_are_imported_or_reported() {
+    let anchored = lines_with_tcp_checks("expect rstring ^220\nsend QUIT\\r\\n\nexpect rstring ^221");
     assert_lines(
         &anchored,
         &["steps = [{ expect = \"^220\" }, { send = \"QUIT\\r\\n\", expect = \"(?m)^221\" }]"],
     );
-    assert_eq!(
-        count(&lines("expect string b\nexpect string a"), "searched behind the match"),
-        1
-    );
-    assert_eq!(count(&lines("send hex:zz"), "not carried over"), 1);
+    let two_expects = lines_with_tcp_checks("expect string b\nexpect string a");
+    assert_eq!(count_with("searched behind the match", &two_expects), 1);
+    let invalid = lines_with_tcp_checks("send hex:zz");
+    assert_eq!(count_with("not carried over", &invalid), 1);
 }
 
 #[test]
 fn a_value_of_a_haproxy_server_option_is_no_other_option() {
+    let lines = lines(
+        Origin::Haproxy,
+        "listen a\n mode tcp\n bind :1\n server s1 10.0.0.1:1\n server s2 10.0.0.2:1 check hash-key addr backup\n",
+    );
+    assert_lines(
+        &lines,
+        &[
+            "# not carried over, line 5: hash-key addr",
+            "  { address = \"10.0.0.2:1\", name = \"s2\", priority = 1 },",
+        ],
+    );
+}
+
+#[test]
+fn a_haproxy_server_can_switch_off_a_flag_of_default_server() {
     let text = "
 listen a
     mode tcp
     bind :1
     default-server send-proxy
-    server s1 10.0.0.1:1 no-send-proxy
-    server s2 10.0.0.2:1 no-send-proxy check hash-key addr backup
+    server s 10.0.0.1:1 no-send-proxy
 ";
     let lines = lines(Origin::Haproxy, text);
-    assert_lines(
-        &lines,
-        &["  { address = \"10.0.0.2:1\", name = \"s2\", priority = 1 },"],
-    );
     assert!(
         !lines.iter().any(|line| line.starts_with("proxy_protocol")),
         "{lines:#?}"
     );
-    assert!(!lines.iter().any(|line| line.contains("is backup")), "{lines:#?}");
 }
 
 #[test]
@@ -980,7 +997,7 @@ fn health_and_remarks(section: &str) -> (Vec<String>, Vec<String>) {
 #[test]
 fn the_connection_of_a_haproxy_check_is_that_of_its_connect_line() {
     for (section, health, remarks) in [
-        // The port of `connect` comes before that of the server, and `ssl` of the server needs `default`.
+        // The port of `connect` is used, not that of the server. Without `default`, `ssl` of the server is not used.
         (
             "option tcp-check\n tcp-check connect port 26\n server s 10.0.0.1:1 check ssl verify none port 25\n \
              server t 10.0.0.2:1 check ssl verify none port 27",
@@ -1128,7 +1145,10 @@ fn a_test_of_the_client_hello_beside_others_is_kept() {
             "{lines:#?}"
         );
     }
-    // Each alternative keeps its note, although another one is left out.
+}
+
+#[test]
+fn a_haproxy_alternative_keeps_its_note_if_another_one_is_left_out() {
     let lines = lines_with_rules("tcp-request content reject if { hdr(host) x } or { req.ssl_sni -m end a.example }");
     let partial = "# note, line 5: a name whose end is the text, but without a dot before it, does not match";
     assert_lines(&lines, &["refuse = true", partial]);
@@ -1318,7 +1338,7 @@ listen b
 }
 
 #[test]
-fn a_beginning_that_a_haproxy_check_expects_is_that_of_a_line() {
+fn a_caret_in_a_later_haproxy_expect_matches_at_every_line() {
     for (expression, expected) in [
         ("^250", "(?m)^250"),
         ("(^220|^250)", "(?m)(^220|^250)"),

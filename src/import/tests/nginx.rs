@@ -91,7 +91,7 @@ stream {
 }
 
 #[test]
-fn nginx_without_next_upstream_gets_no_retries() {
+fn next_upstream_of_nginx_becomes_retries() {
     for (settings, retries) in [
         ("proxy_next_upstream off;", Some("retries = 0")),
         (
@@ -367,7 +367,7 @@ fn pools_of_one_upstream_that_connect_in_different_ways_are_numbered() {
         &format!("{servers}server {{ listen 9; proxy_pass u; proxy_bind 10.0.1.2; }}"),
     );
     let used: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("pool = ")).collect();
-    // The other two upstreams of the name are `u-2` and `u-3`.
+    // The pools of the second and the third upstream `u` have the names `u-2` and `u-3`.
     assert_eq!(used, ["\"u\"", "\"u-4\"", "\"u-5\"", "\"u-4\""], "{lines:#?}");
 }
 
@@ -496,12 +496,15 @@ fn settings_of_tls_of_nginx_without_certificates_are_reported() {
     let remark = "# not carried over: min_version = \"1.3\", alpn = [\"h2\", \"http/1.1\"] (no certificate was carried \
                   over, so that TLS is not terminated)";
     assert_lines(&lines(Origin::Nginx, text), &[remark]);
-    // The address without TLS has nothing to lose.
-    let whole = lines(
+    // `listen 2` has no TLS in nginx either, so that there is no remark about it.
+    let with_certificate = lines(
         Origin::Nginx,
         &text.replace("include tls.conf", "ssl_certificate /c.pem"),
     );
-    assert!(!whole.iter().any(|line| line.contains("no certificate")), "{whole:#?}");
+    assert!(
+        !with_certificate.iter().any(|line| line.contains("no certificate")),
+        "{with_certificate:#?}"
+    );
 }
 
 #[test]

@@ -16,8 +16,8 @@ enum Succession {
     Closed,
     /// Servers that have been replicas beside the remembered primary. That one is down, disabled or a replica itself.
     Replicas,
-    /// Also servers that were never seen beside the remembered primary. That one has left the pool: it may be one of
-    /// them, under another name.
+    /// Also servers that were never seen beside the remembered primary. The remembered primary has left the pool, and
+    /// may be one of these servers under another name.
     Newcomers,
     /// All: nothing is remembered.
     Open,
@@ -71,9 +71,8 @@ impl PrimaryWatch {
         };
         let has_timeline = known.timeline.is_some();
         match self.servers.get(&*known.server) {
-            // A newcomer on the timeline of the primary is taken for the primary. But if an operator has decided
-            // against a higher timeline, promotions have given lower numbers a second time: the newcomer may be on the
-            // branch that was decided against.
+            // A newcomer may be the primary under another name. But once an operator has overruled a higher timeline,
+            // two branches may have the same timeline numbers: the newcomer may be on the overruled branch.
             None if known.overruled.is_some() => Succession::Closed,
             None => Succession::Newcomers,
             Some(_) if has_timeline => Succession::Closed,
@@ -129,8 +128,7 @@ impl PrimaryWatch {
         self.settle(|_, claim| !is_one_database || claim.timeline == top || claim.timeline.is_none());
     }
 
-    /// Makes this server the primary, remembers it, and rejects the others (see
-    /// [`Self::reject_others_than`]).
+    /// Makes this server the primary, remembers it, and rejects the others (see [`Self::reject_others_than`]).
     pub(super) fn adopt(&mut self, server: &Arc<str>) {
         let Some(seen) = self.seen(server) else {
             return;
@@ -156,8 +154,8 @@ impl PrimaryWatch {
     pub(super) fn reject_others_than(&mut self, server: &str) {
         self.forget_standing(server);
         self.reject(|label, knowledge, standing| {
-            let claims = knowledge.seen().is_some_and(|seen| seen.claim.is_some());
-            let is_replica = standing == Some(Standing::Replica) && !claims;
+            let claims_primary = knowledge.seen().is_some_and(|seen| seen.claim.is_some());
+            let is_replica = standing == Some(Standing::Replica) && !claims_primary;
             label != server && !is_replica
         });
     }

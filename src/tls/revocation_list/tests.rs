@@ -20,9 +20,9 @@ fn point(url: &str) -> CrlDistributionPoint {
     }
 }
 
-/// Whether a certificate is that of an authority.
-const AUTHORITY: bool = true;
-const NO_AUTHORITY: bool = false;
+/// Whether a certificate is that of an authority: the second argument of `RevocationList::covers`.
+const OF_AUTHORITY: bool = true;
+const OF_END_ENTITY: bool = false;
 
 fn list(authority: &Authority, number: u64, scope: Option<(&str, CrlScope)>) -> RevocationList {
     let issuing_point = |(url, scope)| CrlIssuingDistributionPoint {
@@ -66,17 +66,17 @@ fn a_part_of_a_list_covers_the_certificates_that_refer_to_it() {
     let part = list(&authority, 1, Some((one, CrlScope::UserCertsOnly)));
     for (url, is_covered) in [(Some(one), true), (Some(other), false), (None, true)] {
         let certificate = certificate(&authority, url);
-        assert_eq!(part.covers(&certificate, NO_AUTHORITY), is_covered, "{url:?}");
-        assert!(!part.covers(&certificate, AUTHORITY));
-        assert!(list(&authority, 1, None).covers(&certificate, AUTHORITY));
+        assert_eq!(part.covers(&certificate, OF_END_ENTITY), is_covered, "{url:?}");
+        assert!(!part.covers(&certificate, OF_AUTHORITY));
+        assert!(list(&authority, 1, None).covers(&certificate, OF_AUTHORITY));
     }
-    assert!(!part.covers(&CertificateDer::from(vec![0]), NO_AUTHORITY));
+    assert!(!part.covers(&CertificateDer::from(vec![0]), OF_END_ENTITY));
     // Its cRLDistributionPoints are an integer, not a sequence.
     let broken = certificate_with(&authority, |params| {
         let points = CustomExtension::from_oid_content(&[2, 5, 29, 31], vec![2, 1, 0]);
         params.custom_extensions.push(points);
     });
-    assert!(!part.covers(&broken, NO_AUTHORITY));
+    assert!(!part.covers(&broken, OF_END_ENTITY));
 }
 
 #[test]
@@ -105,16 +105,16 @@ fn the_latest_keys_that_did_not_sign_a_list_are_remembered() {
     let authority = authority();
     let (list, key) = (list(&authority, 1, None), key(&authority));
     let algorithms = default_provider().signature_verification_algorithms;
-    // Without an algorithm, the key of the authority is remembered as one that did not sign the list. As long as it is
-    // remembered, the answer stays the same with algorithms.
-    let none = WebPkiSupportedAlgorithms { all: &[], mapping: &[] };
+    // Without an algorithm, the key of the authority is remembered as one that did not sign the list. As long as that
+    // key is remembered, the answer is the same with algorithms.
+    let no_algorithms = WebPkiSupportedAlgorithms { all: &[], mapping: &[] };
     let ask_for_others = |count| {
         for other in 0..count {
             assert!(!list.is_signed_with(&vec![other].into(), &algorithms));
         }
     };
     let others_max = u8::try_from(OTHER_KEYS_MAX).unwrap();
-    assert!(!list.is_signed_with(&key, &none));
+    assert!(!list.is_signed_with(&key, &no_algorithms));
     ask_for_others(others_max - 1);
     ask_for_others(others_max - 1); // they are remembered already, and displace none
     assert!(!list.is_signed_with(&key, &algorithms) && !list.is_verified());

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use crate::health::roles::{create_checker, password};
+use crate::health::roles::{create_checker, password_file};
 use crate::support::client::Client;
 use crate::support::configs::one_pool;
 use crate::support::counts::{ended_sessions, log_count, log_lines, wait_for_ended_sessions};
@@ -33,7 +33,7 @@ fn start(more: &str) -> (Postgres, Proxy) {
     let server = Postgres::start_with(&["max_connections=70"]);
     create_checker(&server);
     run(&server, "CREATE DATABASE checks");
-    let (directory, password) = password();
+    let (directory, password) = password_file();
     let proxy = Proxy::start(&config(&server, &password, more));
     eventually("the server is up", || health(&proxy, &server)["health"] == "up");
     // The file is read at each check: it must stay.
@@ -151,7 +151,7 @@ fn while_the_password_cannot_be_read_only_a_server_that_is_gone_is_down() {
     let server = Postgres::start();
     create_checker(&server);
     run(&server, "CREATE DATABASE checks");
-    let (_directory, file) = password();
+    let (_directory, file) = password_file();
     let proxy = Proxy::start(&config(&server, &file, "role_trust = \"1h\""));
     eventually("the server is up", || health(&proxy, &server)["health"] == "up");
     let mut session = Session::open(proxy.at("db")).ok().unwrap();

@@ -91,9 +91,10 @@ fn each_session_has_its_own_limit_in_each_direction() {
             }
         });
         let took = began.elapsed();
+        // All directions of all sessions take the same 2 s. If two of them shared a limit, they would take 4 s.
         assert!(took > Duration::from_millis(1_800), "{took:?}");
         if took < Duration::from_secs(3) {
-            Ok(()) // both sessions and both directions at once; one after the other, two of them take 4 s
+            Ok(())
         } else {
             Err(format!("{took:?}"))
         }
@@ -125,7 +126,7 @@ fn a_long_postgresql_login_does_not_escape_the_limit() {
     assert_eq!(client.read(9)[0], b'R');
     client.send(&[b'p'; SENT]);
     let took = receiver.recv_timeout(PATIENCE).unwrap();
-    // At the limit, 400 KiB take 4 s; but the first 80 KiB count as the login, which is not limited.
+    // The first 80 KiB are not limited (`CLIENT_BYTES_MAX`). The other 320 KiB take 3.2 s.
     assert!(took > Duration::from_secs(2), "{took:?}");
 }
 
@@ -148,10 +149,10 @@ fn a_limited_session_does_not_slow_others_on_its_worker() {
     wait_for_ended_sessions(&proxy, "client_reset", 1);
 }
 
-/// Four sessions share a KiB a second, and a turn is a KiB: each waits for about four seconds between two turns, longer
-/// than it may be silent. They are silent once they have nothing more to send.
+/// Four sessions share 1 KiB/s in turns of 1 KiB: each waits for about 4 s between two turns, which is longer than
+/// `idle_timeout`. They become idle once they have nothing more to send.
 #[test]
-fn a_session_is_not_silent_while_it_waits_for_bandwidth() {
+fn a_session_is_not_idle_while_it_waits_for_bandwidth() {
     let server = Server::echo();
     let config = [
         String::from("[guards.g]\nbandwidth = \"1KiB/s\"\n"),

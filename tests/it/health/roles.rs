@@ -20,7 +20,7 @@ const ROLE: &str = "SELECT pg_is_in_recovery()";
 const PASSWORD: &str = "correct horse battery";
 
 /// The password as PostgreSQL stores it, but hashed once instead of 4,096 times: an unoptimised build takes 65 ms for
-/// those, too much for the many checks of these tests.
+/// 4,096 times, too much for the many checks of these tests.
 const VERIFIER: &str = "SCRAM-SHA-256$1:YWNlcXVpYS1zYWx0LTE2Yg==\
                         $7JPXc+3ut5+ZXKUvyAwbURGa6DxNsjlhDm+XmWjC3oU=:1XRJaDldidyVQUgtfVGTILueAw9LGvP+8MJChk18rcs=";
 
@@ -34,14 +34,14 @@ pub(crate) fn create_checker(server: &Postgres) {
 
 /// Two listeners over the same servers, `write` to the primary and `read` to replicas. `more`: keys of the pool of
 /// replicas.
-fn config(servers: &[&Postgres], password: &Path, more: &str) -> String {
+fn config(servers: &[&Postgres], password_file: &Path, more: &str) -> String {
     let servers: Vec<_> = servers
         .iter()
         .map(|server| format!("\"{}\"", server.address()))
         .collect();
     let servers = servers.join(", ");
     let health = format!(
-        "check = \"postgres\"\nuser = \"checker\"\npassword_file = {password:?}\ndatabase = \"postgres\"\n\
+        "check = \"postgres\"\nuser = \"checker\"\npassword_file = {password_file:?}\ndatabase = \"postgres\"\n\
          interval = \"1s\"\ntimeout = \"8s\"\nfall = 1"
     );
     format!(
@@ -53,7 +53,7 @@ fn config(servers: &[&Postgres], password: &Path, more: &str) -> String {
 }
 
 /// A file with the password, in a directory of its own.
-pub(crate) fn password() -> (TempDir, PathBuf) {
+pub(crate) fn password_file() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("password");
     std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
@@ -72,8 +72,8 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
     create_checker(&primary);
     must(&mut pgbench(primary.address(), &["-i", "-q"]));
     let replica = Postgres::replica_of(&primary);
-    let (_directory, password) = password();
-    let proxy = Proxy::start(&config(&[&primary, &replica], &password, ""));
+    let (_directory, password_file) = password_file();
+    let proxy = Proxy::start(&config(&[&primary, &replica], &password_file, ""));
     let (write, read) = (proxy.at("write"), proxy.at("read"));
     // On a busy machine the first check may time out.
     eventually("the checks find both roles", || {
@@ -147,8 +147,8 @@ fn a_lagging_replica_is_out_of_use_and_an_idle_one_is_up() {
     let primary = Postgres::start();
     create_checker(&primary);
     let replica = Postgres::replica_of(&primary);
-    let (_directory, password) = password();
-    let proxy = Proxy::start(&config(&[&primary, &replica], &password, "max_lag = \"1s\""));
+    let (_directory, password_file) = password_file();
+    let proxy = Proxy::start(&config(&[&primary, &replica], &password_file, "max_lag = \"1s\""));
     let label = replica.address().to_string();
     let health = || proxy.server("replica", &label);
     eventually("the idle replica is up", || health()["health"] == "up");
@@ -186,8 +186,8 @@ fn the_check_uses_tls_where_offered_and_never_shows_the_password() {
     let [on, certificate, key] = &tls;
     let server = Postgres::start_with(&[on, certificate, key, "log_connections=on"]);
     create_checker(&server);
-    let (_directory, password) = password();
-    let proxy = Proxy::start(&config(&[&server], &password, ""));
+    let (_directory, password_file) = password_file();
+    let proxy = Proxy::start(&config(&[&server], &password_file, ""));
     let label = server.address().to_string();
     eventually("the check logs in", || {
         proxy.server("primary", &label)["health"] == "up"

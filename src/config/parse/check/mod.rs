@@ -70,8 +70,8 @@ enum ConfiguredCheck {
     Off,
 }
 
-/// Converts the check of a pool from `[pools.NAME]` and `[pools.NAME.health]`. Returns the check, `None` if it is
-/// "off", and what the pool requires of the role of its servers.
+/// Converts the check of a pool from `[pools.NAME]` and `[pools.NAME.health]`. Returns the check (`None`: it is
+/// "off") and what the pool requires of the role of its servers.
 pub(super) fn check(
     pool: &Section<'_>,
     health: &Section<'_>,
@@ -79,10 +79,13 @@ pub(super) fn check(
 ) -> (Option<Arc<dyn Check>>, RoleRequirement) {
     let configured = match health.get("check") {
         Some(node) => configured_check(node, problems),
-        None => (health.is_missing("check") && !pool.is_unknown("health")).then_some(ConfiguredCheck::Kind(DEFAULT)),
+        None => {
+            let may_be_configured = !health.is_missing("check") || pool.is_unknown("health");
+            (!may_be_configured).then_some(ConfiguredCheck::Kind(DEFAULT))
+        }
     };
     let Some(configured) = configured else {
-        // The kind is not valid, so that no key can be called misplaced.
+        // The kind is not known, so that no key can be called misplaced.
         return (Some(default()), RoleRequirement::default());
     };
     let reader = match configured {

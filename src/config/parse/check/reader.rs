@@ -1,4 +1,4 @@
-//! How a kind of check reads its keys: the interface of the files here.
+//! The interface of the files here.
 
 use std::sync::Arc;
 

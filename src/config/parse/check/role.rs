@@ -12,7 +12,7 @@ const ROLES: [(&str, Option<Role>); 3] = [
 ];
 
 /// Converts the requirements of a pool for the role of its servers. `check` is the pool's check, of a kind that has
-/// these keys; `health` has its settings.
+/// these keys; `health` is `[pools.NAME.health]`.
 pub(super) fn role_requirement(
     pool: &Section<'_>,
     health: &Section<'_>,
@@ -34,7 +34,7 @@ pub(super) fn role_requirement(
     for (key, is_set) in [("role", role.is_some()), ("max_lag", max_lag.is_some())] {
         if is_set
             && !check.learns_role()
-            && health.is_missing("user") // else its error is reported
+            && health.is_missing("user") // an invalid `user` is reported elsewhere
             && let Some((position, _)) = pool.entry(key)
         {
             let hint = "add `user` to [pools.NAME.health]";

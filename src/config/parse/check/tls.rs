@@ -16,7 +16,7 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
 
 /// The TLS settings of a check whose kind has TLS as an option; `None`: the check does not use TLS.
 pub(super) fn optional_tls(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<TlsCheck> {
-    let hint = match section.boolean("tls", problems) {
+    let hint_without_tls = match section.boolean("tls", problems) {
         Some(true) => {
             return Some(TlsCheck {
                 alpn: Vec::new(), // the key `alpn` belongs to `check = "tls"` only
@@ -29,7 +29,7 @@ pub(super) fn optional_tls(section: &Section<'_>, problems: &mut Problems<'_>) -
     };
     for key in ["sni", "verify", "ca_file"] {
         if let Some((position, _)) = section.entry(key) {
-            problems.error(position, format!("`{key}` needs TLS"), hint);
+            problems.error(position, format!("`{key}` needs TLS"), hint_without_tls);
         }
     }
     None

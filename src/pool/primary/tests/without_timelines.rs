@@ -16,7 +16,7 @@ const REPLICA: Observation = Observation::Replica {
     system_identifier: None,
 };
 
-/// This process starts again, with its memory.
+/// The watch after a restart of this process, which keeps only [`PrimaryWatch::memory`].
 fn restarted(pool: &PrimaryWatch) -> PrimaryWatch {
     watch(pool.memory(), &["a", "b"])
 }
@@ -74,7 +74,7 @@ fn a_server_that_was_always_down_may_be_an_old_primary() {
 }
 
 #[test]
-fn an_unknown_server_is_awaited_until_it_is_down() {
+fn a_server_of_unknown_role_is_awaited_until_it_tells_its_role_or_is_down() {
     let mut pool = watch(None, &["a", "b"]);
     let steps = [("b", FAILED), ("a", PRIMARY), ("b", FAILED), ("b", REPLICA)];
     assert_eq!(observe(&mut pool, &steps), ["", "", "", "a"]);
@@ -231,15 +231,14 @@ struct SeenNodes {
 }
 
 impl SeenNodes {
-    /// `used`: the primary in force before this check.
-    fn note(&mut self, server: usize, observation: Observation, used: Option<usize>) {
+    fn note(&mut self, server: usize, observation: Observation, used_before: Option<usize>) {
         match observation {
             Observation::Primary { .. } => self.claims[server] = true,
             Observation::Replica { .. } => (self.claims[server], self.is_old[server]) = (false, false),
             Observation::Refused { .. } | Observation::Failed { .. } => {}
         }
         let stays_primary = matches!(observation, Observation::Primary { .. } | Observation::Refused { .. });
-        if used == Some(server) && stays_primary {
+        if used_before == Some(server) && stays_primary {
             for other in (0..SERVERS.len()).filter(|other| *other != server) {
                 self.is_old[other] |= self.claims[other];
             }
