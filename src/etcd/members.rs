@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::EtcdError;
-use super::gateway::Gateway;
+use super::gateway::{Gateway, KeysRead};
 use super::messages::{EtcdKeyValue, KeyChange, KeyRange};
 use super::plan::EtcdPlan;
 use crate::http_client::in_time;
@@ -15,9 +15,9 @@ use crate::http_client::in_time;
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
 /// A failure after a watch of at least this time is not counted with the failures before it.
-const STABLE_AFTER: Duration = Duration::from_secs(10);
+pub const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// The least time between two reads of the keys at one member, also if the member ends each watch at once.
+/// The least time between a successful read of the keys and the next read, even if each watch ends or fails at once.
 const GAP_MIN: Duration = Duration::from_secs(1);
 
 /// The keys to read and follow.
@@ -122,23 +122,28 @@ impl Members {
         };
         loop {
             let next_read = Instant::now() + GAP_MIN;
-            if let Err(error) = read_and_watch(&gateway, keys, follower, watching_since).await {
+            let read = match gateway.read(&keys.read, keys.keys_max).await {
+                Ok(read) => read,
+                Err(error) => return error,
+            };
+            let watched = take_and_watch(&gateway, read, keys, follower, watching_since).await;
+            sleep_until(next_read).await;
+            if let Err(error) = watched {
                 return error;
             }
-            sleep_until(next_read).await;
         }
     }
 }
 
-/// Reads the keys, and watches them until they must be read again: nothing has happened for a long time, or the watch
-/// needs revisions that were compacted.
-async fn read_and_watch(
+/// Takes the keys that were read, and watches them until they must be read again: nothing has happened for a long time,
+/// or the watch needs revisions that were compacted.
+async fn take_and_watch(
     gateway: &Gateway,
+    read: KeysRead,
     keys: &FollowedKeys,
     follower: &mut impl KeyFollower,
     watching_since: &mut Option<Instant>,
 ) -> Result<(), EtcdError> {
-    let read = gateway.read(&keys.read, keys.keys_max).await?;
     follower.take_all(read.keys)?;
     let mut watch = gateway.watch(&keys.watched, read.revision + 1).await?;
     watching_since.get_or_insert_with(Instant::now);
@@ -161,7 +166,9 @@ async fn read_and_watch(
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddr, TcpListener};
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpSocket;
 
     use super::*;
@@ -199,6 +206,42 @@ mod tests {
         let mut members = Members::new(Arc::new(plan));
         let failure = timeout(Duration::from_secs(100), members.follow(&keys, &mut Forgetful)).await;
         failure.expect("it fails").to_string()
+    }
+
+    /// Answers each request on its own connection: a read with no keys, everything else with an error. Counts the reads.
+    async fn serve_reads(listener: tokio::net::TcpListener, reads: &AtomicUsize) {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(socket.read_u8().await.unwrap());
+            }
+            let (status, body) = if head.starts_with(b"POST /v3/kv/txn") {
+                reads.fetch_add(1, Relaxed);
+                (
+                    "200 OK",
+                    r#"{"header":{"revision":"1"},"responses":[{"response_range":{}}]}"#,
+                )
+            } else {
+                ("403 Forbidden", r#"{"message":"permission denied"}"#)
+            };
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_whose_watches_fail_at_once_is_read_once_a_second() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let members = [listener.local_addr().unwrap()];
+        let (reads, began) = (AtomicUsize::new(0), Instant::now());
+        let failure = tokio::select! {
+            failure = failure_of(&members) => failure,
+            () = serve_reads(listener, &reads) => unreachable!(),
+        };
+        assert!(failure.contains("permission denied"), "{failure}");
+        assert_eq!((reads.load(Relaxed), began.elapsed().as_secs()), (2, 2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ pub struct Departed {
     /// Whether its pool left with it.
     pub left_with_pool: bool,
     /// What was known of it, if it was the primary when it left.
-    pub(super) primary: Option<Arc<KnownPrimary>>,
+    pub(super) known_as_primary: Option<Arc<KnownPrimary>>,
 }
 
 /// Servers that have left a pool, as long as something holds them, such as a session.

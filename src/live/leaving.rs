@@ -24,9 +24,10 @@ impl LivePool {
             let Some(server) = departed.server.upgrade() else {
                 continue;
             };
-            let former = departed.primary.as_deref();
-            let superseded = former.and_then(|former| self.supersession(former, &server));
-            // `on_leave` does not apply if the pool was renamed, or if the server only got another name.
+            let when_primary = departed.known_as_primary.as_deref();
+            let superseded = when_primary.and_then(|known| self.supersession(known, &server));
+            // `on_leave` does not apply to servers that left with the earlier name of this pool, or that only got another
+            // name.
             let on_leave_applies = !departed.left_with_pool && !addresses.contains(&server.spec().address);
             let left = cause_on_leave.filter(|_| on_leave_applies);
             departed.cause = superseded.or(departed.cause).or(left);
@@ -58,7 +59,7 @@ impl LivePool {
             server: Arc::downgrade(server),
             cause: self.cause(server, now),
             left_with_pool: false,
-            primary: primary
+            known_as_primary: primary
                 .clone()
                 .filter(|primary| *primary.server == *server.spec().label),
         });
@@ -119,7 +120,8 @@ impl<'p> NewPools<'p> {
     }
 
     /// The new pool that is the pool `gone` under another name. It requires the same role, and has a server at an
-    /// address of `gone` or the same source of servers. That source may not have listed any server yet.
+    /// address of `gone` or the same source of servers. It is found by
+    /// its source because that source may not have listed any server yet.
     fn renamed_from(&self, gone: &LivePool) -> Option<&'p LivePool> {
         let has_same_role = |pool: &&&LivePool| pool.plan().health.required.role == gone.plan().health.required.role;
         let servers = gone.servers();

@@ -133,6 +133,21 @@ mod tests {
     }
 
     #[test]
+    fn equals_of_several_blocks_are_chosen_by_their_turn() {
+        let mut loads = vec![(2, 1); 100];
+        loads[5] = (3, 1); // the lowest so far, in the first block
+        let lowest = [20, 21, 37, 50, 99];
+        lowest.iter().for_each(|index| loads[*index] = (2, 0));
+        for (turn, index) in lowest.into_iter().enumerate() {
+            let choice = |equals| {
+                assert_eq!(equals, lowest.len());
+                turn
+            };
+            assert_eq!(chosen(&candidates(&loads), choice), Some(index));
+        }
+    }
+
+    #[test]
     fn idle_servers_fill_up_in_proportion_to_their_weights() {
         let servers = candidates(&[(1, 0), (2, 0), (5, 0)]);
         for turn in 0..800 {

@@ -50,7 +50,7 @@ mod tests {
         });
         let asked = UnixListener::bind(&held[1].socket).unwrap();
         let held = BTreeSet::from(held);
-        let (removed, accepted) = tokio::join!(remove_all(&held), timeout(2 * PATIENCE, asked.accept()));
+        let (removed, accepted) = tokio::join!(remove_all(&held), timeout(PATIENCE / 2, asked.accept()));
         accepted.unwrap().unwrap();
         let error = removed.unwrap_err().to_string();
         assert!(error.contains("1-absent"), "{error}");

@@ -339,7 +339,10 @@ fn a_long_message_after_the_handshake_may_come_in_pieces() {
             let bytes = client.decrypt(&mut received, &mut plain, &mut Vec::new()).unwrap();
             client.kept_plaintext.extend_from_slice(&plain[..bytes]);
         }
-        assert_eq!((&client.kept_plaintext[..], client.unread_bytes()), (&b"an answer"[..], 0));
+        assert_eq!(
+            (&client.kept_plaintext[..], client.unread_bytes()),
+            (&b"an answer"[..], 0)
+        );
     }
 }
 

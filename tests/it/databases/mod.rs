@@ -1,7 +1,7 @@
 //! Pools and listeners for PostgreSQL, MariaDB and Redis, with real servers of these.
 
 mod endings;
-mod refused;
+mod refused_checks;
 mod reported;
 mod primary;
 mod incomplete_checks;
@@ -12,7 +12,7 @@ mod redis_checks;
 mod remembered;
 mod own_primary;
 mod mariadb;
-mod refusals;
+mod refused_clients;
 mod postgres_names;
 mod postgres_cancels;
 mod postgres_decrypted;

@@ -127,7 +127,9 @@ impl TlsState {
                 .decrypt(&mut received[..unread + read], plain, &mut self.unsent)
         } else {
             let read = ready!(self.poll_records(socket, cx, &mut received[..RECORD_BYTES_MAX]))?;
-            let decrypted = self.connection.decrypt_keeping_plaintext(&received[..read], &mut self.unsent);
+            let decrypted = self
+                .connection
+                .decrypt_keeping_plaintext(&received[..read], &mut self.unsent);
             let bytes = self.connection.take_kept_plaintext(plain);
             decrypted.map(|()| bytes).or_else(|error| match bytes {
                 0 => Err(error),
