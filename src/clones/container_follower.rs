@@ -18,8 +18,10 @@ const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// The failure if only the end of the log is reported.
 const LOG_ENDED_ALONE: &str = "the log of the container has ended, but Docker does not report the end of the container";
 
-/// After a failure: how long the engine must work before it is logged that the container is followed again. The pauses
-/// after failures then begin short again.
+/// After a failure: how long the container must be followed until that is logged. Most failures show earlier again.
+const LOGGED_AFTER: Duration = Duration::from_secs(5);
+
+/// When the container has been followed for this time, the pauses after failures begin short again.
 const STEADY_AFTER: Duration = Duration::from_secs(60);
 
 /// Follows a container.
@@ -77,7 +79,7 @@ impl ContainerFollower {
             Err(error) if error.is::<Rejection>() => None, // not every log driver can be read from
             Err(error) => return Err(error),
         };
-        let mut steady = pin!(sleep(STEADY_AFTER));
+        let mut logged = pin!(sleep(LOGGED_AFTER));
         let mut ended = pin!(engine.wait(&container));
         let status = loop {
             tokio::select! {
@@ -88,7 +90,7 @@ impl ContainerFollower {
                     None => break timeout(LOG_END_TIMEOUT, &mut ended).await.map_err(|_| LOG_ENDED_ALONE)??,
                 },
                 status = &mut ended => break status?,
-                () = &mut steady, if self.is_interrupted => {
+                () = &mut logged, if self.is_interrupted => {
                     self.is_interrupted = false;
                     let CloneName { pool, clone } = &self.name;
                     tracing::info!(%pool, %clone, "the container of a clone is followed again");

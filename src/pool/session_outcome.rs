@@ -116,7 +116,7 @@ impl UnservedSessions {
 mod tests {
     use super::*;
 
-    #[derive(PartialEq)]
+    #[derive(Clone, Copy, PartialEq)]
     enum SentBy {
         Nobody,
         Client,
