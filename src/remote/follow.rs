@@ -99,12 +99,13 @@ fn is_refused_by_machine(state: &RemoteState) -> bool {
     refused.is_some_and(|refused| refused.by == RefusedBy::Machine)
 }
 
-/// Whether this machine has refused the texts that were tried last, or `latest`, the texts that the follower found
-/// last, are newer than those that were tried. Older ones are not tried: a reload may itself have read texts newer than
-/// `latest`.
+/// Whether an attempt is due although nothing has changed: this machine has refused the texts that were tried last, or the
+/// last attempt failed before it had read texts, and `latest`, the texts that the follower found last, are others than
+/// those that were tried before.
 fn is_to_be_retried(state: &RemoteState, latest: Option<&RemoteTexts>) -> bool {
-    let revision = |texts: &RemoteTexts| texts.version().revision;
-    is_refused_by_machine(state) || latest.map(revision) > state.tried.as_deref().map(revision)
+    let refused = state.refused.as_ref();
+    let has_failed_before_texts = refused.is_some_and(|refused| refused.version.is_none());
+    is_refused_by_machine(state) || has_failed_before_texts && latest.is_some() && latest != state.tried.as_deref()
 }
 
 /// Waits until [`is_to_be_retried`] has been true for [`RETRY_AFTER`] without a break. Reloads by others may make it
@@ -145,24 +146,43 @@ mod tests {
         assert_eq!(began.elapsed(), 3 * later + RETRY_AFTER);
     }
 
+    fn texts(from: &str, revisions: &[i64]) -> Arc<RemoteTexts> {
+        let text = |revision: &i64| RemoteText::new(format!("/{revision}").as_bytes(), b"", *revision);
+        Arc::new(RemoteTexts {
+            from: from.to_owned(),
+            texts: revisions.iter().map(text).collect(),
+        })
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn texts_that_came_while_the_file_was_broken_are_tried_after_a_while_unless_newer_ones_were() {
-        let texts = |revision| {
-            Arc::new(RemoteTexts {
-                from: String::from("etcd:/a"),
-                texts: vec![RemoteText::new(b"/a", b"", revision)],
-            })
-        };
+    async fn a_change_of_texts_while_the_file_was_broken_is_tried_after_a_while_unless_others_were_since() {
+        let before = texts("etcd:/a", &[1, 2]);
+        for changed in [texts("etcd:/a", &[1, 3]), texts("etcd:/a", &[1])] {
+            let config = RemoteConfig::default();
+            config.set_tried(&before);
+            config.put_in_force(Some(Arc::clone(&before)));
+            config.begin_attempt();
+            config.refuse("the file is wrong", RefusedBy::Configuration);
+            let began = Instant::now();
+            until_retry(config.subscribe(), Some(&changed)).await;
+            assert_eq!(began.elapsed(), RETRY_AFTER);
+            let later = texts("etcd:/a", &[4]);
+            config.set_tried(&later);
+            config.put_in_force(Some(later));
+            let never = timeout(10 * RETRY_AFTER, until_retry(config.subscribe(), Some(&changed))).await;
+            assert!(never.is_err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn texts_of_another_store_that_were_refused_cause_no_attempt() {
+        let (followed, other) = (texts("etcd:/a", &[100]), texts("etcd:/b", &[]));
         let config = RemoteConfig::default();
-        config.set_tried(&texts(1));
-        config.put_in_force(Some(texts(1)));
+        config.put_in_force(Some(Arc::clone(&followed)));
         config.begin_attempt();
-        config.refuse("the file is wrong", RefusedBy::Configuration);
-        let began = Instant::now();
-        until_retry(config.subscribe(), Some(&texts(2))).await;
-        assert_eq!(began.elapsed(), RETRY_AFTER);
-        config.set_tried(&texts(3));
-        let never = timeout(10 * RETRY_AFTER, until_retry(config.subscribe(), Some(&texts(2)))).await;
+        config.set_tried(&other);
+        config.refuse("there is no key `/b`", RefusedBy::Configuration);
+        let never = timeout(10 * RETRY_AFTER, until_retry(config.subscribe(), Some(&followed))).await;
         assert!(never.is_err());
     }
 }
