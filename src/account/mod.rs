@@ -78,8 +78,8 @@ pub struct Ledger {
     totals: WorkerTotals,
     // Blocking mutexes, locked for a few statements and nearly always by the worker's own thread only.
     open: Mutex<OpenSessions>,
-    /// The series of each path (listener, pool and server) that this worker uses: a cache of the registry, whose lock all
-    /// workers share.
+    /// The series of each path (listener, pool and server) that this worker uses: a cache of the registry, whose lock
+    /// all workers share.
     paths: Mutex<HashMap<PathKey, Arc<WorkerPath>>>,
 }
 
