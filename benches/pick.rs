@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use acequia::addr::{ClientAddr, ServerAddr};
 use acequia::pool::{
-    CheckOutcome, EjectLimits, Member, MemberConfig, Policy, Pool, PoolRules, Server, ServerSpec, Thresholds,
+    ActiveChecks, CheckOutcome, EjectLimits, Member, MemberConfig, Policy, Pool, PoolRules, Server, ServerSpec,
+    Thresholds,
 };
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tokio::time::Instant;
@@ -108,10 +109,13 @@ fn pick_after_a_change(criterion: &mut Criterion) {
 fn changes_and_picks(pool: &Pool, picks: u64) -> Duration {
     let (now, client) = (Instant::now(), ClientAddr::new(([10, 0, 0, 1], 1).into()));
     let changing = &pool.servers()[0];
+    changing.set_active_checks(ActiveChecks::None); // forgets the checks of an earlier call
+    changing.set_active_checks(ActiveChecks::Health);
     let outcomes = [CheckOutcome::Fail("gone".into()), CheckOutcome::Pass];
     let began = Instant::now();
     for (_, outcome) in (0..picks).zip(outcomes.iter().cycle()) {
-        changing.record_check(outcome, THRESHOLDS);
+        let change = changing.record_check(outcome, THRESHOLDS);
+        assert!(change.state.is_some(), "each check changes the state");
         let _ = black_box(pool.pick(client, &[], now));
     }
     began.elapsed()

@@ -15,7 +15,7 @@ pub(super) struct OpenSession {
 }
 
 impl OpenSession {
-    /// Adds the bytes moved since the last call to the metrics of the path. Returns these bytes, up and down; `None`:
+    /// Adds to the metrics of the path the bytes moved since the last call. Returns these bytes, up and down; `None`:
     /// the session is not connected to a server yet.
     pub(super) fn publish_traffic(&mut self) -> Option<(u64, u64)> {
         let path = self.path.as_ref()?;

@@ -227,7 +227,7 @@ impl Listener {
                     self.remaining -= 1;
                     return Some(accepted);
                 }
-                AcceptAttempt::NoClient if length.is_none() => return None, // poll may report another event for ever
+                AcceptAttempt::NoClient if length.is_none() => return None, // poll has reported another event than a client
                 AcceptAttempt::NotListening => return None,
                 AcceptAttempt::Paused | AcceptAttempt::NoClient => {}
             }
@@ -245,7 +245,7 @@ impl Listener {
         }
     }
 
-    /// The length of the queue; `None` if it has clients and the system does not report how many.
+    /// The length of the queue; `None`: not known. It is not empty if what poll(2) reports is a client.
     fn queue_length(&self) -> Option<u32> {
         // `unacknowledged` of a listening TCP socket is the length of its queue. gVisor always reports a zero.
         let info = self.has_length.then(|| TcpInfo::read(self.socket.get_ref().as_fd()));

@@ -29,7 +29,7 @@ fn has(bytes: &[u8], text: &str) -> bool {
 fn optimized_code_does_not_contain_its_source_directory() {
     let directory = tempfile::tempdir().unwrap();
     let optimized = built(directory.path(), "opt-level=3");
-    assert!(has(&optimized, "/cargo/registry/main.rs"));
+    assert!(has(&optimized, "/cargo/registry/main.rs")); // `/cargo` stands for the directory of cargo
     assert!(!has(&optimized, directory.path().to_str().unwrap()));
     let unoptimized = built(directory.path(), "opt-level=0");
     assert!(
