@@ -5,13 +5,13 @@
 //!     ─ connect ─► Connected ─► Linked ─ relay ─► closed
 //! ```
 //! Each of these steps up to `connect` can end in a `Refusal`. Two steps of an `Opened` client come before `sniff`: its
-//! PROXY header is read, if one is expected, and the guards of the listener are passed. A `Routed` client passes the guards
-//! of its route. `terminate`
-//! completes the TLS handshake with a client whose TLS is terminated here. `terminate_postgres` does so before a
-//! PostgreSQL client is routed, because its first packets are within TLS.
+//! PROXY header is read, if one is expected, and the guards of the listener are passed. A `Routed` client passes the
+//! guards of its route. `terminate` completes the TLS handshake with a client whose TLS is terminated here.
+//! `terminate_postgres` does so before a PostgreSQL client is routed, because its first packets are within TLS.
 //!
 //! **A new step** consumes the type before it and returns the next one, or a `Refusal`. It is called in the functions
-//! `connect` and `connect_postgres`, which call all steps. What it has to remember goes to `account::session_extras`, so that other sessions stay small.
+//! `connect` and `connect_postgres`, which call all steps. What it has to remember goes to `account::session_extras`, so
+//! that other sessions stay small.
 //! Code that only decides whether a client is refused is not a step, but a limit of a [`guard`](crate::guard). Code
 //! that reads first bytes is a reader of [`sniff`](crate::sniff).
 //!

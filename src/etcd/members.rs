@@ -208,7 +208,7 @@ mod tests {
         failure.expect("it fails").to_string()
     }
 
-    /// Answers each request on its own connection: a read with no keys, everything else with an error. Counts the reads.
+    /// Answers one request on each connection: a read with no keys, all else with an error. Counts the reads.
     async fn serve_reads(listener: tokio::net::TcpListener, reads: &AtomicUsize) {
         loop {
             let (mut socket, _) = listener.accept().await.unwrap();

@@ -26,8 +26,8 @@ impl LivePool {
             };
             let when_primary = departed.known_as_primary.as_deref();
             let superseded = when_primary.and_then(|known| self.supersession(known, &server));
-            // `on_leave` does not apply to servers that left with the earlier name of this pool, or that only got another
-            // name.
+            // `on_leave` does not apply to servers that left with the earlier name of this pool, or that only got
+            // another name.
             let on_leave_applies = !departed.left_with_pool && !addresses.contains(&server.spec().address);
             let left = cause_on_leave.filter(|_| on_leave_applies);
             departed.cause = superseded.or(departed.cause).or(left);

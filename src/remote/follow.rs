@@ -99,9 +99,9 @@ fn is_refused_by_machine(state: &RemoteState) -> bool {
     refused.is_some_and(|refused| refused.by == RefusedBy::Machine)
 }
 
-/// Whether an attempt is due although nothing has changed: this machine has refused the texts that were tried last, or the
-/// last attempt failed before it had read texts, and `latest`, the texts that the follower found last, are others than
-/// those that were tried before.
+/// Whether an attempt is due although nothing has changed: this machine has refused the texts that were tried last. Or
+/// the last attempt failed before it had read texts, and `latest`, the texts that the follower found last, are others
+/// than those that were tried before.
 fn is_to_be_retried(state: &RemoteState, latest: Option<&RemoteTexts>) -> bool {
     let refused = state.refused.as_ref();
     let has_failed_before_texts = refused.is_some_and(|refused| refused.version.is_none());

@@ -104,8 +104,8 @@ pub(super) enum TlsRequestError {
 
 /// Sends a server this request, which ends with an SSLRequest. Returns a buffer with its answer, and the length of the
 /// answer; 0 at the end of the stream. Callers treat a second byte, behind `S` or `N`, as an error. An `S` or `N` alone
-/// is not added to the traffic of the session. If it were, [`reply_to_login`] would reset the client, which can still be
-/// sent an error.
+/// is not added to the traffic of the session. If it were, [`reply_to_login`] would reset the client, which can still
+/// be sent an error.
 pub(super) async fn ask_for_tls(
     socket: &mut TcpStream,
     request: &[u8],
@@ -128,8 +128,8 @@ pub(super) async fn ask_for_tls(
     Ok((answer, bytes))
 }
 
-/// The refusal of a session whose server has not answered a request for TLS. Reports the end of the session to the pool if
-/// the server has ended the connection.
+/// The refusal of a session whose server has not answered a request for TLS. Reports the end of the session to the pool
+/// if the server has ended the connection.
 pub(super) fn unanswered_tls_refusal(
     why: &TlsRequestError,
     server: &LeasedServer,

@@ -19,8 +19,8 @@ fn start(site: &Site, server: &ManualTlsServer, host: &str, tls: &str) -> Proxy 
     ))
 }
 
-/// Relays a session to a server at this host. The server's certificate is for `certified`. Returns the server name that the
-/// proxy has sent, and the protocol that the server has selected.
+/// Relays a session to a server at this host. The server's certificate is for `certified`. Returns the server name that
+/// the proxy has sent, and the protocol that the server has selected.
 fn sni_and_protocol(site: &Site, certified: &str, host: &str, tls: &str) -> (Option<String>, Option<String>) {
     let server = ManualTlsServer::new(&site.authority.issue(&[certified])).selecting(&["b", "a"]);
     let proxy = start(
