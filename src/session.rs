@@ -10,10 +10,9 @@
 //! `terminate_postgres` does so before a PostgreSQL client is routed, because its first packets are within TLS.
 //!
 //! **A new step** consumes the type before it and returns the next one, or a `Refusal`. It is called in the functions
-//! `connect` and `connect_postgres`, which call all steps. What it has to remember goes to `account::session_extras`, so
-//! that other sessions stay small.
-//! Code that only decides whether a client is refused is not a step, but a limit of a [`guard`](crate::guard). Code
-//! that reads first bytes is a reader of [`sniff`](crate::sniff).
+//! `connect` and `connect_postgres`, which call all steps. What it has to remember goes to `account::session_extras`,
+//! so that other sessions stay small. Code that only decides whether a client is refused is not a step, but a limit of
+//! a [`guard`](crate::guard). Code that reads first bytes is a reader of [`sniff`](crate::sniff).
 //!
 //! A step that few sessions take is [`boxed`](FutureExt::boxed): its future does not make those of other sessions
 //! larger, and its code, which is called through `dyn`, is not inlined into the code that every session runs.
