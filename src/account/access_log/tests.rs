@@ -15,6 +15,19 @@ fn record() -> AccessRecord {
     }
 }
 
+/// A log without a writer, whose queue is full of two records; and the receiver of the queue. `dropped` counts the records
+/// that do not fit.
+fn log_with_full_queue(dropped: Counter) -> (AccessLog, Receiver<Message>) {
+    let (queue, messages) = sync_channel(2);
+    let log = AccessLog {
+        queue,
+        control: Arc::default(),
+        dropped,
+    };
+    (0..2).for_each(|_| log.write(record()));
+    (log, messages)
+}
+
 #[test]
 fn finish_waits_until_every_record_is_written() {
     let directory = tempfile::tempdir().unwrap();
@@ -34,13 +47,8 @@ fn a_request_to_reopen_is_not_lost_while_the_queue_is_full() {
     let directory = tempfile::tempdir().unwrap();
     let [path, renamed] = ["access.log", "access.log.1"].map(|name| directory.path().join(name));
     let dropped = Arc::new(AtomicU64::new(0));
-    let (queue, messages) = sync_channel(2);
-    let log = AccessLog {
-        queue,
-        control: Arc::default(),
-        dropped: Counter::from_arc(Arc::clone(&dropped)),
-    };
-    (0..3).for_each(|_| log.write(record()));
+    let (log, messages) = log_with_full_queue(Counter::from_arc(Arc::clone(&dropped)));
+    log.write(record());
     assert_eq!(dropped.load(Relaxed), 1, "the queue is full");
     let output = Output::open(&AccessTarget::File(path.clone())).unwrap();
     std::fs::rename(&path, &renamed).unwrap();
@@ -110,13 +118,7 @@ fn a_switch_for_which_no_message_could_be_sent_is_made_at_the_next_message() {
     let directory = tempfile::tempdir().unwrap();
     let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
     let output = |path: &PathBuf| Output::open(&AccessTarget::File(path.clone())).unwrap();
-    let (queue, messages) = sync_channel(2);
-    let log = AccessLog {
-        queue,
-        control: Arc::default(),
-        dropped: Counter::noop(),
-    };
-    (0..2).for_each(|_| log.write(record()));
+    let (log, messages) = log_with_full_queue(Counter::noop());
     *log.control.next_output.lock() = Some((output(&second), LogFormat::Json));
     log.control.switch_at_once.store(true, Relaxed);
     let control = Arc::clone(&log.control);
@@ -136,13 +138,7 @@ fn lines_that_the_file_does_not_accept_before_a_reopen_are_counted_as_lost() {
 
 #[test]
 fn repeated_switches_while_the_queue_is_full_send_one_message() {
-    let (queue, messages) = sync_channel(2);
-    let log = AccessLog {
-        queue,
-        control: Arc::default(),
-        dropped: Counter::noop(),
-    };
-    (0..2).for_each(|_| log.write(record()));
+    let (log, messages) = log_with_full_queue(Counter::noop());
     for _ in 0..9 {
         log.switch(None, LogFormat::Json);
     }

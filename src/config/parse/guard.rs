@@ -25,19 +25,8 @@ const SOURCES_MAX: u32 = 10_000_000;
 /// The most bad lines of a file that are reported.
 const BAD_LINES_MAX: usize = 3;
 
-/// The keys that refuse or limit clients. The others only say how.
-const RULES: [&str; 10] = [
-    "allow",
-    "allow_file",
-    "deny",
-    "deny_file",
-    "sessions",
-    "sessions_per_source",
-    "rate",
-    "rate_per_source",
-    "bandwidth",
-    "bandwidth_per_session",
-];
+/// The keys that only say how the others, the rules, refuse or limit clients.
+const MODIFIERS: [&str; 5] = ["burst", "by", "sources_max", "refuse_with", "report_only"];
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -97,7 +86,8 @@ impl<'a> Guards<'a> {
 /// Converts a guard. `None` if it is not a table.
 fn guard(entry: &KeyValue, problems: &mut Problems<'_>) -> Option<GuardPlan> {
     let section = Section::open(&entry.node, &entry.position, &keys::GUARD, problems)?;
-    if RULES.iter().all(|key| section.is_missing(key)) {
+    let mut rules = keys::GUARD.keys.iter().filter(|key| !MODIFIERS.contains(key));
+    if rules.all(|key| section.is_missing(key)) {
         problems.error(
             &entry.position,
             "this guard has no rule",

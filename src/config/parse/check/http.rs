@@ -166,29 +166,24 @@ fn field_value(node: &Node, problems: &mut Problems<'_>) -> Option<HeaderValue> 
 mod tests {
     use crate::config::read;
 
+    /// The report for an HTTP check with these keys; `None`: there are no errors.
+    fn problems(keys: &str) -> Option<String> {
+        let text = format!(
+            "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:2\"]\n\
+             [pools.p.health]\ncheck = \"http\"\n{keys}"
+        );
+        read("a.toml", &text).err().map(|report| report.to_string())
+    }
+
     #[test]
     fn a_fragment_is_not_part_of_a_path() {
-        let problems = |path: &str| {
-            let text = format!(
-                "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:2\"]\n\
-                 [pools.p.health]\ncheck = \"http\"\npath = \"{path}\""
-            );
-            read("a.toml", &text).err().map(|report| report.to_string())
-        };
-        assert_eq!(problems("/a%23b?c=d"), None);
-        let report = problems("/a#b").expect("the server would be asked for /a");
+        assert_eq!(problems("path = \"/a%23b?c=d\""), None);
+        let report = problems("path = \"/a#b\"").expect("the server would be asked for /a");
         assert!(report.contains("`/a#b` is not a path"), "{report}");
     }
 
     #[test]
     fn a_header_field_is_written_once_and_no_body_is_expected_of_head() {
-        let problems = |keys: &str| {
-            let text = format!(
-                "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:2\"]\n\
-                 [pools.p.health]\ncheck = \"http\"\n{keys}"
-            );
-            read("a.toml", &text).err().map(|report| report.to_string())
-        };
         for (keys, expected) in [
             ("headers = { X-A = \"1\", x-a = \"2\" }", "duplicate header field `x-a`"),
             ("method = \"HEAD\"\nbody = \"ok\"", "`body` is never found"),
