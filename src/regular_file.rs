@@ -18,12 +18,16 @@ use crate::units::format_size;
 /// # Errors
 /// The file cannot be opened, or it is a directory, FIFO, socket or device.
 pub fn open(path: &Path) -> io::Result<File> {
+    regular(open_any(path)?)
+}
+
+/// Opens a file of any kind, or a directory, for reading. Never waits for another process.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open_any(path: &Path) -> io::Result<File> {
     // O_NONBLOCK has no effect on regular files; a FIFO without a writer is opened at once (open(2), fifo(7)).
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    regular(file)
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 fn regular(file: File) -> io::Result<File> {

@@ -109,8 +109,7 @@ impl Record {
     /// no effect: they would contradict what the client is being told.
     #[must_use]
     pub fn settle(&self, ending: Ending) -> Ending {
-        self.cut(ending);
-        self.cut_ending()
+        self.requests.settle(ending)
     }
 
     /// Ends the session as denied if it has passed this guard and its client is in the network. Returns whether this
@@ -328,6 +327,15 @@ impl SessionRequests {
             .is_ok();
         self.waker.wake();
         is_first
+    }
+
+    /// As [`Self::cut`], by the session itself, which need not be woken. Returns the ending of the first cut.
+    fn settle(&self, ending: Ending) -> Ending {
+        let earlier = self
+            .ending
+            .compare_exchange(0, ending as u8 + 1, Release, Acquire)
+            .err();
+        earlier.and_then(ending_of).unwrap_or(ending)
     }
 
     fn end_at_rest(&self, ending: Ending) {

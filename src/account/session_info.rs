@@ -105,10 +105,13 @@ impl SessionInfo {
         self.connect_duration.is_some() && !self.is_past_relay
     }
 
-    /// Notes that the session is connected to its server. `took`: how long the attempt took. `age`: the time since the
-    /// session was accepted.
+    /// Notes that the session is connected to its server, and forgets why the TLS of an earlier attempt failed. `took`:
+    /// how long the attempt took. `age`: the time since the session was accepted.
     pub(super) fn set_connected(&mut self, took: Duration, age: Duration) {
         (self.connect_duration, self.connected_after) = (Some(took.into()), Some(age.into()));
+        if let Some(protocol) = &mut self.protocol {
+            (protocol.tls.error, protocol.tls.refusal) = (None, None);
+        }
     }
 
     /// Notes that the session is not connected after all, and has no server.
@@ -119,13 +122,6 @@ impl SessionInfo {
     /// The facts about the TLS that is terminated or begun here.
     pub fn tls_mut(&mut self) -> &mut SessionTls {
         &mut self.protocol.get_or_insert_default().tls
-    }
-
-    /// Forgets why TLS failed: the session goes on with another connection.
-    pub fn forget_tls_error(&mut self) {
-        if let Some(protocol) = &mut self.protocol {
-            (protocol.tls.error, protocol.tls.refusal) = (None, None);
-        }
     }
 
     /// The TLS that was agreed with a client whose TLS is terminated here.

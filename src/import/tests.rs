@@ -41,6 +41,12 @@ fn assert_lines(lines: &[String], expected: &[&str]) {
     }
 }
 
+/// Checks that there is no such line.
+#[track_caller]
+fn assert_no_line(lines: &[String], is_such: impl Fn(&str) -> bool) {
+    assert!(!lines.iter().any(|line| is_such(line)), "{lines:#?}");
+}
+
 #[test]
 fn addresses_with_and_without_tls_become_two_listeners() {
     let haproxy = "
@@ -334,5 +340,5 @@ server { listen 1; ssl_preread on; proxy_pass $x; }
 ";
     let lines = lines(Origin::Nginx, text);
     assert_lines(&lines, &["sni = \"*.a.example\"", "sni = \"www.a.example\""]);
-    assert!(!lines.iter().any(|line| line.starts_with("# note")), "{lines:#?}");
+    assert_no_line(&lines, |line| line.starts_with("# note"));
 }

@@ -161,9 +161,6 @@ pub(super) fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
         Progress::Trying(server) => entry.attempt_started(server),
         Progress::Ended(attempt) => {
             entry.attempt_finished(attempt.took, attempt.failure);
-            if attempt.failure.is_none() {
-                entry.info().forget_tls_error(); // of an earlier attempt
-            }
             // Kept for the log: why the last handshake failed.
             if let Some(HandshakeError::Tls(error)) = attempt.tls_error {
                 let mut info = entry.info();

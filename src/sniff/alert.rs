@@ -28,8 +28,7 @@ pub enum Alert {
     DecodeError = 50,
     /// TLS is terminated here, and the client offers no version that we accept.
     ProtocolVersion = 70,
-    /// There is no server for the client, or its server does not answer a request for TLS. Or a PostgreSQL client that
-    /// sent an SSLRequest exceeds a limit.
+    /// There is no server for the client, or none with room; or its server does not answer a request for TLS.
     InternalError = 80,
     /// The ClientHello took longer than `hello_timeout`, or the client was evicted because `HelloMemory` was used up.
     ///

@@ -167,7 +167,8 @@ impl TlsConnection {
         buffer.copy_from_slice(&take(&mut self.incoming));
     }
 
-    /// Takes plaintext that has come already: in one flight with the handshake, or while something was sent.
+    /// Takes plaintext that is kept: it came in one flight with the handshake, while something was sent, or through
+    /// [`decrypt_keeping_plaintext`](Self::decrypt_keeping_plaintext).
     pub fn take_kept_plaintext(&mut self, plain: &mut [u8]) -> usize {
         let taken = self.kept_plaintext.len().min(plain.len());
         plain[..taken].copy_from_slice(&self.kept_plaintext[..taken]);

@@ -1,8 +1,7 @@
 //! Reads the files of TLS: certificates, keys, authorities, revocations.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
@@ -36,10 +35,7 @@ impl TlsFileError {
     /// Whether the file, or directory, can be read at this moment.
     #[must_use]
     pub fn is_file_readable(&self) -> bool {
-        // With `O_NONBLOCK`, a FIFO without a writer is opened at once (see `regular_file`).
-        let mut options = OpenOptions::new();
-        options.read(true).custom_flags(libc::O_NONBLOCK);
-        options.open(&self.path).is_ok()
+        regular_file::open_any(&self.path).is_ok()
     }
 
     /// Whether the system reported this error.

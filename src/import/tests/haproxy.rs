@@ -227,7 +227,7 @@ backend queue
             "  { address = \"10.0.1.3:5432\", name = \"c\" },",
         ],
     );
-    assert!(!lines.iter().any(|line| line.starts_with("verify")), "{lines:#?}");
+    assert_no_line(&lines, |line| line.starts_with("verify"));
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn haproxy_check_kinds_are_imported() {
     ] {
         let lines = lines(Origin::Haproxy, &format!("{section_start} {section_rest}\n"));
         assert_lines(&lines, expected);
-        assert!(!lines.iter().any(|line| line.contains("secret")), "{lines:#?}");
+        assert_no_line(&lines, |line| line.contains("secret"));
     }
 }
 
@@ -600,7 +600,7 @@ fn haproxy_suffixes_without_a_dot_are_noted() {
         let lines = lines_with_rules(&format!("{rule} if {{ req.ssl_sni -m end a.example }}"));
         assert_lines(&lines, &["sni = [\"a.example\", \"*.a.example\"]", note]);
         let lines = lines_with_rules(&format!("{rule} if {{ req.ssl_sni -m end .a.example }}"));
-        assert!(!lines.iter().any(|line| line.contains("note")), "{lines:#?}");
+        assert_no_line(&lines, |line| line.contains("note"));
     }
 }
 
@@ -730,10 +730,7 @@ listen a
     server s 10.0.0.1:1 no-send-proxy
 ";
     let lines = lines(Origin::Haproxy, text);
-    assert!(
-        !lines.iter().any(|line| line.starts_with("proxy_protocol")),
-        "{lines:#?}"
-    );
+    assert_no_line(&lines, |line| line.starts_with("proxy_protocol"));
 }
 
 #[test]
@@ -831,7 +828,7 @@ fn an_address_of_ipv6_stands_for_ipv4_unless_another_line_has_it() {
         };
         let text: String = binds.iter().enumerate().map(listen).collect();
         let lines = lines(Origin::Haproxy, &text);
-        assert!(!lines.iter().any(|line| line.starts_with("# not")), "{lines:#?}");
+        assert_no_line(&lines, |line| line.starts_with("# not"));
         let binds = lines.iter().filter_map(|line| line.strip_prefix("bind = "));
         binds.map(|bind| bind.replace('"', "")).collect::<Vec<_>>()
     };
@@ -855,7 +852,7 @@ fn rules_of_haproxy_checks_replace_inherited_ones() {
         let text =
             format!("defaults\n mode tcp\n {defaults}\nlisten a\n bind :1\n {section}\n server s 10.0.0.1:1 check\n");
         let lines = lines(Origin::Haproxy, &text);
-        assert!(!lines.iter().any(|line| line.starts_with('#')), "{lines:#?}");
+        assert_no_line(&lines, |line| line.starts_with('#'));
         let health = lines.into_iter().skip_while(|line| line != "[pools.a.health]");
         health.skip(1).collect::<Vec<_>>()
     };
@@ -912,10 +909,7 @@ global
             "# note, line 6: bind_source of 10.0.0.2:1 is 10.0.0.5, as for the first server, instead of 10.0.0.6",
         ],
     );
-    assert!(
-        !lines.iter().any(|line| line.starts_with("# not carried")),
-        "{lines:#?}"
-    );
+    assert_no_line(&lines, |line| line.starts_with("# not carried"));
 }
 
 #[test]
@@ -1172,7 +1166,7 @@ fn names_that_haproxy_accepts_are_not_refused() {
         1,
         "{lines:#?}"
     );
-    assert!(!lines.iter().any(|line| line.starts_with("# note")), "{lines:#?}");
+    assert_no_line(&lines, |line| line.starts_with("# note"));
 }
 
 #[test]
@@ -1208,7 +1202,7 @@ fn routes_that_win_here_against_an_earlier_line_are_noted() {
         "tcp-request content reject if { req.ssl_sni -m end .Example }\nuse_backend a if { req.ssl_sni A.example }",
     );
     assert_lines(&lines, &["sni = [\"*.example\", \"a.example\"]"]);
-    assert!(!lines.iter().any(|line| line.starts_with("# note")), "{lines:#?}");
+    assert_no_line(&lines, |line| line.starts_with("# note"));
     let lines = lines_with_rules(
         "tcp-request content reject if { req.ssl_sni a.example }\n\
          use_backend a if { req.ssl_sni a.example } { src 10.0.0.0/8 }",
@@ -1224,7 +1218,7 @@ fn peers_that_an_earlier_line_accepts_are_not_expected_to_send_a_header() {
     assert_lines(&lines, &["accept_proxy = { from = [\"10.0.0.2/31\", \"10.0.0.0\"] }"]);
     for accept in [String::from(accept), format!("{accept} if {{ src 10.0.0.0/8 }}")] {
         let lines = lines_with_rules(&format!("{accept}\n{expect}"));
-        assert!(!lines.iter().any(|line| line.starts_with("accept_proxy")), "{lines:#?}");
+        assert_no_line(&lines, |line| line.starts_with("accept_proxy"));
     }
 }
 
@@ -1240,7 +1234,7 @@ fn haproxy_rules_about_peers_that_send_a_header_are_noted() {
     );
     for rules in [reject("connection"), format!("{}\n{expect}", reject("session"))] {
         let lines = lines_with_rules(&rules);
-        assert!(!lines.iter().any(|line| line.starts_with("# note")), "{lines:#?}");
+        assert_no_line(&lines, |line| line.starts_with("# note"));
     }
 }
 
@@ -1309,7 +1303,7 @@ fn a_negated_expect_of_redis_is_not_its_opposite() {
         let lines = imported(expect);
         let remark = format!("# not carried over, line 6: tcp-check expect {expect}");
         assert_lines(&lines, &["check = \"redis\"", &remark]);
-        assert!(!lines.iter().any(|line| line.starts_with("role")), "{lines:#?}");
+        assert_no_line(&lines, |line| line.starts_with("role"));
     }
 }
 

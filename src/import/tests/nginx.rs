@@ -149,10 +149,7 @@ stream {
             "bind_source = \"client\"",
         ],
     );
-    assert!(
-        !lines.iter().any(|line| line.contains("not carried over")),
-        "{lines:#?}"
-    );
+    assert_no_line(&lines, |line| line.contains("not carried over"));
 }
 
 /// The name is sent even if the upstream has only one server, and by each of its pools.
@@ -552,10 +549,7 @@ fn the_workers_of_an_nginx_file_without_a_stream_block_are_carried_over() {
         "worker_processes 3;\nserver { listen 1; proxy_pass 10.0.0.1:1; }\n",
     );
     assert_lines(&lines, &["workers = 3"]);
-    assert!(
-        !lines.iter().any(|line| line.contains("worker_processes")),
-        "{lines:#?}"
-    );
+    assert_no_line(&lines, |line| line.contains("worker_processes"));
 }
 
 #[test]
