@@ -135,7 +135,7 @@ impl ServerObserver for PoolQueue {
             return;
         }
         match self.in_force() {
-            Some(pool) => self.serve((*pool).as_ref(), Instant::now()),
+            Some(pool) => self.serve(self.line.lock(), (*pool).as_ref(), Instant::now()),
             // The pool was removed. The woken clients serve the line, each from the pool that it holds.
             None => self.notify_change(),
         }
@@ -236,20 +236,19 @@ impl PoolQueue {
     /// Serves the line if anything has changed since it was last served, or if time alone may have made room. Returns
     /// when to call this again if nothing changes meanwhile; `None`: never.
     pub(super) fn serve_if_stale(&self, own_pool: &Pool, now: Instant) -> Option<Instant> {
-        let in_force = self.in_force();
-        let mut waiters = self.line.lock(); // until the line is served, so that no other client acts on the same expiry
+        let in_force; // dropped after the line is unlocked, also by a panic
+        let waiters = self.line.lock(); // until the line is served, so that no other client acts on the same expiry
         let expires_at = waiters.expires_at;
         let has_expired = expires_at.is_some_and(|expires_at| expires_at <= now);
         if !self.is_stale.swap(false, SeqCst) && !has_expired {
             return expires_at;
         }
-        let answers = waiters.serve(serving(in_force.as_deref(), own_pool), now);
-        self.finish(waiters, answers);
+        in_force = self.in_force();
+        self.serve(waiters, serving(in_force.as_deref(), own_pool), now);
         self.line.lock().expires_at
     }
 
-    fn serve(&self, pool: &Pool, now: Instant) {
-        let mut waiters = self.line.lock();
+    fn serve(&self, mut waiters: MutexGuard<'_, Waiters>, pool: &Pool, now: Instant) {
         let answers = waiters.serve(pool, now);
         self.finish(waiters, answers);
     }

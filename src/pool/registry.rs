@@ -74,7 +74,7 @@ impl<T> ByPool<T> {
 
 #[derive(Debug, Default)]
 struct RegistryEntries {
-    servers: HashMap<ServerPath, Vec<(ServerAddr, Weak<Server>)>>,
+    servers: HashMap<ServerPath, Vec<Weak<Server>>>,
     /// The counts of sessions, by pool and address.
     counts: HashMap<(Arc<str>, ServerAddr), Weak<LiveCount>>,
     /// When `servers` or `counts` has this many entries, those of dropped servers are removed.
@@ -162,16 +162,19 @@ impl ServerRegistry {
         let path = (Arc::clone(pool), Arc::clone(&spec.label));
         let address = spec.address;
         let mut entries = self.entries.lock();
-        let named = entries.servers.get(&path).into_iter().flatten();
-        let at_address = named.filter(|(at, _)| *at == address);
+        let mut named = entries
+            .servers
+            .get(&path)
+            .into_iter()
+            .flatten()
+            .filter_map(Weak::upgrade);
         // A server of this name and address differs if the configuration has another host name for it, or now has a
         // host name in place of an address.
-        let is_same = |server: &Arc<Server>| *server.spec() == spec;
-        if let Some(server) = at_address.filter_map(|(_, server)| server.upgrade()).find(is_same) {
+        if let Some(server) = named.find(|server| *server.spec() == spec) {
             return server;
         }
         if entries.servers.len().max(entries.counts.len()) >= entries.sweep_at {
-            let is_held = |(_, server): &(ServerAddr, Weak<Server>)| server.strong_count() > 0;
+            let is_held = |server: &Weak<Server>| server.strong_count() > 0;
             entries.servers.retain(|_, named| named.iter().any(is_held));
             entries.counts.retain(|_, count| count.strong_count() > 0);
             entries.sweep_at = 2 * entries.servers.len().max(entries.counts.len()) + 16;
@@ -191,8 +194,8 @@ impl ServerRegistry {
             server.set_overrides(stored.overrides.clone());
         }
         let named = entries.servers.entry(path).or_default();
-        named.retain(|(_, server)| server.strong_count() > 0);
-        named.push((address, Arc::downgrade(&server)));
+        named.retain(|server| server.strong_count() > 0);
+        named.push(Arc::downgrade(&server));
         server
     }
 
@@ -200,9 +203,8 @@ impl ServerRegistry {
     /// overrides in force after it.
     pub fn apply_override(&self, path: &ServerPath, change: Override, by: Arc<str>, at: SystemTime) -> Overrides {
         let mut entries = self.entries.lock();
-        let servers: Vec<Arc<Server>> = entries.servers.get(path).map_or(Vec::new(), |named| {
-            named.iter().filter_map(|(_, server)| server.upgrade()).collect()
-        });
+        let named = entries.servers.get(path).into_iter().flatten();
+        let servers: Vec<Arc<Server>> = named.filter_map(Weak::upgrade).collect();
         let before = entries.overrides.remove(path).map(|stored| stored.overrides);
         let overrides = before.unwrap_or_default().with(change, by, at);
         // Servers that only sessions hold are included: they may come back into a plan.
@@ -231,7 +233,7 @@ impl ServerRegistry {
         let entries = self.entries.lock();
         let servers_at = |path| entries.servers.get(path).into_iter().flatten();
         let servers = entries.overrides.keys().flat_map(servers_at);
-        servers.filter_map(|(_, server)| server.upgrade()).collect()
+        servers.filter_map(Weak::upgrade).collect()
     }
 
     /// The overrides of servers that are not in `present`, sorted by name.

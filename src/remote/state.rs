@@ -20,7 +20,7 @@ pub struct RemoteState {
     pub has_read_texts: bool,
     /// The texts in force.
     pub in_force: Option<TextsInForce>,
-    /// The texts that were refused last; `None`: what was tried last is in force.
+    /// The configuration that was refused last; `None`: what was tried last is in force.
     pub refused: Option<RefusedTexts>,
     /// Since when and why the store does not answer; `None`: it answers.
     pub lost: Option<LostStore>,

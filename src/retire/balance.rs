@@ -15,7 +15,7 @@ pub(super) struct Balance {
     /// session can move.
     fullest: f64,
     /// How many sessions of each server are to move: those in excess of its share, rounded down, for which the others
-    /// have room. Most first. Servers without excess are left out.
+    /// have room. Most first. Servers without excess are left out; one above its share stays, with 0 if there is no room.
     pub(super) excess: Vec<(CountId, usize)>,
     /// The servers that are not in `excess`.
     pub(super) without_excess: Vec<CountId>,
@@ -41,12 +41,12 @@ impl Balance {
         excess.sort_by_key(|(_, sessions)| std::cmp::Reverse(*sessions));
         // Where the limits of all servers leave less room than the excess, only so many sessions would find a server.
         let mut room = (room + 1e-9) as usize;
+        if room == 0 {
+            fullest = 0.0;
+        }
         for (_, sessions) in &mut excess {
             *sessions = room.min(*sessions);
             room -= *sessions;
-        }
-        if excess.iter().all(|(_, sessions)| *sessions == 0) {
-            fullest = 0.0;
         }
         Self {
             fullest,

@@ -15,8 +15,8 @@ fn record() -> AccessRecord {
     }
 }
 
-/// A log without a writer, whose queue is full of two records; and the receiver of the queue. `dropped` counts the records
-/// that do not fit.
+/// A log without a writer, whose queue is full of two records; and the receiver of the queue. `dropped` counts the
+/// records that do not fit.
 fn log_with_full_queue(dropped: Counter) -> (AccessLog, Receiver<Message>) {
     let (queue, messages) = sync_channel(2);
     let log = AccessLog {

@@ -25,11 +25,13 @@ pub(super) fn write_guards<'a>(
     client: Option<IpAddr>,
 ) -> fmt::Result {
     for GuardPlan { name, rules } in guards.into_iter().map(|id| &*plan.guards[id.0]) {
-        let verdict = match rules.refusal_of_address(client) {
-            _ if client.is_none() => String::from("is asked"),
-            Some(reason) if rules.report_only => format!("would refuse it ({}), but only reports", reason.as_str()),
-            Some(reason) => format!("refuses it: {}", reason.as_str()),
-            None => String::from("lets this address pass, within its limits"),
+        let verdict = match client.map(|client| rules.refusal_of_address(Some(client))) {
+            None => String::from("is asked"),
+            Some(Some(reason)) if rules.report_only => {
+                format!("would refuse it ({}), but only reports", reason.as_str())
+            }
+            Some(Some(reason)) => format!("refuses it: {}", reason.as_str()),
+            Some(None) => String::from("lets this address pass, within its limits"),
         };
         writeln!(text, "guard {name} {verdict}")?;
     }

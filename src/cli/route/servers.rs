@@ -71,18 +71,15 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
 /// Writes what happens while servers are at their session limits. Only the servers of the best priority count: those of
 /// the next one do not stand in for full servers.
 fn write_when_full(text: &mut String, pool: &PoolPlan) -> fmt::Result {
-    let configs = || pool.entries.iter().map(|entry| &entry.member_config);
-    let in_use = || configs().filter(|config| config.weight > 0);
-    let best = in_use().map(|config| config.priority).min();
-    let limits = || {
-        in_use()
-            .filter(|config| Some(config.priority) == best)
-            .map(|config| config.sessions_max)
-    };
-    if limits().all(|limit| limit.is_none()) {
+    let configs = pool.entries.iter().map(|entry| &entry.member_config);
+    let in_use: Vec<_> = configs.filter(|config| config.weight > 0).collect();
+    let best = in_use.iter().map(|config| config.priority).min();
+    let best_tier = in_use.iter().filter(|config| Some(config.priority) == best);
+    let limits: Vec<_> = best_tier.map(|config| config.sessions_max).collect();
+    if limits.iter().all(Option::is_none) {
         return Ok(());
     }
-    let are_all_limited = limits().all(|limit| limit.is_some());
+    let are_all_limited = limits.iter().all(Option::is_some);
     match &pool.rules.queue {
         Some(QueueLimits { clients_max, timeout }) if pool.policy().is_by_client() => writeln!(
             text,

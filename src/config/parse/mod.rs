@@ -75,7 +75,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     problems.set_remote_trust(remote.as_ref().map(|remote| remote.allowed.clone()).unwrap_or_default());
     let runtime = file.child("runtime", &keys::RUNTIME, problems);
     let is_state_dir_missing = runtime.is_missing("state_dir");
-    // An invalid path is an error. An empty path replaces it, so that no warning calls it missing.
+    // An empty path replaces an invalid one, so that `[acme]` does not report it as missing, too.
     let state_dir = runtime.directory("state_dir", problems);
     let state_dir = state_dir.or_else(|| (!is_state_dir_missing).then(PathBuf::new));
     let runtime = process::runtime(&runtime, problems);

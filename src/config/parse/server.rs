@@ -96,7 +96,7 @@ pub(super) fn servers(
     entries
 }
 
-/// Whether a clone of the pool may get the name of this server: `POOL-NUMBER`.
+/// Whether the name of this server is `POOL-NUMBER`, the form of the names of clones.
 fn is_name_of_clone(server: &ServerEntry, pool_name: &str) -> bool {
     let number = server
         .label()

@@ -1,5 +1,6 @@
 //! The keys of `check = "http"`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
@@ -114,13 +115,13 @@ fn headers(section: &Section<'_>, problems: &mut Problems<'_>) -> Vec<(HeaderNam
             format!("at most {FIELDS_MAX}"),
         );
     }
-    let mut fields: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    let (mut fields, mut names) = (Vec::new(), HashSet::new());
     for entry in &table.entries {
         let Some((name, value)) = field(entry, problems) else {
             continue;
         };
-        // Names of fields are compared without case.
-        if fields.iter().any(|(known, _)| *known == name) {
+        // A `HeaderName` is in lower case.
+        if !names.insert(name.as_str().to_owned()) {
             let message = format!("duplicate header field `{}`", entry.key);
             problems.error(&entry.position, message, "keep one");
         }

@@ -79,10 +79,8 @@ pub(super) fn check(
 ) -> (Option<Arc<dyn Check>>, RoleRequirement) {
     let configured = match health.get("check") {
         Some(node) => configured_check(node, problems),
-        None => {
-            let may_be_configured = !health.is_missing("check") || pool.is_unknown("health");
-            (!may_be_configured).then_some(ConfiguredCheck::Kind(DEFAULT))
-        }
+        None if health.is_missing("check") && !pool.is_unknown("health") => Some(ConfiguredCheck::Kind(DEFAULT)),
+        None => None, // `check` or `health` is misspelt, or `health` is not a table
     };
     let Some(configured) = configured else {
         // The kind is not known, so that no key can be called misplaced.

@@ -1,5 +1,6 @@
 //! The keys of `check = "redis"`.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -80,12 +81,12 @@ fn sentinels(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Senti
 
 /// The addresses of Sentinels, all different: each counts once towards the majority.
 fn addresses(nodes: &[Node], problems: &mut Problems<'_>) -> Vec<SocketAddr> {
-    let mut addresses = Vec::new();
+    let (mut addresses, mut known) = (Vec::new(), HashSet::new());
     for node in nodes {
         let Some(address) = address(node, problems) else {
             continue;
         };
-        if addresses.contains(&address) {
+        if !known.insert(address) {
             let hint = "remove it: each Sentinel counts once towards the majority";
             problems.error(&node.position, format!("duplicate Sentinel `{address}`"), hint);
         }
