@@ -15,7 +15,8 @@ pub(super) struct Balance {
     /// session can move.
     fullest: f64,
     /// How many sessions of each server are to move: those in excess of its share, rounded down, for which the others
-    /// have room. Most first. Servers without excess are left out; one above its share stays, with 0 if there is no room.
+    /// have room. Most first. Servers without excess are left out. A server above its share stays, with 0 if there is
+    /// no room.
     pub(super) excess: Vec<(CountId, usize)>,
     /// The servers that are not in `excess`.
     pub(super) without_excess: Vec<CountId>,
