@@ -46,7 +46,7 @@ pub struct Metrics {
     lines_dropped: Counter,
     /// Successful and failed reloads.
     reloads: [Counter; 2],
-    /// Successful and failed reloads of the TLS files of listeners.
+    /// Successful and failed reloads of changed TLS files.
     certificate_reloads: [Counter; 2],
     last_reload: Gauge,
     /// When the current configuration was loaded, in seconds since the Unix epoch.
@@ -203,7 +203,7 @@ impl Metrics {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.configured_at.load(Relaxed))
     }
 
-    /// Counts a reload of the TLS files of a listener after they changed.
+    /// Counts a reload of the TLS files of a listener, a pool or the admin port after they changed.
     pub fn record_certificate_reload(&self, is_ok: bool) {
         self.certificate_reloads[usize::from(!is_ok)].increment(1);
     }

@@ -90,7 +90,7 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
     ),
     (
         CERTIFICATE_RELOADS,
-        "Times that changed TLS files of listeners were read again, by result.",
+        "Times that changed TLS files were read again, by result.",
     ),
     (TLS_RESUMPTIONS, "TLS sessions of clients that were resumed."),
     (

@@ -148,7 +148,7 @@ pub struct ListenerTlsBody {
     #[serde(default)]
     pub self_signed: Vec<String>,
     /// Problems of what is in force: certificates and authorities that have expired, failed orders by ACME, revocation
-    /// lists that are out of date or missing. At most 20.
+    /// lists that are out of date or missing. At most the first 20, and then how many more there are.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// Problems of files that were changed. Their earlier contents are still in force.
