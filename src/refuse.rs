@@ -1,5 +1,4 @@
-//! How a client is refused: by a close, by a message that says why and a close (in TLS the message is an alert), or by
-//! a reset.
+//! How a client is refused: by a close, by a message that says why (in TLS an alert) and then a close, or by a reset.
 
 mod plain;
 mod postgres;
@@ -91,8 +90,8 @@ where
     }
 }
 
-/// Sends the message, shuts down our side, and reads and drops what still comes, all within [`REFUSAL_TIME_MAX`] and up
-/// to [`REFUSAL_BYTES_MAX`]; then closes. Closing with unread bytes would be a reset, which may overtake the message.
+/// Sends the message, shuts down our side, reads and drops what still comes, up to [`REFUSAL_BYTES_MAX`], and closes.
+/// This takes [`REFUSAL_TIME_MAX`] at most. Closing with unread bytes would be a reset, which may overtake the message.
 async fn send_last<S>(mut socket: S, message: &[u8])
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -113,7 +112,7 @@ where
     let _ = timeout(REFUSAL_TIME_MAX, sending).await;
 }
 
-/// Reads once, into a buffer on the stack: a refused client costs no memory.
+/// Reads once, and drops what was read. The buffer is on the stack, so that a refused client costs no allocation.
 fn discard_some<S: AsyncRead>(socket: Pin<&mut S>, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
     let mut scratch = [const { MaybeUninit::uninit() }; READ_BYTES_MAX];
     let mut read = ReadBuf::uninit(&mut scratch[..bytes_max.min(READ_BYTES_MAX)]);
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_are_encoded_byte_for_byte() {
+    fn the_alert_and_its_bytes_depend_on_the_name_and_the_newest_version_of_the_hello() {
         for (name, newest, sent) in [
             (Some("a.example"), 0x0304, [21, 3, 3, 0, 2, 2, 112]),
             (Some("a.example"), 0x0303, [21, 3, 3, 0, 2, 2, 112]),

@@ -33,8 +33,9 @@ compile_error!("a panic must end one session and not the process, so it has to u
 /// that its open sessions have moved.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the clients in the queue of a removed address wait for permits. Meanwhile the kernel drops further clients
-/// instead of refusing them; a client tries again 1, 3 and 7 s after its first attempt (tcp_syn_retries in tcp(7)).
+/// How long the clients in the queue of a removed address wait for permits. Meanwhile the kernel drops the SYNs of
+/// further clients instead of refusing them. A client sends its SYN again 1, 3 and 7 s after the first one
+/// (tcp_syn_retries in tcp(7)).
 const QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A worker's socket for one address of a listener.
@@ -72,13 +73,13 @@ impl Heartbeat {
 pub struct WorkerSetup {
     /// Its number, for the name of its thread.
     pub number: usize,
-    /// Its listening sockets: one for each address of each listener, and each one that a reload adds.
+    /// Its listening sockets: one for each address of each listener, and those that reloads add.
     pub sockets: UnboundedReceiver<ListenSocket>,
-    /// Pipes that its sessions may have at once.
+    /// How many pipes its sessions may have at once.
     pub pipes: usize,
     /// Where its sessions are accounted for.
     pub ledger: Arc<Ledger>,
-    /// Where it shows that it runs. It is dropped when the worker ends.
+    /// Where the worker shows that it runs. Dropped when the worker ends.
     pub heartbeat: Arc<Heartbeat>,
     /// How it learns of the shutdown, and reports its own end.
     pub handle: WorkerHandle,
@@ -89,7 +90,7 @@ pub struct WorkerSetup {
 /// another one.
 ///
 /// # Errors
-/// The system has no thread left, or the runtime cannot watch a socket.
+/// The system has no thread left, or no descriptors for the runtime.
 pub fn start(setup: WorkerSetup) -> io::Result<()> {
     let WorkerSetup {
         number,
@@ -183,10 +184,10 @@ async fn accept_until_stopped(
         sessions.spawn(serve(accepted, Arc::clone(state), &ledger));
     };
     let mut state = Arc::clone(&states.borrow_and_update());
-    let mut changes = states.clone(); // a receiver of its own: `changed` borrows this one
+    let mut changes = states.clone(); // a second receiver: `changed` borrows it, and `states` is used meanwhile
     let mut stopped = pin!(stop.cancelled());
     'open: loop {
-        let mut changed = pin!(changes.changed()); // kept: a new wait costs as much as an accept
+        let mut changed = pin!(changes.changed()); // kept between accepts: a new wait costs as much as one
         loop {
             // Clients come first. `stop` and a new state are noticed when `accept` waits: for clients, or, after each
             // batch of clients, for other tasks. An accept that is dropped while it waits has accepted nothing.

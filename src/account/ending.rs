@@ -46,7 +46,7 @@ endings! {
     ServerLost = "server_lost",
     /// The client closed the connection without ending its TLS stream, while the server was not finished.
     ClientTruncated = "client_truncated",
-    /// The server closed the connection without ending its TLS stream, while the client was not finished.
+    /// The server closed the connection without ending its TLS stream.
     ServerTruncated = "server_truncated",
     /// No byte in either direction for the idle timeout.
     IdleTimeout = "idle_timeout",
@@ -104,11 +104,11 @@ endings! {
     Drained = "drained",
     /// Cut by an operator.
     Killed = "killed",
-    /// Cut because its server went down.
+    /// Cut because its server went down, has a role that the pool does not use, or is too far behind.
     ServerDown = "server_down",
-    /// Cut because its server is draining or disabled.
+    /// Cut because its server is drained or disabled, or has left the pool.
     ServerDrained = "server_drained",
-    /// Cut because servers of a better priority are up again.
+    /// Cut because servers of a better priority or, for a session on a fallback, of its own pool are up again.
     FailedBack = "failed_back",
     /// Ended at rest, or later by a cut, because it was older than `max_session_age`.
     Aged = "aged",

@@ -1,4 +1,4 @@
-//! The text exposition format of Prometheus, for the series that the exporter does not keep.
+//! The text exposition format of Prometheus, for the series that the crate `metrics-exporter-prometheus` does not keep.
 
 use std::fmt::{Display, Write};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -221,7 +221,7 @@ pub fn write_remote(sample: Option<RemoteSample>) -> String {
     up.add("", u64::from(sample.is_up));
     let mut refused = GaugeFamily::new(
         names::REMOTE_REFUSED,
-        "Whether the latest configuration of the store is not in force, because it was refused.",
+        "Whether the latest configuration of the store is not in force, because it was rejected.",
     );
     refused.add("", u64::from(sample.is_refused));
     let mut revision = GaugeFamily::new(

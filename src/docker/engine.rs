@@ -27,15 +27,15 @@ const BODY_BYTES_MAX: usize = 16 << 20;
 /// How much is read of a response that refuses a stream: of events, of a log, or of the progress of an image's pull.
 const REJECTION_BYTES_MAX: usize = 16 << 10;
 
-/// The oldest version of the API that is spoken: that of Docker 20.10, and of Podman. Docker 29 does not speak it.
+/// The oldest version of the API that acequia speaks: that of Docker 20.10, and of Podman. Docker 29 does not speak it.
 const OLDEST: ApiVersion = ApiVersion(1, 41);
 
-/// The newest version of the API that is spoken.
+/// The newest version of the API that acequia speaks.
 const NEWEST: ApiVersion = ApiVersion(1, 51);
 
 pub(crate) type DockerError = Box<dyn Error + Send + Sync>;
 
-/// A request that the engine has answered and refused.
+/// The error of a request that the engine has refused in its answer.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Rejection(String);
@@ -65,8 +65,10 @@ fn agreed_version(VersionAnswer { newest, oldest }: &VersionAnswer) -> Result<Ap
         (version >= oldest.max(OLDEST)).then_some(version)
     });
     version.ok_or_else(|| {
-        format!("it speaks versions {oldest} to {newest} of the API of Docker; needed is one of {OLDEST} to {NEWEST}")
-            .into()
+        format!(
+            "the engine speaks versions {oldest} to {newest} of Docker's API; needed is one of {OLDEST} to {NEWEST}"
+        )
+        .into()
     })
 }
 
@@ -247,7 +249,7 @@ mod tests {
     fn an_engine_with_other_api_versions_is_refused_and_the_error_names_them() {
         for (oldest, newest) in [("1.12", "1.40"), ("1.52", "1.60"), ("1.12", "2"), ("x", "1.44")] {
             let error = agreed(oldest, newest).unwrap_err();
-            let expected = format!("it speaks versions {oldest} to {newest}");
+            let expected = format!("the engine speaks versions {oldest} to {newest}");
             assert!(error.starts_with(&expected), "{error}");
         }
     }

@@ -49,7 +49,8 @@ struct OwnState {
 }
 
 impl OwnListeners {
-    /// No listeners so far. Ignores the addresses of interfaces: a configuration may be checked on another machine.
+    /// No listeners so far. Ignores the addresses of interfaces: a configuration may be checked on another machine than
+    /// the one that will use it.
     #[must_use]
     pub fn ignoring_interfaces() -> Self {
         Self(Mutex::new(OwnState {
@@ -152,7 +153,8 @@ impl OwnState {
     }
 }
 
-/// Our listeners. A reload may have 10,000 pools and as many listeners: no pool looks at all of them.
+/// Our listeners, in indices: with 10,000 pools and as many listeners, a reload must not go through all listeners for
+/// each pool.
 #[derive(Debug, Default)]
 struct ListenerIndex {
     listeners: Vec<OwnListener>,
@@ -187,7 +189,8 @@ impl ListenerIndex {
     fn candidates(&self, server: ServerAddr) -> &[usize] {
         let indices = match (server.port(), server.unix()) {
             (Some(port), _) => self.by_port.get(&port), // nearly always there are none
-            (None, Some(path)) if !self.by_place.is_empty() => self.by_place.get(&path.place()), // makes system calls
+            // `place` makes system calls.
+            (None, Some(path)) if !self.by_place.is_empty() => self.by_place.get(&path.place()),
             (None, _) => None,
         };
         indices.map_or(&[], Vec::as_slice)
@@ -240,7 +243,7 @@ impl Links {
     }
 }
 
-/// Some of our listeners, with which servers are compared. Not to be kept: the addresses of this machine change.
+/// Listeners of ours, with which servers are compared. Not to be kept: the addresses of this machine change.
 #[derive(Debug)]
 pub struct ListenerLookup {
     index: Arc<ListenerIndex>,
@@ -368,9 +371,9 @@ mod tests {
         own.replace(listeners.into(), |_| true);
         let at = |pool: &str, address: &str| own.leading_to(pool).at(server(address)).map(|name| name.to_string());
         assert_eq!(at("a", "127.0.0.1:1").as_deref(), Some("a"));
-        assert_eq!(at("a", "127.0.0.1:2"), None, "a chain is no circle");
+        assert_eq!(at("a", "127.0.0.1:2"), None);
         own.set_links(&"a".into(), [server("127.0.0.1:2"), server("10.0.0.1:2")].into_iter());
-        assert_eq!(at("b", "127.0.0.1:1").as_deref(), Some("a"), "a leads to b");
+        assert_eq!(at("b", "127.0.0.1:1").as_deref(), Some("a"), "through pool a");
         assert_eq!(at("c", "127.0.0.1:1"), None);
         own.set_links(&"b".into(), [server("127.0.0.1:3")].into_iter()); // a circle: the search ends
         assert_eq!(at("c", "127.0.0.1:1").as_deref(), Some("a"));

@@ -19,7 +19,7 @@ pub struct Line {
     pub ending: String,
     /// The client that a proxy in front named; else the peer.
     pub client: String,
-    /// Refusals that were not logged since the line before.
+    /// The number of refusals just before this line that were not logged.
     pub suppressed: u64,
     pub up: u64,
     pub down: u64,
@@ -45,7 +45,7 @@ impl Line {
     }
 }
 
-/// All lines of the access logs in this directory, and those that cannot be parsed.
+/// The parsed lines of the access logs in this directory, and the text of the lines that cannot be parsed.
 pub fn read(directory: &Path) -> (Vec<Line>, Vec<String>) {
     let (mut lines, mut broken) = (Vec::new(), Vec::new());
     for entry in read_dir(directory).expect("the directory exists").flatten() {

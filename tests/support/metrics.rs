@@ -73,7 +73,7 @@ impl Metrics {
         self.series(name, labels).iter().map(|sample| sample.value).sum()
     }
 
-    /// The series that have this name (of histograms, including the suffix) and these labels, and maybe others.
+    /// The series that have this name (of histograms, including the suffix) and at least these labels.
     pub fn series(&self, name: &str, labels: &[(&str, &str)]) -> Vec<&Sample> {
         let has = |sample: &Sample, (key, value): &(&str, &str)| sample.labels.get(*key).is_some_and(|v| v == value);
         let samples = self.families.values().flat_map(|family| &family.samples);
@@ -110,7 +110,8 @@ impl Family {
                 .samples
                 .iter()
                 .filter(|sample| sample.name == format!("{name}_count"));
-            // `check_histogram` finds an infinite bucket and a sum of each count; here, that there are no more of them.
+            // `check_histogram` requires an infinite bucket and a sum for each count. Because their numbers are equal,
+            // there is none without a count.
             let infinite = |sample: &&Sample| sample.labels.get("le").is_some_and(|bound| bound == "+Inf");
             let sums = self
                 .samples

@@ -16,9 +16,9 @@ use crate::workload::Workload;
 /// The figures of one proxy in one round. Times in seconds.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Figures {
-    /// Units per second.
+    /// Units of work per second ([`crate::workload::Load::unit`]).
     pub(crate) rate: f64,
-    /// CPU time of the proxy per unit.
+    /// CPU time of the proxy per unit of work.
     pub(crate) cpu_each: f64,
     /// Latencies; zero for bulk transfers.
     pub(crate) p50: f64,
@@ -182,7 +182,8 @@ impl Report {
             ..
         } = self;
         format!(
-            "{date}. {machine}. Over {network}. {rounds} rounds of {milliseconds} ms each.\n\n- {}\n",
+            "{date}. {machine}. Over {network}. {rounds} rounds; in each, every proxy runs every workload for\n\
+             {milliseconds} ms.\n\n- {}\n",
             versions.join("\n- ")
         )
     }
@@ -190,8 +191,8 @@ impl Report {
     fn markdown(&self) -> String {
         let mut text = format!(
             "# acequia and other proxies\n\n{}\n\
-             Medians of the rounds. A ratio is to the first line in the same round; its median is shown. CPU is the\n\
-             proxy's own user and system time.\n\n",
+             Errors are the sum over the rounds, other figures the median. A ratio compares a line with the first one: it\n\
+             is the median of the ratios within each round. CPU is the proxy's own user and system time.\n\n",
             self.head()
         );
         text += &goals::markdown(self);
@@ -290,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ratio_is_the_median_over_rounds() {
+    fn a_ratio_is_the_median_of_the_ratios_within_rounds() {
         let row = |name, rates: [f64; 3]| {
             let rounds = rates.map(|rate| Figures {
                 rate,

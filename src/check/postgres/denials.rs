@@ -69,7 +69,8 @@ impl Denials {
     }
 }
 
-/// The functions of [`DeniableQuestion::Position`], except `pg_is_in_recovery()`: if that is denied, the check fails.
+/// The functions of [`DeniableQuestion::Position`], except `pg_is_in_recovery()`: if that is denied, the query for the
+/// role fails, too.
 const POSITION_FUNCTIONS: [&str; 6] = [
     "pg_walfile_name(pg_lsn)",
     "pg_current_wal_lsn()",

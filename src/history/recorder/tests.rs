@@ -7,7 +7,8 @@ fn plan() -> Arc<Plan> {
     Arc::new(crate::config::read("test.toml", text).ok().unwrap().plan)
 }
 
-/// A reading after `opened` sessions, of which `open` have not ended. Its time is `opened` seconds after the epoch.
+/// A reading after `opened` sessions, of which `open` have not ended; each of `pools` pools has the same counts. Its
+/// time is `opened` seconds after the epoch.
 fn reading(opened: u64, open: u32, pools: usize) -> Reading {
     let mut totals = TotalCounts::default();
     let ended = opened - u64::from(open);

@@ -1,4 +1,4 @@
-//! Metrics have the documented names, counters add up, gauges return to 0; `/live` and `/ready`.
+//! `/metrics`: the documented names, counters that add up, gauges that return to 0. Also `/live` and `/ready`.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -274,8 +274,8 @@ fn promtool_accepts_the_text_and_the_documentation_has_the_same_metrics() {
         rendered.difference(&documented).collect::<Vec<_>>(),
         Vec::<&(String, String)>::new()
     );
-    // No TLS is terminated here, no certificate is ordered, no server is checked by TLS or a login, no pool needs a
-    // role, grows, has a fallback or has a source of its servers, no route is announced, nothing is kept over a
+    // No TLS is terminated here, no certificate is ordered, no server is checked over TLS or with a login, no pool
+    // needs a role, grows, has a fallback or discovers its servers, no route is announced, nothing is kept over a
     // restart, the configuration is not from a store, and no client cancels a query.
     let may_be_missing = [
         "acequia_announce_last_success_timestamp_seconds",

@@ -1,5 +1,5 @@
-//! A pool has one primary: no session goes to an old primary, in whatever order servers come back, and two primaries
-//! are reported.
+//! A pool has one primary: no session goes to an old primary, in whatever order servers come back. Two servers that
+//! both call themselves primary are reported.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,8 @@ use crate::support::process::{Process, finished, must};
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, wait_for};
 
-/// A pool of writers and one of readers, both with these servers. The user of the check has no privileges.
+/// A pool of writers and one of readers, both with these servers. `reader_keys` are further keys of the pool of
+/// readers. The user of the check has no privileges.
 pub(super) fn config(servers: [&Postgres; 2], reader_keys: &str, state_dir: Option<&TempDir>) -> String {
     let [a, b] = servers.map(|server| server.address());
     let health = "{ check = \"postgres\", user = \"watcher\", database = \"postgres\", interval = \"100ms\", \
@@ -118,12 +119,14 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     let passed = [("pool", "writers"), ("server", "a"), ("result", "pass")];
     let checks = || proxy.metrics().sum("acequia_health_checks_total", &passed);
     let before = checks();
-    eventually("a later check has passed", || checks() >= before + 2.0); // one may have been under way
+    // Sessions from before the last check that passed are cut over `close_over`, not as soon as the primary is down. Of
+    // the two checks awaited here, the first one may have begun before these sessions.
+    eventually("a later check has passed", || checks() >= before + 2.0);
     a.freeze();
     let insert = "INSERT INTO t VALUES (1)";
     let ways = [
         ("write", "prefer"),    // a listener without `protocol`
-        ("postgres", "prefer"), // asks whether the server speaks TLS, which a frozen server does not answer
+        ("postgres", "prefer"), // asks whether the server speaks TLS, and a frozen server does not answer
         ("postgres", "disable"),
     ];
     let clients = ways.iter().cycle().take(CLIENTS_PER_WAY * ways.len());
@@ -153,7 +156,8 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     assert_eq!(rows.stdout.trim(), "0", "{rows:#?}");
 }
 
-/// The pool is renamed before the promotion and again right after it, without the old primary.
+/// A reload renames the pool before the promotion. Another one, right after it, renames the pool again and removes the
+/// old primary from it.
 #[test]
 fn sessions_on_an_old_primary_are_cut_under_another_name_of_the_pool() {
     let (a, b) = primary_and_replica();
@@ -166,7 +170,7 @@ fn sessions_on_an_old_primary_are_cut_under_another_name_of_the_pool() {
     eventually("a is the primary", || is_up(&proxy, "writers", "a"));
     let session = || Process::start(&mut psql(proxy.at("write"), "SELECT pg_sleep(600)"));
     let mut early = session();
-    eventually("it is served", || a.sleepers() == 1);
+    eventually("the session is served", || a.sleepers() == 1);
     assert!(proxy.reload(&named("orders")));
     eventually("a is the primary of the renamed pool", || is_up(&proxy, "orders", "a"));
     let mut late = session();
@@ -202,7 +206,7 @@ fn a_replica_that_still_follows_the_old_primary_serves_no_reader() {
         a.address(),
         "INSERT INTO t SELECT generate_series(1, 100000)",
     ));
-    eventually("c has followed the wrong one", || {
+    eventually("c has followed the old primary", || {
         reason(&proxy, "readers", "c").contains("not a replica of b: it has applied the WAL up to")
     });
     assert_eq!(reached(proxy.at("read")), None);

@@ -1,4 +1,4 @@
-//! Servers that are records of a real name server.
+//! Pools whose servers come from DNS records, asked of a real name server.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -110,7 +110,7 @@ fn records_with_a_ttl_of_0_are_refreshed_every_second() {
 }
 
 #[test]
-fn srv_weights_are_weights_and_priorities_are_tiers() {
+fn srv_weights_and_priorities_become_weights_and_tiers_of_servers() {
     let (big, small, last) = (Server::named("big"), Server::named("small"), Server::named("last"));
     let records = srv(1, 10, 3, &big, "big") + &srv(1, 10, 1, &small, "small") + &srv(1, 20, 0, &last, "last");
     let addresses = "big 1 A 127.0.0.1\nsmall 1 A 127.0.0.1\nlast 1 A 127.0.0.1";
@@ -192,7 +192,7 @@ fn a_stopped_name_server_changes_nothing_and_is_followed_again() {
     assert!(reaches_only(&proxy, "first"));
     assert_eq!(names(&proxy), [format!("one.test:{}@127.0.0.1", first.address.port())]);
     nsd.restart();
-    eventually("its records are followed again", || reaches_only(&proxy, "second"));
+    eventually("the records are followed again", || reaches_only(&proxy, "second"));
     assert_eq!(discovery_up(&proxy), 1.0);
 }
 
@@ -235,7 +235,7 @@ fn a_target_without_an_address_is_left_out_and_reported() {
 }
 
 #[test]
-fn a_truncated_answer_is_requested_over_tcp() {
+fn after_a_truncated_answer_the_query_is_sent_over_tcp() {
     let first = Server::named("first");
     let record = |number| srv(1, number, 1, &first, &format!("server-with-a-long-name-{number}"));
     let nsd = Nsd::start(&((1..=100).map(record).collect::<String>() + "* 1 A 127.0.0.1"));

@@ -193,7 +193,7 @@ fn an_engine_without_a_common_api_version_is_reported() {
     let proxy = Proxy::setup(&engine.config()).launch(); // it is not ready without a list
     wait_for_error(
         &proxy,
-        "it speaks versions 1.52 to 1.60 of the API of Docker; needed is one of 1.41 to 1.51",
+        "the engine speaks versions 1.52 to 1.60 of Docker's API; needed is one of 1.41 to 1.51",
     );
     assert!(engine.requests().iter().all(|path| path == "/version"));
 }

@@ -32,8 +32,8 @@ pub(crate) fn create_checker(server: &Postgres) {
     ));
 }
 
-/// Two listeners over the same servers, `write` to the primary and `read` to replicas. `more`: keys of the pool of
-/// replicas.
+/// Two listeners over the same servers: `write` leads to the primary, `read` to replicas. `more` are further keys of
+/// the pool `replica`.
 fn config(servers: &[&Postgres], password_file: &Path, more: &str) -> String {
     let servers: Vec<_> = servers
         .iter()
@@ -197,7 +197,7 @@ fn the_check_uses_tls_where_offered_and_never_shows_the_password() {
         server.log().into_iter().find(authorized)
     });
     assert!(line.contains("SSL enabled"), "{line}");
-    // With another password the failure is shown, but neither password.
+    // After a change of the password the failed login is shown, but neither the old password nor the new one.
     must(&mut psql(
         server.address(),
         "ALTER ROLE checker PASSWORD 'something else'",
@@ -210,7 +210,7 @@ fn the_check_uses_tls_where_offered_and_never_shows_the_password() {
     let metrics = proxy.get("/metrics").1;
     assert!(
         server.log().iter().all(|line| !line.contains("unexpected EOF")),
-        "{:#?}",
+        "expected the checks to send Terminate before they close: {:#?}",
         server.log()
     );
     let stopped = proxy.stop();

@@ -1,5 +1,6 @@
-//! A crowd of clients that send a byte of their hello per second, and reconnect when closed, delays nobody and costs
-//! little CPU time and memory. `scripts/soak --drip` measures a larger crowd and the latency of good clients beside it.
+//! A crowd of clients send a byte of their ClientHello per second, and reconnect when they are closed. Beside it, good
+//! clients are served, and it costs little CPU time and memory. `scripts/soak --drip` measures a larger crowd and the
+//! latency of good clients beside it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -29,11 +30,11 @@ fn config(server: &Server) -> String {
         + &pool("echo", &[server.address], "health.check = \"off\"")
 }
 
-/// The clients that send their hello slowly.
+/// The clients that send their ClientHello slowly.
 struct Crowd {
     to: SocketAddr,
     hello: Vec<u8>,
-    /// Each with the number of bytes it has sent.
+    /// Each with the number of bytes it has sent since it last connected.
     clients: Vec<(Client, usize)>,
     /// Sent by all clients so far.
     bytes: usize,
@@ -93,7 +94,7 @@ impl Crowd {
 }
 
 #[test]
-fn a_crowd_of_dripping_clients_delays_nobody() {
+fn good_clients_are_served_beside_a_crowd_of_dripping_clients_that_costs_little() {
     const ROUNDS: usize = 6; // of one second each: twice `hello_timeout`
     const GOOD_CLIENTS_PER_ROUND: usize = 10;
     raise_descriptor_limit();

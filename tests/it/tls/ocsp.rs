@@ -32,8 +32,8 @@ fn make_certificates(directory: &Path) {
     ));
 }
 
-/// Writes `shop.ocsp`: a response about the certificate with this serial number, in hexadecimal digits. The response
-/// is valid for three days from `from`, an offset from now in the format of libfaketime.
+/// Writes `shop.ocsp`: a response of `ca` about the certificate with this serial number (in hexadecimal digits). The
+/// response is valid for three days from `from`, an offset from now in the format of libfaketime.
 fn respond(directory: &Path, serial: &str, from: &str) {
     respond_as(directory, "ca", serial, serial, from);
 }
@@ -68,7 +68,7 @@ fn config(directory: &Path, server: &Server) -> String {
     )
 }
 
-/// What openssl prints about a connection, with the OCSP response that it gets.
+/// What openssl prints about a connection to the listener, including the OCSP response.
 fn shown(proxy: &Proxy) -> String {
     let mut command = Command::new("openssl");
     let address = proxy.at("tls").to_string();
@@ -91,7 +91,7 @@ fn is_stapled(proxy: &Proxy) -> bool {
 }
 
 #[test]
-fn an_ocsp_response_beside_the_certificate_is_stapled_and_reloaded() {
+fn an_ocsp_response_beside_the_certificate_is_stapled_if_it_is_valid_and_the_log_tells_why_not() {
     let (directory, server) = (tempfile::tempdir().unwrap(), Server::named("hello"));
     let directory = directory.path();
     make_certificates(directory);
