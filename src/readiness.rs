@@ -1,6 +1,6 @@
-//! Waits until a descriptor is readable, without reading from it. The descriptor of a process is readable when the
-//! process has ended. A listening socket is readable when a client waits: a session's permit is taken then, before the
-//! client is accepted. tokio's listener cannot wait without accepting.
+//! Waits until a descriptor is readable, without reading from it. A pidfd is readable when its process has ended. A
+//! listening socket is readable when a client waits: a session's permit is taken then, before the client is accepted.
+//! tokio's listener cannot wait without accepting.
 
 #![allow(unsafe_code)] // tokio requires of the caller that the descriptor stays open
 

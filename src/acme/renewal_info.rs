@@ -29,7 +29,8 @@ pub struct RenewalAnswer {
 }
 
 /// The identifier of a certificate at its server (RFC 9773, section 4.1). `None`: the certificate has no such
-/// identifier, like a self-signed one, or it has expired. A server must not be asked about an expired certificate.
+/// identifier (for example, it is self-signed), or it has expired. A server must not be asked about an expired
+/// certificate.
 #[must_use]
 pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static>> {
     if certificate.has_expired_itself() {
@@ -42,7 +43,7 @@ pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'st
 /// Asks the server when to renew a certificate. Each request has its own deadline.
 ///
 /// # Errors
-/// The server cannot be reached, or its answer is not valid.
+/// A file of the account or `ca_file` cannot be used, the server cannot be reached, or its answer is not valid.
 pub async fn renewal_info(
     plan: &AcmePlan,
     certificate: &CertificateIdentifier<'_>,

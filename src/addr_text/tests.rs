@@ -102,7 +102,7 @@ fn invalid_addresses_get_a_hint_with_a_remedy() {
     assert!(network("10.0.0.0/33").is_err());
 }
 
-/// Lists of servers come from files and over the network, with texts of any length.
+/// Lists of servers come from files and over the network, with texts of any length. No text may overflow the stack.
 #[test]
 fn a_long_text_of_at_signs_is_an_error() {
     let text = format!("a:1{}", "@::".repeat(1_000_000));

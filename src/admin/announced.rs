@@ -8,7 +8,7 @@ use crate::plan::{AnnouncementRefusal, Plan, RefusedAnnouncement};
 /// The maximum number of refused announcements in a response.
 const REFUSED_SHOWN: usize = 1000;
 
-/// The source of announced routes; `None`: no listener of the plan accepts any.
+/// The source of announced routes; `None`: no listener of the plan accepts announcements.
 pub(super) fn announced_body(admin: &Admin, plan: &Plan) -> Option<AnnouncedBody> {
     plan.announcing_engine()?;
     let state = admin.live.announcing();
@@ -29,7 +29,7 @@ pub(super) fn announced_body(admin: &Admin, plan: &Plan) -> Option<AnnouncedBody
     })
 }
 
-/// The sample of announced routes, for metrics; `None`: no listener of the plan accepts any.
+/// What the metrics show about announced routes; `None`: no listener of the plan accepts announcements.
 pub(super) fn sample(admin: &Admin, plan: &Plan) -> Option<AnnounceSample> {
     plan.announcing_engine()?;
     let state = admin.live.announcing();

@@ -1,5 +1,5 @@
-//! The check `mysql`: the server is MySQL or MariaDB, and accepts a login. It then says whether it takes writes, how
-//! far it is behind, and whether it is in sync with its Galera cluster.
+//! The check `mysql`: the server is MySQL or MariaDB. If the check has a user, the server must accept the login. It
+//! then says whether it takes writes, how far it is behind, and whether it is in sync with its Galera cluster.
 //!
 //! The client is our own. Clients of other crates open their connections themselves: without a PROXY header, without
 //! the options of the pool's sockets, and without a limit for what they read. They also bring a second library of

@@ -30,7 +30,7 @@ pub enum PostgresError {
 }
 
 impl PostgresError {
-    /// SQLSTATE: "PostgreSQL Error Codes".
+    /// The SQLSTATE (appendix "PostgreSQL Error Codes" of the documentation).
     const fn code(self) -> &'static str {
         match self {
             Self::Packet(InvalidPacket::Version) => "0A000", // feature_not_supported
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn client_names_cannot_forge_a_field() {
+    fn the_names_that_a_client_sends_are_escaped_in_the_message() {
         let startup = StartupMessage {
             user: (*b"u\xff\n").into(),
             database: (*b"d").into(),

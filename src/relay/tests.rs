@@ -176,7 +176,7 @@ async fn within<F: Future>(future: F) -> F::Output {
         .expect("it hangs: nothing came for 20 s")
 }
 
-/// Reads to the end. Returns the bytes, and how it ended: `Ok` for an orderly end.
+/// Reads to the end of the stream. Returns the bytes, and how the stream ended: `Ok` for an orderly end.
 async fn read_all(socket: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];

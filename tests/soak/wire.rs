@@ -15,7 +15,7 @@ use tokio_rustls::TlsStream;
 use crate::order::Pace;
 use crate::pattern::Pattern;
 
-/// The bytes of a socket so far; outlives the socket.
+/// How many bytes a socket has sent and received so far; outlives the socket.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub sent: AtomicU64,

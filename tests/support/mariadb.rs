@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::eventually;
 use super::process::{Port, Process, finished, must};
 
-/// A MariaDB server with a binary log. `root` needs no password at its socket; over TCP there are `app`, without a
+/// A MariaDB server with a binary log. `root` needs no password at the Unix socket; over TCP there are `app`, without a
 /// password and with all privileges but SUPER and READ_ONLY ADMIN, and `checker`, which may only watch the replication
 /// and needs [`PASSWORD`].
 pub struct MariaDb {

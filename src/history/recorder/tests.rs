@@ -62,7 +62,7 @@ fn rings_keep_the_latest_samples() {
     assert_eq!(recorder.past_pools()[0].samples.len(), SAMPLES_MAX);
     let reset = |endings: EndingCounts| endings[Ending::ServerReset as usize];
     assert_eq!(reset(recorder.endings_of_minute()), SAMPLES_A_MINUTE);
-    assert_eq!(reset(recorder.endings_of_hour()), count, "there was no hour yet");
+    assert_eq!(reset(recorder.endings_of_hour()), count, "no hour is over yet");
     for opened in count + 1..=2 * 3600 {
         recorder.record(reading(opened, 0, 1), 1);
     }
@@ -97,7 +97,7 @@ fn a_stall_adds_a_sample_for_each_of_its_seconds() {
     );
     assert!(pool.iter().all(|second| second.bytes_down == 250.0));
 
-    // A stall of ten hours: the rings keep its last part, and spread the endings evenly.
+    // A stall of ten hours: the rings keep its last part, with the counts spread evenly over the seconds.
     recorder.record(reading(12 + 36_000, 6, 1), 36_000);
     assert_eq!(recorder.totals().len(), SAMPLES_MAX);
     assert!(recorder.totals().iter().all(|second| second.opened == 1));

@@ -277,7 +277,7 @@ impl Kind {
 }
 
 /// The sections, each with its name among the definitions and its place in `full.toml` or `bootstrap.toml`. The place
-/// is `""` for the top level, and for a section without descriptions there.
+/// is `""` for the top level, and for a section that no test looks for there.
 fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 34] {
     [
         (&keys::FILE, "file", ""),
@@ -290,7 +290,7 @@ fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 34] {
         (&keys::DEFAULTS, "defaults", "defaults"),
         (&keys::ACCEPT_PROXY, "accept_proxy", ""),
         (&keys::GUARD, "guard", "guards.NAME"),
-        (&keys::GUARD_BY, "guard_by", ""),
+        (&keys::GUARD_BY, "guard_by", "guards.NAME.by"),
         (&keys::LISTENER, "listener", "listeners.NAME"),
         (&keys::REDIRECT, "redirect", "listeners.NAME.redirect"),
         (&keys::ANNOUNCE, "announce", ""),
@@ -308,7 +308,7 @@ fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 34] {
         (&keys::SCALE_HOOK, "scale_hook", ""),
         (&keys::HEALTH, "health", "pools.NAME.health"),
         (&keys::CHECK_STEP, "check_step", ""),
-        (&keys::KEEPALIVE, "keepalive", ""),
+        (&keys::KEEPALIVE, "keepalive", "defaults.keepalive"),
         (&keys::PROVIDERS, "providers", "providers"),
         (&keys::ETCD, "etcd", "providers.etcd"),
         (&keys::DOCKER, "docker", "providers.docker"),

@@ -161,7 +161,7 @@ fn a_reload_keeps_counts_and_a_removed_guard_admits_all() {
         served_from("127.0.0.1", &proxy, "m").is_some(),
         "the third of the burst"
     );
-    eventually("one session is left", || {
+    eventually("one session is left again", || {
         proxy.metrics().sum("acequia_guard_sessions", &[]) == 1.0
     });
     assert!(served_from("127.0.0.1", &proxy, "m").is_none());
@@ -178,7 +178,7 @@ fn a_reload_keeps_counts_and_a_removed_guard_admits_all() {
 
 /// PROXY headers name the clients, because the host of the test has no addresses in two IPv6 networks.
 #[test]
-fn a_source_is_an_ipv4_address_or_an_ipv6_network_unless_the_key_by_changes_that() {
+fn a_source_is_an_ipv4_address_or_an_ipv6_network_unless_configured_otherwise() {
     let server = Server::echo();
     let config = |by: &str| {
         config(&server, &format!("rate_per_source = \"1/h\"\n{by}")).replace(
@@ -210,7 +210,7 @@ fn a_source_is_an_ipv4_address_or_an_ipv6_network_unless_the_key_by_changes_that
 }
 
 #[test]
-fn sources_beyond_the_maximum_are_counted_as_evictions() {
+fn sources_beyond_the_maximum_evict_others_and_the_evictions_are_counted() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "rate_per_source = \"1/h\"\nsources_max = 1"));
     // `sources_max = 1` gives the table its minimum size: one set of eight entries.

@@ -1,4 +1,5 @@
-//! The check `exec`: what its command gets, and that nothing of it is left behind.
+//! The check `exec`: what its command gets, what a failure shows, and that none of the command's processes is left
+//! behind. A program that is missing, or a shortage of the machine, takes no server down.
 
 use std::fs::read_to_string;
 use std::net::SocketAddr;
@@ -209,7 +210,7 @@ fn a_shortage_of_descriptors_takes_no_server_down() {
     expect_shortage(&proxy, || limit_descriptors(&proxy, before));
 }
 
-/// Has many threads, which count as processes, until it is killed.
+/// A Python program with many threads, which count as processes. It runs until it is killed.
 const HOG: &str = "
 import threading
 end = threading.Event()

@@ -144,7 +144,7 @@ fn no_option_of_tcp_is_set_on_a_unix_socket() {
     let mut echoed = [0; 4];
     client.read_exact(&mut echoed).unwrap();
     // A worker publishes the traffic right after it has set the keepalive that is due.
-    eventually("the traffic of the open session", || {
+    eventually("the traffic of the open session is published", || {
         proxy.metrics().sum("acequia_bytes_total", &[("direction", "down")]) == 4.0
     });
     drop(client);
@@ -282,6 +282,7 @@ fn a_reload_creates_a_removed_socket_file_again() {
     assert_eq!(sockets.count(), 1, "only that of the other process");
 }
 
+/// The socket is bound under a temporary name in the same directory first. That path must not be too long either.
 #[test]
 fn the_longest_path_may_end_in_a_file_name_of_one_letter() {
     let (sockets, server) = (Sockets::new(), Server::echo());
@@ -316,7 +317,7 @@ fn a_path_that_cannot_be_bound_is_reported_with_the_remedy() {
 }
 
 #[test]
-fn the_proxy_header_of_a_unix_client_names_no_address() {
+fn the_proxy_header_of_a_unix_client_names_no_client_address() {
     let (sockets, server) = (Sockets::new(), Server::keeping(b"bye"));
     for version in ["v1", "v2"] {
         let pool_keys = format!("proxy_protocol = \"{version}\"\nhealth = {{ check = \"off\" }}");
