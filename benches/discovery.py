@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Measures how a pool takes another list of 10,000 servers, and what a session notices of it meanwhile.
+"""Measures how fast a pool takes another list of 10,000 servers, and how much this delays a session meanwhile.
 
     benches/discovery.py target/release/acequia [file] [http] [etcd]
 
-All addresses of 127.0.0.0/8 lead to two servers, each at a port of its own. A client echoes through acequia all the
-time, and another one comes and goes every 2 ms. The time from the change of the list to its use ends when a new session
-gets a server of the new list. Before the next change, the benchmark reads the metrics until they count all servers.
-The cores are shared with clients and servers. Prints a table in Markdown; times are in milliseconds.
+Two servers listen at all addresses of 127.0.0.0/8, each at a port of its own; a list has 10,000 addresses of one of
+them. One client exchanges bytes through acequia all the time, and another one comes and goes every 2 ms. A new list is
+in use when a new session gets a server of it. Before the next change, the benchmark reads the metrics until they count
+all servers. Acequia shares the cores with clients and servers. Prints a table in Markdown; times are in milliseconds.
 """
 
 import base64, http.server, json, multiprocessing, os, re, socket, statistics, subprocess, sys, tempfile, threading, time
@@ -91,7 +91,7 @@ class Http:
 
 
 class Etcd:
-    """Each server is a key; those that change are put in transactions of 100."""
+    """Each server is a key; the keys that change are put in transactions of 100."""
 
     def __init__(self, directory):
         self.client, peer = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
@@ -156,7 +156,7 @@ class Acequia:
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
 
     def client(self):
-        """A session, and the name of its server; none if there is no server yet."""
+        """A session, and the name of its server; the name is empty if there is no server yet."""
         client = socket.create_connection(self.address, timeout=10)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
@@ -181,6 +181,7 @@ class Acequia:
             time.sleep(0.01)
 
     def cpu(self):
+        """The CPU time that the process has used so far, in milliseconds."""
         with open(f"/proc/{self.process.pid}/stat") as stat:
             words = stat.read().rsplit(")", 1)[1].split()
         return (int(words[11]) + int(words[12])) * 1000 / os.sysconf("SC_CLK_TCK")
@@ -191,7 +192,8 @@ class Acequia:
 
 
 def echo(address, pipe):
-    """Echoes all the time. Sends the worst round trip so far at each request, and begins anew."""
+    """A client that sends bytes and waits for their echo, all the time. Answers each request from the pipe with the
+    worst round trip since the request before."""
     client = socket.create_connection(address)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     client.recv(1)
@@ -209,7 +211,7 @@ def echo(address, pipe):
 
 
 def visit(address):
-    """Comes and goes."""
+    """A client that opens and closes sessions, with pauses of 2 ms."""
     while True:
         with socket.create_connection(address) as client:
             try:
@@ -273,7 +275,8 @@ def measure(program, title, kind, keys):
 
 if __name__ == "__main__":
     program = sys.argv[1]
-    print("| source | changed | from the change to use | from its end | worst round trip (of all rounds) | without a change | CPU of 1.5 s | without a change |")
+    print("| source | changed | in use after the begin of the change | in use after its end | worst round trip: median (highest) of the rounds "
+          "| worst round trip without a change | CPU until 1.5 s after the use | CPU of 1.5 s without a change |")
     print("|---|---|---|---|---|---|---|---|")
     kinds = {"file": File, "http": Http, "etcd": Etcd}
     for kind in sys.argv[2:] or kinds:

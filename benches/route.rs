@@ -1,8 +1,8 @@
 //! The cost of finding a route: among 10 and 10,000 routes, and among a million names.
 //!
 //! `few` repeats a thousand random names, like real traffic, most of which is for few names. `many` repeats a quarter
-//! of a million random names. In a table of a million names, what these need does not fit the CPU caches, so that
-//! `many` measures memory access.
+//! of a million random names. In a table of a million names, the parts that `many` reads do not fit the CPU caches, so
+//! that `many` measures memory access.
 
 use std::hint::black_box;
 

@@ -13,7 +13,7 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// As [`chain`], with each part displayed by a function.
+/// As [`chain`], with each part as `display` shows it.
 #[must_use]
 pub fn chain_with(error: &(dyn Error + 'static), display: impl Fn(&(dyn Error + 'static)) -> String) -> String {
     let mut text = display(error);

@@ -19,7 +19,7 @@ pub struct TcpInfo {
 }
 
 impl TcpInfo {
-    /// Reads it from the kernel; `None` on an error.
+    /// Reads the fields from the kernel; `None` on an error.
     #[must_use]
     pub fn read(socket: BorrowedFd<'_>) -> Option<Self> {
         let mut info = MaybeUninit::<libc::tcp_info>::zeroed();

@@ -1,4 +1,5 @@
-//! Text to log and to display: makes untrusted text safe, counts and shortens.
+//! Helpers for text that is logged or displayed: they escape and shorten untrusted text, shorten lists, and give
+//! numbers their nouns. Also the rules for names, and a parser of numbers.
 //!
 //! A peer, a name server or a file may contain bytes that control a terminal, reorder the displayed text, or fill a
 //! log. Such text is escaped and truncated where it enters, so that other code can pass it on as it is.
@@ -19,22 +20,22 @@ pub const REASON_CHARS_MAX: usize = 256;
 /// Ends a truncated text.
 const ELLIPSIS: char = '…';
 
-/// The longest name of a listener, pool, route or server, in bytes. Names are repeated in every log line.
+/// The longest name of a listener, pool, route or server, in bytes. Every line of the access log contains such names.
 pub const NAME_BYTES_MAX: usize = 128;
 
 /// Whether this may be the name of a listener, pool, route or server.
 ///
 /// A name has no white space, no invisible characters and none that need an escape, because it is used in log lines,
-/// labels and commands. It is not `.` or `..`, because these cannot be a part of the path of a URL (RFC 3986, section
-/// 5.2.4).
+/// labels and commands. It is not `.` or `..`, because clients remove these segments from the path of a URL (RFC 3986,
+/// section 5.2.4).
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let is_invalid = |c: char| c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\');
     !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX && !name.contains(is_invalid)
 }
 
-/// Parses an unsigned number of digits only. `None`: the text has another form, such as `+1`, or the number is too
-/// large.
+/// Parses an unsigned number that is written with digits only. `None`: the text has another form, such as `+1`, or the
+/// number is too large.
 pub fn parse_digits<T: FromStr>(text: &str) -> Option<T> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)
@@ -76,8 +77,9 @@ pub fn escape<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
     Cow::Owned(shown)
 }
 
-/// JSON with the characters that are unsafe to display escaped, as in `\u202e`. Parsers read the same text from it.
-/// In any JSON, the control characters below U+007F are escaped within strings already.
+/// The JSON text, in which characters that are unsafe to display are escaped, as in `\u202e`. Parsers read the same
+/// value from it. Characters below U+007F stay as they are: any JSON escapes the control characters among them within
+/// its strings.
 #[must_use]
 pub fn escape_json(json: &str) -> Cow<'_, str> {
     let is_safe = |c: char| c < '\u{7f}' || !is_unsafe(c);

@@ -25,7 +25,8 @@ fuzz_target!(|text: &str| {
     }
 });
 
-/// The rendered report. Asserts that it shows the first errors and warnings, and no control characters.
+/// The rendered report. Asserts that it shows all errors and all warnings, up to [`PROBLEMS_SHOWN_MAX`] of each, and no
+/// control characters.
 fn rendered(report: &Report) -> String {
     let plain = report.to_string();
     let count = |word: &str| plain.lines().filter(|line| line.starts_with(word)).count();

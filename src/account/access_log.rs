@@ -19,11 +19,11 @@ use parking_lot::Mutex;
 pub use access_record::{AccessRecord, ClientCertFields, LogFormat, TlsFields};
 pub use output::{AccessTarget, Output};
 
-/// Records that may be queued. Each takes about 1 KB: names and protocol lists are bounded.
+/// The most records that are queued. Each takes about 1 KB: names and protocol lists are bounded.
 pub const QUEUE_RECORDS_MAX: usize = 16 * 1024;
 
-/// Pause of the writer after each batch: many records cost one wake-up, and none waits longer than this, unless the
-/// target is slow or fails.
+/// Pause of the writer after each batch: many records cost one wake-up, and no record waits longer than this, unless
+/// the target is slow or fails.
 const BATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the exiting process waits for the writer thread. The target may be a pipe that nobody reads.
@@ -52,8 +52,8 @@ struct LogControl {
     logs_empty_sessions: AtomicBool,
     /// Request to reopen the file.
     reopen: AtomicBool,
-    /// The request to switch to another output and format once the records queued before are written. Without an output
-    /// the log is turned off. A later request replaces this one.
+    /// The request to switch to another output and format once the records queued before the request are written. `None`
+    /// for the output turns the log off. A later request replaces an earlier one.
     // A blocking mutex: locked for one statement, at a reload only.
     next_output: Mutex<Option<(Option<Output>, LogFormat)>>,
     /// Request to switch at the next message: no [`Message::Switch`] could be sent.

@@ -63,7 +63,7 @@ endings! {
     /// The first bytes look like TLS but are not a valid ClientHello; or, on a listener for PostgreSQL, they are not a
     /// PostgreSQL startup packet.
     HelloInvalid = "hello_invalid",
-    /// On a listener that redirects: not a valid HTTP request, or for a host that is not redirected.
+    /// On a listener that redirects: the HTTP request is not valid, or names a host that is not redirected.
     RequestInvalid = "request_invalid",
     /// The request of the client was redirected to another listener.
     Redirected = "redirected",
@@ -76,7 +76,7 @@ endings! {
     TlsFailed = "tls_failed",
     /// The server sent invalid TLS or an alert after its TLS handshake.
     ServerTlsFailed = "server_tls_failed",
-    /// The client's certificate was refused, or it has none.
+    /// The client's certificate was refused, or the client has none.
     TlsClientRefused = "tls_client_refused",
     /// No route matched, and the listener has no default pool.
     NoRoute = "no_route",
@@ -84,7 +84,7 @@ endings! {
     Refused = "refused",
     /// Refused, or cut later, because of the client's address: by a guard, or because `accept_proxy` does not trust it.
     Denied = "denied",
-    /// A guard refused the client because it, or all clients together, had reached a limit.
+    /// A guard refused the client because this client, or all clients together, had reached a limit.
     Limited = "limited",
     /// No server of the pool could be picked.
     NoServer = "no_server",
@@ -108,7 +108,8 @@ endings! {
     ServerDown = "server_down",
     /// Cut because its server is drained or disabled, or has left the pool.
     ServerDrained = "server_drained",
-    /// Cut because servers of a better priority or, for a session on a fallback, of its own pool are up again.
+    /// Cut because a server of a better priority is up again or, for a session on a fallback, a server of the pool that
+    /// the session was meant for.
     FailedBack = "failed_back",
     /// Ended at rest, or later by a cut, because it was older than `max_session_age`.
     Aged = "aged",

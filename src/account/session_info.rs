@@ -100,7 +100,7 @@ impl SessionInfo {
         self.endpoints = Some(Arc::downgrade(endpoints));
     }
 
-    /// Whether the session is connected to its server. This includes the login of a PostgreSQL session.
+    /// Whether the session is connected to its server. It is so already during the login of a PostgreSQL session.
     pub(super) fn is_connected(&self) -> bool {
         self.connect_duration.is_some() && !self.is_past_relay
     }
@@ -328,7 +328,7 @@ mod tests {
             accepted_at,
             SessionInfo::new(series, PeerAddr::new("192.0.2.1:1".parse().unwrap())),
         );
-        // Its hello, its wait in a queue, and attempts that fail all take their time.
+        // The hello of the session, its wait in a queue, and its failed attempts take this long.
         advance(30 * second).await;
         record.info().set_connected(2 * second, record.age());
         advance(7 * second).await;

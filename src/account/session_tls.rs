@@ -1,4 +1,4 @@
-//! What is known of a session's TLS and of the PostgreSQL session that it carries, for the access log.
+//! What is known of a session's TLS and of its PostgreSQL startup, for the access log.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ pub struct SessionTls {
 /// The TLS and the PostgreSQL startup of a session; few sessions have either.
 #[derive(Debug, Default)]
 pub struct SessionProtocol {
-    /// Its TLS.
+    /// The TLS.
     pub tls: SessionTls,
     /// The StartupMessage of a PostgreSQL session, in the clear or decrypted here.
     pub startup: Option<StartupMessage>,

@@ -82,7 +82,7 @@ pub(super) async fn remove(
     };
     let has_label = pool.servers().iter().any(|member| *member.spec().label == *server);
     Err(if has_label {
-        let hint = "change the configuration or the list that has it, or drain it";
+        let hint = "change the configuration or the list that names the server, or drain the server";
         let why = format!(
             "server `{server}` of pool `{}` was not added by hand: {hint}",
             pool.name()
@@ -107,7 +107,7 @@ fn added_server_body(pool: &str, AddedServer { entry, addition }: &AddedServer) 
     AddedServerBody {
         pool: pool.to_owned(),
         name: entry.label().to_string(),
-        // In the notation of the servers in the state: clients compare the two.
+        // In the notation in which the state shows addresses of servers: clients compare them with this one.
         address: match entry.fixed_address() {
             Some(address) => address.to_string(),
             None => entry.written.to_string(),

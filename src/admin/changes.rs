@@ -43,7 +43,7 @@ pub struct ChangesBody {
     /// far.
     #[serde(default)]
     routes: BTreeMap<String, BTreeMap<String, (usize, u64)>>,
-    /// Pools whose list of servers, or a field of their own, has changed.
+    /// Pools in which the names of the servers, or another field than `servers`, have changed.
     pools: Vec<PoolBody>,
     /// Servers that have changed, in pools that are not in `pools`; by pool.
     servers: BTreeMap<String, Vec<ServerBody>>,
@@ -58,7 +58,7 @@ pub(super) enum StateChanges {
     /// What has changed.
     Partial(Box<ChangesBody>),
     /// The whole state is to be shown again, because something has changed that [`ChangesBody`] does not have: the TLS
-    /// of the admin port, the listeners, the list of pools, or whether there are announced routes or a store.
+    /// of the admin port, the listeners, the list of pools, or whether there is a store or a source of announced routes.
     Whole,
 }
 
@@ -232,7 +232,7 @@ mod tests {
         change(&mut now);
         let expected = now.clone();
         let changes = changes_between(before.clone(), &mut now);
-        assert_eq!(now, expected, "the new state is complete");
+        assert_eq!(now, expected, "the later state is as it was before the comparison");
         if let StateChanges::Partial(changes) = &changes {
             let sent = serde_json::to_string(changes).unwrap();
             let mut applied = before;
@@ -248,7 +248,7 @@ mod tests {
     fn partial(change: impl FnOnce(&mut StateBody)) -> ChangesBody {
         match changes(change) {
             StateChanges::Partial(changes) => *changes,
-            StateChanges::Whole => panic!("the whole state"),
+            StateChanges::Whole => panic!("expected changes, got the whole state"),
         }
     }
 

@@ -32,11 +32,12 @@ pub struct GuardBody {
 pub struct GuardDetailBody {
     /// The guard, as in `GET /api/v1/state`.
     pub guard: GuardBody,
-    /// How many sources were forgotten before their allowance was full again, because there were too many.
+    /// How many sources were forgotten before their full burst was available again, because there were too many.
     pub evictions: u64,
     /// The sources with most sessions, at most ten.
     pub top_sessions: Vec<SourceCountBody>,
-    /// The sources that were refused most often, at most ten; the counts may be a little too high.
+    /// The sources that were refused most often, or would be without `report_only`, at most ten. The counts may be a
+    /// little too high.
     pub top_refused: Vec<SourceCountBody>,
     /// Networks that are denied by edits, the oldest first.
     pub denied: Vec<DenyEditBody>,

@@ -1,4 +1,4 @@
-//! `/api/v1/reload` reloads the configuration, and says why the latest reload failed.
+//! `/api/v1/reload`: `POST` reloads the configuration, and `GET` says why the latest reload failed.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The state that event streams share, and the mark of a connection that carries one.
+//! The state that all event streams share, and the mark of a connection that carries an event stream.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// The events that a client may be behind: at least four seconds' worth, since there are at most two a second.
+/// How many events a client may be behind: those of at least four seconds, because there are at most two a second.
 pub(super) const BACKLOG_MAX: usize = 8;
 
 /// The streams of events.
@@ -39,7 +39,8 @@ impl Events {
         }
     }
 
-    /// The permit for one more stream, of the admin port or else of the Unix socket; `None`: the limit is reached.
+    /// The permit for one more stream: of the admin port if `is_over_tcp`, else of the Unix socket. `None`: a limit is
+    /// reached.
     pub(super) fn permit(&self, is_over_tcp: bool) -> Option<StreamPermit> {
         let needed = [Some(&self.permits), is_over_tcp.then_some(&self.port_permits)];
         let permits = needed
@@ -50,12 +51,13 @@ impl Events {
     }
 }
 
-/// Tells the task that serves a connection whether its response is a stream of events, which may take long.
+/// Tells whether the response on a connection is a stream of events. Such a connection may stay open longer than
+/// others, and does not count toward their limit.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StreamMark {
     /// Cancelled when the response is a stream.
     started: CancellationToken,
-    /// Cancelled when the last event was handed over.
+    /// Cancelled when the stream has ended: no more events are handed over.
     ended: CancellationToken,
 }
 

@@ -15,7 +15,7 @@ use crate::error::with_context;
 use crate::regular_file::{self, without_line_end};
 use crate::text::escape;
 
-/// The longest file: a longer one is probably no password, and was configured by mistake.
+/// The most bytes of a password file. A longer file probably contains no password, and was configured by mistake.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
 /// The most reads of one file at once. If its file system hangs, each read blocks a thread, even after the check has
@@ -27,8 +27,8 @@ const READS_MAX: usize = 8;
 /// check, and a reload makes new checks.
 static READS: Mutex<BTreeMap<PathBuf, Weak<Semaphore>>> = Mutex::new(BTreeMap::new());
 
-/// Runs work that reads this file on a thread that may block, at most [`READS_MAX`] at once. The work goes on if the
-/// future is dropped.
+/// Runs work that reads this file, on a thread that may block. At most [`READS_MAX`] such reads run at once. Work that
+/// has begun goes on if the future is dropped.
 ///
 /// # Errors
 /// Those of the work; or it has panicked.

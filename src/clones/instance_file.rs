@@ -1,9 +1,9 @@
 //! Finds the containers of an acequia that was killed: by a file in the directory `clones` of `state_dir`.
 //!
 //! Here, an instance is a process of acequia; an `Instance` of `instance.rs` is a started clone. Each process that
-//! starts containers has a file in that directory. The name of the file is the value of the label of these containers,
-//! its lines are the sockets of the engines. Only one process at a time uses a `state_dir`, so all files but its own
-//! are those of processes that have ended.
+//! starts containers has a file in that directory. The name of the file is the value of the label of these containers;
+//! its lines are the sockets of the engines that run them. Only one process at a time uses a `state_dir`, so all files
+//! but that of this process are files of processes that have ended.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -61,9 +61,9 @@ impl InstanceFile {
 /// An instance that has ended, and may have left containers behind.
 #[derive(Debug)]
 pub(super) struct EndedInstance {
-    /// The value of the label.
+    /// The value of the label of its containers.
     pub(super) instance: String,
-    /// The sockets of the engines.
+    /// The sockets of the engines that may run its containers.
     pub(super) sockets: Vec<PathBuf>,
     path: PathBuf,
 }
@@ -100,7 +100,7 @@ fn ended_instance(directory: &Path, instance: String) -> Option<EndedInstance> {
     let path = directory.join(&instance);
     let read = regular_file::read(&path, FILE_BYTES_MAX).inspect_err(|error| {
         let (file, error) = (path.display(), chain(error));
-        tracing::warn!(%file, error, "containers that a crash has left behind are not found");
+        tracing::warn!(%file, error, "cannot look for containers that a crash has left behind");
     });
     let text = read.ok()?;
     // A last line without an end is ignored: the process was killed while it wrote the line, before it started a

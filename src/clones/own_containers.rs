@@ -195,7 +195,7 @@ impl OwnContainers {
                 tracing::warn!(
                     directory = shown,
                     error,
-                    "containers that a crash has left behind are not found"
+                    "cannot look for containers that a crash has left behind"
                 );
             }
         }

@@ -24,11 +24,11 @@ pub(super) struct StatusCell {
 /// The content of a [`StatusCell`].
 pub(super) struct Shown {
     pub(super) status: CloneStatus,
-    /// Its server, once the pool has it.
+    /// The server of the clone, once the pool has that server.
     server: Option<Member>,
-    /// The pause before its next start.
+    /// The pause before the next start of the clone.
     pub(super) pause: Duration,
-    /// Whether it has left its pool, and all of it is stopped.
+    /// Whether the clone has left its pool, and all of it is stopped.
     has_left: bool,
 }
 
@@ -60,12 +60,12 @@ impl StatusCell {
         self.change(|shown| shown.has_left = true);
     }
 
-    /// Whether it has left its pool, and all of it is stopped.
+    /// Whether the clone has left its pool, and all of it is stopped.
     pub(super) fn has_left(&self) -> bool {
         self.shown.lock().has_left
     }
 
-    /// Whether it is being started, or will be after a short pause.
+    /// Whether the clone is being started, or will be after a short pause.
     pub(super) fn is_starting_soon(&self) -> bool {
         let shown = self.shown.lock();
         match shown.status.state {
@@ -75,8 +75,8 @@ impl StatusCell {
         }
     }
 
-    /// Sets its server in the pool. Must be called as soon as the pool has that server, and with `None` before the
-    /// clone is started again: the checks of its former server say nothing about the new one.
+    /// Sets the clone's server in the pool. Must be called as soon as the pool has that server, and with `None` before
+    /// the clone is started again: the checks of its former server say nothing about the new one.
     pub(super) fn set_server(&self, server: Option<Member>) {
         self.shown.lock().server = server;
     }

@@ -109,7 +109,7 @@ impl DockerEngine {
     }
 }
 
-/// A container of `GET /containers/json`.
+/// A container in the answer to `GET /containers/json`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct LabelledContainer {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_other_containers_are_removed_although_one_cannot_be_and_all_are_counted() {
+    async fn a_failed_removal_is_repeated_the_other_containers_are_removed_once_and_all_are_counted() {
         let fake = FakeEngine::start();
         let removed = remove_labelled_until(&fake.socket(), "k=v", Instant::now() + FILES_TIMEOUT).await;
         assert_eq!(removed.unwrap(), 3);

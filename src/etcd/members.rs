@@ -14,7 +14,8 @@ use crate::http_client::in_time;
 /// After this time without an event, the keys are read again: a connection may be dead without a sign of it.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
-/// A failure after a watch of at least this time is not counted with the failures before it.
+/// A watch that lasts at least this long is stable: when it fails, earlier failures no longer count. `remote` uses the
+/// same time for a store that answers.
 pub const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// The least time between a successful read of the keys and the next read, even if each watch ends or fails at once.
@@ -25,9 +26,9 @@ const GAP_MIN: Duration = Duration::from_secs(1);
 pub struct FollowedKeys {
     /// The ranges that are read.
     pub read: Vec<KeyRange>,
-    /// One range that contains all keys of `read`. If it contains others, the follower must ignore their changes.
+    /// One range that contains all keys of `read`. If it contains other keys, the follower must ignore their changes.
     pub watched: KeyRange,
-    /// The most keys that are read.
+    /// More keys than this are an error.
     pub keys_max: usize,
 }
 
@@ -36,7 +37,7 @@ pub trait KeyFollower: Send {
     /// Takes all keys that exist now. They replace the keys that were taken before.
     ///
     /// # Errors
-    /// The keys cannot be used. Another member is asked.
+    /// The keys cannot be used. Then another member is asked.
     fn take_all(&mut self, keys: Vec<EtcdKeyValue>) -> Result<(), EtcdError>;
 
     /// Takes changes, in their order; at least one.
@@ -208,7 +209,7 @@ mod tests {
         failure.expect("it fails").to_string()
     }
 
-    /// Answers one request on each connection: a read with no keys, all else with an error. Counts the reads.
+    /// Answers one request on each connection. A read finds no keys; all other requests fail. Counts the reads.
     async fn serve_reads(listener: tokio::net::TcpListener, reads: &AtomicUsize) {
         loop {
             let (mut socket, _) = listener.accept().await.unwrap();

@@ -123,7 +123,7 @@ mod tests {
         assert!(!NetworkSet::default().contains("10.0.0.1".parse().unwrap()));
     }
 
-    /// Addresses and networks from a small part of each family, so that they meet often.
+    /// An address from a small part of each family, so that it is often in one of the networks.
     fn address() -> impl Strategy<Value = IpAddr> {
         (any::<bool>(), any::<u8>()).prop_map(|(is_v4, low)| match is_v4 {
             true => IpAddr::from(u32::from(low).to_be_bytes()),

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Why a guard refuses a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuardReason {
-    /// Its address is denied.
+    /// The client's address is denied.
     Deny,
-    /// Its address is not among those that are allowed.
+    /// The client's address is not among those that are allowed.
     NotAllowed,
     /// There are as many sessions as are allowed.
     Sessions,
-    /// Its source has as many sessions as one source is allowed.
+    /// The client's source has as many sessions as one source is allowed.
     SessionsPerSource,
     /// Sessions begin as fast as is allowed.
     Rate,
-    /// The sessions of its source begin as fast as is allowed.
+    /// The sessions of the client's source begin as fast as is allowed.
     RatePerSource,
 }
 
@@ -43,7 +43,7 @@ impl GuardReason {
         }
     }
 
-    /// Whether the client's address is refused, and not the number or the rate of sessions.
+    /// Whether the reason is the client's address, not the number or the rate of sessions.
     #[must_use]
     pub const fn is_address(self) -> bool {
         matches!(self, Self::Deny | Self::NotAllowed)

@@ -27,7 +27,7 @@ struct CurrentChecks {
     health: HealthPlan,
     connect: ConnectOptions,
     tls: Option<PoolTlsPlan>,
-    /// Permits for the pool's checks under way.
+    /// The permits that the pool's checks hold while they run.
     capacity: Arc<Semaphore>,
 }
 
@@ -35,7 +35,8 @@ impl PoolChecks {
     /// Begins the checks of servers that are new in the pool, and ends those of servers that have left it. If the
     /// configuration of the checks has changed, all servers are checked anew. To be called within a runtime.
     pub(super) fn update(&mut self, pool: &LivePool, checks: &Arc<SharedChecks>) {
-        // What is left of these is dropped at the end, after the new uses have begun: a check that both share goes on.
+        // The uses that are left in `before` are dropped at the end, after the new ones have begun. So a check that an
+        // old and a new use share goes on.
         let mut before = std::mem::take(&mut self.uses);
         let (capacity, is_unchanged) = self.take_over_plan(pool);
         let check = pool.plan().health.check.as_ref();

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::session_outcome::{SERVED_AFTER, UnservedSessions};
 use crate::addr::ClientHost;
 
-/// The back-off, instead of that of [`EjectLimits`], if clients wait for a server and no other can be picked. After a
-/// trial without a report, the next trial is due in this time, too. `session/redial.rs` waits as long before it may
-/// connect a client to the same server again.
+/// The back-off of a server that fails while no other can be picked and clients wait for the return of servers: it
+/// replaces that of [`EjectLimits`]. After a trial that ends without a report, the next one is due in this time at the
+/// latest. `session/redial.rs` also waits this long before it may connect a client to the same server again.
 pub const RETURN_WAIT: Duration = Duration::from_secs(1);
 
 /// When failed connects eject a server, and for how long.
@@ -52,7 +52,7 @@ pub(super) enum LeaseKind {
 pub(super) struct Ejection {
     /// Failed connects in a row while the server was not ejected.
     failures: u32,
-    /// Ejections since the record was last cleared, with those after failed trials: the exponent of the back-off.
+    /// Ejections since the record was last cleared, failed trials included: the exponent of the back-off.
     ejections: u32,
     /// `None`: the server is not ejected.
     current: Option<CurrentEjection>,
@@ -130,8 +130,8 @@ impl Ejection {
         kind: LeaseKind,
     ) -> Option<Duration> {
         let is_due = if self.is_ejected() {
-            // Regular sessions were dialling when the server was ejected, and prove nothing new. However many they are,
-            // they do not lengthen the back-off.
+            // A regular session was begun before the server was ejected, or in panic. Such sessions do not lengthen
+            // the back-off, however many of them fail.
             kind == LeaseKind::Trial
         } else {
             permitted && self.failures.saturating_add(self.unserved.countable()) >= limits.after
@@ -150,8 +150,8 @@ impl Ejection {
         Some(back_off)
     }
 
-    /// Records a connect that worked. Clears the record if it has no unserved sessions, or if a later session has
-    /// lasted for [`SERVED_AFTER`]. Returns whether an ejection ended.
+    /// Records a connect that worked. Clears the record if it has no unserved sessions, or if a session that connected
+    /// after them has lasted for [`SERVED_AFTER`]. Returns whether an ejection ended.
     pub(super) fn record_connect(&mut self, now: Instant, kind: LeaseKind) -> bool {
         // A session that ends unserved or inconclusive resets `first_connected_at`. So if that time is `SERVED_AFTER`
         // ago, the session of that connect has lasted.
@@ -165,7 +165,7 @@ impl Ejection {
         self.first_connected_at.get_or_insert(now);
         if let (Some(current), LeaseKind::Trial) = (&mut self.current, kind) {
             current.is_claimed = false;
-            current.trial_due_at = add_capped(now, SERVED_AFTER); // no other trial before this session counts as served
+            current.trial_due_at = add_capped(now, SERVED_AFTER); // when this session will count as served
         }
         false
     }
@@ -188,7 +188,8 @@ impl Ejection {
     }
 
     /// Records a check result. `rise` passed checks in a row end the ejection, unless there are unserved sessions in
-    /// the record. The length of the next back-off is kept until a connect works. Returns whether the ejection ended.
+    /// the record. The number of ejections, which lengthens the next back-off, is kept until a connect works. Returns
+    /// whether the ejection ended.
     pub(super) fn record_check(&mut self, pass: bool, rise: u32) -> bool {
         let Some(current) = &mut self.current else { return false };
         current.passed_checks = if pass {

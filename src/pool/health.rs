@@ -1,6 +1,5 @@
-//! The state of a server according to its active checks.
-//!
-//! [`RiseFall`] is a pure state machine over check results, which only the server's health monitor records.
+//! The state of a server according to its active checks. [`RiseFall`] is a pure state machine over check results. Only
+//! the server's health monitor records them.
 
 mod record;
 
@@ -17,7 +16,8 @@ pub(super) enum Availability {
     Unchecked,
     /// It is ejected and its back-off is over: one session may try it.
     TrialDue,
-    /// It is down, ejected, of weight 0, drained or disabled.
+    /// It is down or suspended, is not known to have a required role, is ejected while no trial is due, or is out of
+    /// service (weight 0, drained or disabled).
     Unavailable,
 }
 
@@ -62,7 +62,7 @@ pub enum CheckOutcome {
     Refused {
         /// Why.
         reason: Reason,
-        /// Whether it still gets new sessions: then this counts as a pass.
+        /// Whether it still gets new sessions. Then this counts as a pass, unless the server is unfit.
         accepts_sessions: bool,
     },
     /// This host lacks something that the check needs. The state of the server stays as it was.

@@ -36,7 +36,7 @@ impl<P, R> Histories<P, R> {
         self.primary.take_if(|primary| !is_kept(&primary.label));
     }
 
-    /// The primary.
+    /// The history of the primary.
     pub(super) fn primary(&self) -> Option<&TimelineHistory<P>> {
         self.primary.as_ref()
     }

@@ -94,8 +94,9 @@ impl Member {
 }
 
 impl Pool {
-    /// Whether this server gets new sessions, if no better tier is usable. Servers that get sessions only because no
-    /// usable server is left (unchecked ones and stand-ins) do not count.
+    /// Whether this server gets new sessions, if no better tier is usable: because it is usable, or because its tier is
+    /// in panic. Servers that get sessions only because no usable server is left (unchecked ones and stand-ins) do not
+    /// count.
     #[must_use]
     pub fn uses(&self, server: &Member, now: Instant) -> bool {
         server.state(now) == MemberState::Usable || self.uses_in_panic(server, now)

@@ -28,7 +28,7 @@ impl PlainRefusal {
     /// documentation). Before the greeting it has no SQLSTATE.
     ///
     /// ```text
-    ///  length (3, little-endian) | 0 | 0xff | code (2) | message
+    ///  length (3) | 0 | 0xff | code (2) | message        (the length and the code are little-endian)
     /// ```
     #[must_use]
     pub fn mysql(self) -> Vec<u8> {

@@ -99,8 +99,8 @@ pub enum Pending {
 }
 
 impl Closed {
-    /// Whether both sides must be reset: then the end does not look like a complete answer, and a server does not work
-    /// on for a client that is gone.
+    /// Whether both sides must be reset, so that the end does not look like a complete answer, and the server does not
+    /// work on for a client that is gone.
     #[must_use]
     pub const fn is_abrupt(self) -> bool {
         match self {

@@ -39,7 +39,7 @@ pub enum RouteVerdict<'a> {
 pub struct Entries<'a> {
     /// Of `sni`: the one that fits best.
     pub sni: Option<&'a NamePattern>,
-    /// Of `alpn`: the first that the client offers.
+    /// Of `alpn`: the first entry that the client offers.
     pub alpn: Option<&'a [u8]>,
     /// Of `from`: the first that has the client's address.
     pub from: Option<&'a IpNet>,

@@ -40,8 +40,8 @@ fn protocols(text: &str) -> ProtocolList {
     ProtocolList::new(text.split_whitespace())
 }
 
-/// The name of the route that takes a client, or what happens to the client instead. A `client` that is not an IP
-/// address: its address is not known.
+/// The name of the route that takes a client, or what happens to the client instead. If `client` is not an IP address,
+/// the client's address is not known.
 fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> String {
     let name = Sni::from_wire(name.as_bytes());
     let input = RouteInput {
@@ -121,7 +121,7 @@ fn routes_with_equal_sni_are_ranked_by_condition_kinds_and_then_by_order() {
     assert_eq!(
         found(&table, "a.com", "http/1.1", "10.0.0.1"),
         "alpn",
-        "as many kinds as `from`, written first"
+        "as many kinds of condition as `from`, and written first"
     );
     assert_eq!(found(&table, "a.com", "", "10.0.0.1"), "from");
     assert_eq!(found(&table, "a.com", "", "192.0.2.1"), "plain");
@@ -220,7 +220,7 @@ fn reference_choice(routes: &[Route<&'static str>], input: &RouteInput<'_>) -> O
     let name_rank = |route: &Route<&str>| -> Option<(u8, usize)> {
         let (name, is_valid) = match input.name {
             Some(Sni::Valid(name)) => (Some(name.as_str().to_owned()), true),
-            Some(Sni::Invalid(name)) => (Some(format!("{name:?}")), false), // the name, without quotes
+            Some(Sni::Invalid(name)) => (Some(format!("{name:?}")), false), // `Debug` writes no quotes
             None => (None, false),
         };
         let pattern_rank = |pattern: &NamePattern| match (pattern.to_string().as_str(), name.as_ref()?) {
@@ -275,7 +275,7 @@ fn names() -> impl Strategy<Value = String> {
     "[ab](\\.[ab]){0,3}"
 }
 
-/// As `names`, and names that are not valid.
+/// Names like those of `names`, and names that are not valid.
 fn asked_names() -> impl Strategy<Value = String> {
     "[ab!]{1,2}(\\.[ab!]?){0,3}"
 }

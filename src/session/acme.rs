@@ -14,9 +14,8 @@ use crate::tls::{TlsConnection, handshake_with_client};
 
 impl Identified<'_> {
     /// The TLS settings for a client that is an ACME server and validates a name whose order is pending (RFC 8737).
-    /// Also returns `self`, because each step takes its input by value.
-    /// Validations of other names are routed as other clients are: the servers of a pool may have an ACME client of
-    /// their own.
+    /// `None`: the client is routed. Validations of other names are routed, too, because the servers of a pool may have
+    /// an ACME client of their own. Also returns `self`, because each step takes its input by value.
     pub(super) fn find_challenge(self) -> (Self, Option<Arc<ServerConfig>>) {
         let challenge = self.challenge();
         (self, challenge)

@@ -36,14 +36,14 @@ enum SessionOwner {
 }
 
 impl GroupsToClose {
-    /// Looks at all servers of pools that close sessions, at those that have left their pool, and at those that an
-    /// operator drains. If a drained or renamed server has another cause, too, the causes are combined.
+    /// Looks at all servers of the pools that are configured to close sessions, at servers that have left their pool,
+    /// and at servers that an operator drains. If a drained or renamed server has another cause, too, the causes are
+    /// combined.
     pub(super) fn find(live: &Live, now: Instant) -> Self {
         let mut groups = Self::default();
         let in_force = live.in_force();
         let mut with_departed = Vec::new();
         for pool in in_force.pools.iter() {
-            // Most pools close no sessions.
             if pool.plan().severing.is_on() {
                 groups.add_pool(pool, now);
             }

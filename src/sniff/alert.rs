@@ -13,7 +13,7 @@
 #[repr(u8)]
 pub enum Alert {
     /// A handshake message or a record of another type than the ClientHello's, or an empty record. Or a PostgreSQL
-    /// client asked for TLS and does not begin it.
+    /// client has asked for TLS, but then does not begin it.
     UnexpectedMessage = 10,
     /// A record that is longer than a record may be.
     RecordOverflow = 22,

@@ -52,11 +52,11 @@ pub struct Certificate {
     pub is_placeholder: bool,
     /// Whether it is a self-signed placeholder.
     pub is_self_signed: bool,
-    /// Whether clients accept it from a server.
+    /// Whether its purposes (extendedKeyUsage) include that a server shows it to clients.
     pub is_for_servers: bool,
-    /// Whether servers accept it from a client.
+    /// Whether its purposes include that a client shows it to servers.
     pub is_for_clients: bool,
-    /// Problems of the certificate or its chain, although it can be used.
+    /// Problems of the certificate, its chain or its OCSP response that do not prevent its use.
     pub warnings: Vec<String>,
 }
 
@@ -233,7 +233,8 @@ pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<NamePattern> {
     parse_x509_certificate(certificate).map_or_else(|_| Vec::new(), |(_, parsed)| names_of(&parsed))
 }
 
-/// The host names of a certificate (RFC 5280, section 4.2.1.6). Names that no client asks for are left out.
+/// The host names of a certificate (RFC 5280, section 4.2.1.6). Invalid names and `*` are left out: no client asks for
+/// them.
 fn names_of(certificate: &X509Certificate<'_>) -> Vec<NamePattern> {
     let patterns = dns_names(certificate).filter_map(|name| NamePattern::from_config(name).ok());
     patterns

@@ -59,8 +59,8 @@ struct ClientTicketer {
 }
 
 impl ClientTicketer {
-    /// Decrypts a ticket, and records its time of expiry for further tickets. `None`: the ticket is not valid `now`, in
-    /// seconds since the Unix epoch.
+    /// Decrypts a ticket, and records its time of expiry for further tickets. `now` is in seconds since the Unix epoch.
+    /// `None`: the ticket is not valid now.
     fn decrypt_at(&self, ticket: &[u8], now: i64) -> Option<Vec<u8>> {
         let state = self.ticketer.decrypt(ticket)?;
         let (expires, state) = state.split_first_chunk::<TIME_BYTES>()?;

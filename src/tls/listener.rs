@@ -52,16 +52,16 @@ pub struct ListenerTlsPlan {
     pub route_alpn: Vec<Protocols>,
 }
 
-/// The TLS of a listener that is in force. Its files may be read again at any time; handshakes under way go on with the
-/// settings that they began with.
+/// The settings of a listener's TLS that are in force. Their files may be read again at any time; handshakes under way
+/// go on with the settings that they began with.
 #[derive(Debug)]
 pub struct ListenerTls {
     plan: ListenerTlsPlan,
     provider: Arc<CryptoProvider>,
     resolver: Arc<CertificateResolver>,
     policy: ArcSwap<HandshakePolicy>,
-    /// The broken files that were reported. Readers never wait for a reload, which takes long if there are many files,
-    /// or if their file system hangs.
+    /// The errors of the broken files. Readers never wait for a reload, which takes long if there are many files, or if
+    /// their file system hangs.
     broken: ArcSwap<Vec<String>>,
     /// Held while the files are read: by one thread at a time.
     reload: Mutex<()>,
@@ -71,7 +71,7 @@ pub struct ListenerTls {
 /// The configuration of handshakes, apart from certificates.
 #[derive(Debug)]
 struct HandshakePolicy {
-    /// The versions of the files; taken before they were read.
+    /// The versions of the files of `client_auth` and `tickets`, taken before they were read.
     versions: Vec<Option<FileVersion>>,
     /// A configuration for each list of protocols. If clients are asked for certificates, each connection has its own
     /// copy, because its tickets expire with the certificate of its client.
@@ -172,7 +172,7 @@ impl ListenerTlsPlan {
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider));
         let builder = builder
             .with_protocol_versions(tls_versions)
-            .expect("the provider has suites of both");
+            .expect("the provider has cipher suites for both versions");
         let builder = match verifier {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
@@ -191,7 +191,7 @@ impl ListenerTls {
     /// are many.
     ///
     /// # Errors
-    /// A file cannot be used. The error is about the first one.
+    /// A file cannot be used, or there is no certificate. The error is about the first such file.
     pub fn load(plan: ListenerTlsPlan, before: &CertificateStore) -> Result<Self, TlsFileError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let LoadedStore { store, mut broken, .. } = CertificateStore::load(&plan.certificates, before);
@@ -322,7 +322,7 @@ impl ListenerTls {
         self.plan.client_auth.as_ref()?.outdated(next_update)
     }
 
-    /// The certificate for a client that can verify any kind of key.
+    /// The certificate for a client that asks for this name (`None`: for no name) and can verify any kind of key.
     #[must_use]
     pub fn certificate_for(&self, name: Option<&str>) -> Option<Arc<Certificate>> {
         let store = self.certificates();
@@ -330,7 +330,7 @@ impl ListenerTls {
         named.or_else(|| store.all().first()).cloned()
     }
 
-    /// The broken files: they were changed, and cannot be used. What was in force before still is.
+    /// The errors of the broken files: they were changed, and cannot be used. What was in force before still is.
     #[must_use]
     pub fn broken(&self) -> Vec<String> {
         self.broken.load().to_vec()

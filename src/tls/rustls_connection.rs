@@ -5,10 +5,10 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
 
-/// Room for what a record adds to its plaintext: its header, nonce and tag have fewer bytes.
+/// Room for what a record adds to its plaintext: header, nonce and tag are together shorter than this.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
-/// The connection of rustls. Boxed: it has 1 to 2 KiB.
+/// A connection of rustls. Boxed, because it has 1 to 2 KiB.
 pub(super) enum RustlsConnection {
     Server(Box<UnbufferedServerConnection>),
     Client(Box<UnbufferedClientConnection>),

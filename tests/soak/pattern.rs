@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 /// Patterns repeat after this many bytes: a prime, so that no buffer size divides it.
 const PERIOD: usize = 1_000_003;
 
-/// The distance between the starts of consecutive directions: a prime, so that directions start at the same position
-/// only if they are a multiple of [`PERIOD`] apart.
+/// The distance between the starts of directions with consecutive numbers: a prime, so that two directions start at the
+/// same position only if their numbers differ by a multiple of [`PERIOD`].
 const START_DISTANCE: usize = 7_919;
 
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {

@@ -114,12 +114,12 @@ pub fn ask(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     Client::connect(address).send(request).finish().read_all()
 }
 
-/// The name that the reached server sends (see `Server::named`), in a whole session.
+/// Runs a whole session, and returns the name that the server sends (see `Server::named`).
 pub fn server_reached(address: SocketAddr) -> String {
     String::from_utf8(ask(address, b"")).unwrap()
 }
 
-/// A client whose session is served: it has had one echo.
+/// A client whose session is served: one echo has come back.
 pub fn served_client(address: SocketAddr) -> Client {
     let mut client = Client::connect(address);
     client.send(b"ping");

@@ -1,4 +1,4 @@
-//! A real etcd, and its own client.
+//! A real etcd, and its command-line client `etcdctl`.
 
 use std::cell::RefCell;
 use std::fs;
@@ -18,7 +18,7 @@ pub struct Etcd {
     client_port: Port,
     peer_port: Port,
     process: Option<Process>,
-    /// The directory of [`TlsFiles`], if it speaks TLS.
+    /// The directory of [`TlsFiles`], if this etcd speaks TLS.
     tls: Option<PathBuf>,
     /// The password of the user `root`, once logins are needed.
     password: RefCell<Option<String>>,

@@ -28,7 +28,7 @@ impl ManualTlsServer {
         Self::with(certificate, rustls::ALL_VERSIONS, None)
     }
 
-    /// As [`Self::new`], with these versions. With a `client_authority`, clients need a certificate of it.
+    /// As [`Self::new`], with these TLS versions. With a `client_authority`, clients need a certificate that it issued.
     pub fn with(
         certificate: &Issued,
         versions: &[&'static SupportedProtocolVersion],
@@ -61,12 +61,12 @@ impl ManualTlsServer {
         self
     }
 
-    /// The next session, its handshake complete.
+    /// Accepts the next session, and completes its handshake.
     pub fn session(&self) -> TlsSession {
         self.over(self.manual.session()).unwrap()
     }
 
-    /// A session over this connection.
+    /// A session over this connection, after its handshake.
     pub fn over(&self, socket: TcpStream) -> io::Result<TlsSession> {
         TlsPeer::over(socket, ServerConnection::new(Arc::clone(&self.config)).unwrap())
     }

@@ -44,7 +44,7 @@ impl Tmux {
         must(&mut self.command(&["capture-pane", "-p", "-e"]))
     }
 
-    /// Whether the screen has no cursor.
+    /// Whether the cursor is hidden.
     pub fn hides_cursor(&self) -> bool {
         must(&mut self.command(&["display-message", "-p", "#{cursor_flag}"])).trim() == "0"
     }
@@ -67,7 +67,7 @@ impl Tmux {
         std::fs::write(tty.trim(), text).unwrap();
     }
 
-    /// The PID of a child of the shell in the terminal.
+    /// Waits until the shell in the terminal has a child, and returns the PID of the first one.
     pub fn child(&self) -> Pid {
         let shell = must(&mut self.command(&["display-message", "-p", "#{pane_pid}"]));
         let children = format!("/proc/{0}/task/{0}/children", shell.trim());
@@ -77,7 +77,7 @@ impl Tmux {
         })
     }
 
-    /// Closes the terminal.
+    /// Closes the terminal, which hangs up the programs in it.
     pub fn close(&self) {
         let _ = self.command(&["kill-server"]).output();
     }

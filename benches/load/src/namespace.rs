@@ -1,4 +1,4 @@
-//! The network namespace of a thread or a process.
+//! The network namespace of a thread or a process, and the runtime of a thread.
 
 use std::fs::File;
 use std::process::Command;
@@ -7,8 +7,8 @@ use rustix::fd::AsFd;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::runtime::{Builder, Runtime};
 
-/// A network namespace by its name under `/run/netns`, as `ip netns` creates them; `None` is the namespace in which the
-/// process started.
+/// A network namespace that `ip netns` has created, by its name under `/run/netns`; `None` is the namespace in which
+/// this process started.
 #[derive(Clone, Debug)]
 pub(crate) struct NetworkNamespace(pub(crate) Option<String>);
 
@@ -26,7 +26,7 @@ impl NetworkNamespace {
             return Command::new(program);
         };
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", name, program]); // `ip` execs the program: its process ID stays
+        command.args(["netns", "exec", name, program]); // `ip` execs the program, which gets the process ID of `ip`
         command
     }
 }

@@ -25,7 +25,7 @@ pub fn certificate_validity<'a>(
     );
     let mut next_updates = GaugeFamily::new(
         names::CRL_NEXT_UPDATE,
-        "When the first list of revoked certificates should be replaced, in seconds since the Unix epoch.",
+        "The earliest time when a list of revoked certificates should be replaced, in seconds since the Unix epoch.",
     );
     let mut add = |owner: (&str, &str), certificates: &[Arc<Certificate>]| {
         let mut first_to_expire = BTreeMap::<String, &Certificate>::new();

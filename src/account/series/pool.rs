@@ -8,10 +8,10 @@ use crate::account::Ending;
 use crate::account::histogram::{Histogram, QUEUE_BOUNDS, SESSION_BOUNDS};
 use crate::account::totals::SessionTotals;
 
-/// The series of a pool. They exist at least as long as the pool is configured, whether or not its servers change.
+/// The series of a pool. They exist at least as long as the pool is configured, even if all its servers are replaced.
 pub(in crate::account) struct PoolSeries {
     is_configured: AtomicBool,
-    /// The totals of its sessions. Connects are those to its servers.
+    /// The totals of its sessions, and of the connects to its servers.
     pub(in crate::account) totals: SessionTotals,
     pub(in crate::account) session_duration: Histogram,
     /// Waits in its queue. Most pools have no queue: the histogram is made when it is first needed.

@@ -5,8 +5,8 @@ import { allServers, isDegraded, known, serverCounts, serverState } from "./stat
 import { showListener, showPool, showServer } from "./actions.js";
 
 /**
- * The most boxes in a column on a wide screen, and on a narrow one, where the columns are below each other. If
- * there are more, those that need attention or have the most sessions are shown, and the others are counted.
+ * The most boxes in a column, on a wide screen and on a narrow one. (On a narrow screen, the columns are one below the
+ * other.) If there are more, those that need attention or have the most sessions are shown, and the others are counted.
  */
 const [BOXES_MAX, NARROW_BOXES_MAX] = [16, 5];
 
@@ -29,7 +29,7 @@ export function setUpFlow() {
 /** The key of the box for clients that no route takes. No route has this name: names have no spaces. */
 const REST = " rest";
 
-/** The pool whose servers are shown alone. */
+/** The name of the pool whose servers alone are shown; null: the servers of all pools are shown. */
 let selected = null;
 
 /** `1 session`, `2 of 10 sessions`. */
@@ -111,7 +111,7 @@ function routes(state, links) {
   all = all.filter(({ listener, name, pool }) => isWanted(listener.name, name, pool ?? ""));
   const order = new Map(state.listeners.map((listener, at) => [listener, at]));
   const chosen = all.length > boxesMax() ? all.toSorted((a, b) => b.sessions - a.sessions).slice(0, boxesMax()) : all;
-  // By listener. The box for clients that no route takes comes last.
+  // By listener. Among the boxes of a listener, the one for clients that no route takes comes last.
   chosen.sort((a, b) => order.get(a.listener) - order.get(b.listener) || (a.key === REST) - (b.key === REST));
   const boxes = chosen.map(({ listener, key, name, notes, sessions, pool }) => {
     const id = `r:${listener.name}:${key}`;

@@ -108,7 +108,7 @@ function notices(state) {
   return list;
 }
 
-/** The problems of the configuration in the fleet's store, and what is in force instead. */
+/** The problems with the fleet's store and with the configuration in it, and what is in force meanwhile. */
 function storeProblems({ from, instance, revision, refused, lost: failure, lost_since, has_namesake: hasNamesake }) {
   const instead = revision === null ? "no configuration is in force yet" : `revision ${revision} stays in force`;
   return [

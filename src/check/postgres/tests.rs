@@ -152,7 +152,7 @@ async fn denied_queries_are_tried_again_after_a_failed_check() {
 }
 
 #[tokio::test]
-async fn the_code_of_an_error_says_whether_a_server_accepts_sessions_and_its_message_is_quoted() {
+async fn the_code_of_an_error_says_whether_a_server_accepts_sessions_and_the_message_is_quoted() {
     // `None`: the server has ended the session of the check, which is reported as an IO error.
     for (code, accepts_sessions) in [
         ("53300", Some(true)),
@@ -194,7 +194,7 @@ async fn the_code_of_an_error_says_whether_a_server_accepts_sessions_and_its_mes
 }
 
 #[test]
-fn only_an_unambiguous_answer_makes_a_server_a_primary() {
+fn only_an_unambiguous_answer_decides_the_role() {
     assert_eq!(read_role(Some("t")).unwrap(), Role::Replica);
     assert_eq!(read_role(Some("f")).unwrap(), Role::Primary);
     for other in [None, Some(""), Some("banana"), Some("F")] {

@@ -195,8 +195,9 @@ async fn after_the_primary_is_lost_its_last_position_and_received_writes_count()
 }
 
 proptest! {
-    /// A primary writes at random times, a replica applies each write after its own delay. The lag that is found is
-    /// never more than the real one. It is less by at most two intervals and twice the resolution.
+    /// A primary writes at random times, and a replica applies the writes in order, each after a random delay. The lag
+    /// that is found is never more than the real one. It is less by at most two intervals and two parts in
+    /// [`RESOLUTION`] of the sum of `MAX_LAG` and the real lag.
     #[test]
     fn lag_is_the_age_of_the_oldest_missing_write(
         writes in prop::collection::vec((1u64..3000, 1u64..100_000), 1..200),

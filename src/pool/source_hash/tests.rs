@@ -23,7 +23,7 @@ fn chosen_index(servers: &[Candidate], client: ClientHost) -> Option<usize> {
     choose(servers, client).map(|candidate| candidate.index)
 }
 
-/// The `n`th of many clients, in networks that clients typically come from.
+/// A client at the address 10.0.0.0 + `n`.
 fn client(n: u32) -> ClientHost {
     ClientHost::Ip(Ipv4Addr::from_bits(u32::from_be_bytes([10, 0, 0, 0]) + n).into())
 }
@@ -36,7 +36,7 @@ fn the_published_vectors_hold() {
         .filter(|line| !line.starts_with('#'))
     {
         let [client, written, order] = line.split('\t').collect::<Vec<_>>()[..] else {
-            panic!("three columns: {line}");
+            panic!("expected three columns: {line}");
         };
         let servers = servers(written.split(' ').map(|server| {
             let (identity, weight) = server.rsplit_once('*').unwrap();
@@ -55,7 +55,7 @@ fn the_published_vectors_hold() {
 }
 
 #[test]
-fn the_logarithm_is_exact_to_two_billionths() {
+fn the_relative_error_of_the_logarithm_is_at_most_two_billionths() {
     let mut random = fastrand::Rng::with_seed(3);
     for bits in 0..64 {
         for _ in 0..1000 {
@@ -85,11 +85,11 @@ fn a_greater_hash_never_scores_less() {
 }
 
 #[test]
-fn the_bound_without_a_logarithm_is_never_too_high() {
+fn the_lower_bound_of_the_logarithm_is_never_too_high() {
     let is_bound = |hash| minus_ln_at_least(hash) <= minus_ln(hash) >> 9; // units of 2^-48, from units of 2^-57
     let mut random = fastrand::Rng::with_seed(5);
     for _ in 0..1_000_000 {
-        // Values near 1, where the bound is tight, are as frequent as others.
+        // Often with `u` near 1, where the bound is tight.
         let hash = !(random.u64(..) >> random.u32(..64));
         assert!(is_bound(hash), "{hash:#x}");
     }
@@ -117,7 +117,8 @@ fn the_choice_is_the_first_of_the_order_even_for_nearly_equal_hashes() {
 
 /// The inverse of [`finalise`].
 fn unfinalise(z: u64) -> u64 {
-    // Modulo 2^64, by Newton's method: each step doubles the number of correct low bits; `odd` itself has 3.
+    // Modulo 2^64, by Newton's method. It starts with `odd`, whose lowest 3 bits are those of its inverse. Each step
+    // doubles the number of correct bits.
     let inverse = |odd: u64| (0..6).fold(odd, |x, _| x.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(x))));
     // The inverse of `z ^ (z >> by)`, if `by` is at least 22: further terms are then 0.
     let unshift = |z: u64, by: u32| z ^ (z >> by) ^ (z >> (2 * by));

@@ -1,4 +1,4 @@
-//! Tiers, panic, slow start and operators' overrides.
+//! Tiers, panic, slow start, overrides by operators and agents, and results of checks.
 
 use tokio::time::advance;
 
@@ -22,7 +22,7 @@ fn tiers(priorities: &[u8], change_rules: impl Fn(&mut PoolRules)) -> Pool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worse_tier_is_used_only_when_every_better_one_has_no_usable_server() {
+async fn a_worse_tier_is_used_only_when_no_better_one_has_a_usable_server() {
     let pool = tiers(&[1, 0, 2, 0], |_| {});
     let (servers, now) = (pool.servers(), Instant::now());
     assert_eq!(picked(&pool, now), labels(&["s1", "s3"]));
@@ -205,7 +205,7 @@ async fn a_disabled_server_loses_its_health_and_starts_anew() {
     assert_eq!(
         servers[0].record_check(&CheckOutcome::Pass, THRESHOLDS).state,
         None,
-        "a check that was under way"
+        "the result of a check that was under way is ignored"
     );
     apply(&servers[0], Override::Enable);
     assert_eq!(picked(&pool, Instant::now()), labels(&["s1"]), "nothing is known of it");

@@ -4,7 +4,7 @@
 //! An engine asks [`Core::next`] what to do in each direction, does it in its own way, and reports the result:
 //! [`received`](Core::received), [`sent`](Core::sent), [`ended`](Core::ended), [`shut_down`](Core::shut_down),
 //! [`broke`](Core::broke). Before it waits it calls [`settle`](Core::settle); at the [`deadline`](Core::deadline) it
-//! calls [`expire`](Core::expire). It passes requests to end the relay to [`end`](Core::end). Once [`Core::closed`]
+//! calls [`expire`](Core::expire). Requests to end the relay go to [`end`](Core::end). Once [`Core::closed`]
 //! returns a value, the relay is over. The core does not know when a socket is ready or an operation complete, nor
 //! where the engine keeps unsent bytes.
 
@@ -27,8 +27,8 @@ pub(super) use timer::SendQueue;
 pub(super) use timer::{DELIVERY_CHECK_INTERVAL, DELIVERY_TIMEOUT};
 use timer::{RelayTimer, SilenceTimer};
 
-/// How long a client may be silent after its server has finished, if the session [ends with
-/// it](RelayLimits::ends_with_server).
+/// How long a client may be silent after its server has finished, if the session [ends with the
+/// server](RelayLimits::ends_with_server).
 pub const FOLLOW_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state of a relay.
@@ -80,8 +80,8 @@ impl<'a> Core<'a> {
             first_close_notify: None,
             closed: None,
             has_moved: false,
-            // If bytes of the server are already counted, a login was relayed. The server sends last in a login, and
-            // the client's first bytes come after it.
+            // If bytes of the server are already counted, a login was relayed. In a login, the server sends last;
+            // `first_bytes` of the client come after the login.
             server_was_last: first_bytes == 0 && traffic.down.bytes() > 0,
             ends_explicitly,
         }
@@ -113,8 +113,9 @@ impl<'a> Core<'a> {
         matches!(self.timer.as_deref(), Some(RelayTimer::Delivery(_)))
     }
 
-    /// Sets whether the engine leaves bytes of this side unread, because they wait for bandwidth, or because the
-    /// turn of this direction is over. While it does, the peers do not count as silent, and the session is not at rest.
+    /// Sets whether the engine leaves bytes of this side unread, because they wait for bandwidth, or because the turn
+    /// of this direction is over. While bytes are held back, the peers do not count as silent, and the session is not
+    /// at rest.
     pub(super) fn set_held_back(&mut self, from: Side, is_held_back: bool) {
         self.direction_mut(from).set_held_back(is_held_back);
     }

@@ -176,6 +176,7 @@ fn the_directory_of_the_socket_is_created_with_mode_0700() {
     assert_eq!(made.permissions().mode() & 0o7777, 0o700);
     assert_eq!(proxy.command(&["status"]).code, Some(0));
     drop(proxy);
+    // Only this directory is created, none above it.
     let too_deep = directory.path().join("no/such/a.sock");
     let refused = run(&with_socket(&server, too_deep.to_str().unwrap()));
     assert!(

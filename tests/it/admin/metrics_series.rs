@@ -143,7 +143,7 @@ fn bytes_of_an_open_session_are_counted_while_it_lasts() {
     let mut client = Client::connect(proxy.at("l"));
     for sent_so_far in [1000, 2000, 3000] {
         client.send(&[7; 1000]).read(1000);
-        eventually("its bytes are counted", || {
+        eventually("the session's bytes are counted", || {
             let metrics = proxy.metrics();
             let bytes = |direction| metrics.sum("acequia_bytes_total", &[("direction", direction), ("listener", "l")]);
             bytes("up") == f64::from(sent_so_far) && bytes("down") == f64::from(sent_so_far)

@@ -1,4 +1,4 @@
-//! The admin port and socket: metrics, the API, and commands that change servers and sessions.
+//! The admin port and the Unix admin socket: the API, the metrics and the page.
 
 mod port;
 mod admin_flood;

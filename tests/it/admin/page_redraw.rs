@@ -1,5 +1,5 @@
-//! The page is drawn anew each second. That must not lose what its user is doing, and what the user is doing must not
-//! stop the drawing. The last tests are of its notices, and of its flow with many listeners.
+//! The page is drawn anew each second. That must not disturb what the user is doing, and what the user is doing must not
+//! stop the drawing. Other tests are of a replaced token, an old history, the notices, and the flow with many listeners.
 
 use std::fs;
 
@@ -105,7 +105,7 @@ fn a_replaced_token_is_forgotten_and_a_token_file_that_cannot_be_read_is_reporte
     let mut browser = open(&proxy);
     browser.eventually("document.querySelector('#server-table button.plain') !== null");
     log_in(&mut browser, TOKEN);
-    // The page checks the token for several reasons, one check at a time. This waits for the pending ones, so that
+    // The page checks the token on several occasions, one check at a time. This waits until no check is pending, so that
     // `Drain` is the first to find that the token was replaced.
     browser.evaluate("import('/page.js').then(({ showAccess }) => showAccess())");
     let file = directory.path().join("token");
@@ -133,7 +133,7 @@ fn a_replaced_token_is_forgotten_and_a_token_file_that_cannot_be_read_is_reporte
 }
 
 #[test]
-fn after_long_in_the_background_the_last_hour_is_read_again() {
+fn after_a_long_time_in_the_background_the_history_is_read_again() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let mut browser = open(&proxy);

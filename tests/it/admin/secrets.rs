@@ -171,7 +171,7 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
     wait_for_health(&proxy, "check refused", "it is longer than 4KiB");
     output.collect_write(&proxy, TOKEN, 503);
     output.collect_reads(&proxy);
-    // A configuration that contains the secrets beside the names of their files.
+    // Now the configuration contains the secrets beside the names of their files.
     let written = format!("password = \"{PASSWORD}\"\nPASSWORD = \"{PASSWORD}\"\nuser =");
     let wrong = config(&server, directory.path()).replace("user =", &written);
     proxy.rewrite(&wrong.replace("token_file", &format!("token = \"{TOKEN}\"\ntoken_file")));

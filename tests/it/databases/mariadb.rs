@@ -1,4 +1,5 @@
-//! The check `mysql` with MariaDB: writers reach the server that takes writes and readers a replica in sync.
+//! The check `mysql` with MariaDB: writers reach the server that takes writes, and readers reach a replica that is not
+//! too far behind.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -154,7 +155,7 @@ fn a_full_server_is_not_marked_down() {
 }
 
 #[test]
-fn all_galera_nodes_take_writes_and_none_is_a_rival() {
+fn all_galera_nodes_take_writes_and_none_is_a_rival_primary() {
     let first = MariaDb::galera_node(1, None);
     let second = MariaDb::galera_node(2, Some(&first));
     let (_directory, password) = password();

@@ -12,7 +12,7 @@ use crate::support::process::Finished;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
-/// A `state_dir`, which outlives a restart, and a configuration with it.
+/// A `state_dir`, which outlives a restart, and a configuration that uses it.
 struct Site {
     directory: TempDir,
 }
@@ -39,7 +39,7 @@ impl Site {
     }
 }
 
-/// Whether the server is one of those that sessions get in turn.
+/// Whether the server gets one of the next four sessions. The servers of the pool take turns, and are fewer than four.
 fn is_used(proxy: &Proxy, server: &str) -> bool {
     (0..4).any(|_| server_reached(proxy.at("l")) == server)
 }
@@ -187,7 +187,7 @@ fn a_configured_server_replaces_an_added_one_of_the_same_name() {
 }
 
 #[test]
-fn a_temporary_server_is_removed_in_time_and_its_session_continues() {
+fn a_temporary_server_is_removed_when_its_time_is_over_and_its_session_continues() {
     let (first, second) = (Server::echo(), Server::echo());
     let site = Site::new();
     let proxy = Proxy::start(&site.config(&first));

@@ -24,9 +24,11 @@ fn restart(proxy: &Proxy, server: Server) -> Server {
     let address = server.address;
     drop(server);
     let state = || proxy.server("p", &address.to_string());
-    eventually("it awaits failback", || state()["use"] == "awaiting failback");
+    eventually("the server awaits failback", || {
+        state()["use"] == "awaiting failback"
+    });
     let restarted = Server::named_on(TcpListener::bind(address).unwrap(), "back");
-    eventually("its checks pass", || state()["health"] == "up");
+    eventually("the server's checks pass", || state()["health"] == "up");
     restarted
 }
 
@@ -37,16 +39,20 @@ fn a_failed_server_awaits_failback_until_it_is_enabled_or_failback_is_auto() {
     let label = port.address.to_string();
     let proxy = Proxy::start(&config("manual", &servers));
     let state = || proxy.server("p", &label);
-    assert_eq!(state()["use"], "enabled", "it was never up, so it awaits nothing");
+    assert_eq!(
+        state()["use"],
+        "enabled",
+        "a server that was never up does not await failback"
+    );
     let back = Server::named_on(port.listen(), "back");
-    eventually("it is up", || state()["health"] == "up");
+    eventually("the server is up", || state()["health"] == "up");
     let back = restart(&proxy, back);
     for _ in 0..4 {
         assert_eq!(server_reached(proxy.at("l")), "other");
     }
     proxy.answer(&["server", "enable", &format!("p/{label}")]);
     assert_eq!(state()["use"], "enabled");
-    eventually("it is used", || server_reached(proxy.at("l")) == "back");
+    eventually("the server is used", || server_reached(proxy.at("l")) == "back");
     let _back = restart(&proxy, back);
     assert!(proxy.reload(&config("auto", &servers)));
     assert_eq!(state()["use"], "enabled", "expected `auto` to need no operator");
@@ -60,13 +66,13 @@ fn a_server_that_an_operator_drained_does_not_await_failback() {
     let proxy = Proxy::start(&config("manual", &[address, other.address]));
     let state = || proxy.server("p", &label);
     let server = Server::named_on(port.listen(), "first");
-    eventually("it is up", || state()["health"] == "up");
+    eventually("the server is up", || state()["health"] == "up");
     proxy.answer(&["server", "drain", &format!("p/{label}")]);
     let drained = state();
     drop(server);
-    eventually("it is down", || state()["health"] == "down");
+    eventually("the server is down", || state()["health"] == "down");
     let _server = Server::named_on(TcpListener::bind(address).unwrap(), "second");
-    eventually("its checks pass", || state()["health"] == "up");
+    eventually("the server's checks pass", || state()["health"] == "up");
     for key in ["use", "set_by", "set_at"] {
         assert_eq!(state()[key], drained[key], "{key}");
     }

@@ -128,7 +128,7 @@ fn the_check_judges_status_and_body_of_nginx_with_and_without_tls() {
 }
 
 /// Answers `GET /primary` and `GET /replica` as the REST API of Patroni does, by the documentation of version 4: 200 if
-/// the member has the role, else 503, with its state in JSON. Ignores `lag`: no member is behind.
+/// the member runs and has the role, else 503. The body is its state in JSON. Ignores `lag`: no member is behind.
 fn patroni(is_primary: &Arc<AtomicBool>, is_running: &Arc<AtomicBool>) -> Server {
     let (is_primary, is_running) = (Arc::clone(is_primary), Arc::clone(is_running));
     Server::run(move |mut stream| {
@@ -150,7 +150,7 @@ fn patroni(is_primary: &Arc<AtomicBool>, is_running: &Arc<AtomicBool>) -> Server
 }
 
 #[test]
-fn a_patroni_failover_moves_the_sessions_by_one_answer() {
+fn one_answer_after_a_patroni_failover_changes_which_servers_are_used() {
     let roles = [true, false].map(|is_primary| Arc::new(AtomicBool::new(is_primary)));
     let is_running = Arc::new(AtomicBool::new(true));
     let members = roles.each_ref().map(|role| patroni(role, &is_running));

@@ -18,10 +18,10 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::Instant;
 
-/// A listener `tls` that reads the ClientHello, with these limits, and a listener `plain` that reads nothing.
-fn config(server: &Server, limits: &str) -> String {
+/// A listener `tls` that reads the ClientHello, with these keys, and a listener `plain` that reads nothing.
+fn config(server: &Server, keys: &str) -> String {
     [
-        tls_listener("tls", limits, &[("good.example", "pool = \"echo\"")]),
+        tls_listener("tls", keys, &[("good.example", "pool = \"echo\"")]),
         listener("plain", "echo", ""),
         pool("echo", &[server.address], ""),
     ]
@@ -118,11 +118,11 @@ fn bytes_that_cannot_become_a_hello_are_refused_at_once() {
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
     let hopeless: [(&[u8], [u8; 7]); 6] = [
         (&[0x16, 3, 1, 0xff, 0xff], RECORD_OVERFLOW), // a record longer than allowed
-        (&[0x16, 3, 1, 0x40, 0x01, 1], RECORD_OVERFLOW), // one byte longer than allowed
+        (&[0x16, 3, 1, 0x40, 0x01, 1], RECORD_OVERFLOW), // a record one byte longer than allowed
         (&[0x16, 3, 1, 0, 0], UNEXPECTED_MESSAGE),    // an empty record
         (&[0x16, 3, 1, 0, 5, 2, 0, 0, 1, 0], UNEXPECTED_MESSAGE), // a ServerHello
         (
-            b"\x16\x03garbage that is anything but a client's hello", // garbage: its length field is too large
+            b"\x16\x03garbage that is anything but a client's hello", // its length field is too large
             RECORD_OVERFLOW,
         ),
         (&[0x16, 3, 3, 0, 4, 1, 0xff, 0xff, 0xff], ILLEGAL_PARAMETER), // a message of 16 MB
@@ -297,7 +297,7 @@ fn clients_that_die_during_a_transfer_leave_no_descriptors() {
         if round % 2 == 0 {
             client.reset();
         } else {
-            drop(client); // it closes with unread bytes, as a killed client does
+            drop(client); // closes with unread bytes, as a killed client does
         }
         wait_for_active_sessions(&proxy, 0);
     }

@@ -1,4 +1,5 @@
-//! `max_session_age` and `rebalance` end sessions at rest. A busy session is cut only if it far exceeds its age limit.
+//! `max_session_age` and `rebalance` end sessions at rest. A busy session is cut once it exceeds its age limit by a
+//! tenth of `max_session_age`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -238,7 +239,7 @@ fn sessions_awaiting_an_answer_do_not_prevent_moving_others() {
     }
 }
 
-/// A server that ends each session with an error still passes a check that only connects.
+/// A check that only connects would not notice this server, which ends each session with an error.
 #[test]
 fn a_server_that_keeps_no_session_does_not_get_those_of_others() {
     let (echo, fails) = (

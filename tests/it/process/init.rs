@@ -14,7 +14,7 @@ fn answered(file: &Path, answers: &str, arguments: &str) -> Finished {
 }
 
 #[test]
-fn answers_and_flags_give_a_valid_file() {
+fn answers_and_flags_give_the_same_valid_file() {
     let directory = tempfile::tempdir().unwrap();
     for service in ["tcp", "tls", "postgres", "mysql", "redis"] {
         let [asked, flagged] = ["asked", "flagged"].map(|name| directory.path().join(format!("{service}-{name}.toml")));

@@ -1,4 +1,4 @@
-//! With `watch = true` a change of the configuration file is a reload, however the file is replaced.
+//! With `watch = true` a change of the configuration file causes a reload, however the file is replaced.
 
 use std::os::unix::fs::symlink;
 
@@ -32,7 +32,7 @@ fn a_file_written_in_place_or_replaced_by_rename_is_reloaded() {
         proxy.rewrite(&text(server));
         wait_until_served_by(&proxy, name);
     }
-    // An invalid file is rejected; a valid one afterwards is applied.
+    // An invalid file is rejected. A valid one that follows is applied, even if the file was absent in between.
     proxy.rewrite("[listeners");
     eventually("the invalid file is rejected", || proxy.reloads().1 > 0.0);
     assert_eq!(server_reached(proxy.at("l")), "a");
@@ -47,18 +47,18 @@ fn a_file_behind_swapped_symlinks_as_in_kubernetes_is_reloaded() {
     let [a, b, c] = servers();
     let proxy = Proxy::start(&text(&a));
     let directory = proxy.directory();
-    let version = |name: &str, server: &Server| {
+    let swap_in = |name: &str, server: &Server| {
         std::fs::create_dir(directory.join(name)).unwrap();
         std::fs::write(directory.join(name).join("acequia.toml"), text(server)).unwrap();
         symlink(name, directory.join("..next")).unwrap();
         std::fs::rename(directory.join("..next"), directory.join("..data")).unwrap();
     };
-    version("..1", &b);
+    swap_in("..1", &b);
     symlink("..data/acequia.toml", directory.join("next")).unwrap();
     std::fs::rename(directory.join("next"), directory.join("acequia.toml")).unwrap();
     wait_until_served_by(&proxy, "b");
     for (name, server, served) in [("..2", &c, "c"), ("..3", &a, "a")] {
-        version(name, server);
+        swap_in(name, server);
         wait_until_served_by(&proxy, served);
     }
 }
@@ -81,7 +81,7 @@ fn without_inotify_a_change_is_found_by_polling() {
 
 #[test]
 fn events_of_the_watched_directory_are_not_logged_at_any_level() {
-    // A log in that directory would cause an event for each of its lines, and a line for each event.
+    // A log file in that directory would cause an event for each of its lines, and a line for each event.
     let [a, b, _] = servers();
     let trace = |server| format!("[log]\nlevel = \"trace\"\n{}", text(server));
     let proxy = Proxy::start(&trace(&a));

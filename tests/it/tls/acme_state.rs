@@ -10,7 +10,8 @@ use crate::support::proxy::{Proxy, Setup};
 use crate::support::{eventually, wait_for};
 use serde_json::{Value, json};
 
-/// A proxy in a mount namespace of its own, which starts after these shell commands. `$STATE` is the state directory.
+/// A proxy in a mount namespace of its own, in which these shell commands run before the proxy starts. `$STATE` is the
+/// state directory.
 fn after(commands: &str, site: &Site, config: &str) -> Setup {
     let script = format!("STATE={}; {commands} && exec \"$@\"", site.state.path().display());
     Proxy::setup(config).under(&["unshare", "--map-root-user", "--mount", "sh", "-ec", &script, "sh"])
@@ -134,7 +135,7 @@ fn an_attempt_postponed_for_hours_by_a_wrong_clock_is_due() {
     write(240);
     let proxy = Proxy::start(&config);
     wait_until_issued(&proxy);
-    eventually("no order has failed", || {
+    eventually("the status has no failed order", || {
         !proxy.command(&["status"]).stdout.contains("failed order")
     });
 }

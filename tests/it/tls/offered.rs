@@ -1,4 +1,5 @@
-//! The server names and protocols that the proxy asks its TLS servers for.
+//! Sessions over TLS to servers: the server name and the protocols that the proxy offers, and the answers that it
+//! accepts.
 
 use std::thread::spawn;
 

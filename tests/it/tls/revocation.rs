@@ -73,7 +73,7 @@ fn config(site: &Site, server: &Server) -> String {
 }
 
 #[test]
-fn an_authority_that_changes_its_key_has_a_list_for_each_key() {
+fn an_authority_that_changes_its_key_needs_a_list_for_each_key() {
     let (old, new) = (Authority::new("clients"), Authority::new("clients"));
     let issue_by_each = || [&old, &new].map(|authority| authority.issue(&["a.example"]));
     let (valid, revoked) = (issue_by_each(), issue_by_each());
@@ -87,14 +87,14 @@ fn an_authority_that_changes_its_key_has_a_list_for_each_key() {
             assert_eq!(guarded.refusal(revoked).as_deref(), Some("certificate_revoked"));
         }
     }
-    // Each list has the certificate that the other key has signed. This certificate is refused all the same.
+    // Now each list has the certificate that the other key has signed. These certificates are refused all the same.
     let crossed = [old.revocations(&[&revoked[1]]), new.revocations(&[&revoked[0]])];
     assert_eq!(guarded.reload(&authorities, &crossed.concat()).code, Some(0));
     for (valid, revoked) in valid.iter().zip(&revoked) {
         assert_eq!(guarded.refusal(valid), None);
         assert_eq!(guarded.refusal(revoked).as_deref(), Some("certificate_revoked"));
     }
-    // Without a list of the new key, all its clients are refused.
+    // Without a list of the new key, clients whose certificates the new key has signed are refused.
     assert_eq!(guarded.reload(&authorities, &lists[0]).code, Some(0));
     assert_eq!(guarded.refusal(&valid[0]), None);
     assert!(guarded.refusal(&valid[1]).is_some());
@@ -164,7 +164,7 @@ fn an_authority_in_ca_file_is_refused_if_another_authority_in_ca_file_has_revoke
 }
 
 #[test]
-fn an_intermediate_authority_is_refused_until_the_key_of_the_list_of_its_issuer_is_known() {
+fn an_intermediate_authority_is_refused_while_the_key_that_signed_its_issuers_list_is_unknown() {
     let root = Authority::new("root");
     let ((old, old_certificate), (new, new_certificate)) = (root.subordinate("issuer"), root.subordinate("issuer"));
     let (between, its_certificate) = old.subordinate("between");
@@ -173,7 +173,8 @@ fn an_intermediate_authority_is_refused_until_the_key_of_the_list_of_its_issuer_
     let lists = root.revocations(&[]) + &between.revocations(&[]);
     let guarded = Guarded::new(&root.certificate(), &lists);
     assert_eq!(guarded.refusal(&client), None);
-    // The key of the new list is not known yet. It may be the old key, so an empty list leads to a refusal, too.
+    // The key that signed the new list is not known yet. It may be the old key, so even an empty list leads to a
+    // refusal.
     for (revoked, refusal) in [(&[&its_certificate][..], "certificate_revoked"), (&[], "unknown_ca")] {
         let lists = lists.clone() + &new.revocations(revoked);
         assert_eq!(guarded.reload(&root.certificate(), &lists).code, Some(0));
@@ -270,7 +271,7 @@ fn the_newest_of_several_lists_of_an_authority_counts() {
     }
 }
 
-/// Makes an authority `clients`, and its list `clients.crl`, by openssl. `extensions` are further lines of openssl's
+/// Makes an authority `clients`, and its list `clients.crl`, with openssl. `extensions` are further lines of openssl's
 /// configuration.
 fn list_of_openssl(directory: &Path, extensions: &str) {
     let openssl = |arguments: &str| {
@@ -292,7 +293,7 @@ fn list_of_openssl(directory: &Path, extensions: &str) {
 }
 
 #[test]
-fn an_unusable_list_is_reported_with_the_remedy() {
+fn an_unusable_list_is_reported_with_its_authority_and_fault() {
     let (site, server) = (Site::new(), Server::named("hello"));
     fs::write(site.directory().join("acequia.toml"), config(&site, &server)).unwrap();
     let check = || {

@@ -19,7 +19,8 @@ use rustls::{ClientConnection, StreamOwned};
 /// So many clients that their handshakes keep the worker busy for seconds.
 const CROWD: usize = 500;
 
-/// A proxy with one worker, and a listener `tls` with a slow certificate. `more` is further configuration.
+/// A proxy with one worker, and a listener `tls` whose certificate for shop.example has a key that signs slowly. `more`
+/// is further configuration.
 fn start(site: &Site, server: &Server, more: &str) -> Proxy {
     let slow = site.authority.issue_slow(&["shop.example"]);
     slow.write(site.directory(), "shop");

@@ -15,8 +15,9 @@ over_each_path! {
     half_closed_and_blocked_sessions_cost_almost_no_cpu,
 }
 
-/// The limit of memory per idle session, in bytes. That of a plain session is below the smallest read of the relay
-/// (16 KiB), so that an idle session cannot keep a buffer. The benchmarks measure the memory in a release build.
+/// The limit of memory per idle session, in bytes. For plain sessions, it is below the smallest read of the relay
+/// (16 KiB), so that a session that keeps a read buffer fails the test. The benchmarks measure the memory in a release
+/// build.
 const fn session_bytes_max(path: Path) -> u64 {
     match path {
         Path::Plain => 8 << 10,
@@ -48,7 +49,7 @@ fn five_hundred_idle_sessions_cost_almost_no_cpu_and_memory(path: Path) {
         "expected less than {} bytes per session, got {each}",
         session_bytes_max(path)
     );
-    // Half of them half-close before they close.
+    // Half of the clients half-close before they close.
     for client in clients.iter_mut().step_by(2) {
         client.finish();
     }

@@ -1,5 +1,5 @@
-//! A reset in any phase ends the session at once, the ending names the side that reset, and the other side is reset,
-//! too.
+//! A reset in any phase ends the session at once. The ending names the side that has sent the reset, and the other side
+//! is reset, too.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -18,11 +18,11 @@ use crate::support::wait_for;
 
 const TRANSFER_BYTES: usize = 1 << 20;
 
-/// What the side that did not reset sees.
+/// What the other side sees of a reset.
 #[derive(Clone, Copy)]
 enum Seen {
     Reset,
-    /// The end of stream that the resetting side had sent before, and then the reset.
+    /// The end of stream that was sent before the reset, and then the reset.
     ResetAfterTheEnd,
 }
 use Seen::{Reset, ResetAfterTheEnd};
@@ -35,7 +35,8 @@ over_each_path! {
 /// Brings a connected client and server into a phase.
 type Enter = fn(&mut TcpStream, &mut TcpStream);
 
-/// A phase, how to enter it, what the server then sees of a client's reset, and what the client sees of a server's.
+/// For each phase: its name, how to enter it, what the server then sees of a client's reset, and what the client sees of
+/// a server's reset.
 const PHASES: &[(&str, Enter, Seen, Seen)] = &[
     ("before the first byte", |_, _| {}, Reset, Reset),
     ("idle after an exchange", exchange, Reset, Reset),
@@ -174,7 +175,7 @@ fn a_clients_reset_during_its_hello_reaches_no_server() {
 }
 
 #[test]
-fn a_clients_reset_during_connect_cancels_it_and_counts_no_connect_failure() {
+fn a_clients_reset_cancels_the_connect_to_the_server_and_counts_no_connect_failure() {
     let hanging = hanging();
     let config = two_listeners(hanging.address, "") + "connect_timeout = \"1h\"\n";
     let proxy = Proxy::start(&config);

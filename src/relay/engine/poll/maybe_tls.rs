@@ -1,4 +1,4 @@
-//! The sides of a session that uses TLS on one side or on both.
+//! The sides of a session whose TLS is terminated or begun here, on one side or on both.
 
 use std::io;
 use std::task::{Context, Poll};

@@ -24,8 +24,8 @@ use crate::tls::{RECORD_BYTES_MAX, TlsConnection};
 /// The most bytes of records that are received at once.
 const RECV_BYTES_MAX: usize = 64 * 1024;
 
-/// Plaintext of a record while a burst begins: it fits into one segment, also over IPv6 and with TCP timestamps, so
-/// that the peer can decrypt it as soon as that segment has come.
+/// Plaintext of a record while a burst begins. Such a record fits into one segment, also over IPv6 and with TCP
+/// timestamps, so that the peer can decrypt it as soon as that segment has come.
 const SMALL_RECORD_BYTES: usize = 1390;
 
 /// Plaintext in small records at the beginning of a burst: about what a new connection may send within the first round
@@ -58,6 +58,7 @@ struct TlsState {
     unsent: Vec<u8>,
     /// Whether the bytes that came with the handshake may contain whole records: true until they are decrypted.
     may_hold_records: bool,
+    /// Whether our `close_notify` was sent or is in `unsent`.
     has_shut_down: bool,
     /// Plaintext in the small records of this burst.
     burst_bytes_in_small: usize,
@@ -146,7 +147,7 @@ impl TlsState {
         }
     }
 
-    /// Receives records, at least a byte. 0: what has come with the handshake is to be decrypted first.
+    /// Receives at least one byte of records. Or returns 0, if what came with the handshake is to be decrypted first.
     fn poll_records(&mut self, socket: &TcpStream, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         if take(&mut self.may_hold_records) && self.connection.unread_bytes() > 0 {
             return Poll::Ready(Ok(0));

@@ -30,7 +30,7 @@ pub(in crate::relay) trait Wire: Sync {
     /// The size of the smallest buffer that [`poll_recv`](Self::poll_recv) fills without an intermediate buffer.
     const RECV_BYTES_MIN: usize;
 
-    /// The socket, if bytes can be spliced out of it and into it. `None` in a session with TLS.
+    /// The socket, if bytes can be spliced out of it and into it. `None` if TLS is terminated or begun here.
     fn spliced(&self) -> Option<&Self::Spliced>;
 
     /// Ready if there is something to receive, as far as is known.
@@ -52,8 +52,8 @@ pub(in crate::relay) trait Wire: Sync {
     /// Ready when the kernel has everything that was taken.
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Ends a delay of ACKs that began with the connect ([`LastAck`](crate::dial::LastAck)). Only a connection that is
-    /// a socket has one.
+    /// Ends a delay of ACKs that began with the connect ([`LastAck`](crate::dial::LastAck)). There is no such delay if
+    /// TLS is terminated or begun here.
     fn ack_at_once(&self) {}
 
     /// Ends the stream towards the peer. Ready when the kernel has everything, including the end.
