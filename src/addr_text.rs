@@ -199,14 +199,14 @@ fn check_scope(address: SocketAddr) -> Result<(), InvalidValue> {
     }
 }
 
-/// Rejects the interface of an address that is not link-local: the kernel ignores it. Addresses that are rejected
-/// anyway pass, because their own errors say more.
+/// Rejects the interface of an address of one host that is not link-local: the kernel ignores it. Other addresses pass,
+/// because they are rejected anyway, with errors that say more.
 fn check_interface(text: &str) -> Result<(), InvalidValue> {
     let Some((ip, rest)) = text.trim_start_matches('[').split_once('%') else {
         return Ok(());
     };
     match ip.parse::<IpAddr>() {
-        Ok(IpAddr::V6(ip)) if ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some() => Ok(()),
+        Ok(IpAddr::V6(ip)) if ip.is_unicast_link_local() => Ok(()),
         Ok(ip) if is_of_one_host(ip) => {
             let interface = rest.split([']', ':']).next().unwrap_or_default();
             let without = text.replacen(&format!("%{interface}"), "", 1);
