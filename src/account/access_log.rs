@@ -52,8 +52,8 @@ struct LogControl {
     logs_empty_sessions: AtomicBool,
     /// Request to reopen the file.
     reopen: AtomicBool,
-    /// The request to switch to another output and format once the records queued before the request are written. `None`
-    /// for the output turns the log off. A later request replaces an earlier one.
+    /// The request to switch to another output and format once the records queued before the request are written.
+    /// `None` for the output turns the log off. A later request replaces an earlier one.
     // A blocking mutex: locked for one statement, at a reload only.
     next_output: Mutex<Option<(Option<Output>, LogFormat)>>,
     /// Request to switch at the next message: no [`Message::Switch`] could be sent.
@@ -179,7 +179,8 @@ fn run_writer(
                 (Message::Wake, _) => {}
                 (Message::Switch, _) => is_switch_due = true,
             }
-            if is_switch_due && let Some((next, next_format)) = control.next_output.lock().take() {
+            let next = is_switch_due.then(|| control.next_output.lock().take()).flatten();
+            if let Some((next, next_format)) = next {
                 format = next_format;
                 let previous = std::mem::replace(&mut output, next);
                 dropped.increment(previous.map_or(0, Output::close));

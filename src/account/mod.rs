@@ -134,7 +134,7 @@ impl Ledger {
     }
 
     /// Publishes the traffic of open sessions in the metrics, and forgets paths that are gone. To be called once a
-    /// second: the traffic of a session that lasts for days is visible while it lasts.
+    /// second, so that the metrics show the traffic of a session while it lasts.
     pub fn publish_traffic(&self) {
         let mut open = self.open.lock();
         let now = Instant::now();
@@ -243,7 +243,7 @@ impl Entry {
         &self.record
     }
 
-    /// The known facts about the session. Holds a lock: not to be kept across an await.
+    /// The known facts about the session, locked. The guard must not be held across an await.
     pub fn info(&self) -> MutexGuard<'_, SessionInfo> {
         self.record.info()
     }
@@ -297,7 +297,7 @@ impl Entry {
         self.path = Some(self.ledger.path(&info, Some(server)));
     }
 
-    /// The latest attempt has ended. If it succeeded, the session stays with this server.
+    /// The latest attempt has ended. If it succeeded (`failure` is `None`), the session is now connected to its server.
     pub fn attempt_finished(&mut self, duration: Duration, failure: Option<ConnectFailure>) {
         if let Some(path) = &self.path {
             path.record_attempt(duration, failure);

@@ -1,4 +1,5 @@
-//! The connections of an admin endpoint. Each serves one request, in a bounded time unless it is a stream of events.
+//! The connections of an admin endpoint. Each carries one request, and lasts for a bounded time unless the response is
+//! a stream of events.
 
 use std::collections::VecDeque;
 use std::io;
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_had_no_turn_in_its_time_gets_one() {
+    async fn a_connection_gets_a_turn_before_it_is_replaced() {
         let mut connections = Connections::default();
         let served = Arc::new(Mutex::new(false));
         let serving = Arc::clone(&served);
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_read_is_cut() {
+    async fn a_client_that_does_not_read_is_cut_off() {
         let (mut client, ours) = duplex(1024);
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let began = Instant::now();

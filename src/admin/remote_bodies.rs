@@ -9,8 +9,8 @@ pub struct RemoteBody {
     pub from: String,
     /// The name of this process in the store.
     pub instance: String,
-    /// The latest revision of the keys in force. This field and the next two are null if no keys are in force yet, while
-    /// acequia waits for the store.
+    /// The latest revision of the keys in force. This field and the next two are null as long as no keys are in force,
+    /// because acequia still waits for the store.
     pub revision: Option<i64>,
     /// The number of keys in force.
     pub keys: Option<usize>,

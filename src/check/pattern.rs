@@ -11,15 +11,16 @@ use tokio::task::spawn_blocking;
 /// for each byte searched.
 const COMPILED_BYTES_MAX: usize = 1 << 16;
 
-/// The largest cache of a search in bytes. With a small one, expressions with many repetitions are searched more
-/// slowly.
+/// The largest cache of a search, in bytes. With a smaller cache, searches for expressions with many repetitions are
+/// slower.
 const CACHE_BYTES_MAX: usize = 1 << 18;
 
 /// The most bytes that are searched on the calling thread. Such a search takes a few milliseconds at worst, and
 /// microseconds usually.
 const INLINE_BYTES_MAX: usize = 256;
 
-/// A regular expression over bytes. Case and classes are those of ASCII. Patterns are equal if they are written alike.
+/// A regular expression over bytes. `(?i)` and classes such as `\w` know ASCII only. Patterns are equal if they are
+/// written alike.
 #[derive(Clone)]
 pub struct Pattern {
     regex: Arc<Regex>,

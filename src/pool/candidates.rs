@@ -1,4 +1,4 @@
-//! The servers that may be picked: the usable servers of the best tier that has any.
+//! The servers that may be picked: the usable servers of the best tier that has usable servers.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ pub(super) struct CandidateSet {
     pub(super) panic_tier: Option<u8>,
     /// Whether the candidates belong to `panic_tier`. Sessions then get ejected servers without a trial.
     in_panic: bool,
-    /// Whether the candidates are stand-ins, because no other server can be picked.
+    /// Whether only stand-ins can be picked. The candidates are the stand-ins; there may be none.
     pub(super) are_stand_ins: bool,
     /// The earliest instant at which the passing of time alone changes this set; `None`: there is none.
     expires_at: Option<Instant>,
@@ -86,9 +86,9 @@ pub(super) struct CandidateSet {
 impl CandidateSet {
     /// The candidates among these servers that are not excluded.
     ///
-    /// A lower tier number is preferred. Within a tier, checked servers are preferred to unchecked ones; an ejected
-    /// server whose trial is due counts as one that is up. If no server can be picked, the candidates are the stand-ins
-    /// (see [`Member::may_stand_in`]).
+    /// A lower tier number is preferred. Within a tier, servers that are up are preferred to those without a check
+    /// result. An ejected server whose trial is due counts as if it was not ejected. If no server can be picked, the
+    /// candidates are the stand-ins (see [`Member::may_stand_in`]).
     pub(super) fn new(
         members: &[Member],
         rules: &PoolRules,

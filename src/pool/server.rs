@@ -32,9 +32,10 @@ use crate::tls::ResumableSessions;
 // The first fields, which each pick reads, usually share a cache line with the reference count, which each pick writes.
 #[repr(C)]
 pub struct Server {
-    /// The count that `live_count` owns: a copy of its pointer, so that a pick reads one cache line less.
+    /// The count that `live_count` owns. This is a copy of its pointer, so that a pick reads one cache line less.
     live: &'static AtomicU32,
-    /// The sessions on this server alone. `None` for the first server with its `live_count`: `own_live()` computes it.
+    /// The number of sessions on this server alone. `None` for the first server with this `live_count`: `own_live()`
+    /// computes the number.
     own_live: Option<AtomicU32>,
     /// The queue in which clients of its pools wait; `None`: no client ever waits for this server.
     queue: Option<Arc<dyn ServerObserver>>,
@@ -46,7 +47,7 @@ pub struct Server {
     served: AtomicU64,
     /// A copy of the state in `checks`, to be read without a lock.
     check_state: AtomicU8,
-    /// Bits such as [`EJECTED`]: copies of what the locked fields say, to be read without a lock.
+    /// Bits such as [`EJECTED`], to be read without a lock. All but [`STAND_IN`] are copies of what locked fields say.
     flags: AtomicU16,
     slow_start: SlowStart,
     // Blocking mutexes: held for a few lines, and not by sessions on a server without recent failures.
@@ -66,12 +67,12 @@ pub struct Server {
     live_count: Arc<LiveCount>,
 }
 
-/// The value of `weight_override` without an override, and of `weight_percent` without an agent's; larger than any
-/// weight.
+/// The value of `weight_override` if an operator has set no weight, and of `weight_percent` if the agent has set no
+/// percentage. Larger than any weight and any percentage.
 const NOT_SET: u16 = u16::MAX;
 
-const HAS_FAILURES: u16 = 1; // `ejection` is not clean
-const EJECTED: u16 = 2; // `ejection` says so
+const HAS_FAILURES: u16 = 1; // see `Ejection::is_clean`
+const EJECTED: u16 = 2; // see `Ejection::is_ejected`
 const FAILING: u16 = 4; // see `RiseFall::is_failing`
 const UNFIT: u16 = 8; // see `RiseFall::is_unfit`
 const NOT_ENABLED: u16 = 16; // an operator or its agent keeps new sessions away
@@ -175,7 +176,7 @@ impl Server {
         }
     }
 
-    /// What its checks say, with the reason and time.
+    /// What its checks say, why, and since when.
     #[must_use]
     pub fn health(&self) -> Health {
         let checks = self.checks.lock();
@@ -342,7 +343,7 @@ impl Server {
         !self.has_clean_record() && self.record_success(|ejection| ejection.record_served(connected_at))
     }
 
-    /// Records that a session ended and proves nothing.
+    /// Records the end of a session that proves neither success nor failure.
     pub(super) fn record_inconclusive(&self) {
         if !self.has_clean_record() {
             self.ejection.lock().record_inconclusive();

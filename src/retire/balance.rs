@@ -14,9 +14,8 @@ pub(super) struct Balance {
     /// The largest ratio of a server's sessions to its share. Only servers in `excess` count; 0: there are none, or no
     /// session can move.
     fullest: f64,
-    /// How many sessions of each server are to move: those in excess of its share, rounded down, for which the others
-    /// have room. Most first. Servers without excess are left out. A server above its share stays, with 0 if there is
-    /// no room.
+    /// The servers with sessions in excess of their share, and how many sessions of each are to move: those in excess,
+    /// rounded down, for which the other servers have room; 0 if they have none. Most first.
     pub(super) excess: Vec<(CountId, usize)>,
     /// The servers that are not in `excess`.
     pub(super) without_excess: Vec<CountId>,
@@ -31,7 +30,7 @@ impl Balance {
             let sessions = f64::from(server.sessions);
             let over = sessions - share;
             room += (share - sessions).max(0.0);
-            // A tolerance, because shares are rounded.
+            // 1e-9 is a tolerance: floating-point shares are not exact.
             if over + 1e-9 >= 1.0 {
                 excess.push((server.id, (over + 1e-9) as usize));
                 fullest = fullest.max(sessions / share);
@@ -40,7 +39,7 @@ impl Balance {
             }
         }
         excess.sort_by_key(|(_, sessions)| std::cmp::Reverse(*sessions));
-        // Where the limits of all servers leave less room than the excess, only so many sessions would find a server.
+        // Where the limits leave less room than the excess, only as many sessions move as there is room for.
         let mut room = (room + 1e-9) as usize;
         if room == 0 {
             fullest = 0.0;
@@ -67,7 +66,7 @@ impl Balance {
         self.fullest <= END_AT
     }
 
-    /// Sessions in excess, of all servers.
+    /// How many sessions of all servers are to move.
     pub(super) fn total(&self) -> usize {
         self.excess.iter().map(|(_, sessions)| sessions).sum()
     }
@@ -105,7 +104,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Each server as its weight, its sessions, and their maximum; 0: any number.
+    /// Each tuple is a server: its weight, its sessions, and the most sessions that it may have; 0: any number.
     fn loads(servers: &[(u16, u32, u32)]) -> Vec<ServerLoad> {
         let load = |(weight, sessions, max): &(u16, u32, u32)| ServerLoad {
             id: CountId::for_test(),
@@ -116,7 +115,7 @@ mod tests {
         servers.iter().map(load).collect()
     }
 
-    /// The excess of each server, in their order.
+    /// How many sessions of each server are to move, in the order of the servers.
     fn excess(servers: &[(u16, u32, u32)]) -> Vec<usize> {
         let loads = loads(servers);
         let balance = Balance::new(&loads);
@@ -183,7 +182,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn without_its_excess_each_server_has_its_share_and_less_than_one_session_more(servers in prop::collection::vec((1u16..20, 0u32..500, 0u32..300), 1..12)) {
+        fn the_excess_leaves_a_server_its_share_and_less_than_one_session_more(
+            servers in prop::collection::vec((1u16..20, 0u32..500, 0u32..300), 1..12),
+        ) {
             let loads = loads(&servers);
             let sessions: u32 = loads.iter().map(|load| load.sessions).sum();
             let shares = shares(&loads);

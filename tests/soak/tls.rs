@@ -7,8 +7,8 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// The certificate of a pool that clients reach by server name. Each such pool has its own certificate, so that a client
-/// detects wrong routing.
+/// The certificate of a pool that clients reach by server name. Each such pool has its own certificate, so that a
+/// client detects wrong routing.
 pub struct Identity {
     certificate: CertificateDer<'static>,
     pub acceptor: TlsAcceptor,

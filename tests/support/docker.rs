@@ -26,7 +26,7 @@ const IMAGE: &str = "acequia-test";
 /// The port of the servers in containers.
 pub const PORT: u16 = 8080;
 
-/// A running engine. Dropping it stops it and its containers.
+/// An engine. Dropping this value stops the engine and removes its containers.
 pub struct Docker {
     directory: TempDir,
     process: Option<Process>,
@@ -57,7 +57,7 @@ impl Docker {
         self.directory.path().join("docker.sock")
     }
 
-    /// Starts the engine, at first or after [`Self::stop_engine`], and waits until it answers.
+    /// Starts the engine, for the first time or after [`Self::stop_engine`], and waits until it answers.
     pub fn start_engine(&mut self) {
         let directory = self.directory.path();
         let path = |name: &str| directory.join(name).display().to_string();
@@ -90,7 +90,7 @@ impl Docker {
         self.process = Some(process);
     }
 
-    /// The containers continue to run.
+    /// Stops the engine. The containers continue to run.
     pub fn stop_engine(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.signal(Signal::TERM);
@@ -98,7 +98,7 @@ impl Docker {
         }
     }
 
-    /// Makes [`IMAGE`] from busybox, and the archive that [`Self::make_image`] uses.
+    /// Makes an archive from busybox, and [`IMAGE`] from the archive. [`Self::make_image`] uses the archive again.
     fn import_image(&self) {
         let root = self.directory.path().join("root");
         fs::create_dir_all(root.join("bin")).unwrap();

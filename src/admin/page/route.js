@@ -1,4 +1,4 @@
-// "Where would a client go?": the answer of `acequia route`.
+// "Where would it go?": the answer of `acequia route`.
 
 import { byId, element, facts, show } from "./dom.js";
 import { known } from "./state.js";

@@ -24,9 +24,7 @@ fn restart(proxy: &Proxy, server: Server) -> Server {
     let address = server.address;
     drop(server);
     let state = || proxy.server("p", &address.to_string());
-    eventually("the server awaits failback", || {
-        state()["use"] == "awaiting failback"
-    });
+    eventually("the server awaits failback", || state()["use"] == "awaiting failback");
     let restarted = Server::named_on(TcpListener::bind(address).unwrap(), "back");
     eventually("the server's checks pass", || state()["health"] == "up");
     restarted

@@ -8,7 +8,7 @@ use crate::support::process::{Port, must};
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
-/// A proxy whose listener `http` redirects; `keys` are further keys of `redirect`.
+/// A proxy whose listener `http` redirects; `keys` are further keys of `redirect`, each after a comma.
 fn redirecting(keys: &str) -> Proxy {
     let server = Server::echo();
     Proxy::start(
@@ -44,7 +44,7 @@ fn a_request_is_redirected_however_it_is_split() {
 }
 
 #[test]
-fn invalid_requests_get_status_400() {
+fn invalid_requests_and_those_for_other_hosts_get_status_400() {
     let proxy = redirecting(r#", code = 302, hosts = ["shop.example", "*.shop.example"]"#);
     let get = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
     assert!(response(&proxy, &get("shop.example"), 100).starts_with("HTTP/1.1 302 Found\r\n"));
@@ -128,7 +128,7 @@ fn only_the_first_request_of_a_connection_gets_a_response() {
 }
 
 #[test]
-fn curl_follows_the_redirect() {
+fn curl_understands_the_redirect() {
     let proxy = redirecting("");
     let url = format!("http://{}/x", proxy.at("http"));
     let output = must(Command::new("curl").args(["-s", "-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", &url]));
