@@ -24,8 +24,8 @@ pub enum ConnectFailure {
     Tls,
     /// The server went down, lost its role, or was disabled while it was being connected to.
     WentDown,
-    /// The server accepted the connection and then said that it takes no sessions now, or closed it before its
-    /// first message was complete.
+    /// The server accepted the connection, and then said that it takes no sessions now, or closed the connection before
+    /// the server's first message was complete.
     NotReady,
     /// Another error.
     Other,

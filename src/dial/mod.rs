@@ -1,7 +1,5 @@
 //! Connects a session to a server. Each attempt has a time limit. After a failure the pool picks another server, for a
 //! bounded number of attempts, or the client waits for the return of a server, for a bounded time.
-//!
-//! This is the only stage that uses another stage: before each attempt it asks the pool for a server.
 
 mod late_port;
 mod bind_source;
@@ -58,7 +56,7 @@ pub struct DialClient<'a> {
     /// left.
     pub may_half_close: bool,
     /// Whether only the server's first answer shows that it serves the session. If so, the caller records the success
-    /// ([`Pool::record_connect`]) after that answer; otherwise [`dial`] does once it has connected.
+    /// ([`Pool::record_connect`]) after that answer; otherwise, [`dial`] records it as soon as it has connected.
     pub awaits_answer: bool,
     /// When the kernel sends the last ACK of the TCP handshake with the server.
     pub last_ack: LastAck,
@@ -67,9 +65,9 @@ pub struct DialClient<'a> {
 /// The progress of [`dial`], reported while it runs.
 #[derive(Debug)]
 pub enum Progress<'a> {
-    /// The client begins to wait because all servers are full, or because the pool sleeps.
+    /// The client begins to wait in the pool's queue. [`NoLease::Full`] lists the reasons.
     Queued {
-        /// Its position in the pool's queue, from 1.
+        /// Its position in the queue, from 1.
         position: usize,
         /// Whether the pool sleeps.
         is_asleep: bool,
@@ -93,7 +91,7 @@ pub struct Attempt<'a> {
     pub failure: Option<ConnectFailure>,
     /// Why the TLS handshake failed, if that is the failure.
     pub tls_error: Option<&'a HandshakeError>,
-    /// The back-off, if the failure ejected the server.
+    /// For how long the server is ejected, if the failure has ejected it.
     pub ejected_for: Option<Duration>,
     /// Whether success ended an ejection of the server.
     pub ended_ejection: bool,
@@ -110,7 +108,7 @@ pub enum DialError {
     QueueFull,
     /// The client has waited for the longest permitted time.
     QueueTimeout,
-    /// The client ended its stream while it waited.
+    /// The client left while it waited: it ended its stream, or closed its Unix socket.
     ClientLeft,
     /// Every attempt failed.
     ConnectFailed,
@@ -119,7 +117,7 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// There is no server, or none besides those that were tried.
+    /// The error if the pool has no server, or none besides those that were tried.
     fn no_server_after(tried: &[ServerId]) -> Self {
         if tried.is_empty() {
             Self::NoServer
@@ -144,15 +142,15 @@ pub struct Dialled {
     pub lease: HeldLease,
 }
 
-/// Connects to a server that the pool picks, and completes a TLS handshake with it if `tls` asks for one. Waits for a
-/// server in the pool's queue if all are full. The caller keeps `search`: a session that could not begin dials again
-/// with the same one ([`Search::record_failure`]). `report` is called at each step ([`Progress`]). The end of an
-/// attempt is not reported if the attempt ends because the client's connection failed.
+/// Connects to a server that the pool picks, and completes a TLS handshake with it if `tls` asks for one. If the pick
+/// finds no place ([`NoLease::Full`]), the client waits in the pool's queue. The caller keeps `search`: a session that
+/// could not begin dials again with the same `search` ([`Search::record_failure`]). `report` is called at each step
+/// ([`Progress`]). The end of an attempt is not reported if the attempt ends because the client's connection failed.
 ///
-/// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future
-/// drops the lease. If the TLS handshake fails, the session keeps its place on the server until the server has closed
-/// the connection ([`HeldLease`]). If the client's connection fails during a connect, the place is kept for a while,
-/// because the kernel may have connected already.
+/// During an attempt, the client's end of stream is left to be read later; a reset by the client ends the dialling.
+/// Dropping the future drops the lease. If the TLS handshake fails, the session keeps its place on the server until the
+/// server has closed the connection ([`HeldLease`]). If the client's connection fails during a connect, the place is
+/// kept for a while, because the kernel may have connected already.
 ///
 /// # Errors
 /// [`DialError`]: no server is left to try; all are full, and the client may not wait, or not any longer; the client
@@ -219,7 +217,7 @@ pub fn dial(
     }
 }
 
-/// Whether the checks of a server and the operator allow new sessions.
+/// Whether a server's checks and the operator allow new sessions on it.
 fn is_usable(server: &Server) -> bool {
     (server.check_state() != CheckState::Down || server.is_stand_in()) && !server.is_disabled()
 }

@@ -1,8 +1,10 @@
-//! What each source has taken of its rate, in a table of fixed size.
+//! The debts of sources, in a table of fixed size. A source's debt is what it has taken of its rate; it is paid as time
+//! passes.
 //!
 //! The table does not grow, however many addresses a flood comes from. It consists of sets of eight places; the hash of
-//! a source chooses its set. A source whose debt is paid is forgotten without loss: a new one starts from the same
-//! state. Where all eight places of a set hold unpaid debts, the smallest is forgotten to make room, and is counted.
+//! a source chooses its set. A source whose debt is paid is forgotten without loss: when it comes again, it starts
+//! without a debt. Where all eight places of a set hold unpaid debts, the smallest is forgotten to make room, and is
+//! counted.
 //!
 //! To have the debt of one source forgotten, an attacker needs eight other sources in the same set: seven with larger
 //! debts, and one more that needs a place. The key of the hash is random for each process, so that no client knows
@@ -23,7 +25,7 @@ const WAYS: usize = 8;
 /// sources, 2 % of the sets overflow when `sources_max` sources have debts at once.
 const PLACES_PER_SOURCE: usize = 2;
 
-/// The debts of sources. It keeps a hash of a source, not its address.
+/// The debts of sources. The table keeps a hash of each source, not its address.
 #[derive(Debug)]
 pub(super) struct DebtTable {
     // Blocking mutexes, locked for a few lines; two workers seldom want the same set.
@@ -202,7 +204,7 @@ mod tests {
         }
 
         #[test]
-        fn a_returned_token_can_be_taken_again(burst in 1u32..20) {
+        fn what_is_given_back_can_be_taken_again(burst in 1u32..20) {
             let (table, rate) = (DebtTable::new(10), rate(burst));
             for _ in 0..burst {
                 prop_assert!(table.take(source(1), rate, SECOND));

@@ -1,4 +1,4 @@
-//! Turns entries into servers.
+//! Turns the server entries of a pool into its servers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::pool::{LeftOutServer, Member, ServerRegistry};
 pub type NameAddresses = HashMap<Arc<str>, Vec<ServerAddr>>;
 
 /// The servers of a pool's entries, as far as their addresses are known, and the servers that are left out because they
-/// are listeners that lead to the pool.
+/// are listeners of our own that lead to the pool.
 pub(super) fn members(
     plan: &PoolPlan,
     entries: &[ServerEntry],
@@ -38,7 +38,8 @@ pub(super) fn members(
                 continue;
             }
             // The identity is the address if a host name is configured, else the label. So two host names with the same
-            // address are one server, with one load and one health; an entry with only that address is another server.
+            // address are one server, with one load and one health; an entry that is that address, without a host name,
+            // is another server.
             if seen.insert((Arc::clone(&spec.identity), spec.address)) {
                 let server = registry.get_or_create(&plan.name, spec, plan.is_checked());
                 members.push(Member::new(server, entry.member_config));

@@ -135,7 +135,7 @@ impl PoolPlan {
             fallback,
             scale,
             entries: _,
-            defaults: _, // in the settings of its servers
+            defaults: _, // each entry has them: `changed_servers` compares those
             discover,
             resolve_interval,
             resolve,

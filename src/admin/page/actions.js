@@ -92,13 +92,13 @@ function guardsOf(listener) {
   });
 }
 
-/** The endings of a pool are not in its samples: the history is read again if it is older than this. */
+/** A sample has no endings of pools. So the details of a pool read the history again if it is older than this. */
 const HISTORY_AGE_MAX_MS = 10_000;
 
 export const showPool = (name) => openDetail(async () => {
   const pool = known.state.pools.find((pool) => pool.name === name);
   if (!pool) return [`Pool ${name}`, problem("There is no such pool any more.")];
-  if (Date.now() - known.historyReadAt > HISTORY_AGE_MAX_MS) await readHistory().catch(() => {}); // if it fails, the old one is shown
+  if (Date.now() - known.historyReadAt > HISTORY_AGE_MAX_MS) await readHistory().catch(() => {}); // if it fails, the old history is shown
   const samples = known.history?.pools.find((past) => past.name === name);
   const p99 = (samples && newest(samples.connect_p99_ms)) ?? null;
   return [
@@ -228,7 +228,7 @@ export const killSession = (session, ended) => ask(
 
 export const reloadConfiguration = () => ask(
   "Reload the configuration",
-  "The file is read and checked. If it is valid it is in force at once; sessions go on as they are. If not, nothing changes.",
+  "The file is read and checked. If it is valid, it is in force at once; sessions go on as they are. If not, nothing changes.",
   () => send("POST", "reload"),
 );
 
@@ -237,7 +237,7 @@ function denyNetwork(guard) {
   const time = element("input", { placeholder: "10m", "aria-label": "For how long", spellcheck: "false" });
   ask(
     `Deny a network in ${guard}`,
-    "New sessions from it are refused for this time, or until `acequia guard undo` undoes it. Open sessions go on.",
+    "New sessions from it are refused for this time, or until `acequia guard undo` ends the denial. Open sessions go on.",
     () => send("POST", `guards/${encodeURIComponent(guard)}/deny`, { network: network.value.trim(), ...(time.value.trim() ? { for: time.value.trim() } : {}) }),
     element("p", { class: "filters" }, element("label", {}, "Network", network), element("label", {}, "For how long", time)),
   );

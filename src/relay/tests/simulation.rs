@@ -42,7 +42,7 @@ pub(super) struct Case {
     pub(super) limits: RelayLimits,
     /// Sizes of the send queues towards the client and the server.
     pub(super) queue_sizes: [usize; 2],
-    /// Whether the system splices, out of sockets and into them.
+    /// Whether the system splices out of sockets, and into them; `Err`: the error of such a splice.
     pub(super) splices: [Result<(), Errno>; 2],
     pub(super) steps: Vec<Step>,
     /// Bytes a second that may be read from the client, and from the server; `None`: any number.

@@ -6,8 +6,8 @@
 //! starts, so that it also finds processes that have left their process group, such as daemons. If a keeper is killed,
 //! we kill what it has held: all processes that have the mark of its clone in their environment.
 //!
-//! Clones that are containers have no keeper each, because they are processes of the engine. One keeper for all of them
-//! asks the engines to remove the containers with our label when we have ended.
+//! Clones that are containers have no keepers of their own, because they are processes of the engine. One keeper for
+//! all of them asks the engines to remove the containers with our label when we have ended.
 
 mod message;
 mod output;

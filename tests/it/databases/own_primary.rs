@@ -31,7 +31,7 @@ fn session(proxy: &Proxy) -> Client {
 }
 
 #[test]
-fn readers_without_a_replica_use_the_primary_until_one_is_back() {
+fn readers_without_a_replica_use_the_primary_until_a_replica_is_back() {
     let primary = RedisNode::start(&[]);
     let replica = RedisNode::replica_of(&primary, &[]);
     let proxy = Proxy::start(&config(&[&primary, &replica]));

@@ -50,7 +50,7 @@ fn pools_share_only_identical_checks_and_judge_the_result_themselves() {
     let proxy = Proxy::start(&config(server.address(), readers));
     let both = ["writers", "readers"];
     let healths = || both.map(|pool| health(&proxy, &server, pool));
-    assert_eq!(healths(), ["up", "wrong role"], "it is a primary");
+    assert_eq!(healths(), ["up", "wrong role"], "the server is a primary");
     let ratio = connections_per_check(&proxy, &server, &both);
     assert!(ratio < 1.5, "{ratio} connections for a check");
 

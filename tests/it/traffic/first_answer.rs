@@ -123,7 +123,7 @@ impl Write for InPieces {
     }
 }
 
-/// A server's and a client's side of TLS with a certificate of more than 4 KiB.
+/// The TLS configurations of a server with a certificate of more than 4 KiB, and of a client that trusts it.
 fn long_certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let names: Vec<_> = (0..200).map(|n| format!("service-{n}.shop.example.com")).collect();
     let made = rcgen::generate_simple_self_signed(names).unwrap();

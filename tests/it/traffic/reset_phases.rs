@@ -35,8 +35,8 @@ over_each_path! {
 /// Brings a connected client and server into a phase.
 type Enter = fn(&mut TcpStream, &mut TcpStream);
 
-/// For each phase: its name, how to enter it, what the server then sees of a client's reset, and what the client sees of
-/// a server's reset.
+/// For each phase: its name, how to enter it, what the server then sees of a client's reset, and what the client sees
+/// of a server's reset.
 const PHASES: &[(&str, Enter, Seen, Seen)] = &[
     ("before the first byte", |_, _| {}, Reset, Reset),
     ("idle after an exchange", exchange, Reset, Reset),
