@@ -52,7 +52,7 @@ impl DockerEngine {
             }
             Ok(())
         };
-        let timed_out = || Err(format!("it is not there after {}", format_duration(PULL_TIMEOUT)).into());
+        let timed_out = || Err(format!("it takes longer than {}", format_duration(PULL_TIMEOUT)).into());
         timeout(PULL_TIMEOUT, pulled).await.unwrap_or_else(|_| timed_out())
     }
 }
