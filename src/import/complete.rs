@@ -271,12 +271,22 @@ fn remove_missing_pools(listener: &mut ImportedListener, names: &HashSet<&str>) 
     }
 }
 
-/// Removes the settings of TLS of a listener whose certificates were not carried over: it terminates no TLS.
+/// Removes the settings of TLS of a listener whose certificates were not carried over: it terminates no TLS. A remark
+/// says so if it should.
 fn remove_unused_tls(listener: &mut ImportedListener) {
     if !listener.certificates.is_empty() {
         return;
     }
     let mut tls = std::mem::take(&mut listener.tls);
+    let is_tls = |address: &&String| !listener.plain_addresses.contains(address);
+    let addresses: Vec<&str> = listener.bind.iter().filter(is_tls).map(String::as_str).collect();
+    if !addresses.is_empty() {
+        let why = format!(
+            "no certificate was carried over; it is passed on at {}",
+            addresses.join(", ")
+        );
+        tls.remarks.push(Remark::left_out(0, "TLS", &why));
+    }
     if !listener.alpn.is_empty() {
         tls.set("alpn", quoted_list(&std::mem::take(&mut listener.alpn)));
     }
