@@ -484,10 +484,9 @@ server { listen 1; ssl_preread on; proxy_pass $pool; }
 fn settings_of_tls_of_nginx_without_certificates_are_reported() {
     let text = "server { listen 1 ssl; listen 2; include tls.conf; ssl_alpn h2 http/1.1; ssl_protocols TLSv1.3; \
                 proxy_pass 10.0.0.1:1; }";
-    let remark = "# not carried over: min_version = \"1.3\", alpn = [\"h2\", \"http/1.1\"] (no certificate was carried \
-                  over, so that TLS is not terminated)";
-    let passed_on = "# not carried over: TLS (no certificate was carried over; it is passed on at 0.0.0.0:1)";
-    assert_lines(&lines(Origin::Nginx, text), &[passed_on, remark]);
+    let remark = "# not carried over: TLS with alpn = [\"h2\", \"http/1.1\"], min_version = \"1.3\" (no certificate was \
+                  carried over; it is passed on at 0.0.0.0:1)";
+    assert_lines(&lines(Origin::Nginx, text), &[remark]);
     // `listen 2` has no TLS in nginx either, so that there is no remark about it.
     let with_certificate = lines(
         Origin::Nginx,
