@@ -43,7 +43,7 @@ pub use discover::{
     ServicePort, ServiceSourcePlan,
 };
 pub use fallback::Fallback;
-pub use listed::{LISTED_MAX, ListedServer, WEIGHT_MAX, listed_entries};
+pub use listed::{LISTED_MAX, ListedEntries, ListedServer, WEIGHT_MAX, listed_entries};
 pub use pools::{PoolId, PoolPlans};
 pub use protocol::{Protocol, UnplacedCancel};
 pub use remote::{RemotePlan, RemoteText, RemoteTexts, RemoteTrust, TextVersion, has_dot_dot};

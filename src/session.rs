@@ -177,7 +177,7 @@ async fn connect_postgres(
     };
     let identified = opened.sniff().await?;
     if let Some(key) = identified.cancel_key() {
-        return Err(cancel(client, key, &state, entry).await);
+        return Err(cancel(client, key, &state, entry, None).await);
     }
     let connected = match find_handshake_settings(&identified)? {
         Some(handshake) => connect_decrypted(identified, handshake).await?,

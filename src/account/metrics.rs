@@ -158,10 +158,12 @@ impl Metrics {
     /// Returns the series of a server of the pool `pool`; registers them if there are none.
     pub fn server(&self, pool: &Arc<str>, server: &Arc<Server>) -> Arc<ServerSeries> {
         let key = [pool, &server.spec().label].map(Arc::clone);
-        let series = get_or_insert(&mut self.registry.lock().servers, &key, || {
+        let mut registry = self.registry.lock();
+        let series = get_or_insert(&mut registry.servers, &key, || {
             let [pool, server] = &key;
             ServerSeries::new(&self.recorder, &[label("pool", pool), label("server", server)])
         });
+        // While the registry is locked: otherwise, series whose servers are gone might expire before they are used again.
         series.add_server(server);
         series
     }

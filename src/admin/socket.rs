@@ -161,7 +161,7 @@ fn in_use_message(path: &Path) -> io::Result<Option<String>> {
 }
 
 fn describe_listening_process(stream: UnixStream) -> String {
-    let pid = peer_of(&stream).map_or_else(String::new, |peer| format!(" (pid {})", peer.pid));
+    let pid = peer_of(&stream).map_or_else(|_| String::new(), |peer| format!(" (pid {})", peer.pid));
     match request_process(stream) {
         Ok(process) => {
             let file = process.configuration.as_deref();

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use super::exit::{EXIT_CONFIG, EXIT_RUN};
 use super::terminal::{print, print_message};
 use crate::import::{Origin, import};
-use crate::text::counted;
+use crate::text::{counted, without_byte_order_mark};
 
 /// The longest file that is read, in bytes. A real one has a few kilobytes; tens of thousands of routes have a few
 /// megabytes.
@@ -55,7 +55,8 @@ fn convert(origin: Origin, file: &Path) -> Result<String, (u8, String)> {
         return Err((EXIT_CONFIG, format!("{name}: longer than {} MiB", BYTES_MAX >> 20)));
     }
     let text = String::from_utf8_lossy(&bytes);
-    let imported = import(origin, &text).map_err(|error| (EXIT_CONFIG, format!("{name}: {error}")))?;
+    let imported =
+        import(origin, without_byte_order_mark(&text)).map_err(|error| (EXIT_CONFIG, format!("{name}: {error}")))?;
     if imported.left_out > 0 {
         let lines = counted(imported.left_out, "line");
         print_message(
@@ -72,4 +73,21 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(file)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_accepted() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("haproxy.cfg");
+        let text = "listen web\n  mode tcp\n  bind 127.0.0.1:80\n  server a 10.0.0.1:80\n";
+        let converted = [text, &format!("\u{feff}{text}")].map(|text| {
+            std::fs::write(&file, text).unwrap();
+            convert(Origin::Haproxy, &file).unwrap()
+        });
+        assert_eq!(converted[0], converted[1]);
+    }
 }

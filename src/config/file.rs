@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::report::{JsonPath, Position, Problem};
+use crate::text::without_byte_order_mark;
 use crate::toml_nesting::{LEVELS_MAX, too_deep};
 
 /// A value and its position.
@@ -86,14 +87,10 @@ impl Value {
     }
 }
 
-/// The maximum number of syntax errors that are reported. The parser goes on after an error, but later errors are often
-/// only consequences of the first.
-const SYNTAX_ERRORS_MAX: usize = 20;
-
 /// Parses TOML.
 ///
 /// # Errors
-/// The first syntax errors, duplicate keys included.
+/// All syntax errors, duplicate keys included. The parser goes on after an error; later errors may be consequences.
 pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
     if let Some(place) = too_deep(text) {
         let hint = format!("the limit is {LEVELS_MAX} levels");
@@ -108,7 +105,7 @@ pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
     if errors.is_empty() {
         return Ok(table_of(root.get_ref()));
     }
-    let problem = |error: &toml::de::Error| {
+    let problem = |error: toml::de::Error| {
         let position = error.span().map_or(Position::File, Position::Bytes);
         let message = error.message();
         match message.split_once(", expected ") {
@@ -116,10 +113,7 @@ pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
             Some((what, wanted)) => Problem::error(position, format!("TOML: {what}"), format!("expected {wanted}")),
         }
     };
-    let mut problems: Vec<Problem> = errors.iter().map(problem).collect();
-    problems.sort_by_key(Problem::order);
-    problems.truncate(SYNTAX_ERRORS_MAX);
-    Err(problems)
+    Err(errors.into_iter().map(problem).collect())
 }
 
 /// Parses TOML and ignores syntax errors; returns the value of a top-level key, if the parser recovered it.
@@ -173,10 +167,9 @@ fn integer_of(number: &DeInteger<'_>) -> i128 {
 /// Parses JSON. Positions are paths of keys; only that of a syntax error is a range of bytes.
 ///
 /// # Errors
-/// The first syntax error, or the first duplicate keys.
+/// The first syntax error, or all duplicate keys.
 pub(super) fn json(text: &str) -> Result<Table, Vec<Problem>> {
-    // Some editors write a byte order mark; RFC 8259, section 8.1 allows to ignore it.
-    let json = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let json = without_byte_order_mark(text);
     let offset = text.len() - json.len();
     let raw: RawJson = serde_json::from_str(json).map_err(|error| vec![json_syntax_error(json, offset, &error)])?;
     let mut assigner = PathAssigner::default();
@@ -310,7 +303,7 @@ impl PathAssigner {
             let path = Arc::new(JsonPath::Key(Arc::clone(path), key.as_str().into()));
             let node = self.node(&path, raw);
             let position = node.position.clone();
-            if !seen.insert(key.clone()) && self.duplicates.len() < SYNTAX_ERRORS_MAX {
+            if !seen.insert(key.clone()) {
                 self.duplicates
                     .push(Problem::error(position.clone(), "duplicate key", "keep one"));
             }

@@ -454,10 +454,18 @@ fn problems_of_the_local_file_are_not_written_to_the_store() {
 }
 
 #[test]
-fn errors_in_json_are_bounded_in_number_and_length() {
+fn errors_of_the_syntax_are_bounded_in_number_and_length_and_counted() {
     let duplicates = format!("{{{}}}", ["\"a\":1"; 500].join(","));
     let report = read("a.json", &duplicates).unwrap_err().to_string();
-    assert_eq!(report.matches("duplicate key").count(), 20, "{report}");
+    assert_eq!(report.matches("duplicate key").count(), 100, "{report}");
+    assert!(report.ends_with("\n499 errors (the first 100 are shown)"), "{report}");
+    let report = read("a.toml", &"=\n".repeat(150)).unwrap_err();
+    let text = report.to_string();
+    assert!(report.error_count() >= 150, "{}", report.error_count());
+    assert!(
+        text.ends_with(&format!("\n{} errors (the first 100 are shown)", report.error_count())),
+        "{text}"
+    );
     let long_key = "k".repeat(100_000);
     let three_errors = format!(r#"{{"pools":{{"{long_key}":{{"servers":[0,0,0]}}}}}}"#);
     let report = read("a.json", &three_errors).unwrap_err().to_string();

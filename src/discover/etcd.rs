@@ -46,8 +46,8 @@ impl ServerSource for EtcdSource {
         Box::pin(async {
             let keys = &self.keys;
             let mut updates = KeyUpdates { keys, reports };
-            let error = self.members.follow(&self.followed, &mut updates).await;
-            Reason::from(chain(&*error))
+            let end = self.members.follow(&self.followed, &mut updates).await;
+            Reason::from(chain(&*end.error))
         })
     }
 }

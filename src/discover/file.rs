@@ -8,10 +8,10 @@ use tokio::task::spawn_blocking;
 use super::source::{FollowFuture, ListAnswer, Reports, ServerSource};
 use crate::error::chain;
 use crate::file_watch::FileWatch;
-use crate::plan::{ListedServer, listed_entries};
+use crate::plan::{ListedEntries, ListedServer, ServerEntry, listed_entries};
 use crate::pool::MemberConfig;
 use crate::regular_file;
-use crate::text::{Reason, parse_digits};
+use crate::text::{Reason, parse_digits, without_byte_order_mark};
 use crate::toml_nesting::too_deep;
 
 /// The longest file: enough for 10,000 servers with all their keys.
@@ -53,22 +53,27 @@ impl ServerSource for FileSource {
 /// The file cannot be read or is too long, or is not a whole valid list.
 pub(super) fn read(path: &Path, defaults: MemberConfig) -> ListAnswer {
     let bytes = regular_file::read(path, FILE_BYTES_MAX).map_err(|error| Reason::from(chain(&error)))?;
-    let text = String::from_utf8(bytes).map_err(|_| Reason::new("the file is not UTF-8"))?;
+    let text = str::from_utf8(&bytes).map_err(|error| {
+        let line = line_at(&bytes, error.valid_up_to());
+        Reason::from(format!("line {line}: not UTF-8"))
+    })?;
+    let text = without_byte_order_mark(text);
     if text.is_empty() {
         // Programs truncate a file before they write it.
         return Err(Reason::new("the file is empty"));
     }
     let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
-    let listed = match extension.as_ref().and_then(|extension| extension.to_str()) {
-        Some("json") => json(&text),
-        Some("toml") if !text.ends_with('\n') => Err(unended_line()),
-        Some("toml") if too_deep(&text).is_some() => Err(Reason::new("tables and lists are nested too deep")),
-        Some("toml") => toml::from_str(&text)
-            .map(|ListFile { servers }| servers)
-            .map_err(|error| Reason::new(error.to_string().trim_end())),
-        _ => lines(&text),
+    let entries = match extension.as_ref().and_then(|extension| extension.to_str()) {
+        Some("json") => listed_entries(json(text)?, defaults),
+        Some("toml") => listed_entries(toml(text)?, defaults),
+        _ => lines(text, defaults),
     };
-    listed_entries(listed?, defaults).map(Into::into)
+    entries.map(Into::into)
+}
+
+/// The number of the line at an offset, from 1.
+fn line_at(text: &[u8], offset: usize) -> usize {
+    1 + text[..offset].iter().filter(|byte| **byte == b'\n').count()
 }
 
 #[derive(Deserialize)]
@@ -79,6 +84,7 @@ struct ListFile {
 
 /// The servers of a JSON text: an array, or an object with the key `servers`.
 pub(super) fn json(text: &str) -> Result<Vec<ListedServer>, Reason> {
+    let text = without_byte_order_mark(text);
     let list = if text.trim_start().starts_with('[') {
         serde_json::from_str(text)
     } else {
@@ -90,15 +96,35 @@ pub(super) fn json(text: &str) -> Result<Vec<ListedServer>, Reason> {
     })
 }
 
-fn lines(text: &str) -> Result<Vec<ListedServer>, Reason> {
+fn toml(text: &str) -> Result<Vec<ListedServer>, Reason> {
     if !text.ends_with('\n') {
         return Err(unended_line());
     }
-    let server = |(number, text)| {
-        let listed = line(text).map_err(|message| Reason::new(&format!("line {number}: {message}")));
-        listed.transpose()
-    };
-    (1_usize..).zip(text.lines()).filter_map(server).collect()
+    if too_deep(text).is_some() {
+        return Err(Reason::new("tables and lists are nested too deep"));
+    }
+    let list = ::toml::from_str(text).map(|ListFile { servers }| servers);
+    list.map_err(|error| {
+        // The error as a whole has several lines: it quotes the text.
+        let line = line_at(text.as_bytes(), error.span().map_or(0, |span| span.start));
+        Reason::from(format!("line {line}: {}", error.message()))
+    })
+}
+
+fn lines(text: &str, defaults: MemberConfig) -> Result<Vec<ServerEntry>, Reason> {
+    if !text.ends_with('\n') {
+        return Err(unended_line());
+    }
+    let mut entries = ListedEntries::default();
+    for (number, text) in (1_usize..).zip(text.lines()) {
+        let added = match line(text) {
+            Ok(Some(server)) => entries.add(server, defaults),
+            Ok(None) => Ok(()),
+            Err(message) => Err(message.into()),
+        };
+        added.map_err(|why| Reason::from(format!("line {number}: {why}")))?;
+    }
+    Ok(entries.into_vec())
 }
 
 /// The error of a list that may have been cut within a value: what is left may be a valid list.
@@ -153,7 +179,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let shown = |entry: &crate::plan::ServerEntry| {
+        let shown = |entry: &ServerEntry| {
             let config = entry.member_config;
             let draining = if config.is_draining { " draining" } else { "" };
             let (weight, priority) = (config.weight, config.priority);
@@ -221,12 +247,45 @@ mod tests {
                 "10.0.0.1:1 weight=1 name=a weight=0\n",
                 "line 1: duplicate key `weight`",
             ),
-            ("list.toml", "servers = [\"10.0.0.1:1\"\n", "line"),
-            ("list.toml", "server = []\n", "unknown field `server`"),
+            ("list", "10.0.0.1:1\n\n10.0.0.2\n", "line 3: `10.0.0.2` has no port"),
+            (
+                "list",
+                "10.0.0.1:1\n10.0.0.1:1\n",
+                "line 2: server `10.0.0.1:1` is listed twice",
+            ),
+            ("list.toml", "servers = [\"10.0.0.1:1\"\n", "line 1: unclosed array"),
+            ("list.toml", "\nserver = []\n", "line 2: unknown field `server`"),
+            (
+                "list.toml",
+                "[[servers]]\naddress = \"a.test:1\"\nweight = 1\nweight = 0\n",
+                "line 4: duplicate key",
+            ),
             ("list.json", "[\"10.0.0.1:1\",\n 7]", "line 2"),
+            (
+                "list.json",
+                "[\n{\"address\": \"a.test:1\",\n\"weight\": 1, \"weight\": 0}]",
+                "duplicate field `weight` at line 3",
+            ),
+            (
+                "list.json",
+                "{\"servers\": [],\n\"servers\": []}",
+                "duplicate field `servers` at line 2",
+            ),
         ] {
             let found = read_as(name, text).unwrap_err();
-            assert!(found.contains(error), "{text}: {found}");
+            assert!(found.contains(error) && !found.contains("\\n"), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_accepted() {
+        for (name, text) in [
+            ("list", "10.0.0.1:1\n"),
+            ("list.json", "[\"10.0.0.1:1\"]"),
+            ("list.toml", "servers = [\"10.0.0.1:1\"]\n"),
+        ] {
+            let read = read_as(name, &format!("\u{feff}{text}"));
+            assert_eq!(read, Ok(vec![String::from("10.0.0.1:1=10.0.0.1:1 1 0")]), "{name}");
         }
     }
 }

@@ -14,9 +14,8 @@ use crate::http_client::in_time;
 /// After this time without an event, the keys are read again: a connection may be dead without a sign of it.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
-/// A watch that lasts at least this long is stable: when it fails, earlier failures no longer count. `remote` uses the
-/// same time for a store that answers.
-pub const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// A watch that lasts at least this long is stable: when it fails, earlier failures no longer count.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// The least time between a successful read of the keys and the next read, even if each watch ends or fails at once.
 const GAP_MIN: Duration = Duration::from_secs(1);
@@ -47,6 +46,15 @@ pub trait KeyFollower: Send {
     fn take_changes(&mut self, changes: Vec<KeyChange>) -> Result<(), EtcdError>;
 }
 
+/// How [`Members::follow`] ends.
+#[derive(Debug)]
+pub struct FollowEnd {
+    /// The last error.
+    pub error: EtcdError,
+    /// Whether a member answered for some time, so that the failures since then are not counted with earlier ones.
+    pub was_stable: bool,
+}
+
 /// The members of etcd.
 #[derive(Debug)]
 pub struct Members {
@@ -63,17 +71,20 @@ impl Members {
     }
 
     /// Follows keys at one member after the other, until all have failed in a row. The member that failed first gets a
-    /// second attempt, because its first failure may only mean that a login has expired. Returns the last error.
-    pub async fn follow(&mut self, keys: &FollowedKeys, follower: &mut impl KeyFollower) -> EtcdError {
+    /// second attempt, because its first failure may only mean that a login has expired.
+    pub async fn follow(&mut self, keys: &FollowedKeys, follower: &mut impl KeyFollower) -> FollowEnd {
         let mut failures = 0;
+        let mut was_stable = false;
         loop {
             let mut watching_since = None;
             let error = self.follow_one(keys, follower, &mut watching_since).await;
             // Only the time of the watch counts, not that of attempts: they take longest with a member that hangs.
-            let was_stable = watching_since.is_some_and(|since: Instant| since.elapsed() >= STABLE_AFTER);
-            failures = if was_stable { 1 } else { failures + 1 };
+            if watching_since.is_some_and(|since: Instant| since.elapsed() >= STABLE_AFTER) {
+                (failures, was_stable) = (0, true);
+            }
+            failures += 1;
             if failures > self.plan.endpoints.len() {
-                return error;
+                return FollowEnd { error, was_stable };
             }
         }
     }
@@ -170,7 +181,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpSocket;
+    use tokio::net::{TcpSocket, TcpStream};
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -187,8 +199,8 @@ mod tests {
         }
     }
 
-    /// The error with which [`Members::follow`] ends, within 100 seconds, for members at these addresses.
-    async fn failure_of(members: &[SocketAddr]) -> String {
+    /// How [`Members::follow`] ends, within 100 seconds, for members at these addresses.
+    async fn end_of(members: &[SocketAddr]) -> FollowEnd {
         let endpoints = members
             .iter()
             .map(|address| format!("http://{address}").parse().unwrap());
@@ -205,31 +217,58 @@ mod tests {
             keys_max: 1,
         };
         let mut members = Members::new(Arc::new(plan));
-        let failure = timeout(Duration::from_secs(100), members.follow(&keys, &mut Forgetful)).await;
-        failure.expect("it fails").to_string()
+        let end = timeout(Duration::from_secs(100), members.follow(&keys, &mut Forgetful)).await;
+        end.expect("it fails")
+    }
+
+    /// An answer to a read: there are no keys.
+    const NO_KEYS: &str = r#"{"header":{"revision":"1"},"responses":[{"response_range":{}}]}"#;
+
+    /// Accepts a connection, and reads a request without its body.
+    async fn accept(listener: &tokio::net::TcpListener) -> (TcpStream, Vec<u8>) {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(socket.read_u8().await.unwrap());
+        }
+        (socket, head)
+    }
+
+    async fn answer(socket: &mut TcpStream, status: &str, body: &str) {
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        socket.write_all(answer.as_bytes()).await.unwrap();
     }
 
     /// Answers one request on each connection. A read finds no keys; all other requests fail. Counts the reads.
     async fn serve_reads(listener: tokio::net::TcpListener, reads: &AtomicUsize) {
         loop {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(socket.read_u8().await.unwrap());
-            }
-            let (status, body) = if head.starts_with(b"POST /v3/kv/txn") {
+            let (mut socket, head) = accept(&listener).await;
+            if head.starts_with(b"POST /v3/kv/txn") {
                 reads.fetch_add(1, Relaxed);
-                (
-                    "200 OK",
-                    r#"{"header":{"revision":"1"},"responses":[{"response_range":{}}]}"#,
-                )
+                answer(&mut socket, "200 OK", NO_KEYS).await;
             } else {
-                ("403 Forbidden", r#"{"message":"permission denied"}"#)
-            };
-            let length = body.len();
-            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
-            socket.write_all(answer.as_bytes()).await.unwrap();
+                answer(&mut socket, "403 Forbidden", r#"{"message":"permission denied"}"#).await;
+            }
         }
+    }
+
+    /// Answers a read and a watch, and ends the watch after [`STABLE_AFTER`]. Then nothing listens any more.
+    async fn serve_a_watch(listener: tokio::net::TcpListener) {
+        let (mut socket, _) = accept(&listener).await;
+        answer(&mut socket, "200 OK", NO_KEYS).await;
+        let (mut socket, _) = accept(&listener).await;
+        socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        drop(listener);
+        sleep(STABLE_AFTER).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_held_for_some_time_was_stable() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let members = [listener.local_addr().unwrap()];
+        let (end, ()) = tokio::join!(end_of(&members), serve_a_watch(listener));
+        assert!(end.was_stable, "{}", end.error);
     }
 
     #[tokio::test(start_paused = true)]
@@ -237,11 +276,14 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let members = [listener.local_addr().unwrap()];
         let (reads, began) = (AtomicUsize::new(0), Instant::now());
-        let failure = tokio::select! {
-            failure = failure_of(&members) => failure,
+        let FollowEnd { error, was_stable } = tokio::select! {
+            end = end_of(&members) => end,
             () = serve_reads(listener, &reads) => unreachable!(),
         };
-        assert!(failure.contains("permission denied"), "{failure}");
+        assert!(
+            error.to_string().contains("permission denied") && !was_stable,
+            "{error}"
+        );
         assert_eq!((reads.load(Relaxed), began.elapsed().as_secs()), (2, 2));
     }
 
@@ -252,9 +294,10 @@ mod tests {
         let bound = TcpSocket::new_v4().unwrap();
         bound.bind(any).unwrap();
         let (silent, refused) = (listening.local_addr().unwrap(), bound.local_addr().unwrap());
-        assert!(failure_of(&[silent]).await.contains("no answer within 10s"));
+        let error = end_of(&[silent]).await.error.to_string();
+        assert!(error.contains("no answer within 10s"), "{error}");
         for members in [[silent, refused, refused], [refused, refused, silent]] {
-            failure_of(&members).await; // it ends in time
+            end_of(&members).await; // it ends in time
         }
     }
 }

@@ -12,7 +12,7 @@ mod members;
 use std::error::Error;
 
 pub use gateway::{Gateway, LeaseId};
-pub use members::{FollowedKeys, KeyFollower, Members, STABLE_AFTER};
+pub use members::{FollowEnd, FollowedKeys, KeyFollower, Members};
 pub use messages::{EtcdKeyValue, KeyChange, KeyRange};
 pub use plan::{EtcdLogin, EtcdPlan};
 

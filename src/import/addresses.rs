@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::imported::{Imported, ImportedListener, Remark, TlsKeys};
+use super::imported::{Imported, ImportedListener, ListenerTls, Remark};
 
 /// Adds `0.0.0.0:443` beside each `[::]:443` at which the imported proxy also accepts IPv4, because IPv6 sockets of
 /// acequia accept only IPv6. Adds nothing if the file already has `0.0.0.0:443`.
@@ -24,33 +24,40 @@ pub(super) fn add_addresses_of_ipv4(imported: &mut Imported) {
                     addresses.insert(at, ipv4.clone());
                 }
             }
-            let tls = listener.address_tls.iter().find(|(address, _)| *address == ipv6);
-            let tls = tls.map(|(_, keys)| (ipv4, keys.clone()));
-            listener.address_tls.extend(tls);
+            let tls = listener.address_tls.get(&ipv6).cloned();
+            listener.address_tls.extend(tls.map(|tls| (ipv4, tls)));
         }
     }
 }
 
 /// Splits listeners whose addresses differ: addresses without TLS or PROXY headers, or with other settings of TLS, get
-/// a listener of their own.
+/// a listener of their own. The remarks of the whole are those of its first part.
 pub(super) fn separate_listeners(imported: &mut Imported) {
     let mut others = Vec::new();
     for listener in &mut imported.listeners {
         let mut binds: BTreeMap<AddressKind, Vec<String>> = BTreeMap::new();
-        for address in &listener.bind {
-            let kind = AddressKind::new(address, listener);
-            binds.entry(kind).or_default().push(address.clone());
+        let has_tls = listener.has_tls_address();
+        for address in std::mem::take(&mut listener.bind) {
+            let kind = AddressKind::new(&address, listener, has_tls);
+            binds.entry(kind).or_default().push(address);
         }
-        let mut whole = listener.clone();
+        // The kinds have what these say.
+        listener.plain_addresses.clear();
+        listener.proxy_addresses.clear();
+        listener.address_tls.clear();
+        let name = listener.name.clone();
+        let mut remarks = std::mem::take(&mut listener.section.remarks);
         if binds.len() > 1 {
-            whole.section.remarks.extend(limit_notes(listener, binds.len()));
+            listener.section.remarks = limit_notes(listener, binds.len()).collect();
         }
-        let mut parts = binds.into_iter().map(|(kind, bind)| kind.part_of(&whole, bind));
-        if let Some(first) = parts.next() {
-            let name = std::mem::take(&mut listener.name);
+        let mut parts = binds.into_iter().map(|(kind, bind)| kind.part_of(listener, bind));
+        let first = parts.next();
+        others.extend(parts);
+        if let Some(first) = first {
             *listener = ImportedListener { name, ..first };
         }
-        others.extend(parts);
+        remarks.append(&mut listener.section.remarks);
+        listener.section.remarks = remarks;
     }
     imported.listeners.append(&mut others);
 }
@@ -73,40 +80,37 @@ fn limit_notes(listener: &ImportedListener, parts: usize) -> impl Iterator<Item 
 /// How an address differs from other addresses of its listener.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct AddressKind {
-    /// Whether TLS is not terminated at it, although the listener has certificates.
+    /// Whether TLS is not terminated at it, although it is at other addresses of the listener.
     is_plain: bool,
     /// Whether it accepts no PROXY headers, although other addresses of the listener do.
     is_direct: bool,
-    /// Its own settings of TLS.
-    tls: TlsKeys,
+    tls: ListenerTls,
 }
 
 impl AddressKind {
-    fn new(address: &String, listener: &ImportedListener) -> Self {
-        let tls = listener.address_tls.iter().find(|(of, _)| of == address);
+    /// `has_tls`: whether TLS is terminated at any address of the listener.
+    fn new(address: &String, listener: &ImportedListener, has_tls: bool) -> Self {
+        let tls = listener.tls_at(address).cloned();
         Self {
-            is_plain: !listener.certificates.is_empty() && listener.plain_addresses.contains(address),
+            is_plain: has_tls && tls.is_none(),
             is_direct: !listener.proxy_addresses.is_empty() && !listener.proxy_addresses.contains(address),
-            tls: tls.map(|(_, keys)| keys.clone()).unwrap_or_default(),
+            tls: tls.unwrap_or_default(),
         }
     }
 
     /// A listener for these addresses of `whole`.
     fn part_of(self, whole: &ImportedListener, bind: Vec<String>) -> ImportedListener {
-        let mut part = ImportedListener { bind, ..whole.clone() };
+        let mut part = ImportedListener {
+            bind,
+            tls: self.tls,
+            ..whole.clone()
+        };
         if self.is_plain {
-            part.certificates.clear();
-            // The settings of TLS have no effect here.
-            part.alpn.clear();
-            part.tls.keys.clear();
             part.name.push_str("-plain");
         }
         if self.is_direct {
             part.proxy_peers.clear();
             part.name.push_str("-direct");
-        }
-        for (key, value) in self.tls {
-            part.tls.set(key, value);
         }
         part
     }

@@ -1,9 +1,10 @@
 //! Makes the imported configuration consistent: valid names, nothing twice, and no reference to a missing section.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::imported::{
-    Imported, ImportedListener, ImportedPool, ImportedRoute, ImportedServer, Remark, keep_first, quoted_list,
+    BOUND_ALREADY, Imported, ImportedListener, ImportedPool, ImportedRoute, ImportedServer, ListenerTls, Remark,
+    keep_first,
 };
 use super::route_order::keep_order;
 use super::{Origin, addresses};
@@ -14,10 +15,11 @@ use crate::name::NamePattern;
 use crate::text::{NAME_BYTES_MAX, is_name, is_unsafe, truncated};
 
 pub(super) fn complete(imported: &mut Imported, origin: Origin) {
+    remove_double_binds(imported);
     addresses::add_addresses_of_ipv4(imported);
+    imported.listeners.iter_mut().for_each(remove_unused_tls);
     addresses::separate_listeners(imported);
     name_sections(imported);
-    remove_double_binds(imported);
     remove_own_servers(imported);
     for pool in &mut imported.pools {
         tidy_servers(pool);
@@ -32,7 +34,6 @@ pub(super) fn complete(imported: &mut Imported, origin: Origin) {
     for listener in &mut imported.listeners {
         remove_missing_pools(listener, &names);
         remove_duplicates(listener);
-        remove_unused_tls(listener);
         // acequia prefers the most exact name, as maps of nginx do. HAProxy takes the first rule that matches.
         if origin == Origin::Haproxy {
             keep_order(listener);
@@ -51,7 +52,6 @@ pub(super) fn complete(imported: &mut Imported, origin: Origin) {
         let what = format!("listener {}", listener.name);
         imported.remarks.push(Remark::left_out(0, &what, why));
         imported.remarks.extend(listener.section.remarks);
-        imported.remarks.extend(listener.tls.remarks);
     }
 }
 
@@ -115,7 +115,7 @@ fn remove_double_binds(imported: &mut Imported) {
             })
             .collect();
         for bind in double {
-            let remark = Remark::left_out(0, &format!("address {bind}"), "it is bound already");
+            let remark = Remark::left_out(0, &format!("address {bind}"), BOUND_ALREADY);
             listener.section.remarks.push(remark);
         }
     }
@@ -191,7 +191,7 @@ fn remove_double_tls(imported: &mut Imported) {
     let passing = imported
         .listeners
         .iter()
-        .filter(|listener| listener.certificates.is_empty());
+        .filter(|listener| listener.tls.certificates.is_empty());
     let by_hello = passing
         .flat_map(|listener| &listener.routes)
         .filter(|route| !route.sni.is_empty() || !route.alpn.is_empty());
@@ -271,21 +271,27 @@ fn remove_missing_pools(listener: &mut ImportedListener, names: &HashSet<&str>) 
     }
 }
 
-/// Removes the settings of TLS of a listener whose certificates were not carried over: it terminates no TLS.
+/// Removes TLS from the addresses of a listener for which no certificate was carried over. A remark says where.
 fn remove_unused_tls(listener: &mut ImportedListener) {
-    if !listener.certificates.is_empty() {
+    let is_unused = |tls: &ListenerTls| tls.certificates.is_empty();
+    let has_unused = |address: &&String| listener.tls_at(address).is_some_and(is_unused);
+    let addresses: Vec<String> = listener.bind.iter().filter(has_unused).cloned().collect();
+    if addresses.is_empty() {
         return;
     }
-    let mut tls = std::mem::take(&mut listener.tls);
-    if !listener.alpn.is_empty() {
-        tls.set("alpn", quoted_list(&std::mem::take(&mut listener.alpn)));
-    }
-    let keys: Vec<String> = tls.keys.iter().map(|(key, value)| format!("{key} = {value}")).collect();
-    if !keys.is_empty() {
-        let why = "no certificate was carried over, so that TLS is not terminated";
-        tls.remarks.push(Remark::left_out(0, &keys.join(", "), why));
-    }
-    listener.section.remarks.append(&mut tls.remarks);
+    let unused = addresses.iter().filter_map(|address| listener.tls_at(address));
+    let keys = unused.flat_map(|tls| &tls.keys);
+    let keys: BTreeSet<String> = keys.map(|(key, value)| format!("{key} = {value}")).collect();
+    let what = match keys.is_empty() {
+        true => String::from("TLS"),
+        false => format!("TLS with {}", Vec::from_iter(keys).join(", ")),
+    };
+    let why = format!(
+        "no certificate was carried over; it is passed on at {}",
+        addresses.join(", ")
+    );
+    listener.section.remarks.push(Remark::left_out(0, &what, &why));
+    listener.plain_addresses.extend(addresses);
 }
 
 /// Removes duplicates from the lists of a listener and its routes.
@@ -293,7 +299,6 @@ fn remove_duplicates(listener: &mut ImportedListener) {
     for networks in [&mut listener.proxy_peers, &mut listener.allow, &mut listener.deny] {
         keep_first(networks, |network| address::network(network).ok());
     }
-    keep_first(&mut listener.alpn, |protocol| Some(protocol.to_owned()));
     for route in &mut listener.routes {
         keep_first(&mut route.sni, |name| NamePattern::from_config(name).ok());
         keep_first(&mut route.alpn, |protocol| Some(protocol.to_owned()));

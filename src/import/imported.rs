@@ -1,6 +1,6 @@
 //! What an importer has found: the sections of a configuration, as text, with remarks about lines of the imported file.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::hash::Hash;
 
@@ -23,8 +23,14 @@ pub(super) struct ImportedSection {
     pub(super) remarks: Vec<Remark>,
 }
 
-/// Keys of a `tls` section with their values in TOML, in the order of the keys.
-pub(super) type TlsKeys = BTreeMap<&'static str, String>;
+/// `[listeners.NAME.tls]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ListenerTls {
+    /// Entries of `certificates`, in TOML. Without any, TLS is not terminated.
+    pub(super) certificates: Vec<String>,
+    /// The other keys with their values in TOML.
+    pub(super) keys: BTreeMap<&'static str, String>,
+}
 
 /// `[listeners.NAME]`
 #[derive(Clone, Debug, Default)]
@@ -32,21 +38,16 @@ pub(super) struct ImportedListener {
     pub(super) name: String,
     /// Valid values of `bind`.
     pub(super) bind: Vec<String>,
-    /// The addresses of `bind` at which no TLS is terminated, whatever certificates there are.
+    /// The addresses of `bind` at which no TLS is terminated, whatever `tls` says.
     pub(super) plain_addresses: Vec<String>,
     /// The addresses of `bind`, such as `[::]:443`, that stand for all addresses of IPv4, too.
     pub(super) dual_stack: Vec<String>,
     /// The pool for clients that match no route.
     pub(super) pool: Option<String>,
     pub(super) section: ImportedSection,
-    /// Entries of `certificates`, in TOML. If there are any, TLS is terminated here.
-    pub(super) certificates: Vec<String>,
-    /// `alpn` of `[listeners.NAME.tls]`.
-    pub(super) alpn: Vec<String>,
-    /// The other keys of `[listeners.NAME.tls]`.
-    pub(super) tls: ImportedSection,
-    /// Further keys of `[listeners.NAME.tls]`, each list for one address of `bind`.
-    pub(super) address_tls: Vec<(String, TlsKeys)>,
+    pub(super) tls: ListenerTls,
+    /// What takes the place of `tls` at single addresses of `bind`.
+    pub(super) address_tls: HashMap<String, ListenerTls>,
     /// `from` of `accept_proxy`. Empty: clients do not begin with a PROXY header.
     pub(super) proxy_peers: Vec<String>,
     /// The addresses of `bind` to which `proxy_peers` applies. Empty: it applies to all.
@@ -116,6 +117,9 @@ pub(super) struct ImportedServer {
     pub(super) sessions_max: Option<u32>,
 }
 
+/// The reason for a remark about an address that is in the imported file before.
+pub(super) const BOUND_ALREADY: &str = "it is bound already";
+
 /// The highest `max_sessions` that the configuration accepts.
 pub(super) const SESSIONS_MAX: u32 = 1_000_000;
 
@@ -169,6 +173,17 @@ impl Remark {
 }
 
 impl ImportedListener {
+    /// TLS at an address of `bind`. `None`: it has none in the imported file.
+    pub(super) fn tls_at(&self, address: &String) -> Option<&ListenerTls> {
+        let is_plain = self.plain_addresses.contains(address);
+        (!is_plain).then(|| self.address_tls.get(address).unwrap_or(&self.tls))
+    }
+
+    /// Whether an address of `bind` has TLS in the imported file.
+    pub(super) fn has_tls_address(&self) -> bool {
+        self.bind.iter().any(|address| self.tls_at(address).is_some())
+    }
+
     /// Accepts a PROXY header from any peer at these addresses of `bind`. `addresses` must not be empty: no address
     /// would mean all.
     pub(super) fn accept_proxy_at(&mut self, addresses: &[String]) {

@@ -34,41 +34,51 @@ pub struct Import {
     pub left_out: usize,
 }
 
-/// There is nothing to import: no listener has an address and a server.
+/// Why a file is not converted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.message())]
-pub struct ImportError {
-    origin: Origin,
-    /// What could not be carried over, one comment a line.
-    left_out: String,
+pub enum ImportError {
+    /// nginx would not accept the file either. Most often it is cut off, so that an `allow` or `deny` may be missing.
+    #[error("line {line}: {problem}")]
+    Syntax {
+        /// Where the part begins that does not end.
+        line: usize,
+        /// What is wrong there.
+        problem: &'static str,
+    },
+    /// There is nothing to import: no listener has an address and a server.
+    #[error("{}", nothing_left(*.origin, .left_out))]
+    NothingLeft {
+        /// The program that the file configures.
+        origin: Origin,
+        /// What could not be carried over, one comment a line.
+        left_out: String,
+    },
 }
 
-impl ImportError {
-    fn message(&self) -> String {
-        let what = match self.origin {
-            Origin::Haproxy => "no section in `mode tcp` has both an address and a server that can be carried over",
-            Origin::Nginx => "no TCP server in a `stream` block can be carried over",
-        };
-        match self.left_out.as_str() {
-            "" => what.to_owned(),
-            left_out => format!("{what}:\n{left_out}"),
-        }
+fn nothing_left(origin: Origin, left_out: &str) -> String {
+    let what = match origin {
+        Origin::Haproxy => "no section in `mode tcp` has both an address and a server that can be carried over",
+        Origin::Nginx => "no TCP server in a `stream` block can be carried over",
+    };
+    match left_out {
+        "" => what.to_owned(),
+        left_out => format!("{what}:\n{left_out}"),
     }
 }
 
 /// Converts the text of a configuration file.
 ///
 /// # Errors
-/// No listener would be left.
+/// The file is cut off, or no listener would be left.
 pub fn import(origin: Origin, text: &str) -> Result<Import, ImportError> {
     let mut imported = match origin {
         Origin::Haproxy => haproxy::read(text),
-        Origin::Nginx => nginx::read(text),
+        Origin::Nginx => nginx::read(text)?,
     };
     complete::complete(&mut imported, origin);
     if imported.listeners.is_empty() {
         let left_out = toml::comments(&imported.remarks).trim_end().to_owned();
-        return Err(ImportError { origin, left_out });
+        return Err(ImportError::NothingLeft { origin, left_out });
     }
     let mut written = toml::write(&imported);
     written.text.insert_str(0, &heading(origin));

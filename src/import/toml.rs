@@ -124,16 +124,13 @@ impl Writer {
                 &format!("{{ from = {} }}", quoted_list(&listener.proxy_peers)),
             );
         }
-        if !listener.certificates.is_empty() {
-            let mut tls = ImportedSection {
-                keys: vec![("certificates", format!("[{}]", listener.certificates.join(", ")))],
-                remarks: listener.tls.remarks.clone(),
-            };
-            if !listener.alpn.is_empty() {
-                tls.set("alpn", quoted_list(&listener.alpn));
+        let tls = &listener.tls;
+        if !tls.certificates.is_empty() {
+            let _ = writeln!(self.text, "\n[listeners.{name}.tls]");
+            self.key("certificates", &format!("[{}]", tls.certificates.join(", ")));
+            for (key, value) in &tls.keys {
+                self.key(key, value);
             }
-            tls.keys.extend_from_slice(&listener.tls.keys);
-            self.section(&format!("[listeners.{name}.tls]"), &tls);
         }
         for route in &listener.routes {
             let _ = writeln!(self.text, "\n[[listeners.{name}.routes]]");

@@ -89,7 +89,7 @@ pub struct NotListening;
 pub(super) enum AcceptOutcome {
     Client(TcpStream, PeerAddr),
     Pause(AcceptPause),
-    Failed(Errno),
+    Failed(io::Error),
 }
 
 /// The result of an attempt to get a permit and to accept a client.
@@ -313,7 +313,7 @@ impl Listener {
             Ok(AcceptOutcome::Failed(_)) if self.is_shut_down() => return AcceptAttempt::NotListening,
             Ok(AcceptOutcome::Failed(error)) => {
                 drop(permit);
-                self.pause_after_failure(error).await;
+                self.pause_after_failure(&error).await;
             }
             Err(_would_block) => return AcceptAttempt::NoClient,
         }
@@ -321,7 +321,7 @@ impl Listener {
     }
 
     /// Logs the failure if it is the first in a row. Then pauses, each time twice as long, up to a maximum.
-    async fn pause_after_failure(&mut self, error: Errno) {
+    async fn pause_after_failure(&mut self, error: &io::Error) {
         if self.failure_pause.is_zero() {
             let address = SockRef::from(self.socket.get_ref()).local_addr();
             let address = address.ok().and_then(|address| address.as_socket());
@@ -353,8 +353,9 @@ pub(super) fn accept(listener: &OwnedFd) -> io::Result<AcceptOutcome> {
         Ok((socket, peer)) => (socket, peer),
         Err(error) => return outcome_of(error),
     };
-    let Some(peer) = peer.and_then(|peer| peer_of_accepted(&socket, peer)) else {
-        return Ok(AcceptOutcome::Failed(Errno::AFNOSUPPORT));
+    let peer = match peer_of_accepted(&socket, peer) {
+        Ok(peer) => peer,
+        Err(error) => return Ok(AcceptOutcome::Failed(error)),
     };
     Ok(match stream_of(socket) {
         Ok(socket) => AcceptOutcome::Client(socket, peer),
@@ -364,11 +365,12 @@ pub(super) fn accept(listener: &OwnedFd) -> io::Result<AcceptOutcome> {
 }
 
 /// Who is at the other end of an accepted socket. On a Unix socket the address of nearly every client is empty.
-fn peer_of_accepted(socket: &OwnedFd, address: SocketAddrAny) -> Option<PeerAddr> {
+fn peer_of_accepted(socket: &OwnedFd, address: Option<SocketAddrAny>) -> io::Result<PeerAddr> {
+    let address = address.ok_or(Errno::AFNOSUPPORT)?;
     if address.address_family() == AddressFamily::UNIX {
         return peer_of(socket).map(PeerAddr::from_unix);
     }
-    SocketAddr::try_from(address).ok().map(PeerAddr::new)
+    Ok(SocketAddr::try_from(address).map(PeerAddr::new)?)
 }
 
 /// The outcome of an error of accept.
@@ -378,6 +380,6 @@ pub(super) fn outcome_of(error: Errno) -> io::Result<AcceptOutcome> {
         Errno::MFILE | Errno::NFILE => Ok(AcceptOutcome::Pause(AcceptPause::Descriptors)),
         Errno::NOBUFS | Errno::NOMEM => Ok(AcceptOutcome::Pause(AcceptPause::Memory)),
         // Some of these errors concern a client that has left or whose network failed ("Error handling" in accept(2)).
-        _ => Ok(AcceptOutcome::Failed(error)),
+        _ => Ok(AcceptOutcome::Failed(error.into())),
     }
 }

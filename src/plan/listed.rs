@@ -1,12 +1,15 @@
 //! A server as sources list it in JSON or TOML: its address as text, or a table.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
-use serde::de::Error as _;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{DiscoverPlan, ServerEntry};
+use crate::addr::ServerLocation;
 use crate::addr_text;
 use crate::pool::MemberConfig;
 use crate::text::{NAME_BYTES_MAX, Reason, is_name};
@@ -39,6 +42,24 @@ pub struct ListedServer {
 /// Written by hand, because the errors of `untagged` do not name what is wrong.
 impl<'de> Deserialize<'de> for ListedServer {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(ListedServerVisitor)
+    }
+}
+
+struct ListedServerVisitor;
+
+impl<'de> Visitor<'de> for ListedServerVisitor {
+    type Value = ListedServer;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"host:port\" or a table with `address`")
+    }
+
+    fn visit_str<E>(self, address: &str) -> Result<ListedServer, E> {
+        Ok(ListedServer::at(address.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<ListedServer, A::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct ServerTable {
@@ -49,27 +70,20 @@ impl<'de> Deserialize<'de> for ListedServer {
             #[serde(default)]
             draining: bool,
         }
-        match serde_json::Value::deserialize(from)? {
-            serde_json::Value::String(address) => Ok(Self::at(address)),
-            table @ serde_json::Value::Object(_) => {
-                let table = serde_json::from_value(table).map_err(D::Error::custom)?;
-                let ServerTable {
-                    address,
-                    name,
-                    weight,
-                    priority,
-                    draining,
-                } = table;
-                Ok(Self {
-                    address,
-                    name,
-                    weight,
-                    priority,
-                    draining,
-                })
-            }
-            _ => Err(D::Error::custom("a server is \"host:port\" or a table with `address`")),
-        }
+        let ServerTable {
+            address,
+            name,
+            weight,
+            priority,
+            draining,
+        } = ServerTable::deserialize(MapAccessDeserializer::new(table))?;
+        Ok(ListedServer {
+            address,
+            name,
+            weight,
+            priority,
+            draining,
+        })
     }
 }
 
@@ -141,30 +155,55 @@ impl From<&ServerEntry> for ListedServer {
     }
 }
 
+/// The servers of a list as entries of a pool.
+#[derive(Default)]
+pub struct ListedEntries {
+    entries: Vec<ServerEntry>,
+    labels: HashSet<Arc<str>>,
+    /// Of the servers without a name.
+    locations: HashSet<ServerLocation>,
+}
+
+impl ListedEntries {
+    /// Adds the next server of the list.
+    ///
+    /// # Errors
+    /// The server is not valid, its label is that of another server, it has no name and its address is that of another
+    /// server without a name, or the list is longer than [`LISTED_MAX`].
+    pub fn add(&mut self, listed: ListedServer, defaults: MemberConfig) -> Result<(), Reason> {
+        let entry = listed.into_entry(defaults)?;
+        let is_new_label = self.labels.insert(Arc::clone(entry.label())); // the name, otherwise the address as written
+        let is_new_location = entry.name.is_some() || self.locations.insert(entry.location.normalized());
+        if !is_new_label || !is_new_location {
+            return Err(Reason::new(&format!("server `{}` is listed twice", entry.label())));
+        }
+        if self.entries.len() == LISTED_MAX {
+            return Err(Reason::new(&format!("the list has more than {LISTED_MAX} servers")));
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// The entries, in the order of the list.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<ServerEntry> {
+        self.entries
+    }
+}
+
 /// The servers of a whole list as entries of a pool.
 ///
 /// # Errors
-/// A server is not valid, two servers have the same label, two servers without a name have the same address, or there
-/// are more than [`LISTED_MAX`].
+/// The first error of [`ListedEntries::add`].
 pub fn listed_entries(
     listed: impl IntoIterator<Item = ListedServer>,
     defaults: MemberConfig,
 ) -> Result<Vec<ServerEntry>, Reason> {
-    let mut entries: Vec<ServerEntry> = Vec::new();
-    let (mut labels, mut locations) = (HashSet::new(), HashSet::new());
+    let mut entries = ListedEntries::default();
     for listed in listed {
-        let entry = listed.into_entry(defaults)?;
-        let is_new_label = labels.insert(Arc::clone(entry.label())); // the name, otherwise the address as written
-        let is_new_location = entry.name.is_some() || locations.insert(entry.location.normalized());
-        if !is_new_label || !is_new_location {
-            return Err(Reason::new(&format!("server `{}` is listed twice", entry.label())));
-        }
-        if entries.len() == LISTED_MAX {
-            return Err(Reason::new(&format!("the list has more than {LISTED_MAX} servers")));
-        }
-        entries.push(entry);
+        entries.add(listed, defaults)?;
     }
-    Ok(entries)
+    Ok(entries.into_vec())
 }
 
 impl DiscoverPlan {
@@ -234,7 +273,11 @@ mod tests {
             (r#"[{"address": "10.0.0.1:1", "weight": 257}]"#, "the largest is 256"),
             (r#"[{"address": "10.0.0.1:1", "wieght": 2}]"#, "unknown field `wieght`"),
             (r#"[{"name": "a"}]"#, "missing field `address`"),
-            (r#"[7]"#, "a server is \"host:port\" or a table"),
+            (
+                r#"[{"address": "10.0.0.1:1", "weight": 2, "weight": 0}]"#,
+                "duplicate field `weight`",
+            ),
+            (r#"[7]"#, "expected \"host:port\" or a table with `address`"),
         ] {
             let found = read(text).unwrap_err();
             assert!(found.contains(error), "{text}: {found}");

@@ -15,6 +15,7 @@ mod line;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst, fence};
 use std::sync::{Arc, Weak};
+use std::thread::panicking;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -135,9 +136,10 @@ impl ServerObserver for PoolQueue {
             return;
         }
         match self.in_force() {
-            Some(pool) => self.serve(self.line.lock(), (*pool).as_ref(), Instant::now()),
-            // The pool was removed. The woken clients serve the line, each from the pool that it holds.
-            None => self.notify_change(),
+            // A thread that panics may have locked the line itself.
+            Some(pool) if !panicking() => self.serve(self.line.lock(), (*pool).as_ref(), Instant::now()),
+            // Or the pool was removed. The woken clients serve the line, each from the pool that it holds.
+            _ => self.notify_change(),
         }
     }
 }
@@ -202,11 +204,12 @@ impl PoolQueue {
             answer: sender,
         };
         let in_force = self.in_force();
+        let place; // dropped after the line is unlocked, also by a panic
         let mut waiters = self.line.lock();
         let is_new = turn.ticket.is_none();
         let ticket = *turn.ticket.get_or_insert_with(|| waiters.line.draw());
         let position = waiters.line.join(ticket, turn.has_stream_ended, waiter);
-        let place = LinePlace {
+        place = LinePlace {
             queue: self,
             ticket,
             position,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::state::{RefusedBy, RemoteConfig, RemoteState};
 use super::status;
 use super::texts::TextFollower;
 use crate::back_off::BackOff;
 use crate::error::chain;
-use crate::etcd::{Members, STABLE_AFTER};
+use crate::etcd::Members;
 use crate::plan::{RemotePlan, RemoteTexts};
 use crate::reload::Reloader;
 use crate::text::Reason;
@@ -40,25 +40,23 @@ async fn follow(plan: &RemotePlan, config: &RemoteConfig, found: &watch::Sender<
     let mut members = Members::new(Arc::clone(&plan.etcd));
     let mut back_off = BackOff::default();
     loop {
-        let mut answering_since = None;
         let take = |texts: RemoteTexts| {
             if config.record_answer() {
                 tracing::info!(from, "the store of the configuration answers again");
             }
-            answering_since.get_or_insert_with(Instant::now);
             found.send_if_modified(|before| {
                 let is_new = before.as_deref() != Some(&texts);
                 *before = Some(Arc::new(texts));
                 is_new
             });
         };
-        let error = members.follow(&keys, &mut TextFollower::new(plan, take)).await;
-        let error = Reason::from(chain(&*error));
+        let end = members.follow(&keys, &mut TextFollower::new(plan, take)).await;
+        let error = Reason::from(chain(&*end.error));
         if config.record_loss(error.clone()) {
             tracing::warn!(from, %error, "the store of the configuration is lost: what is in force stays");
         }
         // A store that answers, but whose watches fail at once, is asked less and less often.
-        if answering_since.is_some_and(|since: Instant| since.elapsed() >= STABLE_AFTER) {
+        if end.was_stable {
             back_off.reset();
         }
         back_off.pause().await;

@@ -10,16 +10,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use super::connect::header_for;
 use super::listener_state::ListenerState;
 use super::refusal::Refusal;
-use super::steps::{forwarded, proxy_header};
 use crate::account::{CancelPlacement, Entry};
 use crate::addr::ClientAddr;
 use crate::cancel::{CancelTarget, SERVERS_MAX};
 use crate::dial::{ConnectFailure, LastAck, connect};
 use crate::plan::{Protocol, UnplacedCancel};
+use crate::sniff::hello::Hello;
 use crate::sniff::postgres::CancelKey;
-use crate::socket::local_address;
+use crate::tls::TlsConnection;
 
 /// How long one server may take, connecting included. A server ends the connection once it has handled the request. We
 /// end the client's connection only then: libpq waits for that.
@@ -38,10 +39,16 @@ const AT_ONCE_MAX: usize = SERVERS_MAX;
 const FANOUT_MAX: usize = 64;
 
 /// Sends a CancelRequest to the server of the session with this key; if the key is not known, to the servers that it
-/// may be for, at most [`AT_ONCE_MAX`] at once.
+/// may be for, at most [`AT_ONCE_MAX`] at once. `tls` is the client's TLS if it is terminated here.
 ///
 /// Returns how the session of the request ends.
-pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerState, entry: &mut Entry) -> Refusal {
+pub(super) async fn cancel(
+    client: &TcpStream,
+    key: CancelKey,
+    state: &ListenerState,
+    entry: &mut Entry,
+    tls: Option<&(Box<TlsConnection>, Hello)>,
+) -> Refusal {
     let (placement, targets) = place(&key, state, entry);
     state.series.record_cancel(placement);
     entry.info().detail = Some(placement.as_str());
@@ -57,7 +64,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
                 break; // without a permit, there is only one connection at a time
             }
             let Some(target) = targets.next() else { break };
-            let Ok(mut bytes) = header(client, &target, state, entry) else {
+            let Ok(mut bytes) = header_for(&target.connect, &state.plan, client, entry, None, tls) else {
                 continue; // the socket of the client has no address any more
             };
             bytes.extend(key.request());
@@ -125,17 +132,6 @@ fn all_servers(state: &ListenerState) -> Vec<CancelTarget> {
     targets.sort_by_cached_key(|target| !target.server.is_up());
     targets.truncate(FANOUT_MAX);
     targets
-}
-
-/// The PROXY header for the client, if the server expects one.
-fn header(client: &TcpStream, target: &CancelTarget, state: &ListenerState, entry: &Entry) -> Result<Vec<u8>, Refusal> {
-    let Some(version) = target.connect.proxy_protocol else {
-        return Ok(Vec::new());
-    };
-    let (address, forwarded) = (entry.info().client(), forwarded(entry));
-    let local = local_address(client, state.plan.unix_address());
-    let (hello, tls) = (None, None);
-    proxy_header(version, address, local, (hello, tls), forwarded.as_ref())
 }
 
 /// The result of the connection to a server.

@@ -13,7 +13,7 @@ use super::steps::{
     ClientTls, Connected, Routed, enter_pool, forwarded, has_read_ahead, proxy_header, take_read_ahead,
 };
 use crate::account::Entry;
-use crate::dial::{Attempt, DialClient, DialError, DialTls, Dialled, LastAck, Progress, Search, dial};
+use crate::dial::{Attempt, ConnectOptions, DialClient, DialError, DialTls, Dialled, LastAck, Progress, Search, dial};
 use crate::live::LivePool;
 use crate::plan::ListenerPlan;
 use crate::refuse::{PostgresError, Reply};
@@ -97,7 +97,9 @@ impl Routed<'_> {
         // Bounded: fallbacks form no cycle.
         loop {
             let live = &state.pools[*pool];
-            let header = header_for(live, &state.plan, client, entry, sniffed, tls.as_ref())?;
+            let connect = &live.plan().dial.connect;
+            let hello = sniffed.and_then(Sniffed::hello);
+            let header = header_for(connect, &state.plan, client, entry, hello, tls.as_ref())?;
             let dial_tls = state.tls_with(live).map(|pool_tls| DialTls {
                 tls: pool_tls,
                 client: client_choice(tls.as_ref()),
@@ -184,16 +186,17 @@ fn take_read(sniffed: Option<Sniffed>, entry: &Entry) -> Vec<u8> {
     read.map(FirstBytes::into_vec).unwrap_or_default()
 }
 
-/// The PROXY header for this client, if the servers of the pool expect one.
-fn header_for(
-    pool: &LivePool,
+/// The PROXY header for this client, if servers that are connected to in this way expect one. `hello` and `tls` are
+/// those of [`proxy_header`].
+pub(super) fn header_for(
+    connect: &ConnectOptions,
     listener: &ListenerPlan,
     client: &TcpStream,
     entry: &Entry,
-    sniffed: Option<&Sniffed>,
+    hello: Option<&Hello>,
     tls: Option<&(Box<TlsConnection>, Hello)>,
 ) -> Result<Vec<u8>, Refusal> {
-    let Some(version) = pool.plan().dial.connect.proxy_protocol else {
+    let Some(version) = connect.proxy_protocol else {
         return Ok(Vec::new());
     };
     let (address, local) = (entry.info().client(), local_address(client, listener.unix_address()));
@@ -206,7 +209,6 @@ fn header_for(
             hello,
             summary,
         });
-    let hello = sniffed.and_then(Sniffed::hello);
     proxy_header(version, address, local, (hello, tls), forwarded.as_ref())
 }
 

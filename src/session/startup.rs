@@ -168,7 +168,7 @@ async fn read_in_the_clear(
     let sniffed = sniffed.map_err(|error| count_unsniffed(error, entry))?;
     record_sniffed(&sniffed, state, entry);
     if let Some(PostgresOpening::Cancel(key)) = sniffed.postgres() {
-        return Err(cancel(client, key.clone(), state, entry).await);
+        return Err(cancel(client, key.clone(), state, entry, None).await);
     }
     if requires_tls(&state.plan) {
         entry.info().detail = Some("tls_required");

@@ -61,17 +61,18 @@ pub(super) async fn connect_decrypted(
         sniffed,
     } = identified;
     let (tls, hello) = complete_handshake(client, entry, handshake, sniffed).await?;
-    let (mut tls, first_packet) = read_first_packet(client, tls, state, at, entry).await;
+    let (tls, first_packet) = read_first_packet(client, tls, state, at, entry).await;
+    let mut tls = (tls, hello);
     let routed = match first_packet {
-        Ok(first_packet) => route(client, first_packet, &hello, state, at, entry).await,
+        Ok(first_packet) => route(client, first_packet, &tls, state, at, entry).await,
         Err(refusal) => Err(refusal),
     };
     match routed {
         Ok(mut routed) => {
-            routed.tls = Some((tls, hello));
+            routed.tls = Some(tls);
             routed.connect().await
         }
-        Err(refusal) => Err(refusal.within_tls(&mut tls)),
+        Err(refusal) => Err(refusal.within_tls(&mut tls.0)),
     }
 }
 
@@ -110,7 +111,7 @@ async fn read_first_packet(
 async fn route<'a>(
     client: &'a TcpStream,
     first_packet: Sniffed,
-    hello: &Hello,
+    tls: &(Box<TlsConnection>, Hello),
     state: &'a ListenerState,
     at: Instant,
     entry: &'a mut Entry,
@@ -124,7 +125,7 @@ async fn route<'a>(
         sniffed: Some(first_packet),
     };
     if let Some(key) = identified.cancel_key() {
-        return Err(cancel(client, key, state, identified.entry).await);
+        return Err(cancel(client, key, state, identified.entry, Some(tls)).await);
     }
-    identified.route_with_hello(Some(hello))?.pass_guards()
+    identified.route_with_hello(Some(&tls.1))?.pass_guards()
 }

@@ -2,14 +2,17 @@
 
 #![allow(unsafe_code)] // rustix wraps this option, but cannot return pid 0: a process in another namespace
 
+use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd};
 
 use crate::addr::UnixPeer;
 
-/// The process at the other end; `None` on an error.
-#[must_use]
-pub fn peer_of(socket: &impl AsFd) -> Option<UnixPeer> {
+/// The process at the other end.
+///
+/// # Errors
+/// That of getsockopt(2).
+pub fn peer_of(socket: &impl AsFd) -> io::Result<UnixPeer> {
     let mut credentials = MaybeUninit::<libc::ucred>::zeroed();
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: `credentials` and `length` live through the call, `length` is the size of `credentials`, and the kernel
@@ -24,11 +27,11 @@ pub fn peer_of(socket: &impl AsFd) -> Option<UnixPeer> {
         )
     };
     if answer != 0 {
-        return None;
+        return Err(io::Error::last_os_error());
     }
     // SAFETY: it was zeroed, so that all of it is initialised. Every bit pattern of plain integers is valid.
     let credentials = unsafe { credentials.assume_init() };
-    Some(UnixPeer {
+    Ok(UnixPeer {
         uid: credentials.uid,
         pid: u32::try_from(credentials.pid).unwrap_or(0),
     })

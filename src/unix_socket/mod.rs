@@ -129,11 +129,11 @@ impl BoundUnix {
 #[must_use]
 pub fn in_use_by(connection: &Socket) -> io::Error {
     match peer_of(connection) {
-        Some(peer) if peer.pid == std::process::id() => {
+        Ok(peer) if peer.pid == std::process::id() => {
             io::Error::new(ErrorKind::ResourceBusy, "this process listens there already")
         }
-        Some(peer) => in_use(format!("another process listens there (pid {})", peer.pid)),
-        None => in_use("another process listens there".to_owned()),
+        Ok(peer) => in_use(format!("another process listens there (pid {})", peer.pid)),
+        Err(_) => in_use("another process listens there".to_owned()),
     }
 }
 
@@ -241,7 +241,10 @@ mod tests {
         let (socket, file) = BoundUnix::new(&path, 0o600).unwrap().listen(1).unwrap();
         let connected = connect_to_listener(&path).unwrap().unwrap();
         let this_process = (rustix::process::geteuid().as_raw(), std::process::id());
-        assert_eq!(peer_of(&connected).map(|peer| (peer.uid, peer.pid)), Some(this_process));
+        let peer = peer_of(&connected).unwrap();
+        assert_eq!((peer.uid, peer.pid), this_process);
+        let no_socket = std::fs::File::open(directory.path()).unwrap();
+        assert_eq!(peer_of(&no_socket).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
         drop(socket); // as a killed process leaves it
         assert!(path.exists() && connect_to_listener(&path).unwrap().is_none());
         let (_second, _second_file) = BoundUnix::new(&path, 0o600).unwrap().listen(1).unwrap();

@@ -7,11 +7,14 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::report::{Figures, Idle, Report, Row, cpu_text, rate_text};
 
-/// Width and height of a panel, in pixels.
-const PANEL: (u32, u32) = (460, 250);
+/// The width of a panel, in pixels.
+const PANEL_WIDTH: u32 = 460;
 const COLUMNS: usize = 2;
 /// The x position at which bars begin, in pixels.
 const BARS_X: i32 = 150;
+/// The y position of the first bar, and the distance from one bar to the next, in pixels.
+const BARS_Y: u32 = 40;
+const BAR_STEP: u32 = 25;
 /// The length of the longest bar, in pixels.
 const BAR_LENGTH_MAX: i32 = 210;
 const OWN_COLOUR: RGBColor = RGBColor(0, 122, 135);
@@ -38,7 +41,9 @@ pub(crate) fn draw(report: &Report, path: &Path) {
         return;
     }
     let rows = panels.len().div_ceil(COLUMNS);
-    let size = (PANEL.0 * COLUMNS as u32, PANEL.1 * rows as u32);
+    let bars_max = panels.iter().map(|panel| panel.bars.len()).max().unwrap_or(0);
+    let panel_height = BARS_Y + BAR_STEP * bars_max as u32 + 10;
+    let size = (PANEL_WIDTH * COLUMNS as u32, panel_height * rows as u32);
     let area = SVGBackend::new(path, size).into_drawing_area();
     area.fill(&WHITE).expect("the background can be filled");
     for (panel, area) in panels.iter().zip(area.split_evenly((rows, COLUMNS))) {
@@ -129,7 +134,7 @@ fn paint(panel: &Panel, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error
     area.draw(&Text::new(panel.title, (16, 12), bold))?;
     let longest = panel.bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
     for (number, bar) in panel.bars.iter().enumerate() {
-        let top = 40 + 25 * i32::try_from(number)?;
+        let top = i32::try_from(BARS_Y + BAR_STEP * number as u32)?;
         let is_own = bar.name.starts_with("acequia");
         let colour = if is_own { OWN_COLOUR } else { OTHERS_COLOUR };
         let end = BARS_X + (f64::from(BAR_LENGTH_MAX) * bar.value / longest) as i32;

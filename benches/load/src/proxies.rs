@@ -192,13 +192,16 @@ impl Proxy {
         true
     }
 
-    /// Its process and its children, which some proxies use as workers.
-    fn pids(&self) -> Vec<u32> {
+    /// The children of its process, which some proxies use as workers.
+    fn workers(&self) -> Vec<u32> {
         let parent = self.child.id();
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-        std::iter::once(parent)
-            .chain(children.split_whitespace().filter_map(|pid| pid.parse().ok()))
-            .collect()
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    /// Its process and its workers.
+    fn pids(&self) -> Vec<u32> {
+        [vec![self.child.id()], self.workers()].concat()
     }
 
     /// User and system time of all its processes. It falls only if one of them ends.
@@ -233,7 +236,14 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        for pid in self.pids() {
+        // A process that was waited for has no ID any more: another process may have it.
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        let workers = self.workers();
+        // First the parent, which would replace its workers.
+        let _ = self.child.kill();
+        for pid in workers {
             let _ = Command::new("kill").arg("-KILL").arg(pid.to_string()).status();
         }
         let _ = self.child.wait();

@@ -22,8 +22,8 @@ const NAMES_MAX: usize = 100;
 /// The accounts of the file, and which of them are used.
 pub(super) struct AcmeAccounts<'a> {
     pub(super) in_order: Vec<AcmePlan>,
-    /// The names of the accounts with errors.
-    invalid: Vec<&'a str>,
+    /// The indexes in `in_order`, by name. `None`: the account has errors.
+    by_name: HashMap<&'a str, Option<usize>>,
     /// Whether the accounts are unknown, because `[acme]` is not valid: see [`Section::is_unknown`].
     is_unknown: bool,
     /// The positions of the accounts, in the order of `in_order`.
@@ -37,13 +37,14 @@ pub(super) struct AcmeAccounts<'a> {
 impl<'a> AcmeAccounts<'a> {
     /// Reads `[acme]`.
     pub(super) fn read(file: &Section<'a>, runtime_state_dir: Option<&Path>, problems: &mut Problems<'_>) -> Self {
-        let (mut in_order, mut positions, mut invalid) = (Vec::<AcmePlan>::new(), Vec::new(), Vec::new());
+        let (mut in_order, mut positions) = (Vec::<AcmePlan>::new(), Vec::new());
+        let (mut by_name, mut by_state_dir) = (HashMap::new(), HashMap::new());
         for entry in file.subsections("acme", problems) {
-            let Some(plan) = account(&entry.key, &entry.node, &entry.position, runtime_state_dir, problems) else {
-                invalid.push(entry.key.as_str());
-                continue;
-            };
-            if let Some(other) = in_order.iter().find(|other| other.state_dir == plan.state_dir) {
+            let plan = account(&entry.key, &entry.node, &entry.position, runtime_state_dir, problems);
+            by_name.insert(entry.key.as_str(), plan.is_some().then_some(in_order.len()));
+            let Some(plan) = plan else { continue };
+            let first = *by_state_dir.entry(plan.state_dir.clone()).or_insert(in_order.len());
+            if let Some(other) = in_order.get(first) {
                 let message = format!("`{}` has the same `state_dir` as `{}`", plan.name, other.name);
                 problems.error(&entry.position, message, "give each its own");
             }
@@ -53,7 +54,7 @@ impl<'a> AcmeAccounts<'a> {
         Self {
             is_used: vec![false; in_order.len()],
             in_order,
-            invalid,
+            by_name,
             is_unknown: file.is_unknown("acme"),
             positions,
             names_by_file: HashMap::new(),
@@ -70,8 +71,8 @@ impl<'a> AcmeAccounts<'a> {
         let names = entries(section, "names", problems, host_name);
         let node = section.get("acme")?;
         let wanted = value::string(node, problems)?;
-        let Some(index) = self.in_order.iter().position(|account| *account.name == *wanted) else {
-            if self.is_unknown || self.invalid.contains(&wanted) {
+        let Some(&index) = self.by_name.get(wanted) else {
+            if self.is_unknown {
                 return None;
             }
             let known: Vec<_> = self.in_order.iter().map(|account| &*account.name).collect();
@@ -80,6 +81,7 @@ impl<'a> AcmeAccounts<'a> {
             problems.error(&node.position, format!("unknown account `{wanted}`"), hint);
             return None;
         };
+        let index = index?; // `None`: an error has been reported
         self.is_used[index] = true;
         let first = names.first()?;
         let position = names_node.map_or(&node.position, |node| &node.position);

@@ -13,7 +13,7 @@ use crate::config::file::{KeyValue, Node};
 use crate::config::{FILE_BYTES_MAX, keys, suggest};
 use crate::guard::{GuardId, GuardRules, NetworkSet, Rate, RefuseWith, SourceBits};
 use crate::plan::GuardPlan;
-use crate::text::Reason;
+use crate::text::{Reason, counted, without_byte_order_mark};
 use crate::{regular_file, units};
 
 /// Sources that `rate_per_source` remembers unless the file says otherwise; they take 3.4 MB.
@@ -223,7 +223,8 @@ fn read_networks(path: &Path, may_quote: bool) -> Result<Vec<IpNet>, Vec<address
     let bytes = regular_file::read(path, FILE_BYTES_MAX);
     let bytes = bytes.map_err(|error| vec![(format!("cannot read {name}: {error}"), String::new())])?;
     let text = String::from_utf8_lossy(&bytes);
-    let (mut networks, mut errors) = (Vec::new(), Vec::new());
+    let text = without_byte_order_mark(&text);
+    let (mut networks, mut errors, mut bad_lines) = (Vec::new(), Vec::new(), 0);
     if !text.is_empty() && !text.ends_with('\n') {
         let hint = "end it with a line feed; a program that writes it should write another file and rename that";
         return Err(vec![(format!("the last line of {name} is cut off"), hint.into())]);
@@ -233,17 +234,22 @@ fn read_networks(path: &Path, may_quote: bool) -> Result<Vec<IpNet>, Vec<address
         if line.is_empty() {
             continue;
         }
-        match address::network(line) {
-            Ok(network) => networks.push(network),
-            Err(_) if !may_quote => errors.push((format!("{name}, line {number}: not a network"), String::new())),
-            Err((message, hint)) => {
-                let message = Reason::new(&message); // a line may be as long as the file
-                errors.push((format!("{name}, line {number}: {message}"), hint));
+        let (message, hint) = match address::network(line) {
+            Ok(network) => {
+                networks.push(network);
+                continue;
             }
+            Err(_) if !may_quote => (Reason::new("not a network"), String::new()),
+            Err((message, hint)) => (Reason::new(&message), hint), // a line may be as long as the file
+        };
+        bad_lines += 1;
+        if bad_lines <= BAD_LINES_MAX {
+            errors.push((format!("{name}, line {number}: {message}"), hint));
         }
-        if errors.len() == BAD_LINES_MAX {
-            break;
-        }
+    }
+    if bad_lines > BAD_LINES_MAX {
+        let more = counted(bad_lines - BAD_LINES_MAX, "more line");
+        errors.push((format!("{name}: {more} with errors"), String::new()));
     }
     if errors.is_empty() { Ok(networks) } else { Err(errors) }
 }
@@ -313,13 +319,23 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("networks");
         let denied = || rules_with_file("deny_file", &path);
-        fs::write(&path, "# blocked\n10.0.0.0/8\n\n192.0.2.1 # one\n2001:db8::/32\n").unwrap();
+        fs::write(
+            &path,
+            "\u{feff}# blocked\n10.0.0.0/8\n\n192.0.2.1 # one\n2001:db8::/32\n",
+        )
+        .unwrap();
         assert_eq!(denied().unwrap().deny.ranges(), 3);
         fs::write(&path, "10.0.0.0/8\n10.0.0.1/33\n").unwrap();
         assert!(
             denied()
                 .unwrap_err()
                 .contains("networks, line 2: `10.0.0.1/33` is not a network")
+        );
+        fs::write(&path, "x\n".repeat(5)).unwrap();
+        let error = denied().unwrap_err();
+        assert!(
+            error.contains("networks, line 3: ") && error.contains("networks: 2 more lines with errors"),
+            "{error}"
         );
         fs::write(&path, "x".repeat(1 << 20) + "\n").unwrap();
         assert!(denied().unwrap_err().len() < 1_000);

@@ -33,10 +33,9 @@ pub(super) fn listener<'a>(
         .required("bind", r#"bind = "0.0.0.0:443""#, problems)
         .map_or(&[][..], |node| value::one_or_many(node, problems));
     let bind: Vec<ListenAddr> = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
-    let protocol = protocol(&section, problems);
-    let mut tls = tls::listener_tls(&section, protocol, names.acme, problems);
-    let protocol = with_tls_required(protocol, tls.as_ref(), &section, problems);
-    let kind = kind(&section, protocol);
+    let mut kind = kind(&section, problems);
+    let mut tls = tls::listener_tls(&section, kind.protocol, names.acme, problems);
+    kind.protocol = with_tls_required(kind.protocol, tls.as_ref(), &section, problems);
     let (routes, positions) = routes(&entry.key, &section, kind, names, problems);
     let guards = names.guards.find(&section, problems);
     let redirect = redirect::redirect(&section, problems);
@@ -46,7 +45,7 @@ pub(super) fn listener<'a>(
     if let (Some((position, _)), Some(tls)) = (section.entry("tls"), &mut tls) {
         let has_other_targets = pool.is_some() || announce.is_some();
         tls::unused_certificates(tls, &routes, has_other_targets, position, problems);
-        tls::set_alpn(tls, &routes, protocol);
+        tls::set_alpn(tls, &routes, kind.protocol);
     }
     let table = route_table(routes, pool, kind, announce.as_ref(), &entry.position, problems);
     let pools = &*names.pools;
@@ -54,7 +53,7 @@ pub(super) fn listener<'a>(
     let accept_proxy = accept_proxy::accept_proxy(&section, &bind, problems);
     // `hello_timeout` and `hello_max` also limit the first message of a PostgreSQL client. `hello_timeout` also limits
     // the time for a PROXY header.
-    let uses_hello_limits = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
+    let uses_hello_limits = table.needs_hello() || kind.protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, uses_hello_limits, problems);
     double_tls::reject((&entry.key, &section), kind, (&table, &positions), pools, problems);
     warn_of_wrong_protocol(&table, kind, &pools.in_order, section.position(), problems);
@@ -66,13 +65,13 @@ pub(super) fn listener<'a>(
         max_connections: process::max_connections(&section, problems),
         accept_proxy,
         guards,
-        protocol,
+        protocol: kind.protocol,
         redirect: None, // set by redirect::resolve
         sniff: settings.sniff,
         routes: table,
         announce,
         tls,
-        relay: settings.relay_of(protocol),
+        relay: settings.relay_of(kind.protocol),
         socket: settings.socket,
     };
     Some((plan, redirect))
@@ -168,8 +167,8 @@ fn unix_mode(section: &Section<'_>, bind: &[ListenAddr], problems: &mut Problems
     })
 }
 
-/// The protocol of the clients, with the keys that only one protocol has.
-fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
+/// What the routes and pools of the listener must suit. Reads `protocol`, and the keys that only one protocol has.
+fn kind(section: &Section<'_>, problems: &mut Problems<'_>) -> ListenerKind {
     let tls_required = section.boolean("tls_required", problems).unwrap_or(false);
     let unplaced_values = [("drop", UnplacedCancel::Drop), ("fanout", UnplacedCancel::Fanout)];
     let unplaced = section.one_of("cancel_unplaced", &unplaced_values, problems);
@@ -184,33 +183,18 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
         ("redis", Protocol::Redis),
     ];
     let protocol = section.one_of("protocol", &protocols, problems);
-    let protocol = protocol.unwrap_or(Protocol::Tcp);
+    let may_be_postgres = protocol.map_or(!section.is_missing("protocol"), Protocol::is_postgres);
     for key in ["tls_required", "cancel_unplaced"] {
-        if !may_be_postgres(section, protocol)
-            && let Some((position, _)) = section.entry(key)
-        {
+        if !may_be_postgres && let Some((position, _)) = section.entry(key) {
             let message = format!("`{key}` is for listeners of PostgreSQL");
             problems.error(position, message, r#"add protocol = "postgres""#);
         }
     }
-    protocol
-}
-
-/// What the routes and pools of the listener must suit.
-fn kind(section: &Section<'_>, protocol: Protocol) -> ListenerKind {
     ListenerKind {
-        protocol,
-        may_be_postgres: may_be_postgres(section, protocol),
+        protocol: protocol.unwrap_or(Protocol::Tcp),
+        may_be_postgres,
         terminates: !section.is_missing("tls"),
     }
-}
-
-/// Whether the protocol is PostgreSQL, or is unknown because the key `protocol` is not valid.
-fn may_be_postgres(section: &Section<'_>, protocol: Protocol) -> bool {
-    let is_written_tcp = section.get("protocol").is_some_and(|node| value::is_text(node, "tcp"));
-    // `Tcp` also replaces an invalid value.
-    let is_invalid = protocol == Protocol::Tcp && !is_written_tcp && !section.is_missing("protocol");
-    protocol.is_postgres() || is_invalid
 }
 
 /// The protocol. Sets `tls_required` if every client needs a certificate: a client without TLS cannot present one.

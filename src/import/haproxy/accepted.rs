@@ -36,6 +36,7 @@ impl AcceptedClients {
             self.accepts_by_other_tests = true;
             return LineOutcome::LeftOut("");
         }
+        let mut outcome = LineOutcome::Carried;
         for terms in alternatives {
             match (networks_of(std::slice::from_ref(terms), false), terms.as_slice()) {
                 (Some(networks), _) => self.networks.extend(networks),
@@ -53,21 +54,22 @@ impl AcceptedClients {
                     self.wildcards.extend(wildcards);
                     self.accepts_by_other_tests |= is_partial;
                 }
-                _ => self.accepts_by_other_tests = true,
+                (
+                    None,
+                    [
+                        Term {
+                            is_negated: false,
+                            test: AclTest::ClientHello | AclTest::Always,
+                        },
+                    ],
+                ) => self.accepts_by_other_tests = true,
+                _ => {
+                    self.accepts_by_other_tests = true;
+                    outcome = LineOutcome::LeftOut("");
+                }
             }
         }
-        let is_understood = |terms: &Vec<Term>| {
-            let [term] = terms.as_slice() else { return false };
-            let is_known = matches!(
-                term.test,
-                AclTest::ClientHello | AclTest::Always | AclTest::Sni { .. } | AclTest::Networks(_)
-            );
-            is_known && !term.is_negated
-        };
-        match alternatives.iter().all(is_understood) {
-            true => LineOutcome::Carried,
-            false => LineOutcome::LeftOut(""),
-        }
+        outcome
     }
 
     /// A rule that rejects all clients except those in these networks. Returns the networks that may pass, with those

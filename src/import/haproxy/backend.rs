@@ -11,9 +11,6 @@ use super::differences;
 use super::line::{Line, LineOutcome, set_duration, set_integer, set_time};
 use super::server::{self, ParsedServer, ServerOptions};
 
-/// The shortest interval of checks that the configuration accepts.
-const INTERVAL_MIN: Duration = Duration::from_millis(10);
-
 /// A backend that is being read.
 #[derive(Debug, Default)]
 pub(super) struct Backend {
@@ -58,7 +55,8 @@ impl Backend {
             ("balance", policy) => self.balance(policy, word(2)),
             ("hash-type", "consistent") => LineOutcome::Carried, // hashes are always consistent here
             ("default-server", _) => {
-                self.default_server.read(&words[1..]);
+                let remarks = self.default_server.read(&words[1..], line.number);
+                self.remarks.extend(remarks);
                 LineOutcome::Carried
             }
             ("server", _) => self.server(line, word(2), Some(word(1)), words.get(3..)),
@@ -112,8 +110,7 @@ impl Backend {
 
     fn server(&mut self, line: &Line, location: &str, name: Option<&str>, words: Option<&[String]>) -> LineOutcome {
         let mut options = self.default_server.clone();
-        options.left_out.clear();
-        options.read(words.unwrap_or_default());
+        let remarks = options.read(words.unwrap_or_default(), line.number);
         let Some(address) = address::server(location) else {
             return LineOutcome::LeftOut(if address::is_unspecified(location) {
                 "HAProxy connects to the address that the client has connected to: write it"
@@ -121,9 +118,7 @@ impl Backend {
                 "write \"HOST:PORT\" or \"unix:/PATH\""
             });
         };
-        for left_out in &options.left_out {
-            self.remarks.push(Remark::left_out(line.number, left_out, ""));
-        }
+        self.remarks.extend(remarks);
         let server = ImportedServer {
             address,
             name: name.map(str::to_owned),
@@ -146,10 +141,6 @@ impl Backend {
         self.pool
             .section
             .set("balance", quoted(self.balance.unwrap_or("round-robin")));
-        for left_out in &self.default_server.left_out {
-            self.remarks
-                .push(Remark::left_out(0, &format!("default-server: {left_out}"), ""));
-        }
         for parsed in &mut self.servers {
             parsed.options.source = parsed.options.source.take().or_else(|| self.source.clone());
         }
@@ -225,7 +216,7 @@ impl Backend {
         let intervals = [("interval", options.interval), ("interval_down", options.interval_down)];
         for (key, time) in intervals {
             if let Some(time) = time {
-                health.set(key, duration_value(time.max(INTERVAL_MIN)));
+                health.set(key, duration_value(time));
             }
         }
         for (key, number) in [("rise", options.rise), ("fall", options.fall)] {
@@ -266,7 +257,7 @@ impl Backend {
             health.set("address", quoted(address));
         }
         if let Some(time) = options.agent_interval {
-            health.set("interval", duration_value(time.max(INTERVAL_MIN)));
+            health.set("interval", duration_value(time));
         }
         if let Some(text) = &options.agent_send {
             health.set("send", quoted(text));

@@ -1,8 +1,8 @@
 //! `bind` (configuration manual, section 5.1).
 
-use super::super::imported::{ImportedListener, Remark, TlsKeys, is_file, quoted, quoted_list};
+use super::super::imported::{BOUND_ALREADY, ImportedListener, ListenerTls, Remark, is_file, quoted, quoted_list};
 use super::address::binds;
-use super::line::{Line, LineOutcome, set_integer};
+use super::line::{Line, LineOutcome, carried_if, joined, set_integer};
 use super::server::protocols;
 use crate::units::parse_file_mode;
 
@@ -33,17 +33,23 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
     let mut has_invalid_address = false;
     for address in binds(addresses) {
         match address {
-            Some(address) => valid_addresses.push(address),
+            Some(address) if listener.bind.contains(&address) => {
+                let remark = Remark::left_out(line.number, &format!("address {address}"), BOUND_ALREADY);
+                listener.section.remarks.push(remark);
+            }
+            Some(address) => {
+                listener.bind.push(address.clone());
+                valid_addresses.push(address);
+            }
             None => has_invalid_address = true,
         }
     }
-    listener.bind.extend_from_slice(&valid_addresses);
     let dual_stack = valid_addresses.iter().filter(|address| is_dual_stack(address));
     listener.dual_stack.extend(dual_stack.cloned());
     let tls = read_options(options, line, listener);
     if is_tls {
-        let keys = valid_addresses.iter().map(|address| (address.clone(), tls.clone()));
-        listener.address_tls.extend(keys);
+        let address_tls = valid_addresses.iter().map(|address| (address.clone(), tls.clone()));
+        listener.address_tls.extend(address_tls);
     } else {
         listener.plain_addresses.extend_from_slice(&valid_addresses);
     }
@@ -68,81 +74,64 @@ const WITHOUT_VALUE: [&str; 8] = [
     "prefer-client-ciphers",
 ];
 
-/// Carries the options of a line over to the listener. Returns the keys of `[listeners.NAME.tls]` for the addresses of
-/// the line.
-fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) -> TlsKeys {
-    let mut tls = TlsKeys::new();
+/// Carries the options of a line over to the listener. Returns the settings of TLS for the addresses of the line.
+fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) -> ListenerTls {
+    let mut tls = ListenerTls::default();
     let mut client_ca = None;
     let mut verify = None;
-    let mut rest = options.iter();
-    while let Some(word) = rest.next() {
-        if WITHOUT_VALUE.contains(&word.as_str()) {
-            continue;
-        }
-        let value = rest.as_slice().first().map_or("", String::as_str);
-        let outcome = match word.as_str() {
+    let mut rest = options;
+    while let Some(word) = rest.first() {
+        let value = rest.get(1).map_or("", String::as_str);
+        let (outcome, count) = match word.as_str() {
+            word if WITHOUT_VALUE.contains(&word) => (LineOutcome::Carried, 1),
             "ca-file" => {
                 client_ca = Some(value).filter(|path| is_file(path));
-                carried_if(client_ca.is_some())
+                (carried_if(client_ca.is_some()), 2)
             }
             "verify" => {
                 verify = ["none", "optional", "required"].into_iter().find(|mode| *mode == value);
-                carried_if(verify.is_some())
+                (carried_if(verify.is_some()), 2)
             }
-            _ => read_option(word, value, listener, &mut tls),
+            _ => match read_option(word, value, listener, &mut tls) {
+                LineOutcome::Foreign => (LineOutcome::Foreign, 1), // what follows may be another option
+                outcome => (outcome, 2),
+            },
         };
-        let remark = match outcome {
-            LineOutcome::Carried => None,
-            LineOutcome::Noted(note) => Some(Remark::note(line.number, note)),
-            LineOutcome::LeftOut(why) => {
-                let what = format!("of bind: {word} {value}");
-                Some(Remark::left_out(line.number, &what, why))
-            }
-            LineOutcome::Foreign => {
-                let remark = Remark::left_out(line.number, &format!("of bind: {word}"), "");
-                listener.section.remarks.push(remark);
-                continue; // what follows may be another option
-            }
-        };
+        let (option, after) = rest.split_at(count.min(rest.len()));
+        let remark = outcome.remark_about(line.number, &format!("of bind: {}", joined(option)));
         listener.section.remarks.extend(remark);
-        rest.next();
+        rest = after;
     }
     if let Some((ca, verify)) = client_ca.zip(verify.filter(|verify| *verify != "none")) {
         let mode = if verify == "required" { "require" } else { "request" };
-        tls.insert(
-            "client_auth",
-            format!("{{ ca_file = {}, mode = \"{mode}\" }}", quoted(ca)),
-        );
+        let client_auth = format!("{{ ca_file = {}, mode = \"{mode}\" }}", quoted(ca));
+        tls.keys.insert("client_auth", client_auth);
     }
     tls
 }
 
-fn carried_if(is_valid: bool) -> LineOutcome {
-    match is_valid {
-        true => LineOutcome::Carried,
-        false => LineOutcome::LeftOut(""),
-    }
-}
-
 /// Reads an option with a value. `Foreign`: `word` is not one of these options.
-fn read_option(word: &str, value: &str, listener: &mut ImportedListener, tls: &mut TlsKeys) -> LineOutcome {
+fn read_option(word: &str, value: &str, listener: &mut ImportedListener, tls: &mut ListenerTls) -> LineOutcome {
     match word {
         "name" | "process" | "shards" | "thread" => LineOutcome::Carried,
         "crt" => {
             let entry = certificate(value);
             let is_valid = entry.is_some();
-            let entry = entry.filter(|entry| !listener.certificates.contains(entry));
-            listener.certificates.extend(entry);
+            tls.certificates
+                .extend(entry.filter(|entry| !tls.certificates.contains(entry)));
             carried_if(is_valid)
         }
+        "crt-list" => LineOutcome::LeftOut("write an entry of `certificates` for each line of the file"),
         "alpn" => {
             let protocols = protocols(value);
-            tls.extend(protocols.as_ref().map(|protocols| ("alpn", quoted_list(protocols))));
-            carried_if(protocols.is_some())
+            let is_valid = protocols.is_some();
+            tls.keys
+                .extend(protocols.map(|protocols| ("alpn", quoted_list(&protocols))));
+            carried_if(is_valid)
         }
         "ssl-min-ver" => {
             if value == "TLSv1.3" {
-                tls.insert("min_version", quoted("1.3"));
+                tls.keys.insert("min_version", quoted("1.3"));
             }
             // Versions below 1.2 are not supported.
             carried_if(["TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3"].contains(&value))

@@ -73,19 +73,23 @@ impl Checks {
         }
     }
 
-    /// Reads a `tcp-check` line. A conversation with Redis becomes the check `redis`, any other one `send-expect`.
+    /// Reads a `tcp-check` line. A conversation that begins with a command of Redis becomes the check `redis`, any
+    /// other one `send-expect`.
     fn read_tcp_check(&mut self, line: &Line) -> LineOutcome {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
         let rest = line.words.get(2..).unwrap_or_default();
+        let has_begun = self.conversation.has_steps();
         match word(1) {
-            "send" if word(2).starts_with("PING") => {
+            "send" if word(2).starts_with("PING") && !has_begun => {
                 self.set("redis");
                 LineOutcome::Noted(String::from(
                     "check = \"redis\" sends ROLE, too: for another service with PING write check = \"send-expect\"",
                 ))
             }
-            "send" if word(2).starts_with("info replication") || word(2).starts_with("role") => self.set("redis"),
-            "send" if word(2).starts_with("AUTH ") => {
+            "send" if (word(2).starts_with("info replication") || word(2).starts_with("role")) && !has_begun => {
+                self.set("redis")
+            }
+            "send" if word(2).starts_with("AUTH ") && !has_begun => {
                 self.set("redis");
                 LineOutcome::Noted(String::from("write the password of AUTH to a file: `password_file`"))
             }

@@ -152,10 +152,8 @@ impl ImportedStep {
 
 /// Whether the expression has a `^` that is an anchor, as in `(^220|^250)`. In `\^` and `[^…]`, it is none.
 fn has_anchor(expression: &str) -> bool {
-    let before = [None].into_iter().chain(expression.chars().map(Some));
-    before
-        .zip(expression.chars())
-        .any(|(before, c)| c == '^' && !matches!(before, Some('\\' | '[')))
+    let mut carets = expression.match_indices('^');
+    carets.any(|(at, _)| !expression[..at].ends_with(['\\', '[']))
 }
 
 /// The kind of comparison of an `expect`, such as `string`, and its pattern. `None`: it is negated, or incomplete.

@@ -17,6 +17,8 @@ const PARTIAL: &str = "a name whose end is the text, but without a dot before it
 
 const SETTLED: &str = "an earlier line decides about all clients";
 
+const NO_PEERS: &str = "write accept_proxy = { from = [\"NETWORK\"] }";
+
 /// A frontend that is being read.
 #[derive(Debug, Default)]
 pub(super) struct Frontend {
@@ -159,16 +161,17 @@ impl Frontend {
     /// `tcp-request connection reject if …` and the like.
     fn tcp_request(&mut self, line: &Line) -> LineOutcome {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
-        if (word(2), word(3)) == ("expect-proxy", "layer4") {
-            return self.expect_proxy(line);
-        }
-        let condition = self.acls.condition(line.words.get(4..).unwrap_or_default());
+        let expects_proxy = (word(2), word(3)) == ("expect-proxy", "layer4");
+        let at = if expects_proxy { 4 } else { 3 }; // where `if` or `unless` is
+        let condition = self.acls.condition(line.words.get(at + 1..).unwrap_or_default());
         let accepted = self.accepted.entry(word(1).to_owned()).or_default();
         if accepted.is_settled {
             return LineOutcome::LeftOut(SETTLED);
         }
         let is_about_peer = word(1) == "connection"; // the PROXY header is read after these rules
-        match (word(2), word(3)) {
+        match (word(2), word(at)) {
+            ("expect-proxy", "if") if expects_proxy => self.expect_proxy(word(1), &condition),
+            ("expect-proxy", _) if expects_proxy => LineOutcome::LeftOut(NO_PEERS),
             ("accept", how @ ("if" | "unless")) => accepted.accept(&condition, how == "unless"),
             ("accept", "") => {
                 accepted.is_settled = true;
@@ -227,21 +230,14 @@ impl Frontend {
         self.routes(line, 4, None)
     }
 
-    fn expect_proxy(&mut self, line: &Line) -> LineOutcome {
-        const REMEDY: &str = "write accept_proxy = { from = [\"NETWORK\"] }";
-        if line.words.get(4).is_none_or(|word| word != "if") {
-            return LineOutcome::LeftOut(REMEDY);
-        }
-        let condition = self.acls.condition(line.words.get(5..).unwrap_or_default());
+    /// `tcp-request connection expect-proxy layer4 if …`; `set` is the set of the rule.
+    fn expect_proxy(&mut self, set: &str, alternatives: &[Vec<Term>]) -> LineOutcome {
         let is_unless = false;
-        let accepted = self.accepted.entry(line.words[1].clone()).or_default();
-        if accepted.is_settled {
-            return LineOutcome::LeftOut(SETTLED);
-        }
+        let accepted = &self.accepted[set];
         // Peers that an earlier line accepts need no header.
-        let expected = networks_of(&condition, is_unless).and_then(|networks| accepted.without_accepted(&networks));
+        let expected = networks_of(alternatives, is_unless).and_then(|networks| accepted.without_accepted(&networks));
         let Some(expected) = expected else {
-            return LineOutcome::LeftOut(REMEDY);
+            return LineOutcome::LeftOut(NO_PEERS);
         };
         let is_exact = !accepted.accepts_beyond_networks();
         if !expected.is_empty() && self.listener.expect_proxy_of(expected) {

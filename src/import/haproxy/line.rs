@@ -18,8 +18,18 @@ pub(super) struct Line {
 impl Line {
     /// The words as one text.
     pub(super) fn text(&self) -> String {
-        self.words.join(" ")
+        joined(&self.words)
     }
+}
+
+/// The words as one text. Words that would not be seen as such are in quotes.
+pub(super) fn joined(words: &[String]) -> String {
+    let is_plain = |word: &str| !word.is_empty() && !word.contains(char::is_whitespace);
+    let words = words.iter().map(|word| match is_plain(word) {
+        true => word.clone(),
+        false => format!("\"{word}\""),
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// A section of any kind, and its lines.
@@ -40,6 +50,12 @@ impl HaproxySection {
     /// Its kind and name.
     pub(super) fn title(&self) -> String {
         format!("{} {}", self.kind, self.name).trim_end().to_owned()
+    }
+
+    /// A remark that its `from` has no effect.
+    pub(super) fn unused_from(&self, why: &str) -> Remark {
+        let from = self.from.as_deref().unwrap_or_default();
+        Remark::left_out(self.line, &format!("from {from}"), why)
     }
 }
 
@@ -67,12 +83,24 @@ impl LineOutcome {
 
     /// The remark to write about the line.
     pub(super) fn remark(self, line: &Line) -> Option<Remark> {
+        self.remark_about(line.number, &line.text())
+    }
+
+    /// The remark to write about a part of the line with this number.
+    pub(super) fn remark_about(self, line: usize, part: &str) -> Option<Remark> {
         match self {
             Self::Carried => None,
-            Self::Noted(note) => Some(Remark::note(line.number, note)),
-            Self::Foreign => Some(Remark::left_out(line.number, &line.text(), "")),
-            Self::LeftOut(why) => Some(Remark::left_out(line.number, &line.text(), why)),
+            Self::Noted(note) => Some(Remark::note(line, note)),
+            Self::Foreign => Some(Remark::left_out(line, part, "")),
+            Self::LeftOut(why) => Some(Remark::left_out(line, part, why)),
         }
+    }
+}
+
+pub(super) fn carried_if(is_valid: bool) -> LineOutcome {
+    match is_valid {
+        true => LineOutcome::Carried,
+        false => LineOutcome::LeftOut(""),
     }
 }
 
@@ -102,29 +130,36 @@ pub(super) fn set_time(time: &mut Option<Duration>, text: &str) -> LineOutcome {
 
 const NO_DURATION: &str = "not a duration";
 
-/// The note for a 0 by which HAProxy means its own default, or no limit.
-pub(super) const ZERO_NOTE: &str = "0 means HAProxy's default, or no limit: the default of acequia holds";
+pub(super) const NO_NUMBER: &str = "not a number";
 
-/// Sets a key to the number that a line has, limited to the bounds. If the lower bound is above 0, a 0 sets nothing.
+/// The note for a 0 by which HAProxy means its own default, or no limit.
+const ZERO_NOTE: &str = "0 means HAProxy's default, or no limit: the default of acequia holds";
+
+/// Sets a key to the number that a line has. If the lower bound is above 0, a 0 sets nothing.
 pub(super) fn set_integer(
     section: &mut ImportedSection,
     key: &'static str,
     text: &str,
     bounds: RangeInclusive<u32>,
 ) -> LineOutcome {
-    let Some(number) = clamped_integer(text, *bounds.start(), *bounds.end()) else {
-        return LineOutcome::LeftOut("not a number");
+    let Some((number, outcome)) = number(text, *bounds.end()) else {
+        return LineOutcome::LeftOut(NO_NUMBER);
     };
-    if *bounds.start() > 0 && is_zero(text) {
+    if number < *bounds.start() {
         return LineOutcome::Noted(ZERO_NOTE.to_owned());
     }
     section.set(key, number.to_string());
-    LineOutcome::Carried
+    outcome
 }
 
-/// Whether this is the number 0.
-pub(super) fn is_zero(text: &str) -> bool {
-    clamped_integer(text, 0, 1) == Some(0)
+/// The number that a line has; a higher one becomes `most`, with a note. `None`: the text is not a number.
+pub(super) fn number(text: &str, most: u32) -> Option<(u32, LineOutcome)> {
+    let number = clamped_integer(text, 0, u32::MAX)?;
+    let outcome = match number > most {
+        true => LineOutcome::Noted(format!("{text} is more than is possible here: {most} is used")),
+        false => LineOutcome::Carried,
+    };
+    Some((number.min(most), outcome))
 }
 
 /// The words that begin a section.

@@ -17,12 +17,11 @@ mod backend;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::imported::{Imported, ImportedListener, Remark, quoted};
-use super::number::{clamped_integer, duration, duration_value};
-use crate::units::format_duration;
+use super::imported::{Imported, ImportedListener, Remark};
+use super::number::duration_value;
 use backend::Backend;
 use frontend::Frontend;
-use line::{HaproxySection, Line, LineOutcome, ZERO_NOTE, is_zero, sections};
+use line::{HaproxySection, Line, LineOutcome, sections, set_duration, set_integer};
 
 /// Converts the text of a file.
 pub(super) fn read(text: &str) -> Imported {
@@ -41,7 +40,7 @@ pub(super) fn read(text: &str) -> Imported {
         match section.kind.as_str() {
             "defaults" => defaults.add(section, &mut imported.remarks),
             "frontend" | "backend" | "listen" => {
-                let inherited = defaults.inherited_by(&section);
+                let inherited = defaults.inherited_by(&section, &mut imported.remarks);
                 if let Some(mode) = other_mode(inherited, &section) {
                     let why = format!("mode {mode}");
                     imported
@@ -111,35 +110,40 @@ const COPIED_LINES_MAX: usize = 10_000;
 impl Defaults {
     /// Adds a section, and makes the remarks about its lines. The sections that inherit these lines make none.
     fn add(&mut self, section: HaproxySection, remarks: &mut Vec<Remark>) {
+        let named = self.named(&section, "no `defaults` before this line has this name", remarks);
+        let mut inherited = named.unwrap_or_default();
+        if self.copied + inherited.len() > COPIED_LINES_MAX {
+            remarks.push(section.unused_from("too many inherited lines"));
+            inherited = &[];
+        }
         // Both are dropped: only the remarks are needed.
         let (mut frontend, mut backend) = (Frontend::new(""), Backend::new("", true));
         let read = |line: &Line| frontend.read(line).or(|| backend.read(line));
-        remarks.extend(read_lines(&[], &section.lines, read));
-        let named = section.from.as_ref().and_then(|from| self.named.get(from));
-        let mut inherited = named.map_or(&[][..], Vec::as_slice);
-        if self.copied + inherited.len() > COPIED_LINES_MAX {
-            let from = section.from.as_deref().unwrap_or_default();
-            let text = format!("from {from}");
-            remarks.push(Remark::left_out(section.line, &text, "too many inherited lines"));
-            inherited = &[];
-        }
-        self.copied += inherited.len();
+        remarks.extend(read_lines(inherited, &section.lines, read));
+        remarks.append(&mut backend.remarks);
         let kept = not_replaced(inherited, &section.lines).cloned();
         let lines: Vec<Line> = kept.chain(section.lines.iter().cloned()).collect();
+        self.copied += inherited.len();
         if !section.name.is_empty() {
             self.named.insert(section.name, lines.clone());
         }
         self.last = lines;
     }
 
-    /// The lines that a section inherits. They are those of the `defaults` section that its `from` names, else those of
-    /// the last `defaults` section.
-    fn inherited_by(&self, section: &HaproxySection) -> &[Line] {
-        section
-            .from
-            .as_ref()
-            .and_then(|from| self.named.get(from))
-            .unwrap_or(&self.last)
+    /// The lines that a proxy section inherits. They are those of the `defaults` section that its `from` names, else
+    /// those of the last `defaults` section.
+    fn inherited_by(&self, section: &HaproxySection, remarks: &mut Vec<Remark>) -> &[Line] {
+        let why = "no `defaults` before this line has this name: the last one is used";
+        self.named(section, why, remarks).unwrap_or(&self.last)
+    }
+
+    /// The lines of the `defaults` section that `from` names; if there is none, a remark says `why` it has no effect.
+    fn named(&self, section: &HaproxySection, why: &str, remarks: &mut Vec<Remark>) -> Option<&[Line]> {
+        let lines = self.named.get(section.from.as_ref()?);
+        if lines.is_none() {
+            remarks.push(section.unused_from(why));
+        }
+        lines.map(Vec::as_slice)
     }
 }
 
@@ -216,38 +220,20 @@ fn begins_with(line: &Line, words: &[&str]) -> bool {
 
 /// Reads `global`. Only `maxconn`, `nbthread`, `hard-stop-after` and `ssl-server-verify` are carried over.
 fn global(section: &HaproxySection, verify_default: &mut bool, imported: &mut Imported) {
+    let runtime = &mut imported.runtime;
     for line in &section.lines {
-        let value = line.words.get(1).map(String::as_str);
-        let number = |most| value.and_then(|text| clamped_integer(text, 1, most));
-        // The key of `[runtime]` and its value; `None`: the line is left out.
-        let setting = match line.words[0].as_str() {
-            "maxconn" | "nbthread" if value.is_some_and(is_zero) => {
-                imported.remarks.push(Remark::note(line.number, ZERO_NOTE));
-                continue;
-            }
+        let value = line.words.get(1).map_or("", String::as_str);
+        let outcome = match line.words[0].as_str() {
+            "maxconn" => set_integer(runtime, "max_connections", value, 1..=1 << 30),
+            "nbthread" => set_integer(runtime, "workers", value, 1..=1024),
+            "hard-stop-after" => set_duration(runtime, "drain_timeout", value),
             "ssl-server-verify" => {
-                *verify_default = value != Some("none");
-                continue;
+                *verify_default = value != "none";
+                LineOutcome::Carried
             }
-            "daemon" | "log" | "log-send-hostname" => continue,
-            "maxconn" => number(1 << 30).map(|limit| ("max_connections", limit.to_string())),
-            "nbthread" => number(1024).map(|threads| ("workers", threads.to_string())),
-            "hard-stop-after"
-                if value
-                    .and_then(|text| duration(text, 1))
-                    .is_some_and(|time| time.is_zero()) =>
-            {
-                imported.remarks.push(Remark::note(line.number, ZERO_NOTE));
-                continue;
-            }
-            "hard-stop-after" => value
-                .and_then(|text| duration(text, 1))
-                .map(|time| ("drain_timeout", quoted(&format_duration(time)))),
-            _ => None,
+            "daemon" | "log" | "log-send-hostname" => LineOutcome::Carried,
+            _ => LineOutcome::Foreign,
         };
-        match setting {
-            Some((key, value)) => imported.runtime.set(key, value),
-            None => imported.remarks.push(Remark::left_out(line.number, &line.text(), "")),
-        }
+        imported.remarks.extend(outcome.remark(line));
     }
 }

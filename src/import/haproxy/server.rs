@@ -2,11 +2,21 @@
 
 use std::time::Duration;
 
-use super::super::imported::{ImportedServer, SESSIONS_MAX, is_file, is_protocol, keep_first};
+use super::super::imported::{ImportedServer, Remark, SESSIONS_MAX, is_file, is_protocol, keep_first};
 use super::super::number::{clamped_integer, duration, port};
 use super::address;
+use super::line::{LineOutcome, NO_NUMBER, carried_if, joined, number, set_time};
 use crate::config::address::ip;
 use crate::name::ServerName;
+use crate::units::format_duration;
+
+/// The shortest interval of checks that the configuration accepts.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// The highest `rise` and `fall` that the configuration accepts.
+const CHECKS_MAX: u32 = 1_000;
+
+const NO_ZERO: &str = "HAProxy accepts no 0 either";
 
 /// A `server` line that was read.
 #[derive(Debug)]
@@ -66,8 +76,6 @@ pub(super) struct ServerOptions {
     pub(super) slow_start: Option<Duration>,
     /// `resolve-prefer`: `ipv4` or `ipv6`.
     pub(super) family: Option<&'static str>,
-    /// Options that are not carried over, each with its value.
-    pub(super) left_out: Vec<String>,
 }
 
 /// Options with a value that are not carried over.
@@ -116,37 +124,38 @@ const WITH_VALUE: [&str; 41] = [
 ];
 
 impl ServerOptions {
-    /// Reads the words after the address of a server. What they say replaces what `self` says.
-    pub(super) fn read(&mut self, words: &[String]) {
-        let mut rest = words.iter();
-        while let Some(word) = rest.next() {
-            if self.read_flag(word) {
-                continue;
-            }
-            if word == "source" {
-                let (source, count) = source(rest.as_slice());
-                match source {
-                    Some(source) => self.source = Some(source),
-                    None => self
-                        .left_out
-                        .push(format!("source {}", rest.as_slice()[..count].join(" "))),
-                }
-                rest = rest.as_slice()[count..].iter();
-                continue;
-            }
-            let value = rest.as_slice().first().map_or("", String::as_str);
-            let is_carried_over = self.read_value(word, value);
+    /// Reads the words after the address of a server. What they say replaces what `self` says. Returns the remarks
+    /// about them; `line` is the number of their line.
+    pub(super) fn read(&mut self, words: &[String], line: usize) -> Vec<Remark> {
+        let mut remarks = Vec::new();
+        let mut rest = words;
+        while !rest.is_empty() {
+            let (outcome, count) = self.read_option(rest);
+            let (option, after) = rest.split_at(count.min(rest.len()));
+            remarks.extend(outcome.remark_about(line, &joined(option)));
+            rest = after;
+        }
+        remarks
+    }
+
+    /// Reads the option with which `words` begins. Returns how many words belong to it.
+    fn read_option(&mut self, words: &[String]) -> (LineOutcome, usize) {
+        let (word, after) = (words[0].as_str(), &words[1..]);
+        if self.read_flag(word) {
+            return (LineOutcome::Carried, 1);
+        }
+        if word == "source" {
+            let (source, count) = source(after);
+            return (set(&mut self.source, source), 1 + count);
+        }
+        let value = after.first().map_or("", String::as_str);
+        match self.read_value(word, value) {
             // The name of this option has an argument in parentheses.
-            let is_proxy_tlv = word.starts_with("set-proxy-v2-tlv-fmt(");
-            let has_value = is_carried_over.is_some() || is_proxy_tlv || WITH_VALUE.contains(&word.as_str());
-            if !has_value {
-                self.left_out.push(word.clone());
-                continue;
+            LineOutcome::Foreign if word.starts_with("set-proxy-v2-tlv-fmt(") || WITH_VALUE.contains(&word) => {
+                (LineOutcome::Foreign, 2)
             }
-            if is_carried_over != Some(true) {
-                self.left_out.push(format!("{word} {value}"));
-            }
-            rest.next();
+            LineOutcome::Foreign => (LineOutcome::Foreign, 1),
+            outcome => (outcome, 2),
         }
     }
 
@@ -187,16 +196,19 @@ impl ServerOptions {
         true
     }
 
-    /// Reads an option with a value. Returns whether the value can be carried over; if not, the value from
-    /// `default-server` stays. `None`: `word` is not an option that this function knows.
-    fn read_value(&mut self, word: &str, value: &str) -> Option<bool> {
+    /// Reads an option with a value. If the value is left out, the one from `default-server` stays. `Foreign`: `word`
+    /// is not an option that this function knows.
+    fn read_value(&mut self, word: &str, value: &str) -> LineOutcome {
         let text = Some(value);
-        Some(match word {
-            "weight" => set(&mut self.weight, clamped_integer(value, 0, 256)),
-            "inter" => set(&mut self.interval, duration(value, 1)),
-            "downinter" => set(&mut self.interval_down, duration(value, 1)),
-            "rise" => set(&mut self.rise, clamped_integer(value, 1, 1_000)),
-            "fall" => set(&mut self.fall, clamped_integer(value, 1, 1_000)),
+        match word {
+            "weight" => match clamped_integer(value, 0, u32::MAX) {
+                Some(257..) => LineOutcome::LeftOut("HAProxy accepts no weight above 256 either"),
+                weight => set(&mut self.weight, weight),
+            },
+            "inter" => set_interval(&mut self.interval, value),
+            "downinter" => set_interval(&mut self.interval_down, value),
+            "rise" => set_count(&mut self.rise, value),
+            "fall" => set_count(&mut self.fall, value),
             "port" => set(&mut self.check_port, port(value)),
             "addr" => set(&mut self.check_address, text.filter(|text| ip(text).is_ok())),
             "ca-file" => set(&mut self.ca_file, text.filter(|path| is_file(path))),
@@ -205,44 +217,81 @@ impl ServerOptions {
                 if is_valid {
                     self.verifies = value == "required";
                 }
-                is_valid
+                carried_if(is_valid)
             }
             "sni" => set(&mut self.tls_name, sni(value)),
             "verifyhost" => set(&mut self.verified_name, host_name(value)),
             "check-sni" => set(&mut self.check_name, host_name(value)),
             "crt" => set(&mut self.certificate, text.filter(|path| is_file(path))),
             "alpn" => set(&mut self.protocols, protocols(value)),
-            "maxconn" => set(&mut self.sessions_max, clamped_integer(value, 0, SESSIONS_MAX)),
+            "maxconn" => set_number(&mut self.sessions_max, value, SESSIONS_MAX),
             "agent-port" => set(&mut self.agent_port, port(value)),
             "agent-addr" => set(&mut self.agent_address, text.filter(|text| ip(text).is_ok())),
-            "agent-inter" => set(&mut self.agent_interval, duration(value, 1)),
+            "agent-inter" => set_interval(&mut self.agent_interval, value),
             "agent-send" => set(&mut self.agent_send, text),
-            "slowstart" => set(&mut self.slow_start, duration(value, 1)),
+            "slowstart" => {
+                let outcome = set_time(&mut self.slow_start, value);
+                self.slow_start.take_if(|time| time.is_zero());
+                outcome
+            }
             "on-marked-down" => {
                 self.closes_when_down |= value == "shutdown-sessions";
-                value == "shutdown-sessions"
+                carried_if(value == "shutdown-sessions")
             }
             "on-marked-up" => {
                 self.closes_backups_when_up |= value == "shutdown-backup-sessions";
-                value == "shutdown-backup-sessions"
+                carried_if(value == "shutdown-backup-sessions")
             }
             "resolve-prefer" => {
                 let family = ["ipv4", "ipv6"].into_iter().find(|family| *family == value);
                 set(&mut self.family, family)
             }
-            "resolvers" | "init-addr" | "resolve-opts" => true, // the system's resolver is used
-            _ => return None,
-        })
+            "resolvers" | "init-addr" | "resolve-opts" => LineOutcome::Carried, // the system's resolver is used
+            _ => LineOutcome::Foreign,
+        }
     }
 }
 
-/// Sets an option if there is a value. Returns whether there is one.
-fn set<T>(option: &mut Option<T>, value: Option<impl Into<T>>) -> bool {
-    let is_valid = value.is_some();
+/// Sets an option if there is a value.
+fn set<T>(option: &mut Option<T>, value: Option<impl Into<T>>) -> LineOutcome {
+    let outcome = carried_if(value.is_some());
     if let Some(value) = value {
         *option = Some(value.into());
     }
-    is_valid
+    outcome
+}
+
+fn set_number(option: &mut Option<u32>, text: &str, most: u32) -> LineOutcome {
+    match number(text, most) {
+        Some((number, outcome)) => {
+            *option = Some(number);
+            outcome
+        }
+        None => LineOutcome::LeftOut(NO_NUMBER),
+    }
+}
+
+/// Sets the number of checks in a row that change the state of a server.
+fn set_count(option: &mut Option<u32>, text: &str) -> LineOutcome {
+    match clamped_integer(text, 0, 1) {
+        Some(0) => LineOutcome::LeftOut(NO_ZERO),
+        _ => set_number(option, text, CHECKS_MAX),
+    }
+}
+
+/// Sets the interval of checks.
+fn set_interval(option: &mut Option<Duration>, text: &str) -> LineOutcome {
+    match duration(text, 1) {
+        Some(Duration::ZERO) => LineOutcome::LeftOut(NO_ZERO),
+        Some(time) if time < INTERVAL_MIN => {
+            *option = Some(INTERVAL_MIN);
+            LineOutcome::Noted(format!(
+                "{text} is less than is possible here: {} is used",
+                format_duration(INTERVAL_MIN)
+            ))
+        }
+        _ => set_time(option, text),
+    }
 }
 
 /// The value of `sni`, an expression: a host name, or `client` for the name that the client sent.

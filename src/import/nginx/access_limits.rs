@@ -114,11 +114,7 @@ pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -
     let Some(directive) = last(all, "ssl_verify_client") else {
         return Ok(());
     };
-    let terminates_tls = listener
-        .bind
-        .iter()
-        .any(|address| !listener.plain_addresses.contains(address));
-    if !terminates_tls {
+    if !listener.has_tls_address() {
         return Ok(());
     }
     let mode = match directive.word(1) {
@@ -142,7 +138,7 @@ pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -
         Some(ca_file) if has_certificate => {
             let crl = file("ssl_crl").map_or(String::new(), |crl| format!(", crl_file = {crl}"));
             let value = format!("{{ ca_file = {ca_file}, mode = \"{mode}\"{crl} }}");
-            listener.tls.set("client_auth", value);
+            listener.tls.keys.insert("client_auth", value);
             Ok(())
         }
         // `ssl_certificate` may be in an included file, which is not read.

@@ -1,5 +1,8 @@
 //! Directives and blocks of the file.
 
+use std::iter::Peekable;
+
+use super::super::ImportError;
 use super::super::imported::{Remark, is_file};
 
 /// The deepest nesting of blocks that is read: real files have four levels.
@@ -7,6 +10,8 @@ const DEPTH_MAX: usize = 16;
 
 /// The reason for a remark: [`Directive::file`] is `None`.
 pub(super) const NOT_A_FILE: &str = "not the path of a file";
+
+const NO_END: &str = "the directive that begins here has no `;`";
 
 /// `words;` or `words { block }`.
 #[derive(Debug, Default)]
@@ -62,22 +67,21 @@ struct OpenBlock {
     siblings_before: Vec<Directive>,
 }
 
-/// Parses a file. A missing or surplus `}` is not an error. A directive without its `;` at the end of a block or of the
-/// file is dropped.
-pub(super) fn parse(text: &str) -> Vec<Directive> {
+fn error(line: usize, problem: &'static str) -> ImportError {
+    ImportError::Syntax { line, problem }
+}
+
+/// Parses a file.
+///
+/// # Errors
+/// A block, a directive or a quote does not end, a `}` ends no block, or blocks are nested too deep.
+pub(super) fn parse(text: &str) -> Result<Vec<Directive>, ImportError> {
     let mut open: Vec<OpenBlock> = Vec::new();
     // The directives of the innermost open block so far, or of the file.
     let mut all: Vec<Directive> = Vec::new();
     let mut current = Directive::default();
-    let mut skipped = 0_usize; // open blocks that are too deep
-    for (line, token) in tokens(text) {
+    for (line, token) in tokens(text)? {
         match token {
-            NginxToken::Open if skipped > 0 || open.len() == DEPTH_MAX => {
-                skipped += 1;
-                current = Directive::default();
-            }
-            NginxToken::Close if skipped > 0 => skipped -= 1,
-            _ if skipped > 0 => {}
             NginxToken::Word(word) => {
                 if current.words.is_empty() {
                     current.line = line;
@@ -86,6 +90,9 @@ pub(super) fn parse(text: &str) -> Vec<Directive> {
             }
             NginxToken::End if current.words.is_empty() => {}
             NginxToken::End => all.push(std::mem::take(&mut current)),
+            NginxToken::Open if open.len() == DEPTH_MAX => {
+                return Err(error(line, "blocks are nested more than 16 deep"));
+            }
             NginxToken::Open => {
                 if current.words.is_empty() {
                     current.line = line;
@@ -95,23 +102,22 @@ pub(super) fn parse(text: &str) -> Vec<Directive> {
                     siblings_before: std::mem::take(&mut all),
                 });
             }
+            NginxToken::Close if !current.words.is_empty() => return Err(error(current.line, NO_END)),
             NginxToken::Close => {
-                current = Directive::default();
-                close(&mut open, &mut all);
+                let Some(mut block) = open.pop() else {
+                    return Err(error(line, "this `}` ends no block"));
+                };
+                block.directive.block = Some(std::mem::replace(&mut all, block.siblings_before));
+                all.push(block.directive);
             }
         }
     }
-    while !open.is_empty() {
-        close(&mut open, &mut all);
+    if !current.words.is_empty() {
+        return Err(error(current.line, NO_END));
     }
-    all
-}
-
-/// Ends the innermost block, if there is one.
-fn close(open: &mut Vec<OpenBlock>, all: &mut Vec<Directive>) {
-    if let Some(mut block) = open.pop() {
-        block.directive.block = Some(std::mem::replace(all, block.siblings_before));
-        all.push(block.directive);
+    match open.pop() {
+        Some(block) => Err(error(block.directive.line, "the block that begins here has no `}`")),
+        None => Ok(all),
     }
 }
 
@@ -124,7 +130,10 @@ enum NginxToken {
 }
 
 /// The tokens, each with the line of its first character.
-fn tokens(text: &str) -> Vec<(usize, NginxToken)> {
+///
+/// # Errors
+/// A quote does not end.
+fn tokens(text: &str) -> Result<Vec<(usize, NginxToken)>, ImportError> {
     let mut tokens = Vec::new();
     let mut chars = with_lines(text).peekable();
     let mut word: Option<(usize, String)> = None;
@@ -138,38 +147,72 @@ fn tokens(text: &str) -> Vec<(usize, NginxToken)> {
             '{' if word.as_ref().is_some_and(|(_, word)| word.ends_with('$')) => None,
             ';' => Some(NginxToken::End),
             '{' => Some(NginxToken::Open),
-            '}' => Some(NginxToken::Close),
+            // Within a word, it is a character as any other.
+            '}' if word.is_none() => Some(NginxToken::Close),
             _ => None,
         };
         if token.is_some() || c.is_whitespace() {
             tokens.extend(word.take().map(|(line, word)| (line, NginxToken::Word(word))));
+            let is_lua = c == '{' && begins_lua(&tokens);
             tokens.extend(token.map(|token| (line, token)));
+            if is_lua {
+                tokens.extend(skip_lua(&mut chars).map(|line| (line, NginxToken::Close)));
+            }
             continue;
         }
         let is_first = word.is_none();
         let (_, word) = word.get_or_insert_with(|| (line, String::new()));
         match c {
-            '"' | '\'' if is_first => {
-                while let Some((_, inside)) = chars.next().filter(|(_, inside)| *inside != c) {
-                    match inside {
-                        '\\' => push_escaped(word, chars.next()),
-                        inside => word.push(inside),
-                    }
+            '"' | '\'' if is_first => loop {
+                match chars.next() {
+                    None => return Err(error(line, "the quote that begins here does not end")),
+                    Some((_, inside)) if inside == c => break,
+                    Some((_, '\\')) => push_escaped(word, chars.next()),
+                    Some((_, inside)) => word.push(inside),
                 }
-            }
+            },
             '\\' => push_escaped(word, chars.next()),
-            // The name of the variable.
-            '{' => {
-                word.push('{');
-                let is_name = |(_, next): &(usize, char)| !next.is_whitespace() && !";{}".contains(*next);
-                word.extend(std::iter::from_fn(|| chars.next_if(is_name)).map(|(_, inside)| inside));
-                word.extend(chars.next_if(|(_, next)| *next == '}').map(|(_, end)| end));
-            }
             c => word.push(c),
         }
     }
     tokens.extend(word.map(|(line, word)| (line, NginxToken::Word(word))));
-    tokens
+    Ok(tokens)
+}
+
+/// Whether the block that follows these tokens is code in Lua (ngx_stream_lua_module), such as
+/// `balancer_by_lua_block { … }`.
+fn begins_lua(tokens: &[(usize, NginxToken)]) -> bool {
+    let words = tokens.iter().rev().map_while(|(_, token)| match token {
+        NginxToken::Word(word) => Some(word),
+        _ => None,
+    });
+    words.last().is_some_and(|name| name.ends_with("_by_lua_block"))
+}
+
+/// Skips code in Lua up to the `}` that ends its block; returns the line of the `}`. Braces in long brackets count, too.
+fn skip_lua(chars: &mut Peekable<impl Iterator<Item = (usize, char)>>) -> Option<usize> {
+    let mut depth = 1_usize;
+    while let Some((line, c)) = chars.next() {
+        match c {
+            '"' | '\'' => {
+                while let Some((_, inside)) = chars.next().filter(|(_, inside)| *inside != c) {
+                    if inside == '\\' {
+                        chars.next();
+                    }
+                }
+            }
+            '-' if chars.next_if(|(_, next)| *next == '-').is_some() => {
+                while chars.next_if(|(_, next)| *next != '\n').is_some() {}
+            }
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(line);
+        }
+    }
+    None
 }
 
 /// The characters, each with the number of its line.
@@ -199,7 +242,7 @@ mod tests {
 
     #[test]
     fn blocks_are_nested_and_words_quoted() {
-        let all = parse("a 'b c' \"d\\\"\"; # e;\nstream { map $x ${y} { ~^a\\;b c; } }\n} f;");
+        let all = parse("a 'b c' \"d\\\"\"; # e;\nstream { map $x ${y} { ~^a\\;b c; } }\nf;").unwrap();
         assert_eq!(all[0].words, ["a", "b c", "d\""]);
         let stream = all[1].block.as_ref().unwrap();
         assert_eq!((all[1].line, stream[0].line), (2, 2));
@@ -217,42 +260,65 @@ mod tests {
             ("a ${b\n;d;", "${b", 2),
         ];
         for (text, word, line) in texts {
-            let all = parse(text);
+            let all = parse(text).unwrap();
             assert_eq!((all[0].line, all[0].word(1)), (1, Some(word)), "{text}");
             assert_eq!((all[1].line, all[1].name()), (line, "d"), "{text}");
         }
-        assert_eq!(parse("\n{ a; }")[0].line, 2);
-        assert_eq!(parse("'a\nb'\n;")[0].line, 1);
+        assert_eq!(parse("\n{ a; }").unwrap()[0].line, 2);
+        assert_eq!(parse("'a\nb'\n;").unwrap()[0].line, 1);
     }
 
     #[test]
     fn only_some_characters_are_escaped() {
-        let all = parse(r#"a "~^a\.b$" "\"\'\\\t" ~^a\.b$ \\ \';"#);
+        let all = parse(r#"a "~^a\.b$" "\"\'\\\t" ~^a\.b$ \\ \';"#).unwrap();
         assert_eq!(all[0].arguments(), [r"~^a\.b$", "\"'\\\t", r"~^a\.b$", "\\", "'"]);
     }
 
     #[test]
-    fn what_follows_a_block_that_is_too_deep_belongs_to_the_outer_block() {
-        let (depth, deeper) = (DEPTH_MAX, DEPTH_MAX + 3);
-        let text = format!(
-            "{}b;{}c;{}d;",
-            "a{".repeat(deeper),
-            "}".repeat(deeper - depth),
-            "}".repeat(depth)
-        );
-        let mut all = parse(&text);
-        assert_eq!(all[1].name(), "d");
-        for _ in 0..depth {
-            all = all.swap_remove(0).block.unwrap();
-        }
-        let names: Vec<&str> = all.iter().map(Directive::name).collect();
-        assert_eq!(names, ["c"]);
+    fn a_brace_ends_a_block_only_before_a_word() {
+        let all = parse("a {b c}d;}\ne;").unwrap();
+        assert_eq!(all[0].block.as_ref().unwrap()[0].words, ["b", "c}d"]);
+        assert_eq!(all[1].words, ["e"]);
     }
 
     #[test]
-    fn unfinished_files_are_parsed_up_to_the_last_complete_directive() {
-        assert_eq!(parse("a { b; c")[0].block.as_ref().unwrap().len(), 1);
-        assert!(parse("} ; \" ' { #").len() <= 1);
-        parse(&"a{".repeat(10_000));
+    fn code_in_lua_is_skipped() {
+        let code = r#"local t = { "}" } -- }
+            if #t > 0 then s = 'a\'}' end
+        "#;
+        let all = parse(&format!("u {{ set_by_lua_block $x {{ {code} }} b; }}\nc;")).unwrap();
+        let inside = all[0].block.as_ref().unwrap();
+        assert_eq!(inside[0].words, ["set_by_lua_block", "$x"]);
+        assert_eq!(inside[0].block.as_ref().map(Vec::len), Some(0));
+        assert_eq!((inside[1].name(), all[1].name()), ("b", "c"));
+        let unfinished = parse("a;\nx_by_lua_block { {} ").unwrap_err();
+        assert!(unfinished.to_string().starts_with("line 2: "), "{unfinished}");
+    }
+
+    #[test]
+    fn unfinished_files_are_errors_at_the_line_where_the_unfinished_part_begins() {
+        let no_block_end = "the block that begins here has no `}`";
+        for (text, line, problem) in [
+            ("a;\nb {\nc;\n", 2, no_block_end),
+            ("a {\nb {\n}\n", 1, no_block_end),
+            ("a {\nb {\n", 2, no_block_end),
+            ("a {\nb\nc", 2, NO_END),
+            ("a {\nb\n}", 2, NO_END),
+            ("\nb ${x", 2, NO_END),
+            ("b \\", 1, NO_END),
+            ("a;\nb 'c;\n", 2, "the quote that begins here does not end"),
+            ("a \"b\\\";", 1, "the quote that begins here does not end"),
+            ("a { }\n}", 2, "this `}` ends no block"),
+        ] {
+            assert_eq!(parse(text).err(), Some(error(line, problem)), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_nesting_of_blocks_is_limited() {
+        let nested = |depth: usize| format!("{}{}", "a{".repeat(depth), "}".repeat(depth));
+        assert!(parse(&nested(DEPTH_MAX)).is_ok());
+        let problem = format!("line 1: blocks are nested more than {DEPTH_MAX} deep");
+        assert_eq!(parse(&nested(DEPTH_MAX + 1)).unwrap_err().to_string(), problem);
     }
 }

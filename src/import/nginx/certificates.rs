@@ -1,6 +1,6 @@
 //! The TLS of clients: `ssl_certificate`, `ssl_alpn`, `ssl_protocols` (ngx_stream_ssl_module).
 
-use super::super::imported::{ImportedListener, Remark, is_protocol, quoted};
+use super::super::imported::{ImportedListener, Remark, is_protocol, keep_first, quoted, quoted_list};
 use super::block::{Directive, NOT_A_FILE};
 
 /// Sets the certificates of a server, and the protocols and versions of its TLS.
@@ -19,21 +19,23 @@ pub(super) fn read(directives: &[&Directive], listener: &mut ImportedListener) {
         if let Some(cert) = file(directive) {
             let key = keys.get(index).and_then(Option::as_ref);
             let key = key.map_or_else(String::new, |key| format!(", key = {key}"));
-            listener.certificates.push(format!("{{ cert = {cert}{key} }}"));
+            listener.tls.certificates.push(format!("{{ cert = {cert}{key} }}"));
         }
     }
-    let terminates_tls = listener
-        .bind
-        .iter()
-        .any(|address| !listener.plain_addresses.contains(address));
-    let tls_directives: &[&Directive] = if terminates_tls { directives } else { &[] };
+    let tls_directives: &[&Directive] = match listener.has_tls_address() {
+        true => directives,
+        false => &[],
+    };
     for directive in tls_directives {
         match directive.name() {
             "ssl_alpn" => {
                 let protocols = directive.arguments().iter().cloned();
-                let (valid, invalid): (Vec<String>, Vec<String>) =
+                let (mut valid, invalid): (Vec<String>, Vec<String>) =
                     protocols.partition(|protocol| is_protocol(protocol));
-                listener.alpn = valid;
+                keep_first(&mut valid, |protocol| Some(protocol.to_owned()));
+                if !valid.is_empty() {
+                    listener.tls.keys.insert("alpn", quoted_list(&valid));
+                }
                 if !invalid.is_empty() {
                     remarks.push(directive.left_out("a protocol has 1 to 255 bytes"));
                 }
@@ -51,7 +53,7 @@ fn versions(directive: &Directive, listener: &mut ImportedListener, remarks: &mu
     let words = directive.arguments().iter().map(String::as_str);
     let (served, others): (Vec<&str>, Vec<&str>) = words.partition(is_served);
     if served == ["TLSv1.3"] {
-        listener.tls.set("min_version", quoted("1.3"));
+        listener.tls.keys.insert("min_version", quoted("1.3"));
     }
     if !others.is_empty() {
         let what = format!("of ssl_protocols: {}", others.join(" "));

@@ -11,6 +11,7 @@ mod server;
 
 use std::collections::{HashMap, HashSet};
 
+use super::ImportError;
 use super::complete::{unique, valid_name};
 use super::imported::{Imported, ImportedListener, ImportedPool, ImportedServer, Remark};
 use super::number::clamped_integer;
@@ -19,9 +20,12 @@ use map::TargetMap;
 
 /// Converts the text of a file. A file without a `stream` block is read as the contents of one: it may be an included
 /// file.
-pub(super) fn read(text: &str) -> Imported {
+///
+/// # Errors
+/// The file is cut off, or otherwise not one of nginx.
+pub(super) fn read(text: &str) -> Result<Imported, ImportError> {
     let mut imported = Imported::default();
-    let all = parse(text);
+    let all = parse(text)?;
     let has_stream = all.iter().any(|directive| directive.name() == "stream");
     let mut stream = Vec::new();
     for directive in all {
@@ -37,7 +41,7 @@ pub(super) fn read(text: &str) -> Imported {
         }
     }
     read_stream(&stream, &mut imported);
-    imported
+    Ok(imported)
 }
 
 /// What `server` blocks refer to.
@@ -48,24 +52,29 @@ struct Targets {
     client_zones: HashMap<String, usize>,
     /// The pools to write. `server` blocks add settings to the pools that they use.
     pools: Vec<ImportedPool>,
-    /// The same pools without the settings of `server` blocks, to make copies of. The key is what `proxy_pass` calls
-    /// the pool: the name of an upstream, or an address.
-    upstreams: HashMap<String, ImportedPool>,
+    /// The key is what `proxy_pass` calls the pool: the name of an upstream, or an address.
+    upstreams: HashMap<String, Upstream>,
     /// The names of the pools in `pools`, as [`unique`] counts them.
     names: HashMap<String, usize>,
-    /// For the name of an upstream's pool: the names of this pool and its copies, by `connect_settings` (see
-    /// [`Targets::pool`]).
-    pool_names: HashMap<String, HashMap<String, String>>,
+}
+
+/// What `proxy_pass` can name.
+struct Upstream {
+    /// The pool without the settings of `server` blocks, to make copies of.
+    pool: ImportedPool,
+    /// The names of the pool and its copies, by `connect_settings` (see [`Targets::pool`]).
+    pool_names: HashMap<String, String>,
 }
 
 impl Targets {
-    /// Adds a pool with a name that is free; `target` is what `proxy_pass` calls it. Returns the pool.
-    fn add(&mut self, target: &str, upstream: ImportedPool) -> ImportedPool {
-        let upstream = self.add_copy(upstream);
+    /// Adds a pool with a name that is free; `target` is what `proxy_pass` calls it. The first pool of a target counts.
+    fn add(&mut self, target: &str, mut pool: ImportedPool) {
+        pool.name = unique(&pool.name, &mut self.names);
+        self.pools.push(pool.clone());
+        let pool_names = HashMap::new();
         self.upstreams
             .entry(target.to_owned())
-            .or_insert_with(|| upstream.clone());
-        upstream
+            .or_insert(Upstream { pool, pool_names });
     }
 
     /// The name of the pool that `proxy_pass` means: that of an upstream, or a pool of its own for an address. Adds the
@@ -73,40 +82,23 @@ impl Targets {
     /// `connect_settings` tells these ways apart: it is the words of `proxy_ssl`, `proxy_protocol`, `proxy_bind` and
     /// `proxy_next_upstream`. `None`: the target is neither an upstream nor an address.
     fn pool(&mut self, target: &str, connect_settings: &str) -> Option<String> {
-        let upstream = match self.upstreams.get(target) {
-            Some(upstream) => upstream.clone(),
-            None => {
-                let address = upstream::address(target)?;
-                let name = valid_name(target).replace([':', '.', '[', ']'], "-");
-                let upstream = ImportedPool {
-                    name: name.trim_matches('-').to_owned(),
-                    servers: vec![ImportedServer {
-                        address,
-                        ..ImportedServer::default()
-                    }],
-                    ..ImportedPool::default()
-                };
-                self.add(target, upstream)
-            }
-        };
-        let upstream_name = upstream.name.clone();
-        let name = match self.pool_names.get(&upstream_name) {
-            None => upstream.name,
-            Some(names) => match names.get(connect_settings) {
-                Some(name) => return Some(name.clone()),
-                None => self.add_copy(upstream).name,
-            },
-        };
-        let names = self.pool_names.entry(upstream_name).or_default();
-        names.insert(connect_settings.to_owned(), name.clone());
+        if !self.upstreams.contains_key(target) {
+            self.add(target, pool_of_address(target)?);
+        }
+        let upstream = self.upstreams.get_mut(target)?;
+        if let Some(name) = upstream.pool_names.get(connect_settings) {
+            return Some(name.clone());
+        }
+        let mut name = upstream.pool.name.clone();
+        if !upstream.pool_names.is_empty() {
+            name = unique(&name, &mut self.names);
+            self.pools.push(ImportedPool {
+                name: name.clone(),
+                ..upstream.pool.clone()
+            });
+        }
+        upstream.pool_names.insert(connect_settings.to_owned(), name.clone());
         Some(name)
-    }
-
-    /// Adds a pool like this one, with a name that is free. Returns it.
-    fn add_copy(&mut self, mut pool: ImportedPool) -> ImportedPool {
-        pool.name = unique(&pool.name, &mut self.names);
-        self.pools.push(pool.clone());
-        pool
     }
 
     /// The pools of a listener.
@@ -115,6 +107,20 @@ impl Targets {
         let used: HashSet<String> = routed.chain(listener.pool.clone()).collect();
         self.pools.iter_mut().filter(move |pool| used.contains(&pool.name))
     }
+}
+
+/// A pool of one server. `None`: the target of `proxy_pass` is not an address.
+fn pool_of_address(target: &str) -> Option<ImportedPool> {
+    let address = upstream::address(target)?;
+    let name = valid_name(target).replace([':', '.', '[', ']'], "-");
+    Some(ImportedPool {
+        name: name.trim_matches('-').to_owned(),
+        servers: vec![ImportedServer {
+            address,
+            ..ImportedServer::default()
+        }],
+        ..ImportedPool::default()
+    })
 }
 
 fn read_stream(stream: &[Directive], imported: &mut Imported) {

@@ -16,6 +16,9 @@ use crate::config::address;
 const PROXY_TIMEOUT: Duration = Duration::from_secs(600);
 const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// nginx arms a timer of 0 ms.
+const ZERO_TIMEOUT: &str = "0 expires at once in nginx; a default is used";
+
 /// Directives that are read here, and that a `server` block inherits from `stream`.
 const INHERITED: [&str; 19] = [
     "allow",
@@ -244,6 +247,10 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
     for directive in all {
         let time = directive.word(1).and_then(|text| duration(text, 1_000));
         match (directive.name(), time) {
+            ("proxy_timeout" | "proxy_connect_timeout", Some(Duration::ZERO))
+            | ("preread_timeout" | "ssl_handshake_timeout", Some(Duration::ZERO)) => {
+                listener.section.remarks.push(directive.left_out(ZERO_TIMEOUT));
+            }
             ("proxy_timeout", Some(time)) => idle_timeout = time,
             ("proxy_connect_timeout", Some(time)) => connect_timeout = time,
             // Where TLS is terminated, `hello_timeout` is for the whole handshake.

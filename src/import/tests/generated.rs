@@ -122,16 +122,34 @@ const HAPROXY: &[&str] = &[
     "#",
 ];
 
-const NGINX: &[&str] = &[
+/// Blocks of these directives and of other blocks. A file whose blocks are not balanced is an error.
+fn nginx_file() -> impl Strategy<Value = String> {
+    let words = prop_oneof![
+        8 => proptest::sample::select(NGINX).prop_map(String::from),
+        1 => "[^;{}\"'#\\\\]{0,12};",
+    ];
+    let blocks = words.prop_recursive(4, 80, 12, |inside| {
+        let inside = proptest::collection::vec(inside, 0..12);
+        (proptest::sample::select(NGINX_BLOCKS), inside)
+            .prop_map(|(begin, inside)| format!("{begin} {} }}", inside.join(" ")))
+    });
+    proptest::collection::vec(blocks, 0..12).prop_map(|blocks| blocks.join(" "))
+}
+
+/// How blocks begin.
+const NGINX_BLOCKS: &[&str] = &[
     "stream {",
     "server {",
+    "server { listen 7; proxy_pass 10.0.0.2:1;",
+    "server { listen 8 ssl; proxy_pass a;",
     "upstream a {",
+    "upstream a { server 10.0.0.3:1;",
     "map $ssl_preread_server_name $x {",
     "map $ssl_preread_alpn_protocols $x {",
-    "}",
-    "}",
-    "}",
-    ";",
+    "{",
+];
+
+const NGINX: &[&str] = &[
     ";",
     "listen 1;",
     "listen [::]:2 ipv6only=off proxy_protocol;",
@@ -185,11 +203,10 @@ const NGINX: &[&str] = &[
     "proxy_bind 10.0.0.1;",
     "proxy_bind ::1;",
     "proxy_bind $remote_addr transparent;",
-    "\"",
-    "'",
-    "#",
+    "listen \"6\";",
+    "# }\n",
     "\n",
-    "$",
+    "${x};",
 ];
 
 proptest! {
@@ -199,7 +216,7 @@ proptest! {
     }
 
     #[test]
-    fn the_result_of_any_nginx_file_is_valid(text in file(NGINX)) {
+    fn the_result_of_any_nginx_file_is_valid(text in nginx_file()) {
         drop(checked(Origin::Nginx, &text));
     }
 

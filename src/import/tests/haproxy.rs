@@ -254,7 +254,7 @@ backend b
             "# not carried over: TLS with the servers (routes by server name or protocol pass the TLS of clients on to this pool)",
         ],
     );
-    assert!(!lines.contains(&String::from("[pools.b.tls]")), "{lines:#?}");
+    assert_no_line(&lines, |line| line == "[pools.b.tls]");
 }
 
 #[test]
@@ -460,8 +460,7 @@ listen a
 ";
     let lines = lines(Origin::Haproxy, text);
     assert_lines(&lines, &["check = \"redis\"", "tls = true"]);
-    let is_foreign = |line: &String| line.starts_with("user") || line.starts_with("verify");
-    assert!(!lines.iter().any(is_foreign), "{lines:#?}");
+    assert_no_line(&lines, |line| line.starts_with("user") || line.starts_with("verify"));
 }
 
 /// The lines of the result for a `listen` section `a` that ends with these rules, and a backend `b`.
@@ -577,6 +576,12 @@ fn accepting_and_rejecting_rules_of_haproxy_are_combined() {
             "# note",
         ),
         (
+            "tcp-request content accept if { src 10.0.0.0/30 } !{ src 10.0.0.1 } or { req.ssl_sni a.example }\n\
+             tcp-request content reject if { req.ssl_sni a.example b.example }",
+            &["sni = \"b.example\"", "refuse = true"],
+            "# not carried",
+        ),
+        (
             "tcp-request connection accept\ntcp-request connection reject if { src 10.0.0.0/8 }",
             &[
                 "# not carried over, line 6: tcp-request connection reject if { src 10.0.0.0/8 } (an earlier line decides about all clients)",
@@ -586,10 +591,7 @@ fn accepting_and_rejecting_rules_of_haproxy_are_combined() {
     ] {
         let lines = lines_with_rules(rules);
         assert_lines(&lines, expected);
-        assert!(
-            !lines.iter().any(|line| line.starts_with(absent)),
-            "{rules}: {lines:#?}"
-        );
+        assert_no_line(&lines, |line| line.starts_with(absent));
     }
 }
 
@@ -613,7 +615,7 @@ fn an_unconditional_use_backend_comes_before_the_default() {
     ] {
         let lines = lines_with_rules(rules);
         assert_lines(&lines, &["pool = \"b\""]);
-        assert!(!lines.contains(&String::from("pool = \"a\"")), "{lines:#?}");
+        assert_no_line(&lines, |line| line == "pool = \"a\"");
     }
     // An `or` without a test after it adds no alternative: the rule stays conditional.
     let lines = lines_with_rules("use_backend b if { req.ssl_sni b.example } or");
@@ -656,10 +658,7 @@ fn the_peers_of_each_expect_proxy_are_believed_but_not_those_of_a_negation() {
     let both = listen(&[rule("if", "10.0.0.8"), rule("if", "10.0.0.9"), rule("if", "10.0.0.8")].concat());
     assert_lines(&both, &["accept_proxy = { from = [\"10.0.0.8\", \"10.0.0.9\"] }"]);
     let negated = listen(&rule("unless", "10.0.0.0/8"));
-    assert!(
-        !negated.iter().any(|line| line.starts_with("accept_proxy")),
-        "{negated:#?}"
-    );
+    assert_no_line(&negated, |line| line.starts_with("accept_proxy"));
     let is_reported = |line: &String| line.contains("not carried over, line 4") && line.contains("write accept_proxy");
     assert!(negated.iter().any(is_reported), "{negated:#?}");
 }
@@ -767,10 +766,7 @@ fn a_long_chain_of_defaults_is_not_copied_without_bound() {
 fn a_hard_stop_after_0_sets_nothing() {
     let text = "global\n  hard-stop-after 0\nlisten a\n  mode tcp\n  bind :1\n  server s 10.0.0.1:1\n";
     let imported = lines(Origin::Haproxy, text);
-    assert!(
-        !imported.iter().any(|line| line.starts_with("drain_timeout")),
-        "{imported:#?}"
-    );
+    assert_no_line(&imported, |line| line.starts_with("drain_timeout"));
 }
 
 #[test]
@@ -791,6 +787,49 @@ backend s
 }
 
 #[test]
+fn an_unknown_name_of_defaults_is_reported() {
+    let text = "
+defaults a from none
+    mode tcp
+    timeout client 7s
+frontend f from other
+    bind :1
+    default_backend s
+backend s from a
+    server s 10.0.0.1:1
+";
+    let unknown = "no `defaults` before this line has this name";
+    assert_lines(
+        &lines(Origin::Haproxy, text),
+        &[
+            &format!("# not carried over, line 2: from none ({unknown})"),
+            &format!("# not carried over, line 5: from other ({unknown}: the last one is used)"),
+            "idle_timeout = \"7s\"",
+        ],
+    );
+}
+
+#[test]
+fn lines_of_defaults_are_judged_with_those_that_the_section_inherits() {
+    let text = "
+defaults a
+    mode tcp
+    option httpchk GET /x
+defaults b from a
+    http-check expect status 204
+    tcp-check expect string a
+listen l from b
+    bind :1
+    server s 10.0.0.1:1 check
+";
+    let lines = lines(Origin::Haproxy, text);
+    let remarks: Vec<_> = lines.iter().filter(|line| line.starts_with('#')).collect();
+    let remark = "# not carried over, line 7: tcp-check expect string a (another option selects the kind of check)";
+    assert_eq!(remarks, [remark]);
+    assert_lines(&lines, &["expect = \"204\""]);
+}
+
+#[test]
 fn haproxy_addresses_with_different_settings_of_tls_become_listeners() {
     let text = "
 listen a
@@ -800,22 +839,33 @@ listen a
     bind :3 ssl crt /a.pem
     bind :4 ssl crt /a.pem verify required ca-file /ca.pem
     bind :5 ssl crt /a.pem verify optional ca-file /ca.pem ssl-min-ver TLSv1.3
+    bind :6 ssl crt /b.pem crt /a.pem
+    bind :7 crt /b.pem
+    bind :8 ssl crt /b.pem crt /a.pem crt /b.pem
     server s 10.0.0.1:1
 ";
     let lines = lines(Origin::Haproxy, text);
-    let shown = ["bind", "alpn", "client_auth", "min_version"];
+    let shown = ["bind", "certificates", "alpn", "client_auth", "min_version"];
     let is_shown = |line: &&String| shown.iter().any(|key| line.starts_with(&format!("{key} = ")));
     let found: Vec<_> = lines.iter().filter(is_shown).map(String::as_str).collect();
+    let a = "certificates = [{ cert = \"/a.pem\" }]";
     let expected = [
         "bind = \"0.0.0.0:3\"",
+        a,
         "bind = \"0.0.0.0:2\"",
+        a,
         "alpn = \"h2\"",
         "client_auth = { ca_file = \"/other.pem\", mode = \"require\" }",
         "bind = \"0.0.0.0:5\"",
+        a,
         "client_auth = { ca_file = \"/ca.pem\", mode = \"request\" }",
         "min_version = \"1.3\"",
         "bind = [\"0.0.0.0:1\", \"0.0.0.0:4\"]",
+        a,
         "client_auth = { ca_file = \"/ca.pem\", mode = \"require\" }",
+        "bind = [\"0.0.0.0:6\", \"0.0.0.0:8\"]",
+        "certificates = [{ cert = \"/b.pem\" }, { cert = \"/a.pem\" }]",
+        "bind = \"0.0.0.0:7\"",
     ];
     assert_eq!(found, expected, "{lines:#?}");
 }
@@ -914,14 +964,8 @@ global
 
 #[test]
 fn checks_of_haproxy_whose_proxy_header_differs_from_that_of_sessions_are_noted() {
-    let remarks = |server: &str, option: &str| {
-        let text = format!("listen a\n mode tcp\n bind :1\n {option}\n server s 10.0.0.1:1 {server}\n");
-        let lines = lines(Origin::Haproxy, &text);
-        lines
-            .into_iter()
-            .filter(|line| line.starts_with('#'))
-            .collect::<Vec<_>>()
-    };
+    let remarks =
+        |server: &str, option: &str| health_and_remarks(&format!("{option}\n server s 10.0.0.1:1 {server}")).1;
     assert_eq!(
         remarks("check check-send-proxy", ""),
         ["# not carried over: PROXY headers of checks (checks send a PROXY header only if sessions do)"]
@@ -1043,40 +1087,107 @@ fn the_connection_of_a_haproxy_check_is_that_of_its_connect_line() {
 
 #[test]
 fn values_of_haproxy_servers_that_are_not_carried_over_are_reported() {
-    let options = [
-        "inter 5x",
-        "downinter x",
-        "weight x",
-        "port 0",
-        "agent-port 70000",
-        "addr db.internal",
-        "agent-addr agent.internal",
-        "agent-inter x",
-        "slowstart x",
-        "maxconn x",
-        "verify maybe",
-        "verifyhost a!b",
-        "check-sni a!b",
-        "crt /",
-        "ca-file /",
-        "resolve-prefer ipv5",
-        "on-marked-down x",
-        "alpn h2,,",
-        "check-pool-conn-name a",
-        "idle-ping 5s",
-        "set-proxy-v2-tlv-fmt(0x20) %[fc_pp_tlv(0x20)]",
-    ];
-    for option in options {
+    let zero = " (HAProxy accepts no 0 either)";
+    for (option, why) in [
+        ("inter 5x", " (not a duration)"),
+        ("inter 0", zero),
+        ("inter \"\"", " (not a duration)"),
+        ("downinter x", " (not a duration)"),
+        ("downinter 0ms", zero),
+        ("rise 0", zero),
+        ("fall 00", zero),
+        ("fall x", " (not a number)"),
+        ("weight x", ""),
+        ("weight 257", " (HAProxy accepts no weight above 256 either)"),
+        ("port 0", ""),
+        ("agent-port 70000", ""),
+        ("addr db.internal", ""),
+        ("agent-addr agent.internal", ""),
+        ("agent-inter x", " (not a duration)"),
+        ("agent-inter 0", zero),
+        ("slowstart x", " (not a duration)"),
+        ("maxconn x", " (not a number)"),
+        ("verify maybe", ""),
+        ("verifyhost a!b", ""),
+        ("check-sni a!b", ""),
+        ("crt /", ""),
+        ("ca-file /", ""),
+        ("resolve-prefer ipv5", ""),
+        ("on-marked-down x", ""),
+        ("alpn h2,,", ""),
+        ("source lo", ""),
+        ("check-pool-conn-name a", ""),
+        ("idle-ping 5s", ""),
+        ("set-proxy-v2-tlv-fmt(0x20) %[fc_pp_tlv(0x20)]", ""),
+    ] {
         let (health, remarks) = health_and_remarks(&format!(
-            "default-server inter 7s port 9 addr 10.0.0.9\n server s 10.0.0.1:1 check {option}"
+            "default-server inter 7s port 9 addr 10.0.0.9 weight 5\n server s 10.0.0.1:1 check {option}"
         ));
-        assert_eq!(remarks, [format!("# not carried over, line 5: {option}")]);
+        assert_eq!(remarks, [format!("# not carried over, line 5: {option}{why}")]);
         assert_eq!(
             health,
             ["interval = \"7s\"", "port = 9", "address = \"10.0.0.9\""],
             "{option}"
         );
     }
+}
+
+#[test]
+fn values_of_haproxy_that_are_too_large_or_small_here_are_cut_with_a_note() {
+    let too_much = "is more than is possible here";
+    for (line, written, note) in [
+        (
+            "server s 10.0.0.1:1 check rise 5000",
+            "rise = 1000",
+            format!("5000 {too_much}: 1000 is used"),
+        ),
+        (
+            "server s 10.0.0.1:1 check inter 5ms",
+            "interval = \"10ms\"",
+            String::from("5ms is less than is possible here: 10ms is used"),
+        ),
+        (
+            "server s 10.0.0.1:1 maxconn 2000000",
+            "max_sessions = 1000000",
+            format!("2000000 {too_much}: 1000000 is used"),
+        ),
+        (
+            "retries 500\n server s 10.0.0.1:1",
+            "retries = 100",
+            format!("500 {too_much}: 100 is used"),
+        ),
+    ] {
+        let text = format!("listen a\n mode tcp\n bind :1\n {line}\n");
+        let lines = lines(Origin::Haproxy, &text);
+        assert_lines(&lines, &[written, &format!("# note, line 4: {note}")]);
+    }
+    let without = "listen a\n mode tcp\n bind :1\n default-server slowstart 9s\n server s 10.0.0.1:1 slowstart 0\n";
+    assert_no_line(&lines(Origin::Haproxy, without), |line| line.starts_with("slow_start"));
+}
+
+#[test]
+fn options_of_default_server_that_are_left_out_are_reported_once_with_their_line() {
+    let text = "
+defaults
+    mode tcp
+    default-server check inter 0
+listen a
+    bind :1
+    server s 10.0.0.1:1
+listen b
+    bind :2
+    default-server cookie x
+    server s 10.0.0.2:1
+";
+    let lines = lines(Origin::Haproxy, text);
+    let remarks: Vec<_> = lines.iter().filter(|line| line.starts_with('#')).collect();
+    assert_eq!(
+        remarks,
+        [
+            "# not carried over, line 4: inter 0 (HAProxy accepts no 0 either)",
+            "# not carried over, line 10: cookie x",
+        ]
+    );
 }
 
 #[test]
@@ -1134,10 +1245,7 @@ fn a_test_of_the_client_hello_beside_others_is_kept() {
         let lines = lines_with_rules(&format!("{rule} if {{ req.ssl_hello_type 1 }} {{ src 10.0.0.0/8 }}"));
         assert_lines(&lines, &["sni = \"*\"", "from = \"10.0.0.0/8\"", note]);
         let lines = lines_with_rules(&format!("{rule} if {{ req.ssl_hello_type 1 }} {{ req.ssl_alpn h2 }}"));
-        assert!(
-            !lines.iter().any(|line| line == note || line.starts_with("sni")),
-            "{lines:#?}"
-        );
+        assert_no_line(&lines, |line| line == note || line.starts_with("sni"));
     }
 }
 
@@ -1291,13 +1399,7 @@ fn a_listener_with_too_many_routes_to_compare_gets_one_note() {
 
 #[test]
 fn a_negated_expect_of_redis_is_not_its_opposite() {
-    let imported = |expect: &str| {
-        let text = format!(
-            "listen a\n mode tcp\n bind :1\n option tcp-check\n tcp-check send info\\ replication\\r\\n\n \
-             tcp-check expect {expect}\n server s 10.0.0.1:1 check\n"
-        );
-        lines(Origin::Haproxy, &text)
-    };
+    let imported = |expect: &str| lines_with_tcp_checks(&format!("send info\\ replication\\r\\n\nexpect {expect}"));
     assert_lines(&imported("comment role string role:master"), &["role = \"primary\""]);
     for expect in ["! string role:master", "binary role:master"] {
         let lines = imported(expect);
@@ -1360,12 +1462,102 @@ fn the_state_that_checks_of_haproxy_send_is_reported() {
 }
 
 #[test]
-fn settings_of_tls_without_certificates_are_reported() {
-    let lines = lines(
-        Origin::Haproxy,
-        "listen a\n mode tcp\n bind :1 ssl crt / alpn h2 ssl-min-ver TLSv1.3\n server s 10.0.0.1:1\n",
+fn a_haproxy_address_with_tls_but_without_a_certificate_is_reported() {
+    let listen = |binds: &str| {
+        let text = format!("listen a\n mode tcp\n {binds}\n server s 10.0.0.1:1\n");
+        lines(Origin::Haproxy, &text)
+    };
+    let remark = |what: &str, address: &str| {
+        format!("# not carried over: {what} (no certificate was carried over; it is passed on at {address})")
+    };
+    assert_lines(&listen("bind :1 ssl"), &[&remark("TLS", "0.0.0.0:1")]);
+    assert_lines(
+        &listen("bind :1 ssl crt / alpn h2 ssl-min-ver TLSv1.3"),
+        &[&remark("TLS with alpn = \"h2\", min_version = \"1.3\"", "0.0.0.0:1")],
     );
-    let remark = "# not carried over: alpn = \"h2\", min_version = \"1.3\" (no certificate was carried over, so that TLS \
-                  is not terminated)";
+    // The certificate of another address is not for this one.
+    let lines = listen("bind :1 ssl crt-list /list\n bind :2 ssl crt /a.pem");
+    assert_lines(
+        &lines,
+        &[
+            "# not carried over, line 3: of bind: crt-list /list (write an entry of `certificates` for each line of the \
+             file)",
+            &remark("TLS", "0.0.0.0:1"),
+        ],
+    );
+    let is_shown = |line: &&String| line.starts_with("[l") || line.starts_with("bind");
+    let sections: Vec<_> = lines.iter().filter(is_shown).collect();
+    assert_eq!(
+        sections,
+        [
+            "[listeners.a]",
+            "bind = \"0.0.0.0:2\"",
+            "[listeners.a.tls]",
+            "[listeners.a-plain]",
+            "bind = \"0.0.0.0:1\"",
+        ]
+    );
+}
+
+#[test]
+fn an_address_is_that_of_the_first_haproxy_line_that_has_it() {
+    let text = "
+listen y
+    mode tcp
+    bind :1 ssl crt /a.pem
+    bind :2
+    bind :1
+    server s 10.0.0.1:1
+listen z
+    mode tcp
+    bind :2
+    bind :3 ssl crt /a.pem
+    bind :4
+    server s 10.0.0.2:1
+";
+    let lines = lines(Origin::Haproxy, text);
+    let is_shown = |line: &&String| ["[l", "bind", "#"].iter().any(|start| line.starts_with(start));
+    let found: Vec<_> = lines.iter().filter(is_shown).collect();
+    assert_eq!(
+        found,
+        [
+            "[listeners.y]",
+            "# not carried over, line 6: address 0.0.0.0:1 (it is bound already)",
+            "bind = \"0.0.0.0:1\"",
+            "[listeners.y.tls]",
+            "[listeners.z]",
+            "# not carried over: address 0.0.0.0:2 (it is bound already)",
+            "bind = \"0.0.0.0:3\"",
+            "[listeners.z.tls]",
+            "[listeners.y-plain]",
+            "bind = \"0.0.0.0:2\"",
+            "[listeners.z-plain]",
+            "bind = \"0.0.0.0:4\"",
+        ]
+    );
+}
+
+#[test]
+fn a_conversation_that_only_continues_with_commands_of_redis_is_kept_whole() {
+    let lines = lines_with_tcp_checks(
+        "send CLIENT\\ SETNAME\\ check\\r\\n\nexpect string +OK\nsend AUTH\\ x\\r\\n\nsend PING\\r\\n\n\
+         expect string +PONG\nsend role\\r\\n\nexpect string master",
+    );
+    let sent = |text: &str, expected: &str| format!("{{ send = \"{text}\\r\\n\"{expected} }}");
+    let steps = [
+        sent("CLIENT SETNAME check", r", expect = '\+OK'"),
+        sent("AUTH x", ""),
+        sent("PING", r", expect = '\+PONG'"),
+        sent("role", r#", expect = "master""#),
+    ];
+    let steps = format!("steps = [{}]", steps.join(", "));
+    assert_lines(&lines, &["check = \"send-expect\"", &steps]);
+    assert_no_line(&lines, |line| line.starts_with('#'));
+}
+
+#[test]
+fn an_empty_word_of_haproxy_is_seen_in_a_remark() {
+    let lines = lines_with_rules("acl x req.ssl_sni \"\" a\\ b");
+    let remark = "# not carried over, line 5: acl x req.ssl_sni \"\" \"a b\" (a value is not a server name)";
     assert_lines(&lines, &[remark]);
 }

@@ -270,10 +270,7 @@ fn the_first_matching_rule_of_nginx_counts() {
     ] {
         let lines = lines(Origin::Nginx, &server(rules));
         assert_lines(&lines, expected);
-        assert!(
-            !lines.iter().any(|line| line.starts_with(absent)),
-            "{rules}: {lines:#?}"
-        );
+        assert_no_line(&lines, |line| line.starts_with(absent));
     }
 }
 
@@ -289,8 +286,9 @@ fn one_rule_of_a_nginx_server_replaces_all_inherited_rules() {
         assert_lines(&lines(Origin::Nginx, &stream(inherited, own)), &[expected]);
     }
     let lines = lines(Origin::Nginx, &stream("deny 10.1.1.1; deny all;", "allow 10.0.0.0/8;"));
-    let is_rule_or_remark = |line: &String| ["deny", "allow", "#"].iter().any(|word| line.starts_with(word));
-    assert!(!lines.iter().any(is_rule_or_remark), "{lines:#?}");
+    assert_no_line(&lines, |line| {
+        ["deny", "allow", "#"].iter().any(|word| line.starts_with(word))
+    });
 }
 
 #[test]
@@ -300,10 +298,7 @@ fn a_nginx_server_that_refuses_all_clients_is_left_out() {
             "server {{ listen 1; {rules} proxy_pass 10.9.0.1:1; }} server {{ listen 2; proxy_pass 10.9.0.2:1; }}"
         );
         let lines = lines(Origin::Nginx, &text);
-        assert!(
-            !lines.iter().any(|line| line.contains("\"10.9.0.1")),
-            "{rules}: {lines:#?}"
-        );
+        assert_no_line(&lines, |line| line.contains("\"10.9.0.1"));
         assert_lines(&lines, &["  \"10.9.0.2:1\","]);
     }
 }
@@ -410,8 +405,7 @@ server { listen 3; proxy_pass 10.0.0.3:1; }
         &lines,
         &["certificates = [{ cert = \"/a.pem\" }]", "min_version = \"1.3\""],
     );
-    let is_key = |line: &String| line.starts_with("key = ");
-    assert!(!lines.iter().any(is_key), "a key without its certificate: {lines:#?}");
+    assert_no_line(&lines, |line| line.starts_with("key = ")); // a key without its certificate
 }
 
 #[test]
@@ -447,7 +441,7 @@ fn a_slow_start_of_0_is_off_in_nginx() {
         )
     };
     let off = lines(Origin::Nginx, &text(""));
-    assert!(!off.iter().any(|line| line.contains("slow_start")), "{off:#?}");
+    assert_no_line(&off, |line| line.contains("slow_start"));
     let note = "# note, line 1: slow_start of 10.0.0.1:1 is 30s, as for another server";
     assert_lines(
         &lines(Origin::Nginx, &text(" slow_start=30s")),
@@ -490,18 +484,15 @@ server { listen 1; ssl_preread on; proxy_pass $pool; }
 fn settings_of_tls_of_nginx_without_certificates_are_reported() {
     let text = "server { listen 1 ssl; listen 2; include tls.conf; ssl_alpn h2 http/1.1; ssl_protocols TLSv1.3; \
                 proxy_pass 10.0.0.1:1; }";
-    let remark = "# not carried over: min_version = \"1.3\", alpn = [\"h2\", \"http/1.1\"] (no certificate was carried \
-                  over, so that TLS is not terminated)";
+    let remark = "# not carried over: TLS with alpn = [\"h2\", \"http/1.1\"], min_version = \"1.3\" (no certificate was \
+                  carried over; it is passed on at 0.0.0.0:1)";
     assert_lines(&lines(Origin::Nginx, text), &[remark]);
     // `listen 2` has no TLS in nginx either, so that there is no remark about it.
     let with_certificate = lines(
         Origin::Nginx,
         &text.replace("include tls.conf", "ssl_certificate /c.pem"),
     );
-    assert!(
-        !with_certificate.iter().any(|line| line.contains("no certificate")),
-        "{with_certificate:#?}"
-    );
+    assert_no_line(&with_certificate, |line| line.contains("no certificate"));
 }
 
 #[test]
@@ -560,4 +551,51 @@ fn an_nginx_server_without_a_block_gets_one_remark() {
     );
     let imported = imported.unwrap();
     assert_eq!(imported.left_out, 1, "{}", imported.text);
+}
+
+/// nginx refuses such a file: the certificate is in an included file, which is not read.
+#[test]
+fn tls_of_nginx_without_a_certificate_is_reported() {
+    let remark = "# not carried over: TLS (no certificate was carried over; it is passed on at 0.0.0.0:1, [::]:1)";
+    for certificate in ["", "ssl_certificate $ssl_server_name.pem;"] {
+        let text =
+            format!("server {{ listen 1 ssl; listen [::]:1 ssl; listen 2; {certificate} proxy_pass 10.0.0.1:1; }}");
+        assert_lines(&lines(Origin::Nginx, &text), &[remark]);
+    }
+    let plain = lines(Origin::Nginx, "server { listen 1; proxy_pass 10.0.0.1:1; }");
+    assert_no_line(&plain, |line| line.contains("certificate"));
+}
+
+#[test]
+fn timeouts_of_0_of_nginx_are_not_carried_over() {
+    for (directive, key) in [
+        ("proxy_timeout 0", "idle_timeout = \"10m\""),
+        ("proxy_connect_timeout 0s", "connect_timeout = \"1m\""),
+        ("preread_timeout 0", "hello_timeout"),
+        ("ssl_handshake_timeout 0ms", "hello_timeout"),
+    ] {
+        let text = format!("server {{ listen 1; {directive}; proxy_pass 10.0.0.1:1; }}");
+        let lines = lines(Origin::Nginx, &text);
+        let remark = format!("# not carried over, line 1: {directive} (0 expires at once in nginx; a default is used)");
+        assert_lines(&lines, &[&remark]);
+        let (name, _) = key.split_once(" = ").unwrap_or((key, ""));
+        assert_no_line(&lines, |line| line.starts_with(name) && line != key);
+        assert_no_line(&lines, |line| line.contains("1ms"));
+    }
+}
+
+/// A rule that is missing would open the server to other clients.
+#[test]
+fn an_nginx_file_that_is_cut_off_is_an_error() {
+    let whole = "stream {\n  server {\n    listen 1;\n    proxy_pass 10.0.0.1:1;\n    deny all;\n  }\n}\n";
+    for (end, message) in [
+        ("deny", "line 2: the block that begins here has no `}`"),
+        (" all", "line 5: the directive that begins here has no `;`"),
+        ("  }\n}", "line 2: the block that begins here has no `}`"),
+        ("}\n", "line 1: the block that begins here has no `}`"),
+    ] {
+        let cut = &whole[..whole.rfind(end).unwrap()];
+        let error = import(Origin::Nginx, cut).unwrap_err();
+        assert_eq!(error.to_string(), message, "{cut}");
+    }
 }

@@ -2,8 +2,9 @@
 
 use std::future::{pending, ready};
 use std::num::NonZeroU32;
-use std::sync::Barrier;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Barrier, mpsc};
 use std::thread;
 
 use tokio::task::{JoinHandle, yield_now};
@@ -460,4 +461,36 @@ fn nobody_waits_for_a_failed_server_while_another_can_be_picked_or_without_the_r
         let other = pick(&pool, 1).unwrap();
         assert_ne!(other.server().id(), failed, "the failed server is ejected");
     }
+}
+
+/// A pool whose use panics, and frees a place on a server meanwhile.
+struct Panicking(Mutex<Option<Lease>>);
+
+impl AsRef<Pool> for Panicking {
+    fn as_ref(&self) -> &Pool {
+        let _lease = self.0.lock().take();
+        panic!("the line is locked");
+    }
+}
+
+#[test]
+fn a_panic_while_the_line_is_served_leaves_the_queue_unlocked() {
+    let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
+    let panicking = Arc::new(Panicking(Some(pick(&pool, 0).unwrap()).into()));
+    pool.take_over_queue(Arc::downgrade(&panicking) as _);
+    let (sender, result) = mpsc::channel();
+    let waiting = Arc::clone(&pool);
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let wait = AssertUnwindSafe(|| {
+            let mut turn = QueueTurn::default();
+            let wait = waiting.wait_for_lease(client(1), &[], &mut turn, pending(), |_| {});
+            runtime.unwrap().block_on(wait)
+        });
+        let _ = sender.send(catch_unwind(wait).is_err());
+    });
+    assert_eq!(result.recv_timeout(Duration::from_secs(10)), Ok(true));
+    pool.take_over_queue(Arc::downgrade(&pool) as _);
+    assert_eq!((pool.queue_len(), live_counts(&pool)), (0, vec![0]));
+    assert!(pick(&pool, 2).is_ok());
 }

@@ -13,7 +13,7 @@ use crate::support::eventually;
 use crate::support::hello::Hello;
 use crate::support::process::{finished, must};
 use crate::support::proxy::Proxy;
-use crate::support::server::Server;
+use crate::support::server::{ManualServer, Server};
 use crate::support::tls_client::{TlsClient, TlsSetup};
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -179,6 +179,32 @@ fn a_cancel_within_tls_reaches_the_session_by_its_key_also_when_its_server_is_fu
         1.0,
         "the request did not wait, and no other client had to leave the queue"
     );
+}
+
+#[test]
+fn the_proxy_header_of_a_cancel_within_tls_describes_the_tls() {
+    let manual = ManualServer::new();
+    let address = manual.server.address;
+    let site = Site::start_with(
+        address,
+        address,
+        "cancel_unplaced = \"fanout\"",
+        "proxy_protocol = \"v2\"",
+    );
+    let request = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 1, 2, 3, 4];
+    let mut client = site.client();
+    client.send(&request);
+    let (mut server, mut header) = (manual.session(), vec![0; 16]);
+    server.read_exact(&mut header).unwrap();
+    let mut rest = vec![0; u16::from_be_bytes([header[14], header[15]]).into()];
+    server.read_exact(&mut rest).unwrap();
+    let has = |wanted: &[u8]| rest.windows(wanted.len()).any(|window| window == wanted);
+    assert!(has(b"\x01\0\x0apostgresql"), "the agreed protocol: {rest:?}");
+    assert!(has(b"\x02\0\x09a.example"), "the server name: {rest:?}");
+    assert!(has(b"\x01\0\0\0\x01\x21\0\x07TLSv1.3"), "the TLS version: {rest:?}");
+    let mut sent = [0; 16];
+    server.read_exact(&mut sent).unwrap();
+    assert_eq!(sent, request);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::support::api;
 use crate::support::client::{Client, server_reached};
 use crate::support::counts::{log_count, log_lines};
 use crate::support::etcd::Etcd;
-use crate::support::process::{Finished, Process, finished};
+use crate::support::process::{Finished, finished};
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 use crate::support::{PATIENCE, eventually, wait_for};
@@ -230,22 +230,6 @@ fn a_start_without_the_store_uses_the_last_text_or_waits_for_one() {
             .all(|name| status(&etcd, name)["in_force"]["revision"] == revision)
     });
     assert_eq!(started.reloads(), (0.0, 0.0), "it had this text already");
-}
-
-#[test]
-fn a_signal_during_the_wait_for_the_store_is_handled() {
-    let store = Server::silent();
-    let directory = TempDir::new().unwrap();
-    let config = format!(
-        "[providers.etcd]\nendpoints = [\"http://{}\"]\n[remote]\nfrom = \"etcd:{KEY}\"\n",
-        store.address
-    );
-    fs::write(directory.path().join("edge.toml"), config).unwrap();
-    let mut process = Process::start(acequia(&["run", "-c", "edge.toml"]).current_dir(directory.path()));
-    eventually("the store is asked", || store.sessions() > 0);
-    process.signal(Signal::HUP); // without a handler, it would end the process
-    process.signal(Signal::TERM);
-    assert_eq!(process.wait().code(), Some(0));
 }
 
 #[test]
