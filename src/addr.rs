@@ -85,7 +85,7 @@ macro_rules! role {
     };
 }
 
-/// An address over TCP, or an end of a Unix socket.
+/// An address over TCP, or an end of a Unix socket: its path, or the peer process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Address<I, U> {
     Ip(I),

@@ -64,7 +64,7 @@ pub(crate) async fn run_command(command: Command, printed: &Mutex<Printed>) -> i
     let mut output = StreamPipe::new(PrintedStream::Output, Some(pipes.stdout))?;
     let mut errors = StreamPipe::new(PrintedStream::Errors, pipes.stderr)?;
     let exit = group.watch()?;
-    // The exit comes first: a process that is left behind may print for ever.
+    // `biased`, with the exit first: a process that is left behind may print for ever.
     loop {
         let may_have_more = tokio::select! {
             biased;

@@ -33,8 +33,8 @@ pub struct Drain {
     workers: TaskTracker,
 }
 
-/// Held by a worker, and by each of its tasks for listening sockets. If it is dropped before the shutdown, by a return
-/// or a panic, [`Drain::worker_lost`] returns.
+/// Held by a worker, and by each of its tasks for listening sockets. Its drop, at a return or a panic, reports that the
+/// holder is lost: [`Drain::worker_lost`] returns. Only [`Self::disarm`] prevents the report.
 #[derive(Debug)]
 #[must_use = "dropping it reports a loss"]
 pub struct ShutdownGuard(DropGuard);
@@ -67,13 +67,13 @@ impl Drain {
         self.stop.child_token()
     }
 
-    /// Waits until a [`ShutdownGuard`] is dropped, which should never happen before the shutdown. Cancel safe.
+    /// Waits until a [`ShutdownGuard`] reports a loss, which should never happen before the shutdown. Cancel safe.
     pub async fn worker_lost(&self) {
         self.worker_lost.cancelled().await;
     }
 
     /// Stops accepting, and lets sessions end by themselves. Cuts the rest after `grace`, or before that when
-    /// `cut_early` is ready. Returns whether any had to be cut.
+    /// `cut_early` is ready. Returns whether any session was cut.
     pub async fn finish(self, grace: Duration, cut_early: impl Future<Output = ()>) -> bool {
         self.stop.cancel();
         self.workers.close();
@@ -114,7 +114,7 @@ mod tests {
         let drain = Drain::default();
         let worker = drain.worker_handle();
         tokio::spawn(async move {
-            let worker = worker; // all of it, not only the token
+            let worker = worker; // moves the whole handle into the task, not only its field `cut`
             worker.cut.cancelled().await;
         });
         assert!(!drain.finish(Duration::ZERO, std::future::pending()).await);

@@ -1,5 +1,6 @@
-//! HTTP/1.1 requests, each over a connection of its own. The commands send them to the admin port, and the process to
-//! ACME servers, etcd, Docker, Kubernetes and URLs that list servers.
+//! HTTP/1.1 requests, each over a connection of its own. The commands of the command line send them to the running
+//! process, at its Unix socket or admin port. The process sends them to ACME servers, etcd, Docker, Kubernetes and URLs
+//! that list servers.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -54,8 +55,8 @@ pub fn uses_tls(url: &Uri) -> bool {
 /// Connects to the server of a URL. `tls` is used if [`uses_tls`] says so. The caller sets a deadline.
 ///
 /// # Errors
-/// The URL is not one of HTTP, it needs TLS and `tls` is `None`, the host cannot be resolved or connected to, or the
-/// handshake fails.
+/// The URL begins with neither `https:` nor `http:`, it needs TLS and `tls` is `None`, the host cannot be resolved or
+/// connected to, or the TLS handshake fails.
 pub async fn connect(url: &Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<Box<dyn Connection>> {
     let tls = match url.scheme_str() {
         Some("https") => Some(tls.ok_or_else(|| io::Error::other("the URL needs TLS"))?),
@@ -77,8 +78,8 @@ pub async fn connect(url: &Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<Bo
     Ok(Box::new(stream))
 }
 
-/// Takes the URL out of a request. The request keeps the path of the URL. Its `Host` header becomes the authority of
-/// the URL (RFC 9112, section 3.2.1), and is empty if the URL has none.
+/// Takes the URL out of a request. The request keeps the path and the query of the URL. Its `Host` header becomes the
+/// authority of the URL (RFC 9112, section 3.2.1), and is empty if the URL has none.
 ///
 /// # Errors
 /// The host or the path of the URL is not valid.
@@ -140,7 +141,7 @@ pub struct ResponseLines {
 }
 
 impl ResponseLines {
-    /// The lines of a response, each of at most `line_bytes_max` bytes with its newline.
+    /// The lines of a response, each of at most `line_bytes_max` bytes including its newline.
     #[must_use]
     pub fn new(response: StreamedResponse, line_bytes_max: usize) -> Self {
         Self {
@@ -238,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    /// A response with this status and body, which ends with the connection.
+    /// A response with this status and this body. The body ends with the connection.
     async fn response(status: &str, body: &str) -> StreamedResponse {
         let (near, mut far) = duplex(1 << 20);
         let head = format!("HTTP/1.1 {status}\r\n\r\n{body}");

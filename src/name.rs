@@ -32,8 +32,8 @@ pub enum NameError {
     /// A character other than letters, digits, `-`, `_` and dots.
     #[error("a server name is made of letters, digits, `-`, `_` and dots")]
     Character,
-    /// An IP address: RFC 6066, section 3, does not permit them as server names.
-    #[error("an IP address is not a server name (clients do not send one)")]
+    /// An IP address. RFC 6066, section 3, does not permit it as a server name.
+    #[error("an IP address is not a server name (clients send only host names)")]
     IpLiteral,
 }
 
@@ -131,7 +131,7 @@ pub enum Sni {
     Invalid(InvalidName),
 }
 
-/// The end of an invalid name, normalized like valid names: ASCII letters in lower case, without one trailing dot.
+/// The end of an invalid name, normalized like valid names: ASCII letters in lower case, one trailing dot removed.
 ///
 /// Only the part that can match a `*.suffix` is kept: the last [`SERVER_NAME_BYTES_MAX`] bytes and the dot before them.
 #[derive(Clone, PartialEq, Eq)]
@@ -144,8 +144,8 @@ impl Sni {
         Self::classify(sent, ServerName::from_wire(sent)).ok()
     }
 
-    /// Parses a name that comes from an operator, not from a client, as on the command line. Internationalised names
-    /// become punycode.
+    /// Parses a name that does not come from a ClientHello but, for example, from the command line or a certificate.
+    /// Internationalised names become punycode.
     ///
     /// # Errors
     /// It is empty or an IP literal.
@@ -211,7 +211,7 @@ fn is_ip_literal(sent: &[u8]) -> bool {
     bare.parse::<IpAddr>().is_ok()
 }
 
-/// A pattern of an `sni` condition.
+/// A pattern for server names, as in an `sni` condition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum NamePattern {
     /// Exactly this name.

@@ -5,8 +5,8 @@
 //! This module compares states instead of handling events. So no code is needed for a session that connects after its
 //! server went down, or for a server that is up again before all its sessions are closed. For a server that left, the
 //! cause to close its sessions is kept ([`crate::live::Departed`]). All servers are looked at only after a change, or
-//! when time alone may change a cause. Only the `GroupsToClose` are polled: the groups that should have no sessions. If
-//! there are none, this module sleeps until something changes.
+//! when time alone may change a cause. In between, this module only polls whether the `GroupsToClose`, the groups that
+//! should have no sessions, have some. If there is no such group, it sleeps.
 
 mod pace;
 mod groups;
@@ -49,7 +49,8 @@ impl Severing {
     }
 
     /// Takes over the cause of `latest`. The pace begins anew only if `ending` or `over` differs. A new `at_once_since`
-    /// does not delay the end of the sessions: it changes whenever a server that is down answers a check.
+    /// must not delay the end of the sessions: it changes with each check that finds that the server still serves, even
+    /// while the server is down.
     fn update(&mut self, latest: Self) {
         let pace_of = |cause: &Cause| (cause.ending, cause.over);
         if pace_of(&self.cause) == pace_of(&latest.cause) {
@@ -107,8 +108,8 @@ pub fn closing_time(pool: &LivePool, server: &Server, now: Instant) -> Option<Du
     Some(pool.cause(member, now)?.over)
 }
 
-/// Closes the sessions that are due: those that [`Cause::at_once_since`] closes at once, and of the others the oldest
-/// first. `causes`: why the sessions of each group are to be closed.
+/// Closes the sessions that are due: those that [`Cause::at_once_since`] closes at once, and of the others as many as
+/// the [`Pace`] of their group says, the oldest first. `causes`: why the sessions of each group are to be closed.
 fn sever(
     causes: &HashMap<Group, Cause>,
     severings: &mut HashMap<Group, Severing>,

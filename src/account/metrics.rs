@@ -1,11 +1,11 @@
 //! All metrics of the process, and their text for `/metrics`.
 //!
 //! The counters of a subject that is gone (a removed server, for instance) are kept for five minutes, so that every
-//! scraper sees their last values, even if several scrape independently. The exporter drops a counter that was not
-//! incremented since the last rendering. An increment by 0 counts, too, so each rendering first exports all counters
-//! that are to be kept. Gauges of listeners and servers are not kept at all: each rendering writes them from the
-//! current state. The exporter does not hold the series of pools either: each rendering writes them from the registry.
-//! A pool has a series for every ending from the start, so that `increase()` sees the first event.
+//! scraper sees their last values, even if several scrape independently. The exporter, `metrics-exporter-prometheus`,
+//! drops a counter that was not incremented since the last rendering. An increment by 0 counts, too, so each rendering
+//! first exports all counters that are to be kept. The exporter does not hold all metrics: each rendering writes the
+//! gauges of listeners and servers from the current state, and the series of pools from the registry. A pool has a
+//! series for every ending from the start, so that `increase()` sees the first event.
 
 mod registry;
 mod certificates;
@@ -54,8 +54,7 @@ pub struct Metrics {
     // Blocking mutexes. A worker locks the registry when it sees a path (listener, pool and server) for the first time,
     // so a scrape locks it only to expire series and to copy them.
     registry: Mutex<Registry>,
-    /// Makes exporting and rendering one step: a second rendering between the two would
-    /// leave no counters to the first.
+    /// Makes exporting and rendering one step: a second rendering between the two would leave no counters to the first.
     rendering: Mutex<()>,
 }
 
@@ -88,7 +87,7 @@ impl Metrics {
             registry: Mutex::default(),
             rendering: Mutex::default(),
         };
-        metrics.configure_pools([]);
+        metrics.configure_pools([]); // makes the series of sessions without a pool
         metrics
     }
 
@@ -182,7 +181,7 @@ impl Metrics {
             ),
         ];
         let pool = get_or_insert(&mut registry.pools, &key.pool, PoolSeries::new);
-        // The series of a path that is gone may refer to a pool's series, which have expired since.
+        // The series of a path that is gone may refer to series of the pool that have expired since.
         if registry.paths.get(key).is_some_and(|path| path.series.is_gone()) {
             registry.paths.remove(key);
         }
@@ -248,8 +247,8 @@ impl Metrics {
         registry.write_durations(&mut own);
         registry.write_routes(&mut own);
         write_guards(guards, &mut own);
-        // Exported after the sums by pool are written: each session is counted by path first, so a sum by pool is never
-        // larger than the sum of its counters by path.
+        // The counters by path are exported after the sums by pool are written. Each session is counted by path first,
+        // so the sum of a pool is never larger than the sum of its counters by path.
         registry.export();
         // The CPU time is fractional, which the exporter supports in gauges only; but it is a counter.
         let exported = self.handle.render().replacen(

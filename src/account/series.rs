@@ -1,5 +1,5 @@
-//! The series of listeners, pools, servers and paths. They hold handles that are resolved once, so that nothing on the
-//! data path looks a metric up by name.
+//! The series of listeners, pools, servers and paths. A path is a listener with the pool and the server chosen for a
+//! session ([`PathKey`]). The series hold their counters, so that no session looks a metric up by name.
 
 mod counters;
 mod tls;

@@ -1,4 +1,4 @@
-//! The account with a server: opened once, and kept in `account.json` of `state_dir`.
+//! The account with an ACME server: opened once, and kept in `account.json` of `state_dir`.
 
 use std::fs;
 use std::io;
@@ -124,7 +124,7 @@ impl<'a> OpenAccount<'a> {
                 return Ok((account, Some(credentials)));
             };
             let is_changed = kept.contact != plan.contact;
-            // `from_credentials` consumes the credentials, and they are not `Clone`: those to write are copied by JSON.
+            // `from_credentials` consumes the credentials, and they are not `Clone`. JSON makes the copy to write.
             let copy = is_changed
                 .then(|| serde_json::to_value(&kept.credentials))
                 .transpose()?;
@@ -169,7 +169,7 @@ fn handle_server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Er
         // Not awaited: the next attempt comes long after the rename.
         drop(spawn_blocking(move || {
             if let Err(error) = fs::rename(&file, file.with_extension("unknown")) {
-                tracing::warn!(file = %file.display(), %error, "cannot put an account aside that the server does not know");
+                tracing::warn!(file = %file.display(), %error, "cannot put aside an account that the server does not know");
             }
         }));
     }
@@ -179,8 +179,8 @@ fn handle_server_error(plan: &AcmePlan, http: &AcmeHttp, error: instant_acme::Er
     }
 }
 
-/// The kept account of this plan; unlike [`OpenAccount::open`], never opens a new one. `None`: none is kept with this
-/// server.
+/// The kept account of this plan; unlike [`OpenAccount::open`], never opens a new one. `None`: no account with this
+/// server is kept.
 pub(super) async fn kept_account(plan: &AcmePlan) -> Result<Option<(Account, AcmeHttp)>, AcmeError> {
     let (http, kept) = read_files(plan).await?;
     let Some(kept) = kept else { return Ok(None) };
@@ -192,7 +192,7 @@ pub(super) async fn kept_account(plan: &AcmePlan) -> Result<Option<(Account, Acm
 }
 
 /// Reads `ca_file`, and returns a client that trusts its authorities. Also reads and returns the kept account; `None`:
-/// none is kept with this server.
+/// no account with this server is kept.
 async fn read_files(plan: &AcmePlan) -> Result<(AcmeHttp, Option<AccountFile>), AcmeError> {
     let plan = plan.clone();
     blocking(move || {
@@ -212,7 +212,10 @@ fn load(file: &Path) -> io::Result<Option<AccountFile>> {
     let account = serde_json::from_slice(&bytes);
     account.map(Some).map_err(|_| {
         // The error of the parser may quote the key.
-        io::Error::other(format!("{}: not an account: remove it for a new one", file.display()))
+        io::Error::other(format!(
+            "{}: not an account: remove the file to open a new account",
+            file.display()
+        ))
     })
 }
 

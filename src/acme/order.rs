@@ -100,8 +100,8 @@ fn with_key(key: &[u8], chain: &str) -> Zeroizing<String> {
     text
 }
 
-/// Creates an order that names the certificate to be replaced (RFC 9773, section 5), or one that names none if the
-/// server refuses that.
+/// Creates an order that names the certificate to be replaced (RFC 9773, section 5). If that certificate is not known,
+/// or the server refuses such an order, creates one that names none.
 async fn new_order(
     opened: &OpenAccount<'_>,
     names: &[ServerName],
@@ -140,14 +140,14 @@ fn may_succeed_without_replaces(error: &Error) -> bool {
             };
             is_refusal && !matches!(problem.r#type.as_deref(), Some(RATE_LIMITED | NO_ACCOUNT))
         }
-        // `NoAnswer` is an error of our HTTP client. Another `Error::Other` comes from instant-acme if the server has
+        // `NoAnswer` is an error of our HTTP client. Any other `Error::Other` comes from instant-acme: the server has
         // created the order without `replaces`.
         Error::Other(error) => !error.is::<NoAnswer>(),
         _ => false,
     }
 }
 
-/// Begins to answer a challenge for every name that is not validated yet, and tells the server.
+/// Begins to answer a challenge for every name that is not validated yet, and tells the server that it may validate.
 async fn begin_challenges(
     opened: &OpenAccount<'_>,
     order: &mut Order,

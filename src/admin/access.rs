@@ -34,8 +34,8 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 /// the error quotes the configuration.
 const RELOAD_ERROR_PATH: &str = "/reload";
 
-/// The path of the streams of events. Their origin is checked, although they change nothing: a page of another origin
-/// could use up the streams that are allowed at a time.
+/// The path of the streams of events. The origin of its requests is checked, although they change nothing: a page of
+/// another origin could use up the streams that are allowed at a time.
 const EVENTS_PATH: &str = "/events";
 
 /// How often the token of an open stream is checked again.
@@ -51,8 +51,9 @@ pub(super) enum ApiClient {
     Tcp {
         /// Its address.
         peer: SocketAddr,
-        /// Whether the port is bound to a loopback address. If so, reads need no token. The address of the peer does
-        /// not count: a client from outside has a loopback address if it comes through a proxy on this machine.
+        /// Whether the port is bound to a loopback address. If so, reads need no token, except at
+        /// [`RELOAD_ERROR_PATH`]. The address of the peer does not count: a client from outside has a loopback address
+        /// if it comes through a proxy on this machine.
         bound_to_loopback: bool,
     },
     /// Over the Unix socket, with its user ID where the kernel knows it.
@@ -104,7 +105,8 @@ pub(super) async fn authorize(
 pub(super) struct TokenProof(Option<Arc<[u8]>>);
 
 impl TokenProof {
-    /// Waits until a request with this token would be rejected. Looks every [`TOKEN_CHECK_INTERVAL`].
+    /// Waits until a request with this token would be rejected; for ever if no token was needed. Looks every
+    /// [`TOKEN_CHECK_INTERVAL`].
     pub(super) async fn until_invalid(&self, admin: &Admin) {
         let Some(given) = &self.0 else { return pending().await };
         loop {

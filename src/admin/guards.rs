@@ -36,8 +36,8 @@ pub(super) struct DenyRequest {
     close: bool,
 }
 
-/// All guards: those that are configured, in their order, and those that are absent: no longer configured, but with
-/// networks that were denied by hand.
+/// All guards: the configured ones in their order, then the absent ones. An absent guard is no longer configured, but
+/// has networks that were denied by hand.
 pub(super) fn guard_bodies(guards: &LiveGuards) -> Vec<GuardBody> {
     let configured = guards.iter().map(|guard| guard_body(guard, false));
     let absent = guards.absent(Instant::now()).map(|guard| guard_body(guard, true));

@@ -77,7 +77,7 @@ const BODY_BYTES_MAX: usize = 16 * 1024;
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Failures of accept are logged once in this time.
+/// Failures of accept are logged at most once in this time.
 const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A client that is gone without a sign, or does not read when the kernel's buffers are full, is cut after 10 s.
@@ -90,7 +90,7 @@ const SOCKET_OPTIONS: SocketOptions = SocketOptions {
 pub enum AdminEndpoint {
     /// The admin port. It speaks TLS if `[admin]` has a certificate.
     Tcp(TcpListener),
-    /// The Unix socket, which the commands use.
+    /// The Unix socket, which commands such as `acequia status` use.
     Unix(AdminUnixListener),
 }
 

@@ -49,8 +49,8 @@ pub fn default_paths() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Listens on the configured socket, if any. If the default path cannot be used, this logs a warning and returns
-/// `None`: the process runs, but the commands do not reach it. Must be called within a tokio runtime.
+/// Listens on the configured socket. `None`: it is off, or the default path cannot be used. In the second case, this
+/// logs a warning: the process runs, but the commands do not reach it. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// A path from the configuration cannot be used; or another process listens on the default path, so that the commands
@@ -133,7 +133,8 @@ fn reject_shared(directory: &Path, metadata: &Metadata) -> io::Result<()> {
 }
 
 impl AdminUnixListener {
-    /// Replaces a stale socket. Fails if a process listens on it, or if the file is not a socket.
+    /// Listens on this path, and replaces a stale socket there. Fails if a process listens there, or if there is a file
+    /// that is not a socket.
     fn bind(path: &Path) -> io::Result<Self> {
         prepare_directory(path)?;
         if let Some(message) = in_use_message(path)? {
@@ -172,8 +173,8 @@ fn describe_listening_process(stream: UnixStream) -> String {
     }
 }
 
-/// Sends `GET /api/v1/process` and reads the response, within [`RESPONSE_TIME_MAX`]. It blocks, since it is called
-/// before the runtime serves anything.
+/// Sends `GET /api/v1/process` and reads the response, within [`RESPONSE_TIME_MAX`]. It may block the thread, because
+/// it is called before the runtime serves anything.
 fn request_process(mut stream: UnixStream) -> io::Result<ProcessBody> {
     let deadline = Instant::now() + RESPONSE_TIME_MAX;
     stream.set_nonblocking(false)?;

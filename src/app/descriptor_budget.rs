@@ -1,4 +1,4 @@
-//! Divides the limit of open files.
+//! Divides the limit of open files between sessions, checks, the admin port and other purposes.
 
 use std::cell::Cell;
 
@@ -19,7 +19,7 @@ pub(super) struct DescriptorBudget {
     /// Descriptors that are open without any session, except for the listening sockets.
     open: usize,
     workers: usize,
-    /// The shares of the first division that later ones keep.
+    /// Shares from the first division. Later divisions keep them.
     fixed: Cell<Option<FixedShares>>,
     /// The number of sessions that was logged last.
     logged: Cell<usize>,
@@ -27,8 +27,8 @@ pub(super) struct DescriptorBudget {
 
 impl DescriptorBudget {
     /// `limit`: the limit of open files. `addresses`: the number of addresses that are listened on. To be called before
-    /// the workers start, when all other descriptors that stay open without sessions are open. Of the listening
-    /// sockets, one for each address is open by then; [`Self::divide`] counts those of all workers.
+    /// the workers start, but after everything else is open that stays open without sessions. Of the listening sockets,
+    /// one for each address is open by then; [`Self::divide`] counts those of all workers.
     pub(super) fn new(limit: usize, workers: usize, addresses: usize) -> Result<Self, Failure> {
         let open = open_now().map_err(super::failure::system("cannot count open files"))?;
         Ok(Self {
@@ -64,7 +64,7 @@ impl DescriptorBudget {
                 wanted,
                 possible = shares.sessions,
                 open_files = self.limit,
-                "max_connections is more than the limit of open files allows: raise it (`ulimit -n`)"
+                "max_connections is more than the limit of open files allows: raise the limit (`ulimit -n`)"
             );
         }
         if self.logged.replace(shares.sessions) != shares.sessions {

@@ -72,9 +72,9 @@ fn a_client_without_a_key_finds_at_most_eight_servers_of_its_sessions() {
 async fn requests_without_a_known_key_are_limited_per_second() {
     let (table, listener) = (CancelTable::default(), Arc::from("l"));
     let admit = |number| table.admit(&listener, client(number), Instant::now());
-    assert!(admit(1) && admit(1) && !admit(1), "two of a client");
+    assert!(admit(1) && admit(1) && !admit(1), "two per client");
     assert!((2..6).all(|number| admit(number) && admit(number)));
-    assert!(!admit(6), "ten of a listener");
+    assert!(!admit(6), "ten per listener");
     assert!(
         table.admit(&Arc::from("m"), client(1), Instant::now()),
         "each listener has limits of its own"

@@ -7,10 +7,11 @@
 //!   `max_lag` ([`crate::pool::RoleRequirement`]). A kind that can report a role names [`ROLE_KEYS`] in its
 //!   [`pool_keys`](CheckKind::pool_keys), and implements [`Check::learns_role`].
 //! - [`CheckFailure::Refused`]: the server answered, so it lives, but it did not let the check in.
-//! - [`CheckFailure::Down`]: the server answered that it does not work. It is out at once.
-//! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it. Examples are a member that is not in sync
-//!   with its cluster, and a replica that does not follow its primary. The check still reports what it knows of the
-//!   server's role.
+//! - [`CheckFailure::Down`]: the server, or its agent, says that it does not work. It is down at once, whatever `fall`
+//!   is.
+//! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it. It is down at once, too. Examples are a
+//!   member that is not in sync with its cluster, and a replica that does not follow its primary. The check still
+//!   reports what it knows of the server's role.
 //! - [`CheckFailure::Shortage`]: this host is short of a resource. The run does not count.
 //! - [`CheckFailure::Local`]: this host lacks something that the check needs, such as a file that it cannot read.
 //!   The server keeps its state. In a pool that requires a role it gets no new sessions once `role_trust` is over.
@@ -58,7 +59,7 @@ pub struct Service {
     pub name: &'static str,
     /// Whether it accepts a PROXY header.
     pub accepts_proxy_header: bool,
-    /// If its clients do not begin with a ClientHello: the hint of the warning about that.
+    /// If its clients do not begin with a ClientHello: the hint for the warning about a listener that reads one.
     pub hint_without_hello: Option<&'static str>,
 }
 
@@ -198,9 +199,9 @@ pub struct CheckPass {
     pub role_denied: Option<String>,
     /// When the server's certificate is valid; `None`: not known.
     pub certificate: Option<CertificateTimes>,
-    /// What the agent of the server has set; with other kinds of checks: nothing.
+    /// What the agent of the server has set. Empty for all kinds of checks but `agent`.
     pub agent: AgentSettings,
-    /// The error, if this run has ended what the agent had said before.
+    /// Why the agent does not answer, if what it had said before no longer holds from this run on.
     pub agent_lost: Option<String>,
 }
 
@@ -220,8 +221,8 @@ pub enum CheckFailure {
     Io(io::Error),
     /// This host is out of local ports, file descriptors, processes or memory. That says nothing about the server.
     Shortage(io::Error),
-    /// This host lacks something that the check needs: a password, a file of TLS, a program. That says nothing about
-    /// the server.
+    /// This host lacks something that the check needs: a password, a TLS file, a program. That says nothing about the
+    /// server.
     Local(io::Error),
     /// The server answered, but did not let the check in.
     Refused {

@@ -44,7 +44,7 @@ pub static KIND: CheckKind = CheckKind {
 /// The check `postgres`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresCheck {
-    /// How to log in; `None`: no login, an answer of PostgreSQL to GSSENCRequest passes.
+    /// How to log in; `None`: without a login, the check passes if the server answers GSSENCRequest as PostgreSQL does.
     pub login: Option<PostgresLogin>,
 }
 
@@ -119,9 +119,9 @@ const RESTARTPOINT: &str = "SELECT timeline_id, pg_wal_lsn_diff(checkpoint_lsn, 
 const ENDED: [&str; 2] = ["57P01", "57P02"];
 
 /// The beginnings of SQLSTATEs that say that a server can serve no session: it starts up, shuts down or recovers from a
-/// crash; its system, a configuration file, or the server itself has an error. All others are about the login of the
-/// check: too many connections, a wrong password, a rule of `pg_hba.conf`, a database that is missing or does not allow
-/// connections.
+/// crash; its operating system, a configuration file, or the server itself has an error. All others are about the login
+/// of the check: too many connections, a wrong password, a rule of `pg_hba.conf`, a database that is missing or does
+/// not allow connections.
 const NO_SESSIONS: [&str; 4] = ["57P03", "58", "F0", "XX"];
 
 struct PostgresProbe {
@@ -243,7 +243,7 @@ impl PostgresProbe {
             Ok(answer) => {
                 let was_denied = self.denials.lock().record_answer(question);
                 if was_denied {
-                    tracing::info!(server = %address, query, "the check may run its query again");
+                    tracing::info!(server = %address, query, "the server no longer denies the check this query");
                 }
                 Ok(Some(answer))
             }
@@ -251,7 +251,7 @@ impl PostgresProbe {
                 let is_first = self.denials.lock().record_denial(question, &error);
                 if is_first {
                     let error = chain(&error);
-                    tracing::warn!(server = %address, %error, query, "the check may not run one of its queries: old primaries or lag may not be detected");
+                    tracing::warn!(server = %address, %error, query, "the server denies the check one of its queries: old primaries or lag may stay undetected");
                 }
                 Ok(None)
             }
@@ -289,8 +289,8 @@ async fn login_config(login: &PostgresLogin) -> Result<Config, CheckFailure> {
     Ok(config)
 }
 
-/// The server's own message if it sent one. A message about a login contains no secret: the client is not logged in
-/// yet.
+/// What an error of the connection means for the check; with the server's own message if it sent one. That message
+/// contains no secret: it is about the login, or about one of the queries above.
 fn server_error(error: tokio_postgres::Error) -> CheckFailure {
     if let Some(sent) = error.as_db_error() {
         let (reason, code) = (sent.message().to_owned(), sent.code().code());
@@ -316,7 +316,7 @@ fn server_error(error: tokio_postgres::Error) -> CheckFailure {
     io::Error::new(kind, error).into()
 }
 
-/// The first row of an answer. There may be none; a column may be missing, or not be text.
+/// The first row of an answer. There may be none; a column may be missing, NULL, or not UTF-8.
 struct Row<'a>(Option<&'a SimpleQueryRow>);
 
 impl<'a> Row<'a> {

@@ -128,11 +128,12 @@ impl RedisProbe {
         self.check.tls.then(|| of_sessions.unwrap_or_else(unverified_config))
     }
 
-    /// Asks the server and, if it calls itself primary, the Sentinels, if there are some.
+    /// Asks the server. If it calls itself primary, and Sentinels are configured, asks them, too.
     ///
     /// # Errors
-    /// Connecting failed; or the server speaks another protocol, refuses the check, is not in sync with its primary, or
-    /// calls itself the primary while the Sentinels name another server.
+    /// A password cannot be read; connecting failed; or the server speaks another protocol, refuses the check, is a
+    /// Sentinel or a replica without a link to its primary, or calls itself the primary while the Sentinels name
+    /// another server, or have never answered.
     async fn learn_facts(&self) -> Result<CheckPass, CheckFailure> {
         let began = Instant::now();
         let answer = self.ask_server().await?;
@@ -208,7 +209,7 @@ impl RedisProbe {
 ///
 /// # Errors
 /// [`CheckFailure::Unfit`]: the server is a replica that does not follow its primary, or a Sentinel.
-/// [`CheckFailure::Io`]: the reply is none that Redis sends.
+/// [`CheckFailure::Io`]: Redis does not send such a reply.
 fn read_role(reply: &RespValue) -> Result<Option<Role>, CheckFailure> {
     let word = |index: usize| reply.elements().get(index).and_then(RespValue::text);
     match (reply, word(0)) {

@@ -118,7 +118,7 @@ impl CloneTask {
         Restart { pause, reason }
     }
 
-    /// Takes over the plan that is in force, if the pool still has one.
+    /// Takes over the pool's `ScalePlan` in force, if there still is one.
     fn follow_plan(&mut self) {
         let in_force = self.context.live.in_force();
         if let Some(plan) = in_force
@@ -254,7 +254,7 @@ impl CloneTask {
             CloneEnd::Exited(how) => {
                 let pause = back_off.next_pause();
                 tracing::warn!(%pool, %clone, how, pause = format_duration(pause), "a clone has ended: it is started again");
-                self.status.enter(CloneState::Stopping, |_| ()); // its container may be hard to remove
+                self.status.enter(CloneState::Stopping, |_| ()); // it may take long to remove its container
                 self.stop(instance, KILL_AFTER).await;
                 Some(Restart { pause, reason: how })
             }

@@ -35,7 +35,7 @@ pub(super) struct RunningContainer {
 /// Pulls the image of a clone, if the engine does not have it.
 ///
 /// # Errors
-/// The engine does not answer, or does not get the image.
+/// The engine does not answer, or cannot pull the image.
 pub(super) async fn pull(container: &CloneContainer, name: &CloneName) -> Result<(), String> {
     let CloneContainer { image, socket, .. } = container;
     let found = async {

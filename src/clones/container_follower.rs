@@ -18,7 +18,8 @@ const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// The failure if only the end of the log is reported.
 const LOG_ENDED_ALONE: &str = "the log of the container has ended, but Docker does not report the end of the container";
 
-/// After a failure: how long the container must be followed until that is logged. Most failures show earlier again.
+/// After a failure: how long the container must be followed until the log says that it is followed again. Most failures
+/// that persist show within this time.
 const LOGGED_AFTER: Duration = Duration::from_secs(5);
 
 /// When the container has been followed for this time, the pauses after failures begin short again.
@@ -29,15 +30,15 @@ pub(super) struct ContainerFollower {
     place: ContainerPlace,
     name: CloneName,
     printed: PrintedLines,
-    /// When the last of its log was read. If the connection breaks, what the container printed before that and was not
-    /// read yet is lost.
+    /// When its log was last read. After a broken connection, the log is read again from this time on: what the
+    /// container printed earlier, and was not read yet, is lost.
     read_until: SystemTime,
     /// Whether a failure was logged, and not yet that the container is followed again.
     is_interrupted: bool,
 }
 
 impl ContainerFollower {
-    /// `began`: where in the log to begin.
+    /// `began`: the time from which on the log is read.
     pub(super) fn new(place: ContainerPlace, name: CloneName, began: SystemTime) -> Self {
         Self {
             place,
@@ -144,8 +145,8 @@ mod tests {
 
     use super::*;
 
-    /// Answers one request of the API of Docker. The first request of a log gets no answer, and the next two logs end
-    /// in the middle of a chunk. Then the container has ended.
+    /// Answers one request of the API of Docker. The first request for the log gets no answer, and the next two get a
+    /// log that ends in the middle of a chunk. At the fourth, the log is complete, and the container has ended.
     async fn answer(mut stream: UnixStream, log_requests: Arc<AtomicUsize>) {
         let mut request = BufReader::new(&mut stream).lines();
         let Ok(Some(first)) = request.next_line().await else {

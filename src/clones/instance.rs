@@ -22,7 +22,8 @@ use crate::scale::keeper::{KeptProcess, ProcessEvent, StartClone};
 use crate::scale::{CloneCommand, CloneContainer, CloneKind, fill};
 use crate::units::format_duration;
 
-/// How long acequia, when it shuts down, waits for a clone to end after SIGKILL. The clone's keeper waits less long.
+/// How long acequia, when it shuts down, waits for a clone to end after SIGKILL. The clone's keeper waits for a shorter
+/// time, so that its report can still come.
 const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A clone that has been started.
@@ -71,7 +72,8 @@ pub(super) struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// Gets the image of a clone if it is missing. That may take longer than the start.
+    /// Gets the image of a container if the engine does not have it. This is not part of the start, because it may take
+    /// longer than the limit for the start.
     pub(super) async fn prepare(&self, kind: &CloneKind) -> Result<(), String> {
         match kind {
             CloneKind::Docker(container) => pull(container, self.name).await,
@@ -105,7 +107,8 @@ impl Launch<'_> {
         })
     }
 
-    /// Drops a start that takes too long, or that the shutdown ends. Dropping it stops its process or container.
+    /// Waits for a start. Drops it if it takes too long, or when acequia shuts down: then its process or container is
+    /// stopped.
     async fn in_time(
         &self,
         limit: Duration,

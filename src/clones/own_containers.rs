@@ -2,7 +2,7 @@
 //!
 //! All our containers have a label with a random number of this process. If the start of a container failed half way,
 //! this process no longer holds it, and it is removed here. The containers of a process that has ended are removed by
-//! its keeper, or else by the next process with the same `state_dir`.
+//! its keeper (see [`crate::scale::keeper`]), or else by the next process with the same `state_dir`.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -111,7 +111,7 @@ impl OwnContainers {
         Ok(())
     }
 
-    /// Writes the engine into the file of this process. Blocks.
+    /// Writes the engine into the instance file of this process. Blocks.
     fn write(&self, socket: PathBuf) {
         let mut engines = self.engines.lock();
         let Some(directory) = &self.directory else { return };
@@ -142,7 +142,7 @@ impl OwnContainers {
         }
     }
 
-    /// Removes the containers that nobody holds, until this process ends.
+    /// Until the shutdown, removes containers as soon as nobody holds them.
     pub(super) async fn remove_unheld(&self, shutdown: &CancellationToken) {
         let removing = async {
             loop {

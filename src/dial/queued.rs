@@ -13,7 +13,7 @@ use crate::socket::{PeerWatch, socket_fault};
 /// Waits for a lease on a server that the client has not tried.
 ///
 /// # Errors
-/// Why there is no lease; or the client has left.
+/// There is no lease, for the reason given; or the client has left, or its connection has failed.
 pub(super) async fn wait(
     pool: &Pool,
     client: &DialClient<'_>,
@@ -55,8 +55,8 @@ pub(super) async fn wait(
     lease
 }
 
-/// Waits for `time`. The end of the client's stream means that the client has left, so that this must not be called for
-/// clients that may half-close.
+/// Waits for `time`. Takes the end of the client's stream to mean that the client has left, so this must not be called
+/// for clients that may half-close.
 ///
 /// # Errors
 /// The client has left, or its connection has failed.

@@ -22,8 +22,8 @@ const LISTENER_LABEL: &str = "acequia.listener";
 /// The label with the server name, or with several, separated by commas.
 const SNI_LABEL: &str = "acequia.sni";
 
-/// The label that groups containers: those that announce the same server name form a pool only if the value of this
-/// label is the same, too.
+/// The label that groups containers: those that announce the same server name are in one pool only if they have the
+/// same value of this label, too.
 const POOL_LABEL: &str = "acequia.pool";
 
 /// Changes within this time are applied together.

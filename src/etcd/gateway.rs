@@ -1,4 +1,4 @@
-//! One member of etcd: requests and watches.
+//! One member of etcd, reached over its JSON gateway: requests and watches.
 
 use std::sync::Arc;
 use std::time::Duration;

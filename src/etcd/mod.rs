@@ -1,8 +1,8 @@
 //! etcd over its JSON gateway (API v3, etcd 3.4 and later): keys are read, watched and written.
 //!
 //! [`Members::follow`] reads keys, and watches them for changes after the revision of that read. When the watch ends,
-//! it begins again; after a failure, at the next member. [`Members::read`] asks one member after another until one
-//! answers.
+//! the keys are read and watched again: by the same member, or after a failure by the next one. [`Members::read`] asks
+//! one member after another until one answers.
 
 mod plan;
 mod messages;
@@ -16,5 +16,5 @@ pub use members::{FollowEnd, FollowedKeys, KeyFollower, Members};
 pub use messages::{EtcdKeyValue, KeyChange, KeyRange};
 pub use plan::{EtcdLogin, EtcdPlan};
 
-/// Something that went wrong.
+/// Why a request failed, or why the keys that were read cannot be used.
 pub type EtcdError = Box<dyn Error + Send + Sync>;

@@ -3,16 +3,16 @@
 //! A direction of a session that has something to read takes these steps:
 //! 1. It reserves a slot of each of its [buckets](ByteBucket) for the bytes that are there, 32 KiB at most.
 //! 2. It sleeps until the latest of these slots begins, and until its turn.
-//! 3. It reads, and gives back the unused part of its slots. Slots that are reserved later begin earlier by that time.
-//!    Slots that are already reserved do not move, so the unused part must be small.
+//! 3. It reads, and gives back the unused part of its slots. Slots that are reserved afterwards begin that much
+//!    earlier. Slots that are already reserved do not move, so the unused part must be small.
 //!
 //! For example, ten downloads share a bucket of 1 MiB/s. A slot has 20 KiB and takes 20 ms, and each download gets one
 //! slot in a round of 200 ms.
 //!
 //! The turns keep the shares equal. A direction that wakes late leaves the beginning of its slot unused, and another
 //! direction that is awake could fill all such gaps with further slots of its own. So a direction gets one slot in each
-//! round: its next turn begins when the round is over, which takes as long as the slots of all directions that wait for
-//! the same bucket. A direction that is behind its turns catches up.
+//! round: its next turn begins when the round is over. A round takes as long as the slots of all directions that wait
+//! for the same bucket. A direction that is behind its turns catches up.
 //!
 //! Slots that are given back before they begin leave a gap, too. A direction that waits long looks from time to time
 //! whether it could have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind. It
@@ -31,7 +31,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::byte_bucket::{ByteBucket, ReservedSlot, SAVINGS_NANOS_MAX, SLOT_BYTES_MAX};
 use super::rate::Nanos;
 
-/// How often a direction that waits for a late slot looks whether others have left and an earlier one is free.
+/// How often a direction that waits for a late slot looks whether an earlier slot is free, because others have left.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The limits of a session, for each of its directions.
@@ -97,9 +97,9 @@ impl DirectionThrottle {
         }
     }
 
-    /// Ready when bytes may be read, with the most bytes to read: at most one more than `readable`, so that a read
-    /// shows whether there were more. To be called when the socket is readable; `readable` returns how many bytes are
-    /// there. If it returns 0, the read is granted without a wait: it probably finds the end of the stream, or nothing.
+    /// Ready when bytes may be read. Returns how many: at most one more than `readable` returns, so that the read shows
+    /// whether there were more. To be called when the socket is readable; `readable` returns how many bytes are there.
+    /// If that is 0, the read is granted without a wait: it probably finds the end of the stream, or nothing.
     pub fn poll_grant(&mut self, cx: &mut Context<'_>, readable: impl Fn() -> usize) -> Poll<usize> {
         let mut now = Instant::now();
         loop {
@@ -154,8 +154,9 @@ impl DirectionThrottle {
             bucket.end_use(*slot, unused as Nanos); // at most its length
         }
         let used_ratio = (reservation.bytes - unused_bytes) as f64 / reservation.bytes_max as f64;
-        // When others leave, a direction can get an earlier slot, but no earlier turn. So the next turn is at most
-        // [`RECHECK_INTERVAL`] later. In a longer round, the queue of slots keeps the shares equal without turns.
+        // When others leave, a direction can get an earlier slot, but no earlier turn. So the next turn begins at most
+        // [`RECHECK_INTERVAL`] after this one. In a longer round, the queue of slots keeps the shares equal without
+        // turns.
         let turn_length = reservation.round.mul_f64(used_ratio).min(RECHECK_INTERVAL);
         self.next_turn = reservation.turn_begins + turn_length;
     }
@@ -178,7 +179,7 @@ impl DirectionThrottle {
         let turn_begins = self.turn_at(now);
         let begins = last.map_or(turn_begins, |(_, begins)| turn_begins.max(begins));
         // The direction joins only the round of the bucket that it waits for. If it joined the round of another bucket,
-        // the directions there would leave it a turn that it cannot use.
+        // the directions that wait for that bucket would leave it a turn that it cannot use.
         let round = last.map_or(0, |(index, _)| self.buckets[index].join_round(&mut slots[index]));
         Reservation {
             bytes,

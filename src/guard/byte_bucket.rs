@@ -1,7 +1,7 @@
 //! Bytes over time, as a queue of time slots.
 //!
-//! Directions that share a bucket get slots one after another, so that nobody has to be woken. When the rate changes, a
-//! new queue begins, and the slots of the old queue are void.
+//! Directions that share a bucket get slots one after another. Each sleeps until its slot begins, so none has to wake
+//! another. When the rate changes, a new queue begins, and the slots of the old queue are void.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ pub(super) const SLOT_BYTES_MAX: u64 = 32 << 10;
 /// The fewest bytes of a slot.
 const SLOT_BYTES_MIN: u64 = 1 << 10;
 
-/// How many slots a second make up the rate, where these bounds allow it.
+/// How many slots a second make up the rate, where the two bounds above allow it.
 const SLOTS_PER_SECOND: u64 = 50;
 
 /// For how long at most an unused bucket saves up, in nanoseconds. Timers fire some milliseconds late, and that must
 /// not cost throughput.
 pub(super) const SAVINGS_NANOS_MAX: Nanos = 50_000_000;
 
-/// The bandwidth of one direction: of a session, or of all sessions of a guard.
+/// The bandwidth of one direction, either of one session or of all sessions of a guard together.
 #[derive(Debug)]
 pub(super) struct ByteBucket {
     /// What [`Nanos`] are counted from.
@@ -113,8 +113,9 @@ impl ByteBucket {
         (begins, slot)
     }
 
-    /// Adds a slot to the round of this bucket. A direction with several buckets calls this for the one whose slot
-    /// begins last. Returns the length of the round: that of the slots of all directions that wait for this bucket now.
+    /// Adds a slot to the round of this bucket. A direction with several buckets calls this for the bucket whose slot
+    /// begins last. Returns the length of the round: the sum of the slots of all directions that wait for this bucket
+    /// now.
     pub(super) fn join_round(&self, slot: &mut ReservedSlot) -> Nanos {
         let mut queue = self.queue.lock();
         if queue.generation == slot.generation {

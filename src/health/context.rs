@@ -24,8 +24,8 @@ use crate::plan::PoolPlan;
 use crate::pool::ServerSpec;
 use crate::tls::PoolTls;
 
-/// A shortage is over when no check has failed by it for this long: at a limit that is just reached, some checks can be
-/// made and others cannot.
+/// A shortage (of local ports, file descriptors, processes or memory) is over when no check has failed because of it
+/// for this long: while the limit is just reached, some checks can be made and others cannot.
 const SHORTAGE_ENDS_AFTER: Duration = Duration::from_secs(60);
 
 /// What all checks share.
@@ -38,8 +38,8 @@ pub(super) struct CheckContext {
     ticks: Ticks,
     /// The number for the next call of [`Self::check_repeatedly`].
     next_number: AtomicU64,
-    /// When a check last failed by a shortage, so that a shortage is logged once and not for every check. A blocking
-    /// mutex, locked for one statement.
+    /// When a check last failed because of a shortage, so that a shortage is logged once and not for every check. A
+    /// blocking mutex, locked for one statement.
     last_shortage: Mutex<Option<Instant>>,
 }
 
@@ -118,7 +118,7 @@ impl CheckContext {
         (began, result)
     }
 
-    /// To be called when a check has failed by a shortage. Logs that, unless this shortage was logged before.
+    /// To be called when a check has failed because of a shortage. Logs that, unless this shortage was logged before.
     fn log_shortage(&self, error: &io::Error) {
         let now = Instant::now();
         let mut shortage = self.last_shortage.lock();
@@ -139,8 +139,8 @@ impl CheckContext {
 pub struct SingleChecks(pub(super) Arc<CheckContext>);
 
 impl SingleChecks {
-    /// Whether a check of this server passes, which need not be in the pool of `plan`. `tls`: that of the pool's
-    /// sessions.
+    /// Whether a check of this server passes, with the settings of the pool of `plan`. The server need not be in that
+    /// pool. `tls`: that of the pool's sessions.
     pub async fn passes(&self, plan: &PoolPlan, spec: &ServerSpec, tls: Option<Arc<PoolTls>>) -> bool {
         let Some(setup) = CheckSetup::for_server(plan, spec, tls) else {
             return false; // the pool has no check

@@ -25,7 +25,7 @@ pub(super) struct ServerCheck {
     series: Arc<ServerSeries>,
     /// A permit for each check of the pool that may be under way.
     pub(super) capacity: Arc<Semaphore>,
-    /// Whether the server must have a role.
+    /// Whether the pool requires a role, or limits the lag of replicas: then the role of the server must be known.
     needs_role: bool,
     /// Whether the server was enabled at the last call of [`Self::start_if_enabled`].
     was_enabled: AtomicBool,
@@ -48,8 +48,8 @@ impl ServerCheck {
         }
     }
 
-    /// Returns whether the checks of the server begin now: it is enabled, and was not at the last call. If the server
-    /// must have a role, and no check has had a result yet, it then gets no session until a check has found that the
+    /// Returns whether the checks of the server begin now: it is enabled, and was not at the last call. If they begin,
+    /// its role must be known, and no check has had a result yet, it gets no session until a check has found that the
     /// role is right, not even in panic mode.
     pub(super) fn start_if_enabled(&self) -> bool {
         let is_enabled = !self.server.is_disabled();
@@ -97,8 +97,8 @@ impl ServerCheck {
         }
     }
 
-    /// Applies the settings in a result, and returns what the result means for this pool. If the server must have a
-    /// role, but refuses to report its role, the check counts as refused.
+    /// Applies the settings in a result, and returns what the result means for this pool. If the role of the server
+    /// must be known, but the server refuses to report it, the check counts as refused.
     fn apply_and_interpret(
         &self,
         pool: &LivePool,

@@ -92,7 +92,8 @@ fn a_shortage_is_a_reason_to_pause_and_another_error_is_a_failure() {
     }
     assert_eq!(
         outcome_of(Errno::AGAIN).map(|_| ()).unwrap_err().kind(),
-        io::ErrorKind::WouldBlock
+        io::ErrorKind::WouldBlock,
+        "an empty queue is neither"
     );
 }
 

@@ -15,7 +15,8 @@ pub struct Cause {
     pub over: Duration,
     /// When the server was last seen serving. Sessions that connected later, and sessions that still await the
     /// server's first answer, are closed at once: if the server hangs and runs again, it must not serve them, because
-    /// it may be an old primary by then. The other sessions are closed over `over`. `None`: all sessions are.
+    /// it may be an old primary by then. The other sessions are closed over the time `over`. `None`: all sessions are
+    /// closed over that time.
     pub at_once_since: Option<Instant>,
 }
 

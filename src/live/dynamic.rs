@@ -23,7 +23,7 @@ pub struct DynamicServers(Mutex<State>);
 struct State {
     lists: Lists,
     source: SourceState,
-    /// The servers that operators have added, in the order in which they did.
+    /// The servers that operators have added, the earliest first.
     added: Vec<AddedServer>,
 }
 
@@ -159,7 +159,7 @@ impl DynamicServers {
             lists.kept = Arc::default();
         } else if before.iter().any(&can_be_used) {
             lists.kept = before;
-        } // else neither list can be used: the servers that are kept already stay
+        } // else neither list can be used: `kept` stays as it is
         lists.holds_clones &= !lists.kept.is_empty();
         lists.listed = Some((by, listed.into()));
         Some(ListChange {
@@ -169,7 +169,7 @@ impl DynamicServers {
         })
     }
 
-    /// Drops the kept list if a server of the latest one can be used by now. Returns whether it did.
+    /// Drops the kept list if a server of the latest one can be used now. Returns whether a list was dropped.
     pub(super) fn release_kept(&self, can_be_used: impl Fn(&ServerEntry) -> bool) -> bool {
         let mut state = self.0.lock();
         let Lists {
@@ -184,7 +184,7 @@ impl DynamicServers {
         is_released
     }
 
-    /// The list of the source to save: the latest, or the previous one as long as no server of the latest can be used.
+    /// What to save as the list of the source: the latest, or the previous one while no server of the latest can be used.
     /// `None`: there is none so far, the pool has no source, or clones are in the list.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {

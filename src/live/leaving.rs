@@ -120,8 +120,7 @@ impl<'p> NewPools<'p> {
     }
 
     /// The new pool that is the pool `gone` under another name. It requires the same role, and has a server at an
-    /// address of `gone` or the same source of servers. It is found by
-    /// its source because that source may not have listed any server yet.
+    /// address of `gone`, or the same source of servers: the source may not have listed any server yet.
     fn renamed_from(&self, gone: &LivePool) -> Option<&'p LivePool> {
         let has_same_role = |pool: &&&LivePool| pool.plan().health.required.role == gone.plan().health.required.role;
         let servers = gone.servers();

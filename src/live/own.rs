@@ -69,7 +69,7 @@ impl LivePool {
     }
 
     /// Drops the servers that were kept from the previous list of the source, if a server of the latest list can be
-    /// used by now. Returns whether it did.
+    /// used now. Returns whether any were dropped.
     pub(super) fn release_kept(&self, registry: &ServerRegistry) -> bool {
         let own = registry.own_listeners().leading_to(self.name());
         self.dynamic().release_kept(|entry| self.can_use(entry, &own))

@@ -9,7 +9,7 @@ use crate::pool::{
 /// A result that was recorded in a server.
 #[derive(Debug)]
 pub struct RecordedOutcome {
-    /// The server; not always the one that was checked.
+    /// The server; not always the checked one, because a check may change the verdict on the role of another server.
     pub server: Arc<Server>,
     /// The result.
     pub outcome: CheckOutcome,
@@ -38,8 +38,8 @@ impl RecordedOutcome {
     }
 }
 
-/// Logs what a judgement changes about the primary of a pool, and records the results that follow from it. Each is
-/// recorded when the iterator gets to it.
+/// Logs a new primary of the pool, and new rivals for this role. Records the results of the judgement, each when the
+/// iterator gets to it.
 pub(super) fn apply_judgement(
     judgement: RoleJudgement,
     pool: &str,

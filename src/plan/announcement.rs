@@ -1,4 +1,4 @@
-//! Announcements of servers, and the reasons why some have no effect.
+//! Routes that servers announce, and the reasons why some announcements have no effect.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ pub struct Announcement {
     pub listener: Box<str>,
     /// The server name of the route.
     pub sni: Box<str>,
-    /// Its group. Servers that announce the same name belong together only if their groups are equal, too.
+    /// The group of the server. Servers that announce the same name form a pool only if their groups are equal, too.
     pub group: Option<Box<str>>,
     /// The server, or why it cannot be used.
     pub server: Result<ServerEntry, Reason>,
 }
 
-/// An [`Announcement`] of a server as it is kept over a restart.
+/// An [`Announcement`] as it is kept over a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KeptAnnouncement {
     from: Box<str>,
@@ -62,9 +62,9 @@ pub enum AnnouncementRefusal {
     NotAllowed,
     /// The configuration uses the name, or an older server has announced it.
     Taken,
-    /// Its server or the listener has too many names.
+    /// The server or the listener has too many names.
     TooMany,
-    /// The container that announces it is not a usable server.
+    /// The container that makes the announcement is not a usable server.
     NoServer,
 }
 

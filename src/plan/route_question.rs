@@ -25,7 +25,7 @@ pub struct RouteQuestion<'a> {
 }
 
 impl RouteQuestion<'_> {
-    /// Whether the client uses TLS for sure.
+    /// Whether these facts prove that the client uses TLS: it names a server, or offers ALPN.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.sni.is_some() || !self.alpn.is_empty()

@@ -1,7 +1,8 @@
 //! Pools of servers, and the pick of one server for a session.
 //!
-//! Each policy picks among candidates, in a file of its own. The candidates are computed after a change, and kept as
-//! a snapshot: a pick takes no lock and allocates nothing. This file picks from the snapshot and returns a [`Lease`].
+//! Each policy picks among candidates, by a function in a file of its own. The candidates are computed after a change,
+//! and kept as a snapshot, so that a pick usually takes no lock and allocates nothing (see [`Pool::pick`]). This file
+//! picks from the snapshot and returns a [`Lease`].
 //!
 //! **A new policy** is a variant of [`Policy`], a file with its function, and an arm in `choose`; its name stands in
 //! `config::parse::pool`. If it picks by the client, as `source-hash` does, it also belongs in [`Policy::is_by_client`]
@@ -96,7 +97,7 @@ pub struct Pool {
     was_resolved: AtomicBool,
     /// Shared by all pools of this name.
     queue: Arc<PoolQueue>,
-    /// Turns of equally loaded servers, and those of `round-robin` after the first choice.
+    /// Turns of equally loaded servers, and those of `round-robin` when a session cannot use its first choice.
     tie_breaker: TurnCounter,
     // A blocking mutex: held for a few lines after a failure.
     ejecting: Mutex<()>,
@@ -176,7 +177,7 @@ impl Pool {
         self.was_resolved.load(Acquire)
     }
 
-    /// Whether a session could be given a server now.
+    /// Whether there is a server now that a session could be given. A server at its session limit counts, too.
     #[must_use]
     pub fn is_usable(&self, now: Instant) -> bool {
         !self.snapshot(now).set.candidates.is_empty()
@@ -284,8 +285,8 @@ impl Pool {
         match self.rules.policy {
             Policy::LeastConn => least_conn::choose(candidates, |equals| self.tie_breaker.take() % equals),
             Policy::SourceHash => source_hash::choose(candidates, client),
-            // Only picks after a failed connect or a full server come here. They have turns of their own: if they used
-            // those of first picks, the server after a failing one would get retries only.
+            // Only sessions that cannot use their first choice come here. They have turns of their own: if they used
+            // those of first choices, the server after a failing one would get retries only.
             Policy::RoundRobin => {
                 let position = RoundRobin::new(candidates, self.tie_breaker.take()).next()?;
                 candidates.get(position)

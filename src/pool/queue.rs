@@ -3,7 +3,7 @@
 //! There is one queue for all pools of one name, whatever their plans, and all workers share it. Waiting clients are
 //! served by the session that makes room: when it ends, it gives its place to the first in line that may have it,
 //! before anybody else sees the place. After any other change (a server is up, a reload has raised a limit) all waiting
-//! clients are woken, and the first of them serves the line.
+//! clients are woken, and the one whose task runs first serves the whole line.
 //!
 //! A client that has ended its stream may still wait for an answer, or it may be gone: that cannot be seen. So it is
 //! served after the clients with open streams, and makes room for them if the line is too long.
@@ -37,7 +37,7 @@ type SharedPool = dyn AsRef<Pool> + Send + Sync;
 pub struct PoolQueue {
     /// How many clients wait. Written under the lock of `line`.
     occupied: AtomicUsize,
-    /// Whether something has changed since everybody in the line had a turn.
+    /// Whether something has changed since a woken client last served the line.
     is_stale: AtomicBool,
     // A blocking mutex: held while the line is served.
     line: Mutex<Waiters>,
@@ -57,9 +57,9 @@ pub struct PoolQueue {
 #[derive(Debug, Default)]
 struct Waiters {
     line: WaitingLine<Waiter>,
-    /// When time alone may make room, such as for the trial of an ejected server; `None`: never.
+    /// When time alone may make room: for example, a trial of an ejected server becomes due. `None`: never.
     expires_at: Option<Instant>,
-    /// The servers as they were when everybody last had a turn.
+    /// The servers as they were when the line was last served.
     snapshot: Weak<Snapshot>,
     /// How often `snapshot` has changed.
     generation: u64,
@@ -88,7 +88,7 @@ pub struct QueueTurn {
     pub(super) since: Option<Instant>,
 }
 
-/// A place in the line. Dropping it leaves the line, and returns a lease that was given meanwhile.
+/// A place in the line. Dropping it leaves the line. A lease that was given meanwhile, but not taken, is dropped, too.
 #[derive(Debug)]
 pub(super) struct LinePlace<'a> {
     queue: &'a PoolQueue,
@@ -136,9 +136,9 @@ impl ServerObserver for PoolQueue {
             return;
         }
         match self.in_force() {
-            // A thread that panics may have locked the line itself.
             Some(pool) if !panicking() => self.serve(self.line.lock(), (*pool).as_ref(), Instant::now()),
-            // Or the pool was removed. The woken clients serve the line, each from the pool that it holds.
+            // This thread panics, and may hold the lock of the line; or the pool was removed. The woken clients serve
+            // the line: if the pool was removed, each from the pool that it holds.
             _ => self.notify_change(),
         }
     }
@@ -204,7 +204,7 @@ impl PoolQueue {
             answer: sender,
         };
         let in_force = self.in_force();
-        let place; // dropped after the line is unlocked, also by a panic
+        let place; // declared before `waiters`: dropped after the line is unlocked, even if this panics
         let mut waiters = self.line.lock();
         let is_new = turn.ticket.is_none();
         let ticket = *turn.ticket.get_or_insert_with(|| waiters.line.draw());
@@ -239,8 +239,8 @@ impl PoolQueue {
     /// Serves the line if anything has changed since it was last served, or if time alone may have made room. Returns
     /// when to call this again if nothing changes meanwhile; `None`: never.
     pub(super) fn serve_if_stale(&self, own_pool: &Pool, now: Instant) -> Option<Instant> {
-        let in_force; // dropped after the line is unlocked, also by a panic
-        let waiters = self.line.lock(); // until the line is served, so that no other client acts on the same expiry
+        let in_force; // declared before `waiters`: dropped after the line is unlocked, even if this panics
+        let waiters = self.line.lock(); // held until the line is served: no other client acts on the same expiry
         let expires_at = waiters.expires_at;
         let has_expired = expires_at.is_some_and(|expires_at| expires_at <= now);
         if !self.is_stale.swap(false, SeqCst) && !has_expired {
@@ -256,7 +256,7 @@ impl PoolQueue {
         self.finish(waiters, answers);
     }
 
-    /// Counts the clients that are left, and hands out the answers. If a client has left meanwhile, its lease is
+    /// Counts the clients that still wait, and hands out the answers. If a client has given up meanwhile, its lease is
     /// dropped here, which serves the line again: so the line must not be locked.
     fn finish(&self, waiters: MutexGuard<'_, Waiters>, answers: Vec<(Waiter, Result<Lease, NoLease>)>) {
         self.occupied.store(waiters.line.len(), SeqCst);
@@ -277,11 +277,11 @@ fn serving<'a>(in_force: Option<&'a SharedPool>, own_pool: &'a Pool) -> &'a Pool
 }
 
 impl Waiters {
-    /// Gives everybody a turn, in order. A server that one client found full is full for all clients behind it, even if
-    /// a place on it becomes free meanwhile: so nobody overtakes.
+    /// Gives the clients their turns, in order. If one client finds a server full, the server counts as full for all
+    /// clients behind that client, even if a place on the server becomes free meanwhile: so nobody overtakes.
     ///
     /// The line may be long, and the lock is held meanwhile. Therefore a client that waits for one server has no turn
-    /// while that server is full, and when all servers are full, no client has one.
+    /// if that server is full, and the turns end when all servers are found full, unless a server has changed.
     fn serve(&mut self, pool: &Pool, now: Instant) -> Vec<(Waiter, Result<Lease, NoLease>)> {
         let snapshot = pool.snapshot(now);
         let has_changed = !self.snapshot.ptr_eq(&Arc::downgrade(&snapshot));

@@ -9,7 +9,7 @@ use crate::units::format_duration;
 /// What a pool requires of the role of its servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoleRequirement {
-    /// The role that a server must have; `None`: either one.
+    /// The role that a server must have; `None`: any role.
     pub role: Option<Role>,
     /// How long a replica may have been behind its primary; `None`: for any time.
     pub max_lag: Option<Duration>,
@@ -78,8 +78,8 @@ impl RoleRequirement {
         }
     }
 
-    /// Without a function that the user of the check may not call, lag or timeline are not known. If a check may have
-    /// failed for this, its reason gets the name of the function and the remedy.
+    /// If the user of the check may not call some function, the lag or the timeline is not known. Where that may be why
+    /// the check has failed, the name of the function and the remedy are added to the reason.
     pub(super) fn add_denied_function(&self, outcome: &mut CheckOutcome, facts: &ServerFacts, lag: Option<Duration>) {
         let Some(function) = facts.denied else { return };
         let needs_timeline = facts.role == Some(Role::Primary) && self.uses_one_primary();

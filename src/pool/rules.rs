@@ -64,7 +64,7 @@ pub struct PoolRules {
     pub queue: Option<QueueLimits>,
     /// How long a client may wait for a server of a pool that sleeps; `None`: the pool never sleeps.
     pub wake: Option<Duration>,
-    /// Whether clients in the queue also wait for a server that takes no sessions for the moment. Set for a pool with a
-    /// `queue` that has no fallback and never sleeps.
+    /// Whether clients in the queue also wait for a server that takes no sessions for the moment. Set for a pool that
+    /// has a `queue`, has no fallback and never sleeps.
     pub waits_for_return: bool,
 }

@@ -38,8 +38,8 @@ pub struct ProxyHeader {
 /// Where a client's connection comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyAddresses {
-    /// From the peer itself (`LOCAL`, a health check for example), or from an address that the peer does not give
-    /// (`UNKNOWN`, a protocol other than TCP).
+    /// The header names no client, so that the peer counts as the client. The connection is the peer's own (`LOCAL`, a
+    /// health check for example), or its addresses are not given (`UNKNOWN`, AF_UNSPEC) or not those of a stream.
     Peer,
     /// From a client over TCP.
     Tcp {
@@ -68,7 +68,7 @@ pub enum InvalidHeader {
     #[error("the version or the command of the PROXY header is unknown")]
     Version,
     /// It has an address family or a type of socket that does not exist.
-    #[error("the address family of the PROXY header is unknown")]
+    #[error("the address family or the type of socket of the PROXY header is unknown")]
     Family,
     /// A length in it does not fit its contents.
     #[error("a length in the PROXY header is wrong")]
@@ -110,7 +110,7 @@ pub enum Decoded {
 /// Decodes a header. Its first bytes tell its version.
 #[must_use]
 pub fn decode(bytes: &[u8]) -> Decoded {
-    // Bytes that end within `start` may still become it.
+    // If there are fewer bytes than in `start`, the rest may still come.
     let may_begin_with = |start: &[u8]| {
         let length = bytes.len().min(start.len());
         bytes[..length] == start[..length]

@@ -14,7 +14,7 @@ pub(super) enum Match<E> {
 }
 
 impl<E> Match<E> {
-    /// The result for a condition with these entries. `matching`: the entry that matches.
+    /// The result for a condition with these entries. `matching`: the entry that matches, if any.
     pub(super) fn new<T>(entries: &[T], matching: Option<E>) -> Self {
         match matching {
             _ if entries.is_empty() => Self::Unconditional,
@@ -35,7 +35,7 @@ impl<E> Match<E> {
     }
 }
 
-/// The first of these patterns that matches.
+/// The result for a condition with these patterns: the first one that matches counts. Without a text, none matches.
 pub(super) fn text_entry<'a>(patterns: &'a [Glob], text: Option<&[u8]>) -> Match<&'a Glob> {
     let entry = text.and_then(|text| patterns.iter().find(|pattern| pattern.matches(text)));
     Match::new(patterns, entry)

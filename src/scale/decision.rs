@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A clone leaves only when the others would have less than this part of their target, so that the load that has
-/// started a clone does not also stop it.
+/// A clone leaves only if the number of sessions is below this percentage of the other servers' target, or 0. Without
+/// this margin, a load that has just started a clone could also stop it.
 const DOWN_PERCENT: u64 = 80;
 
 /// The bounds of a pool that grows and shrinks, and its pace.
@@ -22,7 +22,8 @@ pub struct ScaleRules {
     pub up_after: Duration,
     /// How long the load must be low before a clone leaves.
     pub down_after: Duration,
-    /// The shortest time between two steps.
+    /// The shortest time between a step and the next one that the load causes. The first client of a pool that sleeps
+    /// does not wait for it.
     pub cooldown: Duration,
 }
 
@@ -33,8 +34,8 @@ pub struct ScaleLoad {
     pub sessions: u64,
     /// Clients that wait for a server.
     pub waiting: u64,
-    /// Whether one of `fixed` or a clone is up. If so, clients that wait do so because all servers are full; if not,
-    /// they wait for the first server.
+    /// Whether any server is up, be it a clone or not. If so, clients that wait do so because all servers are full; if
+    /// not, they wait for the first server.
     pub has_server: bool,
     /// Servers that are up and in service, and are not clones.
     pub fixed: u32,
@@ -62,9 +63,9 @@ pub struct Scaler {
 impl Scaler {
     /// The step that the caller is to take now. `wanted`: the number of clones that an operator has set.
     ///
-    /// The bounds come first, then the operator, then the first client of a pool that sleeps; these take effect
-    /// at once. Other steps are at least a cooldown after the step before: up by one (to twice as many while all
-    /// servers are full), or down by one.
+    /// The bounds take precedence over the operator, and the operator over the first client of a pool that sleeps.
+    /// These three cause a step at once. All other steps come at least a cooldown after the step before. They go up by
+    /// one clone (to twice as many clones while all servers are full), or down by one.
     pub fn decide(
         &mut self,
         rules: &ScaleRules,
@@ -113,7 +114,7 @@ fn is_above(rules: &ScaleRules, load: ScaleLoad) -> bool {
     is_full(load) || load.sessions + load.waiting > servers * u64::from(rules.sessions_per_server)
 }
 
-/// Whether one clone fewer would do. The last server can go only if it has nothing to do.
+/// Whether one clone fewer would be enough. The last server can leave only if there are no sessions.
 fn is_below(rules: &ScaleRules, load: ScaleLoad) -> bool {
     let others = (u64::from(load.fixed) + u64::from(load.clones)).saturating_sub(1);
     let target = others * u64::from(rules.sessions_per_server);
@@ -304,24 +305,24 @@ mod tests {
             let (min, max) = (bounds.0, bounds.0.max(bounds.1));
             let mut pool = Simulation::new(rules(min, max));
             // The second of each step, whether it was `ScaleStep::Up`, and whether the pool was asleep before.
-            let mut directions = Vec::new();
+            let mut steps_taken = Vec::new();
             let mut before = min;
             for (sessions, waiting, seconds) in loads {
                 for _ in 0..seconds {
-                    let (steps, was_asleep) = (pool.steps.len(), pool.clones == 0);
+                    let (step_count, was_asleep) = (pool.steps.len(), pool.clones == 0);
                     pool.run_second(sessions, waiting);
                     prop_assert!((min..=max).contains(&pool.clones));
-                    if let Some((at, clones)) = pool.steps.get(steps) {
+                    if let Some((at, clones)) = pool.steps.get(step_count) {
                         prop_assert!(*clones <= before.max(1) * 2 || was_asleep);
                         prop_assert!(*clones >= before || before - clones == 1);
-                        directions.push((*at, *clones > before, was_asleep));
+                        steps_taken.push((*at, *clones > before, was_asleep));
                         before = *clones;
                     }
                 }
             }
-            for two in directions.windows(2) {
-                let ((earlier, _, _), (later, is_up, woken)) = (two[0], two[1]);
-                prop_assert!(woken || later - earlier >= 15, "one step a cooldown");
+            for two in steps_taken.windows(2) {
+                let ((earlier, _, _), (later, is_up, was_asleep)) = (two[0], two[1]);
+                prop_assert!(was_asleep || later - earlier >= 15, "one step per cooldown");
                 prop_assert!(is_up || later - earlier > 120, "only after a lull");
             }
         }

@@ -22,7 +22,7 @@ impl PrintedPipe {
     /// Reads from this end. To be called within a runtime.
     ///
     /// # Errors
-    /// It is not a pipe, or there is no descriptor left.
+    /// It is not the reading end of a pipe, or the runtime cannot watch it.
     pub fn new(pipe: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             pipe: Receiver::from_owned_fd(pipe)?,

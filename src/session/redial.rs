@@ -15,14 +15,14 @@ use crate::pool::{RETURN_WAIT, ServerFailure};
 use crate::socket::Fault;
 use crate::units::format_duration;
 
-/// What a session keeps, until its server has begun it, to be connected again.
+/// What a session keeps, so that it can be connected again as long as its server has not begun it.
 pub(super) struct Redial {
     pub(super) pool: PoolId,
     /// The PROXY header for its server.
     pub(super) header: Vec<u8>,
     pub(super) search: Search,
     /// Whether a server has ended the connection before its first message was complete. The client may be the reason,
-    /// so only the first such end connects the session again.
+    /// so the session is connected again only after the first such end.
     has_met_end: bool,
 }
 

@@ -98,12 +98,13 @@ async fn log_in(
 }
 
 /// Sends the client's SSLRequest to its server, and the answer to the client. After an `N` the client goes on in the
-/// clear: its StartupMessage is read, and becomes the first bytes for the server. Server and client have
-/// `hello_timeout` each. It counts from here and not from accept, because the client may have waited in a queue.
+/// clear: its StartupMessage is read, and becomes the first bytes for the server. The server's answer and then the
+/// StartupMessage may take `hello_timeout` each. It does not count from accept, because the client may have waited in a
+/// queue.
 ///
 /// # Errors
 /// The server does not answer in time, or bytes follow its answer (CVE-2021-23222). Or the client sent bytes before the
-/// answer (CVE-2021-23214), its next packet is not valid, or TLS is required.
+/// answer (CVE-2021-23214), or its next packet is not valid. Or TLS is required, and the server does not agree to it.
 async fn relay_tls_answer(
     client: &mut TcpStream,
     mut connected: Connected,

@@ -26,7 +26,7 @@ pub const NAME_BYTES_MAX: usize = 63;
 /// SSLRequest.
 pub const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// The name of the protocol that clients offer (RFC 7301).
+/// The name of the protocol that clients offer by ALPN (RFC 7301).
 pub const ALPN: &[u8] = b"postgresql";
 
 /// GSSENCRequest, which a client with a Kerberos ticket sends before an SSLRequest.
@@ -45,9 +45,9 @@ pub enum PacketVerdict {
     NeedMore,
     /// A whole packet.
     Packet {
-        /// Its request.
+        /// What it says.
         packet: FirstPacket,
-        /// Its length. More may have come behind it.
+        /// Its length. More bytes may have come after it.
         bytes: usize,
     },
     /// No client of PostgreSQL begins like this.
@@ -126,8 +126,8 @@ pub struct StartupMessage {
     pub database: Box<[u8]>,
 }
 
-/// What the bytes received so far prove: `wire` has all of them, from the first. Once decided, more bytes change
-/// nothing.
+/// What the bytes received so far prove. `wire` has all of them, from the first. Once there is a verdict other than
+/// [`PacketVerdict::NeedMore`], more bytes do not change it.
 #[must_use]
 pub fn first_packet(wire: &[u8]) -> PacketVerdict {
     let Some((length, rest)) = wire.split_first_chunk() else {
@@ -166,7 +166,7 @@ fn packet(code: u32, content: &[u8]) -> Result<FirstPacket, InvalidPacket> {
 }
 
 /// Reads pairs of a name and a value, each ended by a zero, up to an empty name. Of equal names the last counts, as in
-/// the server. `None`: they are cut short, something follows them, or there is no user.
+/// the server. `None`: the pairs are incomplete, something follows them, or there is no user.
 fn startup_message(content: &[u8]) -> Option<StartupMessage> {
     let (mut user, mut database): (&[u8], &[u8]) = (&[], &[]);
     let mut strings = content.strip_suffix(&[0])?.split(|byte| *byte == 0);

@@ -90,7 +90,7 @@ async fn at_most_hello_max_bytes_are_held() {
 }
 
 #[tokio::test]
-async fn an_undecided_client_is_refused_at_hello_max_bytes() {
+async fn a_client_is_refused_if_hello_max_bytes_do_not_prove_what_it_wants() {
     let error = sniffed_of(b"\x16\x03\x01\x20\0\x01", 6).await.unwrap_err();
     assert!(matches!(error.reason, SniffFailure::TooLong), "{error}");
     assert_eq!(error.bytes_read, 6);
@@ -231,7 +231,7 @@ async fn the_client_that_waited_longest_is_evicted_when_hello_memory_is_used_up(
     assert_eq!(memory.held(), 0, "both are gone");
 }
 
-/// Looks for the first byte.
+/// Finds the first byte, whatever it is.
 struct FirstByte;
 
 impl PrefaceReader for FirstByte {

@@ -1,4 +1,4 @@
-//! Certificates that are ordered by ACME, as files.
+//! Certificates that are ordered by ACME: their files, and placeholders until they are issued.
 
 use std::io;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ impl AcmeCertificate {
     }
 
     /// Whether `known`, which was loaded for the same file, may stay in use as it is. An issued certificate may stay
-    /// even if its names differ, until a new one is ordered. A self-signed certificate must have all the names.
+    /// even if its names differ, until a new one is issued. A self-signed certificate must have all the names.
     pub(super) fn accepts(&self, known: &Certificate) -> bool {
         known.acme.as_ref() == Some(&self.acme)
             && (!known.is_self_signed || known.count_names(&self.names) == self.names.len())
@@ -76,7 +76,7 @@ impl AcmeCertificate {
             }
             Err(_) => {}
         }
-        let stand_in = match self.issued_before(before) {
+        let placeholder = match self.issued_before(before) {
             Some(issued) => Certificate {
                 files,
                 ..Certificate::clone(issued)
@@ -96,7 +96,7 @@ impl AcmeCertificate {
             versions,
             warnings,
             is_placeholder: true,
-            ..stand_in
+            ..placeholder
         })
     }
 

@@ -119,7 +119,7 @@ fn expired(path: &Path, anchors: &[CertificateDer<'_>]) -> Vec<String> {
     warnings.collect()
 }
 
-/// Accepts clients whose chain is valid and whose certificate has one of these names.
+/// Accepts clients whose chain is valid and not revoked, and whose certificate has one of `names`.
 #[derive(Debug)]
 struct PolicyVerifier {
     /// Verifies the chain, but not whether it is revoked.
@@ -166,7 +166,7 @@ impl ClientCertVerifier for PolicyVerifier {
         if self.names.is_empty() || self.has_name(certificate) {
             Ok(verified)
         } else {
-            // Sent as `access_denied`.
+            // Sent as the alert `access_denied`.
             Err(CertificateError::ApplicationVerificationFailure.into())
         }
     }

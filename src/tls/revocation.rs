@@ -153,7 +153,7 @@ impl Revocations {
         let lists = self.lists_about(&certificate.der(), is_authority, certificate.issuer());
         let is_of_issuer =
             |list: &&&RevocationList| issuer.may_sign_lists && list.is_signed_with(&issuer.key, &self.algorithms);
-        // Counted rather than searched: each comparison also makes the list verified if the key has signed it.
+        // Not `any`, which stops at the first: each comparison also makes the list verified if the key has signed it.
         let of_issuer = lists.iter().filter(is_of_issuer).count();
         let verified = newest(lists.iter().copied().filter(|list| list.is_verified()));
         // Issuer and serial number identify a certificate (RFC 5280, section 4.1.2.2), whichever key signed the list.
@@ -296,8 +296,8 @@ impl Revocations {
             {
                 let list = list.name();
                 warnings.push(format!(
-                    "{shown}: `{subject}` is in {list}, whose authority is not in this file: it is accepted until it is \
-                     removed here"
+                    "{shown}: `{subject}` is in {list}, whose authority is not in this file: `{subject}` is accepted \
+                     until it is removed here"
                 ));
             }
         }

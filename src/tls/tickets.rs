@@ -39,7 +39,7 @@ const TIME_BYTES: usize = 8;
 pub(super) struct TicketSecrets(Vec<Zeroizing<Vec<u8>>>);
 
 impl TicketSecrets {
-    /// The lines of a file.
+    /// Reads the secrets: the lines of the file that are not empty.
     pub(super) fn read(path: &Path) -> Result<Self, TlsFileError> {
         let text = read(path)?;
         let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);

@@ -57,8 +57,8 @@ pub fn unix_socket() -> io::Result<Socket> {
 ///
 /// # Errors
 /// The file is not a socket ([`ErrorKind::AlreadyExists`]); a process listens there, but its queue is full
-/// ([`ErrorKind::AddrInUse`]); or those of `lstat` and `connect`. If the permissions of the file forbid it, the error
-/// names the owner of the file, and has no OS error number.
+/// ([`ErrorKind::AddrInUse`]); or those of `lstat` and `connect`. If the permissions of the file forbid to connect, the
+/// error names the owner of the file, and has no OS error number.
 pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
     let existing = match path.symlink_metadata() {
         Ok(existing) => existing,
@@ -124,8 +124,8 @@ impl BoundUnix {
     }
 }
 
-/// The error that a process listens on a path: another one ([`ErrorKind::AddrInUse`]), or this one
-/// ([`ErrorKind::ResourceBusy`]).
+/// The error for a path on which a process listens already: another process ([`ErrorKind::AddrInUse`]), or this process
+/// ([`ErrorKind::ResourceBusy`]). `connection` leads to the process.
 #[must_use]
 pub fn in_use_by(connection: &Socket) -> io::Error {
     match peer_of(connection) {
@@ -142,8 +142,8 @@ fn in_use(message: String) -> io::Error {
 }
 
 /// A random name. It is not longer than the final name, because the length of the whole path is limited. A dot or
-/// unusual characters make it unlikely that the final name of another socket is the same. Such a name would be unsafe:
-/// until this socket listens, its file looks like one that an ended process has left, and its path may be replaced.
+/// unusual characters make it unlikely that it is the final name of another socket. That would be unsafe: until this
+/// socket listens, its file looks like one that an ended process has left, and the other socket's file may replace it.
 fn temporary_name(final_name: &OsStr) -> String {
     let (prefix, characters): (_, &[u8]) = if final_name.len() > 1 {
         (".", b"abcdefghijklmnopqrstuvwxyz")
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_whose_queue_is_full_keeps_its_path() {
+    fn a_process_whose_queue_is_full_is_found_to_listen() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.sock");
         let (_socket, _file) = BoundUnix::new(&path, 0o600).unwrap().listen(0).unwrap();
@@ -292,7 +292,7 @@ mod tests {
             let (listening, failed): (Vec<_>, Vec<_>) = started.into_iter().partition(Result::is_ok);
             assert_eq!(listening.len(), 1);
             for error in failed.into_iter().map(Result::unwrap_err) {
-                assert_eq!(error.kind(), ErrorKind::ResourceBusy, "{error}"); // all are of this process
+                assert_eq!(error.kind(), ErrorKind::ResourceBusy, "{error}"); // this process has all sockets
             }
             let (socket, file) = listening.into_iter().next().unwrap().unwrap();
             assert!(file.is_in_place());

@@ -69,7 +69,7 @@ fn print_sums(evidence: &Evidence) {
     );
     println!("before: {:?}\nafter:  {:?}", evidence.before, evidence.after);
     println!(
-        "diagnostic log: {} lines, at most {}",
+        "diagnostic log: {} lines of at most {}",
         evidence.log.len(),
         evidence.log_lines_max()
     );

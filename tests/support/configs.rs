@@ -7,7 +7,8 @@ pub fn listener(name: &str, pool: &str, keys: &str) -> String {
     format!("[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n{keys}\n")
 }
 
-/// A listener that routes by server name. A route is a pattern and its target: `pool = "a"` or `refuse = true`.
+/// A listener that routes by server name. A route is a pattern and its target: `pool = "a"` or `refuse = true`. `keys`
+/// are further lines of the listener.
 pub fn tls_listener(name: &str, keys: &str, routes: &[(&str, &str)]) -> String {
     let route = |(sni, target): &(&str, &str)| format!("[[listeners.{name}.routes]]\nsni = \"{sni}\"\n{target}\n");
     let routes: String = routes.iter().map(route).collect();

@@ -33,7 +33,7 @@ pub struct Pebble {
 }
 
 impl PebbleSetup {
-    /// Validates at these ports.
+    /// Names are validated at these ports.
     pub fn new(tls_port: u16, http_port: u16) -> Self {
         Self {
             tls_port,

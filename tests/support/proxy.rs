@@ -97,7 +97,7 @@ impl Setup {
     }
 }
 
-/// A directory with this configuration, to which `[admin]` is added as for [`Setup`]; readable by other users.
+/// A directory with this configuration, readable by other users. `[admin]` is added as for [`Setup`].
 pub fn config_directory(name: &str, text: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();

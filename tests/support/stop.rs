@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-/// Sets the flag when it drops, also when the test fails: otherwise the thread scope would wait forever.
+/// Sets the flag when this is dropped, also if the test fails: otherwise the scope would wait for its threads forever.
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {

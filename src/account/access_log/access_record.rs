@@ -143,7 +143,7 @@ fn key_values(object: &Value) -> String {
         let _ = match value {
             Value::Null => Ok(()),
             Value::String(plain) if needs_no_quotes(plain) => write!(text, "{separator}{key}={plain}"),
-            // Its JSON in quotes: it may contain spaces.
+            // As a string that contains the JSON of the object, because this JSON may contain spaces.
             Value::Object(_) => write!(text, "{separator}{key}={}", Value::String(value.to_string())),
             json => write!(text, "{separator}{key}={json}"), // a string has quotes and escapes
         };
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn text_quotes_values_with_spaces_and_leaves_out_unknown_fields() {
+    fn text_quotes_values_with_spaces_and_leaves_out_unknown_values() {
         let text = record().render(LogFormat::Text);
         assert!(
             text.starts_with("time=1970-01-01T00:00:00.000Z session=7 listener=web peer=\"\""),

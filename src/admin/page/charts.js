@@ -44,8 +44,8 @@ function failed(totals) {
 }
 
 /**
- * The sessions of a pool that ended in each second. The samples of a pool do not count them: they are the new sessions
- * minus the growth of the open ones. In the first second the growth is not known, and the value is 0.
+ * The number of sessions of a pool that ended in each second. It is not in the samples of a pool, so it is computed:
+ * the new sessions minus the growth of the open ones. In the first second the growth is not known, and the value is 0.
  */
 function endedInPool({ sessions, opened }) {
   return opened.map((number, at) => {

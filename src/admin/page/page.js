@@ -62,7 +62,8 @@ async function pollSessions() {
   }
 }
 
-const WORDS = {
+/** The text and the CSS class of the badge, for each state of the connection that `follow` reports. */
+const BADGES = {
   live: ["live", "good"],
   polling: ["polling", "warn"],
   lost: ["connection lost", "bad"],
@@ -72,16 +73,16 @@ const WORDS = {
 /** Whether nothing can be read without the token. */
 let needsToken = false;
 
-function report(what, reason) {
-  const [word, kind] = WORDS[what];
+function report(state, reason) {
+  const [word, kind] = BADGES[state];
   const badge = byId("connection");
   if (badge.textContent !== word) badge.textContent = word;
   badge.className = `badge ${kind}`;
   badge.title = reason?.message ?? reason ?? "";
-  needsToken = what === "token";
+  needsToken = state === "token";
   byId("main").hidden = needsToken; // its content is out of date
   if (needsToken) byId("access").textContent = tokenNotice(reason);
-  if (what === "lost") draw(); // shows that the content is out of date
+  if (state === "lost") draw(); // shows that the content is out of date
 }
 
 const TOKEN_HINT = "it is in the file that token_file of [admin] names.";

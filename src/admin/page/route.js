@@ -1,4 +1,4 @@
-// "Where would it go?": the answer of `acequia route`.
+// The form "Where would it go?": shows the same answer as `acequia route`.
 
 import { byId, element, facts, show } from "./dom.js";
 import { known } from "./state.js";
@@ -35,7 +35,7 @@ export function showRouteForm() {
 /** How the listener treats the balancer in front of it. */
 const PEERS = {
   trusted: "is trusted to name the client",
-  client: "counts as the client itself: the listener does not trust it to name another",
+  client: "counts as the client itself: the listener does not trust it to name a client",
   refused: "is refused: the listener does not trust it to name a client",
 };
 

@@ -1,4 +1,4 @@
-//! The suggestions of servers about the renewal of certificates (RFC 9773).
+//! The suggestions of ACME servers about the renewal of certificates (RFC 9773).
 
 use std::collections::{HashMap, HashSet};
 use std::future::pending;

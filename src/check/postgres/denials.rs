@@ -29,7 +29,8 @@ const QUESTIONS: usize = 3;
 pub(super) struct Denials {
     /// When the server last denied the question; `None`: never, or the server has answered it since.
     at: [Option<Instant>; QUESTIONS],
-    /// The function of [`POSITION_FUNCTIONS`] that the latest denial was about; `None`: it was about none of them.
+    /// The function of [`POSITION_FUNCTIONS`] that the latest denial was about; `None`: it was about none of them, or
+    /// the question is not denied.
     function: [Option<&'static str>; QUESTIONS],
 }
 
@@ -63,7 +64,7 @@ impl Denials {
         self.at[question as usize].take().is_some()
     }
 
-    /// The function that the user may not call, so that the timeline and the position are not known.
+    /// The function that the user may not call, if that is why the timeline and the position are not known.
     pub(super) fn denied_position_function(&self) -> Option<&'static str> {
         self.function[DeniableQuestion::Position as usize]
     }

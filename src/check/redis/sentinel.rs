@@ -26,7 +26,7 @@ const SENTINEL_TENTHS: u32 = 4;
 /// for the result of the check.
 const DEADLINE_TENTHS: u32 = 9;
 
-/// Why there is no answer of the Sentinels.
+/// The reason of a check's failure when no Sentinel has ever named a primary.
 const UNNAMED: &str = "no Sentinel has said which server is the primary";
 
 /// Sentinels that watch the same primary.
@@ -65,7 +65,7 @@ pub(super) struct Sentinels {
     group: Arc<SentinelGroup>,
     /// How a connection to them is opened.
     connect: ConnectOptions,
-    /// The time of the whole check.
+    /// The timeout of the whole check.
     timeout: Duration,
     /// A blocking mutex: never held across an await.
     answers: Mutex<SentinelAnswers>,
@@ -158,7 +158,8 @@ async fn ask_one(
 }
 
 /// Reads the replies to `SENTINEL GET-MASTER-ADDR-BY-NAME` (host and port) and to `SENTINEL MASTER` (names and values
-/// alternately). During a failover the description is still that of the old primary, but with the new epoch.
+/// alternately). During a failover, the second reply still describes the old primary, but has the new epoch; its run ID
+/// is then not used.
 fn read_named(address: &[RespValue], description: &[RespValue]) -> Option<NamedPrimary> {
     let value = |name| {
         let mut pairs = description.chunks_exact(2);

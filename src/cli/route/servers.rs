@@ -38,7 +38,7 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
             if !unresolved.is_empty() {
                 writeln!(
                     text,
-                    "and, anywhere among those of their priority, the servers of these names:"
+                    "the servers of these names have unknown places among those of their priority:"
                 )?;
             }
         }
@@ -83,18 +83,18 @@ fn write_when_full(text: &mut String, pool: &PoolPlan) -> fmt::Result {
     match &pool.rules.queue {
         Some(QueueLimits { clients_max, timeout }) if pool.policy().is_by_client() => writeln!(
             text,
-            "while its server is full: it waits for that one, {} at most; the queue has {clients_max} places",
+            "while its server is full: the client waits for it, {} at most; the queue has {clients_max} places",
             format_duration(*timeout)
         ),
         Some(QueueLimits { clients_max, timeout }) if are_all_limited => writeln!(
             text,
-            "while all are full: it waits, {} at most; the queue has {clients_max} places",
+            "while all are full: the client waits, {} at most; the queue has {clients_max} places",
             format_duration(*timeout)
         ),
         None if are_all_limited => {
             writeln!(
                 text,
-                "while all are full: refused (servers_full); full servers are passed over"
+                "while all are full: refused (servers_full); otherwise full servers are passed over"
             )
         }
         _ => writeln!(text, "full servers are passed over"),

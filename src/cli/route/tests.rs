@@ -261,7 +261,7 @@ source-hash; the servers in the order in which they are tried:
   1. 10.0.2.2:443, weight 2
   2. 10.0.2.1:443
   3. 10.0.2.3:443
-and, anywhere among those of their priority, the servers of these names:
+the servers of these names have unknown places among those of their priority:
   cloud at inside.internal:443, weight 2, a name: resolved only while acequia runs
 "
     );
@@ -295,7 +295,7 @@ fn an_ip_address_as_name_goes_to_the_default_pool() {
         explanation("https", Some("10.0.0.7"), &[], Some("192.0.2.1")),
         "\
 listener https: a client from 192.0.2.1, no sni, no alpn
-note: `10.0.0.7` counts as no name: an IP address is not a server name (clients do not send one)
+note: `10.0.0.7` counts as no name: an IP address is not a server name (clients send only host names)
 
   https#1   passed over: sni is not shop.example.com or *.shop.example.com
   insiders  passed over: sni is not shop.example.com; alpn lacks h2; from is not in 10.0.0.0/8 or 2001:db8::/32

@@ -105,7 +105,7 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
     plan
 }
 
-/// An additional host name that the API accepts.
+/// An entry of `hosts`: a host name by which clients may request the API.
 fn host(text: &str) -> Result<Box<str>, address::InvalidValue> {
     match ServerName::from_config(text) {
         Ok(name) if name.as_str() == "localhost" => Err(redundant_host(text)),

@@ -14,7 +14,8 @@ use crate::plan::HealthPlan;
 use crate::pool::MemberConfig;
 use crate::scale::{ScalePlan, ScaleRules};
 
-/// The bounds of `min` and `max`. Each clone that is a process has a keeper, which is a second process.
+/// The bounds of `min`, and of `max`, which is at least 1. Each clone that is a process has a keeper, which is a second
+/// process.
 const CLONES: RangeInclusive<u32> = 0..=256;
 
 /// The bounds of `sessions_per_server`.
@@ -100,7 +101,7 @@ fn rules(section: &Section<'_>, sessions_max: Option<NonZeroU32>, problems: &mut
     }
     ScaleRules {
         min,
-        max: max.unwrap_or(min).max(min).max(1), // also after an error: `max` is missing, or less than `min`
+        max: max.unwrap_or(min).max(min).max(1), // after an error, `max` may be missing or less than `min`
         sessions_per_server: sessions.unwrap_or(1),
         up_after: duration(section, "up_after", 5, problems),
         down_after: duration(section, "down_after", 120, problems),

@@ -21,9 +21,9 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// For all events within this time, the containers are listed once: the start of a container has several events.
 const GATHERING: Duration = Duration::from_millis(50);
 
-/// How far back past events are asked for, before the time until which they were followed: they tell which containers
-/// have been asked to stop, and lists do not. It is longer than nearly all timeouts of `docker stop`. More would seldom
-/// help: Docker keeps the last 256 events, of all kinds.
+/// A new connection to the engine also asks for past events, from this long before the last list. They tell which
+/// containers have been asked to stop; lists do not. It is longer than nearly all timeouts of `docker stop`. More would
+/// seldom help: Docker keeps the last 256 events, of all kinds.
 const PAST: Duration = Duration::from_secs(600);
 
 /// The signals that ask a process to end: SIGINT, SIGQUIT and SIGTERM. Most images use one of them (STOPSIGNAL).
@@ -33,7 +33,7 @@ const STOP_SIGNALS: [&str; 3] = ["2", "3", "15"];
 pub(in crate::discover) struct ContainerWatch {
     socket: Box<Path>,
     label: Box<str>,
-    /// Kept if the engine fails: sessions on these containers would be cut soon.
+    /// Kept if the engine fails: without it, these containers would get new sessions, which would soon be cut.
     stopping: StoppingContainers,
     /// `None`: the engine is not followed yet, or has failed.
     followed: Option<FollowedEngine>,
@@ -63,7 +63,8 @@ impl ContainerWatch {
         }
     }
 
-    /// The containers: at once the first time and after an error, later when something may have happened to them.
+    /// The containers. The first time and after an error, they are listed at once, otherwise when something may have
+    /// happened to them.
     pub(in crate::discover) async fn next(&mut self) -> Result<Vec<Container>, DockerError> {
         let mut followed = match self.followed.take() {
             Some(followed) => followed,

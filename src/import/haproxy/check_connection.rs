@@ -59,7 +59,7 @@ impl CheckConnection {
             (false, _) => {
                 LineOutcome::LeftOut("of this line, only `ssl`, `send-proxy`, a host name and a port are kept")
             }
-            (true, true) => LineOutcome::Noted(String::from("the connection of the line before is not checked")),
+            (true, true) => LineOutcome::Noted(String::from("the connection of an earlier line is not checked")),
             (true, false) => LineOutcome::Carried,
         }
     }

@@ -5,7 +5,7 @@ use super::super::imported::{ImportedSection, quoted};
 use super::check_connection::CheckConnection;
 use super::line::LineOutcome;
 
-/// A conversation of a check, and how it connects.
+/// A conversation of a check, and how the check connects.
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
     steps: Vec<ImportedStep>,
@@ -17,7 +17,7 @@ pub(super) struct Conversation {
 const ONE_CONNECTION: &str = "a check uses one connection";
 
 const SEARCHED_BEHIND: &str =
-    "searched behind the match of the `expect` before it; HAProxy searches the same bytes for both";
+    "this `expect` searches behind the match of the one before it; HAProxy searches the same bytes for both";
 
 /// An entry of `steps`; at least one of its fields is set.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! Notes about servers whose options differ from those of their pool, where a pool has one value for all its servers.
+//! Notes about options that the servers of a pool set differently, although the pool has one value for all of them.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl PoolKey {
         }
     }
 
-    /// The value of the pool of these servers, and the server that it comes from, in words.
+    /// The value that a pool of these servers gets, and, in words, the server that it comes from.
     fn pool_value(&self, servers: &[&ParsedServer]) -> (Option<String>, &'static str) {
         let mut values = servers.iter().map(|parsed| (self.value)(&parsed.options));
         match values.next().flatten() {

@@ -10,10 +10,10 @@ use crate::config::address::ip;
 use crate::name::ServerName;
 use crate::units::format_duration;
 
-/// The shortest interval of checks that the configuration accepts.
+/// The shortest interval of checks that acequia accepts.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
-/// The highest `rise` and `fall` that the configuration accepts.
+/// The highest `rise` and `fall` that acequia accepts.
 const CHECKS_MAX: u32 = 1_000;
 
 const NO_ZERO: &str = "HAProxy accepts no 0 either";
@@ -150,7 +150,7 @@ impl ServerOptions {
         }
         let value = after.first().map_or("", String::as_str);
         match self.read_value(word, value) {
-            // The name of this option has an argument in parentheses.
+            // The name of `set-proxy-v2-tlv-fmt(ID)` has an argument, so it cannot be in the list.
             LineOutcome::Foreign if word.starts_with("set-proxy-v2-tlv-fmt(") || WITH_VALUE.contains(&word) => {
                 (LineOutcome::Foreign, 2)
             }
@@ -168,7 +168,7 @@ impl ServerOptions {
         self.ca_file.as_deref().filter(|file| !file.starts_with('@')) // `@system-ca` is not a file
     }
 
-    /// Reads an option without a value; returns whether it is one.
+    /// Reads an option without a value. Returns whether `word` is one.
     fn read_flag(&mut self, word: &str) -> bool {
         match word {
             "backup" => self.is_backup = true,
@@ -196,8 +196,8 @@ impl ServerOptions {
         true
     }
 
-    /// Reads an option with a value. If the value is left out, the one from `default-server` stays. `Foreign`: `word`
-    /// is not an option that this function knows.
+    /// Reads an option with a value. `LeftOut`: the option keeps its earlier value, as from `default-server`.
+    /// `Foreign`: `word` is not an option that this function knows.
     fn read_value(&mut self, word: &str, value: &str) -> LineOutcome {
         let text = Some(value);
         match word {
@@ -271,7 +271,7 @@ fn set_number(option: &mut Option<u32>, text: &str, most: u32) -> LineOutcome {
     }
 }
 
-/// Sets the number of checks in a row that change the state of a server.
+/// Sets `rise` or `fall`.
 fn set_count(option: &mut Option<u32>, text: &str) -> LineOutcome {
     match clamped_integer(text, 0, 1) {
         Some(0) => LineOutcome::LeftOut(NO_ZERO),
@@ -294,7 +294,8 @@ fn set_interval(option: &mut Option<Duration>, text: &str) -> LineOutcome {
     }
 }
 
-/// The value of `sni`, an expression: a host name, or `client` for the name that the client sent.
+/// Reads the expression of `sni`. Returns a host name, or `client` for the name that the client sent. `None`: it is
+/// another expression.
 fn sni(expression: &str) -> Option<String> {
     let constant = expression.strip_prefix("str(").and_then(|rest| rest.strip_suffix(')'));
     let fetch = expression.split(',').next().unwrap_or_default();

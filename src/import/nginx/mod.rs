@@ -67,7 +67,8 @@ struct Upstream {
 }
 
 impl Targets {
-    /// Adds a pool with a name that is free; `target` is what `proxy_pass` calls it. The first pool of a target counts.
+    /// Adds a pool, and changes its name if that is taken. `target` is what `proxy_pass` calls the pool. If a target
+    /// has several pools, `proxy_pass` means the first.
     fn add(&mut self, target: &str, mut pool: ImportedPool) {
         pool.name = unique(&pool.name, &mut self.names);
         self.pools.push(pool.clone());
@@ -77,10 +78,10 @@ impl Targets {
             .or_insert(Upstream { pool, pool_names });
     }
 
-    /// The name of the pool that `proxy_pass` means: that of an upstream, or a pool of its own for an address. Adds the
-    /// pool if it is new. `server` blocks that connect to the same upstream in different ways get a pool each.
-    /// `connect_settings` tells these ways apart: it is the words of `proxy_ssl`, `proxy_protocol`, `proxy_bind` and
-    /// `proxy_next_upstream`. `None`: the target is neither an upstream nor an address.
+    /// The name of the pool that `proxy_pass` means. An address gets a pool of its own, which is added if it is new.
+    /// `server` blocks that connect to the same target in different ways get a pool each. `connect_settings` tells
+    /// these ways apart: it has the words of the directives `proxy_ssl*`, `proxy_protocol`, `proxy_bind` and
+    /// `proxy_next_upstream*`. `None`: the target is neither an upstream nor an address.
     fn pool(&mut self, target: &str, connect_settings: &str) -> Option<String> {
         if !self.upstreams.contains_key(target) {
             self.add(target, pool_of_address(target)?);

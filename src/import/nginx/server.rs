@@ -16,10 +16,10 @@ use crate::config::address;
 const PROXY_TIMEOUT: Duration = Duration::from_secs(600);
 const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// nginx arms a timer of 0 ms.
+/// Why a timeout of 0 is left out.
 const ZERO_TIMEOUT: &str = "0 expires at once in nginx; a default is used";
 
-/// Directives that are read here, and that a `server` block inherits from `stream`.
+/// Directives that a `server` block inherits from `stream`. The two lists `KNOWN` have more.
 const INHERITED: [&str; 19] = [
     "allow",
     "deny",
@@ -42,7 +42,7 @@ const INHERITED: [&str; 19] = [
     "tcp_nodelay",
 ];
 
-/// The most `retries` that the configuration accepts.
+/// The most `retries` that acequia accepts.
 const RETRIES_MAX: u32 = 100;
 
 const NO_UDP: &str = "UDP is not supported";
@@ -149,7 +149,7 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) {
     }
 }
 
-/// Sets the pool, and routes where the target depends on a `map`.
+/// Sets the pool of a listener. If the target depends on a `map`, also adds its routes.
 fn set_target(
     directive: &Directive,
     connect_settings: &str,
@@ -173,7 +173,7 @@ fn set_target(
     let map = targets
         .maps
         .remove(&variable)
-        .ok_or("proxy_pass depends on the connection")?;
+        .ok_or("no map that is carried over sets the variable of proxy_pass")?;
     for (line, patterns, entry_target) in &map.entries {
         match targets.pool(&format!("{entry_target}{suffix}"), connect_settings) {
             Some(pool) => {
@@ -324,7 +324,7 @@ fn set_in_pools(targets: &mut Targets, listener: &mut ImportedListener, key: &'s
             None => pool.section.set(key, value),
             Some(other) if other != value => {
                 let text = format!(
-                    "pool {} has {key} = {other}, from another server, and not {value}",
+                    "pool {} has {key} = {other}, from another server block, and not {value}",
                     pool.name
                 );
                 remarks.push(Remark::note(0, text));

@@ -685,7 +685,7 @@ fn a_haproxy_conversation_keeps_to_one_connection() {
     let last = lines_with_tcp_checks("connect port 80\nconnect port 443 ssl");
     assert_lines(&last, &["port = 443"]);
     assert_eq!(
-        count_with("the connection of the line before is not checked", &last),
+        count_with("the connection of an earlier line is not checked", &last),
         1,
         "{last:#?}"
     );
@@ -1068,7 +1068,7 @@ fn the_connection_of_a_haproxy_check_is_that_of_its_connect_line() {
              http-check expect status 204\n http-check connect port 10\n http-check send uri /x\n server s 10.0.0.1:1 check",
             &["check = \"http\"", "expect = \"204\"", "port = 9"],
             &[
-                "# note, line 6: the connection of the line before is not checked",
+                "# note, line 6: the connection of an earlier line is not checked",
                 "# not carried over, line 9: http-check connect port 10 (a check sends one request)",
                 "# not carried over, line 10: http-check send uri /x (a check sends one request)",
             ],

@@ -9,8 +9,8 @@ fn cpu_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
 }
 
-/// The CPU time of a list of `count` servers, of another list of as many, of a list in which one server has changed,
-/// and then of a check of each server.
+/// The CPU time that the pool needs to take a list of `count` servers, another list of as many, and a list in which one
+/// server has changed, and then to record a check of each server.
 fn cost_of(count: usize) -> Duration {
     let live = Live::new(plan_of("discover = { file = \"/run/servers.json\" }"), Vec::new());
     let list = |port: usize, last_port: usize| {
@@ -28,7 +28,7 @@ fn cost_of(count: usize) -> Duration {
             ListChange {
                 added,
                 removed,
-                kept: 0 // the new servers can be used at once
+                kept: 0 // no removed server has to stay: the new ones can be used at once
             }
         );
     }

@@ -4,7 +4,7 @@ use super::{Setting, setting};
 use crate::plan::HealthPlan;
 use crate::pool::{RoleRequirement, Thresholds};
 
-/// The settings that all kinds of checks have.
+/// The settings that do not belong to one kind of check.
 pub(super) fn health_settings(health: &HealthPlan) -> Vec<Setting> {
     let HealthPlan {
         check,

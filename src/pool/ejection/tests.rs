@@ -115,7 +115,7 @@ async fn an_expired_back_off_grants_one_trial() {
     assert!(!ejection.claim_trial(later, connect_timeout), "the trial is taken");
     assert!(
         ejection.claim_trial(later + connect_timeout, connect_timeout),
-        "the first claim was never reported"
+        "the first trial has reported no result in time"
     );
     assert_eq!(
         ejection.record_failure(later, LIMITS, NOT_PERMITTED, LeaseKind::Regular),

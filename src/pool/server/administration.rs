@@ -1,4 +1,4 @@
-//! The part of a server that an operator and its agent set.
+//! The part of a server that operators and the agent of the server set.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
@@ -9,12 +9,11 @@ use crate::pool::ejection::Ejection;
 use crate::pool::health::CheckRecord;
 use crate::pool::overrides::{AdminState, Overrides};
 
-/// The name that API and commands show for settings of an agent.
+/// What API and commands show instead of an operator as `set_by`, if the agent of the server has set what is shown.
 const BY_AGENT: &str = "agent";
 
 impl Server {
-    /// Puts an operator's overrides in force. Disabling a server clears its health, so that it starts anew when it is
-    /// enabled.
+    /// Puts new overrides in force. Disabling a server clears its health, so that it starts anew when it is enabled.
     pub(in crate::pool) fn set_overrides(&self, new: Overrides) {
         let mut overrides = self.overrides.lock();
         let before = std::mem::replace(&mut *overrides, new).admin_state;

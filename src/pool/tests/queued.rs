@@ -16,7 +16,7 @@ pub(super) const QUEUE: QueueLimits = QueueLimits {
     timeout: Duration::from_secs(5),
 };
 
-/// A pool with one server for each of `limits`, its session limit. All servers are linked to the pool's queue.
+/// A pool with a server for each of these session limits. All servers are linked to the pool's queue.
 pub(super) fn limited(policy: Policy, limits: &[u32], queue: Option<QueueLimits>) -> Arc<Pool> {
     let shared = Arc::<PoolQueue>::default();
     let servers = (0..).zip(limits).map(|(n, max)| limited_server(n, *max, &shared));

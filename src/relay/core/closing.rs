@@ -6,8 +6,9 @@
 //! the server breaks                               Broke, after the client has got what the server had sent
 //! a reset after the client has sent everything    ResetAfterEnd, if nothing is left to be sent either way
 //! silence                                         Idle or HalfClosed, after the limit
-//! the client is silent after its server's end     Finished, after FOLLOW_TIMEOUT, if the client has to follow
-//! a request from outside                          Cut, or AtRest if the session is at rest
+//! the client is silent after its server's end     Finished, after FOLLOW_TIMEOUT, with RelayLimits::ends_with_server
+//! EndRequest::Cut                                 Cut, at once
+//! EndRequest::IfAtRest                            AtRest, if the session is at rest
 //! ```
 
 use std::time::Duration;
@@ -59,11 +60,12 @@ impl Core<'_> {
         self.finish_if_done();
     }
 
-    /// The connection of this side broke. A client that breaks ends the relay at once; what a server had sent before is
-    /// still delivered, within [`DELIVERY_TIMEOUT`](super::timer::DELIVERY_TIMEOUT).
+    /// The connection of this side broke. If it is the client's, the relay ends at once. If it is the server's, what
+    /// the server had sent before is still delivered, within [`DELIVERY_TIMEOUT`](super::timer::DELIVERY_TIMEOUT).
     ///
-    /// A client that is cut off after the server has finished counts as finished: it waits for no answer, and many
-    /// clients end like this. A server that is cut off never counts as finished: its answer may be incomplete.
+    /// A client whose stream is truncated ([`Fault::Truncated`]) after the server has finished counts as finished: it
+    /// waits for no answer, and many clients end like this. A server whose stream is truncated never counts as
+    /// finished: its answer may be incomplete.
     pub(in crate::relay) fn broke(&mut self, side: Side, fault: Fault, now: Instant) {
         if side == Side::Client && fault == Fault::Truncated && self.down.has_ended() && !self.is_delivering() {
             return self.ended(side, now);
@@ -76,7 +78,7 @@ impl Core<'_> {
                 if fault != Fault::Tls {
                     self.traffic.down.end();
                 }
-                let delivery = DeliveryTimer::new(fault, self.is_client_through(), now);
+                let delivery = DeliveryTimer::new(fault, self.is_upload_forwarded(), now);
                 // With `up` done, `finish_if_done` skips the end towards the client: the client is to be reset.
                 self.up.abandon();
                 self.timer = Some(Box::new(RelayTimer::Delivery(delivery)));
@@ -93,7 +95,7 @@ impl Core<'_> {
             Some(RelayTimer::Delivery(delivery)) => {
                 delivery.fault == Fault::Reset && delivery.client_had_sent_all && self.down.is_complete()
             }
-            _ => self.is_client_through(),
+            _ => self.is_upload_forwarded(),
         };
         if fault == Fault::Reset && has_sent_all && self.down.unsent() == 0 {
             let first = self.first_ended.or(self.first_close_notify);
@@ -104,7 +106,7 @@ impl Core<'_> {
     }
 
     /// Whether the client has sent everything, and all of it was sent on to the server.
-    fn is_client_through(&self) -> bool {
+    fn is_upload_forwarded(&self) -> bool {
         self.up.is_complete() && self.up.unsent() == 0
     }
 
@@ -130,7 +132,7 @@ impl Core<'_> {
     }
 
     /// Whether the session is at rest, as far as we can tell: the client has its answer, and has asked for nothing
-    /// since. [`Self::end`] checks the send queues before.
+    /// since. [`Self::end`] has checked the send queues before it calls this.
     pub(super) fn is_at_rest(&self) -> bool {
         let has_ended = self.up.has_ended() || self.down.has_ended() || self.is_delivering();
         self.server_was_last && self.is_sent() && !has_ended
@@ -160,7 +162,7 @@ impl Core<'_> {
     }
 
     /// Whether bytes are still to be delivered. Send queues that the system does not report count as empty: the kernel
-    /// continues to send them.
+    /// continues to send what is in them.
     fn pending(&self, queues: SendQueues) -> Pending {
         let is_unsent = self.up.unsent() + self.down.unsent() > 0;
         let is_queued = queues.into_iter().flatten().any(|queue| !queue.is_delivered());

@@ -7,13 +7,13 @@ use tokio::time::Instant;
 use crate::socket::Fault;
 
 /// How long the send queue towards the client may take to empty after the server's connection has broken, counted
-/// from the last byte that the relay read or sent.
+/// from the last byte that the relay read or sent. Time in which bytes wait for bandwidth does not count.
 pub(in crate::relay) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the client's send queue is checked during such a delivery: the kernel has no event for "acknowledged".
 pub(in crate::relay) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The send queue of a socket: what the kernel has not sent yet, or what the peer has not acknowledged. It changes
+/// The send queue of a socket: what the kernel has not sent yet, and what the peer has not acknowledged. It changes
 /// whenever something reaches the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::relay) struct SendQueue {
@@ -45,7 +45,7 @@ pub(super) enum RelayTimer {
 }
 
 impl RelayTimer {
-    /// When `expire` must be called next.
+    /// When `expire` of the timer that runs must be called next.
     pub(super) fn deadline(&self) -> Instant {
         match self {
             Self::Silence(silence) => silence.check_at,
@@ -107,8 +107,8 @@ impl SilenceTimer {
         let have_changed = self.queues.replace(queues).is_some_and(|before| before != queues);
         if have_changed {
             self.since = now;
-            // Not the whole limit: `restart` does not move this deadline, and a silence that it begins needs its first
-            // check within half of the limit.
+            // Half of the limit, not all of it: `restart` does not move this deadline, and a silence that `restart`
+            // begins needs its first check within half of the limit.
             self.check_at = now + self.limit / 2;
             return None;
         }
@@ -124,7 +124,7 @@ impl SilenceTimer {
 #[derive(Debug)]
 pub(super) struct DeliveryTimer {
     pub(super) fault: Fault,
-    /// Whether the client had sent everything before the server broke, and all of it had been sent on.
+    /// Whether, when the server's connection broke, the client had sent everything and all of it had been sent on.
     pub(super) client_had_sent_all: bool,
     check_at: Instant,
     give_up_at: Instant,

@@ -202,7 +202,7 @@ async fn bulk_over_tls_does_not_delay_other_sessions() {
     beside_bulk((bulk, bulk_sealing), (talk, talk_sealing), 100 << 20).await;
 }
 
-/// Encrypts what a client sends; `None`: the client does not use TLS.
+/// Encrypts what a peer sends; `None`: the peer does not use TLS.
 struct Sealing(Option<TlsConnection>);
 
 impl Sealing {
@@ -216,10 +216,11 @@ impl Sealing {
     }
 }
 
-/// Runs two sessions at once, until the first has relayed `bulk_bytes` bytes, both directions together. Its client and
-/// server have threads of their own, and send as fast as the machine goes; they do not decrypt what they receive. The
-/// second session's client waits for the answer to each message. It is on the relays' thread, and so is its server: so
-/// the test measures how the relays take turns, not how the system divides its cores.
+/// Runs two sessions at once: `bulk`, until it has relayed `bulk_bytes` in both directions together, and `talk`, which
+/// must not be delayed much. The client and the server of `bulk` have threads of their own, and send as fast as the
+/// machine goes; they do not decrypt what they receive. The client of `talk` waits for the answer to each message. The
+/// client and the server of `talk` are on the relays' thread: so the test measures how the relays take turns, not how
+/// the system divides its cores.
 async fn beside_bulk(
     (bulk, bulk_sealing): (Session, Sealing),
     (talk, mut talk_sealing): (Session, Sealing),
@@ -251,7 +252,7 @@ async fn beside_bulk(
         while read.load(Relaxed) < bulk_bytes {
             let mut message = talk_sealing.seal(b"ping");
             pinger.write_all(&message).await.unwrap();
-            pinger.read_exact(&mut message).await.unwrap(); // its answer is as long
+            pinger.read_exact(&mut message).await.unwrap(); // the answer is as long as the message
             pings += 1;
         }
         pings

@@ -78,8 +78,8 @@ pub(super) fn describe(status: WaitStatus) -> String {
 /// Kills all children until none is left, also those that have become our children because their parents have ended.
 ///
 /// # Errors
-/// Some still run: we have no permission to kill them, such as those of a setuid program, or they do not end within
-/// [`KILL_TIMEOUT`], such as in an uninterruptible wait.
+/// Some still run: we have no permission to kill them, for example because their program is setuid; or they do not end
+/// within [`KILL_TIMEOUT`], for example because they are in an uninterruptible wait.
 pub(super) async fn kill_all() -> io::Result<()> {
     kill_until_none(
         children,

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Removes the containers of all engines at once: an engine that fails does not keep the others waiting.
 ///
 /// # Errors
-/// An engine has not removed all in time. Of several such engines, the first is named.
+/// An engine has not removed all its containers in time. Of several such engines, the error names one.
 pub(super) async fn remove_all(held: &BTreeSet<HeldContainers>) -> io::Result<()> {
     let removals = held.iter().map(async |HeldContainers { socket, label }| {
         let removed = remove_labelled_until(socket, label, Instant::now() + PATIENCE).await;

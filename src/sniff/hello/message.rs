@@ -24,8 +24,8 @@ use super::cursor::Cursor;
 use super::{Alert, Malformed};
 use crate::name::{ServerName, Sni};
 
-/// How many bytes of an invalid name are kept for the log, before they are escaped. A valid name has at most 254 bytes,
-/// its trailing dot included. So the log shows when a name is too long.
+/// How many bytes of an invalid name are kept for the log; escaping may lengthen them. A valid name has at most 254
+/// bytes, its trailing dot included. So the log shows when a name is too long.
 pub const RAW_NAME_BYTES_MAX: usize = 255;
 
 /// The fields of a ClientHello that routes and the access log use.
@@ -40,7 +40,7 @@ pub struct Hello {
     /// The ALPN protocols (RFC 7301).
     pub alpn: ProtocolList,
     /// Whether there is an encrypted_client_hello extension: if so, `name` may be only the public name of the provider.
-    /// Clients that do not use ECH may send a random one that looks the same (GREASE, RFC 9849 section 6.2).
+    /// Clients that do not use ECH may send such an extension with random content (GREASE, RFC 9849 section 6.2).
     pub ech: bool,
     /// Whether `supported_versions` contains TLS 1.3 (0x0304).
     pub tls13_offered: bool,

@@ -1,4 +1,5 @@
-//! The API: who may use it, its error answers, and the filters and pages of the session list. It reveals no secrets.
+//! The API: the latest reload in its state, who may use it, its error answers, and the filters, order and pages of the
+//! session list. Its log lines reveal no secrets.
 
 use std::collections::BTreeSet;
 use std::net::TcpStream;
@@ -15,8 +16,8 @@ use serde_json::Value;
 
 pub(super) const TOKEN: &str = "a-token-nobody-guesses";
 
-/// Writes the token to the file `token` in a new directory. Returns the directory, which deletes the file when it is
-/// dropped, and the line of `[admin]` that names the file.
+/// Writes the token to the file `token` in a new directory. Returns the directory, whose drop deletes the file, and the
+/// line of `[admin]` that names the file.
 pub(super) fn token() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("token");
@@ -51,7 +52,7 @@ fn state_shows_the_latest_reload_without_its_errors() {
 }
 
 #[test]
-fn a_failed_request_is_logged_without_its_token_and_query() {
+fn rejected_requests_and_failed_writes_are_logged_without_token_and_query() {
     let server = Server::echo();
     let (_directory, line) = token();
     let proxy = start(&[&server], &line);
@@ -304,8 +305,8 @@ fn each_session_filter_matches_exactly_its_sessions() {
 fn sorted_sessions_begin_with_the_highest_value() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
-    // Several workers accept, so each client is served before the next one connects. Then the ids of their sessions are
-    // 1, 2, 3.
+    // Each client is served before the next one connects: so the ids of their sessions are 1, 2, 3, although several
+    // workers accept.
     let open = |bytes: usize| {
         let mut client = Client::connect(proxy.at("https"));
         client.send(&vec![b'x'; bytes]).read(bytes);

@@ -120,8 +120,9 @@ fn a_stream_begins_with_the_state_and_goes_on_with_samples_and_changes() {
     events.read_to_end();
 }
 
-/// Changes are found by comparing with the previous state. A value that has changed before the stream's first state,
-/// and changed back after it, would not be among them.
+/// All streams get the same events, made by comparing the state with the one at the previous look. If a value changed
+/// between that look and the first state of a new stream, and changed back before the next look, the comparison would
+/// find no change. So the next event is the whole state.
 #[test]
 fn a_stream_that_begins_beside_another_one_soon_gets_the_state_again() {
     let (a, b) = (Server::echo(), Server::echo());

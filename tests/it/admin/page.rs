@@ -1,4 +1,4 @@
-//! The page, in a browser: it shows what the API says, and acts only with the token.
+//! The page of the admin port, in a browser: it shows what the API says, and acts only with the token.
 
 use super::api::{TOKEN, token};
 use crate::support::api::{start, tcp};
@@ -34,7 +34,7 @@ pub(super) fn text(browser: &mut Browser, selector: &str) -> String {
 }
 
 #[test]
-fn the_page_shows_sessions_servers_and_endings_without_a_complaint() {
+fn the_page_shows_sessions_servers_and_endings_and_the_browser_reports_no_error() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let mut browser = open(&proxy);
@@ -152,7 +152,7 @@ fn the_page_explains_a_route_of_postgresql_for_a_database_and_user() {
 }
 
 #[test]
-fn counts_from_10000_are_shown_with_three_digits_and_the_largest_unit() {
+fn counts_from_10000_are_shown_with_three_significant_digits_and_a_suffix() {
     let proxy = start(&[&Server::echo(), &Server::echo()], "");
     let shown = open(&proxy).evaluate(
         "import('/dom.js').then(({ count }) => \

@@ -43,14 +43,14 @@ fn served(proxy: &Proxy, count: usize) -> Vec<String> {
 fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let proxy = Proxy::start(&config(&[&a, &b], ""));
-    let mut stays = [(); 2].map(|()| Client::connect(proxy.at("l")));
-    stays.iter_mut().for_each(|client| drop(client.read_some()));
+    let mut earlier_clients = [(); 2].map(|()| Client::connect(proxy.at("l")));
+    earlier_clients.iter_mut().for_each(|client| drop(client.read_some()));
     server_command(&proxy, &["drain", &named(&a)]);
     assert_eq!(served(&proxy, 6), ["b"]);
     let state = proxy.server("p", &a.address.to_string());
     assert_eq!((&state["use"], &state["set_by"]), (&"draining".into(), &us().into()));
     assert!(state["set_at"].is_string() && state["health"] == "up", "{state:#}");
-    // It is up because its checks pass; whether it gets new sessions does not matter for that.
+    // `up` means that the checks pass, not that the server gets new sessions.
     let up = proxy.metrics().sum("acequia_server_up", &[]);
     assert_eq!((up, &state["up"], &state["usable"]), (2.0, &true.into(), &false.into()));
     let totals = proxy.answer(&["status"]);
@@ -62,7 +62,7 @@ fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
     let cells: Vec<_> = row.split_whitespace().collect();
     assert_eq!(cells[2..5], ["2", "2", "1"], "SERVERS, UP and USABLE: {status}");
     // The server stays drained after its sessions have ended, and after a reload.
-    for client in &mut stays {
+    for client in &mut earlier_clients {
         assert_eq!(client.finish().read_all(), b"");
     }
     assert!(proxy.reload(&config(&[&b, &a], "balance = \"round-robin\"")));

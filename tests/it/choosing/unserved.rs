@@ -87,7 +87,7 @@ fn resetting_when_provoked() -> Server {
     })
 }
 
-/// A pool of these servers in which a reset counts even if the client has sent bytes.
+/// A pool of these servers in which a reset counts towards an ejection even if the client has sent bytes.
 fn counting_resets([first, second]: &[Server; 2]) -> String {
     config(&[first, second], "round-robin", ", eject_on_reset = true")
 }

@@ -72,7 +72,7 @@ fn a_reload_keeps_the_known_primary_and_the_checks_need_no_privilege() {
     assert_eq!(
         log_count(
             &proxy,
-            "the check may not run one of its queries: old primaries or lag may not be detected"
+            "the server denies the check one of its queries: old primaries or lag may stay undetected"
         ),
         4,
         "once for each server and query"

@@ -1,4 +1,4 @@
-//! Pools and listeners for PostgreSQL, MariaDB and Redis, with real servers of these.
+//! Pools and listeners for PostgreSQL, MariaDB and Redis, mostly with real servers.
 
 mod endings;
 mod refused_checks;

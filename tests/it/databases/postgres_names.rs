@@ -174,7 +174,7 @@ fn a_client_queued_beyond_hello_timeout_still_gets_its_tls_answer() {
 }
 
 #[test]
-fn a_hello_before_our_tls_answer_and_a_byte_after_that_of_the_server_are_refused() {
+fn a_hello_before_our_tls_answer_and_a_byte_after_the_servers_answer_are_refused() {
     let with_byte_after_s = Server::run(|mut stream| {
         let _ = stream.read_exact(&mut [0; 8]);
         let _ = stream.write_all(b"S!");
@@ -268,7 +268,7 @@ fn an_alert_refuses_tls_that_the_server_or_pool_does_not_accept() {
 }
 
 #[test]
-fn a_server_that_closes_or_hangs_at_a_tls_request_sets_the_ending() {
+fn the_ending_tells_whether_the_server_closed_reset_or_hung_at_a_tls_request() {
     let on_request = |then: fn(TcpStream)| {
         Server::run(move |mut stream| {
             let _ = stream.read_exact(&mut [0; 8]);

@@ -49,7 +49,7 @@ fn health(proxy: &Proxy, server: &Postgres) -> serde_json::Value {
     proxy.server("db", &server.address().to_string())
 }
 
-/// A session of the protocol, without TLS.
+/// A session of PostgreSQL, without TLS.
 struct Session(Client);
 
 impl Session {
@@ -147,7 +147,7 @@ fn while_checks_are_refused_sessions_go_on_and_new_ones_are_tried() {
 }
 
 #[test]
-fn while_the_password_cannot_be_read_only_a_server_that_is_gone_is_down() {
+fn with_an_unreadable_password_only_a_server_that_is_gone_is_down() {
     let server = Postgres::start();
     create_checker(&server);
     run(&server, "CREATE DATABASE checks");
@@ -256,7 +256,7 @@ fn a_password_is_never_sent_in_clear_text_without_tls() {
 }
 
 #[test]
-fn no_error_answer_to_a_check_cuts_a_session() {
+fn error_answers_to_checks_cut_no_session() {
     let (server, proxy) = start("");
     let mut session = Session::open(proxy.at("db")).ok().unwrap();
     for (refuse, accept, reason, is_used_as_before) in [

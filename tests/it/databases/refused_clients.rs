@@ -107,7 +107,8 @@ fn clients_refused_by_a_listener_guard_print_the_refusal() {
         assert_eq!(direct, [21, 3, 3, 0, 2, 2, 49], "access_denied");
         // A client that says nothing is not waited for long, and is reset.
         Client::connect(proxy.at("db")).must_be_reset();
-        // Six were refused: two of psql with `prefer`, which tries again without TLS, and one of each other client.
+        // Six connections were refused: two of psql with `prefer`, which tries again without TLS, and one of each other
+        // client.
         let line = &proxy.access_lines(passes + 6)[passes];
         assert_eq!(line["guard"], "g", "{line:#}");
     }

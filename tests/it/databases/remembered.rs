@@ -149,7 +149,7 @@ fn a_primary_that_cannot_be_saved_is_reported_everywhere() {
     eventually("the primary is remembered", || file.exists());
     let unsaved = || proxy.metrics().sum("acequia_state_dir_unsaved", &[]);
     assert_eq!(unsaved(), 0.0);
-    // acequia may be writing another file there at that moment.
+    // Repeated, because the removal fails if acequia writes another file there at the same time.
     eventually("the directory is gone", || {
         let _ = fs::remove_dir_all(state.path());
         !state.path().exists()

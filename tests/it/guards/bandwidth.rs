@@ -144,7 +144,7 @@ fn a_limited_session_does_not_slow_others_on_its_worker() {
     }
     let took = began.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
-    // A session that sleeps still notices that its client is gone.
+    // A session that waits for bandwidth still notices that its client is gone.
     limited.reset();
     wait_for_ended_sessions(&proxy, "client_reset", 1);
 }
@@ -170,7 +170,7 @@ fn a_session_is_not_idle_while_it_waits_for_bandwidth() {
     wait_for_ended_sessions(&proxy, "idle_timeout", 4);
 }
 
-/// At a KiB a second, and with turns of a KiB, the last of these sessions would wait for a minute.
+/// At 1 KiB/s, in turns of 1 KiB, the last of the 60 sessions would have its first turn after a minute.
 #[test]
 fn a_new_bandwidth_applies_to_waiting_sessions() {
     let server = Server::echo();

@@ -1,4 +1,5 @@
-//! Health checks, database roles, host names, and sessions of servers that go down.
+//! Health checks, and what follows when servers go down or come back. Also: roles of databases, and servers given by
+//! host name.
 
 mod checks;
 mod same_way;

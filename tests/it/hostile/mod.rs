@@ -1,4 +1,4 @@
-//! Peers that are slow, silent, malformed or very many.
+//! Peers that are slow or silent, that send malformed bytes, or that are very many.
 
 mod hello_memory;
 mod hostile_clients;

@@ -55,7 +55,7 @@ fn without_a_queue_sessions_end_as_servers_full() {
             "  {}, at most 2 sessions\n  {}, at most 3 sessions\n",
             a.address, b.address
         ),
-        "while all are full: refused (servers_full); full servers are passed over\n".to_owned(),
+        "while all are full: refused (servers_full); otherwise full servers are passed over\n".to_owned(),
     ] {
         assert!(printed.contains(&expected), "{printed}");
     }

@@ -18,6 +18,7 @@ struct Demo {
 }
 
 impl Demo {
+    /// A demo without sessions of its own.
     fn start() -> Self {
         Self::start_with(&["--quiet"])
     }
@@ -49,11 +50,11 @@ impl Demo {
 
     /// The printed command that contains all of these words.
     fn command(&self, words: &[&str]) -> Command {
-        let all = |line: &&String| words.iter().all(|word| line.contains(word));
+        let has_words = |line: &&String| words.iter().all(|word| line.contains(word));
         let line = self
             .intro
             .iter()
-            .find(all)
+            .find(has_words)
             .unwrap_or_else(|| panic!("no line contains {words:?}: {:#?}", self.intro));
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("exec {line}")).stdin(Stdio::null());
@@ -103,7 +104,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_printed_tls_commands_are_routed_by_name() {
+fn clients_of_the_printed_tls_commands_are_routed_by_name() {
     let demo = Demo::start();
     let answer = text(&demo.output(&["curl", "https://a."]).stdout);
     assert_eq!(answer, "server a answers a client that asked for a.demo.test\n");

@@ -38,7 +38,7 @@ fn every_captured_hello_yields_its_listed_name_and_alpn() {
     assert!(rows > 100, "only {rows} vectors");
 }
 
-/// Asserts the hello's name and ALPN. A valid name is folded; an invalid one is kept as raw name.
+/// Asserts the hello's name and ALPN. A valid name is normalized; an invalid one is kept as raw name.
 fn assert_name_and_alpn(file: &str, hello: &Hello, name: &str, alpn: &str) {
     let valid = ServerName::from_wire(name.as_bytes()).ok();
     let kept = (valid.is_none() && !name.is_empty()).then_some(name);

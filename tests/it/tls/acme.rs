@@ -248,7 +248,7 @@ fn a_failed_order_backs_off_even_if_the_failure_cannot_be_saved() {
 }
 
 #[test]
-fn a_refused_order_backs_off_across_a_restart_and_clients_get_a_self_signed_certificate() {
+fn a_failed_order_backs_off_across_a_restart_and_clients_get_a_self_signed_certificate() {
     let site = Site::new();
     let mut pebble = site.pebble().start_without_name_server();
     let proxy = site.start(&pebble);

@@ -100,7 +100,7 @@ fn only_valid_certificates_of_the_authority_are_accepted() {
 }
 
 #[test]
-fn with_request_a_client_certificate_is_optional_but_must_be_valid() {
+fn with_mode_request_a_client_certificate_is_optional_but_must_be_valid() {
     let verifying = VerifyingSite::new("mode = \"request\"");
     assert!(verifying.serves(None));
     assert!(verifying.serves(Some(&verifying.clients.issue(&["joe.clients.example"]))));
@@ -348,7 +348,7 @@ fn a_refused_client_gets_a_specific_alert() {
 }
 
 #[test]
-fn a_proxy_header_carries_the_client_certificate() {
+fn a_proxy_header_describes_the_client_certificate() {
     let (site, clients, manual) = (Site::new(), Authority::new("clients"), ManualServer::new());
     replace(&site.directory().join("clients.pem"), &clients.certificate());
     let auth = format!(

@@ -15,8 +15,8 @@ const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 /// How many sessions fail in each test.
 const FAILURES: usize = 3;
 
-/// A proxy that may eject `server` at the first failure, because its pool has a backup server, too. `listener` are
-/// further lines of `[listeners.tls.tls]`, and `tls` of `[pools.p.tls]`.
+/// A proxy that ejects `server` at the first failure that counts. Its pool has a backup server, because the only usable
+/// server is never ejected. `listener` are further lines of `[listeners.tls.tls]`, and `tls` of `[pools.p.tls]`.
 fn start(site: &Site, server: &ManualTlsServer, listener: &str, tls: &str) -> Proxy {
     replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let keys = format!(
@@ -67,7 +67,7 @@ fn close_on_hello(server: &ManualTlsServer) {
 }
 
 #[test]
-fn a_server_that_closes_on_the_name_of_the_configuration_is_ejected() {
+fn a_server_that_closes_on_the_configured_name_is_ejected() {
     let site = Site::new();
     let server = ManualTlsServer::new(&site.authority.issue(&["shop.example"]));
     let proxy = start(&site, &server, "", "sni = \"shop.example\"");

@@ -228,7 +228,7 @@ fn a_session_cut_at_the_end_of_a_drain_is_reset() {
 }
 
 #[test]
-fn without_a_server_the_client_is_reset() {
+fn a_failed_connect_to_the_server_resets_the_client() {
     let (site, port) = (Site::new(), refusing());
     let proxy = site.start(port.address);
     let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();

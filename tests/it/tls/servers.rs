@@ -302,7 +302,7 @@ fn resets_are_passed_on_both_ways() {
 }
 
 #[test]
-fn sessions_are_resumed_with_each_server() {
+fn tls_sessions_are_resumed_with_each_server() {
     let site = Site::new();
     let certificate = site.authority.issue(&["127.0.0.1"]);
     for versions in [[&TLS13], [&TLS12]] {

@@ -203,7 +203,7 @@ fn a_guard_refusal_before_termination_is_not_logged_as_pass_through() {
 }
 
 #[test]
-fn the_protocol_is_agreed_by_the_route_or_the_listener() {
+fn the_alpn_protocol_is_that_of_the_route_or_else_of_the_listener() {
     let (site, server) = (Site::new(), Server::named("hello"));
     // Clients that do not offer the route's protocol do not match the route.
     let routes = "[[listeners.tls.routes]]\nsni = \"shop.example\"\nalpn = \"h2\"\npool = \"p\"\n";

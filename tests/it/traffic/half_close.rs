@@ -18,7 +18,7 @@ use crate::support::usage::{pipes, tcp_sockets};
 
 over_each_path! {
     a_server_that_half_closes_after_its_answer_gets_the_whole_late_upload,
-    bytes_still_in_the_pipe_arrive_after_the_server_closes,
+    bytes_that_acequia_still_holds_arrive_after_the_server_closes,
     a_greeting_from_the_server_arrives_before_the_client_sends_anything,
     a_client_that_half_closes_after_its_request_gets_the_whole_late_answer,
 }
@@ -100,7 +100,7 @@ fn a_server_that_half_closes_after_its_answer_gets_the_whole_late_upload(path: P
     );
 }
 
-fn bytes_still_in_the_pipe_arrive_after_the_server_closes(path: Path) {
+fn bytes_that_acequia_still_holds_arrive_after_the_server_closes(path: Path) {
     // Bulk data to a client with a small receive buffer. The data does not repeat at the length of a buffer.
     let bytes: Vec<u8> = (0..LATE_BYTES).map(|n| (n % 251) as u8).collect();
     let manual = ManualServer::new();
@@ -115,7 +115,7 @@ fn bytes_still_in_the_pipe_arrive_after_the_server_closes(path: Path) {
         if path == Path::Plain {
             eventually("a pipe is in use", || pipes(&proxy) > pipes_before);
         }
-        // The client reads slowly, so that bytes are still in the pipe when the server closes.
+        // The client reads slowly, so that acequia still holds bytes when the server closes.
         let mut received = Vec::new();
         eventually("everything is sent", || {
             received.extend(client.read(1));
@@ -140,7 +140,7 @@ fn a_greeting_from_the_server_arrives_before_the_client_sends_anything(path: Pat
 }
 
 #[test]
-fn a_client_that_half_closes_without_sending_is_served_or_closed() {
+fn a_client_that_half_closes_without_sending_is_served_unless_a_hello_is_needed() {
     let server = Server::named("bye");
     let proxy = Proxy::start(&two_listeners(server.address, ""));
     let mut client = Client::connect(proxy.at("plain"));

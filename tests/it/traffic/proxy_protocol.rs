@@ -25,7 +25,7 @@ fn session(proxy: &Proxy, bytes: &[u8]) -> SocketAddr {
     address
 }
 
-/// The content of a binary header (PROXY protocol specification, section 2.2).
+/// The content of a header of version 2 (PROXY protocol specification, section 2.2).
 #[derive(Debug, PartialEq)]
 struct Header {
     from: SocketAddr,
@@ -34,8 +34,8 @@ struct Header {
     authority: Option<Vec<u8>>,
 }
 
-/// The header and the bytes after it. Asserts that the header has a right checksum.
-fn parse_binary_header(bytes: &[u8]) -> (Header, &[u8]) {
+/// The header and the bytes after it. Asserts that the header has the right checksum.
+fn parse_version_2_header(bytes: &[u8]) -> (Header, &[u8]) {
     assert_eq!(&bytes[..13], b"\r\n\r\n\0\r\nQUIT\n\x21");
     let (header, rest) = bytes.split_at(16 + usize::from(u16::from_be_bytes([bytes[14], bytes[15]])));
     let width = match header[13] {
@@ -126,7 +126,7 @@ fn a_version_2_header_precedes_the_clients_bytes() {
             let proxy = Proxy::start(&config("v2", bind, &[server.address], ""));
             let from = session(&proxy, b"the client's bytes");
             let received = server.received();
-            let (parsed, rest) = parse_binary_header(&received[0]);
+            let (parsed, rest) = parse_version_2_header(&received[0]);
             assert_eq!(
                 parsed,
                 Header {
@@ -162,7 +162,7 @@ fn a_version_2_header_carries_server_name_and_first_alpn_of_tls() {
     hello.extend(b"and more");
     let from = session(&proxy, &hello);
     let received = server.received();
-    let (parsed, rest) = parse_binary_header(&received[0]);
+    let (parsed, rest) = parse_version_2_header(&received[0]);
     let (alpn, authority) = (Some(b"h2".to_vec()), Some(b"shop.example".to_vec()));
     assert_eq!(
         parsed,
@@ -177,12 +177,12 @@ fn a_version_2_header_carries_server_name_and_first_alpn_of_tls() {
 }
 
 #[test]
-fn a_version_2_header_has_no_name_and_alpn_without_tls() {
+fn a_version_2_header_has_neither_name_nor_alpn_without_tls() {
     let server = Server::keeping(b"bye");
     let proxy = Proxy::start(&config("v2", "127.0.0.1:0", &[server.address], BY_NAME));
     session(&proxy, b"plain");
     let received = server.received();
-    let (parsed, rest) = parse_binary_header(&received[0]);
+    let (parsed, rest) = parse_version_2_header(&received[0]);
     assert_eq!((parsed.alpn, parsed.authority, rest), (None, None, &b"plain"[..]));
 }
 
@@ -196,7 +196,7 @@ fn the_next_server_gets_one_whole_header_when_the_first_fails() {
     let received = server.received();
     assert_eq!(received.len(), clients.len());
     for (bytes, from) in received.iter().zip(clients) {
-        let (parsed, rest) = parse_binary_header(bytes);
+        let (parsed, rest) = parse_version_2_header(bytes);
         assert_eq!((parsed.from, rest), (from, &hello[..]));
     }
 }

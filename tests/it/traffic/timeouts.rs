@@ -24,8 +24,8 @@ over_each_path! {
     silent_half_closed_sessions_end_and_trickling_ones_stay,
 }
 
-// On the other paths, another proxy is between the client and the observed proxy. That other
-// proxy buffers, so that the observed proxy would not see when the client reads.
+// On the other paths, another proxy is between the client and the observed proxy. That other proxy buffers, so the
+// observed proxy would not see when the client reads.
 mod slow_reader {
     use super::a_slow_reader_does_not_count_as_idle;
 
@@ -119,7 +119,7 @@ fn wait_for_published_traffic(proxy: &Proxy) {
 }
 
 #[test]
-fn keepalive_is_set_on_both_sockets() {
+fn keepalive_is_set_on_both_sockets_unless_it_is_off() {
     for (keepalive, timer) in [
         (
             r#"keepalive = { idle = "77s", interval = "3s", probes = 2 }"#,

@@ -33,7 +33,7 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
     let wrong_role = section.get("wrong_role").and_then(|node| statuses(node, problems));
     if let (None, Some((position, _))) = (section.get("wrong_role"), section.entry("wrong_role_body")) {
         let message = "`wrong_role_body` is never used";
-        problems.warning(position, message, "add `wrong_role`, or remove it");
+        problems.warning(position, message, "add `wrong_role`, or remove `wrong_role_body`");
     }
     if method == Some(Method::HEAD) {
         for key in ["body", "wrong_role_body"] {
@@ -74,8 +74,7 @@ fn path(node: &Node, problems: &mut Problems<'_>) -> Option<Uri> {
     let is_path = text.starts_with('/') && !text.contains('#');
     let uri = if is_path { text.parse().ok() } else { None };
     if uri.is_none() {
-        let hint =
-            "write a path that begins with /, as in \"/health\"; # and other characters than visible ASCII as %XX";
+        let hint = "write a path that begins with /, as in \"/health\"; write #, spaces and non-ASCII bytes as %XX";
         problems.error(&node.position, format!("`{text}` is not a path"), hint);
     }
     uri

@@ -1,5 +1,5 @@
 //! Servers that Sentinels name in a configuration epoch. In an epoch that is not higher than the remembered one,
-//! another server becomes the primary only at the second check on which the Sentinels agree.
+//! another server becomes the primary only at its second check in which the Sentinels agree on it.
 
 use proptest::prelude::*;
 
@@ -87,7 +87,7 @@ fn a_lower_epoch_of_a_minority_does_not_change_the_memory() {
 }
 
 #[test]
-fn the_server_that_all_sentinels_name_is_the_primary_in_a_lower_epoch_too() {
+fn an_agreed_server_becomes_the_primary_even_without_a_higher_epoch() {
     for epoch in [0, 5] {
         let mut pool = in_epoch_5();
         assert_eq!(observe(&mut pool, &[("a", DOWN), ("b", agreed(epoch))]), ["", ""]);
