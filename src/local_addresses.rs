@@ -30,7 +30,7 @@ const ROUTE_MESSAGES: [u16; 2] = [libc::RTM_NEWROUTE, libc::RTM_DELROUTE];
 /// How often the routes are read at most. They are read again if they have changed during a read.
 const DUMPS_MAX: usize = 5;
 
-/// The groups that get a message when a route changes. A new address always brings a route to it.
+/// The multicast groups that get a message when a route changes. A new address always brings a route to it.
 const ROUTE_GROUPS: u32 = (libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE) as u32;
 
 /// The addresses of this machine.
@@ -105,7 +105,7 @@ struct Dump {
     /// The destinations of the local routes.
     networks: Vec<IpNet>,
     is_complete: bool,
-    /// Routes have changed meanwhile: some may be missing.
+    /// Routes have changed during the answer: some may be missing.
     is_interrupted: bool,
 }
 

@@ -5,8 +5,8 @@
 //! This module compares states instead of handling events. So no code is needed for a session that connects after its
 //! server went down, or for a server that is up again before all its sessions are closed. For a server that left, the
 //! cause to close its sessions is kept ([`crate::live::Departed`]). All servers are looked at only after a change, or
-//! when time alone may change a cause. In between, this module only polls whether the `GroupsToClose`, the groups that
-//! should have no sessions, have some. If there is no such group, it sleeps.
+//! when time alone may change a cause. In between, only the `GroupsToClose` are polled: whether the groups that should
+//! have no sessions have any. If there are no such groups, this module sleeps.
 
 mod pace;
 mod groups;

@@ -95,7 +95,7 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
     (TLS_RESUMPTIONS, "TLS sessions of clients that were resumed."),
     (
         CANCELS,
-        "Requests to cancel a query of PostgreSQL, by how their servers were found.",
+        "Requests to cancel a query of PostgreSQL, by how the server was found.",
     ),
     (CONFIG_RELOADS, "Reloads of the configuration, by result."),
     (LOG_LINES_DROPPED, "Access log lines that could not be written."),

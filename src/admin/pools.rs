@@ -65,12 +65,13 @@ pub(super) async fn trust(
 fn nothing_to_trust(pool: &LivePool, server: &str) -> String {
     if pool.plan().health.required.has_primary() {
         format!(
-            "`{server}` does not call itself primary at present, or the Sentinels name another one, or it takes writes \
-             beside others by design: there is nothing to trust"
+            "`{server}` does not call itself primary at present, or the Sentinels name another one, or it is a node of \
+             Galera: there is nothing to trust"
         )
     } else {
         format!(
-            "pool `{}` has no `role` or `max_lag`, or `single = false`, and selects no primary: there is nothing to trust",
+            "pool `{}` selects no primary (it has `single = false`, or neither `role` nor `max_lag`): there is nothing \
+             to trust",
             pool.name()
         )
     }

@@ -1,4 +1,5 @@
-//! The configuration from the fleet's store: which plans are tried at the start, and which texts a reload reads.
+//! The configuration from the fleet's store: which plans are tried at the start, and which texts of the
+//! store a reload reads.
 
 use std::sync::Arc;
 
@@ -127,7 +128,7 @@ pub(super) struct ReadConfiguration {
 
 impl App {
     /// If the file refers to a store, adds the texts of that store: `just_read` if they are from it, else those that it
-    /// has now. If it cannot be read, adds those in force.
+    /// has now. If the store cannot be read, adds the texts in force.
     pub(super) async fn with_texts(
         &self,
         of_file: Loaded,

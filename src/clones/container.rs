@@ -48,7 +48,7 @@ pub(super) async fn pull(container: &CloneContainer, name: &CloneName) -> Result
         return Ok(());
     }
     let CloneName { pool, clone } = name;
-    tracing::info!(%pool, %clone, %image, "an image is pulled");
+    tracing::info!(%pool, %clone, %image, "pulling the image");
     let began = Instant::now();
     let failed = |error: DockerError| format!("image `{image}` is not there and cannot be pulled: {}", chain(&*error));
     engine.pull(image).await.map_err(failed)?;

@@ -48,9 +48,9 @@ impl ServerCheck {
         }
     }
 
-    /// Returns whether the checks of the server begin now: it is enabled, and was not at the last call. If they begin,
-    /// its role must be known, and no check has had a result yet, it gets no session until a check has found that the
-    /// role is right, not even in panic mode.
+    /// Returns whether the checks of the server begin now: it is enabled, and was not at the last call. When they begin
+    /// for a server whose role must be known, and no check has had a result yet, the server gets no session until a
+    /// check has found that the role is right, not even in panic mode.
     pub(super) fn start_if_enabled(&self) -> bool {
         let is_enabled = !self.server.is_disabled();
         let starts = is_enabled && !self.was_enabled.load(Relaxed);

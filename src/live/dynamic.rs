@@ -184,7 +184,7 @@ impl DynamicServers {
         is_released
     }
 
-    /// What to save as the list of the source: the latest, or the previous one while no server of the latest can be used.
+    /// The list to save for the source: the latest, or the previous one as long as no server of the latest can be used.
     /// `None`: there is none so far, the pool has no source, or clones are in the list.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {

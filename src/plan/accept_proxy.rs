@@ -35,8 +35,8 @@ impl AcceptProxy {
         peer.map_or(self.trusts_unix, |peer| self.from.contains(peer))
     }
 
-    /// Who the client is. `accept`: the setting of the listener, if it has one. `named`: the client that a PROXY header
-    /// of the peer would name; `None`: its address is not known.
+    /// Who the client of a connection would be, for questions about routes. `accept`: the setting of the listener, if
+    /// it has one. `named`: the client that a PROXY header of the peer would name; `None`: not known.
     #[must_use]
     pub fn client_of(accept: Option<&Self>, peer: IpAddr, named: Option<IpAddr>) -> ClientOf {
         match accept {

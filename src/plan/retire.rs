@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 /// When a pool ends healthy sessions. A session is ended only while it is at rest. But if a session that has reached
-/// its age is never at rest during a further tenth of `max_age`, it is cut.
+/// its age limit is not at rest at any time during a further tenth of `max_age`, it is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetirePlan {
-    /// The age at which a session is ended, 10 % more or less; `None`: sessions may be of any age.
+    /// The age limit of a session, 10 % more or less; `None`: sessions may be of any age.
     pub max_age: Option<Duration>,
-    /// The time over which the surplus of a server is ended: its sessions above its share; `None`: the surplus stays.
+    /// The time over which a server's sessions in excess of its share are ended; `None`: they are not ended.
     pub rebalance: Option<Duration>,
-    /// How long a session must have moved no byte to be at rest.
+    /// A session is at rest only if it has moved no byte for this time.
     pub idle_for: Duration,
 }
 

@@ -10,7 +10,7 @@ use crate::pool::{MemberConfig, ServerSpec};
 pub struct ServerEntry {
     /// `name`, if it has one.
     pub name: Option<Arc<str>>,
-    /// Its address, or its host name and port, as configured.
+    /// Its address, or its host name and port, as configured or listed.
     pub written: Arc<str>,
     /// `written`, parsed.
     pub location: ServerLocation,
@@ -30,8 +30,8 @@ impl ServerEntry {
                 address: *address,
                 resolved_from: None,
             }),
-            // The same identity as in `Self::resolved`: if the entry becomes the host name alone, the server at this
-            // address stays the same.
+            // The same identity as in `Self::resolved`: if `host:port@ip` becomes `host:port` in the entry, the server
+            // at this address stays the same.
             ServerLocation::Resolved { host_and_port, address } => Some(ServerSpec {
                 identity: address.to_string().into(),
                 label,
@@ -78,7 +78,7 @@ impl ServerEntry {
     }
 }
 
-/// The entries that have a host name, each with that name and its port.
+/// The entries whose host name has to be looked up, each with that name and its port.
 pub fn names_of(entries: &[ServerEntry]) -> impl Iterator<Item = (&ServerEntry, &str, u16)> {
     entries.iter().filter_map(|entry| match &entry.location {
         ServerLocation::Name { host, port } => Some((entry, &**host, *port)),

@@ -35,8 +35,9 @@ impl Pool {
     /// including this one.
     ///
     /// If no other server can be picked, and clients wait for the return of servers, this one is ejected for
-    /// [`RETURN_WAIT`], so that all clients wait. Otherwise the usual limits hold: the last usable server is not
-    /// ejected, nor are more than [`EjectLimits::percent_max`] of the servers in service.
+    /// [`RETURN_WAIT`], so that all clients wait. Otherwise, and always after [`ServerFailure::Tls`], the usual limits
+    /// hold: the last usable server is not ejected, nor are more than [`EjectLimits::percent_max`] of the servers in
+    /// service.
     pub fn record_failure(
         &self,
         lease: &Lease,

@@ -1,13 +1,13 @@
 //! `source-hash`: weighted rendezvous hashing of the client's address.
 //!
-//! Every server has a score for every client, which depends only on these two; the server with the highest score is
+//! Every server has a score for every client, which depends on nothing else; the server with the highest score is
 //! chosen, and the next highest is tried next. The order of servers in the configuration has no effect, and removing a
 //! server moves only its own clients.
 //!
-//! All balancers, of any version, must compute the same choice. This is the complete rule, which must never change:
+//! All acequias, of any version, must make the same choice. This is the complete rule, which must never change:
 //!
 //! ```text
-//! server = XXH3-64, seed 0, of the bytes of the identity (UTF-8)
+//! server = XXH3-64, seed 0, of the bytes of the server's identity (UTF-8)
 //! client = XXH3-64, seed 0, of the 4 bytes of an IPv4 address or the first 8 of an IPv6 address;
 //!          an IPv4-mapped IPv6 address (::ffff:0:0/96) is the IPv4 address;
 //!          on a Unix socket, of the 4 bytes of the client's uid, big-endian
@@ -30,8 +30,9 @@
 //! -ln(u) = zeros * 99893036290645747 + (t * s / 2^63) / 2^5                    in units of 2^-57
 //! ```
 //!
-//! Every division is rounded down; results fit 64 bits without a sign, products and dividends 128. 99893036290645747 is
-//! ln 2 in units of 2^-57. Scores are compared exactly: a beats b when weight(a) * -ln(u(b)) > weight(b) * -ln(u(a)).
+//! Every division is rounded down. Results fit in 64 bits without a sign; products and dividends need 128. The number
+//! 99893036290645747 is ln 2 in units of 2^-57. Scores are compared exactly: a beats b when
+//! weight(a) * -ln(u(b)) > weight(b) * -ln(u(a)).
 //! `tests/data/source_hash.tsv` has examples.
 
 use std::cmp::Ordering;
@@ -145,8 +146,8 @@ const LN_2: u64 = 99_893_036_290_645_747;
 ///
 /// It never increases as the hash increases. Within an octave (hashes with the same `zeros`), [`ratio`] does not
 /// decrease as `m` decreases, and every later step is a sum or a product, rounded down, of values that do not decrease
-/// either. Between octaves, truncating the series and rounding down only make the result smaller: what an octave adds
-/// to its multiple of `LN_2` stays below another `LN_2`, at which the next octave starts.
+/// either. From octave to octave, the results start at the next multiple of `LN_2`. The results of an octave stay below
+/// the start of the next one, because truncating the series and rounding down only make them smaller.
 fn minus_ln(hash: u64) -> u64 {
     let odd = hash | 1;
     let zeros = odd.leading_zeros();

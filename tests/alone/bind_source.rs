@@ -77,7 +77,7 @@ fn each_address_has_ports_of_its_own() {
     }
 }
 
-/// The reasons of failed connects, and how many there were.
+/// The reasons of failed connects, each with the number of these connects.
 fn failures(proxy: &Proxy) -> Vec<(String, f64)> {
     let metrics = proxy.metrics();
     let reasons = ConnectFailure::ALL.map(ConnectFailure::as_str).into_iter();

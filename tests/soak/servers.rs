@@ -1,4 +1,4 @@
-//! Servers that follow orders, die, and listen again.
+//! Servers that follow the orders of clients, die, and listen again.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -136,7 +136,7 @@ impl Shared {
                 Err(error) => return End::from_result(Err(error)),
             },
         };
-        // Dropped before `wire`: when its socket closes, acequia may connect the next client in the queue.
+        // Dropped before `wire`: as soon as `wire` closes its socket, acequia may connect the next client in the queue.
         let _open = open;
         let mut order = [0; Order::BYTES];
         let read_order = async {
@@ -234,7 +234,7 @@ async fn follow_order(wire: &mut dyn Wire, order: Order) -> std::io::Result<()> 
 }
 
 /// Reads a PROXY header of version 2, and returns the client's address. The header consists of signature (12 bytes),
-/// version and command, family, length (2), then for TCP over IPv4 both addresses (4 each) and ports (2 each).
+/// version and command (1), family (1), length (2), then for TCP over IPv4 both addresses (4 each) and ports (2 each).
 async fn read_proxy_header(socket: &mut TcpStream) -> std::io::Result<Ipv4Addr> {
     let mut head = [0; 16];
     socket.read_exact(&mut head).await?;

@@ -33,7 +33,7 @@ pub fn start(servers: &[&Server], admin: &str) -> Proxy {
     Proxy::start(&config(servers, &format!("bind = \"127.0.0.1:0\"\n{admin}")))
 }
 
-/// Sends a request after whose answer acequia closes the connection. Returns the status and the body of the answer.
+/// Sends a request, and reads until acequia closes the connection. Returns the status and the body of the answer.
 pub fn exchange(mut stream: impl Read + Write, request: &str) -> (u16, String) {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();

@@ -59,7 +59,7 @@ impl AgentReply {
         }
     }
 
-    /// Changes what the reply mentions. `down`: why the server is down; `None`: it is up.
+    /// Changes the settings that the reply mentions. `down`: why the server is down; `None`: it is up.
     pub(super) fn apply(self, settings: &mut AgentSettings, down: &mut Option<String>) {
         settings.admin_state = self.admin_state.unwrap_or(settings.admin_state);
         settings.weight_percent = self.weight_percent.or(settings.weight_percent);
@@ -117,6 +117,10 @@ mod tests {
         for text in [&b"drain idle"[..], b"\xff drain\n", b"drain 50.5%"] {
             assert_eq!(AgentReply::parse(text), Some(drain.clone()), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_weight_percentage_is_at_most_256() {
         for (text, percent) in [("0%", 0), ("256%", 256), ("300%", 256), ("99999999%", 256)] {
             let reply = AgentReply::parse(text.as_bytes()).unwrap();
             assert_eq!(reply.weight_percent, Some(percent), "{text}");

@@ -55,7 +55,7 @@ pub(super) struct Packets {
     is_secure: bool,
     /// The number of the next packet to send.
     sequence: u8,
-    /// Bytes that may still be read.
+    /// The number of bytes that may still be read.
     left: usize,
 }
 
@@ -154,7 +154,8 @@ fn read_error(payload: &[u8]) -> MysqlFailure {
     }
 }
 
-/// The rest of a payload. Each method reads a field from its front, and returns `None` if too few bytes are left.
+/// The rest of a payload. Each method reads a field from its front, and returns `None` if too few bytes are left or the
+/// field is malformed.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {

@@ -10,10 +10,10 @@
 //! 2. Otherwise the server that is named in the highest epoch is the primary. The latest primary counts as one that is
 //!    named: a Sentinel that was cut off from the others must not bring back an old primary.
 //!
-//! Where rule 2 decides, the server of the last majority stays valid, too, as long as one Sentinel still names it in
-//! the same epoch: a Sentinel that is wrong must not make the primary unfit while another Sentinel is down. If the
-//! higher epoch is the right one, both servers may call themselves primary. Then the pool takes the one in the higher
-//! epoch.
+//! Where rule 2 decides, the server that rule 1 chose last also counts as the primary, as long as one Sentinel still
+//! names it in the same epoch: a Sentinel that is wrong must not make the primary unfit while another Sentinel is down.
+//! If the higher epoch is the right one, both servers may call themselves primary. Then the pool takes the one in the
+//! higher epoch.
 //!
 //! For example, all of three Sentinels name `a` in epoch 4. Then two of them are down, and the third one names
 //! - `b` in epoch 3: `a` stays the primary;

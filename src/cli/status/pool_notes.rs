@@ -1,11 +1,11 @@
-//! The notes of `status` and `servers` about the servers of a pool.
+//! The notes of `acequia status` and `acequia servers` about the servers of a pool.
 
 use super::super::primaries;
 use super::{NOTES_MAX, age_text, count_not_shown};
 use crate::admin::bodies::{PoolBody, ServerBody};
 use crate::admin::pool_bodies::{AddedServerBody, LeftOutBody};
 
-/// A line for each thing to know about the servers of a pool, and for each unresolved host name.
+/// A line for each fact about the servers of a pool that an operator should know, such as a name that is not resolved.
 pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
     let served_by = pool.served_by.as_ref().map(|server_or_pool| match &pool.primary {
         Some(primary) if primary == server_or_pool => format!("its primary {primary}"),
@@ -52,7 +52,7 @@ pub(super) fn notes(pool: &PoolBody) -> Vec<String> {
         .collect()
 }
 
-/// Who has added a server, for how long it stays, and whether the pool uses another server of the same name.
+/// Who has added a server, until when it stays, and whether the pool uses another server of the same name.
 fn added_server_note(added: &AddedServerBody, pool: &PoolBody) -> String {
     let AddedServerBody { name, added_by, .. } = added;
     let end = added.until.as_ref();

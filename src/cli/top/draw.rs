@@ -40,7 +40,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
 }
 
 fn draw_all(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
-    // A terminal that is too low leaves these lines out, so that the table has room.
+    // On a low terminal, the lines with this height are left out, so that the table has room.
     let minor_height = u16::from(frame.area().height >= HEIGHT_OF_ALL);
     let [process, rates, notice, tabs, table, detail, keys] = Layout::vertical([
         Constraint::Length(1),

@@ -6,7 +6,7 @@ use super::super::number::source_address;
 use crate::addr::{NetworkError, parse_network};
 use crate::config::address;
 
-/// The addresses of `bind`, separated by commas; `None` for each that cannot be carried over.
+/// The addresses of `bind`; in the text, commas separate them. `None` for each that cannot be carried over.
 pub(super) fn binds(text: &str) -> impl Iterator<Item = Option<String>> {
     text.split(',')
         .map(|text| bind(text).filter(|text| address::listen(text).is_ok()))
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_get_the_form_that_the_configuration_accepts() {
+    fn addresses_get_the_form_that_acequia_accepts() {
         for (text, expected) in [
             (":443", &["0.0.0.0:443"][..]),
             ("*:80,[::]:80", &["0.0.0.0:80", "[::]:80"]),

@@ -63,7 +63,7 @@ impl Checks {
                 LineOutcome::Carried
             }
             ("option", "external-check") | ("external-check", _) => {
-                LineOutcome::LeftOut("write check = \"exec\": the command gets no arguments and other variables")
+                LineOutcome::LeftOut("write check = \"exec\": its command gets other variables, and no arguments")
             }
             ("option", "spop-check") => LineOutcome::LeftOut("servers are checked by a connect"),
             ("option", "log-health-checks") => LineOutcome::Carried,

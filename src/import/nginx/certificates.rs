@@ -3,7 +3,7 @@
 use super::super::imported::{ImportedListener, Remark, is_protocol, keep_first, quoted, quoted_list};
 use super::block::{Directive, NOT_A_FILE};
 
-/// Sets the certificates of a server, and the protocols and versions of its TLS.
+/// Sets the certificates of a listener, and the ALPN protocols and versions of its TLS.
 pub(super) fn read(directives: &[&Directive], listener: &mut ImportedListener) {
     let mut remarks = Vec::new();
     let mut file = |directive: &Directive| {
@@ -60,7 +60,7 @@ fn versions(directive: &Directive, listener: &mut ImportedListener, remarks: &mu
         remarks.push(Remark::left_out(
             directive.line,
             &what,
-            "the versions are TLS 1.2 and 1.3",
+            "acequia has only TLS 1.2 and 1.3",
         ));
     }
     if !served.contains(&"TLSv1.3") {

@@ -152,7 +152,7 @@ stream {
     assert_no_line(&lines, |line| line.contains("not carried over"));
 }
 
-/// The name is sent even if the upstream has only one server, and by each of its pools.
+/// Each pool of the upstream sends the name, even if it has only one server.
 #[test]
 fn the_default_sni_for_an_nginx_upstream_is_its_name() {
     let text = "
@@ -335,7 +335,7 @@ server { listen 7; proxy_pass a-b; }
 }
 
 #[test]
-fn a_nginx_server_that_is_down_has_no_weight() {
+fn a_nginx_server_that_is_down_has_weight_0() {
     for options in ["down weight=5", "weight=5 down"] {
         let text = format!(
             "upstream u {{ server 10.0.0.1:1 {options}; server 10.0.0.2:1; }} server {{ listen 1; proxy_pass u; }}"
@@ -392,7 +392,7 @@ server { listen 3; proxy_pass 10.0.0.3:1; }
     assert_eq!(
         remarks.collect::<HashSet<_>>(),
         HashSet::from([
-            "# not carried over, line 2: of ssl_protocols: TLSv1.1 (the versions are TLS 1.2 and 1.3)",
+            "# not carried over, line 2: of ssl_protocols: TLSv1.1 (acequia has only TLS 1.2 and 1.3)",
             "# note, line 2: TLS 1.3 is accepted, too",
             "# not carried over, line 6: ssl_certificate_key data:$key (not the path of a file)",
             "# not carried over, line 7: ssl_certificate $ssl_server_name.pem (not the path of a file)",
@@ -553,7 +553,7 @@ fn an_nginx_server_without_a_block_gets_one_remark() {
     assert_eq!(imported.left_out, 1, "{}", imported.text);
 }
 
-/// nginx refuses such a file: the certificate is in an included file, which is not read.
+/// nginx refuses a server without a certificate. So the certificate is in an included file, which is not read.
 #[test]
 fn tls_of_nginx_without_a_certificate_is_reported() {
     let remark = "# not carried over: TLS (no certificate was carried over; it is passed on at 0.0.0.0:1, [::]:1)";

@@ -49,7 +49,8 @@ impl PrimaryWatch {
         })
     }
 
-    /// Makes this server the primary. The claims of other servers are forgotten, because their epochs do not compare.
+    /// Makes this server the primary. The claims of other servers are forgotten: their epochs cannot be compared with
+    /// its epoch.
     fn begin_anew(&mut self, server: &Arc<str>) {
         if let Some(known) = &mut self.known {
             known.overruled = None;

@@ -1,8 +1,8 @@
 //! What is remembered of a server follows the server when its label changes.
 //!
 //! 1. The server at the same address is the same server, even if another one has its name now: names are exchanged in
-//!    the DNS or in the configuration. But if the old and the new label are both of resolved host names, and the old
-//!    host is gone and the new one was unknown, the address was given to another host.
+//!    the DNS or in the configuration. But if the old and the new label are of different resolved hosts, the old host
+//!    is gone, and nothing was remembered of the new one, then the address was given to another host.
 //! 2. If there is no such server, the only server with the same name is the same server, unless something is
 //!    remembered of its new address.
 //!

@@ -9,7 +9,7 @@ use crate::pool::ejection::Ejection;
 use crate::pool::health::CheckRecord;
 use crate::pool::overrides::{AdminState, Overrides};
 
-/// What API and commands show instead of an operator as `set_by`, if the agent of the server has set what is shown.
+/// What API and commands show as `set_by` if the agent of the server has set what is shown.
 const BY_AGENT: &str = "agent";
 
 impl Server {

@@ -29,7 +29,7 @@ const PROGRAM: &str = "/proc/self/exe";
 /// The pause before a keeper of containers that has ended is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// A running keeper, and our end of the socket to it. It ends when the socket closes.
+/// A running keeper, and our end of the socket to it. The keeper ends when the socket closes.
 struct KeeperProcess {
     child: Child,
     socket: UnixStream,
@@ -135,7 +135,7 @@ impl KeptProcess {
         Ok(Self { requests, events })
     }
 
-    /// A process whose keeper sends no events while the sender lives.
+    /// A process without a keeper. It has no events until the returned sender is dropped, and has ended then.
     #[cfg(test)]
     pub fn without_events() -> (Self, UnboundedSender<ProcessEvent>) {
         let (requests, _) = unbounded_channel();
@@ -202,7 +202,7 @@ impl ContainerKeeper {
         Ok(())
     }
 
-    /// Exchanges messages with the keeper until it ends. Then another one is started.
+    /// Exchanges messages with the keeper until it ends. Then starts another one.
     async fn run(self, keeper: KeeperProcess, requests: UnboundedReceiver<KeeperRequest>) {
         let error = keeper.exchange(requests, |_| ControlFlow::Continue(())).await.err();
         let error = error.map(|error| chain(&error));

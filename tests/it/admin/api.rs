@@ -1,5 +1,5 @@
-//! The API: the latest reload in its state, who may use it, its error answers, and the filters, order and pages of the
-//! session list. Its log lines reveal no secrets.
+//! The API: what it tells about the latest reload, who may use it, its error answers, and the filters, order and pages
+//! of the session list. Failed requests are logged without their secrets.
 
 use std::collections::BTreeSet;
 use std::net::TcpStream;

@@ -65,7 +65,7 @@ fn a_refusing_route_matches_invalid_names_too() {
             server.address
         )
     };
-    let long = format!("{}.internal.example.com", "a".repeat(64));
+    let long = format!("{}.internal.example.com", "a".repeat(64)); // a label may have 63 characters
     for (sni, names) in [
         (
             "*.internal.example.com",

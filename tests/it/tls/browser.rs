@@ -1,4 +1,4 @@
-//! Chromium, whose TLS ends at a listener.
+//! Chromium as the client of a listener that terminates TLS.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
