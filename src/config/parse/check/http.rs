@@ -70,8 +70,8 @@ fn method(node: &Node, problems: &mut Problems<'_>) -> Option<Method> {
 
 fn path(node: &Node, problems: &mut Problems<'_>) -> Option<Uri> {
     let text = value::string(node, problems)?;
-    // The parser would drop a fragment without an error.
-    let is_path = text.starts_with('/') && !text.contains('#');
+    // The parser would drop a fragment without an error, and take bytes that a request must not have.
+    let is_path = text.starts_with('/') && text.is_ascii() && !text.contains('#');
     let uri = if is_path { text.parse().ok() } else { None };
     if uri.is_none() {
         let hint = "write a path that begins with /, as in \"/health\"; write #, spaces and non-ASCII bytes as %XX";
@@ -176,10 +176,12 @@ mod tests {
     }
 
     #[test]
-    fn a_fragment_is_not_part_of_a_path() {
+    fn a_path_has_no_fragment_and_no_byte_outside_ascii() {
         assert_eq!(problems("path = \"/a%23b?c=d\""), None);
-        let report = problems("path = \"/a#b\"").expect("the server would be asked for /a");
-        assert!(report.contains("`/a#b` is not a path"), "{report}");
+        for path in ["/a#b", "/ä", "/a b"] {
+            let report = problems(&format!("path = \"{path}\"")).unwrap_or_default();
+            assert!(report.contains(&format!("`{path}` is not a path")), "{path}: {report}");
+        }
     }
 
     #[test]
