@@ -1,14 +1,15 @@
 //! Ends sessions that should not go on for ever, at a moment at which they are at rest: those that are older than
-//! `max_session_age`, and with `rebalance` those in excess on servers that have more than their share.
+//! `max_session_age`, and with `rebalance` those in excess on servers that have more than their share. Sessions that
+//! are too old and are never at rest are cut a tenth of `max_session_age` later.
 //!
 //! A session is at rest if no byte has moved for `idle_for`, and the session itself finds that nothing is unsent, that
-//! the peers have acknowledged everything, and that the last byte came from the server. This module sees which bytes
+//! the peers have acknowledged everything, and that the last byte came from the server. This module sees how many bytes
 //! were read. Only the session sees when the kernel delivers them to a peer that reads slowly. So the session is asked
 //! to look for deliveries when half of `idle_for` is over. If it finds bytes on their way, it is asked again at each
 //! tick, and `idle_for` begins when they are delivered.
 //!
 //! This module polls; sessions set no timers. So sessions of other pools pay nothing, and a reload needs no code of its
-//! own. It sleeps while no pool has such limits.
+//! own. While no pool has `max_session_age` or `rebalance`, the module sleeps.
 
 mod balance;
 mod rebalancing;
@@ -27,7 +28,7 @@ use crate::pool::CountId;
 use balance::Balance;
 use rebalancing::Rebalancing;
 
-/// How often sessions are polled, unless their age needs it more often.
+/// The interval between two polls, unless a `max_age` needs a shorter one.
 const TICK_MAX: Duration = Duration::from_secs(1);
 
 /// Ends sessions where that is due, for as long as it is polled.
@@ -52,7 +53,7 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
 }
 
 /// The interval between two polls. A session that has reached its age limit is cut a tenth of `max_age` later. The
-/// interval is at most a twentieth of `max_age`, so that the session is polled before that.
+/// interval is at most a twentieth of `max_age`, so that the session is polled in between and can end at rest.
 fn tick(rules: &HashMap<Arc<str>, PoolRetirement>) -> Duration {
     let ages = rules.values().filter_map(|rule| rule.plan.max_age);
     ages.map(|age| age / 20).chain([TICK_MAX]).min().unwrap_or(TICK_MAX)
@@ -61,7 +62,8 @@ fn tick(rules: &HashMap<Arc<str>, PoolRetirement>) -> Duration {
 /// The rules for the sessions of a pool.
 struct PoolRetirement {
     plan: RetirePlan,
-    /// The time over which sessions in excess are ended, and how sessions are spread; `None`: it is not rebalanced.
+    /// The time over which sessions in excess are ended, and how sessions are spread; `None`: the pool is not
+    /// rebalanced.
     balance: Option<(Duration, Balance)>,
 }
 
@@ -79,7 +81,7 @@ fn rules(in_force: &InForce, now: Instant) -> HashMap<Arc<str>, PoolRetirement> 
 /// The state between two ticks.
 #[derive(Default)]
 struct Retirement {
-    /// By the number of the session.
+    /// The sessions that were seen at the last tick, by number.
     seen: HashMap<u64, SeenSession>,
     /// The pools that are being rebalanced.
     rebalancing: HashMap<Arc<str>, Rebalancing>,
@@ -92,10 +94,10 @@ struct SeenSession {
     deliveries: u8,
     /// Since when neither `bytes` nor `deliveries` has changed.
     since: Instant,
-    /// Whether rebalancing has asked the session to end after `since`. The session was not at rest, or it would have
+    /// Whether rebalancing has, after `since`, asked the session to end. The session was not at rest, or it would have
     /// ended: perhaps it waits for an answer.
     was_asked: bool,
-    /// Whether the session was asked to look for deliveries after `since`.
+    /// Whether the session was, after `since`, asked to look for deliveries.
     has_looked: bool,
     /// Whether the session has found bytes on their way after the last change of `bytes`. If so, it is asked to look at
     /// each tick.
@@ -227,7 +229,7 @@ enum AgeLimit {
     ExceededByTenth,
 }
 
-/// Whether a session is too old. Its own limit is drawn by its number: `max_age`, 10 % more or less.
+/// Whether a session is too old. Each session has its own limit, 90 % to 110 % of `max_age`, drawn by its number.
 fn age_limit(id: u64, max_age: Duration, age: Duration) -> Option<AgeLimit> {
     let drawn = (xxh3_64(&id.to_le_bytes()) % 2001) as u32; // 0 to 2000; 1000 gives a limit of `max_age`
     let limit = max_age * 9 / 10 + max_age / 10_000 * drawn;

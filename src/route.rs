@@ -119,8 +119,8 @@ impl<T> RouteTable<T> {
             any: Bucket::default(),
             nameless: Bucket::default(),
         };
-        // The routes of a bucket are tried in the order in which they enter. The sort is stable: equals stay as
-        // written.
+        // The routes of a bucket are tried in the order in which they enter. The sort is stable: routes with equally
+        // many kinds of condition stay in the order written.
         let mut best_first: Vec<usize> = (0..routes.len()).collect();
         best_first.sort_by_key(|index| std::cmp::Reverse(routes[*index].kinds()));
         for index in best_first {
@@ -224,7 +224,7 @@ impl<T> RouteTable<T> {
         pools.chain(&self.default)
     }
 
-    /// As [`Self::targets`], but without the routes that take clients of some networks only.
+    /// As [`Self::targets`], but without those of routes that take clients of some networks only.
     pub fn targets_for_any_source(&self) -> impl Iterator<Item = &T> {
         let routes = self.routes.iter().filter(|route| route.from.is_empty());
         routes.filter_map(|route| route.to.pool()).chain(&self.default)
@@ -248,7 +248,7 @@ impl<T> RouteTable<T> {
         let by_name = |name: &Sni| {
             let bucket = name.valid().and_then(|name| self.exact.get(name.as_str().as_bytes()));
             let exact = bucket.and_then(first);
-            // The nearest suffix has the most labels.
+            // The parents come longest first: the `*.suffix` with the most labels wins.
             let suffix_matches = || {
                 name.parents()
                     .filter_map(|suffix| self.suffixes.get(suffix))
@@ -313,8 +313,8 @@ impl<T> Route<T> {
         Match::new(&self.alpn, entries.find(|wanted| offered.has(wanted)))
     }
 
-    /// The first entry of `from` that holds the client. An IPv4-mapped IPv6 address counts as the IPv4 address, as in
-    /// `source-hash`.
+    /// The first entry of `from` that contains the client's address. An IPv4-mapped IPv6 address counts as the IPv4
+    /// address, as in `source-hash`.
     fn client_entry(&self, client: Option<ClientAddr>) -> Match<&IpNet> {
         let ip = client.and_then(ClientAddr::ip).map(|ip| ip.to_canonical());
         let entry = ip.and_then(|ip| self.from.iter().find(|network| network.contains(&ip)));
@@ -322,13 +322,14 @@ impl<T> Route<T> {
     }
 }
 
-/// The routes that share a pattern, by their indices. Usually there is only one, without further conditions: then it is
-/// found without loading the route. Among a million routes, a load would be a cache miss.
+/// The indices of the routes that share a pattern. Usually there is only one route, without further conditions: then it
+/// is found without loading it. Among a million routes, a load would be a cache miss.
 #[derive(Clone, Debug, Default)]
 struct Bucket {
     /// The routes with further conditions, best first.
     conditional: Vec<usize>,
-    /// The first written route without further conditions: it takes every client that none of the others takes.
+    /// The first route, as written, without further conditions: it takes every client that no `conditional` route
+    /// takes.
     unconditional: Option<usize>,
 }
 

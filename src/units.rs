@@ -86,7 +86,7 @@ pub fn parse_bandwidth(text: &str) -> Result<u64, BandwidthError> {
 /// Parses `250ms`, `2s`, `5m`, `1h`.
 ///
 /// # Errors
-/// The text has another form, or the duration does not fit into 64 bits of milliseconds.
+/// The text has another form, or the duration in milliseconds does not fit into 64 bits.
 pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     let milliseconds = parse(text, &DURATION_UNITS);
     milliseconds
@@ -108,7 +108,7 @@ pub fn suggest_duration(number: u64) -> String {
 /// Parses `512B`, `16KiB`, `1MiB`.
 ///
 /// # Errors
-/// The text has another form, or the size does not fit into 64 bits of bytes.
+/// The text has another form, or the size in bytes does not fit into 64 bits.
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     let bytes = parse(text, &SIZE_UNITS);
     bytes.map_err(|without_unit| without_unit.map_or(SizeError::Malformed, SizeError::MissingUnit))
@@ -257,7 +257,9 @@ mod tests {
                 "{formatted}"
             );
         }
-        assert_eq!(format_size(64 << 10), "64KiB");
-        assert_eq!(format_size(1_000), "1000B");
+        for (bytes, formatted) in [(64 << 10, "64KiB"), (1_000, "1000B")] {
+            assert_eq!(format_size(bytes), formatted);
+            assert_eq!(parse_size(formatted), Ok(bytes));
+        }
     }
 }

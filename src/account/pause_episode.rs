@@ -1,12 +1,12 @@
-//! Groups the pauses of accepting that follow each other closely into one episode, whose begin and end are logged once.
+//! Groups the pauses of accepting that follow each other closely into one episode, whose start and end are logged once.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// An episode ends when this time has passed since the last pause began, and a connection was accepted since then. As
-/// long as none was accepted, accepting may still be paused. Without episodes, a listener right at its limit would log
-/// a pause for every single client.
+/// An episode ends when its last pause began at least this long ago, and a connection was accepted after that pause
+/// began. As long as none was accepted, accepting may still be paused. Without episodes, a listener right at its
+/// limit would log a pause for every single client.
 const EPISODE_GAP: Duration = Duration::from_secs(5);
 
 /// The current episode of one listener, if any.
@@ -28,7 +28,7 @@ impl PauseEpisode {
         self.has_accepted_since = true;
     }
 
-    /// Returns true once when the episode has ended, and resets the state.
+    /// Returns whether the episode has ended. If so, resets the state: each end is reported only once.
     pub(super) fn take_end(&mut self, now: Instant) -> bool {
         let has_ended = self.has_accepted_since && self.last_pause.is_some_and(|pause| now >= pause + EPISODE_GAP);
         if has_ended {
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_at_a_limit_that_is_just_reached_are_one_episode() {
+    async fn pauses_that_follow_each_other_closely_are_one_episode() {
         let mut episode = PauseEpisode::default();
         let mut now = Instant::now();
         let mut begins = 0;

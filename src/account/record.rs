@@ -17,7 +17,8 @@ use crate::pool::{CountId, ServerId};
 use crate::relay::{DeliveryNotes, EndRequest, Traffic};
 use crate::tcp_info::TcpInfo;
 
-/// An open session. Its entry in the ledger holds it, and other threads may hold it to show the session or to end it.
+/// The record of an open session. The session's entry in the ledger holds the record, and other threads may hold it to
+/// show the session or to end it.
 pub struct Record {
     /// Its byte counters.
     pub(super) traffic: Traffic,
@@ -87,7 +88,8 @@ impl Record {
         self.connected_at().elapsed()
     }
 
-    /// Whether the relay runs, and the server has sent a byte. While acequia reads the login itself, no relay runs.
+    /// Whether the relay runs, and the server has sent a byte. The relay does not run yet while acequia reads the login
+    /// of a PostgreSQL session.
     #[must_use]
     pub fn is_served(&self) -> bool {
         self.traffic.down.bytes() > 0 && self.info().endpoints.is_some()
@@ -129,8 +131,8 @@ impl Record {
         is_first
     }
 
-    /// Asks the session to end with this ending if it is at rest now. If it is not, it goes on, and the caller is not
-    /// told.
+    /// Asks the session to end with this ending if it is at rest now ([`EndRequest::IfAtRest`]). If it is not, it goes
+    /// on. If that is because bytes are on their way, [`Self::deliveries`] changes.
     pub fn end_at_rest(&self, ending: Ending) {
         self.requests.end_at_rest(ending);
     }
@@ -219,7 +221,8 @@ impl Record {
         }
     }
 
-    /// The kernel's figures for its sockets, the client's first; `None` unless it relays. Makes two system calls.
+    /// The kernel's figures for its sockets, the client's first; `None` unless it relays. For a socket without figures,
+    /// such as a Unix socket, the element is `None`. Makes two system calls.
     #[must_use]
     pub fn tcp_info(&self) -> Option<[Option<TcpInfo>; 2]> {
         // If the session ends meanwhile, its sockets are closed when `endpoints` is dropped.
@@ -278,7 +281,8 @@ pub struct SessionView {
     pub server: Option<Arc<str>>,
     /// The time since it was accepted.
     pub age: Duration,
-    /// The time since it last relayed a byte, up to a second too short.
+    /// The time since it last relayed a byte, up to a second too short. Before the first byte: the time since it was
+    /// accepted.
     pub idle: Duration,
     /// Bytes from the client.
     pub bytes_up: u64,

@@ -18,7 +18,7 @@ use crate::pool::{AdminState, Member, MemberState, Pool};
 pub struct PoolStateSample<'a> {
     /// The pool.
     pub pool: &'a Pool,
-    /// Whether it serves new sessions.
+    /// Whether it has a server for new sessions, or starts one for them; a fallback does not count.
     pub serves: bool,
     /// Whether a server can be unusable because of its role or lag although it answers.
     pub role_matters: bool,
@@ -31,7 +31,10 @@ pub fn write_states<'a>(pools: impl IntoIterator<Item = PoolStateSample<'a>>, no
         names::POOL_USABLE,
         "Whether a pool has a server for new sessions, or starts one for them; a fallback does not count.",
     );
-    let mut counts = GaugeFamily::new(names::POOL_SERVERS, "Servers of a pool, each in one state.");
+    let mut counts = GaugeFamily::new(
+        names::POOL_SERVERS,
+        "Servers of a pool, by state; each server is in one state.",
+    );
     let mut servers = ServerFamilies::new();
     for PoolStateSample {
         pool,
@@ -177,7 +180,7 @@ pub struct DiscoverySample<'a> {
     pub pool: &'a str,
     /// Whether the latest answer of the source was usable.
     pub is_up: bool,
-    /// When it last gave a usable answer.
+    /// When the source last gave a usable answer; `None`: never since the start.
     pub last_success: Option<SystemTime>,
 }
 
@@ -232,12 +235,12 @@ pub fn write_remote(sample: Option<RemoteSample>) -> String {
     format_families([&up, &refused, &revision])
 }
 
-/// Writes how many files of `state_dir` could not be written; `None`: no `state_dir` is configured.
+/// Writes for how many files of `state_dir` the latest write failed; `None`: no `state_dir` is configured.
 #[must_use]
 pub fn write_unsaved(files: Option<usize>) -> String {
     let mut family = GaugeFamily::new(
         names::STATE_DIR_UNSAVED,
-        "Files of `state_dir` that could not be written when that was last tried.",
+        "Files of `state_dir` whose latest write failed.",
     );
     if let Some(files) = files {
         family.add("", files);

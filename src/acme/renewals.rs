@@ -19,13 +19,14 @@ pub struct RenewalState {
     /// The certificate to order, as configured.
     pub wanted: AcmeCertificate,
     /// The identifier that the ACME server knows the current certificate by (RFC 9773); `None`: no certificate was
-    /// issued, or it has expired or has no identifier.
+    /// issued yet, or the current one has expired or has no identifier.
     pub identifier: Option<CertificateIdentifier<'static>>,
     /// The time of the next order.
     pub next: SystemTime,
-    /// Why it is ordered then.
+    /// Why the certificate is ordered then.
     pub reason: RenewalReason,
-    /// The URL of a page that explains the server's suggestion, if there is one; escaped.
+    /// The URL of a page that explains the server's suggestion, if the server names such a page. Unsafe characters are
+    /// escaped.
     pub explanation_url: Option<Box<str>>,
     /// The failed attempts since the last order that succeeded; `None`: there are none.
     pub failed: Option<Attempts>,
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_for_the_certificates_of_all_accounts_with_that_first_name() {
+    fn a_request_is_for_all_certificates_with_the_same_first_name() {
         let renewals = Renewals::default();
         renewals.publish(vec![
             state("one", &["a.test", "b.test"]),

@@ -1,4 +1,4 @@
-//! What the handlers of the admin port share: their state, and the forms of times in requests and bodies.
+//! What the handlers of the admin port share: their state, and how requests and bodies write times.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::remote::RemoteConfig;
 use crate::state_dir::UnsavedFiles;
 use crate::units::parse_duration;
 
-/// The longest time of `for` in a request. The same limit holds for durations in the configuration.
+/// The longest `for` in a request: the limit of durations in the configuration.
 const FOR_TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Parses `for` of a request: how long the effect of the request lasts; `None`: until another request undoes it.
@@ -90,6 +90,6 @@ pub struct Admin {
     pub unsaved: Option<Arc<UnsavedFiles>>,
     /// When the process started.
     pub started: SystemTime,
-    /// The absolute path of the configuration; `None`: the process runs without a file.
+    /// The absolute path of the configuration file; `None`: the process runs without one.
     pub configuration: Option<PathBuf>,
 }

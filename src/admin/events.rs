@@ -1,7 +1,8 @@
 //! `GET /api/v1/events`: the state and its changes as server-sent events (WHATWG HTML, section 9.2).
 //!
-//! One task makes the events for all streams, and only while a stream is open. A client that does not read in time, or
-//! whose token has been replaced, is cut. When it connects again, it gets the whole state.
+//! A stream begins with an event of its own: the whole state. One task makes all other events, for all streams at once,
+//! and only while a stream is open. A client that does not read in time, or whose token has been replaced, is cut. When
+//! it connects again, it gets the whole state.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -105,6 +106,7 @@ pub async fn publish(admin: Arc<Admin>) {
         if Instant::now() < next_look {
             continue;
         }
+        // A new stream began with another state than `seen`, so all streams get the whole state instead of changes.
         let has_new_stream = admin.events.has_new_stream.swap(false, Acquire);
         let before = seen.take().filter(|_| !has_new_stream);
         let admin_of_look = Arc::clone(&admin);

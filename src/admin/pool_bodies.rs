@@ -35,7 +35,7 @@ pub struct AddedServerBody {
     pub until: Option<String>,
 }
 
-/// A server that is left out of its pool because its address is one of our own listeners, which leads back to the pool.
+/// A server that is left out of its pool because its address is that of our own listener, which leads back to the pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeftOutBody {
     /// Its name, else its address.
@@ -46,7 +46,7 @@ pub struct LeftOutBody {
     pub listener: String,
 }
 
-/// The TLS with the servers of a pool.
+/// The state of TLS between acequia and the servers of a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolTlsBody {
     /// Whether certificates of servers are verified.
@@ -80,13 +80,13 @@ pub struct ScaleBody {
     pub sessions_per_server: u32,
     /// How many clones an operator wants; absent: the load decides.
     pub wanted: Option<u32>,
-    /// Who has set it.
+    /// Who has set `wanted`; absent if `wanted` is.
     pub set_by: Option<String>,
-    /// When.
+    /// When `wanted` was set; absent if `wanted` is.
     pub set_at: Option<String>,
-    /// Steps up since the start.
+    /// How often the pool has grown since the start.
     pub up: u64,
-    /// Steps down since the start.
+    /// How often the pool has shrunk since the start.
     pub down: u64,
     /// How often the pool grew from no clones because a client waited.
     pub cold_starts: u64,

@@ -21,7 +21,7 @@ use crate::plan::WEIGHT_MAX;
 use crate::pool::{Member, Override, Overrides, ServerPath};
 use crate::units::parse_duration;
 
-/// The body of a request: `use`, `weight`, or both; `close_over` only with `use`.
+/// The body of a request to set overrides: `use`, `weight`, or both; `close_over` only with `use`.
 #[derive(Debug, Deserialize)]
 pub struct OverrideRequest {
     #[serde(rename = "use")]
@@ -88,9 +88,9 @@ pub(super) struct ServerDetailBody {
     /// The same as in `GET /api/v1/state`.
     #[serde(flatten)]
     server: ServerBody,
-    /// Half of the successful connects took at most this many milliseconds; absent: there were none.
+    /// Half of the successful connects took at most this many milliseconds; `null`: there were none.
     connect_p50_ms: Option<f64>,
-    /// 99 % of the successful connects took at most this many milliseconds; absent: there were none.
+    /// 99 % of the successful connects took at most this many milliseconds; `null`: there were none.
     connect_p99_ms: Option<f64>,
     /// Failed attempts to connect, by reason. Reasons that did not occur are left out.
     connect_failures: BTreeMap<&'static str, u64>,

@@ -8,7 +8,8 @@ pub struct SessionsBody {
     /// The number of sessions that match the filter.
     pub total: usize,
     /// A page of them, the oldest first. It begins after the session whose `id` is the parameter `after`. With the
-    /// parameter `sort`, which names an amount: the sessions with the highest amounts, the highest first.
+    /// parameter `sort`, which names an amount such as `bytes`: the sessions with the most of it, the highest amount
+    /// first.
     pub sessions: Vec<SessionBody>,
     /// The value of `after` for the next page; `null`: this is the last page, or `sort` is given.
     pub next: Option<u64>,
@@ -23,7 +24,7 @@ pub struct SessionBody {
     pub listener: String,
     /// The remote address of the client's socket.
     pub peer: String,
-    /// The client's address: that of a PROXY header, otherwise `peer`.
+    /// The client's address: the one that the peer's PROXY header names, otherwise the same as `peer`.
     pub client: String,
     /// The server name that the client asked for.
     pub sni: Option<String>,

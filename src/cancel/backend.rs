@@ -1,5 +1,5 @@
-//! Finds the key of a PostgreSQL session in the bytes that its server sends before the first query. No IO, no log, no
-//! clock.
+//! Finds the key with which a client can cancel the queries of its PostgreSQL session. The server sends the key before
+//! the first query. No IO, no log, no clock.
 //!
 //! ```text
 //! "Message Formats" in the PostgreSQL documentation
@@ -39,7 +39,7 @@ pub struct BackendReader {
 
 impl BackendReader {
     /// Reads the bytes that have come since the last call. Returns whether nothing more is to be read: the server is
-    /// ready or has failed, [`BACKEND_BYTES_MAX`] have come, or it does not speak this protocol.
+    /// ready or has failed, [`BACKEND_BYTES_MAX`] have come, or the server does not speak this protocol.
     pub fn advance(&mut self, mut fresh: &[u8]) -> bool {
         fresh = &fresh[..fresh.len().min(BACKEND_BYTES_MAX - self.taken)];
         self.taken += fresh.len();

@@ -1,4 +1,4 @@
-//! Starts and stops the clones of pools that grow and shrink. [`crate::scale`] decides when.
+//! Starts and stops clones: the copies of a server with which a pool grows and shrinks. [`crate::scale`] decides when.
 //!
 //! Every such pool has one task that watches its load, and one more for each clone. A clone becomes a server of its
 //! pool with its first good check. A reload keeps clones; they end with this process.
@@ -32,10 +32,11 @@ use own_containers::OwnContainers;
 use pool::PoolClones;
 use ports::Ports;
 
-/// The time between SIGTERM and SIGKILL for a clone that did not work, or when this process ends.
+/// The time between SIGTERM and SIGKILL for a clone that did not work, and the longest once this process ends. A clone
+/// that leaves its pool has [`drain`](crate::scale::ScalePlan::drain).
 const KILL_AFTER: Duration = Duration::from_secs(10);
 
-/// Keeps the clones of all pools.
+/// Starts and stops the clones of all pools.
 pub struct CloneSupervisor {
     context: Arc<CloneContext>,
     /// The tasks of pools, and those that remove containers.
@@ -75,7 +76,7 @@ impl CloneSupervisor {
         }
     }
 
-    /// Keeps the clones of the pools in force, for as long as it is polled.
+    /// Gives each pool in force the clones that it needs, for as long as this is polled.
     pub fn run(&self) -> impl Future<Output = ()> + use<> {
         let (context, tracker) = (Arc::clone(&self.context), self.tasks.clone());
         spawn_container_removals(&context, &tracker);
@@ -96,7 +97,8 @@ impl CloneSupervisor {
     /// Stops all clones, and waits until they have ended. To be called when there are no sessions any more.
     ///
     /// The wait takes about 10 s if clones do not end after SIGTERM, and 20 s if a process does not end after SIGKILL.
-    /// It also ends when `at_once` is ready: the keepers of clones kill them when acequia has ended.
+    /// It also ends when `at_once` is ready: the keepers ([`crate::scale::keeper`]) kill the clones when acequia has
+    /// ended.
     pub async fn stop(&self, at_once: impl Future<Output = ()>) {
         self.context.shutdown.cancel();
         self.tasks.close();

@@ -1,9 +1,10 @@
-//! A session's lease, which is kept until the server has ended the session.
+//! A session's lease on a server. If the server is limited (`max_sessions`), the lease is kept until the server has
+//! ended the session.
 //!
-//! A server with a limit of its own counts a session from the connect until it has seen the end of the session. So the
-//! place on a limited server is returned when the server has ended the session, even if the session then goes on
-//! towards its client. If the server does not end it, the place is returned [`HOLD_TIME_MAX`] after we have closed the
-//! connection. Leases of servers without a limit are returned at once.
+//! The process of such a server may have a limit, too, and counts a session from the connect until it has seen the end
+//! of the session. So the place on a limited server is returned when the server has ended the session, even if the
+//! session then goes on towards its client. If the server does not end it, the place is returned [`HOLD_TIME_MAX`]
+//! after we have closed the connection. Leases on servers without a limit are returned at once.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
 pub struct HeldLease(Option<Lease>);
 
 impl HeldLease {
-    /// The lease of a server that was not connected to yet.
+    /// A lease on a server to which no connect has begun yet.
     pub(super) fn new(lease: Lease) -> Self {
         Self(Some(lease))
     }

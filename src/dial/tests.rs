@@ -82,7 +82,7 @@ fn pool_of(sockets: &[&Socket], member_config: MemberConfig) -> Pool {
     pool_with(sockets.iter().map(member).collect(), None)
 }
 
-/// The server that is this socket.
+/// The specification of the server that is this socket.
 fn spec(socket: &Socket) -> ServerSpec {
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let label: Arc<str> = address.to_string().into();
@@ -160,7 +160,7 @@ async fn dialled_while(
             Progress::Ended(attempt) => attempt,
             Progress::Queued { .. } | Progress::Dequeued => return,
         };
-        assert_eq!(trying.take(), Some(attempt.server.id()), "its begin was reported");
+        assert_eq!(trying.take(), Some(attempt.server.id()), "its beginning was reported");
         let index = servers.iter().position(|server| Arc::ptr_eq(server, attempt.server));
         attempts.push((index.expect("a server of this pool"), attempt.failure));
         ejected_for.push(attempt.ejected_for);
@@ -251,7 +251,7 @@ async fn an_attempt_is_bounded_in_time() {
 }
 
 #[tokio::test]
-async fn failures_in_a_row_eject_a_server_and_are_reported() {
+async fn failures_in_a_row_eject_a_server_and_the_ejection_is_reported() {
     let (closed, open) = (refusing(), listening());
     let (pool, (_client, accepted)) = (pool(&[&closed, &open]), client().await);
     let mut ejections_of_closed = Vec::new();
@@ -368,7 +368,7 @@ async fn a_place_on_a_limited_server_is_kept_for_a_second_if_the_connect_is_give
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_on_a_limited_server_is_freed_by_the_server_close_or_after_a_second() {
+async fn a_place_on_a_limited_server_is_freed_when_the_server_closes_or_after_a_second() {
     const HALF: Duration = Duration::from_millis(500);
     let socket = refusing();
     for (is_limited, is_connecting, end, expected) in [
@@ -404,7 +404,7 @@ async fn a_place_on_a_limited_server_is_freed_by_the_server_close_or_after_a_sec
 }
 
 #[tokio::test]
-async fn session_and_check_sockets_have_the_options_of_the_pool_and_no_delay() {
+async fn session_and_check_sockets_have_the_options_of_the_pool_and_tcp_nodelay() {
     let keepalive = Keepalive {
         idle: Duration::from_secs(7),
         interval: Duration::from_secs(5),
@@ -433,11 +433,11 @@ async fn session_and_check_sockets_have_the_options_of_the_pool_and_no_delay() {
     assert_eq!(of_check.tcp_keepalive_interval().unwrap(), keepalive.interval);
     assert_eq!(of_check.tcp_keepalive_retries().unwrap(), keepalive.probes);
     let is_set = SockRef::from(&of_session).keepalive().unwrap();
-    assert!(!is_set, "a session sets it later");
+    assert!(!is_set, "a session sets keepalive later");
 }
 
 #[test]
-fn local_shortages_are_not_blamed_on_the_server() {
+fn local_errors_are_not_blamed_on_the_server() {
     for (number, failure, is_blamed_on_server) in [
         (libc::EADDRNOTAVAIL, ConnectFailure::NoPorts, false),
         (libc::EMFILE, ConnectFailure::NoResources, false),

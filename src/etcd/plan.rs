@@ -9,14 +9,14 @@ use crate::tls::CertificateFiles;
 /// How etcd is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdPlan {
-    /// The URLs of its members, without a path; at least one.
+    /// The URLs of etcd's members, without a path; at least one.
     pub endpoints: Vec<Uri>,
     /// `None`: without a login.
     pub login: Option<EtcdLogin>,
-    /// The certificate authorities of its members; `None`: those of the system.
+    /// The certificate authorities of the members; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate, for members that ask for one. It does not replace `login`: where logins
-    /// are required, the JSON gateway of etcd refuses certificates that have a common name.
+    /// Our certificate, for members that ask for one. It does not replace `login`: where logins are required, the JSON
+    /// gateway of etcd refuses certificates that have a common name.
     pub identity: Option<CertificateFiles>,
 }
 

@@ -30,7 +30,7 @@ pub struct DenyEdit {
 /// The edits of a guard, and what they deny at this moment.
 #[derive(Debug, Default)]
 pub(super) struct DenyEdits {
-    // A blocking mutex, locked when an edit is made, shown or ends.
+    // A blocking mutex: locked when edits are changed, listed or counted, and when one ends.
     edits: Mutex<Vec<DenyEdit>>,
     /// `None`: no network is denied. That is nearly always so.
     denied: ArcSwapOption<DeniedNow>,
@@ -152,16 +152,16 @@ mod tests {
     #[test]
     fn edits_are_bounded() {
         let (edits, now) = (DenyEdits::default(), Instant::now());
-        let add = |number: u32| {
+        let push = |number: u32| {
             let edit = DenyEdit {
                 network: IpNet::from(IpAddr::from(number.to_be_bytes())),
                 by: "test".into(),
                 at: SystemTime::now(),
                 until: None,
             };
-            edits.edits.lock().push(edit); // not by `add`: 10,000 sets of networks take long in a debug build
+            edits.edits.lock().push(edit); // `DenyEdits::add` would build 10,000 sets: slow in a debug build
         };
-        (0..EDITS_MAX as u32).for_each(add);
+        (0..EDITS_MAX as u32).for_each(push);
         let one_more = DenyEdit {
             network: "2001:db8::/32".parse().unwrap(),
             by: "test".into(),

@@ -4,14 +4,15 @@
 //! that passes holds a [`GuardPass`]; dropping the pass returns what was counted. The counts of a guard outlast its
 //! rules: a [successor](Guard::successor) with other rules goes on with them.
 //!
-//! Memory is bounded whatever clients do: the limit of the process bounds live sessions, a table of fixed size bounds
-//! the debts of sources, and constants bound an operator's edits ([`DenyEdit`]) and the sources that are shown.
+//! Memory is bounded whatever clients do: the session limit of the process bounds live sessions, a table of fixed size
+//! bounds the debts of sources (what each has taken of `rate_per_source`), and constants bound an operator's edits
+//! ([`DenyEdit`]) and the sources that are shown.
 //!
 //! **A new limit** needs a field of [`GuardRules`], set to `None` in [`Guard::without_rules`]; a [`GuardReason`] if it
 //! refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml`, `docs/limits.md` and
 //! `tests/it/config/schema.rs`; and a comparison in `plan/changed/guard.rs`. If HAProxy or nginx has this limit,
-//! `import` converts it. A limit of bandwidth is a bucket in [`Throttle`]: [`throttle`] makes it from the passes of a
-//! session, and `relay` asks it before it reads.
+//! `import` converts it. A limit of bandwidth is a bucket in [`Throttle`]: [`throttle`] makes the `Throttle` of a
+//! session from its passes, and `relay` asks the `Throttle` before each read.
 
 mod client_source;
 mod networks;
@@ -351,7 +352,7 @@ impl GuardPass {
     }
 }
 
-/// The bandwidth limits that all these guards set for a session; `None`: none of them limits it.
+/// The bandwidth limits that the guards of a session's passes set for it; `None`: no guard limits its bandwidth.
 #[must_use]
 pub fn throttle(passes: &[GuardPass]) -> Option<Box<Throttle>> {
     let (mut up, mut down) = (Vec::new(), Vec::new());

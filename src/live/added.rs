@@ -74,8 +74,7 @@ impl Live {
     /// Adds a server to the pool of this name. Returns it as it was added.
     ///
     /// # Errors
-    /// There is no such pool, the server is not valid, is a listener that leads to the pool, or has the name of another
-    /// server of the pool, or too many were added.
+    /// Why the server cannot be added.
     pub fn add_server(
         &self,
         pool: &str,
@@ -106,7 +105,7 @@ impl Live {
         Ok(added)
     }
 
-    /// Removes a server that was added to the pool of this name. The plan of the pool says whether the sessions of a
+    /// Removes the added server `name` from the pool `pool`. The plan of the pool says whether the sessions of a
     /// removed server go on. Returns the server; `None`: no such server was added.
     pub fn remove_added_server(&self, pool: &str, name: &str) -> Option<AddedServer> {
         let has_this_name = |added: &AddedServer| **added.entry.label() == *name;
@@ -124,7 +123,7 @@ impl Live {
         expired.collect()
     }
 
-    /// Removes the added servers of a pool for which `is_taken` is true, and returns them.
+    /// Removes from a pool the added servers for which `is_taken` is true, and returns them.
     fn take_added_servers(&self, pool: &str, is_taken: impl Fn(&AddedServer) -> bool) -> Vec<AddedServer> {
         let _changing = self.changing();
         let in_force = self.in_force();

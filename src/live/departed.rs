@@ -1,7 +1,7 @@
 //! The servers that have left their pool, or whose pool is gone, and why their sessions are to be closed.
 //!
-//! A server that leaves is not checked any more. If there is a cause to close its sessions at that moment, the cause
-//! remains until all of them are closed. The promotion of another server may be a later cause.
+//! A server that has left is not checked any more. If its sessions were to be closed when it left, the cause remains
+//! until all of them are closed. If not, the promotion of another server may become a cause later.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};

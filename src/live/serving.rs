@@ -1,4 +1,4 @@
-//! Whether a pool serves new sessions, also while it has no server.
+//! Whether a pool serves new sessions, is asleep, or is still starting.
 
 use tokio::time::Instant;
 
@@ -6,23 +6,23 @@ use super::LivePool;
 use crate::pool::MemberState;
 
 impl LivePool {
-    /// Whether new sessions get a server of this pool, or one is started for them. A fallback does not count, be it
-    /// another pool or the primary.
+    /// Whether new sessions get a server of this pool, or one is started for them. The pool does not serve while they
+    /// get a server of its fallback, or, in a pool of replicas, the primary.
     #[must_use]
     pub fn serves(&self, now: Instant) -> bool {
         (self.is_usable(now) && !self.is_on_stand_in(now)) || self.is_asleep(now)
     }
 
     /// Whether the pool has no usable server only because no client has asked for one, or because the clones that are
-    /// started for clients are at their first start. After a failed start, the pool is not asleep again before that
-    /// clone is leaving.
+    /// started for clients are at their first start. If the start of a clone has failed, the pool is not asleep until
+    /// that clone is leaving.
     #[must_use]
     pub fn is_asleep(&self, now: Instant) -> bool {
         self.needs_wake(now) && self.scale().can_start()
     }
 
     /// Whether the pool may still get usable servers after its start: a server has not been checked yet, or there is no
-    /// server because names have not been resolved, the source has not answered, or the first clones are starting.
+    /// server, and names have not been resolved, the source has not answered, or the start of a clone can be expected.
     #[must_use]
     pub fn is_starting(&self, now: Instant) -> bool {
         let servers = self.servers();
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pool_sleeps_until_its_first_clone_fails_to_start() {
+    async fn a_pool_is_asleep_without_clones_and_during_their_first_start() {
         let (sleeper, never_asleep, now) = (scaled(0), scaled(1), Instant::now());
         let failed = Some("exit status 1");
         for (clones, can_start) in [
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sleeping_pool_serves_only_if_the_operator_wants_clones() {
+    async fn a_sleeping_pool_does_not_serve_while_the_operator_wants_no_clones() {
         let (sleeper, now) = (scaled(0), Instant::now());
         let wanted = |clones| WantedClones {
             clones,

@@ -54,12 +54,12 @@ fn reload_keeps_a_server_whose_pool_and_name_and_address_are_unchanged() {
 #[test]
 fn a_removed_server_with_sessions_returns_with_its_identity() {
     let live = live(r#""10.0.0.1:1", "10.0.0.2:1""#);
-    let held = servers(&live).remove(1);
+    let held = servers(&live).remove(1); // as its sessions hold it
     reload(&live, r#""10.0.0.1:1""#);
     assert_eq!(reload(&live, r#""10.0.0.1:1", "10.0.0.2:1""#)[1].id(), held.id());
 }
 
-/// A session may have chosen its pool long before it ends.
+/// A session reports its end to the pool in force. Reloads may have replaced the pool that the session has chosen.
 #[test]
 fn a_replaced_pool_finds_its_successor() {
     let live = live(r#""10.0.0.1:1""#);
@@ -153,7 +153,7 @@ fn ready_once_each_pool_has_an_address_and_each_server_its_first_check() {
     servers(&live)[0].record_check(&CheckOutcome::Fail("gone".into()), THRESHOLDS);
     assert_eq!(live.why_not_ready(), None);
     reload(&live, r#""c.test:1""#);
-    assert_eq!(live.why_not_ready(), None, "it has been ready");
+    assert_eq!(live.why_not_ready(), None, "a reload does not make it unready");
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn a_pool_is_ready_after_the_first_checks_even_without_a_decided_primary() {
 }
 
 #[test]
-fn only_failed_checks_count_as_failures() {
+fn a_wrong_role_and_a_lag_do_not_count_as_failures() {
     let reason = || "why".into();
     for (outcome, expected) in [
         (CheckOutcome::Fail(reason()), true),

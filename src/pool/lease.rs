@@ -82,7 +82,8 @@ impl Lease {
     fn end_session(&self) {
         let has_outcome = self.is_served.load(Relaxed) || self.has_failed();
         if self.kind == LeaseKind::Trial && !has_outcome {
-            self.server.release_trial(); // before `end_session` lets the next client in the queue have the server
+            // Before `Server::end_session` lets the next client in the queue have the server.
+            self.server.release_trial();
         }
         self.server.end_session();
     }

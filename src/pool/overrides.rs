@@ -41,7 +41,7 @@ impl AdminState {
 /// A change that an operator asks for, or that a setting of the pool makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Override {
-    /// Accept new sessions again.
+    /// Take new sessions again.
     Enable,
     /// Take no new sessions. Open ones end by themselves, or are cut over a time.
     Drain {
@@ -56,7 +56,7 @@ pub enum Override {
     /// Take no new sessions until [`Self::Enable`]; checks continue. Changes nothing if an operator has drained or
     /// disabled the server.
     AwaitFailback,
-    /// Replace the configured weight, 0 to 256; `None`: use the configured one again.
+    /// Use this weight, 0 to 256, instead of the configured one; `None`: use the configured one again.
     Weight(Option<u16>),
 }
 

@@ -7,8 +7,8 @@
 use super::candidates::Candidate;
 use super::least_conn::is_less_loaded;
 
-/// The less loaded of two distinct candidates, compared as in `least-conn`; the first drawn if they are equal; the only
-/// candidate if there is one; `None` if there is none.
+/// Draws two distinct candidates, compares them as in `least-conn`, and returns the less loaded one, or the first drawn
+/// if they are equal. If there is only one candidate, returns it; `None`: there is none.
 ///
 /// `draw` gets a bound, at least 1, and returns a uniformly distributed number below it.
 pub(super) fn choose(candidates: &[Candidate], mut draw: impl FnMut(usize) -> usize) -> Option<&Candidate> {
@@ -49,7 +49,7 @@ mod tests {
         for winner in choices_by_draw(&servers).into_values() {
             wins[winner] += 1;
         }
-        assert_eq!(wins, [6, 4, 2, 0], "of 12 ordered pairs; never the most loaded one");
+        assert_eq!(wins, [6, 4, 2, 0], "of 12 ordered pairs; the most loaded never wins");
     }
 
     #[test]

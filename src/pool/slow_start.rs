@@ -12,7 +12,7 @@ const FIRST_PERCENT: u16 = 10;
 #[derive(Debug)]
 pub(super) struct SlowStart {
     created_at: Instant,
-    /// When the slow start began: the nanoseconds since `created_at`, plus 1. 0: the server has its full weight.
+    /// When the slow start began: the nanoseconds from `created_at` to then, plus 1. 0: the server has its full weight.
     began: AtomicU64,
 }
 
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(
             slow_start.percent(Instant::now(), TEN),
             100,
-            "at the start of the process"
+            "a new server has its full weight"
         );
         advance(TEN).await;
         slow_start.begin();

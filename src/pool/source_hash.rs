@@ -4,7 +4,8 @@
 //! chosen, and the next highest is tried next. The order of servers in the configuration has no effect, and removing a
 //! server moves only its own clients.
 //!
-//! All acequias, of any version, must make the same choice. This is the complete rule, which must never change:
+//! All instances of acequia, of any version, must make the same choice. This is the complete rule, which must never
+//! change:
 //!
 //! ```text
 //! server = XXH3-64, seed 0, of the bytes of the server's identity (UTF-8)
@@ -32,8 +33,7 @@
 //!
 //! Every division is rounded down. Results fit in 64 bits without a sign; products and dividends need 128. The number
 //! 99893036290645747 is ln 2 in units of 2^-57. Scores are compared exactly: a beats b when
-//! weight(a) * -ln(u(b)) > weight(b) * -ln(u(a)).
-//! `tests/data/source_hash.tsv` has examples.
+//! weight(a) * -ln(u(b)) > weight(b) * -ln(u(a)). `tests/data/source_hash.tsv` has examples.
 
 use std::cmp::Ordering;
 use std::net::IpAddr;

@@ -123,7 +123,7 @@ fn fail_connects(pool: &Pool, server: &Arc<Server>, times: u32, now: Instant) ->
         .flatten()
 }
 
-/// The labels of the servers picked for 100 concurrent clients, sorted.
+/// The labels of the servers picked for 100 concurrent clients, sorted, each label once.
 fn picked(pool: &Pool, now: Instant) -> Vec<Arc<str>> {
     let leases: Vec<_> = (0..100).filter_map(|n| pool.pick(client(n), &[], now).ok()).collect();
     let mut labels: Vec<_> = leases
@@ -267,7 +267,7 @@ async fn a_successful_connect_resets_the_failure_count_and_ends_an_ejection() {
     assert!(fail_connects(&pool, server, 3, now).is_some());
     assert!(
         pool.record_connect(&Lease::take(server, LeaseKind::Regular)),
-        "that ends the ejection"
+        "expected the connect to end the ejection"
     );
     assert!(server.is_up());
 }
@@ -299,7 +299,7 @@ async fn after_the_back_off_one_trial_session_decides_whether_the_ejection_ends(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trial_that_is_never_reported_is_granted_again() {
+async fn a_trial_whose_result_is_never_reported_is_granted_again() {
     let pool = up(Policy::LeastConn, &[1, 1]);
     let servers = pool.servers();
     let now = Instant::now();

@@ -67,7 +67,8 @@ impl Failures {
     }
 }
 
-/// Writes the status whenever it changes, until a write fails. Calls `on_write` after each write.
+/// Writes the status whenever it changes, until a write or the renewal of the lease fails. Calls `on_write` after each
+/// write.
 async fn write_while_possible(
     plan: &RemotePlan,
     config: &RemoteConfig,
@@ -94,8 +95,8 @@ async fn write_while_possible(
             changed = states.changed() => changed?,
             _ = looks.tick() => {
                 gateway.keep_alive(&lease).await?;
-                // After a failure, such as a timeout, the last result stays. If etcd permits us to write the status but
-                // not to read it, a namesake is never found.
+                // If this look fails, for example by a timeout, the result of the previous look stays. If etcd permits
+                // us to write the status but not to read it, a namesake is never found.
                 if let Ok(found) = gateway.get(&plan.status_key()).await {
                     let found = StatusFound::new(found.as_ref(), &lease);
                     record_namesake(plan, config, own.has_namesake(found, config.state().has_namesake));
@@ -148,7 +149,7 @@ impl OwnStatus {
         };
         match found {
             StatusFound::Other => true,
-            // At our first look, the namesake may not have looked since we have written.
+            // At our first look after a write, the namesake may not have looked since that write.
             StatusFound::Own => had_namesake && self.looks < QUIET_LOOKS,
             StatusFound::Nothing => false,
         }

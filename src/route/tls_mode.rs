@@ -13,7 +13,7 @@ pub enum TlsMode {
 }
 
 impl TlsMode {
-    /// The word for it.
+    /// The word for it in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

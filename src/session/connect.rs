@@ -68,9 +68,9 @@ impl Routed<'_> {
         }
     }
 
-    /// Connects to a server of the pool. If the pool has become unusable while the client waited, goes on with its
-    /// fallback, which has a queue of its own. Also returns the PROXY header for the server, if it expects one, and how
-    /// far the search has come.
+    /// Connects to a server of the pool. If the pool has become unusable since it was chosen, goes on with its
+    /// fallback, which has a queue of its own. Also returns the PROXY header for the server (empty if the server
+    /// expects none), and how far the search has come.
     async fn dial(&mut self) -> Result<(Dialled, Vec<u8>, Search), Refusal> {
         let Self {
             client,
@@ -86,7 +86,8 @@ impl Routed<'_> {
         let address = entry.info().client();
         // Whether the first bytes for the server, if there are some, are sent by the relay right after connecting.
         let relays_at_once = tls.is_none() && !protocol.is_postgres();
-        // A client of a database or of TLS that ends its stream so early has left.
+        // `may_half_close`: a client that speaks TLS or the protocol of a database, and ends its stream before it has a
+        // server, has left.
         let mut dial_client = DialClient {
             socket: client,
             address,
@@ -135,10 +136,10 @@ impl Routed<'_> {
     }
 }
 
-/// The error for a client of PostgreSQL when no server was connected to.
+/// The error that a client of PostgreSQL gets if acequia could not connect to a server, for this reason.
 fn postgres_error(reason: DialError, pool: &LivePool) -> PostgresError {
     match reason {
-        // The client has waited for the return of a server.
+        // The client has waited for a server to become usable.
         DialError::QueueTimeout if !pool.is_usable(Instant::now()) => PostgresError::NoServer,
         DialError::ServersFull | DialError::QueueFull | DialError::QueueTimeout => PostgresError::Limited,
         _ => PostgresError::NoServer,
@@ -178,7 +179,8 @@ pub(super) fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
 /// The bytes that were read from the client and that the server is to get.
 fn take_read(sniffed: Option<Sniffed>, entry: &Entry) -> Vec<u8> {
     let read = sniffed.map(|sniffed| sniffed.first).or_else(|| {
-        // These bytes came with the PROXY header of the peer in front, and are not counted yet. Sniffed bytes are.
+        // These bytes came with the PROXY header of the peer in front, and are not counted yet. Sniffed bytes are
+        // counted already.
         let after_header = *take_read_ahead(entry)?;
         entry.traffic().up.add(after_header.as_slice().len());
         Some(after_header)
@@ -186,8 +188,8 @@ fn take_read(sniffed: Option<Sniffed>, entry: &Entry) -> Vec<u8> {
     read.map(FirstBytes::into_vec).unwrap_or_default()
 }
 
-/// The PROXY header for this client, if servers that are connected to in this way expect one. `hello` and `tls` are
-/// those of [`proxy_header`].
+/// The PROXY header for this client; empty if servers with these options expect none. `hello` and `tls` are those of
+/// [`proxy_header`].
 pub(super) fn header_for(
     connect: &ConnectOptions,
     listener: &ListenerPlan,

@@ -13,7 +13,7 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 
 const HEADER_BYTES: usize = 5;
 
-/// SQLSTATEs admin_shutdown, crash_shutdown and cannot_connect_now ("PostgreSQL Error Codes"). As the first message,
+/// SQLSTATEs admin_shutdown, crash_shutdown and cannot_connect_now ("PostgreSQL Error Codes"). In the first message,
 /// before any request for authentication, they are about the server and not about the client.
 const STATES: [&[u8]; 3] = [b"57P01", b"57P02", b"57P03"];
 
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn other_messages_and_too_long_ones_are_not_judged() {
+    fn other_and_too_long_messages_do_not_count_as_not_ready() {
         let long = error(&[0; MESSAGE_BYTES_MAX]);
         for wire in [
             &b"R"[..],

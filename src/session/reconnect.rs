@@ -1,4 +1,4 @@
-//! Connects a PostgreSQL session to a server again, because its server has not begun it.
+//! Connects a PostgreSQL session to a server once more, because the first server has not begun the session.
 
 use std::time::Duration;
 
@@ -25,12 +25,13 @@ use crate::tls::TlsConnection;
 pub(super) enum MovedOn {
     /// It has another connection now.
     Moved(Connected),
-    /// It stays on its server.
+    /// It stays with its server.
     Stayed(Connected),
 }
 
-/// Connects a session that its server has not begun to another server. If no other is left, waits until one is back.
-/// The session stays if it cannot be moved, or if [`record_failure`] says so.
+/// Connects a session to another server, because its server has not begun the session. If no other server is left,
+/// waits until a server is back, which may be the same one. The session stays if it cannot be moved, or if
+/// [`record_failure`] says so.
 ///
 /// # Errors
 /// The client has left, or there was no server in time.
@@ -77,8 +78,8 @@ pub(super) async fn move_on(
     }
 }
 
-/// The reply to a client for which there is no other server: the message of the server that has not begun the session.
-/// If no whole message came, a reply of ours.
+/// The reply to a client for which there is no other server: the message of the server that has not begun the session,
+/// or, if no whole message came from it, a reply of our own.
 fn reply_without_server(why: &NotBegun, client_tls: Option<&mut TlsConnection>, entry: &Entry) -> Reply {
     let of_server = match why {
         NotBegun::NotReady { message, .. } => Some(Reply::Message(message.clone())),

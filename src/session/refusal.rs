@@ -21,7 +21,7 @@ pub(super) enum Refusal {
     Guard(GuardReason, Reply),
     /// There is no valid PROXY header where one is expected.
     ProxyHeader(SniffFailure),
-    /// The listener accepts connections only from certain peers, such as proxies in front of it, and this is none of
+    /// The listener accepts connections only from certain peers, such as proxies in front of it. The peer is not one of
     /// them.
     UntrustedPeer,
     /// The first bytes do not show where the client wants to go.
@@ -115,8 +115,8 @@ impl Refusal {
     }
 }
 
-/// Encrypts a reply for a client whose TLS is terminated here, and appends a close_notify alert. A reply without a
-/// message becomes this alert alone.
+/// Encrypts a reply for a client whose TLS is terminated here, and appends a close_notify alert. [`Reply::Close`] and
+/// [`Reply::End`] become this alert alone.
 pub(super) fn encrypted(reply: Reply, tls: &mut TlsConnection) -> Reply {
     let message = match reply {
         Reply::Message(message) => message,

@@ -22,12 +22,13 @@ use crate::sniff::postgres::ALPN;
 use crate::sniff::{PostgresOpening, Sniffed, TlsAnswer, TlsStart, sniff_postgres};
 use crate::tls::{HandshakeError, TlsConnection, error_word};
 
-/// The settings of the handshake with a client whose TLS is terminated here; `None`: the client has
-/// not begun TLS, or its TLS is passed on.
+/// The settings of the handshake with a client whose TLS is terminated here; `None`: the client has not begun TLS, or
+/// its TLS is passed on.
 ///
 /// # Errors
-/// The client begins with its ClientHello and does not offer the ALPN protocol of PostgreSQL. It may be a client of
-/// another protocol that an attacker has redirected here. A PostgreSQL server would refuse it, too.
+/// The client's TLS would be terminated here, but the client begins with its ClientHello and does not offer the ALPN
+/// protocol of PostgreSQL. It may be a client of another protocol, redirected here by an attacker. A PostgreSQL server
+/// would refuse it, too.
 pub(super) fn find_handshake_settings<'a>(
     identified: &Identified<'a>,
 ) -> Result<Option<HandshakeSettings<'a>>, Refusal> {

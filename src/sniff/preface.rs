@@ -24,7 +24,7 @@ use crate::proxy_protocol::InvalidHeader;
 /// Bounds on what is read before a route is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SniffLimits {
-    /// The time from accept to the end of the ClientHello, however many reads it takes.
+    /// The time from accept until a reader has decided, however many reads that takes.
     pub hello_timeout: Duration,
     /// Bytes that may be held of one client.
     pub hello_bytes_max: usize,
@@ -169,7 +169,7 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
         self.bytes.as_slice().len()
     }
 
-    /// All bytes that were read since the latest reply. From now on they may not be evicted.
+    /// All bytes that were read since the latest reply. From now on they cannot be evicted.
     pub(super) fn into_bytes(mut self) -> FirstBytes {
         self.bytes.dequeue();
         self.bytes

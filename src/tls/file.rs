@@ -111,8 +111,9 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
     })
 }
 
-/// Why nothing was found in a file. If the file is in PKCS#12 or DER, the text says so, and how to convert it.
-/// `command` is the command of openssl(1) that converts it from DER. For other files, the text is `default`.
+/// Why nothing was found in a file with this content. If the file is in PKCS#12 or DER, the result says so, and how to
+/// convert the file. `command` is the command of openssl(1) that converts it from DER. For other files, the result is
+/// `default`.
 pub(super) fn nothing_found(text: &[u8], default: &str, command: &str) -> String {
     match Any::from_der(text) {
         // A PFX begins with version 3 (RFC 7292, section 4).

@@ -41,7 +41,7 @@ pub enum HandshakeError {
     /// The connection broke.
     #[error("the connection broke during the TLS handshake")]
     Io(#[from] io::Error),
-    /// What the peer has sent is not acceptable. The alert was sent.
+    /// What the peer has sent is not valid, and an alert was sent; or it is a fatal alert.
     #[error("the TLS handshake failed")]
     Tls(#[from] rustls::Error),
 }

@@ -34,7 +34,7 @@ pub(super) struct RevocationList {
     this_update: i64,
     /// When it should be replaced, in seconds since the Unix epoch.
     next_update: Option<i64>,
-    /// Its number (section 5.2.3), in big-endian order without leading zeros.
+    /// Its number (section 5.2.3), in big-endian order without leading zeros; empty if it has none.
     number: Vec<u8>,
     /// `None`: it covers all certificates of its authority.
     scope: Option<Scope>,
@@ -59,7 +59,7 @@ impl RevocationList {
     /// Parses a list.
     ///
     /// # Errors
-    /// The list cannot be used. The error says why, and what to do.
+    /// The list cannot be used. The error says why, and mostly what to do.
     pub(super) fn new(
         der: CertificateRevocationListDer<'static>,
         algorithms: &WebPkiSupportedAlgorithms,
@@ -118,7 +118,8 @@ impl RevocationList {
     }
 
     /// Whether it is signed with this key. The signature of a long list takes long to verify, so the list remembers
-    /// its key. Until that is known, it remembers the last [`OTHER_KEYS_MAX`] keys that were asked for.
+    /// the key that it is signed with, and until that is known, the latest [`OTHER_KEYS_MAX`] keys that it is not
+    /// signed with.
     pub(super) fn is_signed_with(
         &self,
         key: &SubjectPublicKeyInfoDer<'static>,
@@ -145,7 +146,8 @@ impl RevocationList {
         self.signer.get().is_some_and(|signer| signer != key)
     }
 
-    /// Whether this certificate of its authority would be in the list if it was revoked.
+    /// Whether this certificate, which the list's authority has issued, would be in the list if the certificate was
+    /// revoked. `is_authority`: whether the certificate is that of an authority.
     pub(super) fn covers(&self, certificate: &CertificateDer<'_>, is_authority: bool) -> bool {
         let scope = self.scope.as_ref();
         scope.is_none_or(|scope| scope.has_role(is_authority) && scope.covers_by_url(certificate))
@@ -240,7 +242,7 @@ fn list_scope<'a>(list: &'a CertificateRevocationList<'_>) -> Option<&'a Issuing
         })
 }
 
-/// Why a list cannot be used, and what to do.
+/// Why a list cannot be used, and mostly what to do.
 fn unsupported(error: &webpki::Error, list: &CertificateRevocationList<'_>) -> String {
     use webpki::Error;
     let what = match error {

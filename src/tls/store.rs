@@ -16,8 +16,8 @@ use super::file::TlsFileError;
 use super::location::CertificateLocation;
 use crate::name::NamePattern;
 
-/// Certificates. A name is found by its hash, however many there are; a wildcard by the hash of the name without its
-/// first label (RFC 9525, section 6.3).
+/// Certificates, found by the name for which a client asks: by its hash, and, for wildcards, by the hash of the name
+/// without its first label (RFC 9525, section 6.3). So a lookup does not take longer among more certificates.
 #[derive(Debug, Default)]
 pub struct CertificateStore {
     all: Vec<Arc<Certificate>>,
@@ -30,7 +30,7 @@ pub(super) struct LoadedStore {
     pub(super) store: CertificateStore,
     /// How many certificates are new, were read again, or are gone.
     pub(super) changed: usize,
-    /// Problems of those certificates that can be used nevertheless.
+    /// Problems of certificates that were read and can be used nevertheless.
     pub(super) warnings: Vec<String>,
     /// Files and directories that cannot be used. If they had certificates before, the store still has them.
     pub(super) broken: Vec<TlsFileError>,
@@ -53,8 +53,8 @@ impl CertificateStore {
         store
     }
 
-    /// Reads the certificates of these locations. Those whose files have not changed are taken from `before`. One that
-    /// cannot be read is taken from there, too, and reported as broken.
+    /// Reads the certificates of these locations. Those whose files have not changed are taken from `before`. If one
+    /// cannot be read, it is reported as broken, and also taken from `before`, if it is there.
     pub(super) fn load(locations: &[CertificateLocation], before: &Self) -> LoadedStore {
         let known: KnownCertificates<'_> = before.all.iter().map(|known| (&known.files, known)).collect();
         let mut broken = Vec::new();
@@ -117,7 +117,7 @@ impl CertificateStore {
         wanted
     }
 
-    /// The files of certificates in this directory.
+    /// The files of these certificates that are in this directory.
     fn files_in(&self, directory: &Path) -> Vec<CertificateFiles> {
         let files = self.all.iter().map(|certificate| &certificate.files);
         files
@@ -139,8 +139,9 @@ impl CertificateStore {
         self.exact.get(name).or_else(wildcard).map_or(&[], Vec::as_slice)
     }
 
-    /// The certificate for a client: one for the name that it asks for, in lower case. Prefers one with a key that the
-    /// client can verify. If there is none for the name, chooses among all certificates in the same way.
+    /// The certificate for a client that asks for this name, which must be in lower case. Among the certificates for
+    /// the name, takes the first whose key can sign by one of the client's `schemes`, else the first. If there is none
+    /// for the name, chooses among all certificates in the same way.
     #[must_use]
     pub fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<Certificate>> {
         let fits = |certificate: &&Arc<Certificate>| certificate.certified_key.key.choose_scheme(schemes).is_some();

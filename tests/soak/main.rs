@@ -64,8 +64,8 @@ struct Arguments {
     /// Seed of all random choices; printed, so that a run can be repeated.
     #[arg(long)]
     seed: Option<u64>,
-    /// Run instead: thousands of slowloris clients (a byte of their hello per second) beside well-behaved ones; takes
-    /// three times the duration.
+    /// Instead of the soak, run thousands of slowloris clients (each sends a byte of its hello per second) beside
+    /// well-behaved clients. Takes three times the duration.
     #[arg(long)]
     drip: bool,
 }

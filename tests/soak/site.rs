@@ -17,8 +17,8 @@ pub enum Nature {
     Greets,
     /// Speaks TLS, with the certificate of the pool of this name.
     Tls(&'static str),
-    /// Requires a PROXY header of version 2. The client in it is in 127/8 or, if `is_named`, in
-    /// [`NAMED`](crate::records::NAMED).
+    /// Requires a PROXY header of version 2. The client's address in it is in 127/8 or, if a proxy in front has named
+    /// the client (`is_named`), in [`NAMED`](crate::records::NAMED).
     Proxied { is_named: bool },
 }
 
@@ -88,7 +88,7 @@ pub const SHOP: [&str; 2] = ["shop.example.com", "deep.shop.example.com"];
 /// Server names that are routed to the pool `web`.
 pub const WEB: [&str; 2] = ["web.example.com", "anything.example.org"];
 
-/// The pool whose servers differ between the configurations: their series are removed with them.
+/// The pool whose servers differ between the configurations. The metrics of a server are removed with the server.
 pub const MOVING: &str = "moving";
 
 /// The pool whose servers take only a few sessions at a time.
@@ -96,7 +96,7 @@ pub const QUEUED: &str = "queued";
 /// The most sessions that each server of [`QUEUED`] takes at a time.
 pub const QUEUED_SESSIONS_MAX: usize = 4;
 
-/// Whether the guard `odd` denies a client: every other network of 256 addresses.
+/// Whether the guard `odd` denies the client of this session. It denies every other network of 256 addresses.
 pub fn is_denied(session: u32) -> bool {
     address(session).octets()[2] % 2 == 1
 }
@@ -179,7 +179,7 @@ pub enum Turn {
     Second,
 }
 
-/// The networks of [`is_denied`], for a million sessions.
+/// The networks that the guard `odd` denies (see [`is_denied`]), for the clients of a million sessions.
 fn denied() -> Vec<String> {
     let first_sessions = (0..1 << 20).step_by(256);
     let denied = first_sessions.filter(|session| is_denied(*session));
@@ -221,7 +221,7 @@ burst = 3
 sources_max = 1000
 # in the second turn: refuse_with = "close"
 
-# Limits that many would exceed.
+# Limits that many clients exceed. This is only reported.
 [guards.reporting]
 sessions = 1
 rate = "1/s"

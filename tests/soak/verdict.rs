@@ -23,7 +23,9 @@ pub struct Evidence {
     pub metrics: Metrics,
     pub operator_work: OperatorWork,
     pub outcome: Outcome,
+    /// The cost before the load.
     pub before: Cost,
+    /// The cost after the load.
     pub after: Cost,
     /// The diagnostic log.
     pub log: Vec<serde_json::Value>,
@@ -62,7 +64,7 @@ const SHORT_ENDINGS: [&str; 15] = [
     "proxy_invalid",
 ];
 
-/// Endings by guards. Only some of them are logged.
+/// Endings of sessions that a guard refuses. The access log has lines for only some of these sessions.
 const REFUSED_BY_GUARD: [&str; 2] = ["denied", "limited"];
 
 /// The violations found.
@@ -354,7 +356,7 @@ impl Evidence {
         found.must(lines <= bound, || format!("{lines} lines in the log, {bound} at most"));
     }
 
-    /// Allowed lines: a few per death and operation, and none per session.
+    /// The most lines of the diagnostic log: a few for each death of a server and each operation, none for a session.
     pub fn log_lines_max(&self) -> u64 {
         100 + 3 * (self.outcome.deaths + self.operator_work.counts.values().sum::<u64>())
     }
@@ -408,6 +410,7 @@ fn judge(line: &Line, record: &Record) -> Vec<&'static str> {
         may_include_header || line.up <= client.sent,
         "more bytes up than the client sent",
     );
+    // A client that is refused may get an alert from acequia itself, which is not counted.
     must(
         client.received <= line.down || line.down == 0,
         "more bytes received by the client than down",
@@ -459,7 +462,7 @@ fn may_be_refused(session: u32, record: &Record) -> bool {
 
 fn server_reset_is_explained(kind: &Kind, record: &Record, client: End) -> bool {
     let is_in_script = kind.endings.contains(&"server_reset");
-    // A server also resets when its client leaves early, and when it dies. If it has no record, it died before it had
+    // A server also resets when its client leaves early, and when it dies. A server without a record died before it had
     // read the order.
     is_in_script || client == End::Left || record.server.is_none_or(|server| server.end == End::Died)
 }

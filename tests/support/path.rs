@@ -72,7 +72,8 @@ impl Path {
         1 + usize::from(self.terminates_tls()) + usize::from(self.begins_tls())
     }
 
-    /// Opens the path to this server, without health checks. `keys` are further lines of the observed proxy's listener.
+    /// Opens the path to this server, without health checks. `keys` are further lines of each of the observed
+    /// proxy's listeners.
     pub fn open(self, server: SocketAddr, keys: &str) -> OpenPath {
         self.open_with(server, "", keys)
     }

@@ -19,11 +19,12 @@ pub(crate) enum Load {
     Paced { sessions: usize, rate: u32 },
     /// Clients connect, exchange 64 bytes and close, again and again.
     NewSessions { clients: usize },
-    /// The same with a ClientHello for one of this many names.
+    /// Like `NewSessions`, but the message is a ClientHello for one of `names` names.
     NewByName { clients: usize, names: usize },
-    /// A few clients connect, send a request and wait for an answer that the server sends in two writes, with Nagle's
-    /// algorithm on; `by_name`: the request begins with a ClientHello. The latency is measured from before the connect
-    /// to the end of the answer, so that it includes a delayed ACK.
+    /// A few clients connect, send a request, wait for the answer and close, again and again. The server sends the
+    /// answer in two writes with Nagle's algorithm on. `by_name`: the request begins with a ClientHello. The latency is
+    /// measured from before the connect to the end of the answer: if the second write waits for a delayed ACK, the
+    /// latency includes this wait.
     FirstAnswer { answer: Answer, by_name: bool },
     /// Endless transfers.
     Bulk { sessions: usize, up: bool, down: bool },
@@ -32,7 +33,7 @@ pub(crate) enum Load {
 }
 
 impl Load {
-    /// The unit of work of rates and CPU times.
+    /// The unit of work that rates and CPU times refer to.
     pub(crate) fn unit(self) -> &'static str {
         match self {
             Self::RoundTrips { .. } | Self::Paced { .. } | Self::BesideSlow { .. } => "round trip",

@@ -17,7 +17,7 @@ use crate::pool::{Pool, RefusedCheck};
 pub(super) const RETENTION: Duration = Duration::from_secs(300);
 
 const SERVER_SESSIONS_ACTIVE_HELP: &str =
-    "Current sessions of a server that it has not ended, including those still connecting.";
+    "Current sessions of a server, including those still connecting, except those that the server has ended.";
 const SERVER_UP_HELP: &str =
     "The same as acequia_server_healthy: whether a server answers its health checks, or has no checks.";
 const SERVER_MAX_SESSIONS_HELP: &str = "The most sessions that a server may have at once, if that is limited.";
@@ -106,15 +106,15 @@ impl Registry {
         });
     }
 
-    /// Exports the counters of listeners, servers and paths. Those of pools are not in the exporter.
+    /// Hands the counters of listeners, servers and paths to the exporter. It does not keep those of pools.
     pub(super) fn export(&self) {
         self.listeners.values().for_each(|listener| listener.series.export());
         self.servers.values().for_each(|server| server.series.export());
         self.paths.values().for_each(|path| path.series.export());
     }
 
-    /// Writes the gauges of listeners, of queues, and of servers: those of `pools` and removed ones that still have
-    /// sessions. `sessions`: the number of current sessions of each listener.
+    /// Writes the gauges of listeners, of queues, and of servers: of the servers in `pools`, and of removed servers
+    /// that still have sessions. `sessions`: the number of current sessions of each listener.
     pub(super) fn write_gauges<'a>(
         &self,
         sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
@@ -168,7 +168,7 @@ impl Registry {
         }
     }
 
-    /// Adds how many sessions wait in the queue of a pool, if it has one.
+    /// Adds how many clients wait in the queue of a pool, if it has one.
     fn add_queue(&self, pool: &Pool, queues: &mut GaugeFamily) {
         if pool.rules().queue.is_none() && pool.queue_len() == 0 {
             return;

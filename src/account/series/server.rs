@@ -45,14 +45,14 @@ impl CheckResult {
     }
 }
 
-/// The series of all servers with one label in one pool. There may be two such servers: when an address changes, a new
-/// server takes over the label while the old one still has sessions.
+/// The series of all servers with one label in one pool. There may be several such servers: when an address changes, a
+/// new server takes over the label while the old one still has sessions.
 pub struct ServerSeries {
     // This mutex and the next are blocking, locked for a statement or two: when a server is first used, after a check,
     // and at a scrape.
     servers: Mutex<Vec<Weak<Server>>>,
-    /// From when to when the certificate that the latest check read is valid, in seconds since the Unix epoch. `None`
-    /// if no check reads certificates.
+    /// When the certificate that the latest check read becomes valid, and when it expires, in seconds since the Unix
+    /// epoch. `None`: no certificate was read yet, or no check reads certificates any more.
     certificate: Mutex<Option<[i64; 2]>>,
     /// Whether the checks log in to a service, which may refuse them.
     may_refuse_checks: AtomicBool,
@@ -107,7 +107,7 @@ impl ServerSeries {
         self.checks.get(result as usize, result.as_str()).increment(1);
     }
 
-    /// Sets from when to when the server's certificate is valid, in seconds since the Unix epoch.
+    /// Sets when the server's certificate becomes valid, and when it expires, in seconds since the Unix epoch.
     pub fn publish_certificate(&self, not_before: i64, not_after: i64) {
         *self.certificate.lock() = Some([not_before, not_after]);
     }
@@ -117,7 +117,7 @@ impl ServerSeries {
         *self.certificate.lock() = None;
     }
 
-    /// From when to when the certificate is valid, in seconds since the Unix epoch, if known.
+    /// When the certificate becomes valid, and when it expires, in seconds since the Unix epoch, if known.
     pub(in crate::account) fn certificate(&self) -> Option<[i64; 2]> {
         *self.certificate.lock()
     }

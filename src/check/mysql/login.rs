@@ -10,7 +10,7 @@
 //!                                       ◄──────  proof
 //!  AuthMoreData: 4                      ──────►  caching_sha2_password, if the server does not remember the password
 //!                                       ◄──────  the password: in clear text within TLS or over a Unix socket,
-//!                                                otherwise encrypted by the server's key
+//!                                                otherwise encrypted by the server's key, which the check has asked for
 //!  OK or ERR                            ──────►
 //! ```
 
@@ -26,10 +26,10 @@ use rustls::pki_types::pem::PemObject;
 use super::packet::{Fields, MysqlFailure, Packets, malformed};
 use crate::check::CheckTarget;
 
-/// The version of the greeting.
+/// The protocol version that a greeting begins with.
 const PROTOCOL_VERSION: u8 = 10;
 
-/// Capabilities.
+/// Capability flags.
 const LONG_PASSWORD: u32 = 1;
 const PROTOCOL_41: u32 = 1 << 9;
 const SSL: u32 = 1 << 11;
@@ -56,7 +56,7 @@ pub(super) struct Account<'a> {
     pub(super) password: Vec<u8>,
 }
 
-/// A plugin that proves to the server that the client knows the password.
+/// An authentication plugin: a way to prove to the server that the check knows the password.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Plugin {
     Native,
@@ -66,7 +66,8 @@ enum Plugin {
 /// Logs in. `tls`: the TLS configuration, and the server. TLS is used only if `tls` is given and the server offers TLS.
 ///
 /// # Errors
-/// The server's error if it denies the login; the account needs another plugin; those of the connection.
+/// The server denies the login; the account needs another plugin; the server sends something malformed; the connection
+/// fails.
 pub(super) async fn log_in(
     mut packets: Packets,
     account: &Account<'_>,
@@ -96,7 +97,8 @@ pub(super) async fn log_in(
     Ok(packets)
 }
 
-/// Answers the server's requests until it accepts the login, or denies it: [`Packets::receive`] fails on an ERR packet.
+/// Answers the server's requests until the server accepts or denies the login. A denial is an ERR packet, on which
+/// [`Packets::receive`] fails.
 async fn finish(
     packets: &mut Packets,
     account: &Account<'_>,
@@ -121,7 +123,7 @@ async fn finish(
                 scramble = read_scramble(&mut fields).ok_or_else(malformed)?;
                 let mut proof = plugin.proof(&account.password, &scramble);
                 if proof.is_empty() && plugin == Plugin::CachingSha2 {
-                    proof.push(0); // no password; only the response to a greeting has an empty proof
+                    proof.push(0); // without a password, this plugin sends a zero byte after a switch
                 }
                 packets.send(&proof).await?;
             }
@@ -152,13 +154,13 @@ impl<'a> Greeting<'a> {
         fields.terminated()?; // the version of the server
         fields.bytes(4)?; // the number of the connection
         let first_part = fields.bytes(8)?;
-        fields.bytes(1)?; // the zero byte after it
+        fields.bytes(1)?; // a zero byte
         let low = fields.u16()?;
         fields.bytes(3)?; // character set, status
         let high = fields.u16()?;
         fields.bytes(11)?; // the length of the scramble, reserved bytes
         let second_part = fields.bytes(12)?;
-        fields.bytes(1)?; // the zero byte after it
+        fields.bytes(1)?; // a zero byte
         let scramble = [first_part, second_part].concat();
         Some(Self {
             capabilities: u32::from(low) | u32::from(high) << 16,
@@ -215,7 +217,8 @@ impl Plugin {
     }
 }
 
-/// The failure if the account has a plugin that the check does not know. The server is alive.
+/// The failure if the account has a plugin that the check does not know. It has the form of a server's error, so that
+/// the server counts as alive.
 fn unknown_plugin(name: &[u8]) -> MysqlFailure {
     MysqlFailure::Server {
         code: NOT_SUPPORTED_AUTH_MODE,
@@ -226,7 +229,7 @@ fn unknown_plugin(name: &[u8]) -> MysqlFailure {
     }
 }
 
-/// The password, encrypted by the server's key, as `caching_sha2_password` takes it without TLS.
+/// The password, encrypted by the server's key, as `caching_sha2_password` takes it over plain TCP.
 fn encrypt(password: &[u8], scramble: &[u8], key: &[u8]) -> Result<Vec<u8>, MysqlFailure> {
     let failed = |what: &str| MysqlFailure::Io(io::Error::other(format!("caching_sha2_password: {what}")));
     let key = SubjectPublicKeyInfoDer::from_pem_slice(key).map_err(|_| failed("the server sent no key"))?;
@@ -254,6 +257,7 @@ fn xor(bytes: &[u8], mask: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    // The proofs that PyMySQL sends for the password "secret" and the scramble 1, 2, …, 20.
     const NATIVE: &[u8] = &[
         0xb3, 0x2b, 0xb3, 0xa5, 0x83, 0xe1, 0x34, 0x0c, 0x0a, 0x11, 0x08, 0xd5, 0x8b, 0x1b, 0xe4, 0x97, 0x81, 0xad,
         0x8c, 0x2f,
@@ -263,9 +267,8 @@ mod tests {
         0xd6, 0x17, 0x43, 0xb2, 0x6b, 0xd5, 0x20, 0x2c, 0x7a, 0x62, 0x32, 0x30, 0xc7, 0xc9,
     ];
 
-    /// The proofs that PyMySQL sends for the password "secret".
     #[test]
-    fn password_proofs_equal_those_of_other_clients() {
+    fn proofs_equal_those_of_pymysql_and_are_empty_without_a_password() {
         let scramble: [u8; SCRAMBLE_BYTES] = std::array::from_fn(|index| index as u8 + 1);
         for (plugin, proof) in [(Plugin::Native, NATIVE), (Plugin::CachingSha2, CACHING_SHA2)] {
             assert_eq!(plugin.proof(b"secret", &scramble), proof);

@@ -216,7 +216,7 @@ async fn an_error_instead_of_the_greeting_is_reported_in_the_servers_words() {
 }
 
 #[tokio::test]
-async fn other_protocols_and_endless_answers_fail() {
+async fn other_protocols_and_packets_that_are_too_long_fail() {
     let too_long = "not a MySQL server, or one that sends more than 256 KiB";
     let mut version_9 = greeting("mysql_native_password");
     version_9[0] = 9;
@@ -241,13 +241,14 @@ async fn other_protocols_and_endless_answers_fail() {
     }
 }
 
+/// A length-encoded string.
 fn encode(text: &str) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
-/// Answers queries. Each element of `answers` has the beginning of a query, and the pairs of a name and a value to
-/// answer it with. In the answer to `SHOW GLOBAL`, each pair is a row; in any other answer, each pair is a column of
-/// the only row. A query without an element gets an answer without pairs.
+/// Answers queries. Each element of `answers` is the beginning of a query, and the answer to it as pairs of name and
+/// value. In the answer to `SHOW GLOBAL`, each pair is a row; in any other answer, each pair is a column of the only
+/// row. A query that has no element in `answers` gets an answer without pairs.
 async fn serve_rows(mut server: PlaybackServer, answers: &[(&str, Vec<(&str, &str)>)]) {
     loop {
         let mut header = [0; 4];
@@ -324,7 +325,8 @@ async fn a_stopped_replication_thread_is_not_a_lag_of_0() {
         let status = status(&replica(io, sql, behind)).await;
         assert_eq!(status.role, Role::Replica);
         assert_eq!(status.lag, Some(lag), "{io} {sql} {behind}");
-        assert_eq!(status.source, (io == "Yes").then_some(3), "as long as it is connected");
+        let known = (io == "Yes").then_some(3); // only while connected to it
+        assert_eq!(status.source, known);
     }
 }
 

@@ -15,8 +15,8 @@ use crate::check::stream::CheckStream;
 /// has a line for each replica.
 const REPLY_BYTES_MAX: u64 = 64 << 10;
 
-/// The most reads that do not complete a reply, in one check. After each, the reply is parsed again from its beginning;
-/// a server that sends byte by byte must not cause many such parses. 64 KiB in TCP segments of 536 bytes are 123 reads.
+/// The most reads in one check. After each, an incomplete reply is parsed again from its beginning; a server that sends
+/// byte by byte must not cause many such parses. 64 KiB in TCP segments of 536 bytes are 123 reads.
 const READS_MAX: u32 = 256;
 
 /// How to log in.
@@ -53,7 +53,7 @@ impl Credentials {
 /// Commands that are sent together.
 pub(super) struct Pipeline {
     bytes: Vec<u8>,
-    /// The number of commands before those that were added: `AUTH` and `PING`.
+    /// The number of commands before those that were added: `PING`, and `AUTH` if there is a login.
     preliminary_count: usize,
     /// The number of all commands, each of which gets a reply.
     command_count: usize,
@@ -121,7 +121,9 @@ impl Pipeline {
                 Err(NoReply::Incomplete) => {
                     reads += 1;
                     if reads > READS_MAX {
-                        return Err(io::Error::other(format!("a reply came in more than {READS_MAX} parts")).into());
+                        return Err(
+                            io::Error::other(format!("the replies came in more than {READS_MAX} parts")).into(),
+                        );
                     }
                     if stream.read_buf(&mut received).await? == 0 {
                         sent?;
@@ -149,7 +151,7 @@ pub(super) struct Replies {
 /// other commands.
 ///
 /// # Errors
-/// The server refuses for any other reason, or the reply is not one of Redis to these commands.
+/// The server refuses for any other reason, or Redis would not answer these commands in this way.
 fn judge(reply: &RespValue) -> Result<Option<CheckFailure>, CheckFailure> {
     match reply {
         RespValue::Text(text) if matches!(text.as_str(), "OK" | "PONG") => Ok(None),

@@ -166,7 +166,7 @@ async fn a_reply_byte_by_byte_fails_the_check() {
         let _ = tokio::join!(copy(&mut from, &mut unread), to.write_all(answer.as_bytes()));
     };
     let (replies, ()) = tokio::join!(pipeline.send(Box::new(ours)), server);
-    assert_eq!(replies.unwrap_err().reason(), "a reply came in more than 256 parts");
+    assert_eq!(replies.unwrap_err().reason(), "the replies came in more than 256 parts");
 }
 
 #[tokio::test]

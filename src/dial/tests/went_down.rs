@@ -17,7 +17,7 @@ async fn dial_attempts(
     dial_attempts_after_check(&CheckOutcome::Pass, registry, panic_threshold, at_first_attempt).await
 }
 
-/// As [`dial_attempts`]. `checked`: the result of a check of both servers before the dial.
+/// As [`dial_attempts`], but a check before the dial has had the result `checked` for both servers.
 async fn dial_attempts_after_check(
     checked: &CheckOutcome,
     registry: &ServerRegistry,

@@ -2,7 +2,7 @@ use super::*;
 
 const TWO_THREE: Thresholds = Thresholds { rise: 2, fall: 3 };
 
-/// The outcome of a check that this sign stands for in the tests.
+/// The outcome of a check, by its sign in these tests.
 fn outcome(sign: char) -> CheckOutcome {
     match sign {
         '+' => CheckOutcome::Pass,

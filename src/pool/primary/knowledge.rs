@@ -35,7 +35,7 @@ pub(in crate::pool) enum Observation {
 pub(in crate::pool) struct Claim {
     /// Its timeline, or the configuration epoch of its Sentinels.
     pub(in crate::pool) timeline: Option<u32>,
-    /// Whether `timeline` is a timeline or an epoch.
+    /// Which kind of number `timeline` is.
     pub(in crate::pool) numbering: Numbering,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Seen {
     pub(super) is_down: bool,
     /// Its latest check failed, or was refused: it may have been restarted.
     has_failed: bool,
-    /// When it has called itself primary, without another role in between.
+    /// The latest period in which it called itself primary, without another role in between.
     pub(super) claimed: ClaimPeriod,
 }
 
@@ -103,7 +103,7 @@ impl Knowledge {
 impl Seen {
     fn after(self, observation: Observation, numbers: &mut ClaimNumbers) -> Self {
         let claimed = match self.is_claim(observation) {
-            true => numbers.extend(self),
+            true => numbers.extend_period(self),
             false => self.claimed,
         };
         match observation {
@@ -161,9 +161,9 @@ impl Seen {
 }
 
 impl ClaimNumbers {
-    /// Numbers a check, and adds it to the period of this server, or begins a new period if the server had another
-    /// role before.
-    fn extend(&mut self, before: Seen) -> ClaimPeriod {
+    /// Numbers a check. Returns the server's period with this check added. A new period begins if the server did not
+    /// call itself primary before.
+    fn extend_period(&mut self, before: Seen) -> ClaimPeriod {
         self.0 += 1;
         ClaimPeriod {
             first: before.claim.map_or(self.0, |_| before.claimed.first),

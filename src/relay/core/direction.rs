@@ -1,13 +1,14 @@
-//! One direction of a session: from the peer that sends to the one that receives. An engine moves its bytes.
+//! One direction of a session: from the peer that sends to the one that receives. An engine moves the bytes.
 
 /// The state of a direction.
 #[derive(Debug)]
 pub(super) struct Direction {
-    /// Bytes read and not sent yet. A u32, because it is part of every session twice.
+    /// Bytes read and not sent yet. A u32 saves memory: every session has two directions.
     unsent: u32,
     state: DirectionState,
-    /// Whether nothing of the sender's stream is missing, so that a reset loses nothing: the stream has ended in order
-    /// or, in TLS, its latest bytes are a close_notify. The end that an engine reports after a break does not count.
+    /// Whether nothing of the sender's stream is missing, so that a reset loses nothing: the stream has ended by an
+    /// orderly close or, in TLS, its latest bytes are a close_notify. The end that an engine reports after a break does
+    /// not count.
     is_complete: bool,
     /// Whether the engine leaves bytes of the sender unread. See [`Core::set_held_back`](super::Core::set_held_back).
     is_held_back: bool,
@@ -86,7 +87,7 @@ impl Direction {
         self.unsent -= count(bytes);
     }
 
-    /// The stream of the sender is over, whether in order or by a break.
+    /// The stream of the sender is over, whether by an orderly close or by a break.
     pub(super) fn end(&mut self) {
         if self.state == DirectionState::Open {
             self.state = DirectionState::Ended;
@@ -115,7 +116,7 @@ impl Direction {
         }
     }
 
-    /// The receiver has broken. Unsent bytes are lost.
+    /// The receiver's connection has broken. Unsent bytes are lost.
     pub(super) fn abandon(&mut self) {
         self.unsent = 0;
         self.state = DirectionState::Done;

@@ -1,4 +1,4 @@
-//! Urgent data: old protocols send it (telnet, FTP's ABOR, database clients that interrupt a query).
+//! Urgent data. Old protocols send it: telnet, FTP (`ABOR`), and some database protocols, to interrupt a query.
 
 use super::*;
 

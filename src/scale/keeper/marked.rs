@@ -12,7 +12,7 @@ use crate::blocking::blocking;
 use crate::error::chain;
 use crate::user::run_as;
 
-/// The variable of the environment that has the mark.
+/// The environment variable that holds the mark.
 const VARIABLE: &str = "ACEQUIA_KEEPER";
 
 /// How often marked processes are looked for at most: each may start another one before it is killed.

@@ -1,5 +1,5 @@
-//! Actions on the page: it asks once, says what it will do, and shows the answer. It sorts sessions and shows 50 at
-//! a time, soon shows a dead server, and has a strict security policy.
+//! Actions on the page: before an action the page asks once and says what the action will do; then it shows the answer.
+//! The page sorts sessions and shows 50 at a time, soon shows a dead server, and has a strict security policy.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -49,7 +49,7 @@ fn open_server(browser: &mut Browser, key: &str) {
 }
 
 #[test]
-fn every_action_asks_once_explains_itself_and_shows_the_answer() {
+fn actions_ask_once_explain_themselves_and_show_the_answer() {
     let (_directory, line) = token();
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], &line);

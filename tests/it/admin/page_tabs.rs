@@ -18,8 +18,9 @@ fn many_tabs_stay_live_if_reading_needs_the_token() {
     let admin = format!("bind = \"0.0.0.0:0\"\nhosts = [\"lb.test\"]\n{token_line}");
     let proxy = Proxy::start(&config(&[&a, &b], &admin));
     let port = proxy.admin().port();
-    // The tabs of each host share a stream. At the first host, the tab that gets a lock opens it. At the second host,
-    // the tabs elect one without locks: browsers offer locks only over TLS and on loopback hosts.
+    // The tabs of each host share a stream, which one tab opens. At the first host, that is the tab that gets a lock.
+    // At the second host there are no locks, and the tabs elect one tab: browsers offer locks only over TLS and on
+    // loopback hosts.
     for host in ["127.0.0.1", "lb.test"] {
         let url = format!("http://{host}:{port}/");
         let arguments = ["--host-resolver-rules=MAP lb.test 127.0.0.1".to_owned()];

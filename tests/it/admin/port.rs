@@ -1,4 +1,5 @@
-//! The admin port answers although many connections are silent or come at once.
+//! The admin port answers although many connections are silent or come at once. A port on all IPv6 addresses takes no
+//! IPv4 address.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -52,7 +53,7 @@ fn a_hundred_requests_at_once_are_all_answered() {
 #[test]
 fn an_admin_port_on_all_ipv6_addresses_takes_no_ipv4_address() {
     let server = Server::echo();
-    let reserved_ipv4 = Port::keep(); // so that no other process listens on its IPv4 address
+    let reserved_ipv4 = Port::keep(); // so that no other process listens on 127.0.0.1 with this port
     let port = reserved_ipv4.number();
     let _proxy = Proxy::start(&format!(
         "[admin]\nbind = \"[::]:{port}\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\

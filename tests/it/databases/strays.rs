@@ -1,4 +1,5 @@
-//! Replicas that follow an old primary: they do not lag behind it, but their data is not that of the new primary.
+//! Strays are replicas that follow an old primary. They do not lag behind it, but their data is not that of the new
+//! primary.
 
 use std::io::ErrorKind;
 

@@ -1,4 +1,4 @@
-//! Servers that are keys of a real etcd.
+//! Servers that are listed in keys of a real etcd.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Servers that a source lists come and go, and no session is lost by it.
+//! Servers that a source lists or an operator adds come and go, and no session is lost by it. Also routes that
+//! containers announce, and a configuration that a fleet shares.
 
 mod added;
 mod announced;

@@ -22,6 +22,7 @@ fn agent(reply: &Arc<Mutex<&'static str>>) -> Server {
     })
 }
 
+/// The servers get PROXY headers; the agent must not get any.
 fn config(servers: &[&Server], agent: &Server) -> String {
     let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
     let health = format!(
@@ -76,7 +77,7 @@ fn an_agent_sets_health_use_and_weight_until_it_is_gone() {
     };
     eventually("it is logged", || proxy.log().iter().any(is_drain));
     // What an operator sets has precedence.
-    say("drain 50%\n");
+    say("drain 50%\n"); // of weight 1: rounded up to 1
     wait_for_state(&proxy, &server, ("up", "draining", 1, Some("agent")));
     let name = format!("p/{}", server.address);
     let shown = |key: &str| proxy.server("p", &server.address.to_string())[key].clone();
@@ -88,7 +89,7 @@ fn an_agent_sets_health_use_and_weight_until_it_is_gone() {
     proxy.command(&["server", "enable", &name]); // takes back the operator's `disable`
     proxy.command(&["server", "weight", &name, "configured"]);
     wait_for_state(&proxy, &server, ("up", "draining", 1, Some("agent")));
-    // Without an agent, only the check of the server by TCP counts.
+    // Without an agent, only the TCP check of the server counts.
     drop(agent);
     eventually("what the agent has set no longer holds", || {
         let (health, usage, weight, by) = state(&proxy, &server);
@@ -102,7 +103,10 @@ fn an_agent_sets_health_use_and_weight_until_it_is_gone() {
     assert_eq!(lost[0]["error"], "Connection refused (os error 111)");
     let is_from_agent = |line: &&Value| line["message"] == "set by the server's agent";
     let said_last = proxy.log().iter().rfind(is_from_agent).unwrap()["settings"].clone();
-    assert_eq!(said_last, "draining, 50 % of its weight", "a dead agent says nothing");
+    assert_eq!(
+        said_last, "draining, 50 % of its weight",
+        "nothing more is logged as set by the agent"
+    );
     assert_eq!(server_reached(proxy.at("l")), "a");
     drop(server);
     eventually("the server is down", || {

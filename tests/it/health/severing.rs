@@ -15,15 +15,15 @@ use crate::support::stop::StopOnDrop;
 use serde_json::Value;
 use tokio::time::Instant;
 
-/// Servers with priorities. With `port` in `health`, checks go elsewhere than sessions, so that a server can go down
-/// while its sessions stay open.
-fn config(servers: &[(SocketAddr, u8)], more: &str, health: &str) -> String {
+/// A pool of servers, each with a priority. `keys` are more keys of the pool, and `health` of its checks. With `port`
+/// in `health`, checks go elsewhere than sessions, so that a server can go down while its sessions stay open.
+fn config(servers: &[(SocketAddr, u8)], keys: &str, health: &str) -> String {
     let servers: Vec<_> = servers
         .iter()
         .map(|(address, priority)| format!("{{ address = \"{address}\", priority = {priority} }}"))
         .collect();
     format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]\n{more}\n[pools.p.health]\n\
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]\n{keys}\n[pools.p.health]\n\
          interval = \"50ms\"\nfall = 1\nrise = 1\n{health}",
         servers.join(", ")
     )
@@ -50,7 +50,7 @@ fn sessions_of_a_server_that_goes_down_are_kept_unless_on_down_is_close() {
     drop(listening);
     eventually("the server is down", || is_down(&proxy, server.address));
     assert_eq!(stays.send(b"still").read(5), b"still");
-    // The reload applies to sessions of a server that is down already.
+    // The new `on_down` also applies to sessions of a server that is down already.
     assert!(proxy.reload(&config(
         &[(server.address, 0)],
         "on_down = \"close\"\nclose_over = \"0s\"",
@@ -133,7 +133,7 @@ fn a_drain_with_close_over_continues_after_a_reload_removes_the_server() {
 }
 
 #[test]
-fn sessions_of_a_removed_server_can_still_be_drained_or_kept() {
+fn a_server_that_a_reload_has_removed_can_still_be_drained_and_enabled() {
     let (goes, stays) = (Server::echo(), Server::echo());
     let only = |server: &Server| config(&[(server.address, 0)], "", "");
     let proxy = Proxy::start(&only(&goes));
@@ -149,7 +149,7 @@ fn sessions_of_a_removed_server_can_still_be_drained_or_kept() {
     clients[0].must_be_reset();
     assert_eq!(proxy.access_line()["ending"], "server_drained");
     command(&["enable", &name]);
-    std::thread::sleep(Duration::from_secs(3)); // a session that is still drained would be cut by then
+    std::thread::sleep(Duration::from_secs(3)); // if the drain went on, the session would be cut by then
     assert_eq!(clients[1].send(b"still").read(5), b"still");
 }
 
@@ -219,7 +219,8 @@ fn sessions_of_a_renamed_pool_go_on_until_their_server_is_down() {
     assert!(lines.iter().all(|line| line["ending"] == "server_down"), "{lines:#?}");
 }
 
-/// Up for a second, down for a second, under load. Only sessions on the flapping server fail, and the log stays short.
+/// One server is up for a second and down for a second, in turn, under load. Only sessions on it fail, and the log
+/// stays short.
 #[test]
 fn a_flapping_server_affects_only_its_own_sessions() {
     let (steady, port) = (Server::named("steady"), Port::keep());
@@ -232,7 +233,7 @@ fn a_flapping_server_affects_only_its_own_sessions() {
         for _ in 0..4 {
             all.spawn(|| {
                 while !stop.load(SeqCst) {
-                    // A session on the server when it goes down may be cut short; no session is refused.
+                    // A session on the flapping server may be cut short when that goes down; no session is refused.
                     let mut client = Client::connect(proxy.at("l"));
                     let answer = client.finish().try_read_all().unwrap_or_default();
                     assert!(["steady", "flapping", ""].contains(&&*String::from_utf8_lossy(&answer)));
@@ -270,7 +271,7 @@ fn a_flapping_server_affects_only_its_own_sessions() {
     let flaps = usize::try_from(seconds / 2).unwrap() + 1;
     assert!(
         stopped.log.len() < 20 + 8 * flaps,
-        "expected less than 8 lines per flap and 20 more, got {} for {flaps} flaps",
+        "expected fewer than 20 lines plus 8 for each flap, got {} for {flaps} flaps",
         stopped.log.len()
     );
 }

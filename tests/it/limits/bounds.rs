@@ -1,4 +1,5 @@
-//! The numeric bounds of the configuration are exact: a value on the bound is accepted, one beyond it is rejected.
+//! The bounds of numbers, sizes, durations and lengths in the configuration are exact: a value on the bound is
+//! accepted, one beyond it is rejected.
 
 use acequia::config::{self, report::ColorChoice};
 

@@ -189,9 +189,9 @@ fn departed_clients_make_room_in_a_full_queue() {
     }
 }
 
-/// Clients that already wait when the servers of a pool go down get the fallback, as later clients do.
+/// Clients that already wait when a pool becomes unusable get its fallback, as later clients do.
 #[test]
-fn clients_that_wait_for_a_pool_that_goes_down_are_served_by_its_fallback() {
+fn clients_that_wait_for_a_pool_that_becomes_unusable_are_served_by_its_fallback() {
     let (first, of_fallback) = (Server::echo(), Server::echo());
     let pool = |name: &str, server: &Server, keys: &str| {
         configs::pool(
@@ -310,7 +310,7 @@ fn when_no_server_is_left_the_queue_is_emptied() {
 }
 
 #[test]
-fn clients_queued_at_a_drain_are_served_or_cut_at_its_end() {
+fn clients_queued_at_a_drain_are_served_during_it_or_cut_at_its_end() {
     let server = Server::echo();
     let text = config(&[server.address], QUEUE).replace("workers = 2", "workers = 2\ndrain_timeout = \"2s\"");
     let proxy = Proxy::start(&text);

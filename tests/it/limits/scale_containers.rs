@@ -15,11 +15,11 @@ use crate::support::{eventually, wait_for};
 /// The label of all containers that acequia has created.
 const OURS: &str = "acequia.instance";
 
-/// A server that greets, and that ends with SIGTERM.
+/// The shell script of a clone: a server that sends `$GREETING` to each client, and that ends at SIGTERM.
 const PROGRAM: &str = "echo serving at $PORT; trap 'echo ending; exit 0' TERM; \
                        nc -ll -p $PORT -e sh -c 'echo -n \"$GREETING\"; cat > /dev/null' & wait";
 
-/// An engine with a network and the image `app`.
+/// An engine with a network `app` and an image `app`. `None`: containers cannot run here.
 fn engine() -> Option<Docker> {
     let docker = Docker::start()?;
     docker.run(&["network", "create", "--subnet", "10.97.3.0/24", "app"]);
@@ -27,7 +27,7 @@ fn engine() -> Option<Docker> {
     Some(docker)
 }
 
-/// A listener `l` before a pool `app` of containers.
+/// A listener `l` with a pool `app` of containers; `keys` are lines of its section `scale`.
 fn config(docker: &Docker, state_dir: &Path, keys: &str) -> String {
     let socket = docker.socket();
     format!(
@@ -37,13 +37,14 @@ fn config(docker: &Docker, state_dir: &Path, keys: &str) -> String {
     )
 }
 
-fn image(image: &str) -> String {
+/// The key `docker` of the section `scale`, with this image.
+fn docker_key(image: &str) -> String {
     format!(
         "docker = {{ image = \"{image}\", port = {PORT}, network = \"app\", env = {{ GREETING = \"{{name}} of {{pool}}\" }} }}"
     )
 }
 
-/// The names of the containers of clones that run.
+/// The container names of the running clones.
 fn running(proxy: &Proxy) -> Vec<String> {
     let clones = clones(proxy).into_iter();
     let running = clones.filter(|clone| clone["state"] == "running");
@@ -65,7 +66,7 @@ fn client(proxy: &Proxy) -> (Client, String) {
     (client, greeting)
 }
 
-/// The process that removes the containers of clones when acequia has ended.
+/// The keeper: the child process of acequia that removes the containers of clones when acequia has ended.
 fn keeper(proxy: &Proxy) -> Option<Pid> {
     let pid = proxy.pid();
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
@@ -82,7 +83,7 @@ fn keeper(proxy: &Proxy) -> Option<Pid> {
 fn a_pool_grows_by_containers_and_none_remains_when_acequia_is_killed() {
     let Some(docker) = engine() else { return };
     let state = tempfile::tempdir().unwrap();
-    let keys = format!("min = 1\nmax = 3\nsessions_per_server = 2\n{}", image("app"));
+    let keys = format!("min = 1\nmax = 3\nsessions_per_server = 2\n{}", docker_key("app"));
     let proxy = Proxy::start(&config(&docker, state.path(), &keys));
     let mut held = Vec::new();
     for clones in 2..=3 {
@@ -107,7 +108,9 @@ fn a_pool_grows_by_containers_and_none_remains_when_acequia_is_killed() {
     eventually("new sessions go to new clones", || client(&proxy).1 != "app-1 of app");
     drop(held);
     let remaining = wait_for_running(&proxy, 1);
-    eventually("the others are removed", || docker.names_of(OURS) == remaining);
+    eventually("the other containers are removed", || {
+        docker.names_of(OURS) == remaining
+    });
     let printed = |text: &str| {
         let log = proxy.log();
         log.iter()
@@ -156,7 +159,7 @@ fn a_pool_grows_by_containers_and_none_remains_when_acequia_is_killed() {
 fn the_next_start_removes_only_containers_left_by_a_crash() {
     let Some(docker) = engine() else { return };
     let (state, other_state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let keys = format!("min = 1\nmax = 1\nsessions_per_server = 2\n{}", image("app"));
+    let keys = format!("min = 1\nmax = 1\nsessions_per_server = 2\n{}", docker_key("app"));
     let start = |state: &Path| {
         let proxy = Proxy::start(&config(&docker, state, &keys));
         let running = wait_for_running(&proxy, 1);
@@ -188,7 +191,7 @@ fn the_next_start_removes_only_containers_left_by_a_crash() {
 fn an_unreachable_engine_changes_nothing_and_a_missing_image_is_reported() {
     let Some(mut docker) = engine() else { return };
     let state = tempfile::tempdir().unwrap();
-    let keys = format!("min = 1\nmax = 2\nsessions_per_server = 10\n{}", image("app"));
+    let keys = format!("min = 1\nmax = 2\nsessions_per_server = 10\n{}", docker_key("app"));
     let text = config(&docker, state.path(), &keys);
     let proxy = Proxy::start(&text);
     let first = wait_for_running(&proxy, 1);

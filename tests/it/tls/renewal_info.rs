@@ -25,7 +25,7 @@ fn window(start: &str, end: &str, retry_after: &str) -> Vec<u8> {
     window_with(&format!("Retry-After: {retry_after}\r\n"), start, end)
 }
 
-/// As [`window`], with this header.
+/// As [`window`]. `header` is the whole `Retry-After` line, or empty.
 fn window_with(header: &str, start: &str, end: &str) -> Vec<u8> {
     let window = format!("{{\"start\": \"{start}\", \"end\": \"{end}\"}}");
     let body = format!("{{\"suggestedWindow\": {window}, \"explanationURL\": \"https://ca.example/why\"}}");
@@ -59,7 +59,7 @@ fn is_between(time: &Value, start: &str, end: &str) -> bool {
 }
 
 #[test]
-fn a_certificate_is_renewed_in_its_window_or_at_once_after_it() {
+fn a_certificate_is_renewed_in_its_window_or_after_a_pause_if_the_window_is_over() {
     let site = Site::new();
     let pebble = site.pebble().start();
     let (start_at, end_at) = (from_now(48 * HOUR), from_now(72 * HOUR));
@@ -72,7 +72,7 @@ fn a_certificate_is_renewed_in_its_window_or_at_once_after_it() {
             false => future.clone(),
         })
     });
-    // The window of the first certificate is over, but after an order there is a pause, even over a restart.
+    // The window of the first certificate is over. But after an order there is a pause, which outlasts a restart.
     for _ in 0..2 {
         let proxy = start(&site, &pebble, &server);
         eventually("the server was asked", || {

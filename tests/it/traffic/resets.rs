@@ -33,7 +33,7 @@ fn bytes_before_a_servers_reset_arrive_and_then_the_reset(path: Path) {
         let mut server = manual.session();
         server.write_all(&[9; 50_000]).unwrap();
         // A reset would discard bytes still in the server's send queue.
-        wait_for("acequia has sent all of it", || {
+        wait_for("acequia has read all bytes of the server", || {
             let moved = proxy.metrics().sum("acequia_bytes_total", &[("direction", "down")]);
             (moved >= f64::from(round * 50_000)).then_some(())
         });
@@ -90,7 +90,7 @@ fn a_reset_after_the_servers_end_does_not_spoil_the_complete_answer(path: Path) 
     server.peek(&mut [0]).unwrap();
     server.write_all(&[8; ANSWER_BYTES]).unwrap();
     server.shutdown(Shutdown::Write).unwrap();
-    wait_for("acequia has sent all of it", || {
+    wait_for("acequia has read all bytes of the server", || {
         let moved = proxy.metrics().sum("acequia_bytes_total", &[("direction", "down")]);
         (moved >= ANSWER_BYTES as f64).then_some(())
     });

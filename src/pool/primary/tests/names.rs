@@ -132,7 +132,7 @@ fn an_old_primary_stays_rejected_when_names_are_exchanged() {
 }
 
 #[test]
-fn the_new_address_of_a_primary_is_saved_and_it_stays_the_primary() {
+fn a_primary_with_a_new_address_stays_the_primary_and_the_address_is_saved() {
     let mut pool = failed_over(NAMED);
     pool.take_others_changed();
     set_servers(&mut pool, &NAMED);
@@ -231,11 +231,11 @@ fn memory_of_a_server_does_not_move_to_a_new_address_of_a_name_with_several_addr
 }
 
 #[test]
-fn a_renamed_server_takes_over_as_the_primary() {
+fn a_newcomer_on_the_timeline_of_a_primary_that_has_left_becomes_the_primary() {
     let mut pool = watch(None, &["a"]);
     observe(&mut pool, &[("a", primary(3))]);
     let labels: [Arc<str>; 2] = ["db1".into(), "db2".into()];
-    // Without `follow_names`: nothing says that `db1` is `a`.
+    // `follow_names` is not called, so nothing says that `db1` is `a` under another name.
     pool.set_servers(labels.iter().map(|label| (label, false)));
     let steps = [("db1", primary(3)), ("db2", primary(2))];
     assert_eq!(observe(&mut pool, &steps), ["", "db1"]);

@@ -162,7 +162,7 @@ impl<W: Wire> Relay<'_, W> {
     }
 }
 
-/// Converts an error of the half that reads from `from` to the side whose connection broke, and its fault.
+/// An error says which side's connection broke, and how. `polled` is the result of the half that reads from `from`.
 fn side_of_error(polled: Poll<Result<(), TransferError>>, from: Side) -> Result<(), (Side, Fault)> {
     match polled {
         Poll::Ready(Err(TransferError::Read(error))) => Err((from, Fault::classify(&error))),
