@@ -1,8 +1,8 @@
 //! The recent past, in rings that do not grow: a sample of each second of the last 15 minutes, and the endings of
 //! sessions in each minute of the last hour.
 //!
-//! Pools have rings of their own, at most [`POOLS_MAX`] of them: the ones with most sessions since the start. All rings
-//! together take less than 2 MiB.
+//! At most [`POOLS_MAX`] pools have rings of their own: those with the most sessions since the start. All rings take
+//! less than 2 MiB together.
 
 mod recorder;
 
@@ -52,7 +52,7 @@ pub struct HistoryInputs {
 
 /// Holds the samples.
 pub struct History {
-    // A blocking mutex: held while a sample is added, and while the rings are copied for a client.
+    // A blocking mutex: held while a sample is added, and while the rings are copied for a request to the admin API.
     recorder: Mutex<Recorder>,
     latest: watch::Sender<Option<Arc<Sample>>>,
 }
@@ -153,7 +153,7 @@ impl HistoryInputs {
     }
 }
 
-/// The names of the pools with most sessions since the start, at most [`POOLS_MAX`], in the order of the plan.
+/// The names of the pools with the most sessions since the start, at most [`POOLS_MAX`], in the order of the plan.
 fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
     let all: Vec<_> = in_force.pools.iter().map(|pool| Arc::clone(pool.name())).collect();
     if all.len() <= POOLS_MAX {

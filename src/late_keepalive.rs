@@ -1,6 +1,6 @@
 //! Sets TCP keepalive on the connections to servers: not when a relay starts, but within a second, if it still runs.
 //!
-//! Keepalive takes four system calls and a timer of the kernel: 2.5 % of the CPU time of a session that ends at once.
+//! Setting it takes four system calls and a timer of the kernel: 2.5 % of the CPU time of a session that ends at once.
 //! Keepalive finds a dead peer after a second of silence at the earliest. So nothing is lost when it is set within the
 //! first second of the relay; the steps before the relay have time limits. The connections of clients inherit keepalive
 //! from their listening socket, without a call.
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keepalive_is_set_on_the_server_when_it_is_due_and_not_before() {
+    async fn keepalive_is_set_on_the_connection_to_the_server_when_due_and_not_before() {
         let ends = endpoints().await;
         set_later(&ends, KEEPALIVE);
         assert!(!sockopt::socket_keepalive(&ends.server).unwrap());

@@ -19,13 +19,13 @@
 //! **From accept to the access log.** Each [`worker`] is a thread with a runtime and listening sockets of its own; a
 //! session never leaves it. [`listen`] accepts a client, over TCP or on a [`unix_socket`], at a socket of the worker or
 //! of the service manager, with a permit of the listener's limits ([`capacity`]). [`session::serve`] gets the client
-//! and the listener's state, opens the session's entry in the [`account::Ledger`], and runs the stages. If a peer in
+//! and the listener's state, opens the session's entry in the [`account::Ledger`], and runs the steps. If a peer in
 //! front passes clients on (`accept_proxy`), the first step reads its PROXY header ([`proxy_protocol`]), which names
 //! the client. Then the [`guard`]s of the listener are asked. Those of a route are asked once the route is chosen.
 //! Their counts are returned at the end. Guards that limit bandwidth also decide when [`relay`] may read. Where a route
 //! depends on the ClientHello, [`sniff`] reads until the bytes prove what the client wants, within a time and a size;
 //! on other listeners it reads nothing, because a server may be the one to speak first. A validation of an [`acme`]
-//! server is answered before it is routed, and a request to cancel a query of PostgreSQL goes to the server that
+//! server is answered here and not routed, and a request to cancel a query of PostgreSQL goes to the server that
 //! [`cancel`] finds. A listener that redirects reads an HTTP request instead, and answers it ([`redirect`]). [`route`]
 //! finds a pool, or [`refuse`] ends the connection, in TLS with an alert. Where the client's TLS is terminated, [`tls`]
 //! has the certificates and completes the handshake. [`pool`] picks a server among those that are up and gives a lease;
@@ -36,26 +36,28 @@
 //! go). Each direction copies, and splices while it carries bulk data, until both sides have finished, one has failed,
 //! or both were silent for too long. If the relay still runs at the next tick of the worker (once a second),
 //! [`late_keepalive`] sets keepalive on the connection to the server. After the relay the sockets close, the lease is
-//! returned, and the entry is closed with one [`account::Ending`]: this counts the session and writes its record. The
-//! permit is returned last. A session that is cancelled or panics drops the same values, so that the counts stay right.
+//! returned, and the entry is closed with one [`account::Ending`]: this counts the session and writes its access log
+//! record. The permit is returned last. A session that is cancelled or panics drops the same values, so that the counts
+//! stay right.
 //!
 //! **Not on the path of a connection.** [`scale`] decides when a pool grows or shrinks, and holds the processes of its
 //! clones; [`clones`] starts and stops these, and makes them servers. [`discover`] resolves the names of servers, and
 //! follows the sources that list servers: files, HTTP, DNS, etcd, Docker, Kubernetes. It also follows the
 //! [`local_addresses`]: with a new one, a server may turn out to be one of our own listeners. [`health`] decides which
-//! server is checked and when, by one of the kinds in [`check`], and writes the results into the servers, where the
-//! next pick sees them. [`config`] turns a file into a plan, or reports all its errors; no session uses it. [`import`]
-//! converts a configuration of HAProxy or nginx into such a file. [`outage`] logs when a pool has no usable server or
-//! uses its fallback, and when that is over. [`sever`] cuts sessions of servers that should have none, by their
-//! [`account::Record`], and [`retire`] ends those that are too old or in excess; [`drain`] lets all sessions end and
-//! cuts what is left. [`state_dir`] keeps over restarts which servers were primaries, and which were listed or added by
-//! hand. [`acme`] orders certificates and renews them; its requests, and those of the command line, go through
-//! [`http_client`]. [`history`] samples the counters every second. [`remote`] follows the configuration that a fleet
-//! shares in a store, requests reloads, and writes back what came of them; it and [`discover`] read [`etcd`], with a
-//! [`back_off`] after failures. `docker` asks engines of Docker, which run servers and clones. `command` runs the
-//! commands of an operator: those of checks, and those that start and stop clones. [`admin`] shows the state, also as a
-//! page, and changes it on request. [`app`] binds and starts all this, and handles signals; it may use all modules but
-//! [`cli`], the command line. If root runs `acequia check`, it also checks what the [`user`] of the service may read.
+//! server is checked and when. Each check is of one of the kinds in [`check`], and its result is written into the
+//! server, where the next pick sees it. [`config`] turns a file into a plan, or reports all errors of the file; no
+//! session calls it. [`import`] converts a configuration of HAProxy or nginx into such a file. [`outage`] logs when a
+//! pool has no usable server or uses its fallback, and when that is over. [`sever`] cuts sessions of servers that
+//! should have none, by the [`account::Record`] of each session, and [`retire`] ends sessions that are too old or in
+//! excess; [`drain`] lets all sessions end and cuts what is left. [`state_dir`] keeps over restarts which servers were
+//! primaries, and which were listed or added by hand. [`acme`] orders certificates and renews them; its requests, and
+//! those of the command line, go through [`http_client`]. [`history`] samples the counters every second. [`remote`]
+//! follows the configuration that a fleet shares in a store, requests reloads, and writes back what came of them; it
+//! and [`discover`] read [`etcd`], with a [`back_off`] after failures. `docker` asks engines of Docker, which run
+//! servers and clones. `command` runs the commands of an operator: those of checks, and those that start and stop
+//! clones. [`admin`] shows the state, also as a page, and changes it on request. [`app`] binds and starts all this, and
+//! handles signals; it may use all modules but [`cli`], the command line. If root runs `acequia check`, it also checks
+//! what the [`user`] of the service may read.
 //!
 //! **Reload.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the plan, and its
 //! pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does everything

@@ -28,8 +28,8 @@ fuzz_target!(|wire: &[u8]| {
     }
 });
 
-/// Feeds single bytes: the verdict must change once, from undecided to the final one. A reader that started over with
-/// each byte would exceed the time limit.
+/// Feeds single bytes: the verdict may change only once, from undecided to the final one. A reader that started over
+/// with each byte would exceed the time limit.
 fn bytes_one_by_one(wire: &[u8], whole: &HelloVerdict) {
     let mut reader = HelloReader::new(BYTES_MAX);
     let verdicts = (0..=wire.len()).map(|cut| reader.advance(&wire[..cut]));

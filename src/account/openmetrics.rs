@@ -8,8 +8,8 @@ pub const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The media type of OpenMetrics.
 pub const OPENMETRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Whether this `Accept` header names OpenMetrics, with a quality no lower than that of plain text. The most specific
-/// range gives the quality of plain text (RFC 9110, section 12.5.1).
+/// Whether this `Accept` header names OpenMetrics, with a quality above 0 and no lower than that of plain text. Of the
+/// ranges that match plain text, the most specific one gives its quality (RFC 9110, section 12.5.1).
 #[must_use]
 pub fn prefers_openmetrics(accept: &str) -> bool {
     // The highest quality of the ranges that equal `wanted`. A range without `q` has the quality 1. If `q`
@@ -28,8 +28,8 @@ pub fn prefers_openmetrics(accept: &str) -> bool {
     openmetrics > 0.0 && openmetrics >= plain.unwrap_or(0.0)
 }
 
-/// Converts text in the format of Prometheus to OpenMetrics: families of counters are named without `_total`, no line
-/// is empty, and the last line marks the end.
+/// Converts text in the format of Prometheus to OpenMetrics: `# HELP` and `# TYPE` name a family of counters without
+/// `_total`, no line is empty, and the last line marks the end.
 #[must_use]
 pub fn openmetrics(text: &str) -> String {
     let counter_family = |line: &str| {
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn openmetrics_is_sent_if_the_scraper_accepts_it() {
+    fn openmetrics_is_preferred_if_it_is_named_and_plain_text_has_no_higher_quality() {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
         for (accept, expected) in [
             (prometheus, true),

@@ -29,7 +29,7 @@ const POLL_INTERVAL_DEFAULT: Duration = Duration::from_secs(6 * 3600);
 /// The longest wait that `Retry-After` can cause; a longer one is shortened to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(86_400);
 
-/// The error of a request that the server has not answered, or not as an ACME server does.
+/// The error of a request that got no answer, or an answer that does not come from an ACME server.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(super) struct NoAnswer(pub(super) Box<dyn StdError + Send + Sync>);
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_is_parsed_in_seconds_or_as_a_date() {
+    fn retry_after_has_seconds_or_a_date_and_is_bounded() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000); // 2030-01-01
         let after = |text| {
             let at = retry_time(&HeaderValue::from_static(text), now)?;

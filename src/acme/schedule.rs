@@ -1,4 +1,5 @@
-//! When to renew a certificate, when to ask its ACME server about that, and when to repeat an attempt that failed.
+//! When to renew a certificate, when to ask its ACME server about that, and when to repeat a failed attempt to order a
+//! certificate.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -129,7 +130,8 @@ pub fn pause_after_issue(not_before: i64, not_after: i64) -> Duration {
     Duration::from_secs((lifetime / 3).clamp(1, 3600))
 }
 
-/// The wait after this many failed attempts, and at least the server's `retry_after`, up to a day. `jitter` is 0 to 1.
+/// The wait after this many failed attempts, and at least the server's `retry_after`, up to a day. `jitter` (0 to 1)
+/// adds up to a tenth to the wait that doubles.
 #[must_use]
 pub fn back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
     let doubled = FIRST_BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_beyond_its_back_off_is_due_now() {
+    fn an_attempt_further_away_than_its_pause_is_due_now() {
         let now = 1_900_000_000;
         let next = |(next, pause)| {
             let attempts = Attempts {

@@ -6,8 +6,8 @@ use std::hash::{Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The absolute path of a Unix socket. It is displayed as it is configured, `unix:/run/app.sock`, but without `.` and
-/// `..`.
+/// The absolute path of a Unix socket. It is displayed as it is configured, `unix:/run/app.sock`, but with `.` and `..`
+/// resolved ([`Self::new`]).
 #[derive(Clone, Copy)]
 pub struct UnixPath {
     bytes: [u8; Self::BYTES_MAX],
@@ -162,8 +162,8 @@ impl Ord for UnixPath {
     }
 }
 
-/// The process at the other end of a Unix socket when it connected (`SO_PEERCRED` of unix(7)). It is displayed as
-/// `unix:uid=1000,pid=4711`.
+/// The process that was at the other end of a Unix socket when the connection was made (`SO_PEERCRED` of unix(7)). It
+/// is displayed as `unix:uid=1000,pid=4711`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UnixPeer {
     /// Its effective user ID.

@@ -24,7 +24,9 @@ pub struct RouteQuery {
     listener: Option<String>,
     sni: Option<String>,
     alpn: Vec<String>,
+    /// A balancer in front, if the connection comes from one.
     peer: Option<IpAddr>,
+    /// The client. With `peer`: the client that the peer's PROXY header names.
     from: Option<IpAddr>,
     database: Option<String>,
     user: Option<String>,
@@ -34,7 +36,7 @@ impl RouteQuery {
     /// Parses a query string.
     ///
     /// # Errors
-    /// A key is unknown or repeated, or `peer` or `from` is not an IP address.
+    /// A key is unknown, a key other than `alpn` is repeated, or `peer` or `from` is not an IP address.
     pub fn parse(query: &str) -> Result<Self, String> {
         let mut parsed = Self::default();
         let address = |key: &str, value: &str| value.parse().map_err(|_| format!("`{key}` must be an IP address"));
@@ -148,7 +150,7 @@ fn label(server: &Member) -> String {
     server.spec().label.to_string()
 }
 
-/// Whether it has its maximum of sessions.
+/// Whether the server has its maximum of sessions.
 fn is_full(server: &Member) -> bool {
     server.sessions_max().is_some_and(|max| server.live() >= max.get())
 }
@@ -160,7 +162,7 @@ fn certificate(in_force: &InForce, listener: &ListenerPlan, name: Option<&Sni>) 
     Some(certificate.path().display().to_string())
 }
 
-/// The guards that are asked: those of the listener, then those of the route.
+/// The verdicts of the guards that are asked: those of the listener, then those of the route.
 fn guard_verdicts(
     in_force: &InForce,
     listener: &ListenerPlan,

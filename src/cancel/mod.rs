@@ -1,9 +1,10 @@
 //! Finds the servers on which a query of PostgreSQL is to be cancelled.
 //!
 //! A CancelRequest comes on a connection of its own and names the session by a key that its server gave it. The key of
-//! a session without TLS can be read, so that its server is known. The key of a session in TLS cannot: a request with
-//! an unknown key goes to the servers on which the same client address has sessions in TLS. It goes to at most
-//! [`SERVERS_MAX`] of them, and at a limited rate, because a server forks for each request and logs a wrong key.
+//! a session in the clear, or in TLS that is terminated here, can be read, so that its server is known. The key of a
+//! session in TLS that is passed through cannot: a request with an unknown key goes to the servers on which the same
+//! client address has sessions whose keys are not known. It goes to at most [`SERVERS_MAX`] of them, and at a limited
+//! rate, because a server forks for each request and logs a wrong key.
 
 mod backend;
 
@@ -21,13 +22,14 @@ use crate::pool::{Server, ServerId};
 use crate::sniff::postgres::CancelKey;
 pub use backend::{BACKEND_BYTES_MAX, BackendReader};
 
-/// The most servers to which a request with an unknown key is sent because its client has sessions in TLS there.
+/// The most servers to which a request with an unknown key is sent because its client has sessions there whose keys are
+/// not known.
 pub const SERVERS_MAX: usize = 8;
 
-/// The most requests without a known key that a listener sends on in a second.
+/// The most requests with an unknown key that a listener sends on in a second.
 pub const LISTENER_RATE_MAX: usize = 10;
 
-/// The most requests without a known key that a listener sends on in a second for one client address.
+/// The most requests with an unknown key that a listener sends on in a second for one client address.
 pub const CLIENT_RATE_MAX: usize = 2;
 
 /// The time over which both rates are counted.
@@ -62,7 +64,7 @@ struct Sessions {
     /// The number of the latest [`KeyedSession`].
     last_number: u64,
     by_client: HashMap<ListenerClient, HashMap<ServerId, UnkeyedSessions>>,
-    /// The requests without a known key that were sent on in the last second, by listener: when, and for which client.
+    /// The requests with an unknown key that were sent on in the last second, by listener: when, and for which client.
     sent: HashMap<Arc<str>, VecDeque<(Instant, ClientHost)>>,
 }
 
@@ -74,14 +76,14 @@ struct KeyedSession {
     target: CancelTarget,
 }
 
-/// The sessions without a known key that a client has on one server.
+/// The sessions that a client has on one server, and whose keys are not known.
 #[derive(Debug)]
 struct UnkeyedSessions {
     target: CancelTarget,
     count: usize,
 }
 
-/// The entry of an open session. Dropping it removes it.
+/// The entry of an open session. Dropping this value removes the entry from the table.
 #[derive(Debug)]
 #[must_use = "dropping the entry removes it"]
 pub struct CancelEntry {
@@ -121,7 +123,7 @@ impl CancelTable {
         self.connections.try_acquire()
     }
 
-    /// Enters a session with this key.
+    /// Enters a session with this key in the table.
     pub fn enter_key(self: &Arc<Self>, key: CancelKey, target: CancelTarget) -> CancelEntry {
         let mut sessions = self.sessions.lock();
         sessions.last_number += 1;
@@ -133,7 +135,7 @@ impl CancelTable {
         }
     }
 
-    /// Enters a session whose key is not known, of this client at this listener.
+    /// Enters a session of this client at this listener in the table. The key of the session is not known.
     pub fn enter_client(
         self: &Arc<Self>,
         listener: &Arc<str>,
@@ -175,7 +177,7 @@ impl CancelTable {
         servers.into_iter().map(|on_server| on_server.target.clone()).collect()
     }
 
-    /// Counts a request without a known key if it may be sent on now. Returns whether it may.
+    /// Counts a request with an unknown key if it may be sent on now. Returns whether it may.
     #[must_use]
     pub fn admit(&self, listener: &Arc<str>, client: ClientHost, now: Instant) -> bool {
         let mut sessions = self.sessions.lock();

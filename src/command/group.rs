@@ -51,7 +51,7 @@ impl ProcessGroup {
         Ok((group, pipes))
     }
 
-    /// Becomes readable when the command itself has ended. To be called within a runtime.
+    /// Returns a descriptor that becomes readable when the command itself has ended. To be called within a runtime.
     ///
     /// # Errors
     /// Out of descriptors.
@@ -85,8 +85,9 @@ impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.kill();
         let Some(mut child) = self.child.take() else { return };
-        // The child dies soon, unless the kernel holds it; a task reaps it when it has died. The task needs no
-        // descriptor, because we may be out of them. Without a runtime, this process is about to end and need not reap.
+        // The child dies soon, unless the kernel holds it; a task reaps it when it has died. The task polls, because
+        // there may be no free descriptor to wait with. Without a runtime, this process is about to end and need not
+        // reap.
         if let (Ok(None), Ok(runtime)) = (child.try_wait(), Handle::try_current()) {
             runtime.spawn(async move {
                 while let Ok(None) = child.try_wait() {

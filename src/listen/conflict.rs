@@ -43,8 +43,8 @@ pub struct BindCause {
 /// The holder of an address that cannot be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
-    /// A connection that has the port as its local one: of a client of this machine, or accepted by a listener that has
-    /// stopped.
+    /// A connection with this local port: one that was opened from this machine, or one that was accepted by a listener
+    /// that has stopped.
     Connection,
     /// A listening socket.
     Listener,
@@ -82,14 +82,14 @@ impl BindCause {
                  of net.ipv4.ip_local_port_range"
             }
             (Some(libc::EADDRINUSE), None) => {
-                "another socket has it, `ss -ltnp` and `ss -tanp` show those that listen or are connected: stop its \
-                 process, or bind another port"
+                "another socket has that address, `ss -ltnp` and `ss -tanp` show the sockets that listen or are \
+                 connected: stop its process, or bind another port"
             }
             (Some(libc::EADDRNOTAVAIL), _) => {
                 let version = if ip.is_ipv4() { 4 } else { 6 };
                 return format!(
-                    "no interface of this machine has that address, `ip address` shows those there are; for a floating IP \
-                     set net.ipv{version}.ip_nonlocal_bind to 1"
+                    "no interface of this machine has that address, `ip address` shows those that they have; for a \
+                     floating IP set net.ipv{version}.ip_nonlocal_bind to 1"
                 )
                 .into();
             }
@@ -122,7 +122,7 @@ impl BindCause {
             io::ErrorKind::AlreadyExists => "use another path, or move the file away",
             io::ErrorKind::NotFound => "create its directory",
             io::ErrorKind::NotConnected => RESTART_UNIT,
-            // `connect_to_listener` may not connect to the file.
+            // The error is of `connect_to_listener`: the permissions of the file forbid to connect.
             io::ErrorKind::PermissionDenied if is_ours => "remove it if nothing listens there, or use another path",
             io::ErrorKind::PermissionDenied => {
                 "let this process's user write in the socket's directory, or use another path"

@@ -10,7 +10,7 @@ use crate::plan::{Fallback, HealthPlan};
 use crate::pool::{FailedCheck, Member, Server, ServerFacts};
 
 impl LivePool {
-    /// Judges the result of a check of one of its servers (an `Err` if it did not pass), and records what follows.
+    /// Judges the result of a check of one of the pool's servers (`Err`: not passed), and records what follows from it.
     pub fn record_check(&self, server: &Arc<Server>, result: Result<ServerFacts, FailedCheck>) -> Vec<RecordedOutcome> {
         let HealthPlan {
             required, thresholds, ..
@@ -33,7 +33,7 @@ impl LivePool {
     }
 
     /// Makes this server the primary of the pool, because an operator says that it is. `None`: the server does not call
-    /// itself primary, and nothing changes.
+    /// itself primary, or is down, and nothing changes.
     #[must_use]
     pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
         let HealthPlan {
@@ -47,9 +47,9 @@ impl LivePool {
         Some(recorded)
     }
 
-    /// If the pool falls back to its primary, marks the primary in force, and no other server, as the stand-in for
-    /// replicas. `passed`: the server whose check has just passed; if it is the primary in force, it is confirmed as
-    /// the stand-in.
+    /// In a pool that falls back to its primary, updates which server is the stand-in for replicas. If there is a new
+    /// primary, or new servers, marks the primary in force, and no other server, as the stand-in. `passed`: the server
+    /// whose check has just passed; if it is the primary in force, it is confirmed as the stand-in.
     fn update_stand_in(&self, has_new_primary_or_servers: bool, members: &[Member], passed: Option<&Arc<Server>>) {
         if self.plan().fallback != Some(Fallback::Primary) {
             return;

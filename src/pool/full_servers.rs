@@ -9,7 +9,8 @@ use super::candidates::Candidate;
 #[derive(Debug, Default)]
 pub(super) struct FullServers {
     ids: HashSet<ServerId>,
-    /// What the client waits for whose turn it is: this server only; `None`: for any server, or it does not wait.
+    /// The only server for which the client waits that has its turn now. `None`: the client waits for any server, or
+    /// does not wait.
     pub(super) awaited: Option<ServerId>,
 }
 
@@ -27,7 +28,7 @@ impl FullServers {
         self.ids.contains(&server)
     }
 
-    /// Whether all these are full.
+    /// Whether all these candidates are full.
     pub(super) fn contains_all(&self, candidates: &[Candidate]) -> bool {
         self.ids.len() >= candidates.len() && candidates.iter().all(|candidate| self.contains(candidate.server.id()))
     }

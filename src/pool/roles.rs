@@ -1,4 +1,4 @@
-//! The known roles of a pool's servers, which outlive reloads of the pool, and the consequences for each server.
+//! What is known of the roles of a pool's servers, and the consequences for each server. Reloads keep this knowledge.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -178,13 +178,14 @@ impl PoolRoles {
         judgement
     }
 
-    /// An operator says that this server is the primary. `None`: it does not call itself primary, or is down.
+    /// Takes this server for the primary, as an operator has decided. `None`: it does not call itself primary, is down,
+    /// or is not in the pool.
     pub fn trust(&self, server: &str, members: &Arc<Vec<Member>>, required: RoleRequirement) -> Option<RoleJudgement> {
         let mut state = self.state.lock();
         let before = state.primaries.known().cloned();
         let is_other_list = state.set_list(members, required);
         if !state.primaries.trust(server) {
-            state.list = Weak::new(); // so the next check reports a list that is new
+            state.list = Weak::new(); // so the next check takes over the list again, and reports it as new
             return None;
         }
         let mut judgement = state.reconsider(before.as_ref(), None, members, required);

@@ -42,7 +42,7 @@ pub struct TextsInForce {
 pub struct RefusedTexts {
     /// The version of its texts; `None`: the attempt failed before the texts of the store were read.
     pub version: Option<TextVersion>,
-    /// Why they were refused. Everybody who may read the store may read this: it quotes no file.
+    /// Why they were refused. Everybody who may read the store may read this, so it quotes no file.
     pub message: Arc<str>,
     /// When they were first refused with this message.
     pub since: SystemTime,
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_text_keeps_the_texts_in_force() {
+    fn a_refusal_does_not_change_the_texts_in_force() {
         let config = RemoteConfig::default();
         config.set_tried(&texts(1));
         config.put_in_force(Some(texts(1)));

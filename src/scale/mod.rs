@@ -1,5 +1,5 @@
-//! Pools that grow and shrink: when ([`Scaler`]), what a clone is ([`CloneKind`]), and who holds the processes of
-//! clones ([`keeper`]).
+//! Pools that grow and shrink: when they do so ([`Scaler`]), what a clone is ([`CloneKind`]), and who holds the
+//! processes of clones ([`keeper`]).
 
 mod decision;
 mod plan;

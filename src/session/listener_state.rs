@@ -31,7 +31,7 @@ pub struct ListenerState {
     pub guards: LiveGuards,
     /// How many sessions it may have, and has.
     pub limits: ConnectionLimits,
-    /// The metrics it counts in.
+    /// Its metrics.
     pub series: Arc<ListenerSeries>,
     /// Counts the sessions of each route.
     route_counts: Arc<[Arc<RouteCount>]>,
@@ -86,8 +86,8 @@ impl ListenerState {
         self.pool_tls.get(pool.name()).map(|tls| &**tls)
     }
 
-    /// Logs that a PostgreSQL client has sent `request` before its ClientHello, so that no name matches. Logs this once
-    /// for each listener and configuration.
+    /// Logs that a PostgreSQL client has sent `request` before its ClientHello, so that no route with `sni` or `alpn`
+    /// matches. Logs this once for each listener and configuration.
     pub(super) fn log_postgres_request(&self, request: &'static str) {
         if !self.has_logged_postgres_request.swap(true, Relaxed) {
             tracing::warn!(

@@ -60,7 +60,7 @@ fn with_64_descriptors_500_clients_are_served_in_turn() {
         served.extend(take_answered(&mut waiting));
         log_count(&proxy, "accepting pauses") > 0 && served.len() > 2
     });
-    // The others wait. That costs no CPU time, and servers are still checked.
+    // The others wait. That costs little CPU time, and servers are still checked.
     let checked = checks(&proxy, "pass");
     let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(
@@ -194,7 +194,7 @@ fn bulk_data_is_copied_while_no_pipe_can_be_opened() {
 }
 
 #[test]
-fn a_session_without_a_descriptor_to_connect_fails_at_once_and_no_server_is_ejected() {
+fn a_session_without_a_descriptor_for_its_connect_fails_and_no_server_is_ejected() {
     let servers = [Server::echo(), Server::echo()];
     let proxy = unchecked(&[&servers[0], &servers[1]]);
     leave_free_descriptors(&proxy, 1); // for the client
@@ -242,7 +242,7 @@ fn a_shortage_that_stops_some_checks_is_logged_once_and_marks_no_server_down() {
 }
 
 #[test]
-fn the_admin_port_answers_accepted_clients_and_later_ones_once_descriptors_are_free() {
+fn the_admin_port_answers_accepted_clients_at_once_and_later_clients_when_descriptors_are_free() {
     const METRICS: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
     let server = Server::echo();
     let proxy = unchecked(&[&server]);
@@ -267,7 +267,7 @@ fn the_admin_port_answers_accepted_clients_and_later_ones_once_descriptors_are_f
 }
 
 #[test]
-fn a_reload_without_descriptors_changes_nothing_and_the_next_one_works() {
+fn a_reload_without_descriptors_changes_nothing_and_a_later_reload_works() {
     let server = Server::echo();
     let proxy = unchecked(&[&server]);
     let other = config(&server).replace("[listeners.plain]", "[listeners.other]");

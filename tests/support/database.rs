@@ -48,12 +48,12 @@ impl Redis {
         self.port.address
     }
 
-    /// SIGKILL.
+    /// Kills the server with SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again on the same port.
+    /// Starts the server again on the same port.
     pub fn restart(&mut self) {
         self.process = Self::run(&self.port);
     }
@@ -67,21 +67,21 @@ impl Redis {
     }
 }
 
-/// A PostgreSQL server that trusts every role but `checker` and `acequia`, without fsync.
+/// A PostgreSQL server that does not use fsync. It asks only the roles `checker` and `acequia` for passwords.
 pub struct Postgres {
     port: Port,
     process: Process,
     directory: TempDir,
 }
 
-/// pg_hba.conf: over TCP, `checker` and `acequia` need their passwords.
+/// pg_hba.conf: `checker` and `acequia` need their passwords over TCP, but not over the Unix socket.
 const HBA: &str = "local all all trust
 host all checker,acequia 127.0.0.1/32 scram-sha-256
 host all,replication all 127.0.0.1/32 trust
 ";
 
 impl Drop for Postgres {
-    /// Stops it with SIGINT: a killed server would leave shared memory behind.
+    /// Stops the server with SIGINT: a killed server would leave shared memory behind.
     fn drop(&mut self) {
         self.thaw();
         self.process.signal(Signal::INT);
@@ -94,7 +94,7 @@ impl Postgres {
         Self::start_with(&[])
     }
 
-    /// Starts one with these settings, `key=value`.
+    /// Starts a server with these settings, each `key=value`.
     pub fn start_with(settings: &[&str]) -> Self {
         Self::run(Self::initialized(), settings)
     }
@@ -175,7 +175,7 @@ impl Postgres {
         eventually("PostgreSQL refuses sessions", refuses);
     }
 
-    /// Lets it accept sessions after [`Self::restart_slowly`].
+    /// Lets the server accept sessions after [`Self::restart_slowly`].
     pub fn finish_starting(&self) {
         let mut promote = as_postgres(&program("pg_ctl"), self.directory());
         must(
@@ -237,8 +237,8 @@ impl Postgres {
         must(prlimit.args([format!("--pid={}", self.process.pid()), format!("--nproc={soft}:")]));
     }
 
-    /// Sends a signal to its child processes. While the server itself is stopped it neither starts nor reaps any, so
-    /// the list is complete.
+    /// Sends a signal to the server's child processes. To be called while the server's main process is stopped: then it
+    /// neither starts nor reaps children, so the list is complete.
     fn signal_children(&self, signal: Signal) {
         let own = self.process.pid();
         let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();

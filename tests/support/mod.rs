@@ -3,7 +3,7 @@
 //! The system chooses every port but those of [`ports`]. A test that waits for an event polls for it ([`eventually`]);
 //! it does not sleep for a fixed time.
 
-#![allow(dead_code, unreachable_pub, reason = "every test file uses its own part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses only a part")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 
 pub mod api;

@@ -20,7 +20,7 @@ pub struct PortBlock {
 }
 
 impl PortBlock {
-    /// Takes one.
+    /// Takes a block that is free.
     pub fn take() -> Self {
         let block = |number| {
             let file = std::env::temp_dir().join(format!("acequia-test-ports-{number}"));
@@ -39,7 +39,7 @@ impl PortBlock {
         (0..BLOCKS).find_map(block).expect("a block of ports is free")
     }
 
-    /// As in `ports` of `[pools.NAME.scale]`.
+    /// The ports of the block, in the form of `ports` in `[pools.NAME.scale]`.
     pub fn range(&self) -> String {
         format!("{}-{}", self.first, self.first + PORTS - 1)
     }

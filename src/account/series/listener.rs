@@ -22,15 +22,15 @@ pub struct ListenerId(u64);
 /// How the servers for a request to cancel a query of PostgreSQL were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelPlacement {
-    /// By the key of a session in the clear.
+    /// By the key of the session, which was read in the login: it came in the clear, or in TLS that is terminated here.
     Key,
-    /// By the client's address: its sessions in TLS are on these servers.
+    /// By the client's address: sessions of this client whose keys are not known are on these servers.
     Client,
     /// All servers of the listener's pools are asked.
     Fanout,
     /// No servers were found: neither the key nor the client is known, and the listener does not ask all servers.
     Unplaced,
-    /// The request is not sent on: too many requests without a known key came in a second.
+    /// The request is not sent on: too many requests with an unknown key came in a second.
     Limited,
 }
 
@@ -231,8 +231,8 @@ impl ListenerSeries {
         self.hello_duration.record(duration);
     }
 
-    /// Counts a TLS handshake with a client, with the time from the ClientHello to its end. `version`: `1.2`, `1.3`, or
-    /// empty where none was agreed.
+    /// Counts a TLS handshake with a client, with the time from the ClientHello to the end of the handshake. `version`:
+    /// `1.2`, `1.3`, or empty where none was agreed.
     pub fn record_tls_handshake(&self, version: &str, result: HandshakeResult, duration: Duration) {
         self.tls_or_new().record_handshake(version, result, duration);
     }

@@ -28,13 +28,13 @@ export const onTokenDoubt = (listener) => {
   reportTokenDoubt = listener;
 };
 
-/** The path that is read to check the token: this needs the token even over loopback. */
+/** The path that is read to check the token: a read of this path needs the token even over loopback. */
 const TOKEN_CHECK_PATH = "reload";
 
 /** The statuses of answers if the token is missing or wrong (401), or if none is configured (403). */
 const REFUSED = [401, 403];
 
-/** Also the status if the file of the token cannot be read (503). Each of these may have another reason. */
+/** These, and the status if the file of the token cannot be read (503). Each may also have another reason. */
 const DOUBTFUL = [...REFUSED, 503];
 
 /** Whether the process has refused a read of this tab. Then the tab must not take events that another tab passes on. */
@@ -63,7 +63,7 @@ async function request(path, options = {}) {
 
 export const get = async (path) => (await request(path)).json();
 
-/** Forgets the token if the process refuses it. Returns why it is not accepted, or null if it is. */
+/** Checks the token, and forgets it if the process refuses it. Returns why it is not accepted, or null if it is. */
 export async function checkToken() {
   const checked = token;
   try {
@@ -90,7 +90,7 @@ const ELECTION_MS = 500;
 /** The page polls after this many failures of the stream in a row. */
 const FAILURES_MAX = 3;
 
-/** A stream that ends before this time has failed: the process cuts a connection that is too slow, again and again. */
+/** A stream that ends sooner than this counts as failed: over a slow connection, the process cuts every stream. */
 const STREAM_MIN_MS = 20_000;
 
 /** The page tries the stream again after this many polls. */
@@ -137,11 +137,11 @@ export async function follow(report, changed) {
       }
       isStreamRetry = failures >= FAILURES_MAX;
       polls = 0;
-      failures += 1; // set to 0 once the stream has lasted
+      failures += 1; // set to 0 once the stream has lasted for `STREAM_MIN_MS`
       const began = Date.now();
       isRefused = false;
       await followShared(channel, (name, data) => {
-        if (isRefused) return; // the stream will be cut
+        if (isRefused) return; // the process will cut the stream
         if (Date.now() - began > STREAM_MIN_MS) failures = 0;
         apply(name, data);
         report("live");
@@ -217,8 +217,8 @@ async function passOn(channel, take, number = 0) {
 }
 
 /**
- * Takes the events that another tab passes on, until it is silent. Waits `firstWaitMs` for the first one. Returns
- * whether there were any.
+ * Takes the events that another tab passes on, until that tab is silent. Waits `firstWaitMs` for the first event.
+ * Returns whether there were any.
  */
 async function listen(channel, take, firstWaitMs) {
   let heard = false;

@@ -163,8 +163,8 @@ export const isSampleCurrent = () => Date.now() - known.sampledAt < SAMPLE_AGE_M
 export const latest = (key) => (isSampleCurrent() ? known.history?.totals[key].at(-1) ?? 0 : null);
 
 /**
- * The word, the sign and the colour for the state of a server, and since when it has been in that state, if known. The
- * words are those of `acequia servers`, and `full`.
+ * The word, the sign and the kind of the state of a server, and since when it has been in that state, if known. The
+ * kind decides the colour. The words are those of `acequia servers`, and `full`.
  */
 export function serverState(server) {
   if (server.use === "disabled") return { word: "disabled", sign: "–", kind: "unknown", since: server.set_at };

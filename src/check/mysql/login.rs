@@ -10,7 +10,7 @@
 //!                                       ◄──────  proof
 //!  AuthMoreData: 4                      ──────►  caching_sha2_password, if the server does not remember the password
 //!                                       ◄──────  the password: in clear text within TLS or over a Unix socket,
-//!                                                otherwise encrypted by the server's key, which the check has asked for
+//!                                                otherwise encrypted by the server's key, which the check requests
 //!  OK or ERR                            ──────►
 //! ```
 

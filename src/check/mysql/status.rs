@@ -28,7 +28,8 @@ pub(super) const STOPPED: Duration = Duration::MAX;
 /// What a server says of itself.
 pub(super) struct MysqlStatus {
     pub(super) role: Role,
-    /// How far it is behind, or [`STOPPED`]; `None`: it is a primary, it has no source, or the user may not ask.
+    /// How far it is behind, or [`STOPPED`]; `None`: it is a primary, it has no source, or the user of the check may
+    /// not ask for the lag.
     pub(super) lag: Option<Duration>,
     /// For a primary, its own `server_id`. For a replica, the `server_id` of its source, if it has only one source and
     /// is connected to it.
@@ -93,7 +94,7 @@ impl GaleraMember {
     }
 }
 
-/// The status of the replica, with a row for each of its sources; `None`: the user may not ask.
+/// The status of the replica, with a row for each of its sources; `None`: the user of the check may not ask for it.
 async fn replica_status(packets: &mut Packets, is_mariadb: bool) -> Result<Option<Rows>, MysqlFailure> {
     // Without `ALL`, MariaDB leaves out connections with a name. MySQL has no `ALL`, and shows all channels.
     let statement = match is_mariadb {
@@ -101,7 +102,7 @@ async fn replica_status(packets: &mut Packets, is_mariadb: bool) -> Result<Optio
         false => "SHOW REPLICA STATUS",
     };
     let mut status = query(packets, statement).await;
-    // MySQL before 8.0.22 knows only the former name.
+    // MySQL before 8.0.22 knows only the former name of the statement.
     if let Err(MysqlFailure::Server { code: PARSE_ERROR, .. }) = status {
         status = query(packets, "SHOW SLAVE STATUS").await;
     }

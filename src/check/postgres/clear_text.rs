@@ -43,7 +43,7 @@ enum AwaitedByte {
     /// The body of another message, and how many of its bytes are left.
     OtherMessage(u32),
     /// No later byte matters: the server has agreed to TLS, or its first request for authentication has been examined.
-    /// The client answers no second one.
+    /// The client sends no password in clear text if only a later request asks for it.
     Decided,
 }
 

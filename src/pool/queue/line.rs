@@ -11,9 +11,9 @@ pub(in crate::pool) struct Ticket(u64);
 pub(in crate::pool) enum Verdict<A> {
     /// It leaves the line with this answer.
     Answered(A),
-    /// It waits on. Others behind it may still be served.
+    /// It stays in the line. Others behind it may still be served.
     Waits,
-    /// It waits on, and so do all behind it.
+    /// It stays in the line, and so do all behind it.
     AllWait,
 }
 
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// An event in a model of servers with a limited number of places, which all waiting clients share.
+    /// An event in a model of [`SERVERS`] servers, each with [`ROOM`] places for clients.
     #[derive(Clone, Debug)]
     enum Event {
         /// A client comes, for this server only or for any.
@@ -180,7 +180,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_client_waits_with_room_left_and_none_overtakes(events in prop::collection::vec(event(), 1..200)) {
+        fn no_client_waits_with_room_left_or_is_overtaken_by_one_with_the_same_wish(
+            events in prop::collection::vec(event(), 1..200)
+        ) {
             let mut model = Model::default();
             for (number, event) in (0..).zip(events) {
                 match event {

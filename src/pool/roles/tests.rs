@@ -195,7 +195,7 @@ fn a_change_of_the_list_is_processed_by_one_check_only() {
     assert_eq!(
         Arc::strong_count(&list),
         1,
-        "a list that is not used any more is dropped"
+        "the roles do not hold the old list any more"
     );
 }
 

@@ -108,7 +108,7 @@ fn a_session_is_at_rest_if_the_server_sent_last_and_everything_is_delivered() {
     core.sent(Side::Server, 7);
     assert!(core.is_at_rest());
     core.set_held_back(Side::Server, true);
-    assert!(!core.is_at_rest(), "its turn is over, and there may be more to read");
+    assert!(!core.is_at_rest(), "more bytes of the server may be unread");
     core.set_held_back(Side::Server, false);
     let not_sent = SendQueue {
         not_sent_bytes: 1,

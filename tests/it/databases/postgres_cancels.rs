@@ -124,8 +124,7 @@ fn six_silent_servers_do_not_delay_a_cancel() {
     assert_eq!(right.received(), [STRAY.to_vec()]);
     let line = proxy.access_line();
     assert_eq!((&line["ending"], &line["attempts"]), (&"cancel".into(), &7.into()));
-    // The servers were connected to at once; their silence after that counts neither as a failure nor as a slow
-    // connect.
+    // Each connect took no time; the silence of the servers after it counts neither as a failure nor as a slow connect.
     let metrics = proxy.metrics();
     assert_eq!(metrics.sum("acequia_connect_failures_total", &[("pool", "db")]), 0.0);
     assert_eq!(

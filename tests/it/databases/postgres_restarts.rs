@@ -62,7 +62,7 @@ fn all_queued_clients_outlast_a_restart() {
         eventually("all wait", || waiting(&proxy) == CLIENTS as f64);
         server.restart_slowly();
         let refused = not_ready(&proxy);
-        eventually("one after the other tries it", || not_ready(&proxy) >= refused + 3.0);
+        eventually("clients try the server in turn", || not_ready(&proxy) >= refused + 3.0);
         let ended: Vec<_> = clients
             .iter_mut()
             .filter_map(|client| (!client.is_running()).then(|| client.stderr.lines()))
@@ -136,7 +136,7 @@ fn close_without_answer(mut stream: TcpStream) {
 
 const PART_OF_AN_ERROR: &[u8] = b"E\0\0\0\x50SFATAL\0VFA";
 
-/// Closes the connection within its first message, as a server that is killed may do.
+/// Closes the connection in the middle of the server's first message, as a server that is killed may do.
 fn break_off(mut stream: TcpStream) {
     read_request(&mut stream);
     let _ = stream.write_all(PART_OF_AN_ERROR);
@@ -154,7 +154,7 @@ fn read_request(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 #[test]
-fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_before_a_whole_message() {
+fn another_server_gets_the_same_bytes_if_one_refuses_or_closes_before_its_first_message_is_complete() {
     // A server that refuses is ejected. One that closes the connection is not, and is picked for half of the clients.
     for (fail, failures) in [(refuse as fn(TcpStream), 1), (close_without_answer, 4), (break_off, 4)] {
         let failing = Server::run(fail);
@@ -191,7 +191,7 @@ fn another_server_gets_the_same_bytes_after_a_refusal_or_an_end_before_a_whole_m
 /// If a server ends a connection before its first message is complete, the client may be the reason. Such a client must
 /// not keep the other queued clients waiting.
 #[test]
-fn a_session_is_connected_again_only_once_after_an_end_before_a_whole_message() {
+fn a_session_is_connected_again_only_once_if_its_server_closes_before_its_first_message_is_complete() {
     for (fail, answer) in [
         (close_without_answer as fn(TcpStream), &b""[..]),
         (break_off, PART_OF_AN_ERROR),

@@ -225,7 +225,7 @@ fn a_signal_during_the_start_ends_the_process_cleanly_or_has_no_effect() {
         let directory = config_directory("acequia.toml", &config);
         let mut starting = Process::start(acequia(&["run", "-c", "acequia.toml"]).current_dir(directory.path()));
         let _silent = store.accept().unwrap(); // the start waits for the answer
-        // Without a handler, the first two would end the process, too.
+        // HUP and USR1 must have no effect: without a handler, they would end the process.
         for signal in [Signal::HUP, Signal::USR1, last] {
             starting.signal(signal);
         }

@@ -15,7 +15,7 @@ use crate::support::queue::waiting_clients;
 use crate::support::server::Server;
 use crate::support::{configs, eventually};
 
-/// Shuts down the process's sockets that listen on this address: one for each worker. Returns their number.
+/// Shuts down acequia's sockets that listen on this address: one for each worker. Returns their number.
 fn shut_down(proxy: &Proxy, address: SocketAddr) -> usize {
     let pid = Pid::from_raw(proxy.pid().try_into().unwrap());
     let process = pidfd_open(pid.unwrap(), PidfdFlags::empty()).unwrap();
@@ -48,7 +48,7 @@ fn is_served(address: SocketAddr) -> bool {
     exchange().is_ok()
 }
 
-/// Starts acequia with these keys of `[runtime]`, and a listener with these keys. Returns the listener's address, too.
+/// Starts acequia. `runtime` are keys of `[runtime]`, `listener` those of a listener, whose address is returned, too.
 fn started(server: &Server, runtime: &str, listener: &str) -> (Proxy, SocketAddr) {
     let proxy = Proxy::start(
         &[

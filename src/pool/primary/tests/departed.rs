@@ -25,7 +25,7 @@ fn a_decision_of_an_operator_holds_for_a_replica_that_has_left() {
 }
 
 #[test]
-fn a_replica_that_has_left_stays_one_while_the_primary_lives() {
+fn a_replica_that_leaves_and_comes_back_can_succeed_the_primary() {
     let mut pool = watch(None, &["a", "b"]);
     observe(&mut pool, &[("b", REPLICA), ("a", primary(None))]);
     set_servers(&mut pool, &["a"]);

@@ -1,4 +1,4 @@
-//! Generated clusters and events.
+//! Properties of the choice of a primary, tested with generated clusters and events.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use super::*;
 /// Servers of one database, as they really are.
 #[derive(Clone, Debug)]
 struct Cluster {
-    /// The timeline of a primary; `None`: a replica.
+    /// The timeline of each server that is a primary; `None`: the server is a replica.
     timelines: Vec<Option<u32>>,
     hung: Vec<bool>,
     /// The highest timeline so far.
@@ -90,7 +90,7 @@ proptest! {
             prop_assert_eq!(&*known.server, server);
             prop_assert!(known.timeline.unwrap() >= highest_accepted);
             highest_accepted = known.timeline.unwrap();
-            // No other server is a primary.
+            // No other server counts as the primary.
             for other in SERVERS.iter().filter(|other| **other != server) {
                 prop_assert_ne!(pool.verdict(other), PrimaryVerdict::Primary);
             }

@@ -38,7 +38,7 @@ enum Unsent {
         sent: usize,
     },
     Pipe(Pipe),
-    /// The receiver has taken this many bytes, and sends them once it can.
+    /// [`Wire::poll_send`] of the receiver has taken this many bytes, but the kernel does not have all of them yet.
     Taken(usize),
 }
 
@@ -94,7 +94,7 @@ impl Half {
                     return pin!(yield_now()).poll(cx).map(Ok);
                 }
                 Next::Read => {
-                    // Read only while the receiver can accept more; until then TCP flow control stops the sender.
+                    // Read only while the receiver can accept more. Otherwise, TCP flow control stops the sender.
                     ready!(receiver.poll_writable(cx)).map_err(TransferError::Write)?;
                     let granted = match &mut throttle {
                         Some(throttle) => {
@@ -135,8 +135,8 @@ impl Half {
         granted.map(Ok)
     }
 
-    /// Reads once, at most `read_max` bytes, and sends what the receiver accepts at once. Returns the number of bytes
-    /// read; 0 is the end of the stream.
+    /// Reads once, at most `read_max` bytes. A copy also sends what the receiver accepts at once; a splice leaves the
+    /// bytes in a pipe. Returns the number of bytes read; 0 is the end of the stream.
     fn poll_read<W: Wire>(
         &mut self,
         cx: &mut Context<'_>,
@@ -191,7 +191,7 @@ impl Half {
                 let taken = ready!(receiver.poll_send(cx, &bytes[*sent..]))?;
                 *sent += taken;
                 if receiver.poll_flush(cx)?.is_pending() {
-                    debug_assert_eq!(*sent, bytes.len(), "a connection that holds bytes takes all of them");
+                    debug_assert_eq!(*sent, bytes.len(), "a receiver with unflushed bytes has taken all");
                     self.unsent = Unsent::Taken(taken);
                     return Poll::Pending;
                 }
@@ -202,7 +202,7 @@ impl Half {
                 *taken
             }
             Unsent::Pipe(pipe) => {
-                let socket = receiver.spliced().expect("the pipe was filled for it");
+                let socket = receiver.spliced().expect("only a receiver that can be spliced gets a pipe");
                 match ready!(pipe.poll_send(cx, socket))? {
                     Sent::Bytes(bytes) => bytes,
                     Sent::Refused(rest) => {
