@@ -17,7 +17,7 @@ IP_BIND_ADDRESS_NO_PORT = 24
 
 
 def config(servers, pools, port):
-    """That many servers in that many pools, all of which are this machine."""
+    """The text of a configuration with that many servers in that many pools. All servers are this machine."""
     each = servers // pools
     address = lambda number: f'"127.{1 + number // 62_500}.{number // 250 % 250}.{1 + number % 250}:{port}"'
     text = '[admin]\nbind = "127.0.0.1:0"\nsocket = "DIRECTORY/admin.sock"\n'
@@ -82,7 +82,7 @@ def accept(listener):
 
 
 def connect(address, count):
-    """That many sessions, from several addresses: one has too few ports."""
+    """Opens that many sessions, from several addresses: one address has too few ports."""
     sessions = []
     for number in range(count):
         client = socket.socket()
@@ -94,7 +94,7 @@ def connect(address, count):
 
 
 def look(acequia, end):
-    """Reads what the page reads until it is told to end."""
+    """Starts threads that read what the page reads until `end` is set. Returns the threads."""
     def follow():
         stream = acequia.get("events")
         while not end.is_set() and stream.readline():

@@ -126,7 +126,7 @@ pub enum AdminSocket {
 }
 
 impl AdminSocket {
-    /// The default path for the whole system.
+    /// The default path if `$XDG_RUNTIME_DIR` is not set.
     pub const SYSTEM_PATH: &str = "/run/acequia/admin.sock";
 }
 
@@ -150,7 +150,7 @@ pub struct ListenerPlan {
     pub bind: Vec<ListenAddr>,
     /// The permissions of the Unix sockets in `bind`, as chmod(2) takes them.
     pub unix_mode: u32,
-    /// The backlog of the listening socket.
+    /// The backlog of each listening socket.
     pub backlog: u32,
     /// The most sessions of this listener; `None`: only the bound of the process holds.
     pub max_connections: Option<usize>,
@@ -273,7 +273,7 @@ pub struct HealthPlan {
     /// The port that checks connect to; `None`: the server's own.
     pub port: Option<u16>,
     /// How many checks of the pool may be under way at once; at least one. All pools together may have as many as the
-    /// largest of these values.
+    /// pool with the largest value.
     pub concurrency: usize,
 }
 

@@ -24,7 +24,7 @@ static KEEPALIVE: OptionalCall = OptionalCall::new(
 static USER_TIMEOUT: OptionalCall = OptionalCall::new("setsockopt(TCP_USER_TIMEOUT)", "`user_timeout` has no effect");
 static LINGER: OptionalCall =
     OptionalCall::new("setsockopt(SO_LINGER)", "a cut session may look complete to its peers");
-static QUICK_ACK: OptionalCall = OptionalCall::new("setsockopt(TCP_QUICKACK)", "a packet more for each connect");
+static QUICK_ACK: OptionalCall = OptionalCall::new("setsockopt(TCP_QUICKACK)", "each connect takes one more packet");
 
 /// TCP keepalive: how a dead peer of an idle session is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Keepalive {
 pub struct SocketOptions {
     /// `None`: off.
     pub keepalive: Option<Keepalive>,
-    /// TCP_USER_TIMEOUT (RFC 5482). It also ends a live peer that merely does not read. `None`: off.
+    /// TCP_USER_TIMEOUT (RFC 5482). It also ends a connection whose peer is alive but does not read. `None`: off.
     pub user_timeout: Option<Duration>,
 }
 
@@ -237,9 +237,9 @@ impl<'a> PeerWatch<'a> {
         read_closed(self.socket).await;
     }
 
-    /// Waits until the peer of a Unix socket has closed it, which is more than the end of its stream. TCP does not tell
-    /// one from the other, so that this never ends for a TCP socket. The wait needs another file descriptor; if none is
-    /// left, it never ends either.
+    /// Waits until the peer of a Unix socket has closed its socket, which is more than the end of its stream. TCP does
+    /// not tell one from the other, so this wait never ends for a TCP socket. The wait needs another file descriptor;
+    /// if none is left, it never ends either.
     pub async fn unix_close(self) {
         if !sockopt::socket_domain(self.socket).is_ok_and(|domain| domain == AddressFamily::UNIX) {
             return pending().await;

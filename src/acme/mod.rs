@@ -1,5 +1,5 @@
 //! Certificates by ACME (RFC 8555): what is configured, one order, its pending challenges, and when the next order is
-//! due. The server may suggest that time (RFC 9773). [`crate::app`] makes the orders, one at a time.
+//! due. The ACME server may suggest that time (RFC 9773). [`crate::app`] makes the orders, one at a time.
 
 mod plan;
 mod challenges;

@@ -1,4 +1,5 @@
-//! The JSON bodies of the API's responses: written by the API, read by the commands. `docs/api.md` describes them.
+//! The JSON bodies of the API's responses: written by the API, read by the commands. `docs/api.md` describes them. An
+//! absent value is null, or missing in a body from a process of an earlier version.
 
 use std::collections::HashMap;
 
@@ -62,7 +63,7 @@ pub struct StateBody {
     pub admin_tls: Option<ListenerTlsBody>,
     /// In the order of the configuration.
     pub listeners: Vec<ListenerBody>,
-    /// The source of routes that announce themselves; absent: no listener accepts any.
+    /// The source of announced routes; absent: no listener accepts any.
     #[serde(default)]
     pub announced: Option<AnnouncedBody>,
     /// In the order of the configuration.
@@ -144,7 +145,7 @@ pub struct ListenerTlsBody {
     pub expires_first: Option<String>,
     /// When that certificate expires.
     pub expires: String,
-    /// The first names of certificates that are ordered by ACME and not issued yet: self-signed ones are in use.
+    /// The certificates that ACME has not issued yet, each by its first name: self-signed ones are in use instead.
     #[serde(default)]
     pub self_signed: Vec<String>,
     /// Problems of what is in force: certificates and authorities that have expired, failed orders by ACME, revocation
@@ -194,7 +195,7 @@ pub struct PoolBody {
     pub name: String,
     /// Its balancing policy.
     pub balance: String,
-    /// The best priority of a server that is up and usable; absent: none is.
+    /// The priority of the best tier with a server that is up and usable; absent: there is no such server.
     pub best_tier: Option<u8>,
     /// Whether so few servers of a tier are up that all servers of this tier are used.
     pub panic: bool,
@@ -232,7 +233,7 @@ pub struct PoolBody {
     /// The servers that are left out because they are our own listeners.
     #[serde(default)]
     pub left_out: Vec<LeftOutBody>,
-    /// In the order of the configuration, then of the list; added ones are last.
+    /// First those of the configuration, then the listed ones, each in their order; last those that operators added.
     pub servers: Vec<ServerBody>,
     /// Host names of its servers that have not been resolved yet.
     #[serde(default)]
@@ -289,7 +290,7 @@ pub struct ServerBody {
     pub reason: Option<String>,
     /// When `health` changed last.
     pub since: String,
-    /// Whether it is ejected for a while because of failed connects.
+    /// Whether it is not used for a while, because connects failed, or sessions ended before any byte was transferred.
     pub ejected: bool,
     /// `enabled`, `draining`, `disabled` or `awaiting failback`.
     #[serde(rename = "use")]
@@ -344,6 +345,6 @@ pub enum OverrideBody {
 /// Every response with a status of 400 or more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// The mistake and the remedy.
+    /// What is wrong.
     pub error: String,
 }

@@ -15,13 +15,13 @@ use crate::history::{PoolSample, Recorder, Sample};
 type ByEnding<T> = BTreeMap<&'static str, T>;
 
 /// The response. Each quantity is a list with one value a second, oldest first. The lists of a pool may be shorter than
-/// those of the process; they end with the same second.
+/// those of the process; all lists end with the same second.
 #[derive(Debug, Serialize)]
 pub(super) struct HistoryBody {
     /// When the last second ended; null: there is no sample yet.
     at: Option<String>,
     totals: TotalsSeriesBody,
-    /// The pools with most sessions since the start, in the order of the configuration.
+    /// The pools with the most sessions since the start, in the order of the configuration.
     pools: Vec<PoolSeriesBody>,
     /// The endings that occurred since the start.
     endings: Vec<EndingCountsBody>,
@@ -58,7 +58,7 @@ struct PoolSeriesBody {
 }
 
 /// How many sessions ended in this way: in the last minute, in the last hour, and since the start. The hour covers 59
-/// to 60 minutes, because the counts that it begins with are stored once a minute.
+/// to 60 minutes, because the counts at its start were stored at the end of a minute.
 #[derive(Debug, Serialize)]
 struct EndingCountsBody {
     ending: &'static str,

@@ -1,5 +1,4 @@
-//! `POST /api/v1/pools/{pool}/scale` sets how many clones a pool has. Also the JSON bodies and the samples for the
-//! metrics that show clones.
+//! `POST /api/v1/pools/{pool}/scale`, which sets how many clones a pool has, and the clones in JSON bodies and metrics.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -72,7 +71,7 @@ pub(super) async fn scale(
     Ok(Json(scale_body(pool).expect("the plan of the pool has `scale`")))
 }
 
-/// The state of a pool that grows and shrinks, as it is shown; `None`: its plan has no `scale`.
+/// How a pool grows and shrinks, and its clones, as the API shows them; `None`: its plan has no `scale`.
 pub(super) fn scale_body(pool: &LivePool) -> Option<ScaleBody> {
     let rules = &pool.plan().scale.as_ref()?.rules;
     let (wanted, counts) = (pool.scale().wanted(), pool.scale().counts());

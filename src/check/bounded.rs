@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf, Take};
 
-/// A reader that fails when it is read again after `bytes_max` bytes. [`Take`] would report the end of the stream
-/// instead, and the check would blame the server for closing.
+/// A reader that fails when it is read again after more than `bytes_max` bytes. [`Take`] would report the end of the
+/// stream instead, and the check would blame the server for closing.
 pub(super) struct Bounded<R> {
     from: Take<R>,
     bytes_max: u64,

@@ -301,7 +301,7 @@ mod tests {
             expect(r"^220 .*\r\n"),
             ask(b"EHLO a\r\n", "(?m)^250 OK"),
             send(b"QUIT\r\n"),
-            expect("^\r\n221"),
+            expect("^\r\n221"), // `\r\n` ends the line `250 OK`
         ];
         let smtp = |mut stream: DuplexStream| async move {
             stream.write_all(b"220 m").await.unwrap();

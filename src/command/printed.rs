@@ -9,8 +9,8 @@ use tokio::net::unix::pipe::Receiver;
 
 use crate::text::{LINE_BYTES_MAX, Lines};
 
-/// The part of the standard output that is read, in bytes. Then its pipe is closed: a command that writes more is
-/// killed by SIGPIPE, unless it ignores that.
+/// How many bytes of the standard output are read. After these, the pipe is closed: a command that writes more is
+/// killed by SIGPIPE, unless it ignores that signal.
 const OUTPUT_BYTES_MAX: usize = 1 << 16;
 
 /// The most bytes that are read at a time, so that a command that never stops printing cannot hold up the thread. It
@@ -44,7 +44,7 @@ impl Printed {
     }
 
     /// The first line of the standard output and the last line of the standard error. A line that has not ended is
-    /// shown only if there is no whole one.
+    /// shown only if its stream has no whole line.
     pub(crate) fn reason(&self) -> String {
         let last = if self.last.is_empty() {
             self.errors.current()

@@ -12,18 +12,18 @@ use crate::addr::{ClientAddr, ServerAddr};
 use crate::error::chain;
 use crate::optional::OptionalCall;
 
-/// If this option fails, the kernel chooses the port in `bind`. The port must then be free for connections to all
-/// servers.
+/// If this option fails, the kernel chooses the port in `bind`. Then connections from one address cannot share a port,
+/// even if they go to different servers.
 static LATE_PORT: OptionalCall = OptionalCall::new(
     "setsockopt(IP_BIND_ADDRESS_NO_PORT)",
     "each address of `bind_source` has ports for 28,000 connections to all servers together",
 );
 
-/// Whether it was logged that no port is left for connections to a server without `bind_source`.
+/// Whether it was logged, for any pool without `bind_source`, that no port is left for connections to a server.
 static NO_PORTS_WAS_LOGGED: AtomicBool = AtomicBool::new(false);
 
-/// Logs that no local port is left for connections to a server: once for each configuration of its pool. Without
-/// `bind_source`: once for the process.
+/// Logs that no local port is left for connections to a server. With `bind_source`, this is logged once for each
+/// configuration of the pool; without, once for the process.
 pub(super) fn log_no_ports(source: Option<&BindSource>, server: &ServerAddr) {
     match source {
         Some(source) => source.log_no_ports(server),
@@ -114,8 +114,9 @@ impl BindSource {
         }
     }
 
-    /// The turn of the first attempt of the next connection to this server; each further attempt adds 1. So no attempt
-    /// has the address of an earlier one, whatever other connections do meanwhile.
+    /// The turn of the first attempt of the next connection to this server. The caller adds 1 for each further attempt
+    /// of that connection. So no attempt has the address of an earlier attempt of the same connection, whatever other
+    /// connections do meanwhile.
     pub(super) fn take_turn(&self, server: SocketAddr) -> usize {
         let turn = if server.is_ipv4() {
             &self.0.turn_v4
@@ -216,7 +217,7 @@ mod tests {
             assert_eq!(
                 next(v6).as_deref(),
                 Some("2001:db8::1"),
-                "it takes no turn of the IPv4 addresses"
+                "an IPv6 connection takes no turn of the IPv4 addresses"
             );
         }
         assert_eq!(v4_sources, ["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);

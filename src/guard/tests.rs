@@ -2,6 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 
+/// Rules that admit every client.
 fn rules() -> GuardRules {
     GuardRules {
         allow: None,
@@ -104,7 +105,7 @@ fn sessions_are_counted_until_their_pass_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reloaded_guard_keeps_the_counts() {
+async fn a_reloaded_guard_keeps_its_counts_and_denied_networks() {
     let limits = GuardRules {
         sessions_per_source: Some(2),
         rate_per_source: Some(Rate::new(1, Duration::from_secs(3_600), 3)),

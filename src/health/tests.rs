@@ -82,7 +82,7 @@ async fn a_server_that_becomes_our_own_listener_is_no_longer_checked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panicking_check_does_not_end_later_checks() {
+async fn a_check_that_panics_does_not_prevent_later_checks() {
     let (shared, pool) = shared_checks(r#"servers = ["127.0.0.1:1"]"#);
     shared.context.capacity.close(); // taking a permit panics from now on
     let mut checks = PoolChecks::default();
@@ -105,7 +105,7 @@ async fn a_reload_changes_the_limit_of_concurrent_checks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_panic_threshold_never_uses_a_server_of_unknown_role() {
+async fn the_panic_threshold_uses_only_servers_last_known_to_have_the_required_role() {
     let (_, pool) = shared_checks(
         "servers = [\"127.0.0.1:1\"]\nrole = \"primary\"\n[pools.p.health]\n\
          check = \"postgres\"\nuser = \"u\"\nfall = 1\npanic_threshold = 100",
@@ -200,7 +200,7 @@ async fn the_reason_of_a_failure_is_truncated_and_escaped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_single_check_waits_for_its_turn_and_does_not_panic() {
+async fn a_single_check_waits_for_its_turn_and_fails_if_it_panics() {
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap();
     let live = live(&format!("servers = [\"{address}\"]"));

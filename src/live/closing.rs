@@ -57,7 +57,8 @@ impl LivePool {
     }
 
     /// Why sessions of a server that was the primary (`former`) when it left the pool are closed; `None`: they go on.
-    /// They are closed if another server of the same system has been promoted since, on a higher timeline.
+    /// With `on_down = "close"` they are closed if another server with the same system identifier has been promoted
+    /// since, on a higher timeline, and only the primary may serve sessions of the pool.
     pub(super) fn supersession(&self, former: &KnownPrimary, server: &Server) -> Option<Cause> {
         let known = self.roles().known_primary()?;
         let is_promoted = known.system_identifier.is_some()
@@ -68,7 +69,7 @@ impl LivePool {
         is_old.then(|| self.cause_down(server, true))
     }
 
-    /// Why sessions of servers that have left are closed merely because the servers have left; `None`: they go on.
+    /// Why sessions of servers that have left the pool are closed merely because of that; `None`: they go on.
     pub(super) fn cause_on_leave(&self) -> Option<Cause> {
         let severing = self.plan().severing;
         (severing.on_leave == Sever::Close).then_some(Cause::paced(Ending::ServerDrained, severing.close_over))

@@ -87,7 +87,7 @@ impl Admitted {
         };
         if pool.group != *group {
             let reason = format!(
-                "`{}`, which is older, has the name, and another `acequia.pool`",
+                "`{}`, which is older, has the name, with another `acequia.pool`",
                 pool.oldest
             );
             return Err((AnnouncementRefusal::Taken, Reason::from(reason)));

@@ -1,9 +1,9 @@
 //! Which replicas follow another history than that of the primary in force: a pure function of what checks have seen.
 //!
-//! A replica never applies what its primary has not written. If a later check of the primary finds that it has written
-//! less than the replica had applied, the replica has data of its own: it still follows an old primary, or has followed
-//! it for too long. The same is true of a replica that goes on along an older timeline beyond the point where the
-//! primary's timeline began, and of one that receives other changes than the primary sends.
+//! A replica never applies what its primary has not written. If a check of the primary finds that the primary has
+//! written less than a replica had applied at an earlier check, the replica has data of its own: it still follows an
+//! old primary, or has followed it for too long. The same is true of a replica that goes on along an older timeline
+//! beyond the point where the primary's timeline began, and of one that receives other changes than the primary sends.
 
 use std::sync::Arc;
 
@@ -55,7 +55,8 @@ struct ReplicaTrace {
     /// The value of `latest` at the end of the latest check of the primary. The primary's next check compares it with
     /// what the primary has written by then.
     before: Option<Trace>,
-    /// Whether a later check of the primary has found that the replica has diverged from it.
+    /// Whether the latest check of the primary has found that the replica has diverged, and no check of the replica has
+    /// refuted that since.
     has_diverged: bool,
 }
 
@@ -66,7 +67,7 @@ pub(super) struct DivergenceWatch {
 }
 
 impl DivergenceWatch {
-    /// Forgets the servers whose label is not known.
+    /// Forgets the servers whose label is no longer known.
     pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
         self.traces.retain(is_known);
     }

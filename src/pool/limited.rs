@@ -38,8 +38,8 @@ impl Pool {
         self.pick_with_room(client, tried, &mut FullServers::default(), now)
     }
 
-    /// A lease on the server that the policy picks among those with room. `full` are servers that count as full; those
-    /// that are found to be full are added to it.
+    /// A lease on the server that the policy picks among those with room. The servers in `full` count as full; servers
+    /// that are found to be full are added to `full`.
     ///
     /// The next tier is not a substitute for a full one: its servers are for the time when those of the better tier are
     /// down.
@@ -125,8 +125,8 @@ impl Pool {
     }
 
     /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the
-    /// session keeps its earlier place in the order. `on_join` gets the position in the queue, from 1, if it has to
-    /// wait. Once `stream_end` is ready, the session moves behind the sessions whose streams have not ended.
+    /// client keeps its earlier place in the order. `on_join` gets the position in the queue, from 1, if the client has
+    /// to wait. Once `stream_end` is ready, the client has ended its stream: it moves behind the clients that have not.
     ///
     /// After a reload during the wait, the client waits for the servers of the new pool of this name.
     /// Dropping the future leaves the queue.
@@ -169,7 +169,7 @@ impl Pool {
                             if place.leave() {
                                 return Err(QueueFailure::Timeout);
                             }
-                            break (&mut place.answer).await; // it has come, or is about to come
+                            break (&mut place.answer).await; // the answer has come, or is about to come
                         }
                     }
                 }
@@ -182,7 +182,7 @@ impl Pool {
         })
     }
 
-    /// The answer to a client that has tried these servers when no other can be picked. A client that has tried none
+    /// The answer to a client that has tried these servers, if no other can be picked. A client that has tried none
     /// waits if the pool may sleep or a server is being started. Any client waits if a server that it has not tried
     /// takes no sessions for the moment, and the pool waits for the return of that server.
     pub(super) fn no_lease_for(&self, tried: &[ServerId]) -> NoLease {
@@ -193,7 +193,7 @@ impl Pool {
         }
     }
 
-    /// Whether the pool has no usable server at this time, and its clients wait for one to be started.
+    /// Whether the pool has no usable server at this time, and its clients may wait for one to be started.
     #[must_use]
     pub fn needs_wake(&self, now: Instant) -> bool {
         self.rules.wake.is_some() && !self.is_usable(now)

@@ -1,17 +1,17 @@
 //! Decides which of a pool's servers that call themselves primary is the primary. This depends only on what is
 //! remembered and on the results of checks, which come in any order; there is no IO and no clock.
 //!
-//! The primary is remembered. If none is, the only server on the highest timeline is the primary, once the roles of all
-//! servers are known. If one is remembered, the first of these rules that applies decides, among the servers of the
-//! same database:
-//! 1. A server on a higher timeline is the primary. The promotion of a replica begins a new timeline with a higher
-//!    number. If several servers are on the highest one, none is the primary.
+//! The primary is remembered. If none is remembered, the only server on the highest timeline is the primary, once the
+//! roles of all servers are known. If one is remembered, the first of these rules that applies decides, among the
+//! servers of the same database:
+//! 1. A server on a higher timeline than the remembered primary is the primary. The promotion of a replica begins a new
+//!    timeline with a higher number. If several servers are on the highest timeline, none of them is the primary.
 //! 2. The remembered primary stays as long as it calls itself primary, and not on a lower timeline.
 //! 3. Where no server has a timeline, and the primary is down, its successor is a server that was seen as its replica
 //!    and was promoted after the last answer of the primary. So the roles of the other servers are remembered, too. See
 //!    [`succession`].
-//! 4. There is no primary. For example, where some servers have a timeline, one whose timeline cannot be read is not
-//!    the primary.
+//! 4. There is no primary. For example, where some servers have a timeline, a server whose timeline cannot be read
+//!    is not the primary.
 //!
 //! For example, `a` is the primary on timeline 3 and goes down. Its replica `b` is promoted, and is the primary on
 //! timeline 4. If `a` comes back on timeline 3, it is not the primary, even if `b` is down by then: new writes on `a`
@@ -62,12 +62,13 @@ pub(super) struct PrimaryWatch {
     servers: BTreeMap<Arc<str>, Knowledge>,
     /// The servers that call themselves primary, or did so before they went down. A check goes through these few only.
     claiming: BTreeSet<Arc<str>>,
-    /// Numbers the checks at which a server calls itself primary; these are neither timelines nor epochs.
+    /// Numbers the checks at which a server calls itself primary. These numbers are neither timelines nor
+    /// epochs.
     claim_numbers: ClaimNumbers,
     /// The addresses of the servers of the pool, and of others of which something is remembered, by label.
     addresses: BTreeMap<Arc<str>, Box<str>>,
-    /// The server on which the Sentinels have agreed in one check, in an epoch that is too low. If they do in a second
-    /// check, that epoch is remembered (see [`epochs`]).
+    /// The server on which the Sentinels have agreed in one check, in an epoch that is too low. If they agree on it
+    /// in a second check, too, that epoch is remembered (see [`epochs`]).
     renewal_candidate: Option<Arc<str>>,
 }
 
@@ -208,7 +209,7 @@ impl PrimaryWatch {
         let Some(seen) = self.seen(server) else {
             return PrimaryVerdict::Undecided; // not of this pool, or disabled meanwhile
         };
-        // A server loses its claim when Sentinels that were set up anew agree on another one.
+        // A server loses its claim when Sentinels that were set up anew agree on another server.
         let claim = seen.claim.unwrap_or(Claim {
             timeline: None,
             numbering: Numbering::None,
@@ -228,7 +229,7 @@ impl PrimaryWatch {
         self.servers.get(server)?.seen()
     }
 
-    /// All claims of the servers of the pool that are not down.
+    /// The claims of those servers of the pool that are not down.
     fn claims(&self) -> impl Iterator<Item = (&Arc<str>, Seen, Claim)> {
         self.claiming.iter().filter_map(|label| {
             let seen = self.seen(label).filter(|seen| !seen.is_down)?;

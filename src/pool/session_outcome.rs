@@ -29,8 +29,8 @@ pub struct FinishedSession {
     pub client_sent: bool,
     /// Whether a byte from the server was received.
     pub server_sent: bool,
-    /// How the server ended the session. `None`: it did not end it first, or `server_sent` is true, so that the end
-    /// does not matter.
+    /// How the server ended the session. `None`: the server was not the first to end it, or `server_sent` is true, so
+    /// that the end does not matter.
     pub server_ended: Option<ServerEnd>,
 }
 

@@ -45,7 +45,7 @@ impl ServerSpec {
         }
     }
 
-    /// The host name in its configured address; `None`: the address itself is configured.
+    /// The host name that is configured for it; `None`: an IP address or a Unix socket is configured.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         let (host, _) = self.resolved_from.as_deref()?.rsplit_once(':')?;

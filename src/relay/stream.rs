@@ -26,7 +26,7 @@ impl<'a> SideStream<'a> {
         self.0.take_error()
     }
 
-    /// The TLS of the side, for the relay. The stream must have been flushed.
+    /// The TLS of the side, for the relay; `None`: the side has none. The stream must have been flushed.
     #[must_use]
     pub fn into_tls(self) -> Option<TlsConnection> {
         self.0.into_connection()

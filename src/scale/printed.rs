@@ -9,7 +9,7 @@ use crate::text::Lines;
 /// How many lines of a clone are logged at once.
 const BURST: u32 = 100;
 
-/// After that, one more line in this time.
+/// After a burst, one more line is logged in each interval of this length.
 const LINE_EVERY: Duration = Duration::from_millis(50);
 
 /// A line that a clone has printed.
@@ -17,12 +17,12 @@ const LINE_EVERY: Duration = Duration::from_millis(50);
 pub struct PrintedLine {
     /// The line.
     pub line: String,
-    /// How many lines before it are not logged.
+    /// How many lines just before it are not logged.
     pub suppressed: u64,
 }
 
-/// The lines of a clone that are logged: the beginning of long ones, 20 a second after the first hundred, and the last
-/// one.
+/// Chooses the lines of a clone that are logged: the first hundred, then 20 a second, and the last line. Of a long
+/// line, only the beginning is logged.
 pub struct PrintedLines {
     lines: Lines,
     allowance: Allowance,
@@ -44,7 +44,7 @@ impl PrintedLines {
         }
     }
 
-    /// The lines that these bytes complete.
+    /// The lines that these bytes complete, without those that are not logged.
     pub fn push(&mut self, bytes: &[u8], now: Instant) -> Vec<PrintedLine> {
         let ended = self.lines.push(bytes);
         ended.into_iter().filter_map(|line| self.admit(&line, now)).collect()
@@ -120,7 +120,7 @@ mod tests {
         let start = start + Duration::from_secs(7200);
         let every_49_ms = (0..1000).map(|line| start + Duration::from_millis(49 * line));
         let logged = every_49_ms.filter(|at| allowance.take(*at)).count();
-        assert_eq!(logged, 1000, "the burst makes up for 20 lines");
+        assert_eq!(logged, 1000, "the burst makes up for 21 lines");
         let every_30_ms = (0..1000).map(|line| start + Duration::from_secs(60) + Duration::from_millis(30 * line));
         let logged = every_30_ms.filter(|at| allowance.take(*at)).count();
         assert_eq!(

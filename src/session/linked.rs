@@ -82,8 +82,8 @@ impl Linked {
 }
 
 /// Waits until the session is linked, relays bytes until it is over, and closes it. The lease is held until the server
-/// has ended the session; a client may go on to receive what the server has sent. If `linking` returns `None`, the
-/// session is over already.
+/// has ended the session; after that, the client may still receive what the server has sent. If `linking` returns
+/// `None`, the session is over already.
 ///
 /// An idle session must stay small. So the values that the relay borrows are locals of this function: the function's
 /// `Future` would store arguments twice.
@@ -129,7 +129,7 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
     }
 }
 
-/// A session that relays.
+/// A session while it is relayed.
 struct RelayedSession {
     entry: Entry,
     server: LeasedServer,
@@ -160,11 +160,11 @@ fn ending_of(closed: Closed, record: &Record) -> Ending {
     }
 }
 
-/// How long the peers of a session that ends at rest ([`Closed::AtRest`]) have to close their ends.
+/// How long the peers of a session that ends at rest ([`Closed::AtRest`]) have to close their connections.
 const REST_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Ends both connections, resets each one whose peer does not close in time, and closes the entry. A cut ends the wait
-/// for the peers.
+/// Sends a FIN to both peers, and waits until they have closed. If they do not close in time, or the session is cut,
+/// resets the connections that are still open. Then closes the entry; a cut replaces `ending`.
 async fn close_at_rest(ends: Arc<Endpoints>, entry: Entry, ending: Ending) {
     ends.finish();
     let both = async {

@@ -1,4 +1,4 @@
-//! Records the contents of a client's first bytes for the log.
+//! Records what a client's first bytes contain, for the access log.
 
 use std::sync::Arc;
 

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 pub struct Pace {
     /// The time over which they are ended.
     pub over: Duration,
-    /// When it began.
+    /// When that time began.
     pub began: Instant,
-    /// The number of sessions when it began.
+    /// The number of sessions at that moment.
     pub initial: usize,
 }
 
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sessions_are_closed_evenly_over_the_whole_time() {
+    async fn sessions_are_ended_evenly_over_the_whole_time() {
         let five = pace(5, TEN);
         let mut present = 5;
         let mut ended_at_seconds = Vec::new();
@@ -62,20 +62,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lone_session_is_closed_at_once() {
+    async fn a_lone_session_is_ended_at_once() {
         let one = pace(1, TEN);
         assert_eq!(one.due(one.began, 1), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_period_of_zero_closes_all_sessions_at_once() {
+    async fn a_time_of_zero_ends_all_sessions_at_once() {
         let many = pace(1000, Duration::ZERO);
         assert_eq!(many.due(many.began, 1000), 1000);
     }
 
     proptest! {
         #[test]
-        fn all_sessions_are_closed_at_the_end_and_never_more_than_the_pace_allows(
+        fn neither_too_many_nor_too_few_sessions_are_ended_and_all_at_the_end(
             initial in 1usize..5000,
             millis in 0u64..60_000,
             steps in prop::collection::vec((0u64..500, 0usize..20, 0usize..20), 1..60),
@@ -89,8 +89,8 @@ mod tests {
                 prop_assert!(due <= present);
                 present -= due;
                 let time_left = pace.over.saturating_sub(now - pace.began);
-                // Fewer sessions than the exact share, initial * time_left / over, may remain. All these numbers are
-                // multiplied by `over`, to compare whole numbers.
+                // The sessions that remain must be fewer than the exact share, initial * time_left / over. Both sides
+                // are multiplied by `over`, so that whole numbers are compared.
                 let over = pace.over.as_nanos();
                 let share_times_over = initial as u128 * time_left.as_nanos();
                 let remaining_times_over = present as u128 * over;

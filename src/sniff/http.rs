@@ -79,7 +79,7 @@ pub struct HttpReader {
 }
 
 impl HttpReader {
-    /// Looks at all bytes so far. Each call brings the bytes of the previous call, too.
+    /// Looks at all bytes so far: each call must also pass the bytes of the previous calls.
     pub fn advance(&mut self, bytes: &[u8]) -> HttpVerdict {
         self.empty += empty_lines(&bytes[self.empty..]);
         let head = &bytes[self.empty..];

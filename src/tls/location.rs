@@ -1,4 +1,4 @@
-//! Where certificates are.
+//! Where certificates are: the files of a location are found here.
 
 use std::ffi::OsStr;
 use std::fs::DirEntry;

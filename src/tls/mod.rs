@@ -1,5 +1,5 @@
-//! TLS that ends or begins here: the certificates of listeners, what is agreed with clients, what the servers of pools
-//! are asked for, and the TLS of one connection.
+//! TLS that ends or begins here: the certificates of listeners, what is negotiated with clients and with servers, and
+//! the TLS of one connection.
 //!
 //! A [`ListenerTls`] configures handshakes with clients, a [`PoolTls`] those with servers. Their files are read again
 //! while they are in force; a broken file does not replace a good one. A [`TlsConnection`] is the TLS of one connection
@@ -13,8 +13,8 @@
 //! - the names that other proxies have for it in `config/synonyms/tls.rs`, and its conversion in `import`;
 //! - a description in `conf/full.toml` and `docs/tls.md`, and the kind of its value in `tests/it/config/schema.rs`.
 //!
-//! Whether a client's TLS ends here is decided by `route` ([`TlsMode`](crate::route::TlsMode)).
-//! `session/terminate.rs` completes its handshake.
+//! Whether a client's TLS ends here is decided by `route` ([`TlsMode`](crate::route::TlsMode)). If it does,
+//! `session/terminate.rs` runs the handshake.
 
 mod words;
 mod last_expiry_check;

@@ -167,7 +167,7 @@ fn small_segments_that_fill_the_pipe_do_not_end_the_stream() {
     );
     assert!(
         pipes(&proxy) > pipes_before,
-        "nothing was spliced: the test shows nothing"
+        "nothing was spliced: the test proves nothing"
     );
     assert_eq!(proxy.access_line()["bytes_down"], SEGMENTS * SEGMENT_BYTES);
 }
@@ -224,7 +224,7 @@ fn when_ports_to_one_server_run_out_the_next_server_is_used_and_none_is_marked_d
 
 /// The kernel gives EADDRNOTAVAIL for this, as it does when no port is left.
 #[test]
-fn a_server_of_a_family_without_an_address_is_unreachable() {
+fn a_server_of_an_address_family_in_which_the_host_has_no_address_is_unreachable() {
     let Some(_network) = Namespaces::enter(1) else { return };
     fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
     let proxy = Proxy::start(&config("\"[2001:db8::1]:1\"", "health = { check = \"off\" }"));

@@ -131,9 +131,9 @@ fn without_a_required_call_the_start_fails_and_names_the_call() {
     });
 }
 
-/// gVisor's TCP_INFO is all zeros, also for a queue with clients.
+/// gVisor's TCP_INFO is all zeros, even if clients are in the accept queue.
 #[test]
-fn clients_are_accepted_where_the_length_of_the_queue_is_always_reported_as_zero() {
+fn clients_are_accepted_where_the_length_of_the_accept_queue_is_always_reported_as_zero() {
     let server = Server::echo();
     let config = format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",

@@ -46,7 +46,7 @@ pub struct Talk {
     pub paces: [Pace; 2],
     /// A PROXY header before everything else.
     pub header: Option<Header>,
-    /// With TLS, for this server name.
+    /// The server name that the client asks for by TLS; `None`: it uses no TLS.
     pub name: Option<&'static str>,
     pub leaves: Option<Leave>,
 }
@@ -130,7 +130,7 @@ fn lasting(rng: &mut Rng) -> Talk {
     }
 }
 
-/// A short session by name.
+/// The session of a good client, whose time is measured while others drip: short, and by name.
 pub fn good() -> Talk {
     Talk {
         name: Some(SHOP[0]),

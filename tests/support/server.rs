@@ -124,7 +124,7 @@ fn greet(mut stream: TcpStream, name: &str) {
     let _ = std::io::copy(&mut stream, &mut std::io::sink());
 }
 
-/// An address that refuses connections as long as the value is kept.
+/// An address that refuses connections until the returned value is dropped.
 pub fn refusing() -> Port {
     Port::keep()
 }
@@ -166,7 +166,7 @@ pub fn hanging() -> Hanging {
     }
 }
 
-/// A server whose sessions the test serves itself, one at a time.
+/// A server whose sessions are served by the test itself.
 pub struct ManualServer {
     pub server: Server,
     sessions: Receiver<TcpStream>,
@@ -184,7 +184,7 @@ impl ManualServer {
         Self { server, sessions }
     }
 
-    /// The next session. Waits for at most [`PATIENCE`].
+    /// The next session that a client begins. Waits for at most [`PATIENCE`].
     pub fn session(&self) -> TcpStream {
         self.try_session().unwrap()
     }

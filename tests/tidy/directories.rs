@@ -1,29 +1,30 @@
-//! Order inside directories: a file uses only files that its directory lists above it, so no two use each other.
+//! Order inside directories: a module uses only those modules of its directory that are declared above it, so no two
+//! use each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::scanner::{modules, names_behind, names_from, tokens, without_tests};
 use super::{files, read};
 
-/// A file with modules, and the directory that they are in.
+/// A directory of modules, and the file that declares them.
 struct Directory {
     /// For example `src/pool`.
     path: String,
-    /// Its modules in the listed order, without those of tests.
+    /// The modules in the order in which the file declares them, without those of tests.
     modules: Vec<String>,
-    /// The names that the file imports from its modules, each with its module.
+    /// The names that the file imports from these modules, each with its module.
     re_exports: BTreeMap<String, String>,
 }
 
 #[test]
-fn files_of_a_directory_use_only_those_listed_above_them() {
+fn modules_of_a_directory_use_only_those_declared_above_them() {
     let mut wrong = Vec::new();
     for directory in directories() {
         for (user, used) in directory.uses() {
             let place = |module: &str| directory.modules.iter().position(|listed| listed == module);
             if place(&used) > place(&user) {
                 wrong.push(format!(
-                    "{}: `{user}` uses `{used}`, which is listed below it",
+                    "{}: `{user}` uses `{used}`, which is declared below it",
                     directory.path
                 ));
             }
@@ -53,7 +54,7 @@ fn directories() -> Vec<Directory> {
 }
 
 impl Directory {
-    /// Which module uses which other.
+    /// The pairs of a module and another one that it uses.
     fn uses(&self) -> BTreeSet<(String, String)> {
         let mut uses = BTreeSet::new();
         for module in &self.modules {

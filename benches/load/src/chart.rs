@@ -88,8 +88,8 @@ fn panels(report: &Report) -> Vec<Panel> {
     panels.into_iter().flatten().collect()
 }
 
-/// A bar for each proxy with the median of a figure; `None`: the run has not measured the workload. `text` gets the
-/// value and the unit of the workload.
+/// A panel with a bar for each proxy: the median of a figure. `None`: the run has not measured the workload. `text`
+/// formats a value in the workload's unit.
 fn panel(
     report: &Report,
     title: &'static str,

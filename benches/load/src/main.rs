@@ -1,6 +1,6 @@
 //! Compares acequia with other balancers under the same load on the same machine. Run it with `scripts/bench`.
 //!
-//! It measures the proxy's own user and system time per unit of work, its rate and its latencies. Clients, servers and
+//! It measures each proxy's own user and system time per unit of work, its rate and its latencies. Clients, servers and
 //! proxies share the machine's cores: compare ratios within one run, not absolute figures of different runs. Within a
 //! round the proxies take turns, and the first one changes from round to round.
 

@@ -1,5 +1,5 @@
-//! The target of the access log. While the target accepts nothing, lines are lost; writing resumes when it accepts
-//! again.
+//! The target of the access log. While writing to it fails, lines that the buffer cannot hold are lost; writing is tried
+//! again, and goes on once it succeeds.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -65,8 +65,8 @@ impl Output {
         }))
     }
 
-    /// Buffers a line. If the buffer is full it is written first; if that fails, this line is lost and the buffer is
-    /// kept for the next attempt. Returns the number of lines lost.
+    /// Buffers a line. If it does not fit, the buffer is written first; if that fails, this line is lost and the buffer
+    /// is kept for the next attempt. Returns the number of lines lost.
     pub(super) fn write(&mut self, line: &str) -> u64 {
         let Err(error) = self.stream.write_all(line.as_bytes()) else {
             return 0;
@@ -136,8 +136,8 @@ impl Output {
     }
 }
 
-/// Opens a file for appending. A FIFO without a reader is an error: a reload calls this function in an async task,
-/// which must not block. Later writes do block until the FIFO is read.
+/// Opens a file for appending. Opening a FIFO without a reader fails instead of waiting for a reader: a reload calls
+/// this function in an async task, which must not block. Later writes do block while the FIFO is full.
 fn open_to_append(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .create(true)

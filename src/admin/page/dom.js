@@ -107,13 +107,13 @@ export function count(value) {
   return `${number.toPrecision(3)}${unit}`;
 }
 
-/** Bytes with a binary unit. Below 100, a decimal is shown: 99.95 would become 100.0. */
+/** Bytes with a binary unit. Numbers that round to less than 100 are shown with one decimal, except in the unit B. */
 export function bytes(value) {
   const [number, unit] = scaled(value, 1024, ["B", "KiB", "MiB", "GiB", "TiB"]);
   return `${unit === "B" || number >= 99.95 ? Math.round(number) : number.toFixed(1)} ${unit}`;
 }
 
-/** A duration in its two largest units. */
+/** A duration in its two largest units. Below a second, it is shown in µs or ms. */
 export function duration(seconds) {
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
   if (seconds === 0) return "0 s";
@@ -150,7 +150,7 @@ export function facts(pairs) {
   ]));
 }
 
-/** The `data-key` of what opened the last dialog. */
+/** The `data-key` of the control that opened the last dialog. */
 let opener;
 
 /** Opens a dialog. When it closes, the focus returns to the control that opened it, or to the one that replaced it. */

@@ -2,7 +2,7 @@
 
 import { element, show } from "./dom.js";
 
-/** The number of rows of a page. */
+/** The most rows that are shown at once. */
 const PAGE = 50;
 
 const byName = new Intl.Collator("en", { numeric: true });
@@ -13,11 +13,13 @@ function compare(a, b) {
 }
 
 /**
- * A table. The values of its first column identify the rows. A column has a `title` and a function `value`, by whose
- * results rows are sorted. Optional are the functions `cell`, which returns the element or text that is shown (by
- * default the value), and `when`: the column is shown only if this is true for at least one row. One of the flags
- * `number`, `word`, `long` and `name` sets the kind of the column. A column with an empty title contains buttons; rows
- * cannot be sorted by it.
+ * A table. `table` is the element that shows it, and `pages` the element for the buttons that turn its pages.
+ *
+ * The values of the first column identify the rows. A column has a `title` and a function `value`, by whose results
+ * rows are sorted. Optional are the functions `cell`, which returns the element or text that is shown (by default the
+ * value), and `when`: the column is shown only if this is true for at least one row. One of the flags `number`, `word`,
+ * `long` and `name` is the CSS class of the cells. A column with an empty title contains buttons; rows cannot be sorted
+ * by it.
  *
  * `sort` is the title of the column that the table is sorted by at first, and `descending` says whether the highest
  * value comes first. `onsort` is called when another order is chosen.

@@ -208,7 +208,7 @@ fn the_older_of_two_conflicting_announcements_wins() {
         assert_eq!(reached(&plan, "a.apps.test").1, ["old", "third"]);
         assert_eq!(
             reasons(&plan),
-            ["young: `old`, which is older, has the name, and another `acequia.pool`"]
+            ["young: `old`, which is older, has the name, with another `acequia.pool`"]
         );
     }
     let alone = plan().with_announced(&[young]);

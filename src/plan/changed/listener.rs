@@ -1,4 +1,4 @@
-//! The keys of a listener.
+//! The keys of a listener whose values differ between two plans.
 
 use super::{Setting, differing, setting, socket_settings};
 use crate::guard::GuardId;

@@ -115,7 +115,7 @@ fn headers_of_version_2_are_read() {
 
 #[test]
 fn invalid_headers_of_version_2_say_what_is_wrong() {
-    let with = |values: &[u8]| v2(0x21, 0x11, &[&IPV4, values].concat());
+    let with = |tlvs: &[u8]| v2(0x21, 0x11, &[&IPV4, tlvs].concat());
     for (bytes, reason) in [
         (v2(0x11, 0x11, &IPV4), InvalidHeader::Version),
         (v2(0x22, 0x11, &IPV4), InvalidHeader::Version),
@@ -137,9 +137,9 @@ fn invalid_headers_of_version_2_say_what_is_wrong() {
 }
 
 #[test]
-fn known_values_are_kept_and_others_are_skipped() {
-    let values = b"\x04\x00\x03\0\0\0\xe0\x00\x01x\x02\x00\x09a.example\x01\x00\x02h2\x05\x00\x02id\x20\x00\x05\x01\0\0\0\0\x30\x00\x02ns";
-    let bytes = v2(0x21, 0x11, &[&IPV4[..], values].concat());
+fn known_tlvs_are_kept_and_others_are_skipped() {
+    let tlvs = b"\x04\x00\x03\0\0\0\xe0\x00\x01x\x02\x00\x09a.example\x01\x00\x02h2\x05\x00\x02id\x20\x00\x05\x01\0\0\0\0\x30\x00\x02ns";
+    let bytes = v2(0x21, 0x11, &[&IPV4[..], tlvs].concat());
     let Decoded::Header(header, _) = decode(&bytes) else {
         panic!("it is valid")
     };
@@ -170,7 +170,8 @@ proptest! {
     }
 
     /// An encoded header is decoded, whatever follows it, and every shorter prefix is undecided. In version 2, which
-    /// has a checksum, a changed byte after the length is noticed.
+    /// has a checksum, a changed byte after the length field is
+    /// noticed.
     #[test]
     fn an_encoded_header_is_decoded_only_if_complete_and_undamaged(
         (client, local) in (any_socket(), any_socket()),
@@ -205,7 +206,7 @@ proptest! {
         if is_v2 {
             let mut damaged = header;
             let at = FIXED_BYTES + flipped.index(damaged.len() - FIXED_BYTES);
-            // The checksum is the last TLV, of 7 bytes. With a damaged type it would not be verified.
+            // The checksum is the last TLV, of 7 bytes. With another type it would not be verified.
             prop_assume!(at != damaged.len() - 7);
             damaged[at] ^= 1;
             prop_assert!(!matches!(decode(&damaged), Decoded::Header(..)), "byte {}", at);

@@ -1,4 +1,4 @@
-//! TLS 1.2 cannot change its keys, which are used up after a number of records.
+//! The keys of a connection of TLS 1.2 are used up after a number of records, and rustls cannot renegotiate new ones.
 
 use std::future::pending;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::tls::tls12_pair_with_key_limit;
 
 #[tokio::test]
-async fn exhausted_tls_keys_end_a_session_by_a_reset_with_the_reason() {
+async fn exhausted_tls_keys_end_a_session_abruptly_with_the_error_of_rustls() {
     let (_peer, tls) = tls12_pair_with_key_limit(20);
     let (_client, inner_client) = connected(None, None).await;
     let (mut server, inner_server) = connected(None, None).await;

@@ -20,7 +20,7 @@ pub struct StartClone {
 pub struct HeldContainers {
     /// The Unix socket of the engine's API.
     pub socket: PathBuf,
-    /// Their label, which no other containers have: `KEY=VALUE`.
+    /// The label of these containers, which no others have: `KEY=VALUE`.
     pub label: String,
 }
 
@@ -40,9 +40,9 @@ pub(super) enum KeeperRequest {
 pub enum ProcessEvent {
     /// It runs, with this PID.
     Started(u32),
-    /// It could not be started. Nothing follows.
+    /// It could not be started, for this reason. Nothing follows.
     NotStarted(String),
-    /// It has printed a line. The number is how many lines before it are not reported.
+    /// It has printed a line. The number says how many lines before it were left out.
     Output(String, u64),
     /// It has ended, and so has all that it has started, except processes that cannot be killed. The text says how it
     /// has ended. Nothing follows.

@@ -54,7 +54,7 @@ fn unconnected_with(
     (client, TlsConnection::server(server).unwrap())
 }
 
-/// A client and a server whose handshake is complete; its bytes come in pieces of this length.
+/// A client and a server whose handshake is complete; the bytes of the handshake came in pieces of this length.
 fn connected(version: &'static SupportedProtocolVersion, piece_bytes: usize) -> (TlsConnection, TlsConnection) {
     let (client, server) = unconnected(version);
     connect(client, server, piece_bytes)
@@ -63,7 +63,7 @@ fn connected(version: &'static SupportedProtocolVersion, piece_bytes: usize) -> 
 /// A connected pair of TLS 1.2 whose keys are used up after this many records.
 pub(crate) fn tls12_pair_with_key_limit(records: u64) -> (TlsConnection, TlsConnection) {
     let SupportedCipherSuite::Tls12(suite) = TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 else {
-        unreachable!("it is one of TLS 1.2");
+        unreachable!("the cipher suite is one of TLS 1.2");
     };
     let limited = Tls12CipherSuite {
         common: CipherSuiteCommon {
@@ -140,16 +140,16 @@ fn connect(mut client: TlsConnection, mut server: TlsConnection, piece_bytes: us
             client.handshake(piece, &mut to_server).unwrap();
         }
     }
-    // What remains are tickets.
+    // What remains in `to_client` are tickets.
     receive(&mut client, &to_client, usize::MAX).unwrap();
     (client, server)
 }
 
-/// The plaintext of these records, which come in pieces of this length.
+/// The plaintext of these records, which come in pieces of at most this length.
 fn receive(connection: &mut TlsConnection, records: &[u8], piece_bytes: usize) -> Result<Vec<u8>, rustls::Error> {
     let mut all = Vec::new();
     for piece in records.chunks(piece_bytes.min(RECORD_BYTES_MAX)) {
-        let mut received = unread(connection);
+        let mut received = take_unread(connection);
         received.extend_from_slice(piece);
         let mut plain = vec![0; received.len()];
         let bytes = connection.decrypt(&mut received, &mut plain, &mut Vec::new())?;
@@ -158,7 +158,7 @@ fn receive(connection: &mut TlsConnection, records: &[u8], piece_bytes: usize) -
     Ok(all)
 }
 
-fn unread(connection: &mut TlsConnection) -> Vec<u8> {
+fn take_unread(connection: &mut TlsConnection) -> Vec<u8> {
     let mut unread = vec![0; connection.unread_bytes()];
     connection.take_unread(&mut unread);
     unread
@@ -225,12 +225,12 @@ fn bytes_after_the_end_of_a_handshake_are_kept() {
             client.handshake(&take(&mut to_client), &mut to_server).unwrap();
         }
         assert!(!server.is_handshaking());
-        // As plaintext, or as a record that is not decrypted yet.
+        // The bytes are kept as plaintext, or as a record that is not decrypted yet.
         let mut plain = [0; 7];
         let kept = server.take_kept_plaintext(&mut plain);
         let mut all = plain[..kept].to_vec();
         if all.is_empty() {
-            let mut unread = unread(&mut server);
+            let mut unread = take_unread(&mut server);
             let mut plain = vec![0; unread.len()];
             let decrypted = server.decrypt(&mut unread, &mut plain, &mut Vec::new());
             all.extend_from_slice(&plain[..decrypted.unwrap()]);
@@ -287,7 +287,7 @@ fn a_partial_record_is_kept_until_it_is_complete() {
     client.encrypt(b"a request", 1 << 14, &mut records).unwrap();
     let (head, rest) = records.split_at(7);
     assert_eq!(receive(&mut server, head, usize::MAX).unwrap(), b"");
-    assert_eq!(unread(&mut server), head);
+    assert_eq!(take_unread(&mut server), head);
     server.incoming = head.to_vec();
     assert_eq!(receive(&mut server, rest, usize::MAX).unwrap(), b"a request");
     assert_eq!(server.unread_bytes(), 0);
@@ -328,13 +328,13 @@ fn a_long_message_after_the_handshake_may_come_in_pieces() {
     for piece_bytes in [1000, 10_000, 70_000] {
         let (mut client, mut server, mut records) = connected_with_ticket(TICKET_BYTES_MAX, None);
         server.encrypt(b"an answer", 1 << 14, &mut records).unwrap();
-        // Which buffer is used may change from one piece to the next.
+        // The pieces may go to the connection's own buffer and to one of the caller in turn.
         for (number, piece) in records.chunks(piece_bytes).enumerate() {
             if number % 2 == 0 {
                 client.decrypt_keeping_plaintext(piece, &mut Vec::new()).unwrap();
                 continue;
             }
-            let mut received = [&unread(&mut client), piece].concat();
+            let mut received = [&take_unread(&mut client), piece].concat();
             let mut plain = vec![0; received.len()];
             let bytes = client.decrypt(&mut received, &mut plain, &mut Vec::new()).unwrap();
             client.kept_plaintext.extend_from_slice(&plain[..bytes]);

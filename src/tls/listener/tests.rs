@@ -27,8 +27,8 @@ fn loaded(location: CertificateLocation) -> ListenerTls {
     ListenerTls::load(plan, &CertificateStore::default()).unwrap()
 }
 
-/// The admin port lists them on the thread that also checks servers and handles signals: a file system that hangs
-/// must not block this thread.
+/// The admin port lists broken files on the thread that also checks servers and handles signals. A reload that waits
+/// for a file system must not block this thread.
 #[test]
 fn broken_files_can_be_listed_during_a_reload() {
     let directory = tempfile::tempdir().unwrap();

@@ -60,7 +60,7 @@ fn certificate_with(authority: &Authority, change: impl FnOnce(&mut CertificateP
 }
 
 #[test]
-fn a_part_of_a_list_covers_the_certificates_that_refer_to_it() {
+fn a_partial_list_covers_certificates_that_refer_to_it_or_to_no_list() {
     let authority = authority();
     let [one, other] = ["http://a.example/1", "http://a.example/2"];
     let part = list(&authority, 1, Some((one, CrlScope::UserCertsOnly)));
@@ -71,7 +71,7 @@ fn a_part_of_a_list_covers_the_certificates_that_refer_to_it() {
         assert!(list(&authority, 1, None).covers(&certificate, OF_AUTHORITY));
     }
     assert!(!part.covers(&CertificateDer::from(vec![0]), OF_END_ENTITY));
-    // Its cRLDistributionPoints are an integer, not a sequence.
+    // The value of its cRLDistributionPoints extension is an integer, not a sequence.
     let broken = certificate_with(&authority, |params| {
         let points = CustomExtension::from_oid_content(&[2, 5, 29, 31], vec![2, 1, 0]);
         params.custom_extensions.push(points);

@@ -32,7 +32,7 @@ fn a_promotion_ends_the_trust_in_a_primary_that_refuses_the_check() {
     let proxy = Proxy::start(&config([&a, &b], "", None));
     eventually("a is the primary", || is_up(&proxy, "writers", "a"));
     refuse_checks(&a);
-    eventually("its check is refused", || {
+    eventually("the check of a is refused", || {
         proxy.server("writers", "a")["health"] == "check refused"
     });
     assert_eq!(
@@ -144,7 +144,7 @@ fn clients_that_wait_for_a_hung_primary_are_cut_although_an_operator_has_taken_i
         let insert = || Process::start(psql(proxy.at("write"), "INSERT INTO t VALUES (1)").env("PGSSLMODE", "disable"));
         let mut waiting: Vec<_> = (0..3).map(|_| insert()).collect();
         let sessions = || proxy.server("writers", "a")["sessions"].as_u64();
-        eventually("they wait for a", || sessions() == Some(3));
+        eventually("the clients wait for a", || sessions() == Some(3));
         proxy.answer(&[&["server", command[0], "writers/a"], &command[1..]].concat());
         run(&b, "SELECT pg_promote()");
         for client in &mut waiting {

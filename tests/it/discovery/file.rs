@@ -107,7 +107,7 @@ fn the_history_counts_a_session_once_even_if_its_server_is_removed() {
     wait_for_two_samples();
     let mut client = Client::connect(proxy.at("l"));
     assert_eq!(client.read(5), b"first");
-    eventually("it is counted", || opened() == 1);
+    eventually("the session is counted", || opened() == 1);
     site.list(&[&second]);
     log_lines(&proxy, LISTED, 2);
     wait_for_two_samples();
@@ -118,7 +118,7 @@ fn the_history_counts_a_session_once_even_if_its_server_is_removed() {
 }
 
 #[test]
-fn an_unusable_list_changes_nothing_and_is_reported_once() {
+fn unusable_lists_in_a_row_change_nothing_and_are_logged_once() {
     let server = Server::named("first");
     let site = Site::new(&[&server]);
     let proxy = Proxy::start(&site.config(""));
@@ -126,7 +126,7 @@ fn an_unusable_list_changes_nothing_and_is_reported_once() {
     for wrong in ["[\"127.0.0.1:9", "[]", "[\"127.0.0.1\"]"] {
         let before = error();
         site.write(wrong);
-        eventually("its error is shown", || error().is_string() && error() != before);
+        eventually("the list's error is shown", || error().is_string() && error() != before);
         assert!(reaches_only(&proxy, "first"));
     }
     eventually("the source is not up", || discovery_up(&proxy) == 0.0);
@@ -172,19 +172,19 @@ fn a_listed_listener_does_not_multiply_sessions() {
 }
 
 #[test]
-fn a_list_of_which_no_name_resolves_keeps_the_servers_of_before() {
+fn while_no_name_of_a_list_resolves_the_pool_keeps_its_servers() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let site = Site::new(&[&first]);
     let proxy = Proxy::start(&site.config("resolve_interval = \"1s\"\n"));
     let address = first.address;
     site.write(&format!(r#"[{{"name": "db1", "address": "{address}"}}]"#));
-    eventually("it is named", || {
+    eventually("the server is named", || {
         discovery_up(&proxy) == 1.0 && proxy.command(&["servers"]).stdout.contains("p/db1 ")
     });
     site.write(r#"[{"name": "db1", "address": "away.invalid:1"}, "gone.invalid:1"]"#);
     let kept = log_lines(&proxy, "no listed server can be used yet, keeping those of before", 1);
     assert_eq!(kept[0]["kept"], 1);
-    eventually("the names are shown", || {
+    eventually("the unresolved name is shown", || {
         let status = proxy.command(&["status"]).stdout;
         status.contains("p/gone.invalid:1: not resolved yet")
     });
@@ -203,7 +203,7 @@ fn a_list_of_which_no_name_resolves_keeps_the_servers_of_before() {
 }
 
 #[test]
-fn two_listeners_that_list_each_other_do_not_multiply_sessions() {
+fn two_pools_that_list_each_others_listeners_do_not_multiply_sessions() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let (site_a, site_b) = (Site::new(&[&first]), Site::new(&[&second]));
     let of_site = |(name, site): (&str, &Site)| {
@@ -276,7 +276,7 @@ fn a_reload_from_fixed_servers_to_a_source_leaves_no_gap() {
     fs::write(proxy.directory().join("acequia.toml"), &discovered).unwrap();
     let (status, _) = api::unix(&proxy, "POST", "/api/v1/reload", "");
     assert_eq!(status, 200);
-    assert!(reaches_only(&proxy, "first"), "its source lists nothing yet");
+    assert!(reaches_only(&proxy, "first"), "the source lists nothing yet");
     log_lines(&proxy, LIST_REJECTED, 1);
 }
 

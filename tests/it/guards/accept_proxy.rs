@@ -89,7 +89,7 @@ fn the_incoming_header_is_passed_on_with_the_name_of_the_client_hello() {
 }
 
 #[test]
-fn a_header_of_an_untrusted_peer_is_data() {
+fn a_header_of_an_untrusted_peer_is_data_unless_such_peers_are_refused() {
     let server = Server::keeping(b"answer");
     let proxy = Proxy::start(&config(&server, "", "", ""));
     let mut client = Client::connect_from("127.0.0.2", proxy.at("l"));
@@ -159,7 +159,7 @@ fn without_require_a_trusted_peer_may_come_without_a_header() {
 }
 
 #[test]
-fn without_require_a_server_first_client_needs_no_header() {
+fn without_require_a_client_that_waits_for_the_server_needs_no_header() {
     let server = Server::named("greeting");
     let keys = "hello_timeout = \"300ms\"";
     let proxy = Proxy::start(&config(&server, ", require = false", keys, ""));
@@ -274,7 +274,7 @@ fn trusting_all_peers_or_unix_peers_without_a_unix_socket_causes_a_warning() {
 }
 
 #[test]
-fn peer_health_checks_are_not_logged_and_slow_headers_end_in_time() {
+fn health_checks_by_peers_are_not_logged_and_slow_headers_end_in_time() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "", "hello_timeout = \"300ms\"", ""));
     drop(Client::connect(proxy.at("l")));

@@ -21,7 +21,8 @@ fn top(proxy: &Proxy, width: u32, height: u32, variables: &[(&str, &str)]) -> Tm
     tmux
 }
 
-/// Asserts that the program has ended with this code and that the terminal is in its usual mode. Returns the screen.
+/// Asserts that the program has ended with this code and that the terminal is in its usual mode: [`Tmux::start`] shows
+/// both. Returns the screen.
 fn assert_restored(tmux: &Tmux, exit_code: i32) -> String {
     let screen = tmux.wait_for("echok"); // among the last words that `stty -a` prints
     assert!(screen.contains(&format!("exit code {exit_code}\n")), "{screen}");
@@ -96,7 +97,7 @@ fn top_drains_a_server_and_kills_a_session_after_a_question() {
 }
 
 #[test]
-fn top_prints_no_colors_if_disabled() {
+fn top_prints_no_colors_if_the_environment_disables_them() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let is_color = |screen: &str| ["\u{1b}[38;", "\u{1b}[48;"].iter().any(|part| screen.contains(part));
@@ -124,7 +125,7 @@ fn top_restores_the_terminal_on_control_c_and_signals() {
 }
 
 #[test]
-fn top_ends_with_a_message_when_the_process_is_lost() {
+fn top_ends_with_a_message_when_acequia_has_ended() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let tmux = top(&proxy, 80, 24, &[]);
@@ -263,7 +264,7 @@ fn on_a_terminal_without_utf_8_top_writes_ascii() {
 }
 
 #[test]
-fn top_reports_that_it_has_no_terminal_or_finds_no_process() {
+fn top_reports_that_it_has_no_terminal_or_finds_no_running_acequia() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let finished = proxy.command(&["top"]);

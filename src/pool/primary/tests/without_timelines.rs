@@ -36,13 +36,13 @@ fn after_a_failover() -> PrimaryWatch {
 }
 
 #[test]
-fn an_old_primary_stays_out_after_a_restart_and_a_rename_of_its_pool() {
+fn an_old_primary_stays_out_after_restarts_or_a_rename_of_its_pool() {
     let pool = after_a_failover();
     let mut renamed = watch(None, &["a", "b"]);
     assert!(renamed.inherit(pool.memory().unwrap()));
     for mut pool in [restarted(&pool), restarted(&restarted(&pool)), renamed] {
         let steps = [
-            ("b", FAILED), // its first check fails, which does not make it down yet
+            ("b", FAILED), // the first failed check does not make it down yet
             ("a", PRIMARY),
             ("b", DOWN),
             ("a", PRIMARY),
@@ -108,9 +108,10 @@ fn a_returning_old_primary_is_recognized_and_the_memory_is_bounded() {
     assert!(pool.memory().unwrap().others.len() <= DEPARTED_MAX + 2);
 }
 
-/// However many servers are listed, at most [`DEPARTED_MAX`] departed ones are remembered; if there are more, none is.
+/// If more than [`DEPARTED_MAX`] servers have left the pool, none of them is remembered, even if the pool was longer
+/// before.
 #[test]
-fn the_memory_of_departed_servers_is_bounded_beside_a_long_list() {
+fn the_memory_of_departed_servers_is_bounded_when_a_long_list_becomes_short() {
     let labels = |range: std::ops::Range<usize>| range.map(|n| Arc::from(n.to_string())).collect::<Vec<Arc<str>>>();
     let mut pool = watch(None, &["0"]);
     for listed in [labels(0..DEPARTED_MAX + 2), labels(0..1), labels(0..1)] {
@@ -297,7 +298,7 @@ proptest! {
             let Some(now) = used(&pool) else { continue };
             if seen.last != Some(now) {
                 prop_assert!(!seen.is_old[now], "{now} is an old primary: {seen:?}");
-                prop_assert!(seen.last.is_none() || seen.last_is_gone, "the last one may live: {seen:?}");
+                prop_assert!(seen.last.is_none() || seen.last_is_gone, "the primary used last may live: {seen:?}");
                 seen.use_next(now);
             }
         }

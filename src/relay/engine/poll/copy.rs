@@ -10,7 +10,7 @@ use crate::relay::close_notify::ends_with_close_notify;
 use crate::relay::closed::Side;
 use crate::relay::core::Core;
 
-/// Bytes of one read at most: a usual receive buffer, and small enough for the CPU's cache.
+/// The most bytes of one read: about what a receive buffer holds, and few enough for the CPU's cache.
 pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {

@@ -202,7 +202,9 @@ impl Half {
                 *taken
             }
             Unsent::Pipe(pipe) => {
-                let socket = receiver.spliced().expect("only a receiver that can be spliced gets a pipe");
+                let socket = receiver
+                    .spliced()
+                    .expect("only a receiver that can be spliced gets a pipe");
                 match ready!(pipe.poll_send(cx, socket))? {
                     Sent::Bytes(bytes) => bytes,
                     Sent::Refused(rest) => {

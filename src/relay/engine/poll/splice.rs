@@ -214,8 +214,8 @@ fn is_shortage(error: Errno) -> bool {
 /// the stream would seem to end normally. So the system is asked with another splice, without a connection.
 fn is_connection_error(error: Errno, pipe: &(OwnedFd, OwnedFd)) -> bool {
     if matches!(error, Errno::ACCESS | Errno::OPNOTSUPP) {
-        // Linux answers EINVAL to a splice within one pipe. The same error again comes from the system, not from the
-        // connection.
+        // Linux answers EINVAL to a splice within one pipe. If the answer is `error` again, the error comes from the
+        // system, not from the connection.
         return splice(&pipe.0, None, &pipe.1, None, 1, SpliceFlags::NONBLOCK) != Err(error);
     }
     matches!(

@@ -7,6 +7,7 @@ pub(super) struct Captured {
     pub(super) file: String,
     pub(super) wire: Vec<u8>,
     pub(super) name: Option<String>,
+    /// See [`Hello::raw_name`].
     pub(super) raw_name: Option<String>,
     pub(super) alpn: Vec<Box<[u8]>>,
     /// Separated by commas: `ech`, `tls1.3`, `records` (the hello is split over more than one record).
