@@ -1,4 +1,4 @@
-//! One session from accept to its access log record. This is the only module that knows all the stages.
+//! One session from accept to its access log record. This is the only module that knows all the steps.
 //!
 //! ```text
 //! Accepted ─ ledger.open ─► Opened ─ sniff ─► Identified ─ route ─► Routed ─ terminate ─► Routed
