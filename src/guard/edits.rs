@@ -14,7 +14,7 @@ use super::networks::NetworkSet;
 /// The most networks that a guard denies by edits. More belong in a file.
 pub const EDITS_MAX: usize = 10_000;
 
-/// A network that is denied by an edit.
+/// An edit: an operator's order to deny a network.
 #[derive(Clone, Debug)]
 pub struct DenyEdit {
     /// The network.

@@ -62,8 +62,7 @@ pub(super) struct PrimaryWatch {
     servers: BTreeMap<Arc<str>, Knowledge>,
     /// The servers that call themselves primary, or did so before they went down. A check goes through these few only.
     claiming: BTreeSet<Arc<str>>,
-    /// Numbers the checks at which a server calls itself primary. These numbers are neither timelines nor
-    /// epochs.
+    /// Numbers the checks at which a server calls itself primary. These numbers are no timelines and no epochs.
     claim_numbers: ClaimNumbers,
     /// The addresses of the servers of the pool, and of others of which something is remembered, by label.
     addresses: BTreeMap<Arc<str>, Box<str>>,

@@ -61,7 +61,7 @@ fn an_invalid_file_of_listed_servers_is_set_aside() {
 }
 
 #[tokio::test]
-async fn an_unwritable_file_is_listed_until_it_is_written() {
+async fn an_unwritable_file_is_listed_as_unsaved_until_it_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let state_dir = StateDir::open(&directory.path().join("state")).unwrap();
     fs::remove_dir_all(directory.path().join("state")).unwrap();

@@ -1,4 +1,4 @@
-//! Where certificates are: the files of a location are found here.
+//! Finds the files of the certificates at a location.
 
 use std::ffi::OsStr;
 use std::fs::DirEntry;

@@ -157,7 +157,7 @@ async fn a_client_reset_is_noticed_while_the_server_does_not_read() {
 }
 
 #[tokio::test]
-async fn a_client_reset_after_its_end_ends_the_session_as_closed_by_the_client() {
+async fn a_reset_by_a_client_that_has_ended_its_stream_counts_as_closed_by_the_client() {
     let mut session = Session::new().await;
     session.client.shutdown().await.unwrap();
     assert!(read_all(&mut session.server).await.1.is_ok());
@@ -172,7 +172,7 @@ async fn a_client_reset_after_its_end_ends_the_session_as_closed_by_the_client()
 }
 
 #[tokio::test]
-async fn only_a_client_reset_after_a_close_notify_counts_as_closed_by_the_client() {
+async fn a_client_reset_without_a_fin_counts_as_closed_by_the_client_only_after_a_close_notify() {
     // A record as long as an encrypted alert of TLS 1.3.
     let mut close_notify = vec![0x17, 3, 3, 0, 19];
     close_notify.resize(24, 7);

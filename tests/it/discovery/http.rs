@@ -141,7 +141,7 @@ fn an_answer_that_is_not_usable_changes_nothing() {
 }
 
 #[test]
-fn the_certificate_of_the_url_is_verified() {
+fn the_certificate_of_the_url_is_verified_with_the_current_ca_file() {
     let first = Server::named("first");
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let registry = Registry::over_tls(&ours.issue(&["127.0.0.1"]));
