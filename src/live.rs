@@ -289,8 +289,8 @@ impl Live {
         next
     }
 
-    /// Applies an override to all servers of this name, and keeps it for later ones until it is revoked. Returns the
-    /// overrides in force after it.
+    /// Applies an override to all servers of this name, and keeps it for later ones until it is revoked. Returns all
+    /// overrides of this name that are in force then.
     pub fn apply_override(&self, name: &ServerPath, change: Override, by: Arc<str>, at: SystemTime) -> Overrides {
         self.registry.apply_override(name, change, by, at)
     }

@@ -121,6 +121,13 @@ pub fn check_room(directory: &Path, bytes: usize) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Makes a FIFO, which tests take for a file that must not be waited for.
+#[cfg(test)]
+pub(crate) fn make_fifo(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,8 +137,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let fifo = path("fifo");
-        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        make_fifo(&fifo);
         for other in [&fifo, Path::new("/dev/null"), directory.path()] {
             let error = open(other).unwrap_err();
             assert_eq!(error.to_string(), "not a regular file", "{}", other.display());

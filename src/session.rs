@@ -4,13 +4,14 @@
 //! Accepted ─ ledger.open ─► Opened ─ sniff ─► Identified ─ route ─► Routed ─ terminate ─► Routed
 //!     ─ connect ─► Connected ─► Linked ─ relay ─► closed
 //! ```
-//! Each of these steps up to `connect` can end in a `Refusal`. Two steps of an `Opened` client come before `sniff`: its
+//! Each step from `sniff` to `connect` can end in a `Refusal`. Two steps of an `Opened` client come before `sniff`: its
 //! PROXY header is read, if one is expected, and the guards of the listener are passed. A `Routed` client passes the
 //! guards of its route. `terminate` completes the TLS handshake with a client whose TLS is terminated here.
-//! `terminate_postgres` does so before a PostgreSQL client is routed, because its first packets are within TLS.
+//! `terminate_postgres` does so before a PostgreSQL client is routed, because the packet that names the client's user
+//! and database is within TLS.
 //!
 //! **A new step** consumes the type before it and returns the next one, or a `Refusal`. It is called in the functions
-//! `connect` and `connect_postgres`, which call all steps. What it has to remember goes to `account::session_extras`,
+//! `connect`, `connect_postgres` and `connect_decrypted`, which call the steps. What it has to remember goes to `account::session_extras`,
 //! so that other sessions stay small. Code that only decides whether a client is refused is not a step, but a limit of
 //! a [`guard`](crate::guard). Code that reads first bytes is a reader of [`sniff`](crate::sniff).
 //!
@@ -129,8 +130,8 @@ async fn connect(
         at,
         entry,
     };
-    // Each step is a statement: in one expression, the future would hold the temporaries of all steps at once. Each
-    // step takes its input by value: a local that was borrowed would stay in the future until the future ends.
+    // Each step that awaits is a statement: in one expression, the future would hold the temporaries of all steps at
+    // once. Each step takes its input by value: a local that was borrowed would stay in the future until the future ends.
     let opened = match state.plan.accept_proxy {
         Some(_) => opened.read_proxy_header().boxed().await?,
         None => opened,
@@ -166,7 +167,7 @@ async fn connect_postgres(
         at,
         entry: &mut *entry,
     };
-    // Each step is a statement: in one expression, the future would hold the temporaries of all steps at once.
+    // Each step that awaits is a statement, for the same reason as in `connect`.
     let opened = match state.plan.accept_proxy {
         Some(_) => opened.read_proxy_header().boxed().await?,
         None => opened,

@@ -9,7 +9,7 @@ use crate::check::password;
 use crate::plan::Plan;
 use crate::regular_file;
 
-/// Mode bits that a file with a secret must not have: write for group and others, read for others. The group may read:
+/// Mode bits that a file with a secret should not have: write for group and others, read for others. The group may read:
 /// `root:acequia` with mode 0640 is a common way to give a secret to a process.
 const SECRET_MASK: u32 = 0o026;
 
@@ -40,8 +40,8 @@ pub fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
     plan.files().into_iter().filter_map(failure)
 }
 
-/// A warning for each file of the plan that is empty, that others may write, or that holds a secret and that others may
-/// read. An empty password file gets no warning, because it is an error of [`unreadable`]. A file whose metadata
+/// A warning for each file of the plan that is empty, that the group or others may write, or that holds a secret and
+/// that others may read. An empty password file gets no warning, because it is an error of [`unreadable`]. A file whose metadata
 /// cannot be read gets no warning.
 #[must_use]
 pub fn file_warnings(plan: &Plan) -> Vec<String> {
@@ -62,7 +62,7 @@ pub fn file_warnings(plan: &Plan) -> Vec<String> {
     plan.files().into_iter().filter_map(warning).collect()
 }
 
-/// The warning about the mode of the file of a private key.
+/// The warning about the file of a private key, if its mode gives the group or others too much access.
 pub(super) fn key_file_warning(path: &Path) -> Option<String> {
     let permissions = path.metadata().ok()?.permissions();
     let is_secret = true;
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_must_not_be_readable_and_files_not_writable_by_others() {
+    fn others_should_not_read_secrets_and_neither_group_nor_others_should_write_files() {
         let access = |mode, is_secret| excess_access(&Permissions::from_mode(mode), is_secret).map(|(what, _)| what);
         assert_eq!([0o600, 0o640, 0o400, 0o700].map(|mode| access(mode, true)), [None; 4]);
         assert_eq!(access(0o644, true), Some("read"));

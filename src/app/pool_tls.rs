@@ -1,4 +1,4 @@
-//! The TLS with the servers of pools, whose files are read before a plan is put in force.
+//! TLS to the servers of pools. Its files are read before a plan is put in force.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use crate::reload::reload_pool_tls;
 use crate::tls::PoolTls;
 
-/// Reads the files of every pool with TLS. `before`: what is in force before a reload. A pool whose TLS is configured
+/// Reads the files of every pool with TLS. `before`: what a reload replaces; `None` at the start. A pool whose TLS is configured
 /// as in `before` keeps its [`PoolTls`]: only changed files are read, and a file that cannot be used is only logged.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! Notifies the service manager (systemd): ready, reloading, stopping, and that the workers run. The messages are those
-//! of sd_notify(3). Without a service manager nothing is sent.
+//! Tells the service manager (systemd) that the process is ready, reloads or stops, and that its workers run. The
+//! messages are those of sd_notify(3). Without a service manager nothing is sent.
 //!
 //! A message is one datagram to a local socket. Sending blocks only while the service manager itself hangs; workers
 //! never send a message.
@@ -22,12 +22,12 @@ use crate::worker::Heartbeat;
 /// The shortest interval between two checks of the heartbeats. A worker counts a beat each second.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_secs(2);
 
-/// Reports that clients are accepted, at the start and after a reload. `status` is shown by `systemctl status`.
+/// Reports, at the start and after a reload, that clients are accepted. `status` is shown by `systemctl status`.
 pub(super) fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Reports that a reload has begun. [`ready`] must follow, whether it succeeds or not.
+/// Reports that a reload has begun. [`ready`] must follow, whether the reload succeeds or not.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
@@ -51,7 +51,7 @@ pub(super) async fn feed_watchdog(heartbeats: Vec<Weak<Heartbeat>>) {
         let (limit, min) = (format_duration(limit), format_duration(2 * CHECK_INTERVAL_MIN));
         tracing::warn!(limit, min, "the watchdog may end a healthy process: raise WatchdogSec");
     }
-    // Two checks within the limit: one may be late.
+    // Half the limit, so that a check may be late.
     let mut checks = interval((limit / 2).max(CHECK_INTERVAL_MIN));
     // After a late check, the next must not follow at once: no worker could have counted a beat in between.
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -6,8 +6,8 @@
 //! **A new kind** needs:
 //! - a file here with its settings, its keys and how it runs, and an entry in [`KINDS`];
 //! - a file in `config/parse/check/` that reads its keys, and an entry in `READERS` there. A test compares the lists;
-//! - its names in other proxies in `KIND_SYNONYMS` of `config/parse/check/mod.rs`, and other proxies' names of its keys
-//!   in `config/synonyms/pool.rs`;
+//! - other proxies' words for it, in `KIND_SYNONYMS` of `config/parse/check/mod.rs`, and for its keys, in
+//!   `config/synonyms/pool.rs`;
 //! - its conversion from HAProxy in `import/haproxy/check.rs`;
 //! - a description in `conf/full.toml`, from which the schema takes it, and in `docs/checks.md`;
 //! - its name and keys in the tables of `tests/it/config/schema.rs`, which generates the schema.

@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_clone_whose_task_has_panicked_does_not_stay_in_the_list() {
+    async fn a_clone_whose_task_has_panicked_counts_as_left() {
         let clone = CloneHandle {
             status: Arc::new(StatusCell::new("app-1".into(), Arc::default())),
             leave: CancellationToken::new(),

@@ -20,13 +20,13 @@ use crate::unix_socket::unix_socket;
 /// How connections to the servers of a pool are opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// The time limit of one attempt.
+    /// The time limit of one [`connect`], however many sources it tries.
     pub timeout: Duration,
     /// Options of the sockets.
     pub socket: SocketOptions,
     /// Where connections come from; `None`: the system chooses.
     pub source: Option<BindSource>,
-    /// The header that a server expects before anything else; `None`: none is sent.
+    /// The version of the PROXY header that a server expects before anything else; `None`: it expects none.
     pub proxy_protocol: Option<Version>,
 }
 

@@ -1,4 +1,5 @@
-//! The sessions that are open, all together and of each source: exact, whichever workers they are on.
+//! Counts the open sessions of a guard, all together and of each source. The counts are exact, whichever workers the
+//! sessions are on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -85,12 +86,12 @@ impl SessionTable {
         })
     }
 
-    /// Open sessions.
+    /// How many sessions are open.
     pub(super) fn open(&self) -> usize {
         self.open.load(Relaxed)
     }
 
-    /// Sources with open sessions.
+    /// How many sources have open sessions.
     pub(super) fn sources(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }

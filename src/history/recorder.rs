@@ -94,7 +94,7 @@ pub struct PastPool {
     latest: Option<PoolReading>,
 }
 
-/// The rings.
+/// The rings of the process and of the chosen pools.
 #[derive(Debug, Default)]
 pub struct Recorder {
     latest: Option<Reading>,
@@ -104,7 +104,7 @@ pub struct Recorder {
     plan: Weak<Plan>,
     /// How many seconds have been recorded since the start.
     seconds_recorded: u64,
-    /// The endings since the start, at the end of each minute; oldest first.
+    /// The counts of endings since the start, as they were at the end of each of the last minutes; oldest first.
     minutes: VecDeque<EndingCounts>,
 }
 

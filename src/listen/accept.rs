@@ -353,14 +353,11 @@ pub(super) fn accept(listener: &OwnedFd) -> io::Result<AcceptOutcome> {
         Ok((socket, peer)) => (socket, peer),
         Err(error) => return outcome_of(error),
     };
-    let peer = match peer_of_accepted(&socket, peer) {
-        Ok(peer) => peer,
-        Err(error) => return Ok(AcceptOutcome::Failed(error)),
-    };
-    Ok(match stream_of(socket) {
-        Ok(socket) => AcceptOutcome::Client(socket, peer),
+    Ok(match (peer_of_accepted(&socket, peer), stream_of(socket)) {
+        (Ok(peer), Ok(socket)) => AcceptOutcome::Client(socket, peer),
+        (Err(error), _) => AcceptOutcome::Failed(error),
         // epoll is full (ENOMEM, ENOSPC). This client is lost. The pause saves the next clients in the queue.
-        Err(_) => AcceptOutcome::Pause(AcceptPause::Memory),
+        (Ok(_), Err(_)) => AcceptOutcome::Pause(AcceptPause::Memory),
     })
 }
 

@@ -1,8 +1,8 @@
 //! Listening sockets, and an accept that fails only where the socket was shut down.
 //!
-//! Every worker has its own socket for every address (SO_REUSEPORT); the kernel distributes the clients. A socket that
-//! the service manager has passed is shared by all workers instead: clients that wait in it survive a restart, and
-//! those in a worker's own socket would not.
+//! Every worker has its own socket for every TCP address (SO_REUSEPORT); the kernel distributes the clients. A Unix
+//! socket is shared by all workers: it cannot have SO_REUSEPORT. A socket that the service manager has passed is shared,
+//! too: clients that wait in it survive a restart, and those in a worker's own socket would not.
 
 mod conflict;
 mod passed;
@@ -182,9 +182,9 @@ impl Bound {
     }
 }
 
-/// Listens on the first socket, then sets SO_REUSEPORT, then adds the sockets of the other workers. In this order, if
-/// two processes have bound the address, the second one fails to listen. This does not hold for an address that
-/// overlaps with another of this process: its first socket has SO_REUSEPORT already.
+/// Listens on the first socket, then sets SO_REUSEPORT, then adds the sockets of the other workers. Because of this
+/// order, if two processes have bound the address, the second that listens fails. This does not hold for an address
+/// that overlaps with another of this process: its first socket has SO_REUSEPORT already.
 fn listen_tcp(
     first: Socket,
     address: ListenAddr,
@@ -215,7 +215,7 @@ fn shared_by(workers: usize, mut sockets: Vec<OwnedFd>) -> io::Result<Vec<OwnedF
     Ok(sockets)
 }
 
-/// Listens on an address by one socket, for the admin port. To be called within a runtime.
+/// Listens on an address with a single socket, for the admin port. To be called within a runtime.
 ///
 /// # Errors
 /// The address and why it cannot be listened on.
@@ -238,7 +238,7 @@ fn bind(address: ListenAddr, options: &SocketOptions, reuse_port: bool) -> io::R
     let address = address.socket().ok_or(io::ErrorKind::Unsupported)?;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
         .map_err(|error| refused("socket", error))?;
-    // Only `[::]` would take IPv4 clients too, and conflict with `0.0.0.0`.
+    // Without this, `[::]` would take IPv4 clients too, and conflict with `0.0.0.0`.
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket
             .set_only_v6(true)
@@ -255,7 +255,7 @@ fn bind(address: ListenAddr, options: &SocketOptions, reuse_port: bool) -> io::R
     socket
         .take_error()
         .map_err(|error| refused("getsockopt(SO_ERROR)", error))?;
-    options.apply(&SockRef::from(&socket)); // accepted sockets inherit all of it
+    options.apply(&SockRef::from(&socket)); // accepted sockets inherit these options
     socket.bind(&address.into())?;
     Ok(socket)
 }

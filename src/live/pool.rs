@@ -1,4 +1,4 @@
-//! A pool in force: its plan, its servers, and the addresses of the names among them.
+//! A pool in force: its plan, its servers, and the addresses of those that are configured by host name.
 
 use std::collections::HashSet;
 use std::ops::Deref;
@@ -27,12 +27,12 @@ pub struct LivePool {
     roles: Arc<PoolRoles>,
     // A blocking mutex: locked for a few lines, and by no session.
     addresses: Mutex<NameAddresses>,
-    /// The servers that are left out because they are listeners leading to this pool.
+    /// The servers that are left out because they are our own listeners, which lead to this pool.
     // A blocking mutex: locked for a line.
     left_out: Mutex<Vec<LeftOutServer>>,
     /// The entries of its plan, those that its source or its clones list, and those that operators have added.
     entries: watch::Sender<Arc<[ServerEntry]>>,
-    // Each of these is shared with the pools that this one has replaced, and with those that will replace it.
+    // Each field from here on is shared with the pools that this one has replaced, and with those that will replace it.
     dynamic: Arc<DynamicServers>,
     pub(super) departed: Arc<DepartedServers>,
     in_force: Arc<PoolInForce>,
@@ -41,9 +41,9 @@ pub struct LivePool {
     scale: Arc<PoolScale>,
 }
 
-/// Leads to the pool in force. A pool and all its successors in later plans share this. A session holds it instead of
-/// the pool to which it was routed. So it does not keep an old plan in memory, and it reports its end to the pool that
-/// is in force at that moment.
+/// Leads to the pool in force. A pool and all its successors in later plans share this value. A session holds it instead
+/// of the pool to which the session was routed. So the session does not keep an old plan in memory, and reports its end
+/// to the pool that is in force at that moment.
 // A blocking mutex: locked for a line.
 #[derive(Debug, Default)]
 pub struct PoolInForce(Mutex<Weak<LivePool>>);
@@ -218,7 +218,7 @@ impl LivePool {
         self.replace_servers(members);
     }
 
-    /// The servers that are left out because they are listeners leading to this pool.
+    /// The servers that are left out because they are our own listeners, which lead to this pool.
     #[must_use]
     pub fn left_out(&self) -> Vec<LeftOutServer> {
         self.left_out.lock().clone()
@@ -288,7 +288,7 @@ impl LivePool {
     }
 
     /// Sets whether the servers are checked from now on, and whether they must have a role. The role of a server that
-    /// is not in `before` is forgotten: the role may be from an earlier time in the pool. Such a server is no stand-in,
+    /// is not in `before` is forgotten: it may be known from an earlier stay in the pool. Such a server is no stand-in,
     /// either. If the plan wants no stand-ins, no server is one.
     fn update_checked(&self, before: &[Member], members: &[Member]) {
         let known: HashSet<ServerId> = before.iter().map(|server| server.id()).collect();

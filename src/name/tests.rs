@@ -130,7 +130,7 @@ fn patterns_are_parsed_and_ranked() {
 }
 
 #[test]
-fn a_pattern_matches_its_own_names_only() {
+fn an_exact_pattern_matches_one_name_and_a_suffix_pattern_the_names_below_it() {
     let rank = |pattern: &str, name: &str| {
         let name = Sni::from_config(name).unwrap();
         NamePattern::from_config(pattern).unwrap().rank(&name)

@@ -20,7 +20,7 @@ pub const LISTED_MAX: usize = 10_000;
 /// The largest weight.
 pub const WEIGHT_MAX: u16 = 256;
 
-/// A server as a source lists it: `"host:port"`, or an object with these keys.
+/// A server as a source lists it: `"host:port"`, or a table (in JSON: an object) with these keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListedServer {
     /// `host:port`, `[ip]:port` or `unix:/path`.
@@ -210,7 +210,7 @@ impl DiscoverPlan {
     /// Checks that the source may list these servers.
     ///
     /// # Errors
-    /// One is at a Unix socket, which this source may not list.
+    /// One of them is at a Unix socket, which this source may not list.
     pub fn check_listed(&self, servers: &[ServerEntry]) -> Result<(), Reason> {
         match servers.iter().find(|server| server.is_unix()) {
             Some(server) if !self.allow_unix => {

@@ -1,7 +1,7 @@
 //! The numbers of open sessions at the addresses of all servers, close together in memory.
 //!
-//! `least-conn` reads the number of each candidate. If each was inside its server, 1,000 servers would be 1,000 cache
-//! lines; close together they are 64, because 16 counts share a line.
+//! `least-conn` reads the number of each candidate. If each number was inside its server, a pick among 1,000 servers
+//! would read 1,000 cache lines. It reads 64, because 16 numbers share a line.
 
 use std::array;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 /// Is notified when a change of a server may let a waiting client in. The queue of a pool is the observer of its
 /// servers.
 pub(super) trait ServerObserver: Debug + Send + Sync {
-    /// Something has changed that may make room for a client. May be called with a server's state locked: it does not
-    /// read that state, but only wakes the waiting clients.
+    /// Something has changed that may make room for a client. May be called with a server's state locked: the observer
+    /// must not read that state here, but only wakes the waiting clients.
     fn notify_change(&self);
 
     /// A session has ended, so that a place on its server is free. Must not be called with a server's state locked: it

@@ -55,7 +55,7 @@ pub fn header(version: Version, info: &ClientInfo<'_>) -> Vec<u8> {
 }
 
 /// The header of a connection that acequia makes for itself, such as a health check: `LOCAL` in version 2,
-/// `UNKNOWN` in version 1 (section 2.1 allows the line to end after it).
+/// `UNKNOWN` in version 1 (section 2.1 of the specification allows the line to end after this word).
 #[must_use]
 pub const fn local_header(version: Version) -> &'static [u8] {
     match version {

@@ -1,7 +1,7 @@
 //! Moves the bytes of a session both ways until the end.
 //!
-//! [`relay`] takes two sockets, the bytes that were read before, limits and a [`Traffic`] to count in, and returns how
-//! the relay ended. The decisions are made in `core`, without IO; the system calls are made in `engine`.
+//! [`relay`] takes two sockets, the first bytes for the server, limits and a [`Traffic`] to count in, and returns how
+//! the relay ended. The decisions are made in `core`, without IO, and the system calls in `engine`.
 //!
 //! **TLS.** A connection may use TLS that is terminated here ([`relay_tls`]): its bytes are the plaintext, a
 //! close_notify alert is the end of its stream, and a socket that is closed without one was cut off. TLS cannot be

@@ -14,7 +14,7 @@ const MEMBER_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long all members together may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// The most bytes of all texts together: as many as a file may have.
+/// The most bytes of all texts together: as many as a configuration file may have.
 const BYTES_MAX: usize = 16 << 20;
 
 /// Reads the texts now, from the first member that answers within 4 s. Takes 12 s at most.

@@ -2,11 +2,12 @@
 //!
 //! Sessions are ended at a pace, as long as that has an effect: their clients have to come back to servers without
 //! excess, and stay there. Otherwise rebalancing pauses, because a server that accepts connections only to end them
-//! would get the sessions of the others for ever. While it pauses, it ends one session in each period `over` (the
+//! would get the sessions of the others for ever. In the pause, one session is ended in each period `over` (the
 //! configured `rebalance`) to find out whether that has an effect again.
 //!
-//! For example, `a` has 80 sessions and `b` has none. When six sessions have ended (three for each server), and `b` has
-//! kept no client within 5 s after the first of them, rebalancing pauses. When `b` keeps one, rebalancing goes on.
+//! For example, `a` has 80 sessions and `b` has none. When six sessions have ended (three times the number of servers),
+//! and `b` has kept no client within 5 s after the first of them, rebalancing pauses. When `b` keeps a client,
+//! rebalancing goes on.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -34,7 +35,7 @@ pub(super) struct Rebalancing {
     ended: usize,
     /// When the first of the `ended` sessions ended.
     first_ended_at: Instant,
-    /// When it paused, or last ended a session in the pause; `None`: it does not pause.
+    /// When the pause began, or a session was last ended in the pause; `None`: rebalancing does not pause.
     paused_at: Option<Instant>,
 }
 
@@ -51,7 +52,7 @@ impl Rebalancing {
         }
     }
 
-    /// To be called at each tick. `kept`: how many open sessions of a server were already open at the last tick.
+    /// To be called at each tick. `kept`: how many open sessions of a server were already open at the previous tick.
     pub(super) fn observe(
         &mut self,
         balance: &Balance,
@@ -126,7 +127,8 @@ impl Rebalancing {
     }
 
     /// How many sessions may be ended before a server without excess keeps one more: a tenth of those in excess, but at
-    /// least three for each server, because `balance = "round-robin"` sends only some of their clients there.
+    /// least three times the number of servers, because `balance = "round-robin"` sends only some of the clients to
+    /// servers without excess.
     fn patience(&self, balance: &Balance) -> usize {
         let servers = balance.excess.len() + balance.without_excess.len();
         (self.pace.initial / 10).max(3 * servers)
@@ -175,7 +177,7 @@ mod tests {
         }
 
         /// A second passes. All sessions that were asked to end have ended. One more is asked, if any is due. Returns
-        /// how many were due.
+        /// how many were due. `kept` is that of [`Rebalancing::observe`].
         fn tick(&mut self, kept: usize) -> usize {
             self.tick_with(kept, false)
         }
@@ -202,7 +204,7 @@ mod tests {
     async fn rebalancing_pauses_if_it_has_no_effect() {
         let mut pool = TestPool::new(1);
         let ticks_before_pause = (0..60).take_while(|_| pool.tick(0) > 0).count();
-        assert_eq!(ticks_before_pause, 6, "three for each server");
+        assert_eq!(ticks_before_pause, 6, "three times the number of servers");
         let tries: usize = (0..100).map(|_| pool.tick(0)).sum();
         assert_eq!(tries, 5, "one in each 20 s");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! A CancelRequest: sends it to the servers that it may be for.
+//! Sends a CancelRequest of PostgreSQL to the servers that it may be for.
 
 use std::collections::HashSet;
 use std::io;
@@ -27,7 +27,7 @@ use crate::tls::TlsConnection;
 const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How long all servers together may take. Servers whose turn has not come by then do not get the request. If the
-/// client leaves, sending goes on: a client need not wait for the end to have its query cancelled.
+/// client leaves meanwhile, sending goes on, because a client need not wait until its query is cancelled.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The most connections that one request has at once: enough for all [`SERVERS_MAX`] servers on which its client has

@@ -98,9 +98,8 @@ impl Routed<'_> {
         // Bounded: fallbacks form no cycle.
         loop {
             let live = &state.pools[*pool];
-            let connect = &live.plan().dial.connect;
-            let hello = sniffed.and_then(Sniffed::hello);
-            let header = header_for(connect, &state.plan, client, entry, hello, tls.as_ref())?;
+            let plan = &live.plan().dial;
+            let header = header_for(&plan.connect, &state.plan, client, entry, sniffed, tls.as_ref())?;
             let dial_tls = state.tls_with(live).map(|pool_tls| DialTls {
                 tls: pool_tls,
                 client: client_choice(tls.as_ref()),
@@ -108,18 +107,17 @@ impl Routed<'_> {
             });
             let has_bytes = sniffed.is_some() || !header.is_empty() || has_read_ahead(entry);
             dial_client.last_ack = LastAck::delayed_if(has_bytes && relays_at_once && dial_tls.is_none());
-            let on_progress = |progress: Progress<'_>| record(&progress, live.name(), entry);
             let mut search = Search::default();
             // This future and the one of `Self::dial` have a box each. glibc reuses a freed block of up to 1,032 bytes
             // for allocations of the same size. One block for both would be larger, and once freed, it would be an
             // unused gap in memory.
             let dialling = Box::pin(dial(
                 live,
-                &live.plan().dial,
+                plan,
                 dial_tls.as_ref(),
                 dial_client,
                 &mut search,
-                on_progress,
+                |progress: Progress<'_>| record(&progress, live.name(), entry),
             ));
             let failure = match dialling.await {
                 Ok(dialled) => return Ok((dialled, header, search)),
@@ -188,14 +186,13 @@ fn take_read(sniffed: Option<Sniffed>, entry: &Entry) -> Vec<u8> {
     read.map(FirstBytes::into_vec).unwrap_or_default()
 }
 
-/// The PROXY header for this client; empty if servers with these options expect none. `hello` and `tls` are those of
-/// [`proxy_header`].
+/// The PROXY header for this client; empty if servers with these options expect none.
 pub(super) fn header_for(
     connect: &ConnectOptions,
     listener: &ListenerPlan,
     client: &TcpStream,
     entry: &Entry,
-    hello: Option<&Hello>,
+    sniffed: Option<&Sniffed>,
     tls: Option<&(Box<TlsConnection>, Hello)>,
 ) -> Result<Vec<u8>, Refusal> {
     let Some(version) = connect.proxy_protocol else {
@@ -211,6 +208,7 @@ pub(super) fn header_for(
             hello,
             summary,
         });
+    let hello = sniffed.and_then(Sniffed::hello);
     proxy_header(version, address, local, (hello, tls), forwarded.as_ref())
 }
 

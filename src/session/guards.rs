@@ -19,7 +19,7 @@ impl Opened<'_> {
     pub(super) fn pass_guards(self) -> Result<Self, Refusal> {
         let plan = &self.state.plan;
         let protocol = if plan.tls.is_some() {
-            Protocol::Tcp // no reply has a message in it: before its TLS handshake, the client would not accept one
+            Protocol::Tcp // so no reply has a message in it: before its TLS handshake, the client would not accept one
         } else {
             plan.protocol
         };

@@ -240,7 +240,7 @@ pub(super) fn has_read_ahead(entry: &Entry) -> bool {
         .is_some_and(|first| !first.as_slice().is_empty())
 }
 
-/// The PROXY header of the peer in front.
+/// The PROXY header that the peer in front has sent.
 pub(super) fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
     entry.info().extras.as_ref()?.forwarded.as_deref().cloned()
 }
@@ -253,11 +253,12 @@ pub(super) struct ClientTls<'a> {
     pub(super) summary: &'a TlsSummary,
 }
 
-/// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the
-/// client's first bytes for it, or trust our own address as the client's. So the session is refused if `local` is
-/// needed but not known.
+/// The PROXY header for this client. A server that expects a header must not get a connection without one: it would
+/// take the client's first bytes for the header, or trust our own address as the client's. So the session is refused if
+/// `local` is needed but not known.
 ///
-/// `hello` is the ClientHello of a client whose TLS is passed on; `tls` is the client's TLS if it is terminated here.
+/// `local` is our address on the client's connection. `hello` is the ClientHello of a client whose TLS is passed on;
+/// `tls` is the client's TLS if it is terminated here. `forwarded` is the header that the peer in front has sent.
 pub(super) fn proxy_header(
     version: Version,
     client: ClientAddr,

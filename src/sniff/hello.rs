@@ -7,7 +7,7 @@
 //!   | 0x16 | 03 xx   | n (u16) | fragment: n bytes, 1..2^14 |  next record ...
 //!   +------+---------+---------+----------------------------+
 //!
-//! handshake message, RFC 8446 section 4: the fragments joined; they may split it anywhere, even in its header
+//! handshake message, RFC 8446 section 4: the joined fragments; a record may end anywhere in it, even in its header
 //!   0      1         4
 //!   +------+---------+----------------------+
 //!   | 0x01 | m (u24) | ClientHello: m bytes | what follows is not read
@@ -143,7 +143,7 @@ impl HelloReader {
         if !is_handshake {
             return Some(malformed(
                 Alert::UnexpectedMessage,
-                "another record within the ClientHello",
+                "a record of another type within the ClientHello",
             ));
         }
         let &[_, _, _, high, low, ..] = fresh else {

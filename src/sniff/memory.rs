@@ -182,14 +182,14 @@ impl FirstBytes {
         drop(self.take());
     }
 
-    /// Takes the bytes, and returns what they have reserved to the budget.
+    /// Takes the bytes. What they have reserved is no longer charged to the budget.
     fn take(&mut self) -> Vec<u8> {
         self.release(self.bytes.capacity());
         std::mem::take(&mut self.bytes) // leaves no capacity, so that `drop` returns nothing a second time
     }
 
-    /// Appends. When the buffer must grow, it doubles, up to `capacity_max`: bytes that come a few at a time are not
-    /// copied often.
+    /// Appends. The first bytes reserve no more than they need. When the buffer must grow after that, it doubles, to at
+    /// least `LARGE_BUFFER_BYTES` and at most `capacity_max`: bytes that come a few at a time are not copied often.
     pub(super) fn push(&mut self, fresh: &[u8], capacity_max: usize) {
         let needed = self.bytes.len() + fresh.len();
         let reserved = self.bytes.capacity();
@@ -326,13 +326,13 @@ mod tests {
         );
         drop((first, second));
         assert_eq!((memory.held(), memory.queue.lock().leaving), (1_000, 0));
-        let mut decided = third;
-        decided.dequeue();
+        let mut dequeued = third;
+        dequeued.dequeue();
         let sixth = waits(&memory, begin, 6, 1);
         assert_eq!(
-            evicted(&[&decided, &fourth, &sixth]),
+            evicted(&[&dequeued, &fourth, &sixth]),
             [false, true, false],
-            "a decided client is not evicted"
+            "a client that no longer waits for bytes is not evicted"
         );
     }
 

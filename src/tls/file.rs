@@ -207,8 +207,7 @@ mod tests {
     fn a_fifo_without_a_writer_is_not_waited_for() {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("key.pem");
-        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        regular_file::make_fifo(&fifo);
         for path in [fifo.as_path(), directory.path()] {
             let error = read(path).unwrap_err();
             assert_eq!(error.what, "not a regular file");

@@ -243,7 +243,7 @@ mod tests {
         let this_process = (rustix::process::geteuid().as_raw(), std::process::id());
         let peer = peer_of(&connected).unwrap();
         assert_eq!((peer.uid, peer.pid), this_process);
-        let no_socket = std::fs::File::open(directory.path()).unwrap();
+        let no_socket = File::open(directory.path()).unwrap();
         assert_eq!(peer_of(&no_socket).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
         drop(socket); // as a killed process leaves it
         assert!(path.exists() && connect_to_listener(&path).unwrap().is_none());

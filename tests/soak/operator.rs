@@ -96,6 +96,7 @@ impl<'a> Operator<'a> {
         }
     }
 
+    /// The servers that may die. Only these get overrides.
     fn killable(&self) -> Vec<&'a Host> {
         self.site.hosts.iter().filter(|host| host.is_killable).collect()
     }

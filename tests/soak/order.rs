@@ -1,4 +1,4 @@
-//! The order, which says what a session does. The client sends it first, and the server follows it.
+//! The order: the instruction that begins each session. The client sends it, and the server does what it says.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ pub struct Order {
     /// Bytes of content from the server.
     pub down: u32,
     pub manner: Manner,
-    /// How the server reads and writes.
+    /// The pace of the server.
     pub pace: Pace,
 }
 
 /// The course of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// Both send at the same time; after receiving everything the client half-closes, then the server.
+    /// Both send at the same time. When the client has received everything, it half-closes; then the server does.
     Both,
     /// Both send at the same time; the server half-closes as soon as it has sent everything.
     ServerEndsFirst,
@@ -27,9 +27,9 @@ pub enum Manner {
     AfterTheEnd,
     /// The server resets when it has sent everything.
     ServerResets,
-    /// Both stop sending without a half-close.
+    /// The client sends; then both are silent, and neither half-closes.
     Silence,
-    /// The client half-closes; the server sends nothing and does not half-close.
+    /// The client sends and half-closes; the server sends nothing and does not half-close.
     HalfSilence,
 }
 

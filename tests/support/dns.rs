@@ -12,8 +12,8 @@ use tempfile::TempDir;
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
-/// Answers queries (RFC 1035, section 4) for names below `live.test`: they are at 127.0.0.1. Drops queries for other
-/// names, and AAAA queries for names below `ipv4.live.test`. Dropping the value ends the server.
+/// Answers queries (RFC 1035, section 4) for names below `live.test`: their only address is 127.0.0.1. Drops queries
+/// for other names, and AAAA queries for names below `ipv4.live.test`. Dropping the value ends the server.
 pub struct NameServer {
     address: SocketAddr,
     should_end: Arc<AtomicBool>,
@@ -109,7 +109,7 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
     // A response, recursion desired and available; one question.
     let mut reply = [&query[..2], &[0x81, 0x80, 0, 1, 0, answers, 0, 0, 0, 0], question].concat();
     if query_type == A {
-        // The name of the question, A, IN, 1 s, 4 bytes.
+        // The name of the question, type A, class IN, TTL 1 s, 4 bytes of address.
         reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]);
     }
     Some(reply)

@@ -31,7 +31,8 @@ impl Bound {
         }
     }
 
-    /// Of the ratios to both modes of HAProxy, that to the mode which is better in what is bounded.
+    /// The ratio to the better mode of HAProxy, of the ratios to both modes. If less is better, as in [`Self::AtMost`],
+    /// the better mode has the lower figure, and thus the higher ratio.
     fn to_better_mode(self, ratios: impl Iterator<Item = f64>) -> Option<f64> {
         match self {
             Self::AtMost(_) => ratios.max_by(f64::total_cmp),

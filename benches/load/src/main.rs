@@ -55,7 +55,8 @@ struct Arguments {
     /// Another build of acequia, to compare with the program `acequia`.
     #[arg(long, value_name = "PROGRAM")]
     beside: Option<String>,
-    /// Network namespaces of clients, proxies and servers, and the addresses of proxies and servers.
+    /// Network namespaces of clients, proxies and servers, and the addresses of proxies and servers. Default: all of
+    /// them in this namespace, at 127.0.0.1.
     #[arg(long, num_args = 5, value_names = ["CLIENTS", "PROXIES", "SERVERS", "PROXIES_IP", "SERVERS_IP"])]
     across: Option<Vec<String>>,
     /// Path without extension: the report is written to .md, .json and .svg files.

@@ -1,5 +1,5 @@
-//! The target of the access log. While writing to it fails, lines that the buffer cannot hold are lost; writing is tried
-//! again, and goes on once it succeeds.
+//! The target of the access log. While writing to it fails, lines that the buffer cannot hold are lost. Writing is
+//! tried again until it succeeds.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};

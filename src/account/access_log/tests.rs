@@ -1,11 +1,11 @@
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::AtomicU64;
 
 use tokio::time::Instant;
 
 use super::*;
+use crate::regular_file::make_fifo;
 
 fn record() -> AccessRecord {
     AccessRecord {
@@ -15,8 +15,8 @@ fn record() -> AccessRecord {
     }
 }
 
-/// A log without a writer, whose queue is full of two records; and the receiver of the queue. `dropped` counts the
-/// records that do not fit.
+/// A log without a writer, and the receiver of its queue. Two records fill the queue. `dropped` counts the records that
+/// do not fit.
 fn log_with_full_queue(dropped: Counter) -> (AccessLog, Receiver<Message>) {
     let (queue, messages) = sync_channel(2);
     let log = AccessLog {
@@ -85,7 +85,7 @@ fn records_queued_before_a_switch_go_to_the_old_output() {
 fn the_later_of_two_switches_wins_while_the_queue_is_full() {
     let directory = tempfile::tempdir().unwrap();
     let [fifo, replaced, last] = ["fifo", "replaced", "last"].map(|name| directory.path().join(name));
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    make_fifo(&fifo);
     let mut reader = File::options().read(true).write(true).open(&fifo).unwrap();
     let dropped = Arc::new(AtomicU64::new(0));
     let target = AccessTarget::File(fifo);

@@ -13,8 +13,9 @@ use crate::tls::error_chain;
 
 const NAME: &str = "db.example";
 
-/// An authority, and a certificate that it has issued for [`NAME`].
+/// A certificate for [`NAME`] with its private key, and the authority that has issued it.
 struct Keys {
+    /// In PEM.
     authority: String,
     certificate: CertificateDer<'static>,
     key: Vec<u8>,

@@ -147,7 +147,7 @@ servers = [
 ]
 
 [pools.app.scale]
-min = 0                               # it sleeps until its first client comes
+min = 0                               # without clients the pool sleeps: no server runs
 max = 4
 sessions_per_server = 4
 up_after = "1s"

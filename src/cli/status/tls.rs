@@ -1,15 +1,18 @@
-//! The certificates of the admin port, of listeners and of pools, and their broken files.
+//! The certificates of the admin port, of listeners and of pools, and the TLS files that are broken.
 
 use std::time::SystemTime;
 
 use crate::admin::bodies::StateBody;
 use crate::text::counted;
 
+/// The words before the error of a broken file.
+const BROKEN: &str = "a TLS file is broken, the files read before stay in force";
+
 /// A line for the certificates of the admin port and of each listener and pool, and one for each self-signed
 /// certificate, warning and broken file. An empty line comes before them. Nothing if there are no such lines.
 pub(super) fn notes(state: &StateBody) -> String {
     let mut notes = String::new();
-    let broken_note = |of: &str, what: &str| format!("\n{of}: broken, the files read before stay in force: {what}");
+    let broken_note = |of: &str, what: &str| format!("\n{of}: {BROKEN}: {what}");
     let admin = state.admin_tls.iter().map(|tls| ("[admin]", tls));
     let listeners = state.listeners.iter();
     let listeners = listeners.filter_map(|listener| Some((&*listener.name, listener.tls.as_ref()?)));

@@ -103,7 +103,7 @@ pub(super) fn worst_notice(state: &StateBody) -> Option<(Urgency, String)> {
     Some((urgency, text + &more))
 }
 
-/// Names servers that are down or ejected: the rows of these servers may not be on the screen.
+/// Names servers that are down or ejected, because their rows are perhaps not on the screen.
 fn down_notice(state: &StateBody) -> Option<String> {
     let down = state.servers().filter(|(_, server)| {
         let (_, _, urgency) = state_of(server);

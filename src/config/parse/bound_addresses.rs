@@ -20,11 +20,11 @@ pub(super) struct BoundAddresses {
 }
 
 impl BoundAddresses {
-    /// Parses an address and adds it, or reports that it is bound already. `None`: it is invalid. Port 0 may be bound
-    /// more than once: it stands for any free port.
+    /// Parses an address and adds it, or reports that it conflicts with an address added before. `None`: it is invalid,
+    /// or a text from the store must not name its path. Port 0 may be bound more than once: it stands for any free port.
     pub(super) fn add(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
         let parsed = match &node.value {
-            Value::Integer(port) => address::listen(&port.to_string()), // reports a port without an address
+            Value::Integer(port) => address::listen(&port.to_string()), // an error that names the missing IP address
             _ => address::listen(value::string(node, problems)?),
         };
         let address = match parsed {
@@ -78,13 +78,13 @@ impl BoundAddresses {
         problems.error(position, message, hint);
     }
 
-    /// Reserves the path of the socket of the API, with which no listener may conflict. `what` is the setting.
+    /// Reserves the path of the socket of the API, with which no listener may conflict. `what` names the setting.
     pub(super) fn reserve_admin_socket(&mut self, path: &Path, what: &str) {
         let written = format!("{}, {what}", path.display());
         self.unix.insert(UnixPlace::of(path), (written, None));
     }
 
-    /// As [`Self::add`], for the admin port.
+    /// As [`Self::add`], for the admin port, which cannot be a Unix socket.
     pub(super) fn add_admin(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
         if matches!(&node.value, Value::String(text) if text.starts_with("unix:")) {
             let hint = r#"write socket = "/run/acequia/admin.sock": the Unix socket of the API"#;

@@ -262,6 +262,7 @@ mod tests {
     use crate::config::read;
     use crate::config::report::ColorChoice;
     use crate::guard::{GuardRules, Rate};
+    use crate::regular_file::make_fifo;
 
     fn text(guard: &str) -> String {
         format!(
@@ -351,8 +352,7 @@ mod tests {
     fn a_network_file_is_a_regular_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("networks");
-        let mode = rustix::fs::Mode::RUSR;
-        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        make_fifo(&path);
         let error = rules_with_file("deny_file", &path).unwrap_err();
         assert!(error.contains("not a regular file"), "{error}");
     }

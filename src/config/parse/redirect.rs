@@ -86,7 +86,7 @@ pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) 
 }
 
 /// Checks the listeners that the redirects name, and puts each redirect into its own listener. A redirect without a
-/// `port` gets that of the listener it names. `unresolved` has each redirect with the index of its own listener;
+/// `port` gets the first port of the listener it names. `unresolved` has each redirect with the index of its own listener;
 /// `entries` has all listeners, also those that could not be converted.
 pub(super) fn resolve(
     listeners: &mut [ListenerPlan],
@@ -118,7 +118,7 @@ pub(super) fn resolve(
                     "name a listener that serves",
                 );
             }
-            None if entries.iter().any(|entry| *entry.key == **to) => {} // its error is reported
+            None if entries.iter().any(|entry| *entry.key == **to) => {} // an error in that listener was reported
             None => {
                 let names: Vec<&str> = listeners.iter().map(|listener| &*listener.name).collect();
                 let hint = suggest::did_you_mean(to, &names).unwrap_or_default();

@@ -34,8 +34,8 @@ fn sessions_max(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<No
     NonZeroU32::new(section.integer("max_sessions", SESSIONS, problems)?)
 }
 
-/// Converts `servers` of the pool with this name. A pool without clones needs at least one server. The
-/// identities of the servers must differ. Without clones, at least one server needs a weight above 0. Returns an empty
+/// Converts `servers` of the pool with this name. Servers must differ in their identity: their name, or else their
+/// address. A pool without clones needs at least one server, and at least one with a weight above 0. Returns an empty
 /// list if the pool has `discover`.
 pub(super) fn servers(
     pool_name: &str,

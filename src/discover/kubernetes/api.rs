@@ -16,7 +16,7 @@ use super::slices::EndpointSlice;
 use crate::http_client::{ResponseLines, connect, exchange, in_time, open, take_url};
 use crate::plan::ServiceSourcePlan;
 
-/// How long one request with its response may take, or the head of the response to a watch.
+/// How long a request and its response may take. Of the response to a watch, only the head counts.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most slices of one answer. A slice has at most 1000 endpoints, usually 100.
@@ -81,11 +81,11 @@ enum WatchMessage {
     Error(ApiStatus),
 }
 
-/// An event of a slice.
+/// An event of a watch.
 pub(super) enum SliceEvent {
-    /// It is new, or has changed.
+    /// The slice is new, or has changed.
     Put(EndpointSlice),
-    /// It is gone.
+    /// The slice is gone.
     Deleted(EndpointSlice),
     /// All events up to this version have been sent. Only the version is set.
     Bookmark(EndpointSlice),
@@ -189,7 +189,7 @@ impl<'a> SlicesApi<'a> {
         let ApiStatus { message, .. } = serde_json::from_slice(body).unwrap_or_default();
         let (login, namespace) = (&self.access.login, &self.source.namespace);
         match status {
-            // Not of a list: if each expires before its last page, nobody would hear of it.
+            // A list that expires before its last page has failed: this is reported, unlike `Gone`.
             StatusCode::GONE if matches!(verb, Verb::Watch) => KubernetesError::Gone,
             StatusCode::UNAUTHORIZED => format!("the API server answers 401: it does not accept {login}").into(),
             StatusCode::FORBIDDEN => format!(
@@ -198,7 +198,7 @@ impl<'a> SlicesApi<'a> {
             )
             .into(),
             StatusCode::NOT_FOUND => format!(
-                "{} answers 404: it has no discovery.k8s.io/v1, which Kubernetes 1.21 has",
+                "{} answers 404: it has no discovery.k8s.io/v1, which Kubernetes has since version 1.21",
                 self.access.url
             )
             .into(),

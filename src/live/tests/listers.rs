@@ -68,7 +68,7 @@ fn clones_stay_until_a_new_source_lists_a_server_that_can_be_used() {
     assert!(pool.list(Lister::Source, &["a.test:1"]));
     assert!(
         pool.holds_clones() && pool.labels() == ["127.0.0.1:1"],
-        "its name is not resolved"
+        "the listed name is not resolved"
     );
     assert!(!pool.list(Lister::Source, &["a.test:1"]));
     assert!(pool.holds_clones(), "the source lists the same again");

@@ -39,7 +39,7 @@ const REFUSED: Observation = Observation::Refused { accepts_sessions: true };
 const FAILED: Observation = Observation::Failed { is_down: false };
 const DOWN: Observation = Observation::Failed { is_down: true };
 
-/// Records each of these observations. Returns the server in force after each; "" for none.
+/// Records each of these observations. Returns the primary after each; "" if there is none.
 fn observe(watch: &mut PrimaryWatch, observations: &[(&str, Observation)]) -> Vec<String> {
     let observe_one = |(server, observation): &(&str, Observation)| {
         watch.observe(server, *observation);
@@ -81,7 +81,7 @@ fn a_server_that_is_down_is_rejected_when_another_is_promoted() {
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
     observe(&mut pool, &[("b", primary(2))]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
-    // It has not answered since: it is not a rival.
+    // `a` has not answered since then, so it is no claimant.
     observe(&mut pool, &[("a", FAILED)]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
     assert_eq!(pool.claimants().count(), 1);
@@ -133,9 +133,9 @@ const STOPPING: Observation = Observation::Refused {
 };
 
 /// In a switchover, the old primary stops after a check that passed, and another server is promoted before the old
-/// primary is checked again. The old primary is no rival then.
+/// primary is checked again. The old primary is no claimant then.
 #[test]
-fn rivals_are_those_that_call_themselves_primary_at_the_same_time() {
+fn claimants_are_servers_that_call_themselves_primary_at_the_same_time() {
     let mut pool = watch(None, &["a", "b"]);
     let mut claimants = |server: &str, observation| {
         pool.observe(server, observation);
@@ -165,7 +165,7 @@ fn rivals_are_those_that_call_themselves_primary_at_the_same_time() {
         ("b", primary(5), "b"),
         ("a", STOPPING, "b"),
         ("a", DOWN, "b"),
-        ("a", REFUSED, "b"), // it may have been restarted
+        ("a", REFUSED, "b"), // it may have been restarted as a replica
     ] {
         assert_eq!(claimants(server, observation), expected, "{server} {observation:?}");
     }
@@ -296,7 +296,7 @@ fn a_disabled_server_delays_no_decision_and_is_not_forgotten() {
 }
 
 #[test]
-fn the_reason_names_silent_servers_after_all_were_checked() {
+fn the_reason_names_servers_of_unknown_role_after_all_were_checked() {
     let mut pool = watch(None, &["a", "b", "c"]);
     observe(&mut pool, &[("a", primary(1)), ("b", REFUSED)]);
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
@@ -358,7 +358,7 @@ fn an_unknown_primary_is_rejected_beside_a_server_that_refused_its_first_check()
     let expected = "not decided: the role of a is not known; `acequia pool trust` decides";
     assert_eq!(reason(&pool, "b"), expected);
     assert_eq!(observe(&mut pool, &[("a", primary(4))]), ["a"]);
-    // The role that `a` has reported is kept while `a` refuses checks, and `a` is alive.
+    // While `a` refuses checks, it counts as alive, and the role that it has reported is kept.
     assert_eq!(observe(&mut pool, &refused), ["a", "a", "a"]);
     let mut pool = watch(None, &["a", "b"]);
     observe(&mut pool, &refused);

@@ -1,9 +1,10 @@
-//! Servers, overrides and what is known of pools, in a registry.
+//! The servers, overrides, roles and queues in a registry.
 
 use super::*;
 use crate::pool::AdminState;
 
-/// The most entries while at most 8 are in use: unused ones are removed at 16 plus twice those in use before.
+/// The most entries that are kept while at most 8 are in use. The unused ones are removed when there are 16 plus twice
+/// as many entries as the last removal has left.
 const ENTRIES_MAX: usize = 32;
 
 fn spec(label: &str, port: u16) -> ServerSpec {
@@ -36,7 +37,7 @@ fn servers_of_one_pool_and_address_share_their_count_of_sessions() {
     assert_ne!(renamed.id(), first.id());
     assert!(!renamed.add_session_below(1) && renamed.add_session_below(2));
     assert_eq!((first.live(), first.count_id()), (2, renamed.count_id()));
-    assert_eq!((first.own_live(), renamed.own_live()), (1, 1), "of its own");
+    assert_eq!((first.own_live(), renamed.own_live()), (1, 1), "each also counts its own");
     for different in [get(&other, "a", 1), get(&pool, "a", 2)] {
         assert_ne!(different.count_id(), first.count_id());
         assert_eq!(different.live(), 0);
@@ -97,7 +98,7 @@ fn servers_that_differ_only_in_their_host_names_exist_together_and_share_overrid
         (Some("old.test"), Some("new.test"))
     );
     assert_eq!(new.count_id(), old.count_id());
-    // Both exist: the plan with the new one may never be put in force.
+    // The new server has not replaced the old one: its plan may never be put in force.
     set(&registry, "a", DRAIN);
     assert!(!old.is_enabled() && !new.is_enabled());
     assert_eq!(

@@ -16,8 +16,8 @@ impl Server {
             self.store_flag(DOWN_FOR_LAG, checks.rise_fall.is_down_for_lag()),
             self.store_flag(SUSPENDED, checks.rise_fall.is_suspended()),
         ];
-        // Notify only after everything is stored: otherwise a subscriber could take a server that is down only for its
-        // lag for a failed one.
+        // Notify only after everything is stored: otherwise a subscriber could see `Down` without `DOWN_FOR_LAG`, as if
+        // a server that only lags had failed.
         if changes.contains(&true) {
             self.subscribers.notify();
         }

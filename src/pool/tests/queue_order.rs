@@ -9,7 +9,7 @@ use super::queued::{QUEUE, join_queue, join_queue_half_closed, limited, live_cou
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_failed_to_connect_keeps_its_place() {
+async fn a_client_whose_connect_to_a_server_failed_keeps_its_place() {
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
     let shared = Arc::clone(&pool);
@@ -30,7 +30,7 @@ async fn a_client_that_failed_to_connect_keeps_its_place() {
     let (b, c) = (start_waiting(&pool, 3).await, start_waiting(&pool, 4).await);
     drop(first);
     let _b = b.await.unwrap().unwrap();
-    assert!(!c.is_finished(), "`a` is before it");
+    assert!(!c.is_finished(), "`a` is before `c`");
     drop(second);
     let (again, tried) = a.await.unwrap();
     assert_ne!(again.unwrap().server().id(), tried);
@@ -38,7 +38,7 @@ async fn a_client_that_failed_to_connect_keeps_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_failed_to_connect_keeps_its_deadline() {
+async fn a_client_whose_connect_to_a_server_failed_keeps_its_deadline() {
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let (first, _second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
     let (mut turn, began) = (QueueTurn::default(), Instant::now());
@@ -54,7 +54,7 @@ async fn a_client_that_failed_to_connect_keeps_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_failed_to_connect_keeps_its_place_in_a_full_queue() {
+async fn a_client_whose_connect_to_a_server_failed_keeps_its_place_in_a_full_queue() {
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
     let mut turn = QueueTurn::default();

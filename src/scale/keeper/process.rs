@@ -26,8 +26,8 @@ const OPEN_FILES: u64 = 1024;
 /// The maximum number of events that wait to be sent. Tasks with more events wait.
 const EVENTS_MAX: usize = 64;
 
-/// How long to wait for the last output of a process that has ended. All processes that held its pipe are dead by then,
-/// unless one cannot be killed, or the pipe was passed to a process elsewhere.
+/// How long to wait for the last output of a process that has ended. All processes that held its pipe are dead when the
+/// wait begins, unless one cannot be killed, or the pipe was passed to a process elsewhere.
 const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a keeper until its standard input, a socket, closes. If it returns without an error, all processes that it has

@@ -108,7 +108,7 @@ fn a_new_certificate_is_used_and_a_broken_key_leaves_it_in_force() {
     let status = proxy.command(&["status"]).stdout;
     assert!(
         status.contains("[admin]: 1 certificate, localhost expires ")
-            && status.contains("[admin]: broken, the files read before stay in force: ")
+            && status.contains("[admin]: a TLS file is broken, the files read before stay in force: ")
             && status.contains("admin.key: there is no private key in it"),
         "{status}"
     );

@@ -1,5 +1,5 @@
-//! The README and the guides are accurate: their configurations load, their examples print what they show, and their
-//! links lead somewhere.
+//! The README and the guides are accurate: their configurations load, and their links lead somewhere. The examples of
+//! the README print what they show. The configurations in `conf` pass `acequia check`.
 
 use std::collections::HashSet;
 use std::fs;
@@ -73,7 +73,7 @@ fn examples(block: &str) -> Vec<(String, String)> {
     examples
 }
 
-/// Whether the test can run the command: it needs only acequia and sed, and no server.
+/// Whether the test can run the command: it is one of acequia or sed, and needs no server.
 fn can_be_run(command: &str) -> bool {
     let starts = ["acequia check ", "acequia route ", "sed "];
     starts.iter().any(|start| command.starts_with(start)) && !command.contains("--live")
@@ -187,8 +187,8 @@ fn anchors(text: &str) -> HashSet<String> {
     anchors
 }
 
-/// The README's configuration for servers in replication works on a fresh cluster, with the database role that the
-/// README creates.
+/// The README's configuration for a primary and its replicas works with new servers of PostgreSQL, on which only the
+/// database role of the README was created.
 #[test]
 fn readme_replication_example_finds_the_primary_and_the_replica() {
     let primary = Postgres::start();
@@ -219,7 +219,7 @@ fn readme_replication_example_finds_the_primary_and_the_replica() {
     let proxy = Proxy::start(&text);
     for (listener, pool, server) in [("write", "primary", &primary), ("read", "replicas", &replica)] {
         let address = server.address().to_string();
-        eventually("the server of this role is used", || {
+        eventually("the server of this role is usable", || {
             let of_server = [("pool", pool), ("server", &address)];
             proxy.metrics().sum("acequia_server_usable", &of_server) == 1.0
         });
@@ -227,7 +227,7 @@ fn readme_replication_example_finds_the_primary_and_the_replica() {
         assert_eq!(port.trim(), server.address().port().to_string());
     }
     let replica = replica.address().to_string();
-    eventually("the replica was checked, too", || {
+    eventually("the pool of the primary checks the replica, too, and refuses it", || {
         proxy.server("primary", &replica)["reason"] == "the server is a replica, a primary is required"
     });
 }

@@ -7,7 +7,7 @@ use crate::support::proxy::Proxy;
 use crate::support::sentinel::{RedisNode, redis_answer};
 
 #[test]
-fn refused_checks_and_awaited_failbacks_are_reported_with_the_remedy() {
+fn refused_checks_are_reported_and_awaited_failbacks_with_the_command_that_ends_them() {
     let server = RedisNode::start(&[]);
     let label = server.address().to_string();
     let proxy = Proxy::start(&format!(

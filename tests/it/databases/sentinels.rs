@@ -1,4 +1,4 @@
-//! The Sentinels that the check `redis` asks: their majority decides, also after the Sentinels were reset.
+//! The Sentinels that the check `redis` asks: their majority decides, also after they were set up anew.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,8 @@ use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::sentinel::RedisNode;
 
-/// A Sentinel with fixed answers, as if it belonged to another group with the same name.
+/// A Sentinel with fixed answers, as if it belonged to another group of Sentinels, which watches another primary under
+/// the same name.
 struct ForeignSentinel {
     address: SocketAddr,
     times_asked: Arc<AtomicUsize>,
@@ -20,7 +21,7 @@ struct ForeignSentinel {
 }
 
 impl ForeignSentinel {
-    /// It names this server in this epoch.
+    /// A Sentinel that names this server as the primary, in this epoch.
     fn naming(server: &RedisNode, epoch: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = server.address().port().to_string();
@@ -66,7 +67,7 @@ fn with_sentinels(servers: &[&RedisNode], sentinels: &[SocketAddr]) -> String {
 }
 
 #[test]
-fn one_of_three_sentinels_in_a_higher_epoch_changes_nothing_even_while_another_one_hangs() {
+fn a_foreign_sentinel_among_three_changes_nothing_even_while_another_one_hangs() {
     let primary = RedisNode::start(&[]);
     let replica = RedisNode::replica_of(&primary, &[]);
     let (one, two) = (
@@ -101,7 +102,7 @@ fn one_of_three_sentinels_in_a_higher_epoch_changes_nothing_even_while_another_o
 }
 
 #[test]
-fn reset_sentinels_are_followed_in_spite_of_lower_epochs() {
+fn sentinels_that_were_set_up_anew_are_followed_in_spite_of_lower_epochs() {
     let first = RedisNode::start(&[]);
     let second = RedisNode::replica_of(&first, &[]);
     let state = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A pool without a usable server uses its fallback, says so, and is back when it has a server again.
+//! A pool without a usable server uses its fallback, which is logged, until it has a usable server again.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -51,7 +51,7 @@ fn a_pool_without_a_usable_server_uses_its_fallback_until_it_has_one() {
     let state = proxy.answer(&["status"]);
     assert_eq!(state["pools"][0]["served_by"], "writers");
     assert_eq!(state["pools"][0]["fallback"], "other");
-    eventually("it is logged for `readers` and for `other`", || {
+    eventually("the use of a fallback is logged for `readers` and for `other`", || {
         log_count(&proxy, "pool has no usable server: its fallback is used") == 2
     });
     assert_eq!(

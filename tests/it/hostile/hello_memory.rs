@@ -1,4 +1,4 @@
-//! The memory of clients without a server yet is bounded for all of them together, and is freed when they leave.
+//! The memory of clients that have no server yet is bounded for all of them together, and is freed when they leave.
 
 use std::io::Write;
 use std::time::Duration;
@@ -58,7 +58,7 @@ fn incomplete_hellos_leave_no_memory_behind() {
     let before = anonymous_bytes(&proxy);
     let clients = clients_with_incomplete_hellos(&proxy, CLIENTS);
     wait_for_active_sessions(&proxy, CLIENTS);
-    eventually("what they have sent is held", || {
+    eventually("what the clients have sent is held", || {
         anonymous_bytes(&proxy) > before + (CLIENTS as u64) * 60_000
     });
     let during = anonymous_bytes(&proxy);
@@ -114,7 +114,7 @@ fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
         "expected the last clients to wait: {late_ended} of {} have ended",
         late.len()
     );
-    log_lines(&proxy, USED_UP, 1); // one for all of them
+    log_lines(&proxy, USED_UP, 1); // one line for all evicted clients
     eventually("the end of the episode is logged", || {
         log_count(&proxy, "`hello_memory` is enough again") == 1
     });
@@ -153,7 +153,7 @@ fn handshake_bytes_count_towards_the_hello_budget() {
     });
     let grown = anonymous_bytes(&proxy).saturating_sub(before);
     assert!(grown < 3 * BUDGET as u64, "{grown} bytes");
-    // Not at once: the clients that are still sending fill the budget meanwhile, and have no room either.
+    // Not at once: as long as other clients are still sending, they use up the budget.
     let mut client = wait_for("a good client gets room", || {
         setup.connect(proxy.at("tls"), "good.example").ok()
     });

@@ -1,4 +1,4 @@
-//! Pools that grow and shrink: clones are real processes.
+//! Pools that grow and shrink. Their clones are real processes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn ports() -> String {
     PORTS.with(PortBlock::range)
 }
 
-/// A listener `l` with a pool `app` of clones; `keys` are lines of its section `scale`.
+/// A listener `l` with a pool `app` of clones; `keys` are lines of the section `[pools.app.scale]`.
 pub(super) fn config(keys: &str) -> String {
     format!(
         "[runtime]\nworkers = 2\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pools.app]\n\
@@ -62,7 +62,7 @@ fn is_usable(proxy: &Proxy) -> bool {
     is_usable
 }
 
-/// A client, and the answer of its clone: the number in the database (0 without one), and the clone's port.
+/// A client, and the answer of its clone: the number in the database (0 without a database), and the clone's port.
 fn client(proxy: &Proxy) -> (Client, String) {
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"?");
@@ -133,7 +133,7 @@ fn the_first_client_wakes_a_sleeping_pool_and_waits_for_it() {
     );
     let proxy = Proxy::start(&config(&keys)); // ready without a server
     assert_eq!(clones(&proxy).len(), 0);
-    assert!(is_usable(&proxy), "a client wakes it");
+    assert!(is_usable(&proxy), "a client would wake it");
     let mut all: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("l"))).collect();
     for client in &mut all {
         client.send(b"?");
@@ -154,7 +154,7 @@ fn the_first_client_wakes_a_sleeping_pool_and_waits_for_it() {
     }
     let started = &log_lines(&proxy, "a clone has started", 1)[0];
     assert!(started["took"].as_str().is_some(), "{started}");
-    eventually("it sleeps again", || clones(&proxy).is_empty());
+    eventually("the pool sleeps again", || clones(&proxy).is_empty());
     assert!(is_usable(&proxy));
     assert_eq!(log_count(&proxy, "pool has no usable server"), 0);
     drop(client(&proxy));
@@ -185,7 +185,7 @@ fn milliseconds(text: &str) -> f64 {
 }
 
 #[test]
-fn a_pool_that_does_not_wake_ends_its_clients_after_start_timeout() {
+fn clients_of_a_pool_that_does_not_wake_time_out_after_start_timeout() {
     let keys = "min = 0\nmax = 1\nsessions_per_server = 1\nstart_timeout = \"1s\"\ncommand = \"/bin/false\"";
     let proxy = Proxy::start(&config(keys));
     assert!(Client::connect(proxy.at("l")).read_all().is_empty());
@@ -243,7 +243,7 @@ fn clones_restart_survive_reloads_inherit_nothing_and_end_with_the_process() {
     let proxy = Proxy::setup(&config(&keys))
         .under(&["/usr/bin/env", "NOTIFY_SOCKET=/nonexistent", "SECRET=1"])
         .start();
-    let first = wait_for("it runs", || running(&proxy).first().copied());
+    let first = wait_for("a clone runs", || running(&proxy).first().copied());
     let printed = log_lines(&proxy, "printed by a clone", 1);
     let environment: Vec<_> = printed[0]["line"].as_str().unwrap().split(' ').collect();
     let expected = [
@@ -276,7 +276,7 @@ fn clones_restart_survive_reloads_inherit_nothing_and_end_with_the_process() {
     assert_eq!(running(&proxy), [first]);
 
     rustix::process::kill_process(rustix::process::Pid::from_raw(first as i32).unwrap(), Signal::KILL).unwrap();
-    let second = wait_for("another runs", || {
+    let second = wait_for("another clone runs", || {
         running(&proxy).first().copied().filter(|pid| *pid != first)
     });
     let clone = &clones(&proxy)[0];
@@ -304,7 +304,7 @@ fn clones_restart_survive_reloads_inherit_nothing_and_end_with_the_process() {
     assert_eq!(proxy.answer(&["status"])["pools"][0]["scale"]["wanted"], Value::Null);
     assert!(both.contains(&second));
     assert_eq!(proxy.stop().code, Some(0));
-    assert!(!both.iter().any(|pid| exists(*pid)), "they end with us");
+    assert!(!both.iter().any(|pid| exists(*pid)), "clones end with acequia");
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn hooks_start_and_stop_clones_elsewhere() {
     // `ports` is not used with `hook`.
     let text = config(&keys).replace(&format!("ports = \"{}\"\n", ports()), "");
     let proxy = Proxy::start(&text);
-    eventually("it is a server", || {
+    eventually("the clone is a server that is up", || {
         proxy.answer(&["status"])["pools"][0]["servers"][0]["up"] == true
     });
     let mut client = Client::connect(proxy.at("l"));
@@ -344,7 +344,7 @@ fn a_stopping_clone_does_not_delay_the_end() {
     scale("2");
     let pids = wait_for("two run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
     scale("1");
-    eventually("one is being stopped, and still runs", || {
+    eventually("one clone is being stopped, and still runs", || {
         clones(&proxy).iter().any(|clone| clone["state"] == "stopping")
     });
     assert!(pids.iter().all(|pid| exists(*pid)));
@@ -353,14 +353,14 @@ fn a_stopping_clone_does_not_delay_the_end() {
 }
 
 #[test]
-fn a_quit_kills_clones_at_once() {
+fn sigquit_kills_clones_at_once() {
     let keys = format!(
         "min = 1\nmax = 1\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \"trap '' TERM; exec python3 {SCRIPT} \
          {{port}}\"]"
     );
     for signals in [&[Signal::QUIT][..], &[Signal::TERM, Signal::QUIT]] {
         let proxy = Proxy::start(&config(&keys));
-        let pid = wait_for("it runs", || running(&proxy).first().copied());
+        let pid = wait_for("a clone runs", || running(&proxy).first().copied());
         let began = Instant::now();
         for signal in signals {
             proxy.signal(*signal);

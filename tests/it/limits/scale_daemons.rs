@@ -11,7 +11,7 @@ use crate::support::process::has_ended;
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, wait_for};
 
-/// Daemons leave their process group and their session, and their parents end.
+/// A daemon has left the process group and the session of its clone, and its parent has ended.
 #[test]
 fn processes_started_by_a_clone_end_with_it() {
     let keys = format!(
@@ -24,7 +24,7 @@ fn processes_started_by_a_clone_end_with_it() {
     wait_for("two clones run", || {
         Some(running(&proxy)).filter(|pids| pids.len() == 2)
     });
-    // Each of the two clones prints the pid of its daemon and its environment.
+    // Each of the two clones prints two lines: the pid of its daemon, and its environment.
     let printed = log_lines(&proxy, "printed by a clone", 4);
     let daemons: HashMap<_, u32> = printed
         .iter()
@@ -78,7 +78,7 @@ fn processes_of_a_clone_whose_keeper_is_killed_are_killed() {
          \"setsid sh -c 'sleep 10000 & echo daemon $!' & wait $!; exec python3 {SCRIPT} {{port}}\"]"
     );
     let proxy = Proxy::start(&config(&keys));
-    let daemon: u32 = wait_for("its daemon runs", || {
+    let daemon: u32 = wait_for("the daemon of the clone runs", || {
         let log = proxy.log();
         log.iter()
             .find_map(|line| line["line"].as_str()?.strip_prefix("daemon ")?.parse().ok())

@@ -22,7 +22,7 @@ use rustix::fs::OFlags;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-/// One listener `l` and one pool `p`, each with these lines.
+/// A listener `l` with the further lines `listener`, and a pool `p` with the lines `pool`.
 fn config(listener: &str, pool: &str) -> String {
     format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n{listener}\n[pools.p]\n{pool}")
 }
@@ -84,7 +84,7 @@ fn an_invalid_configuration_changes_nothing_and_is_reported() {
         (&config("", "servers = []"), "this pool has no servers"),
         (&occupied, "Address already in use"),
     ] {
-        // `rewrite` would replace the file. Some editors write in place, and a full disk truncates the file.
+        // Written in place, as by some editors; on a full disk, that truncates the file. `rewrite` would replace it.
         std::fs::write(proxy.directory().join("acequia.toml"), text).unwrap();
         let (accepted, rejected) = proxy.reloads();
         proxy.signal(Signal::HUP);
@@ -153,7 +153,7 @@ fn clients_queued_at_a_removed_listener_are_served_before_it_closes() {
     let mut waiting: Vec<_> = (0..5).map(|_| Client::connect(proxy.at("go"))).collect();
     assert!(proxy.reload(&with("")));
     first.finish().read_all();
-    // The order in which they are accepted is not fixed.
+    // The listener accepts one at a time, in any order. So all half-close before the first of them is awaited.
     for client in &mut waiting {
         client.finish();
     }

@@ -42,7 +42,7 @@ fn a_certificate_of_version_1_is_accepted_with_one_warning() {
     assert_eq!(
         said.matches("other.pem: ").count(),
         1,
-        "no second warning says that no route is for it: {said}"
+        "no second warning about the missing route: {said}"
     );
 }
 

@@ -367,7 +367,7 @@ fn a_changed_tls_file_is_used_unless_it_is_broken() {
     let error = "ca.pem: there is no certificate in it";
     let status = proxy.command(&["status"]).stdout;
     assert!(
-        status.contains("pool p: broken, the files read before stay in force") && status.contains(error),
+        status.contains("pool p: a TLS file is broken, the files read before stay in force") && status.contains(error),
         "{status}"
     );
     let reloaded = proxy.command(&["reload"]);

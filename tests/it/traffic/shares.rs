@@ -21,8 +21,8 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The descriptors registered in each epoll instance of the process. The result is a set, because several descriptors
-/// may refer to the same instance.
+/// The descriptors registered in each epoll instance of the process. The result is a set, because the process may
+/// have several descriptors of the same instance.
 fn registered_descriptors(proxy: &Proxy) -> BTreeSet<BTreeSet<u32>> {
     let process = Path::new("/proc").join(proxy.pid().to_string());
     let descriptors = entries(&process.join("fd"));

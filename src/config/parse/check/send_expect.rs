@@ -42,7 +42,7 @@ fn steps(section: &Section<'_>, problems: &mut Problems<'_>) -> Vec<Conversation
     nodes.iter().filter_map(|node| step(node, problems)).collect()
 }
 
-/// An entry of `steps`: what is sent first, and what is expected then.
+/// An entry of `steps`: what is sent, and what is expected in return.
 fn step(node: &Node, problems: &mut Problems<'_>) -> Option<ConversationStep> {
     let entry = Section::open(node, &node.position, &keys::CHECK_STEP, problems)?;
     if entry.is_missing("send") && entry.is_missing("expect") {
