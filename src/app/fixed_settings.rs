@@ -1,13 +1,14 @@
-//! The settings that a reload does not change.
+//! The settings that only a restart can change.
 
 use std::path::PathBuf;
 
 use crate::plan::{AdminPlan, Plan};
 
-/// The settings that cannot be changed without a restart.
+/// The values that these settings had at the start. A reload reports the settings that now have other values.
 pub(super) struct FixedSettings {
     pub(super) workers: Option<usize>,
     pub(super) state_dir: Option<PathBuf>,
+    /// Only `bind` and `socket` of it are fixed.
     pub(super) admin: AdminPlan,
 }
 

@@ -66,7 +66,7 @@ impl Check for AgentCheck {
 
 struct AgentProbe {
     check: Arc<AgentCheck>,
-    /// The agent. It is not the service, so it gets no PROXY header.
+    /// The agent. It is not the server itself, so it gets no PROXY header.
     agent: CheckTarget,
     tls: Option<TlsProbe>,
     server: CheckTarget,
@@ -113,7 +113,7 @@ impl AgentProbe {
     }
 
     /// How long the agent may take, if connecting to the server took `connect_time`: half of the time that is left, so
-    /// that a silent agent never fails the check of the server.
+    /// that the check of the server never times out because of a silent agent.
     fn agent_timeout(&self, connect_time: Duration) -> Duration {
         self.agent.timeout.saturating_sub(connect_time) / 2
     }
@@ -254,6 +254,6 @@ mod tests {
         let pass = state.record(gone()).unwrap();
         assert_eq!(pass.agent, AgentSettings::default());
         assert!(pass.agent_lost.is_some());
-        assert_eq!(state.record(gone()).unwrap().agent_lost, None, "it is reported once");
+        assert_eq!(state.record(gone()).unwrap().agent_lost, None, "reported only once");
     }
 }

@@ -45,7 +45,7 @@ const LOCAL_HOST: &str = "localhost";
 /// Selects the process, and the output format. The arguments are also accepted after a subcommand.
 #[derive(Clone, Debug, Args)]
 pub struct Remote {
-    /// The Unix socket of the process [default: the one in its configuration, then the default paths]
+    /// The Unix socket of the process [default: the one in its configuration, or else the default paths]
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
     /// The configuration of the process, which names its socket
@@ -99,7 +99,7 @@ impl ApiRequest {
 
 impl Remote {
     /// Sends a request and prints the response: as text in the form that `format` gives it, or with `--json` as it is.
-    /// The exit code is 0, or 1 if the output cannot be written. For a [`RemoteError`], it is the one of
+    /// Returns exit code 0, or 1 if the output cannot be written. After a [`RemoteError`], it is the code of
     /// [`RemoteError::print`].
     pub(super) fn request<B: DeserializeOwned>(
         &self,

@@ -1,7 +1,7 @@
 //! The keys of each section of a configuration.
 //!
-//! This table is complete: the parser reads no other key, and a test compares `conf/full.toml` with it. Each
-//! kind of check lists its own keys, in [`crate::check::KINDS`].
+//! These lists are complete: the parser reads no other key, and a test compares `conf/full.toml` with them. The keys of
+//! a kind of check are listed with the kind, in [`crate::check::KINDS`], and added here by `with_checks`.
 
 mod list;
 mod pool;

@@ -107,9 +107,9 @@ struct Keys {
 
 #[derive(Default)]
 struct KeyState {
-    /// The server of its latest valid value.
+    /// The server of the key's latest valid value.
     server: Option<ServerEntry>,
-    /// Why its latest value is not valid; `None`: it is valid.
+    /// Why the key's latest value is not valid; `None`: the value is valid.
     invalid: Option<Reason>,
 }
 
@@ -164,7 +164,7 @@ impl Findings for Keys {
     }
 }
 
-/// The server of a value: `host:port`, or one element of a JSON list of servers.
+/// The server of a value, which is `host:port`, or JSON in the form that one element has in a list of servers.
 fn server(value: &[u8], defaults: MemberConfig) -> Result<ServerEntry, Reason> {
     let text = std::str::from_utf8(value)
         .map_err(|_| Reason::new("it is not UTF-8"))?
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_addresses_or_json_in_the_order_of_their_keys() {
+    fn values_are_addresses_or_json_and_servers_are_in_the_order_of_keys() {
         let object = r#"{"address": "10.0.0.2:1", "name": "two", "weight": 3}"#;
         let keys = keys(&[("/c", "\"10.0.0.3:1\""), ("/b", object), ("/a", "10.0.0.1:1\n")]);
         assert_eq!(

@@ -28,10 +28,10 @@ use slices::Slices;
 /// after 4 minutes (Azure) or 5. A watch with its [`WATCH_END_GRACE`] is shorter.
 const WATCH_TIME_MIN: Duration = Duration::from_secs(176);
 
-/// How much longer than asked a watch may last. If it has not ended by then, its server is gone.
+/// How much longer than asked a watch may last. If it has not ended by then, the API server is gone.
 const WATCH_END_GRACE: Duration = Duration::from_secs(10);
 
-/// The shortest time between the beginnings of two lists, and of two watches. Without it, a server that ends every
+/// The shortest time between the beginnings of two lists, and of two watches. Without it, an API server that ends every
 /// watch at once would be asked without a pause.
 const GAP_MIN: Duration = Duration::from_secs(1);
 
@@ -53,7 +53,8 @@ impl KubernetesSource {
         }
     }
 
-    /// Lists and watches until something fails. Lists again when the server no longer has the version that is watched.
+    /// Lists and watches until something fails. Lists again when the API server no longer has the version from which
+    /// the watch is to go on.
     async fn run(&mut self, reports: &Reports) -> Box<dyn Error + Send + Sync> {
         loop {
             let next = Instant::now() + GAP_MIN;
@@ -97,9 +98,9 @@ impl KubernetesSource {
         Err(format!("the list of EndpointSlices has more than {PAGES_MAX} pages").into())
     }
 
-    /// Watches the slices from this version on, until the server ends the watch; then `version` is that of the latest
-    /// event. Reports the listed slices only after the server has accepted the watch, so that a login that may list but
-    /// not watch is an error.
+    /// Watches the slices from this version on, until the API server ends the watch or its time is over; then `version`
+    /// is that of the latest event. Reports the listed slices only after the API server has accepted the watch, so that
+    /// a login that may list but not watch is an error.
     async fn watch(&mut self, version: &mut String, reports: &Reports) -> Result<(), KubernetesError> {
         let time = WATCH_TIME_MIN.mul_f64(1.0 + fastrand::f64() / 4.0);
         let deadline = Instant::now() + time + WATCH_END_GRACE;

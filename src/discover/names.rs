@@ -46,8 +46,8 @@ struct NameState {
     port: u16,
     /// Its lookup, if one is under way.
     lookup: Option<AbortHandle>,
-    /// Without a lookup: when the next one begins. During a lookup: when it counts as failed; `None` from then on. Even
-    /// then its answer is used when it comes, and no other lookup begins before that.
+    /// Without a lookup: when the next lookup begins. During a lookup: when the lookup counts as failed; `None` from
+    /// then on. A late answer is used all the same, and no other lookup begins before it has come.
     deadline: Option<Instant>,
     /// The wait between a failure and the next lookup, as long as no address is known.
     retry: Duration,
@@ -55,7 +55,7 @@ struct NameState {
     was_prompt: bool,
     /// Whether its last lookup succeeded; `None`: there was no lookup. A change is logged.
     resolves: Option<bool>,
-    /// Whether it has more addresses than are used. It is logged when this becomes true.
+    /// Whether the name has more addresses than are used. A log record says when this becomes true.
     has_too_many: bool,
 }
 
@@ -191,7 +191,7 @@ impl NameState {
         }
     }
 
-    /// Sets when it is looked up next. `is_known`: whether an address of it is known.
+    /// Sets when the name is looked up next. `is_known`: whether the pool has an address of the name.
     fn schedule(&mut self, pool: &PoolPlan, is_known: bool) {
         let longest = pool.resolve_interval;
         let gap = if is_known {

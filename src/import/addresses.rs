@@ -30,8 +30,8 @@ pub(super) fn add_addresses_of_ipv4(imported: &mut Imported) {
     }
 }
 
-/// Splits listeners whose addresses differ: addresses without TLS or PROXY headers, or with other settings of TLS, get
-/// a listener of their own. The remarks of the whole are those of its first part.
+/// Splits listeners whose addresses differ: addresses without TLS, without PROXY headers, or with other settings of TLS
+/// get a listener of their own. The first part gets the remarks of the whole listener.
 pub(super) fn separate_listeners(imported: &mut Imported) {
     let mut others = Vec::new();
     for listener in &mut imported.listeners {
@@ -41,7 +41,7 @@ pub(super) fn separate_listeners(imported: &mut Imported) {
             let kind = AddressKind::new(&address, listener, has_tls);
             binds.entry(kind).or_default().push(address);
         }
-        // The kinds have what these say.
+        // Not needed any longer: each `AddressKind` has what these say of its addresses.
         listener.plain_addresses.clear();
         listener.proxy_addresses.clear();
         listener.address_tls.clear();
@@ -62,7 +62,7 @@ pub(super) fn separate_listeners(imported: &mut Imported) {
     imported.listeners.append(&mut others);
 }
 
-/// A note for each limit of a listener that is split into `parts`, because each part gets the limit.
+/// A note for each limit of a listener that is split into `parts`, because each part gets the full limit.
 fn limit_notes(listener: &ImportedListener, parts: usize) -> impl Iterator<Item = Remark> {
     let limits = [
         ("max_connections", &listener.section),

@@ -103,7 +103,8 @@ pub(super) fn unique(name: &str, seen: &mut HashMap<String, usize>) -> String {
     free
 }
 
-/// Removes addresses that an earlier listener has. Addresses that overlap are no error.
+/// Removes addresses that were seen before, in this listener or an earlier one. Addresses that only overlap stay:
+/// acequia accepts them.
 fn remove_double_binds(imported: &mut Imported) {
     let mut seen = HashSet::new();
     for listener in &mut imported.listeners {
@@ -271,7 +272,8 @@ fn remove_missing_pools(listener: &mut ImportedListener, names: &HashSet<&str>) 
     }
 }
 
-/// Removes TLS from the addresses of a listener for which no certificate was carried over. A remark says where.
+/// Removes TLS from those addresses of a listener for which no certificate was carried over. A remark names these
+/// addresses.
 fn remove_unused_tls(listener: &mut ImportedListener) {
     let is_unused = |tls: &ListenerTls| tls.certificates.is_empty();
     let has_unused = |address: &&String| listener.tls_at(address).is_some_and(is_unused);
@@ -287,7 +289,7 @@ fn remove_unused_tls(listener: &mut ImportedListener) {
         false => format!("TLS with {}", Vec::from_iter(keys).join(", ")),
     };
     let why = format!(
-        "no certificate was carried over; it is passed on at {}",
+        "no certificate was carried over; TLS is passed on at {}",
         addresses.join(", ")
     );
     listener.section.remarks.push(Remark::left_out(0, &what, &why));

@@ -1,4 +1,4 @@
-//! Imported files. Every result passes the check.
+//! Imported files. Every result is a valid configuration.
 
 mod haproxy;
 mod nginx;

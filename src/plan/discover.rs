@@ -36,7 +36,7 @@ pub struct DiscoverPlan {
     /// it is on this machine. Whoever may write to another source must not reach sockets that only our user may open,
     /// such as our own admin socket.
     pub allow_unix: bool,
-    /// The settings of a listed server that its source does not set.
+    /// The values of the settings that the source leaves out for a listed server.
     pub defaults: MemberConfig,
 }
 
@@ -82,7 +82,8 @@ pub struct DockerSourcePlan {
     pub label: Box<str>,
     /// The port of containers without a label for it; `None`: the only port that they expose.
     pub port: Option<u16>,
-    /// The network with their addresses; `None`: the only network that they are in.
+    /// The network whose addresses are used, for containers without a label for it; `None`: the only network that they
+    /// are in.
     pub network: Option<Box<str>>,
 }
 
@@ -140,7 +141,8 @@ pub enum ServicePort {
 pub struct KubernetesPlan {
     /// The file that names the API server and the login; `None`: those of the pod that this process is in.
     pub kubeconfig: Option<PathBuf>,
-    /// The zone that this process is in. Endpoints whose hints name this zone are preferred to others by one tier.
+    /// The zone that this process is in. If all ready endpoints have hints, those whose hints name this zone are
+    /// preferred to the others by one tier.
     pub zone: Option<Box<str>>,
 }
 

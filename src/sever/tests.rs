@@ -190,7 +190,7 @@ fn closes_at_once(live: &Live, session: &Lease) -> bool {
     causes[&Group::Server(session.server().id())].over.is_zero()
 }
 
-/// [`CHECKED`] with another name of the pool, and with these keys.
+/// [`CHECKED`] with the pool renamed to `q`, and with these keys.
 fn with_renamed_pool(keys: &str) -> String {
     CHECKED.replace("[pools.p]", &format!("[pools.q]\n{keys}"))
 }

@@ -51,7 +51,7 @@ impl ProxyKind {
     }
 }
 
-/// All kinds, in the order in which they are reported. `other_build` is the program of another acequia.
+/// All kinds, in the order in which they are reported. `other_build` is the program of another build of acequia.
 pub(crate) fn all(other_build: Option<&str>) -> Vec<ProxyKind> {
     const HAPROXY: &[&str] = &["-db", "-f"];
     const ENVOY: &[&str] = &[
@@ -93,10 +93,11 @@ pub(crate) fn all(other_build: Option<&str>) -> Vec<ProxyKind> {
     all
 }
 
-/// Programs, templates and addresses that all proxies share.
+/// What is the same for all proxies: where they run, and where their programs and templates are.
 pub(crate) struct Site<'a> {
-    /// Directories to search before those of the system.
+    /// Directories to search for programs before those of the system.
     pub(crate) programs: &'a [PathBuf],
+    /// The directory of the templates.
     pub(crate) templates: &'a Path,
     pub(crate) namespace: &'a NetworkNamespace,
     /// The address that the proxies listen on.
@@ -236,7 +237,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // A process that was waited for has no ID any more: another process may have it.
+        // If the process has ended, `try_wait` has reaped it, and its ID may be that of another process by now.
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
@@ -286,7 +287,7 @@ pub(crate) fn version(kind: &ProxyKind, site: &Site<'_>) -> String {
     line.trim().replace(&program, &kind.program) // some print their own path
 }
 
-/// The proxies' address with free ports. Bound all at once, so that no two are the same.
+/// Addresses with the proxies' IP address and free ports. All are bound at the same time, so that no two are the same.
 fn free_addresses<const COUNT: usize>(site: &Site<'_>) -> [SocketAddr; COUNT] {
     let (ip, namespace) = (site.ip, site.namespace.clone());
     let bind_all = move || {
@@ -334,8 +335,8 @@ fn placeholders(kind: &ProxyKind, target: &Target, site: &Site<'_>, directory: &
     values
 }
 
-/// A template with its placeholders replaced. A line `#each 100 odd: text` becomes the text once for every odd one of a
-/// hundred names; without `odd` or `even`, once for each name.
+/// A template with its placeholders replaced. The names are numbered from 0. A line `#each 100 odd: text` becomes the
+/// text once for each odd number below 100; without `odd` or `even`, once for each number.
 fn filled(template: &str, values: &[(String, String)]) -> String {
     let mut text = String::new();
     for line in template.lines() {

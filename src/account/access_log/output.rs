@@ -27,7 +27,7 @@ pub enum AccessTarget {
 
 type BufferedStream = BufWriter<Box<dyn Write + Send>>;
 
-/// An open target, with a buffer of whole lines.
+/// An open target, with a buffer of lines.
 pub struct Output {
     path: Option<PathBuf>,
     stream: BufferedStream,

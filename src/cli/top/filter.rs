@@ -1,6 +1,7 @@
 //! The text of a filter, divided into words. A word in double quotes may contain white space.
 
-/// The keys of the conditions on sessions that the process checks, such as `pool` of the filter word `pool=shop`.
+/// Keys of conditions that the process, not `top`, checks for its sessions, such as `pool` in the filter word
+/// `pool=shop`.
 const CONDITION_KEYS: [&str; 15] = [
     "id",
     "listener",
@@ -42,7 +43,7 @@ pub(super) fn conditions_and_words(filter: &str) -> (Vec<(String, String)>, Vec<
     (conditions, rest)
 }
 
-/// A condition as a filter has it.
+/// A condition as it is written in a filter.
 pub(super) fn condition(key: &str, value: &str) -> String {
     if value.contains(char::is_whitespace) {
         format!("{key}=\"{value}\"")

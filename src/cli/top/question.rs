@@ -18,7 +18,7 @@ const CLOSE_OVER: &str = "10s";
 /// A question, and the choices besides "no".
 pub(super) struct Question {
     pub(super) title: String,
-    /// The effect.
+    /// The effect of a "yes".
     pub(super) text: String,
     pub(super) choices: Vec<Choice>,
 }

@@ -20,7 +20,7 @@ const SESSIONS_READ_MAX: usize = 1000;
 /// Rows by which a page key moves.
 const PAGE: isize = 10;
 
-/// The effect of a key beyond the view.
+/// The effect of a key outside the view.
 pub(super) enum Action {
     Quit,
     /// Stop this program until the shell continues it.
@@ -59,7 +59,8 @@ pub(super) struct View {
     pub(super) is_typing: bool,
     pub(super) shows_help: bool,
     pub(super) question: Option<Question>,
-    /// The answer to the last [`Action::Change`]; `Err`: why it was not done, or why a box was not drawn.
+    /// The answer to the last [`Action::Change`]. `Err`: why it was not done, or that the help or a question has
+    /// no room.
     pub(super) answer: Option<Result<String, String>>,
 }
 
@@ -176,7 +177,7 @@ impl View {
         }
     }
 
-    /// Applies a key. Returns what is to be done beyond the view.
+    /// Applies a key. Returns what is to be done outside the view.
     pub(super) fn press(&mut self, key: KeyEvent) -> Option<Action> {
         if key.kind == KeyEventKind::Release {
             return None;
@@ -268,7 +269,7 @@ impl View {
             Tab::Servers => self.servers.set_filter(filter),
             Tab::Sessions => {
                 self.sessions.set_filter(filter);
-                self.sessions_read = None; // may not match the new filter
+                self.sessions_read = None; // these sessions were read for another filter
             }
         }
         self.shows_sessions().then_some(Action::ReadSessions)

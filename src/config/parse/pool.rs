@@ -43,7 +43,7 @@ const POLICIES: [(&str, Policy); 4] = [
     ("random-two", Policy::RandomTwo),
 ];
 
-/// Normalized names of policies of other proxies, each with the value here.
+/// Normalized names of policies of other proxies, each with the equivalent value of `balance`.
 const POLICY_SYNONYMS: [(&str, &str); 8] = [
     ("leastrequest", "least-conn"),
     ("source", "source-hash"),
@@ -306,7 +306,7 @@ fn severing(
             .map(|entry| entry.member_config.priority)
             .chain(clone_priority)
     };
-    let has_one_tier = !entries.is_empty() // else they come from a source, and are not known yet
+    let has_one_tier = !entries.is_empty() // else the servers come from a source, and are not known yet
         && priorities().min() == priorities().max();
     let has_tiers = !has_one_tier || fallback.is_some();
     warn_of_unused_severing(section, plan, health, has_tiers, problems);

@@ -154,7 +154,7 @@ fn kubernetes(providers: &Section<'_>, problems: &mut Problems<'_>) -> Kubernete
 }
 
 /// The URL of a member of the etcd cluster: a scheme, a host and optionally a port. A user and a password are not
-/// allowed in it: endpoints are shown.
+/// allowed in it, because error messages show endpoints.
 fn endpoint(text: &str) -> Result<Uri, InvalidValue> {
     let valid = text.parse().ok().filter(|url: &Uri| {
         let is_without_user = url

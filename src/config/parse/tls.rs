@@ -15,7 +15,7 @@ use crate::tls::{CertificateLocation, ClientAuthPlan, ListenerTlsPlan, MinVersio
 /// The configuration keys that name the files of a certificate and of its private key.
 const CERTIFICATE_KEYS: [&str; 2] = ["cert", "key"];
 
-/// The TLS of a listener; `None`: none is terminated there.
+/// The TLS of a listener; `None`: the listener terminates no TLS.
 pub(super) fn listener_tls(
     listener: &Section<'_>,
     protocol: Protocol,
@@ -24,7 +24,7 @@ pub(super) fn listener_tls(
 ) -> Option<ListenerTlsPlan> {
     let (position, node) = listener.entry("tls")?;
     if protocol == Protocol::Mysql {
-        let hint = "remove `tls`, or `protocol = \"mysql\"`: MySQL servers send first, and keep their certificates";
+        let hint = "remove `tls`, or `protocol = \"mysql\"`: MySQL servers send first, and terminate TLS themselves";
         problems.error(position, "the TLS of MySQL clients cannot end here", hint);
     }
     let section = Section::open(node, position, &keys::LISTENER_TLS, problems)?;
@@ -128,7 +128,8 @@ fn client_auth(tls: &Section<'_>, problems: &mut Problems<'_>) -> Option<ClientA
     let section = Section::open(node, position, &keys::CLIENT_AUTH, problems)?;
     let ca_file = section.required("ca_file", r#"ca_file = "clients.pem""#, problems);
     let modes = [("require", true), ("request", false)];
-    // The default is "require". But an invalid or misspelt `mode` counts as "request", so that it causes one error.
+    // The default is "require". But an invalid or misspelt `mode` counts as "request": "require" might cause a second
+    // error.
     let is_required_by_default = section.is_missing("mode");
     Some(ClientAuthPlan {
         is_required: section

@@ -1468,7 +1468,7 @@ fn a_haproxy_address_with_tls_but_without_a_certificate_is_reported() {
         lines(Origin::Haproxy, &text)
     };
     let remark = |what: &str, address: &str| {
-        format!("# not carried over: {what} (no certificate was carried over; it is passed on at {address})")
+        format!("# not carried over: {what} (no certificate was carried over; TLS is passed on at {address})")
     };
     assert_lines(&listen("bind :1 ssl"), &[&remark("TLS", "0.0.0.0:1")]);
     assert_lines(

@@ -485,7 +485,7 @@ fn settings_of_tls_of_nginx_without_certificates_are_reported() {
     let text = "server { listen 1 ssl; listen 2; include tls.conf; ssl_alpn h2 http/1.1; ssl_protocols TLSv1.3; \
                 proxy_pass 10.0.0.1:1; }";
     let remark = "# not carried over: TLS with alpn = [\"h2\", \"http/1.1\"], min_version = \"1.3\" (no certificate was \
-                  carried over; it is passed on at 0.0.0.0:1)";
+                  carried over; TLS is passed on at 0.0.0.0:1)";
     assert_lines(&lines(Origin::Nginx, text), &[remark]);
     // `listen 2` has no TLS in nginx either, so that there is no remark about it.
     let with_certificate = lines(
@@ -556,7 +556,7 @@ fn an_nginx_server_without_a_block_gets_one_remark() {
 /// nginx refuses a server without a certificate. So the certificate is in an included file, which is not read.
 #[test]
 fn tls_of_nginx_without_a_certificate_is_reported() {
-    let remark = "# not carried over: TLS (no certificate was carried over; it is passed on at 0.0.0.0:1, [::]:1)";
+    let remark = "# not carried over: TLS (no certificate was carried over; TLS is passed on at 0.0.0.0:1, [::]:1)";
     for certificate in ["", "ssl_certificate $ssl_server_name.pem;"] {
         let text =
             format!("server {{ listen 1 ssl; listen [::]:1 ssl; listen 2; {certificate} proxy_pass 10.0.0.1:1; }}");

@@ -1,4 +1,4 @@
-//! The keys of a guard.
+//! The keys of a guard whose values differ between two plans.
 
 use super::{Setting, differing, setting};
 use crate::guard::GuardRules;
@@ -27,7 +27,7 @@ impl GuardPlan {
 
     fn settings(&self) -> Vec<Setting> {
         let GuardRules {
-            // `changed` compares the networks: as texts they may be very long.
+            // `changed` compares the networks as values: their texts may be very long.
             allow: _,
             deny: _,
             sessions,

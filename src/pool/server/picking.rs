@@ -1,4 +1,4 @@
-//! The state of a server that a pick reads or changes.
+//! The part of a server's state that a pick reads or changes.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -26,7 +26,7 @@ impl Server {
             return Availability::Unavailable;
         }
         if self.is_ejected() {
-            // No trial while the latest check failed: the session would probably fail too.
+            // No trial if the latest check failed: the session would probably fail too.
             let is_due = !self.has(FAILING) && self.ejection.lock().is_trial_due(now);
             return if is_due {
                 Availability::TrialDue
@@ -85,7 +85,7 @@ impl Server {
         self.slow_start.next_percent_at(now, slow_start)
     }
 
-    /// It came back: its weight grows from a small part.
+    /// To be called when the server has come back: its weight grows from a small part.
     pub(super) fn begin_slow_start(&self) {
         self.slow_start.begin();
         self.subscribers.notify();
@@ -96,7 +96,7 @@ impl Server {
         self.subscribers.add(counter);
     }
 
-    /// This server, with the session count of an earlier server of the pool at its address.
+    /// This server, with the session count of an earlier server of the pool that has the same address.
     #[must_use]
     pub(in crate::pool) fn sharing_count(self, live_count: Arc<LiveCount>) -> Self {
         Self {

@@ -146,7 +146,7 @@ fn the_weight_comes_from_the_label() {
 }
 
 #[test]
-fn the_name_is_no_alias_from_a_link_and_without_names_the_id() {
+fn the_name_is_never_an_alias_from_a_link_and_is_the_id_if_there_are_no_names() {
     let mut listed = listed_in_app();
     listed["Names"] = json!(["/other/alias", "/web-1"]);
     assert_eq!(container(listed.clone()).name(), "web-1");

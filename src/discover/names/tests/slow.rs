@@ -15,8 +15,8 @@ async fn while_time_passes<T>(waits: impl Future<Output = T>) -> T {
     }
 }
 
-/// A resolver. Lookups of names that end with `hangs.test` hang until the sender is dropped. Other lookups find an
-/// address.
+/// A resolver and a sender. Lookups of names that end with `hangs.test` hang until the sender is dropped. Other lookups
+/// find an address.
 fn hanging() -> (Resolver, Sender<()>) {
     let (go, gate) = channel::<()>();
     let gate = Mutex::new(gate);
@@ -66,7 +66,7 @@ async fn an_answer_after_the_timeout_is_used_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plan_starts_with_addresses_of_new_names_found_in_time() {
+async fn a_plan_starts_with_the_addresses_that_are_found_in_time_for_new_names() {
     let (live, _) = pool(r#"servers = ["a.test:7"]"#);
     let next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
     let (resolver, _go) = hanging();
@@ -118,7 +118,7 @@ async fn every_32_hanging_names_delay_others_by_at_most_a_second() {
 }
 
 #[tokio::test]
-async fn hanging_names_use_at_most_half_of_the_capacity() {
+async fn names_that_were_slow_before_use_at_most_half_of_the_capacity() {
     let (live, pool) = pool_of_hanging(3 * CAPACITY);
     let started = Arc::new(Mutex::new(Vec::new()));
     let (go, gate) = channel::<()>();
@@ -204,7 +204,7 @@ async fn a_name_without_an_address_is_retried_soon_and_then_less_often() {
 }
 
 #[tokio::test]
-async fn a_changed_address_family_is_looked_up_at_once() {
+async fn names_are_looked_up_at_once_when_the_address_family_changes() {
     let text = |family: &str| format!("{ONE_NAME}\nresolve = \"{family}\"");
     let resolver = Resolver::new(CAPACITY, |_, port, family| {
         let all = ["10.0.0.1", "2001:db8::1"].map(|address| address.parse::<IpAddr>().unwrap());
