@@ -7,11 +7,11 @@ With `--brief` it takes seconds and shows only that it works; its figures say no
 the loopback interface must be up: unshare -n sh -c 'ip link set lo up && benches/tls.py target/release/acequia'
 
 Needs Debian's haproxy, nginx and libnginx-mod-stream, and openssl. The clients use the OpenSSL of Python and X25519. CPU is the
-proxy's own user and system time for each unit of work, of the session as a whole: accept, handshake, connect, relay. The
+proxy's own user and system time for each unit of work. It includes all of the session: accept, handshake, connect, relay. The
 machine's cores are shared with the clients: compare ratios only. Prints a table in Markdown.
 
 The storm of handshakes is an open loop: clients come at a fixed rate, however few are served. Most send a ClientHello and no
-more; the others are to complete their handshakes within 5 s. The session whose round trips are measured is open before.
+more; the others are to complete their handshakes within 5 s. The session whose round trips are measured begins before the storm.
 """
 
 import argparse, collections, multiprocessing, os, resource, signal, socket, ssl, subprocess, tempfile, threading, time
@@ -139,7 +139,7 @@ def shake_hands(port, until, is_resumed, counts):
 
 
 def ping(port, until, since, counts):
-    """Round trips from a time on; one that ends later counts, too."""
+    """Measures the round trips that begin from `since` until `until`, whenever they end."""
     made, took = context(), []
     with connect(made, port) as client:
         while (began := time.monotonic()) < until:
@@ -152,7 +152,7 @@ def ping(port, until, since, counts):
 
 
 def result(counts):
-    """What a process has put there. One that has failed puts nothing, and has told why."""
+    """What a process has put into `counts`. A process that fails puts nothing there, and prints its error."""
     return counts.get(timeout=STORM_SECONDS + 2 * PATIENCE + 30)
 
 
@@ -198,7 +198,7 @@ def client_hello():
 
 
 def at_rate(rate, until):
-    """Comes back so many times a second; at once, as long as it is late."""
+    """Yields `rate` times a second. When the caller is late, yields without a pause until it has caught up."""
     due = time.monotonic()
     while (now := time.monotonic()) < until:
         if now < due:
@@ -251,7 +251,7 @@ def round_trips(proxy):
 
 
 def in_a_storm(proxy):
-    """The p99 of round trips, the ClientHellos a second, and how many of a hundred other handshakes were completed."""
+    """The p99 of round trips, the ClientHellos a second, and the percentage of other handshakes that were completed."""
     since = time.monotonic() + 1
     until, results = since + STORM_SECONDS, [multiprocessing.Queue() for _ in range(3)]
     ports, (hellos, visits, trips) = proxy.ports, results

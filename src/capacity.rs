@@ -1,5 +1,5 @@
-//! Limits on what may be in use at once, which can be resized while permits are in use: sessions of the process,
-//! sessions of a listener, health checks, lookups.
+//! Limits on what may be in use at once: sessions of the process, sessions of a listener, health checks, lookups. A
+//! limit can be resized while its permits are in use.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -236,7 +236,7 @@ impl ListenerLimits {
             .collect()
     }
 
-    /// The most sessions of the process.
+    /// The maximum of the process's sessions.
     #[must_use]
     pub fn process_size(&self) -> usize {
         self.process.size()

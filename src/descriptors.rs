@@ -17,15 +17,15 @@ static RAISE: OptionalCall = OptionalCall::new(
 /// Pipes for splice, with two descriptors each. The kernel lets an unprivileged user have 256 of full size.
 const PIPES_MAX: usize = 256;
 
-/// Pipes get 1/16 of the descriptors for sessions.
+/// Pipes get 1/16 of the descriptors for sessions and pipes together.
 const PIPES_DIVISOR: usize = 16;
 
 /// Concurrent connections of the admin port and the Unix socket: 32 streams of events over both together, and 8 other
 /// connections to each of the two.
 const ADMIN_MAX: usize = 48;
 
-/// Concurrent connections that pass on requests to cancel queries. A request has up to eight at once. The first one is
-/// not counted: it uses the second descriptor of the session that brings the request.
+/// Concurrent connections that pass on requests to cancel queries. A request has up to eight at once. The first of
+/// these is not counted: it uses the second descriptor of the session that brings the request.
 const CANCELS_MAX: usize = 64;
 
 /// The log file, `/proc` while metrics are read, and the least number of lookups.
@@ -49,8 +49,7 @@ pub struct DescriptorShares {
     pub admin: usize,
     /// Concurrent lookups of host names; 4 to 128.
     pub lookups: usize,
-    /// Concurrent connections of requests to cancel queries. The first one of a request is not among them: it uses the
-    /// second descriptor of the session that brings the request.
+    /// Concurrent connections that pass on requests to cancel queries, without the first of each request.
     pub cancels: usize,
 }
 
@@ -62,11 +61,11 @@ pub struct DescriptorDemand {
     pub sessions: Option<usize>,
     /// The largest `concurrency` of the checks of a pool.
     pub checks: usize,
-    /// Host names among the servers.
+    /// The number of host names among the servers.
     pub names: usize,
     /// Whether a listener is for PostgreSQL, so that there are requests to cancel queries.
     pub has_cancels: bool,
-    /// The shares of the first division; `None`: this is the first.
+    /// The shares that were fixed at the start; `None`: this is the start.
     pub fixed: Option<FixedShares>,
 }
 
@@ -147,7 +146,7 @@ fn open_files(limits: &str) -> Option<[usize; 2]> {
 /// # Errors
 /// `/proc` cannot be read.
 pub fn open_now() -> io::Result<usize> {
-    Ok(std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1)) // without the one for reading it
+    Ok(std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1)) // without the one that reads the directory
 }
 
 #[cfg(test)]
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn fixed_shares_leave_fewer_descriptors_for_sessions() {
+    fn fixed_shares_stay_and_the_sum_of_all_shares_does_not_exceed_the_limit() {
         let start = DescriptorShares::new(1000, 20, demand(None, 0));
         let fixed = FixedShares {
             pipes: start.pipes,

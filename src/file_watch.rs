@@ -1,8 +1,8 @@
 //! Watches a file, and reports when it is to be read again: after an event in its directories, and regularly.
 //!
 //! Editors write another file and rename it, and Kubernetes replaces a symbolic link next to the file. Therefore two
-//! directories are watched, that of the configured path and that of the file it resolves to. The caller finds out
-//! whether the bytes of the file have changed.
+//! directories are watched: that of the configured path, and that of the file to which the path resolves. The caller
+//! finds out whether the bytes of the file have changed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -81,8 +81,8 @@ impl FileWatch {
         while Instant::now() < end && matches!(timeout(QUIET_PERIOD, events.recv()).await, Ok(Some(()))) {}
     }
 
-    /// Watches the directories, which may have changed. To be called before each read of the file, so that a later
-    /// change causes an event. `None`: the runtime shuts down.
+    /// Watches the directories of the file, which may be others now. To be called before each read of the file, so that
+    /// a later change causes an event. `None`: the runtime shuts down.
     ///
     /// This is done on a thread that may block: the file may be on a network file system that does not respond.
     pub async fn watch(mut self) -> Option<Self> {
@@ -184,8 +184,8 @@ fn new_watcher(sender: Sender<()>) -> notify::Result<RecommendedWatcher> {
     })
 }
 
-/// The directory of the path as given, and that of the file to which the path resolves. Both paths are canonical:
-/// inotify has only one watch for a directory, whatever path is given for it.
+/// The directory of the path as given, and that of the file to which the path resolves. Their paths are canonical, so
+/// that a directory occurs only once: inotify has one watch for a directory, whatever path is given for it.
 fn directories(file: &Path) -> BTreeSet<PathBuf> {
     let parent = |path: &Path| match path.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),

@@ -2,7 +2,7 @@
 //! state machine that decides whether a server is up, [`crate::check`] has the kinds of checks.
 //!
 //! Every pool has one task, which resolves the names of the pool's servers. Each server of a pool also has a task, in
-//! which it is checked again and again. Pools that check a server in the same way share the server's task: each check
+//! which it is checked again and again. Pools that check the same address in the same way share such a task: each check
 //! is made once, and each pool judges the result. A reload gives a pool's task the new pool, without restarting the
 //! task.
 
@@ -79,7 +79,7 @@ impl HealthMonitor {
         self.checks.context.resolver.resize(lookups);
     }
 
-    /// Monitors the pools that are in force, for as long as it is polled.
+    /// Monitors the pools that are in force, for as long as the returned future is polled.
     pub fn run(&self) -> impl Future<Output = ()> + use<> {
         let checks = Arc::clone(&self.checks);
         let mut receiver = checks.context.live.subscribe();

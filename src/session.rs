@@ -11,9 +11,10 @@
 //! and database is within TLS.
 //!
 //! **A new step** consumes the type before it and returns the next one, or a `Refusal`. It is called in the functions
-//! `connect`, `connect_postgres` and `connect_decrypted`, which call the steps. What it has to remember goes to `account::session_extras`,
-//! so that other sessions stay small. Code that only decides whether a client is refused is not a step, but a limit of
-//! a [`guard`](crate::guard). Code that reads first bytes is a reader of [`sniff`](crate::sniff).
+//! `connect`, `connect_postgres` and `connect_decrypted`, which call the steps. What it has to remember goes to
+//! `account::session_extras`, so that other sessions stay small. Code that only decides whether a client is refused is
+//! not a step, but a limit of a [`guard`](crate::guard). Code that reads first bytes is a reader of
+//! [`sniff`](crate::sniff).
 //!
 //! A step that few sessions take is [`boxed`](FutureExt::boxed): its future does not make those of other sessions
 //! larger, and its code, which is called through `dyn`, is not inlined into the code that every session runs.
@@ -131,7 +132,7 @@ async fn connect(
         entry,
     };
     // Each step that awaits is a statement: in one expression, the future would hold the temporaries of all steps at
-    // once. Each step takes its input by value: a local that was borrowed would stay in the future until the future ends.
+    // once. Each step takes its input by value: a local that was borrowed would stay in the future until its end.
     let opened = match state.plan.accept_proxy {
         Some(_) => opened.read_proxy_header().boxed().await?,
         None => opened,

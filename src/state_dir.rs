@@ -42,7 +42,7 @@ const TEXTS: &str = "remote.json";
 /// that has just opened it would lock a file that no other process finds.
 const LOCK: &str = "lock";
 
-/// The wait before a file that could not be written is written again.
+/// The wait after a failed write, before the next try.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// The pause after each write of the servers that were listed, and of the routes that were announced: they may change
@@ -126,9 +126,10 @@ impl StateDir {
     /// Reads the state of pools and routes.
     ///
     /// # Errors
-    /// A file of the directory exists and cannot be read. Its contents must not be forgotten because of a disk fault, a
-    /// lack of memory or descriptors, or a process that runs as another user than before. Also if the file of primaries
-    /// is not valid: without its contents, an old primary that is found first would be taken for the right one.
+    /// - A file of the directory exists and cannot be read. Its contents must not be forgotten because of a disk fault,
+    ///   a lack of memory or descriptors, or a process that runs as another user than before.
+    /// - The file of primaries is not valid. Without its contents, an old primary that is found first would be taken
+    ///   for the right one.
     pub fn remembered(&self) -> io::Result<RememberedState> {
         self.read(TEXTS)?; // only for the error, which the caller of `texts` has ignored
         Ok(RememberedState {
@@ -161,7 +162,7 @@ impl StateDir {
         })
     }
 
-    /// Reads a file. Contents that are not valid are kept in a file beside it, and a warning is logged.
+    /// Reads a file. If its contents are not valid, the file is renamed, and a warning is logged.
     ///
     /// # Errors
     /// The file is there and cannot be read.

@@ -6,17 +6,17 @@ use acequia::cancel::BackendReader;
 use acequia::sniff::postgres::{FirstPacket, NAME_BYTES_MAX, PACKET_BYTES_MAX, PacketVerdict, first_packet};
 use libfuzzer_sys::fuzz_target;
 
-/// The number of prefixes that are parsed, each of which costs its length.
-const PREFIXES_MAX: usize = 512;
+/// The length of the longest prefix that is parsed. The time for all prefixes grows with the square of this.
+const PREFIX_BYTES_MAX: usize = 512;
 
 fuzz_target!(|wire: &[u8]| {
     let whole = first_packet(wire);
-    let decided = (0..=wire.len().min(PREFIXES_MAX))
+    let decided = (0..=wire.len().min(PREFIX_BYTES_MAX))
         .map(|cut| first_packet(&wire[..cut]))
         .find(|verdict| *verdict != PacketVerdict::NeedMore);
     match decided {
         Some(decided) => assert_eq!(decided, whole),
-        None => assert!(wire.len() > PREFIXES_MAX || whole == PacketVerdict::NeedMore),
+        None => assert!(wire.len() > PREFIX_BYTES_MAX || whole == PacketVerdict::NeedMore),
     }
     if let PacketVerdict::Packet { packet, bytes } = &whole {
         assert!(*bytes <= PACKET_BYTES_MAX.min(wire.len()));

@@ -1,5 +1,5 @@
-//! Escapes characters that are unsafe to display in JSON responses. The responses contain names that clients have sent,
-//! and curl shows them unchanged.
+//! Escapes, in JSON responses, the characters that are unsafe to display. The responses contain names that clients have
+//! sent, and curl does not escape what it shows.
 
 use std::borrow::Cow;
 
@@ -25,7 +25,7 @@ pub(super) async fn escape_body(response: Response) -> Response {
     };
     let escaped = match std::str::from_utf8(&bytes).map(escape_json) {
         Ok(Cow::Owned(escaped)) => Some(escaped),
-        Ok(Cow::Borrowed(_)) | Err(_) => None, // nothing is unsafe, or it is no text
+        Ok(Cow::Borrowed(_)) | Err(_) => None, // nothing is unsafe, or the body is not UTF-8
     };
     let body = match escaped {
         Some(escaped) => Body::from(escaped),

@@ -58,11 +58,11 @@ pub struct SessionQuery {
     /// Absent: the oldest come first.
     sort: Option<SessionOrder>,
     limit: Option<usize>,
-    /// Only sessions with a greater number; not with `sort`.
+    /// Only sessions with a greater number. Cannot be combined with `sort`.
     after: Option<u64>,
 }
 
-/// The amount to sort by: the sessions with the most come first.
+/// The amount to sort by: the sessions with the largest amounts come first.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum SessionOrder {
@@ -77,7 +77,7 @@ enum SessionOrder {
 }
 
 impl SessionOrder {
-    /// The amount that is compared. Makes two system calls for round-trip times.
+    /// The amount that is compared. [`Self::Rtt`] costs two system calls.
     fn amount(self, record: &Record, view: &SessionView) -> u64 {
         match self {
             Self::Bytes => view.bytes_up + view.bytes_down,

@@ -1,6 +1,6 @@
 //! The check `exec`: a command of the operator decides.
 //!
-//! The environment of the command describes the server. Nothing of the environment of this process is in it.
+//! The environment of the command describes the server. The command gets nothing of the environment of this process.
 
 use std::io;
 use std::process::{Command, Stdio};

@@ -20,7 +20,7 @@ use crate::error::with_context;
 use crate::name::ServerName;
 use crate::tls::{OfferedProtocols, PoolTls, PoolTlsPlan, SentSni, TlsFileError};
 
-/// The kind.
+/// The kind `tls`.
 pub static KIND: CheckKind = CheckKind {
     name: "tls",
     health_keys: &["sni", "alpn", "verify", "ca_file"],
@@ -31,8 +31,8 @@ pub static KIND: CheckKind = CheckKind {
 /// The check `tls`. In a pool with `[pools.NAME.tls]`, settings that are missing here are those of its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsCheck {
-    /// The server name to ask for; `None`: as for sessions, else the host name in the server's address, or none if that
-    /// is an IP address.
+    /// The server name to ask for; `None`: as for sessions. If these have no TLS, it is the host name in the server's
+    /// address, or none if the address is an IP address.
     pub sni: Option<ServerName>,
     /// The protocols to offer; the server must select one of them. Empty: those of sessions are offered, and the server
     /// may select none.
@@ -41,7 +41,7 @@ pub struct TlsCheck {
     /// there is a `ca_file`, or if it must for sessions.
     pub verify: Option<bool>,
     /// The file with the certificates of authorities, in PEM. It is read when a check needs it. `None`: as for
-    /// sessions, else the authorities of the system.
+    /// sessions; if these have no file, the authorities of the system.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -215,7 +215,7 @@ pub(super) async fn open(
 impl OwnTls {
     /// The configuration of a handshake; it is made anew when a file has changed.
     async fn current_config(self: Arc<Self>) -> io::Result<Arc<ClientConfig>> {
-        // The file whose reads are limited. If there is none, the authorities of the system are read.
+        // `reading` limits the reads of this file. If there is none, the authorities of the system are read.
         let file = self
             .plan
             .files()

@@ -30,8 +30,8 @@ impl LineBudget {
         }
     }
 
-    /// Takes a line for a refusal. Returns how many refusals were not logged since the last line; `None`: this one is
-    /// not to be logged either.
+    /// Takes a line for a refusal. Returns how many refusals were not logged since the last line; `None`: this
+    /// refusal is not to be logged either.
     #[must_use]
     pub fn take_line(&self, now: Instant) -> Option<u64> {
         let now = nanos(now.saturating_duration_since(self.epoch));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::imported::{Imported, ImportedListener, ListenerTls, Remark};
+use super::imported::{Imported, ImportedListener, ImportedTls, Remark};
 
 /// Adds `0.0.0.0:443` beside each `[::]:443` at which the imported proxy also accepts IPv4, because IPv6 sockets of
 /// acequia accept only IPv6. Adds nothing if the file already has `0.0.0.0:443`.
@@ -84,7 +84,7 @@ struct AddressKind {
     is_plain: bool,
     /// Whether it accepts no PROXY headers, although other addresses of the listener do.
     is_direct: bool,
-    tls: ListenerTls,
+    tls: ImportedTls,
 }
 
 impl AddressKind {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::imported::{
-    BOUND_ALREADY, Imported, ImportedListener, ImportedPool, ImportedRoute, ImportedServer, ListenerTls, Remark,
+    BOUND_ALREADY, Imported, ImportedListener, ImportedPool, ImportedRoute, ImportedServer, ImportedTls, Remark,
     keep_first,
 };
 use super::route_order::keep_order;
@@ -275,7 +275,7 @@ fn remove_missing_pools(listener: &mut ImportedListener, names: &HashSet<&str>) 
 /// Removes TLS from those addresses of a listener for which no certificate was carried over. A remark names these
 /// addresses.
 fn remove_unused_tls(listener: &mut ImportedListener) {
-    let is_unused = |tls: &ListenerTls| tls.certificates.is_empty();
+    let is_unused = |tls: &ImportedTls| tls.certificates.is_empty();
     let has_unused = |address: &&String| listener.tls_at(address).is_some_and(is_unused);
     let addresses: Vec<String> = listener.bind.iter().filter(has_unused).cloned().collect();
     if addresses.is_empty() {

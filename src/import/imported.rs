@@ -25,7 +25,7 @@ pub(super) struct ImportedSection {
 
 /// `[listeners.NAME.tls]`
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ListenerTls {
+pub(super) struct ImportedTls {
     /// Entries of `certificates`, in TOML. Without any, TLS is not terminated.
     pub(super) certificates: Vec<String>,
     /// The other keys with their values in TOML.
@@ -45,9 +45,9 @@ pub(super) struct ImportedListener {
     /// The pool for clients that match no route.
     pub(super) pool: Option<String>,
     pub(super) section: ImportedSection,
-    pub(super) tls: ListenerTls,
+    pub(super) tls: ImportedTls,
     /// What takes the place of `tls` at single addresses of `bind`.
-    pub(super) address_tls: HashMap<String, ListenerTls>,
+    pub(super) address_tls: HashMap<String, ImportedTls>,
     /// `from` of `accept_proxy`. Empty: clients do not begin with a PROXY header.
     pub(super) proxy_peers: Vec<String>,
     /// The addresses of `bind` to which `proxy_peers` applies. Empty: it applies to all.
@@ -174,7 +174,7 @@ impl Remark {
 
 impl ImportedListener {
     /// TLS at an address of `bind`. `None`: it has none in the imported file.
-    pub(super) fn tls_at(&self, address: &String) -> Option<&ListenerTls> {
+    pub(super) fn tls_at(&self, address: &String) -> Option<&ImportedTls> {
         let is_plain = self.plain_addresses.contains(address);
         (!is_plain).then(|| self.address_tls.get(address).unwrap_or(&self.tls))
     }

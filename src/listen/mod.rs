@@ -1,8 +1,8 @@
 //! Listening sockets, and an accept that fails only where the socket was shut down.
 //!
-//! Every worker has its own socket for every TCP address (SO_REUSEPORT); the kernel distributes the clients. A Unix
-//! socket is shared by all workers: it cannot have SO_REUSEPORT. A socket that the service manager has passed is shared,
-//! too: clients that wait in it survive a restart, and those in a worker's own socket would not.
+//! Every worker has its own socket for each TCP address (SO_REUSEPORT); the kernel distributes the clients. All workers
+//! share a Unix socket, which cannot have SO_REUSEPORT. They also share a socket that the service manager has passed:
+//! clients that wait in it survive a restart, and those in a worker's own socket would not.
 
 mod conflict;
 mod passed;

@@ -18,8 +18,8 @@ pub struct LiveGuards {
 }
 
 impl LiveGuards {
-    /// A guard that is configured as before stays. One with other rules is replaced by a successor that takes over its
-    /// counts.
+    /// A guard that is configured as before stays. One whose rules have changed is replaced by a successor that
+    /// takes over its counts and its edits.
     pub(super) fn new(plans: &[Arc<GuardPlan>], before: Option<&Self>) -> Self {
         let guard = |plan: &Arc<GuardPlan>| match before.and_then(|guards| guards.known(&plan.name)) {
             Some(known) if *known.rules() == plan.rules => Arc::clone(known),
@@ -40,8 +40,8 @@ impl LiveGuards {
         }
     }
 
-    /// Applies the common bandwidth of these guards, also to sessions under way. Ends that of guards that are no longer
-    /// configured.
+    /// Applies the common bandwidth of these guards, also to sessions under way. Ends that of the guards in
+    /// `before` that are no longer configured.
     pub(super) fn apply_bandwidth(&self, before: &Self) {
         self.iter().for_each(|guard| guard.apply_bandwidth());
         let removed = before.iter().filter(|guard| self.named(guard.name()).is_none());

@@ -32,7 +32,7 @@ pub struct LivePool {
     left_out: Mutex<Vec<LeftOutServer>>,
     /// The entries of its plan, those that its source or its clones list, and those that operators have added.
     entries: watch::Sender<Arc<[ServerEntry]>>,
-    // Each field from here on is shared with the pools that this one has replaced, and with those that will replace it.
+    // Each field from here on is shared with the pools that this one has replaced, and those that will replace it.
     dynamic: Arc<DynamicServers>,
     pub(super) departed: Arc<DepartedServers>,
     in_force: Arc<PoolInForce>,

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn names_are_normalized_in_case_and_one_trailing_dot() {
+fn names_are_lower_cased_and_lose_one_trailing_dot() {
     let name = ServerName::from_wire(b"Shop.Example.COM.").unwrap();
     assert_eq!(name.as_str(), "shop.example.com");
     assert_eq!(ServerName::from_wire(b"a..").unwrap_err(), NameError::LabelLength);

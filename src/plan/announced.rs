@@ -63,7 +63,7 @@ impl Admitted {
     ) -> Result<(), (AnnouncementRefusal, Reason)> {
         let Announcement { from, group, .. } = announcement;
         let too_many = |who, max| {
-            let reason = format!("{who} has {max} names, which is the most");
+            let reason = format!("{who} has {max} names already, and may not have more");
             (AnnouncementRefusal::TooMany, Reason::from(reason))
         };
         let server_name_count = self.name_counts_by_server.entry(Arc::clone(from)).or_default();
@@ -103,7 +103,7 @@ impl Plan {
     #[must_use]
     pub fn announcing_engine(&self) -> Option<&Arc<Path>> {
         let mut announces = self.listeners.iter().filter_map(|listener| listener.announce.as_ref());
-        announces.next().map(|announce| &announce.socket) // all listeners have the same
+        announces.next().map(|announce| &announce.socket) // the same for all listeners
     }
 
     /// This plan plus a route and a pool for each announced name. This plan must be that of the file. If servers of
@@ -165,7 +165,8 @@ impl Plan {
         admitted.add((index, name), announcement, server)
     }
 
-    /// Checks that the configuration itself uses neither the name at a listener, nor that of its pool and route.
+    /// Checks that the configuration itself has no route for this name at the listener, and that the name of the
+    /// announced pool and route ([`pool_name`]) is free.
     fn check_free(&self, listener: &ListenerPlan, name: &ServerName) -> Result<(), Reason> {
         if let Some(route) = listener.routes.route_of(name) {
             return Err(format!("route `{}` of the configuration has this name", route.name).into());

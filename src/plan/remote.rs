@@ -17,8 +17,8 @@ const KEYS_MAX: usize = 1000;
 pub struct RemotePlan {
     /// How the store is reached.
     pub etcd: Arc<EtcdPlan>,
-    /// The key of the shared configuration. The configuration consists of the text of this key and the texts of the keys
-    /// below it: those that begin with this key and `/`, except for the statuses of instances.
+    /// The key of the shared configuration. The configuration consists of the text of this key and the texts of the
+    /// keys below it: those that begin with this key and `/`, except for the statuses of instances.
     pub key: Box<str>,
     /// The name of this process in the store.
     pub instance: Box<str>,

@@ -1,8 +1,8 @@
 //! How long a replica has been behind its primary: a pure function of what checks have seen.
 //!
-//! The age of the last transaction that a replica has applied is not a measure of that: after a quiet minute one bulk
-//! load would make every replica a minute behind at once. Instead the positions of the primary at earlier checks are
-//! remembered. A replica has been behind since the first position that it has not reached.
+//! The age of the last transaction that a replica has applied is not a measure of that: after a quiet minute, one bulk
+//! load would at once make every replica seem a minute behind. Instead, the positions of the primary at earlier checks
+//! are remembered. A replica has been behind since the first position that it has not reached.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,7 +31,8 @@ const RECORD_BYTES: u64 = 512 << 10;
 /// Positions in the order in which they were reached.
 #[derive(Clone, Debug, Default)]
 struct PositionHistory {
-    /// Positions before the latest one, each with the time at which it was first seen; both increase.
+    /// Positions before the latest one, each with the time at which it was first seen. Positions and
+    /// times increase.
     reached: VecDeque<(Instant, u64)>,
     latest: Option<(Instant, u64)>,
 }
@@ -91,9 +92,9 @@ impl PositionHistory {
 /// The remembered positions of the primary.
 #[derive(Clone, Debug)]
 struct PrimaryHistory {
-    /// Where it has been.
+    /// The positions that it has reported.
     written: PositionHistory,
-    /// When it last reported where it is.
+    /// When it last reported a position.
     reported_at: Instant,
 }
 
@@ -176,8 +177,8 @@ impl LagWatch {
             return Some(behind.max(primary.map_or_else(since_followed, lag_behind)));
         }
         let reported = facts.lag?;
-        // A reported lag may jump, for instance when the replica begins to apply a long statement. It counts only for
-        // the time since the replica last reported that it was not behind.
+        // A reported lag may jump, for instance when the replica begins to apply a long statement. It counts as
+        // at most the time since the replica last reported that it was not behind.
         if reported < Duration::from_secs(1).min(max_lag) {
             replica.caught_up_at = now;
         }

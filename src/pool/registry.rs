@@ -1,4 +1,4 @@
-//! The registry of all servers, of the operators' overrides, and of the known roles in each pool.
+//! The registry of all servers, of the operators' overrides, and of the known roles and the queue of each pool.
 //!
 //! A server that stays over a reload, or leaves and returns while something holds it, keeps its state. But the role
 //! that it had when it left no longer counts. Overrides are kept for servers that do not exist at the moment, too.
@@ -19,8 +19,8 @@ use crate::addr::ServerAddr;
 /// addresses or host names may have one name: one after another, and at the same time while sessions hold earlier ones.
 pub type ServerPath = (Arc<str>, Arc<str>);
 
-/// The number of absent servers whose overrides are kept. It bounds the memory used by an automation that drains every
-/// server before it removes it.
+/// The most absent servers whose overrides are kept. This bounds the memory where an automation drains every server
+/// before removing it.
 const ABSENT_MAX: usize = 10_000;
 
 /// Finds every server that a plan or a session holds, and the overrides of servers.
@@ -28,17 +28,18 @@ const ABSENT_MAX: usize = 10_000;
 pub struct ServerRegistry {
     // A blocking mutex: locked when servers come or go, and by operators' requests; never by a session.
     entries: Mutex<RegistryEntries>,
-    /// By pool, absent ones included. A blocking mutex: locked at the start and at a reload, when a primary changes,
-    /// and by operators' requests.
+    /// By pool, also for pools that are gone. A blocking mutex: locked at the start and at a reload, when a primary
+    /// changes, and by operators' requests.
     roles: Mutex<ByPool<PoolRoles>>,
-    /// By pool, absent ones included. A blocking mutex: locked at the start, at a reload, and when a server is new.
+    /// By pool, also for pools that are gone. A blocking mutex: locked at the start, at a reload, and when a server is
+    /// new.
     queues: Mutex<ByPool<PoolQueue>>,
     primary_changed: Arc<Notify>,
     changed: watch::Sender<()>,
     own_listeners: OwnListeners,
 }
 
-/// Something of each pool that outlives the pool, by name.
+/// Something of each pool that outlives the pool, by the pool's name.
 #[derive(Debug)]
 struct ByPool<T> {
     pools: HashMap<Arc<str>, Arc<T>>,
@@ -103,13 +104,13 @@ impl ServerRegistry {
         registry
     }
 
-    /// Our listeners: those that lead to a pool may not be servers of the pool.
+    /// Our listeners. A listener that leads to a pool may not be a server of that pool.
     #[must_use]
     pub fn own_listeners(&self) -> &OwnListeners {
         &self.own_listeners
     }
 
-    /// The known roles in a pool. A known primary is remembered when the pool is gone.
+    /// The known roles in a pool. A known primary stays remembered when the pool is gone.
     #[must_use]
     pub fn roles(&self, pool: &Arc<str>) -> Arc<PoolRoles> {
         let new = || PoolRoles::new(None, Arc::clone(&self.primary_changed));
@@ -124,8 +125,8 @@ impl ServerRegistry {
         self.queues.lock().get_or_create(pool, new, |_| false)
     }
 
-    /// Notified after every change of the health, role, ejection and administrative state of a server, and of the
-    /// servers of a pool, and by [`Self::notify_change`].
+    /// A receiver that is notified by [`Self::notify_change`], and after every change of the servers of a pool, or of
+    /// the health, role, ejection or administrative state of a server.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()

@@ -98,8 +98,8 @@ fn is_refused_by_machine(state: &RemoteState) -> bool {
 }
 
 /// Whether an attempt is due although nothing has changed: this machine has refused the texts that were tried last. Or
-/// the last attempt failed before it had read texts, and `latest`, the texts that the follower found last, are others
-/// than those that were tried before.
+/// the last attempt failed before it had read texts, and `latest`, the texts that the follower found last, differ
+/// from those that were tried before.
 fn is_to_be_retried(state: &RemoteState, latest: Option<&RemoteTexts>) -> bool {
     let refused = state.refused.as_ref();
     let has_failed_before_texts = refused.is_some_and(|refused| refused.version.is_none());
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_of_texts_while_the_file_was_broken_is_tried_after_a_while_unless_others_were_since() {
+    async fn texts_that_came_while_the_file_was_broken_are_tried_after_a_while_unless_later_texts_were_tried() {
         let before = texts("etcd:/a", &[1, 2]);
         for changed in [texts("etcd:/a", &[1, 3]), texts("etcd:/a", &[1])] {
             let config = RemoteConfig::default();

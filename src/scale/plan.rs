@@ -82,7 +82,8 @@ pub struct CloneContainer {
     pub network: Option<Box<str>>,
 }
 
-/// `hook` of `[pools.NAME.scale]`. In all texts `{name}` and `{pool}` are replaced, in `stop` also `{address}`.
+/// `hook` of `[pools.NAME.scale]`. In both commands and in the values of `env`, `{name}` and `{pool}` are replaced; for
+/// `stop` also `{address}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloneHook {
     /// The command that starts a clone and prints its address: the absolute path of a program, and its arguments.

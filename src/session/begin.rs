@@ -19,7 +19,7 @@ use crate::socket::{Fault, reset_when_closed};
 /// How long the server's first message is awaited, and then how long its messages are read to find the key that cancels
 /// queries. After that, the session goes on without a key.
 ///
-/// `authentication_timeout` of PostgreSQL is 1 min.
+/// This is the default of PostgreSQL's `authentication_timeout`.
 pub(super) const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long one side may take to read what the other one sent during the login.
@@ -27,10 +27,13 @@ pub(super) const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Sends the server the first packet of a session whose bytes are read here, and reads the server's first message. If
 /// the server does not begin the session, connects to another one, or waits until one is back. Returns the connection
-/// to the last server, and its bytes for the client, or why the connection broke.
+/// to the last server, with the bytes that this server sent for the client, or with the fault that broke the
+/// connection.
+///
+/// If the session ends while this runs, the server's connection is reset.
 ///
 /// # Errors
-/// See [`move_on`]. If the session ends while this runs, the server's connection is reset.
+/// Those of [`move_on`].
 pub(super) async fn begin(
     client: &TcpStream,
     mut connected: Connected,

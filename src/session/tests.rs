@@ -118,7 +118,7 @@ async fn a_panicking_session_returns_its_permits_and_disturbs_no_other() {
     let (mut other_server, _) = setup.server.accept().await.unwrap();
     let (mut client, session) = setup.session().await;
     let (trigger, triggered) = tokio::sync::oneshot::channel::<()>();
-    // The panic is not in a stage of the session, but it drops the same values.
+    // The panic is not in a step of the session, but it drops the same values.
     let panics = tokio::spawn(async move {
         let (mut session, mut triggered) = (pin!(session), pin!(triggered));
         poll_fn(|cx| {
@@ -164,7 +164,7 @@ async fn a_panicking_session_returns_its_permits_and_disturbs_no_other() {
 }
 
 #[tokio::test]
-async fn a_client_whose_server_goes_down_after_it_has_denied_tls_gets_an_error() {
+async fn a_client_whose_server_denies_tls_and_then_goes_down_gets_an_error() {
     let mut setup = Setup::with_protocol("postgres", AccessTarget::Off).await;
     let (mut client, mut server, session) = setup.asked_for_tls().await;
     server.write_all(b"N").await.unwrap();
@@ -182,7 +182,7 @@ async fn a_client_whose_server_goes_down_after_it_has_denied_tls_gets_an_error()
 }
 
 #[tokio::test]
-async fn a_network_that_is_denied_while_a_client_is_being_refused_does_not_change_why_it_was_refused() {
+async fn a_network_that_is_denied_while_a_client_is_being_refused_does_not_change_the_reason() {
     let keys = "guards = [\"g\"]\n[[listeners.l.routes]]\nsni = \"a.example\"\npool = \"p\"\n\
                 [guards.g]\ndeny = [\"192.0.2.0/24\"]\n";
     let mut setup = Setup::with_listener(keys, AccessTarget::Off).await;
@@ -199,7 +199,7 @@ async fn a_network_that_is_denied_while_a_client_is_being_refused_does_not_chang
 }
 
 #[tokio::test]
-async fn a_client_whose_server_goes_down_before_it_has_answered_a_request_for_tls_gets_an_alert() {
+async fn a_client_whose_server_goes_down_before_answering_its_request_for_tls_gets_an_alert() {
     let mut setup = Setup::with_protocol("postgres", AccessTarget::Off).await;
     let (mut client, _server, session) = setup.asked_for_tls().await;
     setup.ledger.records()[0].cut(Ending::ServerDown);
@@ -274,7 +274,7 @@ async fn an_idle_sessions_future_stays_small() {
 const RECORD_BYTES_MAX: usize = 280;
 
 #[test]
-fn an_idle_sessions_record_fits_between_the_aligned_blocks_of_its_heap() {
+fn an_idle_sessions_record_fits_between_the_aligned_blocks_of_the_heap() {
     let bytes = size_of::<Record>();
     assert!(
         bytes <= RECORD_BYTES_MAX,
@@ -283,7 +283,7 @@ fn an_idle_sessions_record_fits_between_the_aligned_blocks_of_its_heap() {
 }
 
 #[tokio::test]
-async fn the_client_of_a_session_behind_a_proxy_is_known_after_its_end() {
+async fn the_client_that_a_proxy_header_names_is_known_after_the_end_of_the_session() {
     let mut setup = Setup::new(AccessTarget::Off).await;
     let _client = TcpStream::connect(setup.address).await.unwrap();
     let Accepted { peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await.unwrap();

@@ -1,7 +1,7 @@
-//! Reads as much of a client's first bytes as it takes to route it.
+//! Reads as much of a client's first bytes as it takes to route the client.
 //!
 //! [`hello`], [`http`] and [`postgres`] are pure: they say what a prefix proves. `preface` does the IO for them, with
-//! one buffer and one deadline a client. [`alert`] is what a TLS client gets when it is refused.
+//! one buffer and one deadline per client. [`alert`] is what a TLS client gets when it is refused.
 
 pub mod alert;
 pub mod hello;
@@ -71,7 +71,7 @@ pub enum PostgresOpening {
     Tls(Hello, TlsStart),
     /// An SSLRequest, which the server is to answer.
     SslRequest,
-    /// A session in the clear.
+    /// A session. The StartupMessage came in the clear, or within TLS that is terminated here.
     Session(StartupMessage),
     /// A CancelRequest with this key.
     Cancel(CancelKey),
@@ -165,7 +165,7 @@ impl Sniffed {
         answered + self.first.as_slice().len()
     }
 
-    /// The StartupMessage of a PostgreSQL session in the clear.
+    /// The StartupMessage of a PostgreSQL client, if its opening is one.
     #[must_use]
     pub fn startup(&self) -> Option<&StartupMessage> {
         match self.postgres()? {
@@ -234,7 +234,8 @@ where
 {
     let mut preface = Preface::new(socket, limits, accepted_at, memory, first);
     let read = preface.read(&mut HelloReader::new(limits.hello_bytes_max)).await;
-    // Used only with an error. Two bytes that do not begin TLS (16 03) give no error, but `NotTls`.
+    // Used only if there was an error. Bytes that do not begin with those of TLS (0x16 0x03) give `NotTls`, not an
+    // error.
     let is_tls = preface.bytes_read() >= 2;
     let (opening, first) = preface.finish(read, is_tls)?;
     Ok(Sniffed { opening, first })

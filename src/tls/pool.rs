@@ -39,7 +39,7 @@ pub struct PoolTlsPlan {
     pub verify: bool,
     /// The authorities of servers; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
-    /// The certificate for servers that ask for one.
+    /// Our certificate, for servers that ask for one.
     pub identity: Option<CertificateFiles>,
 }
 
@@ -83,8 +83,8 @@ impl OfferedProtocols {
 }
 
 impl SentSni {
-    /// The name for a server at this address, with this host name if it has one. `client_name` is the name that the
-    /// client has asked for. If the result is an IP address, rustls sends no name (RFC 6066, section 3).
+    /// The name for a server at this address. `host` is the server's host name, if it has one. `client_name` is the
+    /// name that the client has asked for. If the result is an IP address, rustls sends no name (RFC 6066, section 3).
     #[must_use]
     pub fn server_name(
         &self,
@@ -202,8 +202,8 @@ pub fn unverified_config() -> Arc<ClientConfig> {
     read.expect("no file is read").config
 }
 
-/// A configuration that accepts only servers with a valid certificate, by the authorities in a PEM file; `None`: by
-/// those of the system. `identity`: our certificate for servers that ask for one.
+/// A configuration that accepts only servers with a valid certificate of the authorities in `ca_file`; `None`: of those
+/// of the system. `identity`: our certificate, for servers that ask for one.
 ///
 /// # Errors
 /// A file cannot be used.
@@ -256,7 +256,7 @@ impl PoolTls {
     /// Reads the files.
     ///
     /// # Errors
-    /// A file cannot be used. The error is about the first one.
+    /// A file cannot be used. The error is about the first such file.
     pub fn load(plan: PoolTlsPlan) -> Result<Self, TlsFileError> {
         Ok(Self {
             current: ArcSwap::from_pointee(plan.read()?),

@@ -36,8 +36,8 @@ pub struct TlsSummary {
 /// The certificate of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
-    /// Its subject for people, as in `C=DE, CN=a`: in the order of the certificate, and commas in a value are not
-    /// escaped. Only `fingerprint` identifies the certificate.
+    /// Its subject, to be read by people, as in `C=DE, CN=a`: in the order of the certificate, and commas in a value
+    /// are not escaped. Only `fingerprint` identifies the certificate.
     pub subject: Box<str>,
     /// The common name in the subject.
     pub common_name: Option<Box<str>>,
@@ -50,7 +50,7 @@ impl TlsSummary {
     #[must_use]
     pub fn new(negotiated: &CommonState) -> Self {
         let suite = negotiated.negotiated_cipher_suite();
-        // rustls calls suites of TLS 1.3 TLS13_…, IANA TLS_….
+        // The names of TLS 1.3 suites begin with `TLS13_` in rustls, and with `TLS_` in the registry of IANA.
         let cipher = suite.map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_"));
         let group = negotiated.negotiated_key_exchange_group();
         Self {
@@ -187,7 +187,7 @@ pub fn error_text(error: &Error) -> Cow<'static, str> {
                 "it is that of an authority, with CA:TRUE, and not of a server or client (CaUsedAsEndEntity)"
             }
             CertificateError::UnknownRevocationStatus => {
-                "there is no list of revoked certificates that the authority which issued it has signed (UnknownRevocationStatus)"
+                "there is no list of revoked certificates with a signature of this certificate's issuer (UnknownRevocationStatus)"
             }
             CertificateError::ApplicationVerificationFailure => "it is for none of the `names` of client_auth",
             _ => return error.to_string().into(),
@@ -246,8 +246,8 @@ fn snake_case(name: &str) -> String {
     word
 }
 
-/// A time that the issuer of a certificate has chosen, in seconds since the Unix epoch. Clamped to the years 1970 to
-/// 9999.
+/// A time that the issuer of a certificate has chosen, given in seconds since the Unix epoch. Clamped to the years 1970
+/// to 9999.
 #[must_use]
 pub fn issuer_time(seconds: i64) -> SystemTime {
     /// 9999-12-31T23:59:59Z, the last time that RFC 3339 can express.
@@ -260,7 +260,7 @@ pub(super) fn date(seconds: i64) -> String {
     humantime::format_rfc3339_seconds(issuer_time(seconds)).to_string()
 }
 
-/// Seconds since the Unix epoch.
+/// Now, in seconds since the Unix epoch.
 pub(super) fn unix_now() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
     elapsed.map_or(0, |elapsed| elapsed.as_secs().cast_signed())

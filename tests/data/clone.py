@@ -1,4 +1,4 @@
-"""A clone for tests: tells each client the number of a table that all clones share, and its own port."""
+"""A clone for tests: tells each client the number in the database that all clones share, and the clone's port."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ def number():
 
 def serve(client):
     with client:
-        # A health check has left by now.
+        # A health check has left without sending a byte.
         if client.recv(1, socket.MSG_PEEK):
             client.sendall(f"{number()} {port}\n".encode())
             while client.recv(4096):

@@ -111,7 +111,7 @@ pub fn address_in_header(session: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(address(session).to_bits() - OWN + NAMED)
 }
 
-/// The session whose client has this address; `None` for addresses that the soak does not use.
+/// The session whose client has this address; `None`: it is not the address of a client.
 pub fn session(address: Ipv4Addr) -> Option<u32> {
     address
         .to_bits()

@@ -42,7 +42,7 @@ impl Authority {
         Self { issuer }
     }
 
-    /// An intermediate authority that this one has issued, and its certificate.
+    /// An intermediate authority, and its certificate, which this authority has issued.
     pub fn subordinate(&self, name: &str) -> (Self, Issued) {
         let serial = fastrand::u64(1..u64::MAX / 2);
         let mut params = Self::params(name);

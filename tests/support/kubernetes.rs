@@ -63,7 +63,7 @@ impl ApiServer {
         Self::with(false)
     }
 
-    /// Starts one that wants certificates of its authority instead of a token.
+    /// Starts a server that wants certificates of its [`Self::authority`] instead of a token.
     pub fn for_certificates() -> Self {
         Self::with(true)
     }
@@ -81,7 +81,7 @@ impl ApiServer {
             }
             let session = tls.lock().unwrap().over(stream);
             if let Ok(mut session) = session {
-                // Without the certificate there would be no session.
+                // A client without a wanted certificate gets no session.
                 let has_certificate = wants_certificates;
                 served.serve(&mut session.0, has_certificate);
             }

@@ -1,4 +1,4 @@
-//! A network of namespaces; needs root.
+//! Network namespaces that are connected with each other; needs root.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};

@@ -1,4 +1,4 @@
-//! nsd, a real name server, and a relay in front of it that counts the queries.
+//! nsd, a real name server, and a relay in front of it that records the queries.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -92,7 +92,7 @@ impl Nsd {
         self.write(records);
     }
 
-    /// Starts nsd again after [`Self::stop_and_change`], at another port.
+    /// Starts nsd, each time at another port. Needed again after [`Self::stop_and_change`].
     pub fn restart(&mut self) {
         let address = wait_for("nsd answers", || {
             let port = Port::keep();
@@ -169,7 +169,7 @@ impl Relay {
     }
 }
 
-/// Sends a query; `None`: there is no answer.
+/// The answer of a server to a query; `None`: there is none in time.
 fn exchange(server: SocketAddr, query: &[u8]) -> Option<Vec<u8>> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();

@@ -35,7 +35,7 @@ pub fn descriptors(proxy: &Proxy) -> usize {
 
 /// Waits until a process has at most this many descriptors.
 pub fn descriptors_fall_to(proxy: &Proxy, baseline: usize) {
-    eventually("its descriptors are back to the baseline", || {
+    eventually("the process has no more descriptors than the baseline", || {
         descriptors(proxy) <= baseline
     });
 }

@@ -6,7 +6,7 @@ use super::*;
 
 const MIB: u64 = 1 << 20;
 
-/// A socket with more bytes to read than any grant.
+/// How many bytes are readable: more than any grant.
 fn plenty() -> usize {
     usize::MAX
 }
@@ -168,7 +168,7 @@ async fn a_direction_with_a_default_receive_buffer_gets_its_share() {
     }
 }
 
-/// Directions that send a byte now and then take no more than these bytes from those that need the bandwidth.
+/// Directions that read a byte now and then do not take whole slots from those that need the bandwidth.
 #[tokio::test(start_paused = true)]
 async fn quiet_directions_use_little_bandwidth() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(2 * MIB))), Instant::now());
@@ -234,7 +234,7 @@ async fn a_new_rate_drops_the_queue_of_the_old_one() {
         tokio::time::sleep(Duration::from_secs(5)).await;
         bucket.set_rate(rate, Instant::now());
         direction().await;
-        assert_eq!(start.elapsed(), Duration::from_secs(5), "a newcomer");
+        assert_eq!(start.elapsed(), Duration::from_secs(5), "a newcomer does not wait");
         for waiting in crowd {
             waiting.await.unwrap();
         }

@@ -1,6 +1,6 @@
 //! `bind` (configuration manual, section 5.1).
 
-use super::super::imported::{BOUND_ALREADY, ImportedListener, ListenerTls, Remark, is_file, quoted, quoted_list};
+use super::super::imported::{BOUND_ALREADY, ImportedListener, ImportedTls, Remark, is_file, quoted, quoted_list};
 use super::address::binds;
 use super::line::{Line, LineOutcome, carried_if, joined, set_integer};
 use super::server::protocols;
@@ -75,8 +75,8 @@ const WITHOUT_VALUE: [&str; 8] = [
 ];
 
 /// Carries the options of a line over to the listener. Returns the settings of TLS for the addresses of the line.
-fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) -> ListenerTls {
-    let mut tls = ListenerTls::default();
+fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) -> ImportedTls {
+    let mut tls = ImportedTls::default();
     let mut client_ca = None;
     let mut verify = None;
     let mut rest = options;
@@ -111,7 +111,7 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
 }
 
 /// Reads an option with a value. `Foreign`: `word` is not one of these options.
-fn read_option(word: &str, value: &str, listener: &mut ImportedListener, tls: &mut ListenerTls) -> LineOutcome {
+fn read_option(word: &str, value: &str, listener: &mut ImportedListener, tls: &mut ImportedTls) -> LineOutcome {
     match word {
         "name" | "process" | "shards" | "thread" => LineOutcome::Carried,
         "crt" => {

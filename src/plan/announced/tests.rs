@@ -162,7 +162,7 @@ fn the_number_of_names_of_a_server_and_of_a_listener_is_bounded() {
     let name = |number: usize| format!("n{number}.apps.test");
     let many = (0..=SERVER_NAMES_MAX).map(|number| announced("one", 1, &name(number)));
     let plan = plan().with_announced(&many.collect::<Vec<_>>());
-    assert_eq!(reasons(&plan), ["one: it has 100 names, which is the most"]);
+    assert_eq!(reasons(&plan), ["one: it has 100 names already, and may not have more"]);
     let per_server = SERVER_NAMES_MAX;
     let of_all = (0..LISTENER_NAMES_MAX + 2).map(|number| {
         let from = format!("s{}", number / per_server);
@@ -171,7 +171,7 @@ fn the_number_of_names_of_a_server_and_of_a_listener_is_bounded() {
     let plan = self::plan().with_announced(&of_all.collect::<Vec<_>>());
     assert_eq!(
         reasons(&plan),
-        ["s10: the listener has 1000 names, which is the most"; 2]
+        ["s10: the listener has 1000 names already, and may not have more"; 2]
     );
     let names = plan.announced_routes.iter().map(|(_, routes)| routes).sum::<usize>();
     assert_eq!(names, LISTENER_NAMES_MAX);

@@ -12,7 +12,7 @@ use super::{Claim, Knowledge, KnownPrimary, PrimaryWatch, Seen, Standing, is_sam
 /// Which servers may become the primary without a higher timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Succession {
-    /// None: the remembered primary may live, or timelines decide.
+    /// None: the remembered primary may be alive, or timelines decide.
     Closed,
     /// Servers that have been replicas beside the remembered primary. That one is down, disabled or a replica itself.
     Replicas,
@@ -82,7 +82,7 @@ impl PrimaryWatch {
         }
     }
 
-    /// The servers that may become or be the primary, but whose role is not known yet. As long as there are any,
+    /// The servers that may be the primary or become it, but whose role is not known yet. As long as there are any,
     /// [`Self::settle`] decides nothing.
     pub(super) fn awaited(&self) -> impl Iterator<Item = (&Arc<str>, Knowledge)> {
         let succession = self.succession();
@@ -160,8 +160,8 @@ impl PrimaryWatch {
         });
     }
 
-    /// Rejects the servers for which `is_rejected` is true, including those that have left the pool, whose roles are
-    /// remembered. Its arguments are the label, the knowledge and the standing of a server.
+    /// Rejects the servers for which `is_rejected` is true, including those that have left the pool and are remembered.
+    /// The arguments of `is_rejected` are the label, the knowledge and the standing of a server.
     fn reject(&mut self, is_rejected: impl Fn(&str, &Knowledge, Option<Standing>) -> bool) {
         let departed = self.others.keys().filter(|label| !self.servers.contains_key(*label));
         let departed = departed.map(|label| (label, &Knowledge::Unchecked));

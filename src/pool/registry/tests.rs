@@ -37,7 +37,11 @@ fn servers_of_one_pool_and_address_share_their_count_of_sessions() {
     assert_ne!(renamed.id(), first.id());
     assert!(!renamed.add_session_below(1) && renamed.add_session_below(2));
     assert_eq!((first.live(), first.count_id()), (2, renamed.count_id()));
-    assert_eq!((first.own_live(), renamed.own_live()), (1, 1), "each also counts its own");
+    assert_eq!(
+        (first.own_live(), renamed.own_live()),
+        (1, 1),
+        "each also counts its own"
+    );
     for different in [get(&other, "a", 1), get(&pool, "a", 2)] {
         assert_ne!(different.count_id(), first.count_id());
         assert_eq!(different.live(), 0);

@@ -67,7 +67,7 @@ pub(super) enum Act {
     Ends(Side),
     /// As `Ends`, by a peer that should have sent a close_notify before: its stream is cut off.
     Truncates(Side),
-    /// A peer breaks.
+    /// The connection to a peer breaks.
     Breaks(Side, Fault),
     /// Somebody cuts the session.
     Cut,
@@ -78,10 +78,10 @@ pub(super) struct World {
     pub(super) client: End,
     pub(super) server: End,
     steps: VecDeque<Step>,
-    /// Whether the system splices, out of sockets and into them.
+    /// Whether the system splices out of sockets, and into them; `Err`: the error of such a splice.
     pub(super) splices: [CallResult<()>; 2],
     cut: Option<oneshot::Sender<()>>,
-    /// The side whose end the relay read first, and when.
+    /// The side whose end of stream the relay read first, and when.
     pub(super) first_ended: Option<(Side, Instant)>,
     /// When the relay last read or sent bytes, and when a peer last consumed some.
     pub(super) moved_at: Instant,
@@ -105,7 +105,7 @@ pub(super) struct End {
     pub(super) end_read: bool,
     /// The stream was cut off. The socket does not know: the relay finds it out by reading.
     is_truncated: bool,
-    /// How far the relay has sent the other stream, and how far the peer has consumed it.
+    /// How far the relay has sent the stream towards the peer, and how far the peer has consumed it.
     pub(super) sent: usize,
     pub(super) consumed: usize,
     /// The relay has shut its writing side down.
@@ -159,7 +159,7 @@ impl End {
         self.sent - self.consumed
     }
 
-    /// Whether the half that reads from it has had its turn, and will be polled again.
+    /// Whether the direction that reads from it has had its turn, and will be polled again.
     pub(super) fn has_had_its_turn(&self) -> bool {
         self.turn_bytes >= TURN_BYTES
     }
@@ -325,8 +325,8 @@ impl World {
         step.inspect(|step| self.act(step.act)).is_some()
     }
 
-    /// After the last step. If the session `ends_well`, the peers receive what they are sent, in large pieces, and end.
-    /// Otherwise the session is cut.
+    /// To be called after the last step. If the session `ends_well`, the peers receive what they are sent, in large
+    /// pieces, and end. Otherwise the session is cut.
     pub(super) fn end_peers(&mut self, ends_well: bool) {
         if !ends_well {
             return self.act(Act::Cut);

@@ -9,7 +9,7 @@ use super::*;
 /// rounded, too: up to three roundings add up.
 const ROUNDING: Duration = Duration::from_millis(3);
 
-/// The most that a direction may hold, apart from the first bytes: a pipe.
+/// The most bytes that a direction may hold: the size of a pipe. The first bytes may be more.
 const HELD_BYTES_MAX: usize = 256 * 1024;
 
 /// Checks one relay.
@@ -170,7 +170,7 @@ impl<'a> Oracle<'a> {
             }
             Closed::Broke(Side::Client, fault) => {
                 assert_eq!(world.client.broke, Some((now, fault)));
-                // Once the client has finished, its reset is no fault. If the server broke, too, it may be one.
+                // A reset by a client that has finished may be a fault only if the server broke, too.
                 let is_fault = fault != Fault::Reset || world.server.broke.is_some() || !had_client_finished(&world);
                 assert!(is_fault, "the client had finished");
             }
@@ -200,7 +200,10 @@ impl<'a> Oracle<'a> {
                 assert!(now >= silence.earliest, "it was not quiet for long enough");
                 assert_eq!(matches!(closed, Closed::HalfClosed(_)), silence.is_half_close);
                 let bytes = bytes_pending(&world);
-                assert!(bytes > 0 || !self.follows_server(&world), "the server had ended it");
+                assert!(
+                    bytes > 0 || !self.follows_server(&world),
+                    "the server had ended the session"
+                );
                 assert_eq!(pending == Pending::Bytes, bytes > 0, "{bytes} bytes were on their way");
             }
             Closed::Cut => assert!(world.is_cut()),

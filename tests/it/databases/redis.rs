@@ -113,11 +113,11 @@ fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
     } = RememberingPair::failed_over();
     old.thaw();
     let is_second = |proxy: &Proxy| reason(proxy, "primary", &old).contains("a second primary");
-    eventually("the old primary is a second one", || is_second(&proxy));
+    eventually("the old primary is rejected as a second one", || is_second(&proxy));
     proxy.stop();
     new.freeze();
     let proxy = Proxy::start(&text);
-    eventually("the old primary stays a second one although no other answers", || {
+    eventually("the old primary is still rejected although no other answers", || {
         has_state(&proxy, "primary", &new, "down") && is_second(&proxy)
     });
     let timeouts = || {
@@ -138,7 +138,7 @@ fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
 }
 
 #[test]
-fn a_switchover_needs_no_wait_until_the_old_primary_is_in_sync() {
+fn after_a_switchover_the_new_primary_is_used_before_the_old_one_is_in_sync() {
     let old = RedisNode::start(&[]);
     // As a primary, it waits 8 s for further replicas before it sends its data.
     let new = RedisNode::replica_of(&old, &["repl-diskless-sync-delay 8"]);
@@ -149,7 +149,7 @@ fn a_switchover_needs_no_wait_until_the_old_primary_is_in_sync() {
     new.ask("REPLICAOF NO ONE");
     old.ask("SET lost 1"); // so that its data diverges, and it needs a full sync
     old.ask(&format!("REPLICAOF 127.0.0.1 {}", new.address().port()));
-    eventually("the new primary is used while the old one waits for its data", || {
+    eventually("the new primary is used while the old one has no link to it", || {
         has_state(&proxy, "primary", &new, "up") && old.ask("INFO replication").contains("master_link_status:down")
     });
     assert!(is_written(proxy.at("primary"), "new"));
@@ -173,7 +173,7 @@ fn a_primary_keeps_its_sessions_when_the_check_loses_its_permission() {
     eventually("the check is refused", || {
         has_state(&proxy, "primary", &server, "check refused") && reason(&proxy, "primary", &server).contains("NOPERM")
     });
-    assert!(is_written(proxy.at("primary"), "key"), "it is trusted");
+    assert!(is_written(proxy.at("primary"), "key"), "the primary is still used");
     server.ask("ACL SETUSER default +role");
     eventually("the check passes again", || has_state(&proxy, "primary", &server, "up"));
     session.send(b"PING\r\n").read(7);
@@ -316,7 +316,7 @@ fn with_single_false_all_primaries_are_used() {
     let metrics = proxy.get("/metrics").1;
     assert!(
         !metrics.contains("acequia_pool_primaries{pool=\"primary\"}"),
-        "two primaries are no alert here"
+        "two primaries are intended here, so they are not counted"
     );
     // Two primaries are counted only after three checks: of the first, of the second, and of the first again.
     eventually("the readers' pool knows two primaries", || {

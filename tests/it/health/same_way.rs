@@ -76,7 +76,7 @@ fn a_tcp_check_sends_nothing_even_with_a_proxy_header_configured() {
     assert_eq!(
         server.sessions(),
         0,
-        "the server's kernel answers the handshake, and its program never sees the connection"
+        "the server's kernel answers the TCP handshake, and the server's program never sees the connection"
     );
 }
 
@@ -86,5 +86,5 @@ fn a_reload_that_changes_the_proxy_header_begins_a_new_check() {
     let proxy = Proxy::start(&config(&server, "v1", "check = \"postgres\", timeout = \"100ms\""));
     assert!(!is_up(&proxy, &server));
     assert!(proxy.reload(&config(&server, "v2", "check = \"postgres\", timeout = \"100ms\"")));
-    eventually("it is up", || is_up(&proxy, &server));
+    eventually("the server is up", || is_up(&proxy, &server));
 }

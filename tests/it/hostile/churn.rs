@@ -57,7 +57,7 @@ fn leave_in_every_phase(proxy: &Proxy, hello: &[u8]) {
 }
 
 #[test]
-fn after_sessions_left_in_every_phase_gauges_are_0_and_shares_even() {
+fn after_sessions_left_in_every_phase_gauges_are_0_and_shares_are_even() {
     raise_descriptor_limit();
     let (a, b) = (Server::named("a"), Server::named("b"));
     let (refusing, hanging) = (Port::keep(), hanging());
@@ -91,7 +91,7 @@ fn after_sessions_left_in_every_phase_gauges_are_0_and_shares_even() {
             "expected more than 100 connect failures with reason {reason}, got {failures}"
         );
     }
-    // Now all four are healthy: a server with leaked session counts would get fewer.
+    // Now all four servers are healthy. One whose session count has leaked would get fewer sessions.
     let (c, d) = (
         Server::named_on(refusing.listen(), "c"),
         Server::named_on(hanging.resume(), "d"),

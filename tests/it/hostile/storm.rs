@@ -20,7 +20,8 @@ fn during_an_outage_retries_are_bounded_and_sessions_recover() {
     let reserved = ports.each_ref().map(|port| Port::keep_again(port.address));
     let addresses = ports.each_ref().map(|port| port.address.to_string());
     let up = ports.map(|port| Server::named_on(port.listen(), "here"));
-    // Ejections outlast the test. By default, at most half of the servers are ejected; the others serve again.
+    // Ejections outlast the test. By default, at most half of the servers are ejected: the others can serve as soon as
+    // they return.
     let proxy = Proxy::start(&format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
          [pools.p]\nretries = {RETRIES}\nservers = {addresses:?}\n\

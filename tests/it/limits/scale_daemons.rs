@@ -71,6 +71,7 @@ fn parent(pid: u32) -> u32 {
     parent.trim().parse().unwrap()
 }
 
+/// The keeper of a clone is its parent, a process between acequia and the clone.
 #[test]
 fn processes_of_a_clone_whose_keeper_is_killed_are_killed() {
     let keys = format!(

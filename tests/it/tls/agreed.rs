@@ -1,4 +1,4 @@
-//! What is agreed with clients whose TLS is terminated here.
+//! What a listener that terminates TLS and its clients agree on in the handshake.
 
 use std::io::Read;
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! Other programs as clients, whose TLS is terminated by a listener.
+//! Other programs as clients of a listener that terminates their TLS.
 
 use std::net::TcpStream;
 use std::process::Command;
@@ -34,7 +34,7 @@ fn curl_speaks_http2_through_to_a_server_without_tls() {
 }
 
 #[test]
-fn mosquitto_subscribes_and_publishes_with_certificates_of_clients() {
+fn mosquitto_publishes_and_subscribes_with_a_client_certificate() {
     let (site, clients, port) = (Site::new(), Authority::new("clients"), Port::keep());
     let path = |name: &str| site.directory().join(name).display().to_string();
     replace(&site.directory().join("ca.pem"), &site.authority.certificate());
@@ -148,8 +148,8 @@ fn libpq_with_direct_tls_reaches_a_server_without_tls() {
     assert_eq!(line["ending"], "client_closed");
 }
 
-/// A server that sends 1 MB to each client, and then sends all messages back; it closes when it is asked to. It prints
-/// the close code of each connection.
+/// A server that sends 1 MB to each client, and then sends all messages back. It closes after the message `close`, and
+/// prints the close code of each connection.
 const WEBSOCKET_SERVER: &str = "
 import asyncio, websockets
 async def talk(socket):

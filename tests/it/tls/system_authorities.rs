@@ -10,7 +10,7 @@ use crate::support::process::finished;
 use crate::support::proxy::{Proxy, acequia, config_directory};
 use crate::support::tls_server::ManualTlsServer;
 
-/// A listener `l` whose server gets TLS. `tls` are further lines of `[pools.p.tls]`.
+/// A listener `l` whose pool `p` speaks TLS with its server. `tls`: the lines of `[pools.p.tls]`.
 fn config(server: SocketAddr, tls: &str) -> String {
     let keys = format!("retries = 0\nhealth = {{ check = \"off\" }}\n[pools.p.tls]\n{tls}");
     listener("l", "p", "") + &pool("p", &[server], &keys)

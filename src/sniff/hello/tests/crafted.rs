@@ -69,10 +69,10 @@ fn hello(extensions: &[Vec<u8>]) -> Hello {
 
 /// Why a message is malformed; its alert must be `DecodeError`.
 fn malformed(message: &[u8]) -> &'static str {
-    malformed_by(message, Alert::DecodeError)
+    malformed_with_alert(message, Alert::DecodeError)
 }
 
-fn malformed_by(message: &[u8], alert: Alert) -> &'static str {
+fn malformed_with_alert(message: &[u8], alert: Alert) -> &'static str {
     match inspect(&in_records(message, &[usize::MAX])) {
         HelloVerdict::Malformed(malformed) => {
             assert_eq!(malformed.alert, alert, "{malformed}");
@@ -101,7 +101,7 @@ fn an_invalid_name_is_kept_for_the_log() {
     ] {
         let hello = hello(&[server_name(sent)]);
         assert_eq!((hello.server_name(), hello.raw_name.as_deref()), (None, Some(kept)));
-        assert_eq!(hello.name, Sni::from_wire(sent), "classified by `Sni`");
+        assert_eq!(hello.name, Sni::from_wire(sent), "as `Sni::from_wire` decides");
     }
     let long = hello(&[server_name(&[0xff; 60_000])]).raw_name.unwrap();
     assert_eq!(long.len(), r"\xff".len() * RAW_NAME_BYTES_MAX);
@@ -126,7 +126,7 @@ fn a_name_type_may_occur_only_once() {
         server_names(&[&name_of_type(7), &host_name(b"a.example"), &name_of_type(7)]),
     ] {
         assert_eq!(
-            malformed_by(&crafted(&[twice]), Alert::IllegalParameter),
+            malformed_with_alert(&crafted(&[twice]), Alert::IllegalParameter),
             "two names of one type in server_name"
         );
     }
@@ -134,7 +134,7 @@ fn a_name_type_may_occur_only_once() {
 
 #[test]
 fn an_extension_that_tls_parser_cannot_read_does_not_hide_later_ones() {
-    // tls-parser's own list would end at each of these: their data is not what it expects.
+    // tls-parser's own parser of extensions would stop at each of these: their data is not what it expects.
     for kind in [1, 10, 11, 13, 15, 22, 23, 42, 45, 48, 49, 0x0a0a, 13172, 0xff01, 0xffce] {
         let odd = extension(kind, b"\xff");
         let found = hello(&[odd, server_name(b"a.example")]);
@@ -151,11 +151,11 @@ fn thousands_of_extensions_are_accepted_but_none_twice() {
     let mut all: Vec<_> = (100..3_000).map(|kind| extension(kind, b"")).collect();
     all.push(server_name(b"a.example"));
     assert_eq!(hello(&all).server_name().unwrap().as_str(), "a.example");
-    // Types below 256 are in words of 64 bits, the others in a set.
+    // `SeenExtensions` has types below 256 in words of 64 bits, the others in a set.
     for kind in [9, 63, 64, 100, 255, 256, 319, 2_999, 0x0a0a, 0xffff] {
         let twice = [&[extension(kind, b"")], &all[..], &[extension(kind, b"x")]].concat();
         assert_eq!(
-            malformed_by(&crafted(&twice), Alert::IllegalParameter),
+            malformed_with_alert(&crafted(&twice), Alert::IllegalParameter),
             "an extension twice",
             "{kind}"
         );
@@ -167,7 +167,7 @@ fn broken_extensions_are_malformed() {
     let name = server_name(b"a.example");
     let whole = crafted(std::slice::from_ref(&name));
     assert_eq!(
-        malformed_by(&crafted(&[name.clone(), name.clone()]), Alert::IllegalParameter),
+        malformed_with_alert(&crafted(&[name.clone(), name.clone()]), Alert::IllegalParameter),
         "an extension twice"
     );
     assert_eq!(
