@@ -18,7 +18,7 @@ use acequia::pool::{
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tokio::time::Instant;
 
-/// Each check changes the state.
+/// A single result that differs from the one before changes the state.
 const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
 
 const POLICIES: [Policy; 4] = [

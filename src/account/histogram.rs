@@ -138,7 +138,7 @@ impl Histogram {
     }
 }
 
-/// Durations by bucket: those of a `Histogram` at one moment, or the difference between two.
+/// Durations by bucket: those that a `Histogram` has recorded up to one moment, or between two moments.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DurationCounts {
     bounds: &'static [u64],

@@ -10,6 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
+use super::keys;
 use super::report::{JsonPath, Position, Problem};
 use crate::text::without_byte_order_mark;
 use crate::toml_nesting::{LEVELS_MAX, too_deep};
@@ -184,7 +185,7 @@ pub(super) fn json(text: &str) -> Result<Table, Vec<Problem>> {
             Err(vec![Problem::error(
                 Position::File,
                 message,
-                "write { \"listeners\": { … } }",
+                format!("write {}", keys::FILE.example),
             )])
         }
     }

@@ -9,8 +9,8 @@
 
 mod input;
 pub mod report;
-mod file;
 pub mod keys;
+mod file;
 mod synonyms;
 mod suggest;
 mod sections;

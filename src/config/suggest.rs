@@ -2,10 +2,14 @@
 
 use super::keys::{self, SectionKeys};
 use super::synonyms::{equivalent, normalize};
+use crate::text::first_and_more;
 
 /// Longer words get no suggestion: nobody misspells such a word, and the edit distance costs the product of both
 /// lengths.
 const WORD_CHARS_MAX: usize = 64;
+
+/// The most names of sections that a hint lists.
+const NAMES_LISTED_MAX: usize = 8;
 
 /// The message and the hint for a key that is not valid in the section.
 pub(super) fn unknown_key(section: &SectionKeys, key: &str) -> (String, String) {
@@ -25,11 +29,11 @@ fn hint(section: &SectionKeys, key: &str) -> String {
             None => format!("acequia calls it {equivalent}"),
         };
     }
-    if let Some(hint) = did_you_mean(key, section.keys) {
-        return hint;
-    }
     if let Some(sections) = sections_with(key) {
         return format!("it belongs in {sections}");
+    }
+    if let Some(hint) = did_you_mean(key, section.keys) {
+        return hint;
     }
     let known: Vec<_> = section.keys.iter().map(|known| format!("`{known}`")).collect();
     format!("known keys: {}", known.join(", "))
@@ -55,6 +59,19 @@ fn sections_with(key: &str) -> Option<String> {
 /// A hint that names the nearest known word.
 pub(super) fn did_you_mean(word: &str, known: &[&str]) -> Option<String> {
     nearest(word, known).map(|nearest| format!("did you mean `{nearest}`?"))
+}
+
+/// The hint for a name that refers to no section: `kind` has the sections of these `known` names.
+pub(super) fn unknown_name(name: &str, kind: &str, known: &[&str]) -> String {
+    if known.is_empty() {
+        return format!("add [{kind}.{name}]");
+    }
+    let listed = || {
+        let known = known.iter().map(|known| format!("`{known}`"));
+        let known = first_and_more(known, NAMES_LISTED_MAX).join(", ");
+        format!("add [{kind}.{name}], or write another name: {known}")
+    };
+    did_you_mean(name, known).unwrap_or_else(listed)
 }
 
 /// The known word with the smallest edit distance, if the distance is small for a word of this length.
@@ -85,6 +102,11 @@ mod tests {
             (&POOL, "connectTimeout", "write `connect_timeout`"),
             (&POOL, "timeout connect", "acequia calls it `connect_timeout`"),
             (&POOL, "upstream", "acequia calls it `servers`"),
+            (
+                &POOL,
+                "idle_timeout",
+                "it belongs in `[defaults]` or `[listeners.NAME]`",
+            ),
             (&SERVER, "backup", "acequia calls it `priority = 1`"),
             (
                 &LISTENER,

@@ -18,9 +18,9 @@ use words::{
     USER_TIMEOUT,
 };
 
-/// The synonyms in one section. An entry has normalized key names of other proxies, and the text with which a hint
-/// names their equivalent here.
-type Synonyms = &'static [(&'static [&'static str], &'static str)];
+/// Synonyms of keys or of values. An entry has normalized words of other proxies, and the text with which a hint names
+/// their equivalent here.
+pub(super) type Synonyms = &'static [(&'static [&'static str], &'static str)];
 
 /// Lower case, letters and digits only: `connectTimeout`, `connect-timeout` and `connect_timeout` become equal.
 pub(super) fn normalize(word: &str) -> String {
@@ -34,7 +34,14 @@ pub(super) fn normalize(word: &str) -> String {
 /// with `none: ` says why no equivalent is needed.
 pub(super) fn equivalent(section: &SectionKeys, normalized: &str) -> Option<&'static str> {
     let (_, groups) = SYNONYMS.iter().find(|(of, _)| std::ptr::eq(*of, section))?;
-    let (_, equivalent) = groups.iter().find(|(names, _)| names.contains(&normalized))?;
+    meant(groups, normalized)
+}
+
+/// The equivalent of a normalized word, which may follow the word `option` of HAProxy.
+pub(super) fn meant(synonyms: Synonyms, normalized: &str) -> Option<&'static str> {
+    let without_option = normalized.strip_prefix("option").unwrap_or(normalized);
+    let has_word = |words: &[&str]| words.contains(&normalized) || words.contains(&without_option);
+    let (_, equivalent) = synonyms.iter().find(|(words, _)| has_word(words))?;
     Some(equivalent)
 }
 

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// A time span in nanoseconds, or a point in time as the nanoseconds since an epoch. It fits an atomic.
+/// A time span in nanoseconds, or a point in time as the nanoseconds since an epoch. It fits into an atomic.
 pub(super) type Nanos = u64;
 
 /// This time span in nanoseconds.
@@ -83,7 +83,7 @@ mod tests {
     const SECOND: Nanos = 1_000_000_000;
 
     #[test]
-    fn a_burst_passes_at_once_and_then_one_session_per_interval() {
+    fn a_burst_passes_at_once_and_then_one_unit_per_interval() {
         let rate = Rate::new(20, Duration::from_secs(1), 50);
         let bucket = SharedBucket::default();
         let passed = (0..1_000).filter(|_| bucket.take(rate, SECOND)).count();
@@ -115,9 +115,9 @@ mod tests {
     }
 
     proptest! {
-        /// However much is owed at another rate, one unit passes after the interval of the new rate.
+        /// However much is owed at another rate, a unit passes one interval of the new rate later.
         #[test]
-        fn after_any_rate_change_a_session_passes_within_one_interval(
+        fn after_any_rate_change_a_unit_passes_within_one_interval(
             before in (1u32..1_000, 1u64..100_000, 1u32..100),
             after in (1u32..1_000, 1u64..100_000, 1u32..100),
             taken in 1usize..200,

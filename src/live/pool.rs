@@ -41,9 +41,9 @@ pub struct LivePool {
     scale: Arc<PoolScale>,
 }
 
-/// Leads to the pool in force. A pool and all its successors in later plans share this value. A session holds it instead
-/// of the pool to which the session was routed. So the session does not keep an old plan in memory, and reports its end
-/// to the pool that is in force at that moment.
+/// Leads to the pool in force. A pool and all its successors in later plans share this value. A session holds this
+/// value instead of the pool to which it was routed. So the session does not keep an old plan in memory, and reports
+/// its end to the pool that is in force at that moment.
 // A blocking mutex: locked for a line.
 #[derive(Debug, Default)]
 pub struct PoolInForce(Mutex<Weak<LivePool>>);

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::address::InvalidValue;
 use super::list::entries;
+use super::pool_tls::host_name;
 use super::{Problems, Section, value};
 use crate::acme::{AcmePlan, ChallengeKind, ExternalAccount};
 use crate::config::file::Node;
@@ -68,16 +70,15 @@ impl<'a> AcmeAccounts<'a> {
         problems: &mut Problems<'_>,
     ) -> Option<AcmeCertificate> {
         let names_node = section.required("names", r#"names = ["shop.example.com"]"#, problems);
-        let names = entries(section, "names", problems, host_name);
+        let names = entries(section, "names", problems, certificate_name);
         let node = section.get("acme")?;
-        let wanted = value::string(node, problems)?;
+        let wanted = value::string(node, "write the name of an account: [acme.NAME]", problems)?;
         let Some(&index) = self.by_name.get(wanted) else {
             if self.is_unknown {
                 return None;
             }
             let known: Vec<_> = self.in_order.iter().map(|account| &*account.name).collect();
-            let hint = suggest::did_you_mean(wanted, &known);
-            let hint = hint.unwrap_or_else(|| format!("add [acme.{wanted}] with `directory`"));
+            let hint = suggest::unknown_name(wanted, "acme", &known);
             problems.error(&node.position, format!("unknown account `{wanted}`"), hint);
             return None;
         };
@@ -198,18 +199,7 @@ fn account(
 ) -> Option<AcmePlan> {
     let section = Section::open(node, position, &keys::ACME, problems)?;
     let directory = section.required("directory", r#"directory = "https://acme.example/directory""#, problems);
-    let directory = directory.and_then(|node| {
-        let text = value::string(node, problems)?;
-        let is_https = text.strip_prefix("https://").is_some_and(|rest| !rest.is_empty());
-        if !is_https || text.parse::<hyper::Uri>().is_err() {
-            problems.error(
-                &node.position,
-                format!("`{text}` is not a URL of https"),
-                "write https://HOST/PATH",
-            );
-        }
-        Some(text)
-    });
+    let directory = directory.and_then(|node| value::parsed(node, https_url, problems));
     let challenges = [ChallengeKind::TlsAlpn01, ChallengeKind::Http01].map(|kind| (kind.as_str(), kind));
     if name.contains('/') || name.starts_with('.') {
         let hint = "write it without `/`, and without `.` at its beginning: it is the name of a directory";
@@ -223,7 +213,7 @@ fn account(
     }
     Some(AcmePlan {
         name: name.into(),
-        directory: directory.unwrap_or_default().into(),
+        directory: directory.unwrap_or_default(),
         contact: entries(&section, "contact", problems, contact),
         ca_file: section.path("ca_file", problems),
         eab: external_account(&section, problems),
@@ -238,12 +228,21 @@ fn external_account(account: &Section<'_>, problems: &mut Problems<'_>) -> Optio
     let key_id = section.required("key_id", r#"key_id = "kid-1""#, problems);
     let key_file = section.required("key_file", r#"key_file = "/etc/acequia/eab""#, problems);
     Some(ExternalAccount {
-        key_id: value::string(key_id?, problems)?.into(),
+        key_id: value::string(key_id?, "write \"kid-1\"", problems)?.into(),
         key_file: value::path(key_file?, problems)?,
     })
 }
 
-fn contact(text: &str) -> Result<Box<str>, super::address::InvalidValue> {
+fn https_url(text: &str) -> Result<Box<str>, InvalidValue> {
+    let is_https = text.strip_prefix("https://").is_some_and(|rest| !rest.is_empty());
+    if is_https && text.parse::<hyper::Uri>().is_ok() {
+        return Ok(text.into());
+    }
+    let hint = String::from("write \"https://HOST/PATH\"");
+    Err((format!("`{text}` is not a URL of https"), hint))
+}
+
+fn contact(text: &str) -> Result<Box<str>, InvalidValue> {
     if text.starts_with("mailto:") && text.contains('@') {
         return Ok(text.into());
     }
@@ -251,12 +250,12 @@ fn contact(text: &str) -> Result<Box<str>, super::address::InvalidValue> {
     Err((format!("`{text}` is not a URL of a mail address"), hint))
 }
 
-fn host_name(text: &str) -> Result<ServerName, super::address::InvalidValue> {
+fn certificate_name(text: &str) -> Result<ServerName, InvalidValue> {
     if text.starts_with("*.") {
         let hint = String::from(
             "its challenge is dns-01, which acequia does not have: order it elsewhere, and name its file in `cert`",
         );
         return Err((format!("`{text}`: no wildcard can be ordered"), hint));
     }
-    ServerName::from_config(text).map_err(|error| (format!("`{text}` is not a host name: {error}"), String::new()))
+    host_name(text)
 }

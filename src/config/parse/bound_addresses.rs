@@ -25,7 +25,7 @@ impl BoundAddresses {
     pub(super) fn add(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
         let parsed = match &node.value {
             Value::Integer(port) => address::listen(&port.to_string()), // an error that names the missing IP address
-            _ => address::listen(value::string(node, problems)?),
+            _ => address::listen(value::string(node, r#"write "0.0.0.0:443""#, problems)?),
         };
         let address = match parsed {
             Ok(address) => address,

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use super::address::InvalidValue;
 use super::providers::Providers;
 use super::{Problems, Section, value};
 use crate::config::file::Node;
@@ -102,13 +103,10 @@ fn container(section: &Section<'_>, providers: &Providers, problems: &mut Proble
     problems.check_may_run(&node.position, "containers");
     let docker = Section::open(node, position, &keys::SCALE_DOCKER, problems)?;
     let image = docker.required("image", IMAGE_EXAMPLE, problems).and_then(|node| {
-        let image = value::string(node, problems)?;
+        let hint = format!("write {IMAGE_EXAMPLE}");
+        let image = value::string(node, &hint, problems)?;
         if !is_image(image) {
-            problems.error(
-                &node.position,
-                "this is not the name of an image",
-                format!("write {IMAGE_EXAMPLE}"),
-            );
+            problems.error(&node.position, "this is not the name of an image", hint);
         }
         Some(image.into())
     });
@@ -159,14 +157,17 @@ fn hook(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<CloneHook>
 
 /// Environment variables.
 fn env(section: &Section<'_>, problems: &mut Problems<'_>) -> Vec<(Box<str>, Box<str>)> {
-    let table = section.get("env").and_then(|node| value::table(node, problems));
+    let example = r#"{ DATABASE_URL = "postgres://app@10.0.0.1/app" }"#;
+    let table = section
+        .get("env")
+        .and_then(|node| value::table(node, example, problems));
     let mut variables = Vec::new();
     for entry in table.map_or(&[][..], |table| &table.entries) {
         if entry.key.is_empty() || entry.key.contains(['=', '\0']) {
             let hint = "write a name without `=`";
             problems.error(&entry.position, "invalid name of an environment variable", hint);
         }
-        let Some(text) = value::string(&entry.node, problems) else {
+        let Some(text) = value::string(&entry.node, "write it in quotes", problems) else {
             continue;
         };
         if text.contains('\0') {
@@ -190,16 +191,9 @@ fn ports(section: &Section<'_>, clones_max: u32, problems: &mut Problems<'_>) ->
         }
         return Some(PORTS_DEFAULT);
     };
-    let text = value::string(node, problems)?;
-    let range = range_of(text);
-    match &range {
-        None => {
-            let hint = r#"write the first and the last, as in "20000-20099""#;
-            problems.error(&node.position, format!("`{text}` is not a range of ports"), hint);
-        }
-        Some(range) => check_ports(node, range, clones_max, problems),
-    }
-    range
+    let range = value::parsed(node, range_of, problems)?;
+    check_ports(node, &range, clones_max, problems);
+    Some(range)
 }
 
 fn check_ports(node: &Node, range: &RangeInclusive<u16>, clones_max: u32, problems: &mut Problems<'_>) {
@@ -214,8 +208,14 @@ fn check_ports(node: &Node, range: &RangeInclusive<u16>, clones_max: u32, proble
     }
 }
 
-fn range_of(text: &str) -> Option<RangeInclusive<u16>> {
-    let (first, last) = text.split_once('-')?;
-    let (first, last): (u16, u16) = (parse_digits(first.trim())?, parse_digits(last.trim())?);
-    (1..=last).contains(&first).then_some(first..=last)
+fn range_of(text: &str) -> Result<RangeInclusive<u16>, InvalidValue> {
+    let range = || {
+        let (first, last) = text.split_once('-')?;
+        let (first, last): (u16, u16) = (parse_digits(first.trim())?, parse_digits(last.trim())?);
+        (1..=last).contains(&first).then_some(first..=last)
+    };
+    range().ok_or_else(|| {
+        let hint = r#"write the first and the last, as in "20000-20099""#;
+        (format!("`{text}` is not a range of ports"), hint.to_owned())
+    })
 }

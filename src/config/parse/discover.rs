@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 
+use super::address::InvalidValue;
 use super::discover_dns::dns;
 use super::providers::Providers;
 use super::{Problems, Section, value};
@@ -119,19 +120,7 @@ fn warn_of_keys_of_other_sources(section: &Section<'_>, problems: &mut Problems<
 }
 
 fn http(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<DiscoverSource> {
-    let node = section.get("http")?;
-    let text = value::string(node, problems)?;
-    let url = text.parse().ok().filter(|url: &Uri| {
-        let is_http = matches!(url.scheme_str(), Some("http" | "https"));
-        let is_without_user = url
-            .authority()
-            .is_some_and(|authority| !authority.as_str().contains('@'));
-        is_http && is_without_user
-    });
-    if url.is_none() {
-        let hint = r#"write "https://HOST/PATH" or "http://HOST:PORT/PATH", without a user"#;
-        problems.error(&node.position, "invalid URL", hint);
-    }
+    let url = value::parsed(section.get("http")?, http_url, problems);
     let ca_file = section.path("ca_file", problems);
     Some(DiscoverSource::Http(HttpSourcePlan {
         interval: section
@@ -142,11 +131,25 @@ fn http(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<DiscoverSo
     }))
 }
 
+fn http_url(text: &str) -> Result<Uri, InvalidValue> {
+    let url = text.parse().ok().filter(|url: &Uri| {
+        let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+        let is_without_user = url
+            .authority()
+            .is_some_and(|authority| !authority.as_str().contains('@'));
+        is_http && is_without_user
+    });
+    url.ok_or_else(|| {
+        let hint = r#"write "https://HOST/PATH" or "http://HOST:PORT/PATH", without a user"#;
+        (String::from("invalid URL"), hint.to_owned())
+    })
+}
+
 fn etcd(section: &Section<'_>, providers: &Providers, problems: &mut Problems<'_>) -> Option<DiscoverSource> {
     let (position, node) = section.entry("etcd")?;
-    let prefix = value::string(node, problems)?;
+    let hint = "write what the keys of the servers begin with, as in \"/services/orders/\"";
+    let prefix = value::string(node, hint, problems)?;
     if prefix.is_empty() {
-        let hint = "write what the keys of the servers begin with, as in \"/services/orders/\"";
         problems.error(&node.position, "the prefix is empty", hint);
         return None;
     }
@@ -162,9 +165,9 @@ fn etcd(section: &Section<'_>, providers: &Providers, problems: &mut Problems<'_
 
 fn docker(section: &Section<'_>, providers: &Providers, problems: &mut Problems<'_>) -> Option<DiscoverSource> {
     let node = section.get("docker")?;
-    let label = value::string(node, problems)?;
+    let hint = r#"write "KEY" or "KEY=VALUE", as in "acequia.pool=orders""#;
+    let label = value::string(node, hint, problems)?;
     if !is_name(label.split_once('=').map_or(label, |(key, _)| key)) {
-        let hint = r#"write "KEY" or "KEY=VALUE", as in "acequia.pool=orders""#;
         problems.error(&node.position, "this is not the label of a container", hint);
     }
     let port = section.port("port", problems);
@@ -177,25 +180,29 @@ fn docker(section: &Section<'_>, providers: &Providers, problems: &mut Problems<
 }
 
 fn kubernetes(section: &Section<'_>, providers: &Providers, problems: &mut Problems<'_>) -> Option<DiscoverSource> {
-    let node = section.get("kubernetes")?;
-    let text = value::string(node, problems)?;
-    let parts = text.split_once('/');
-    let parts = parts.filter(|(namespace, service)| is_dns_label(namespace) && is_dns_label(service));
-    if parts.is_none() {
-        let hint = r#"write "NAMESPACE/SERVICE", as in "default/orders""#;
-        problems.error(&node.position, format!("`{text}` is not a Service of Kubernetes"), hint);
-    }
+    let service = value::parsed(section.get("kubernetes")?, kubernetes_service, problems);
     let port = match section.get("port") {
         Some(node) => service_port(node, problems),
         None => Some(ServicePort::Only),
     };
-    let (namespace, service) = parts?;
+    let (namespace, service) = service?;
     Some(DiscoverSource::Kubernetes(ServiceSourcePlan {
         kubernetes: Arc::clone(&providers.kubernetes),
-        namespace: namespace.into(),
-        service: service.into(),
+        namespace,
+        service,
         port: port?,
     }))
+}
+
+/// The namespace and the name of a Service.
+fn kubernetes_service(text: &str) -> Result<(Box<str>, Box<str>), InvalidValue> {
+    let parts = text.split_once('/');
+    let parts = parts.filter(|(namespace, service)| is_dns_label(namespace) && is_dns_label(service));
+    let (namespace, service) = parts.ok_or_else(|| {
+        let hint = r#"write "NAMESPACE/SERVICE", as in "default/orders""#;
+        (format!("`{text}` is not a Service of Kubernetes"), hint.to_owned())
+    })?;
+    Ok((namespace.into(), service.into()))
 }
 
 /// The port of a Service: a name or a number. A number in quotes is an error.

@@ -4,19 +4,19 @@ use std::net::SocketAddr;
 
 use hickory_resolver::proto::rr::Name;
 
-use super::{Problems, Section, address, value};
+use super::address::{self, InvalidValue};
+use super::{Problems, Section, value};
 use crate::addr::{IpFamily, ServerLocation, is_of_one_host};
-use crate::config::file::Node;
 use crate::plan::{DiscoverSource, DnsQuery, DnsSourcePlan};
 
 /// The source of a section with `dns_srv` or `dns`; `None`: it is not valid.
 pub(super) fn dns(section: &Section<'_>, family: IpFamily, problems: &mut Problems<'_>) -> Option<DiscoverSource> {
     let query = match section.get("dns_srv") {
-        Some(node) => srv_name(node, problems).map(DnsQuery::Srv),
-        None => dns_host(section.get("dns")?, problems),
+        Some(node) => value::parsed(node, srv_name, problems).map(DnsQuery::Srv),
+        None => value::parsed(section.get("dns")?, dns_host, problems),
     };
     let resolver = match section.get("resolver") {
-        Some(node) => Some(name_server(node, problems)?),
+        Some(node) => Some(value::parsed(node, name_server, problems)?),
         None => None,
     };
     Some(DiscoverSource::Dns(DnsSourcePlan {
@@ -27,43 +27,32 @@ pub(super) fn dns(section: &Section<'_>, family: IpFamily, problems: &mut Proble
 }
 
 /// The name of SRV records. Its labels may have any character except white space and `:`; a `:` would begin a port.
-fn srv_name(node: &Node, problems: &mut Problems<'_>) -> Option<Name> {
-    let text = value::string(node, problems)?;
+fn srv_name(text: &str) -> Result<Name, InvalidValue> {
     let name = text.parse().ok().filter(|name: &Name| !name.is_root());
     let is_invalid = |c: char| c.is_whitespace() || c == ':';
     let valid = name.filter(|_| !text.is_empty() && !text.contains(is_invalid));
-    if valid.is_none() {
+    valid.ok_or_else(|| {
         let hint =
             r#"write "_SERVICE._tcp.NAME"; the port is in its records. For A and AAAA records: dns = "NAME:PORT""#;
-        problems.error(&node.position, format!("`{text}` is not the name of SRV records"), hint);
-    }
-    valid
+        (format!("`{text}` is not the name of SRV records"), hint.to_owned())
+    })
 }
 
-fn dns_host(node: &Node, problems: &mut Problems<'_>) -> Option<DnsQuery> {
-    let text = value::string(node, problems)?;
-    match address::server(text) {
-        Ok(ServerLocation::Name { host, port }) => return Some(DnsQuery::Host { host, port }),
-        Ok(_) => {
+fn dns_host(text: &str) -> Result<DnsQuery, InvalidValue> {
+    match address::server(text)? {
+        ServerLocation::Name { host, port } => Ok(DnsQuery::Host { host, port }),
+        _ => {
             let hint = format!(r#"write servers = ["{text}"] in the pool, without `discover`"#);
-            problems.error(&node.position, format!("`{text}` is not a host name and a port"), hint);
+            Err((format!("`{text}` is not a host name and a port"), hint))
         }
-        Err((message, hint)) => problems.error(&node.position, message, hint),
     }
-    None
 }
 
-fn name_server(node: &Node, problems: &mut Problems<'_>) -> Option<SocketAddr> {
-    let text = value::string(node, problems)?;
+fn name_server(text: &str) -> Result<SocketAddr, InvalidValue> {
     let address = text.parse().ok();
     let valid = address.filter(|address: &SocketAddr| address.port() != 0 && is_of_one_host(address.ip()));
-    if valid.is_none() {
+    valid.ok_or_else(|| {
         let hint = r#"write its IP address and port, as in "10.0.0.2:53" or "[fd00::2]:53""#;
-        problems.error(
-            &node.position,
-            format!("`{text}` is not the address of a name server"),
-            hint,
-        );
-    }
-    valid
+        (format!("`{text}` is not the address of a name server"), hint.to_owned())
+    })
 }

@@ -64,14 +64,14 @@ impl<'a> Guards<'a> {
     }
 
     fn find_one(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<GuardId> {
-        let name = value::string(node, problems)?;
+        let name = value::string(node, "write the name of a guard: [guards.NAME]", problems)?;
         match self.sections.refer_to(name) {
             Referent::Section(id) => return Some(id),
             Referent::Broken => return None,
             Referent::Missing => {}
         }
         let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
-        let hint = suggest::did_you_mean(name, &names).unwrap_or_else(|| format!("add [guards.{name}]"));
+        let hint = suggest::unknown_name(name, "guards", &names);
         problems.error(&node.position, format!("unknown guard `{name}`"), hint);
         None
     }
@@ -138,36 +138,23 @@ fn sessions(section: &Section<'_>, key: &str, problems: &mut Problems<'_>) -> Op
 
 /// A rate. `burst`: how many it allows at once; `None`: as many as in a second, at least one.
 fn rate(section: &Section<'_>, key: &str, burst: Option<u32>, problems: &mut Problems<'_>) -> Option<Rate> {
-    let node = section.get(key)?;
-    let text = value::string(node, problems)?;
-    match units::parse_rate(text) {
-        Ok((count, period)) => {
-            let of_a_second = u64::from(count) * SECOND.as_millis() as u64 / period.as_millis() as u64;
-            let burst = burst.unwrap_or(u32::try_from(of_a_second).unwrap_or(u32::MAX).max(1));
-            Some(Rate::new(count, period, burst))
-        }
-        Err(error) => {
-            problems.error(&node.position, format!("`{text}` is not a rate"), error.to_string());
-            None
-        }
-    }
+    let parse = |text: &str| {
+        let invalid = |error: units::RateError| (format!("`{text}` is not a rate"), error.to_string());
+        units::parse_rate(text).map_err(invalid)
+    };
+    let (count, period) = value::parsed(section.get(key)?, parse, problems)?;
+    let of_a_second = u64::from(count) * SECOND.as_millis() as u64 / period.as_millis() as u64;
+    let burst = burst.unwrap_or(u32::try_from(of_a_second).unwrap_or(u32::MAX).max(1));
+    Some(Rate::new(count, period, burst))
 }
 
 /// Bytes a second.
 fn bandwidth(section: &Section<'_>, key: &str, problems: &mut Problems<'_>) -> Option<u64> {
-    let node = section.get(key)?;
-    let text = value::string(node, problems)?;
-    match units::parse_bandwidth(text) {
-        Ok(bytes) => Some(bytes),
-        Err(error) => {
-            problems.error(
-                &node.position,
-                format!("`{text}` is not a bandwidth"),
-                error.to_string(),
-            );
-            None
-        }
-    }
+    let parse = |text: &str| {
+        let invalid = |error: units::BandwidthError| (format!("`{text}` is not a bandwidth"), error.to_string());
+        units::parse_bandwidth(text).map_err(invalid)
+    };
+    value::parsed(section.get(key)?, parse, problems)
 }
 
 fn source_bits(section: &Section<'_>, problems: &mut Problems<'_>) -> SourceBits {

@@ -112,14 +112,7 @@ fn default_plan() -> HealthPlan {
 }
 
 fn check_address(node: &Node, problems: &mut Problems<'_>) -> Option<ServerAddr> {
-    let text = value::string(node, problems)?;
-    match address::ip(text) {
-        Ok(address) => Some(address),
-        Err((message, hint)) => {
-            problems.error(&node.position, message, hint);
-            None
-        }
-    }
+    value::parsed(node, address::ip, problems)
 }
 
 /// Reports a server on a Unix socket if only one of `address` and `port` is set for checks: the socket has no value for
@@ -142,10 +135,7 @@ fn reject_incomplete_address(
 
 /// A percentage, or `"off"`.
 fn panic_threshold(node: &Node, problems: &mut Problems<'_>) -> Option<u8> {
-    if value::is_off(node) {
-        return None;
-    }
-    value::integer(node, 1..=100, problems).and_then(|percent| u8::try_from(percent).ok())
+    value::integer_or(node, "off", 1..=100, problems).and_then(|percent| u8::try_from(percent).ok())
 }
 
 fn ejection(section: &Section<'_>, problems: &mut Problems<'_>) -> EjectLimits {

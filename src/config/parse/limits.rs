@@ -181,17 +181,8 @@ fn keepalive(inherited: Option<Keepalive>, section: &Section<'_>, problems: &mut
     if value::is_off(node) {
         return None;
     }
-    let base = inherited.unwrap_or(KEEPALIVE);
-    if !matches!(node.value, crate::config::file::Value::Table(_)) {
-        let hint = r#"write { idle = "60s", interval = "10s", probes = 6 } or "off""#;
-        problems.error(
-            &node.position,
-            format!("expected a table or \"off\", found {}", node.value.kind()),
-            hint,
-        );
-        return inherited;
-    }
     let table = Section::open(node, position, &keys::KEEPALIVE, problems)?;
+    let base = inherited.unwrap_or(KEEPALIVE);
     Some(Keepalive {
         idle: whole_seconds("idle", &table, problems).unwrap_or(base.idle),
         interval: whole_seconds("interval", &table, problems).unwrap_or(base.interval),

@@ -23,20 +23,16 @@ pub(super) fn entries<T: Clone + Eq + Hash>(
     let mut seen: HashMap<T, &Position> = HashMap::new();
     let mut entries = Vec::with_capacity(nodes.len());
     for node in nodes {
-        let Some(text) = value::string(node, problems) else {
+        let parse = |text: &str| parse(text).map(|entry| (text.to_owned(), entry));
+        let Some((text, entry)) = value::parsed(node, parse, problems) else {
             continue;
         };
-        match parse(text) {
-            Err((message, hint)) => problems.error(&node.position, message, hint),
-            Ok(entry) => {
-                if let Some(first) = seen.get(&entry) {
-                    let hint = format!("first on {}", problems.describe_position(first));
-                    problems.error(&node.position, format!("duplicate entry `{text}`"), hint);
-                } else {
-                    seen.insert(entry.clone(), &node.position);
-                    entries.push(entry);
-                }
-            }
+        if let Some(first) = seen.get(&entry) {
+            let hint = format!("first on {}", problems.describe_position(first));
+            problems.error(&node.position, format!("duplicate entry `{text}`"), hint);
+        } else {
+            seen.insert(entry.clone(), &node.position);
+            entries.push(entry);
         }
     }
     entries

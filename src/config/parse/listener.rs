@@ -230,7 +230,7 @@ fn routes<'a>(
 ) -> (Vec<Route<PoolId>>, Vec<&'a Position>) {
     let items = section
         .get("routes")
-        .and_then(|node| value::list(node, problems))
+        .and_then(|node| value::list(node, &format!("[{}]", keys::ROUTE.example), problems))
         .unwrap_or_default();
     let mut first_positions: HashMap<Arc<str>, &Position> = HashMap::new();
     let mut routes = Vec::with_capacity(items.len());

@@ -15,6 +15,7 @@ use super::{Problems, Section, server, value};
 use crate::config::file::{self, KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
+use crate::config::synonyms::Synonyms;
 use crate::dial::{ConnectOptions, DialOptions};
 use crate::plan::{Failback, Fallback, HealthPlan, PoolPlan, ServerEntry, Sever, SeveringPlan};
 use crate::pool::{MemberConfig, Policy, PoolRules, QueueLimits, Role, RoleRequirement};
@@ -44,15 +45,11 @@ const POLICIES: [(&str, Policy); 4] = [
 ];
 
 /// Normalized names of policies of other proxies, each with the equivalent value of `balance`.
-const POLICY_SYNONYMS: [(&str, &str); 8] = [
-    ("leastrequest", "least-conn"),
-    ("source", "source-hash"),
-    ("hash", "source-hash"),
-    ("iphash", "source-hash"),
-    ("ringhash", "source-hash"),
-    ("maglev", "source-hash"),
-    ("wrr", "round-robin"),
-    ("random", "random-two"),
+const POLICY_SYNONYMS: Synonyms = &[
+    (&["leastconn", "leastrequest"], "least-conn"),
+    (&["source", "hash", "iphash", "ringhash", "maglev"], "source-hash"),
+    (&["wrr", "roundrobin"], "round-robin"),
+    (&["random"], "random-two"),
 ];
 
 /// Converts a pool. `None` if it is not a table.
@@ -67,7 +64,8 @@ pub(super) fn pool(
 ) -> Option<PoolPlan> {
     let section = Section::open(&entry.node, &entry.position, &keys::POOL, problems)?;
     let settings = inherited.overridden_by(&section, problems);
-    let policy = section.get("balance").and_then(|node| balance(node, problems));
+    let balance = section.get("balance");
+    let policy = balance.and_then(|node| value::one_of_or_synonym(node, &POLICIES, POLICY_SYNONYMS, problems));
     let defaults = server::member_defaults(&section, problems);
     let entries = server::servers(&entry.key, &section, defaults, problems);
     let HealthConfig {
@@ -204,22 +202,6 @@ fn proxy_protocol(section: &Section<'_>, health: &HealthPlan, problems: &mut Pro
         );
     }
     version
-}
-
-fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
-    if let Value::String(text) = &node.value {
-        let normalized = crate::config::synonyms::normalize(text);
-        let synonym = POLICY_SYNONYMS.iter().find(|(name, _)| *name == normalized);
-        if let Some((_, equivalent)) = synonym {
-            problems.error(
-                &node.position,
-                format!("unknown value `{text}`"),
-                format!("acequia calls it \"{equivalent}\""),
-            );
-            return None;
-        }
-    }
-    value::one_of(node, &POLICIES, problems)
 }
 
 /// The fallback, used while the pool has no usable server. Whether a named pool exists is checked when all pools are

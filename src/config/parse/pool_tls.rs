@@ -1,5 +1,6 @@
 //! `[pools.NAME.tls]`.
 
+use super::address::InvalidValue;
 use super::list::{alpn_protocol, entries};
 use super::{Problems, Section, value};
 use crate::config::file::Node;
@@ -57,13 +58,15 @@ fn sni(node: &Node, problems: &mut Problems<'_>) -> SentSni {
 
 /// A host name.
 pub(super) fn server_name(node: &Node, problems: &mut Problems<'_>) -> Option<ServerName> {
-    let text = value::string(node, problems)?;
-    let name = ServerName::from_config(text);
-    if let Err(error) = &name {
-        let hint = "write a host name, as in \"shop.example.com\"";
-        problems.error(&node.position, format!("`{text}` is not a host name: {error}"), hint);
-    }
-    name.ok()
+    value::parsed(node, host_name, problems)
+}
+
+/// Converts a host name.
+pub(super) fn host_name(text: &str) -> Result<ServerName, InvalidValue> {
+    ServerName::from_config(text).map_err(|error| {
+        let hint = String::from("write a host name, as in \"shop.example.com\"");
+        (format!("`{text}` is not a host name: {error}"), hint)
+    })
 }
 
 /// The files of a certificate and its private key. The first configuration key names the file of the certificate, the

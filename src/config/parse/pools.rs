@@ -13,9 +13,6 @@ use crate::config::file::{KeyValue, Node, Value};
 use crate::config::suggest;
 use crate::plan::{Fallback, PoolId, PoolPlan, PoolPlans};
 
-/// The longest list of names in a hint.
-const NAMES_LISTED_MAX: usize = 8;
-
 /// The pools of the file, by name.
 pub(super) struct Pools<'a> {
     sections: NamedSections<'a, PoolId>,
@@ -90,7 +87,7 @@ impl<'a> Pools<'a> {
 
     /// Finds the pool that the value of `pool` or `fallback` names, and marks it as used. Reports an unknown name.
     pub(super) fn find(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<PoolId> {
-        let name = value::string(node, problems)?;
+        let name = value::string(node, "write the name of a pool: [pools.NAME]", problems)?;
         match self.sections.refer_to(name) {
             Referent::Section(id) => return Some(id),
             Referent::Broken => return None,
@@ -99,14 +96,8 @@ impl<'a> Pools<'a> {
         let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
         let hint = if name == Fallback::Primary.name() {
             "with role = \"replica\", `fallback = \"primary\"` is the primary among the servers of the pool".to_owned()
-        } else if let Some(hint) = suggest::did_you_mean(name, &names) {
-            hint
-        } else if names.is_empty() {
-            format!("add [pools.{name}]")
-        } else if names.len() <= NAMES_LISTED_MAX {
-            format!("known pools: `{}`", names.join("`, `"))
         } else {
-            String::new()
+            suggest::unknown_name(name, "pools", &names)
         };
         problems.error(&node.position, format!("unknown pool `{name}`"), hint);
         None

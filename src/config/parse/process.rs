@@ -5,11 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::limits::ANY_DURATION;
+use super::pool_tls::host_name;
 use super::{BoundAddresses, Problems, Section, address, list, tls, value};
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::ListenAddr;
 use crate::config::file::Node;
-use crate::config::{keys, suggest};
+use crate::config::keys;
 use crate::name::{NameError, ServerName};
 use crate::plan::{AdminPlan, AdminSocket, LogPlan, RuntimePlan};
 
@@ -54,10 +55,7 @@ pub(super) fn max_connections(section: &Section<'_>, problems: &mut Problems<'_>
 }
 
 fn workers(node: &Node, problems: &mut Problems<'_>) -> Option<usize> {
-    if value::is_text(node, "auto") {
-        return None;
-    }
-    value::integer(node, WORKERS, problems).map(|number| number as usize)
+    value::integer_or(node, "auto", WORKERS, problems).map(|number| number as usize)
 }
 
 /// `[admin]`; without the section, there is no admin port.
@@ -109,9 +107,8 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
 fn host(text: &str) -> Result<Box<str>, address::InvalidValue> {
     match ServerName::from_config(text) {
         Ok(name) if name.as_str() == "localhost" => Err(redundant_host(text)),
-        Ok(name) => Ok(name.as_str().into()),
         Err(NameError::IpLiteral) => Err(redundant_host(text)),
-        Err(error) => Err((format!("`{text}` is not a host name: {error}"), String::new())),
+        _ => host_name(text).map(|name| name.as_str().into()),
     }
 }
 
@@ -157,27 +154,18 @@ pub(super) fn log(section: &Section<'_>, problems: &mut Problems<'_>) -> LogPlan
 
 /// A keyword or a path. A path contains a `/` or a `.`, so that a misspelt keyword does not create a file.
 fn access(node: &Node, problems: &mut Problems<'_>) -> Option<AccessTarget> {
-    let keywords = [
-        ("stdout", AccessTarget::Stdout),
-        ("stderr", AccessTarget::Stderr),
-        ("off", AccessTarget::Off),
-    ];
-    let text = value::string(node, problems)?;
-    if let Some((_, target)) = keywords.iter().find(|(keyword, _)| *keyword == text) {
-        return Some(target.clone());
-    }
-    let is_path = text.contains(['/', '.']) && !text.ends_with('/') && !text.contains('\0');
-    if is_path {
-        return Some(AccessTarget::File(text.into()));
-    }
-    let hint = suggest::nearest(text, &keywords.map(|(keyword, _)| keyword)).map_or_else(
-        || String::from(r#"write "stdout", "stderr", "off" or a path, as in "./access.log""#),
-        |nearest| format!("did you mean \"{nearest}\"?"),
-    );
-    problems.error(
-        &node.position,
-        format!("`{text}` is neither a known value nor a path"),
-        hint,
-    );
-    None
+    let hint = r#"write "stdout", "stderr", "off" or a path, as in "./access.log""#;
+    let target = |text: &str| match text {
+        "stdout" => Ok(AccessTarget::Stdout),
+        "stderr" => Ok(AccessTarget::Stderr),
+        "off" => Ok(AccessTarget::Off),
+        path if path.contains(['/', '.']) && !path.ends_with('/') && !path.contains('\0') => {
+            Ok(AccessTarget::File(path.into()))
+        }
+        _ => {
+            let message = format!("`{text}` is neither a known value nor a path");
+            Err((message, hint.to_owned()))
+        }
+    };
+    value::parsed(node, target, problems)
 }

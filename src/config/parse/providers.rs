@@ -122,7 +122,9 @@ fn etcd(providers: &Section<'_>, problems: &mut Problems<'_>) -> Option<EtcdPlan
         "/etc/acequia/etcd-client.pem",
         problems,
     );
-    let user = section.get("user").and_then(|node| value::string(node, problems));
+    let user = section
+        .get("user")
+        .and_then(|node| value::string(node, "write the name of a user", problems));
     if section.is_missing("user") != section.is_missing("password_file") {
         let hint = "write both, or neither";
         problems.error(position, "`user` and `password_file` belong together", hint);

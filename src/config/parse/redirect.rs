@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::list::entries;
 use super::{Problems, Section, value};
-use crate::config::file::KeyValue;
+use crate::config::file::{KeyValue, Value};
 use crate::config::report::Position;
 use crate::config::{keys, suggest};
 use crate::name::NamePattern;
@@ -50,18 +50,17 @@ pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) 
     }
     let section = Section::open(node, position, &keys::REDIRECT, problems)?;
     let to = section.required("to", r#"to = "NAME", the listener to redirect to"#, problems)?;
-    let name = value::string(to, problems)?;
+    let name = value::string(to, "write the name of a listener: [listeners.NAME]", problems)?;
     let port = section.port("port", problems);
-    let statuses = RedirectStatus::ALL;
     let status = section.get("code").and_then(|node| {
-        let code = value::integer(node, 300..=399, problems)?;
-        let status = statuses.into_iter().find(|status| u32::from(status.code()) == code);
+        let is_written = |status: &RedirectStatus| match node.value {
+            Value::Integer(code) => code == i128::from(status.code()),
+            _ => false,
+        };
+        let status = RedirectStatus::ALL.into_iter().find(is_written);
         if status.is_none() {
-            problems.error(
-                &node.position,
-                format!("{code} is not the status of a redirect"),
-                "write 301, 302, 307 or 308",
-            );
+            let message = "this is not the status of a redirect";
+            problems.error(&node.position, message, "write 301, 302, 307 or 308");
         }
         status
     });
@@ -120,8 +119,12 @@ pub(super) fn resolve(
             }
             None if entries.iter().any(|entry| *entry.key == **to) => {} // an error in that listener was reported
             None => {
-                let names: Vec<&str> = listeners.iter().map(|listener| &*listener.name).collect();
-                let hint = suggest::did_you_mean(to, &names).unwrap_or_default();
+                let names = listeners.iter().map(|listener| &listener.name);
+                let serving: Vec<&str> = names
+                    .filter(|name| !redirecting.contains(name))
+                    .map(|name| &**name)
+                    .collect();
+                let hint = suggest::unknown_name(to, "listeners", &serving);
                 problems.error(position, format!("unknown listener `{to}`"), hint);
             }
             Some(None) if redirect.port.is_none() && has_valid_address(to, listeners) => {

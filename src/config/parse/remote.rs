@@ -30,17 +30,7 @@ pub(super) fn remote(file: &Section<'_>, providers: &Providers, problems: &mut P
     let (position, node) = file.entry("remote")?;
     let section = Section::open(node, position, &keys::REMOTE, problems)?;
     let from = section.required("from", FROM_EXAMPLE, problems);
-    let key = from.and_then(|node| {
-        let key = key_of(value::string(node, problems)?);
-        if key.is_none() {
-            problems.error(
-                &node.position,
-                "invalid place of the shared configuration",
-                format!("write {FROM_EXAMPLE}"),
-            );
-        }
-        key
-    });
+    let key = from.and_then(|node| value::parsed(node, key_of, problems));
     if !providers.has_etcd {
         let hint = r#"add [providers.etcd] with endpoints = ["https://10.0.0.2:2379"]"#;
         problems.error(position, "the endpoints of etcd are not configured", hint);
@@ -55,27 +45,31 @@ pub(super) fn remote(file: &Section<'_>, providers: &Providers, problems: &mut P
     Some(RemotePlan {
         instance: instance(&section, problems)?,
         etcd: Arc::clone(providers.etcd.as_ref()?),
-        key: key?.into(),
+        key: key?,
         allowed,
     })
 }
 
-/// The key in the value of `from`, such as `/acequia/edge` in `etcd:/acequia/edge`. `None`: the value is not valid.
-fn key_of(text: &str) -> Option<&str> {
-    let key = text.strip_prefix("etcd:")?;
-    let is_valid = (1..=KEY_BYTES_MAX).contains(&key.len())
-        && !key.ends_with('/')
-        && !key.contains(|c: char| c.is_whitespace() || is_unsafe(c));
-    is_valid.then_some(key)
+/// The key in the value of `from`, such as `/acequia/edge` in `etcd:/acequia/edge`.
+fn key_of(text: &str) -> Result<Box<str>, InvalidValue> {
+    let is_valid = |key: &&str| {
+        (1..=KEY_BYTES_MAX).contains(&key.len())
+            && !key.ends_with('/')
+            && !key.contains(|c: char| c.is_whitespace() || is_unsafe(c))
+    };
+    let key = text.strip_prefix("etcd:").filter(is_valid);
+    let invalid = || String::from("invalid place of the shared configuration");
+    key.map(Into::into)
+        .ok_or_else(|| (invalid(), format!("write {FROM_EXAMPLE}")))
 }
 
 /// `instance`, else the name of this machine.
 fn instance(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Box<str>> {
     let is_valid = |name: &str| is_name(name) && !name.contains('/');
     if let Some(node) = section.get("instance") {
-        let name = value::string(node, problems)?;
+        let hint = "write a name without spaces, quotes and `/`, which no other instance has";
+        let name = value::string(node, hint, problems)?;
         if !is_valid(name) {
-            let hint = "write a name without spaces, quotes and `/`, which no other instance has";
             problems.error(&node.position, "invalid name of an instance", hint);
         }
         return Some(name.into());

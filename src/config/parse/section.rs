@@ -34,7 +34,7 @@ impl<'a> Section<'a> {
         keys: &'static keys::SectionKeys,
         problems: &mut Problems<'_>,
     ) -> Option<Self> {
-        let table = value::table(node, problems)?;
+        let table = value::table(node, keys.example, problems)?;
         Some(Self::with_known_keys(keys, position, table, problems))
     }
 
@@ -112,9 +112,9 @@ impl<'a> Section<'a> {
 
     /// The entries of the table that is the value of `key`. Their keys are names that the operator chose.
     pub(super) fn subsections(&self, key: &str, problems: &mut Problems<'_>) -> &'a [KeyValue] {
-        let Some(table) = self.get(key).and_then(|node| value::table(node, problems)) else {
-            return &[];
-        };
+        let example = format!("[{key}.NAME]");
+        let table = self.get(key).and_then(|node| value::table(node, &example, problems));
+        let Some(table) = table else { return &[] };
         for entry in &table.entries {
             check_name(&entry.key, &entry.position, problems);
         }
@@ -163,11 +163,7 @@ impl<'a> Section<'a> {
         bounds: RangeInclusive<Duration>,
         problems: &mut Problems<'_>,
     ) -> Option<Option<Duration>> {
-        let node = self.get(key)?;
-        if value::is_off(node) {
-            return Some(None);
-        }
-        value::duration(node, bounds, problems).map(Some)
+        value::duration_or_off(self.get(key)?, bounds, problems)
     }
 
     /// One of a set of values.
@@ -183,7 +179,7 @@ impl<'a> Section<'a> {
     /// A name that the operator chose.
     pub(super) fn name(&self, key: &str, problems: &mut Problems<'_>) -> Option<&'a str> {
         let node = self.get(key)?;
-        let text = value::string(node, problems)?;
+        let text = value::string(node, "write a name in quotes", problems)?;
         check_name(text, &node.position, problems);
         Some(text)
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::{Problems, Section, address, value};
 use crate::addr::ServerLocation;
@@ -63,7 +64,7 @@ pub(super) fn servers(
         );
         return Vec::new();
     }
-    let Some(items) = value::list(node, problems) else {
+    let Some(items) = value::list(node, r#"["host:port"]"#, problems) else {
         return Vec::new();
     };
     if items.is_empty() && !has_clones {
@@ -110,7 +111,7 @@ fn server(node: &Node, defaults: MemberConfig, problems: &mut Problems<'_>) -> O
         let (written, location) = location(node, problems)?;
         return Some(ServerEntry {
             name: None,
-            written: written.into(),
+            written,
             location,
             member_config: defaults,
         });
@@ -141,7 +142,7 @@ fn server(node: &Node, defaults: MemberConfig, problems: &mut Problems<'_>) -> O
     let (written, location) = address?;
     Some(ServerEntry {
         name: name.map(Into::into),
-        written: written.into(),
+        written,
         location,
         member_config: MemberConfig {
             weight: u16::try_from(weight).expect("bounded by WEIGHT"),
@@ -153,22 +154,15 @@ fn server(node: &Node, defaults: MemberConfig, problems: &mut Problems<'_>) -> O
 }
 
 /// The address of a server, as written and as parsed.
-fn location<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<(&'a str, ServerLocation)> {
-    let text = value::string(node, problems)?;
-    match address::server(text) {
-        Ok(location) => {
-            if let ServerLocation::Address(address) = location
-                && let Some(socket) = address.unix()
-            {
-                problems.check_path(&node.position, socket.as_path());
-            }
-            Some((text, location))
-        }
-        Err((message, hint)) => {
-            problems.error(&node.position, message, hint);
-            None
-        }
+fn location(node: &Node, problems: &mut Problems<'_>) -> Option<(Arc<str>, ServerLocation)> {
+    let parse = |text: &str| Ok((text.into(), address::server(text)?));
+    let (written, location) = value::parsed(node, parse, problems)?;
+    if let ServerLocation::Address(address) = location
+        && let Some(socket) = address.unix()
+    {
+        problems.check_path(&node.position, socket.as_path());
     }
+    Some((written, location))
 }
 
 /// The identities of the servers of a pool that were read so far, each with the position of its server.

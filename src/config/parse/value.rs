@@ -1,12 +1,13 @@
 //! Single values: checks of their type, unit and bounds.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Problems;
+use super::address::InvalidValue;
 use crate::config::file::{Node, Table, Value};
-use crate::config::suggest;
+use crate::config::synonyms::{self, Synonyms};
 use crate::units;
 
 /// Reports that a value has the wrong type. Always returns `None`.
@@ -19,52 +20,72 @@ fn wrong_type<T>(node: &Node, expected: &str, hint: impl Into<String>, problems:
     None
 }
 
-/// A string.
-pub(super) fn string<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<&'a str> {
+/// A string. `hint` is what to write instead of another type.
+pub(super) fn string<'a>(node: &'a Node, hint: &str, problems: &mut Problems<'_>) -> Option<&'a str> {
     match &node.value {
         Value::String(text) => Some(text),
         Value::Integer(number) => wrong_type(node, "a string", format!("write \"{number}\""), problems),
-        _ => wrong_type(node, "a string", "", problems),
+        _ => wrong_type(node, "a string", hint, problems),
+    }
+}
+
+/// A string that `parse` converts. The hint for a value of another type is that for an empty string.
+pub(super) fn parsed<T>(
+    node: &Node,
+    parse: impl Fn(&str) -> Result<T, InvalidValue>,
+    problems: &mut Problems<'_>,
+) -> Option<T> {
+    let result = match &node.value {
+        Value::String(text) => parse(text),
+        Value::Integer(number) if parse(&number.to_string()).is_ok() => {
+            return wrong_type(node, "a string", format!("write \"{number}\""), problems);
+        }
+        _ => {
+            let (_, hint) = parse("").err().unwrap_or_default();
+            return wrong_type(node, "a string", hint, problems);
+        }
+    };
+    match result {
+        Ok(value) => Some(value),
+        Err((message, hint)) => {
+            problems.error(&node.position, message, hint);
+            None
+        }
     }
 }
 
 /// The path of a file.
 pub(super) fn path(node: &Node, problems: &mut Problems<'_>) -> Option<PathBuf> {
-    let text = string(node, problems)?;
-    if text.is_empty() || text.contains('\0') || text.ends_with('/') {
-        problems.error(
-            &node.position,
-            "invalid path of a file",
-            "write a path, as in \"/etc/acequia/file\"",
-        );
-        return None;
-    }
-    let path = PathBuf::from(text);
+    let hint = "write a path, as in \"/etc/acequia/file\"";
+    let path = |text: &str| match text.is_empty() || text.contains('\0') || text.ends_with('/') {
+        true => Err((String::from("invalid path of a file"), String::from(hint))),
+        false => Ok(PathBuf::from(text)),
+    };
+    let path = parsed(node, path, problems)?;
     problems.check_path(&node.position, &path).then_some(path)
 }
 
 /// The path of a directory; slashes at its end are dropped.
 pub(super) fn directory(node: &Node, problems: &mut Problems<'_>) -> Option<PathBuf> {
-    let text = string(node, problems)?;
-    if text.is_empty() || text.contains('\0') {
-        let hint = "write a path, as in \"/etc/acequia/sites\"";
-        problems.error(&node.position, "invalid path of a directory", hint);
-        return None;
-    }
-    let path: PathBuf = PathBuf::from(text).components().collect();
+    let hint = "write a path, as in \"/etc/acequia/sites\"";
+    let path = |text: &str| match text.is_empty() || text.contains('\0') {
+        true => Err((String::from("invalid path of a directory"), String::from(hint))),
+        false => Ok(Path::new(text).components().collect()),
+    };
+    let path: PathBuf = parsed(node, path, problems)?;
     problems.check_path(&node.position, &path).then_some(path)
 }
 
-/// A table.
-pub(super) fn table<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<&'a Table> {
+/// A table. `example` is one, which the hint names if the value has another type.
+pub(super) fn table<'a>(node: &'a Node, example: &str, problems: &mut Problems<'_>) -> Option<&'a Table> {
     match &node.value {
         Value::Table(table) => Some(table),
-        _ => wrong_type(node, "a table", "", problems),
+        _ => wrong_type(node, "a table", format!("write {example}"), problems),
     }
 }
 
-/// A list.
-pub(super) fn list<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<&'a [Node]> {
+/// A list. `example` is one, which the hint names if the value is neither a list nor a table.
+pub(super) fn list<'a>(node: &'a Node, example: &str, problems: &mut Problems<'_>) -> Option<&'a [Node]> {
     match &node.value {
         Value::List(items) => Some(items),
         Value::Table(_) => wrong_type(
@@ -73,7 +94,7 @@ pub(super) fn list<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<&'
             "put it in [ ], or in TOML write [[ ]] above it",
             problems,
         ),
-        _ => wrong_type(node, "a list", "put it in [ ]", problems),
+        _ => wrong_type(node, "a list", format!("write {example}"), problems),
     }
 }
 
@@ -95,7 +116,8 @@ pub(super) fn one_or_many<'a>(node: &'a Node, problems: &mut Problems<'_>) -> &'
 pub(super) fn command(node: &Node, example: &str, problems: &mut Problems<'_>) -> Vec<Box<str>> {
     problems.check_may_run(&node.position, "commands");
     let nodes = one_or_many(node, problems);
-    let words: Vec<_> = nodes.iter().filter_map(|node| word(node, problems)).collect();
+    let word = |node| word(node, example, problems);
+    let words: Vec<_> = nodes.iter().filter_map(word).collect();
     // If a word is invalid, the first of `words` may not be the program.
     if words.len() == nodes.len()
         && let (Some(first), Some(program)) = (nodes.first(), words.first())
@@ -108,8 +130,8 @@ pub(super) fn command(node: &Node, example: &str, problems: &mut Problems<'_>) -
     words
 }
 
-fn word(node: &Node, problems: &mut Problems<'_>) -> Option<Box<str>> {
-    let text = string(node, problems)?;
+fn word(node: &Node, example: &str, problems: &mut Problems<'_>) -> Option<Box<str>> {
+    let text = string(node, &format!("write {example}"), problems)?;
     if text.contains('\0') {
         problems.error(&node.position, "an argument has a zero byte", "remove it");
         return None;
@@ -130,12 +152,33 @@ pub(super) fn boolean(node: &Node, problems: &mut Problems<'_>) -> Option<bool> 
 
 /// An integer within bounds.
 pub(super) fn integer(node: &Node, bounds: RangeInclusive<u32>, problems: &mut Problems<'_>) -> Option<u32> {
+    integer_else(node, bounds, "", problems)
+}
+
+/// An integer within bounds, or `None` for this word.
+pub(super) fn integer_or(
+    node: &Node,
+    word: &str,
+    bounds: RangeInclusive<u32>,
+    problems: &mut Problems<'_>,
+) -> Option<u32> {
+    if is_text(node, word) {
+        return None;
+    }
+    integer_else(node, bounds, &format!(", or \"{word}\""), problems)
+}
+
+/// As [`integer`]. `or` ends the hints: what else the key takes.
+fn integer_else(node: &Node, bounds: RangeInclusive<u32>, or: &str, problems: &mut Problems<'_>) -> Option<u32> {
     let number = match &node.value {
         Value::Integer(number) => *number,
         Value::String(text) if text.parse::<u32>().is_ok() => {
             return wrong_type(node, "an integer", format!("write {text} without quotes"), problems);
         }
-        _ => return wrong_type(node, "an integer", "", problems),
+        _ => {
+            let hint = format!("write a number from {} to {}{or}", bounds.start(), bounds.end());
+            return wrong_type(node, "an integer", hint, problems);
+        }
     };
     let Ok(number) = u32::try_from(number) else {
         let bound = if number < 0 {
@@ -143,10 +186,10 @@ pub(super) fn integer(node: &Node, bounds: RangeInclusive<u32>, problems: &mut P
         } else {
             at_most(bounds.end())
         };
-        problems.error(&node.position, "the number is out of range", bound);
+        problems.error(&node.position, "the number is out of range", bound + or);
         return None;
     };
-    within(node, &number.to_string(), number, &bounds, u32::to_string, problems)
+    within(node, &number.to_string(), number, &bounds, u32::to_string, or, problems)
 }
 
 /// The number of a port, not 0.
@@ -167,28 +210,64 @@ pub(super) fn is_text(node: &Node, expected: &str) -> bool {
 
 /// A duration within bounds.
 pub(super) fn duration(node: &Node, bounds: RangeInclusive<Duration>, problems: &mut Problems<'_>) -> Option<Duration> {
+    if is_off(node) {
+        let hint = r#"write a duration, as in "5s""#;
+        problems.error(&node.position, "this duration cannot be off", hint);
+        return None;
+    }
+    duration_else(node, bounds, "", problems)
+}
+
+/// A duration within bounds, or `Some(None)` for `"off"`. `None`: the value is not valid.
+pub(super) fn duration_or_off(
+    node: &Node,
+    bounds: RangeInclusive<Duration>,
+    problems: &mut Problems<'_>,
+) -> Option<Option<Duration>> {
+    if is_off(node) {
+        return Some(None);
+    }
+    duration_else(node, bounds, r#", or "off""#, problems).map(Some)
+}
+
+/// As [`duration`]. `or` ends the hints: what else the key takes.
+fn duration_else(
+    node: &Node,
+    bounds: RangeInclusive<Duration>,
+    or: &str,
+    problems: &mut Problems<'_>,
+) -> Option<Duration> {
     let text = match &node.value {
         Value::String(text) => text,
         Value::Integer(number) => {
-            let hint =
-                u64::try_from(*number).map_or(String::new(), |n| format!("write {}", units::suggest_duration(n)));
-            problems.error(&node.position, "a duration needs a unit", hint);
-            return None;
-        }
-        _ => return wrong_type(node, "a duration", r#"write "5s""#, problems),
-    };
-    match units::parse_duration(text) {
-        Ok(duration) => within(node, text, duration, &bounds, |d| units::format_duration(*d), problems),
-        Err(_) if text == "off" => {
+            let is_possible = |number: &u64| *number > 0 || bounds.start().is_zero();
+            let possible = u64::try_from(*number).ok().filter(is_possible);
+            let suggested = possible.map_or(String::from("\"5s\""), units::suggest_duration);
             problems.error(
                 &node.position,
-                "this duration cannot be off",
-                r#"write a duration, as in "5s""#,
+                "a duration needs a unit",
+                format!("write {suggested}{or}"),
             );
-            None
+            return None;
         }
+        _ => return wrong_type(node, "a duration", format!("write \"5s\"{or}"), problems),
+    };
+    match units::parse_duration(text) {
+        Ok(duration) => within(
+            node,
+            text,
+            duration,
+            &bounds,
+            |d| units::format_duration(*d),
+            or,
+            problems,
+        ),
         Err(error) => {
-            problems.error(&node.position, format!("`{text}` is not a duration"), error.to_string());
+            problems.error(
+                &node.position,
+                format!("`{text}` is not a duration"),
+                format!("{error}{or}"),
+            );
             None
         }
     }
@@ -196,17 +275,21 @@ pub(super) fn duration(node: &Node, bounds: RangeInclusive<Duration>, problems: 
 
 /// A size in bytes within bounds.
 pub(super) fn size(node: &Node, bounds: RangeInclusive<u64>, problems: &mut Problems<'_>) -> Option<u64> {
+    let show = |bytes: &u64| units::format_size(*bytes);
     let text = match &node.value {
         Value::String(text) => text,
         Value::Integer(number) => {
-            let hint = u64::try_from(*number).map_or(String::new(), |n| format!("write {}", units::suggest_size(n)));
-            problems.error(&node.position, "a size needs a unit", hint);
+            let suggested = u64::try_from(*number).map_or(String::from("\"64KiB\""), units::suggest_size);
+            problems.error(&node.position, "a size needs a unit", format!("write {suggested}"));
             return None;
         }
-        _ => return wrong_type(node, "a size", r#"write "64KiB""#, problems),
+        _ => {
+            let hint = format!("write \"{}\" to \"{}\"", show(bounds.start()), show(bounds.end()));
+            return wrong_type(node, "a size", hint, problems);
+        }
     };
     match units::parse_size(text) {
-        Ok(bytes) => within(node, text, bytes, &bounds, |bytes| units::format_size(*bytes), problems),
+        Ok(bytes) => within(node, text, bytes, &bounds, show, "", problems),
         Err(error) => {
             problems.error(&node.position, format!("`{text}` is not a size"), error.to_string());
             None
@@ -214,28 +297,49 @@ pub(super) fn size(node: &Node, bounds: RangeInclusive<u64>, problems: &mut Prob
     }
 }
 
-/// One of a set of values.
+/// One of a set of values. The hint names all of them: the nearest one may not be the one that was meant.
 pub(super) fn one_of<T: Copy>(node: &Node, values: &[(&'static str, T)], problems: &mut Problems<'_>) -> Option<T> {
     let known: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
-    let all = || format!("write \"{}\"", known.join("\" or \""));
+    let hint = format!("write \"{}\"", known.join("\" or \""));
     let Value::String(text) = &node.value else {
-        return wrong_type(node, "a string", all(), problems);
+        return wrong_type(node, "a string", hint, problems);
     };
     if let Some((_, value)) = values.iter().find(|(name, _)| name == text) {
         return Some(*value);
     }
-    let hint = suggest::nearest(text, &known).map_or_else(all, |nearest| format!("did you mean \"{nearest}\"?"));
     problems.error(&node.position, format!("unknown value `{text}`"), hint);
     None
 }
 
-/// The value if it is within bounds; else reports an error that names the value as `written`.
+/// As [`one_of`]. Each of the `synonyms` has normalized words of other programs and the value that they mean.
+pub(super) fn one_of_or_synonym<T: Copy>(
+    node: &Node,
+    values: &[(&'static str, T)],
+    synonyms: Synonyms,
+    problems: &mut Problems<'_>,
+) -> Option<T> {
+    if let Value::String(text) = &node.value
+        && values.iter().all(|(name, _)| name != text)
+        && let Some(meant) = synonyms::meant(synonyms, &synonyms::normalize(text))
+    {
+        problems.error(
+            &node.position,
+            format!("unknown value `{text}`"),
+            format!("acequia calls it \"{meant}\""),
+        );
+        return None;
+    }
+    one_of(node, values, problems)
+}
+
+/// The value if it is within bounds; else reports an error that names the value as `written`. `or` ends the hint.
 fn within<T: PartialOrd>(
     node: &Node,
     written: &str,
     value: T,
     bounds: &RangeInclusive<T>,
     show: impl Fn(&T) -> String,
+    or: &str,
     problems: &mut Problems<'_>,
 ) -> Option<T> {
     let hint = if value < *bounds.start() {
@@ -245,7 +349,7 @@ fn within<T: PartialOrd>(
     } else {
         return Some(value);
     };
-    problems.error(&node.position, format!("{written} is out of range"), hint);
+    problems.error(&node.position, format!("{written} is out of range"), hint + or);
     None
 }
 

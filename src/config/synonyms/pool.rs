@@ -6,15 +6,15 @@ use super::words::{
     CONNECT_TIMEOUT, HALF_CLOSE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_SWITCH, RETRIES, SOURCE, USER_TIMEOUT,
 };
 
-const HTTP_CHECK: &[&str] = &["httpchk", "optionhttpchk", "httpcheck", "httphealthcheck"];
-const SEND_EXPECT_CHECK: &[&str] = &["tcpcheck", "optiontcpcheck", "tcphealthcheck", "customhealthcheck"];
+const HTTP_CHECK: &[&str] = &["httpchk", "httpcheck", "httphealthcheck"];
+const SEND_EXPECT_CHECK: &[&str] = &["tcpcheck", "tcphealthcheck", "customhealthcheck"];
 
-const EXEC_CHECK: &[&str] = &["externalcheck", "optionexternalcheck", "externalcheckcommand"];
+const EXEC_CHECK: &[&str] = &["externalcheck", "externalcheckcommand"];
 const AGENT_CHECK: &[&str] = &["agentcheck", "agentport", "agentinter", "agentaddr", "agentsend"];
 
-const POSTGRES_CHECK: &[&str] = &["pgsqlcheck", "optionpgsqlcheck", "postgrescheck"];
-const MYSQL_CHECK: &[&str] = &["mysqlcheck", "optionmysqlcheck", "mariadbcheck"];
-const REDIS_CHECK: &[&str] = &["redischeck", "optionredischeck", "redishealthcheck"];
+const POSTGRES_CHECK: &[&str] = &["pgsqlcheck", "postgrescheck"];
+const MYSQL_CHECK: &[&str] = &["mysqlcheck", "mariadbcheck"];
+const REDIS_CHECK: &[&str] = &["redischeck", "redishealthcheck"];
 
 pub(super) const POOL_SYNONYMS: Synonyms = &[
     (

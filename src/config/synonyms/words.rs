@@ -56,6 +56,6 @@ pub(super) const KEEPALIVE_SWITCH: &[&str] = &[
     "proxysocketkeepalive",
     "clitcpka",
     "srvtcpka",
-    "optiontcpka",
+    "tcpka",
 ];
 pub(super) const USER_TIMEOUT: &[&str] = &["tcput", "tcpusertimeout"];

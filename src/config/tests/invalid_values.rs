@@ -6,6 +6,7 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::read;
+use crate::config::keys;
 
 /// Configurations with settings on which other settings depend. `full.toml` has the rest of the settings.
 const TEXTS: [&str; 4] = [
@@ -138,7 +139,7 @@ impl Places {
 }
 
 #[test]
-fn a_value_that_is_not_valid_causes_one_error() {
+fn a_value_that_is_not_valid_causes_one_error_with_a_hint() {
     // The files of networks do not exist.
     let mut full = super::full_lines(|_| true);
     full.retain(|line| !line.starts_with("allow_file") && !line.starts_with("deny_file"));
@@ -151,7 +152,9 @@ fn a_value_that_is_not_valid_causes_one_error() {
             let mutated = format!("{}1979-05-27{}", &text[..place.start], &text[place.end..]);
             match read("a.toml", &mutated) {
                 Ok(_) => wrong += &format!("{} may be a date\n", &text[place]),
-                Err(report) if report.error_count() > 1 => wrong += &format!("{}:\n{report}\n", &text[place]),
+                Err(report) if report.error_count() > 1 || report.to_json()[0]["hint"].is_null() => {
+                    wrong += &format!("{}:\n{report}\n", &text[place]);
+                }
                 Err(_) => {}
             }
         }
@@ -174,4 +177,19 @@ fn a_misspelt_key_causes_at_most_one_error() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn an_example_of_a_section_has_keys_of_the_section() {
+    for section in keys::ALL.iter().filter(|section| !std::ptr::eq(**section, &keys::FILE)) {
+        let example = section.example.trim_end_matches(" or \"off\"");
+        let text = format!("example = {example}");
+        let root = DeTable::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", section.title));
+        let DeValue::Table(table) = root.get_ref()["example"].get_ref() else {
+            panic!("{}: {example}", section.title)
+        };
+        for key in table.keys() {
+            assert!(section.keys.contains(&&**key.get_ref()), "{}: {example}", section.title);
+        }
+    }
 }

@@ -89,7 +89,7 @@ fn startup(database: &str) -> Vec<u8> {
 }
 
 #[test]
-fn psql_is_routed_by_name_or_database_and_prints_its_refusals() {
+fn psql_is_routed_by_name_or_database_and_prints_why_it_is_refused() {
     let (a, b) = (Postgres::start(), Postgres::start_with_tls());
     must(&mut psql(b.address(), "CREATE DATABASE orders"));
     let site = Site::start(a.address(), b.address(), "tls_required = true");
@@ -312,8 +312,8 @@ fn clients_without_tls_are_refused_if_client_certificates_are_required() {
 
 /// Many clients close without a close_notify alert. acequia then sends the server the end of the stream, although the
 /// stream may be cut short: messages of PostgreSQL have lengths, so a server sees that the last one is incomplete.
-/// acequia does not reset the connection, because it could not see then when the server has ended the session and can
-/// take the next client.
+/// If acequia reset the connection instead, it could not see when the server has ended the session and can take the
+/// next client.
 #[test]
 fn the_server_of_a_client_without_close_notify_sees_the_end_of_the_stream_and_takes_the_next_client() {
     const CLIENTS: usize = 3;

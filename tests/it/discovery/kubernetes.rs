@@ -19,8 +19,8 @@ use crate::support::server::Server;
 
 const KEPT: &str = "cannot take the list of servers, keeping the last one";
 
-/// An EndpointSlice whose only endpoint is a pod. Each pod gets its own slice, because ports belong to the slice and
-/// each test server has another port.
+/// An EndpointSlice whose only endpoint is a pod. Each pod gets a slice of its own, because a port is that of a whole
+/// slice, and each test server has a port of its own.
 fn slice(server: &Server, pod: &str, conditions: &Value) -> Value {
     json!({
         "addressType": "IPv4",
@@ -160,7 +160,7 @@ fn an_ended_watch_continues_from_the_last_bookmark() {
 }
 
 #[test]
-fn an_expired_watch_lists_all_slices_again() {
+fn after_an_expired_watch_all_slices_are_listed_again() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let cluster = Cluster::start();
     cluster.put_ready(&first, "orders-1");
@@ -287,7 +287,7 @@ fn launch_in_pod(api: &ApiServer, directory: &Path) -> Proxy {
 }
 
 #[test]
-fn a_pod_uses_its_service_account_whose_token_changes() {
+fn in_a_pod_the_service_account_is_used_and_its_changed_token_is_read() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let api = ApiServer::start();
     api.put("orders", "orders-1", slice(&first, "orders-1", &ready()));

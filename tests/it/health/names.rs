@@ -29,7 +29,8 @@ fn each_address_of_a_name_is_a_server_labelled_with_name_and_address() {
     let name = format!("localhost:{}", server.address.port());
     let proxy = Proxy::start(&config(std::slice::from_ref(&name)));
     let label = format!("{name}@127.0.0.1");
-    // Ready means resolved and checked. Another address of the name, such as ::1, is a server of its own.
+    // `start` has waited until the name was resolved and its addresses were checked. Another address of the name, such
+    // as ::1, is a server of its own.
     assert_eq!(
         proxy
             .metrics()
@@ -109,7 +110,7 @@ impl Site {
 }
 
 #[test]
-fn an_address_removed_from_its_name_loses_new_sessions_and_its_gauges() {
+fn an_address_removed_from_its_name_gets_no_new_sessions_and_loses_its_gauges() {
     let site = Site::new();
     site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
     let proxy = site.proxy();
@@ -118,7 +119,7 @@ fn an_address_removed_from_its_name_loses_new_sessions_and_its_gauges() {
         (client.read_some() == "s2").then_some(client)
     });
     site.set_addresses(&["127.0.0.3"]);
-    // With round robin, each of two servers has some of four sessions.
+    // With round-robin, each of two usable servers would get some of four sessions.
     eventually("the removed address is unused", || {
         (0..4).all(|_| server_reached(proxy.at("l")) == "s3")
     });
@@ -146,7 +147,7 @@ fn an_address_removed_from_its_name_loses_new_sessions_and_its_gauges() {
 }
 
 #[test]
-fn an_address_that_returns_to_its_name_is_its_old_server() {
+fn an_address_that_returns_to_its_name_is_the_same_server_as_before() {
     let site = Site::new();
     site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
     let proxy = site.proxy();
@@ -393,7 +394,7 @@ fn a_pool_that_resolves_only_ipv4_works_while_ipv6_queries_are_dropped() {
 }
 
 #[test]
-fn a_drain_survives_an_answer_without_the_address() {
+fn a_drained_server_is_still_drained_after_its_address_has_left_the_name_and_returned() {
     let site = Site::new();
     site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
     let proxy = site.proxy();

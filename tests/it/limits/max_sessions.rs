@@ -1,5 +1,5 @@
-//! `max_sessions` of servers: no server gets more sessions, and a place is freed only when the server has ended the
-//! session as well, or a second after acequia has ended it.
+//! `max_sessions` of servers: no server gets more sessions, and the place of a session is freed only when the server
+//! has ended the session, or a second after acequia has ended it.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -142,9 +142,9 @@ fn database_clients_get_an_error_of_their_protocol_when_servers_are_full() {
     }
 }
 
-/// Whether a place comes back at once in at least one of five rounds: a round may take long because the machine is
-/// busy. `round` returns after what time the place came back.
-fn comes_back_at_once(mut round: impl FnMut() -> Duration) -> bool {
+/// Whether a place is freed at once in at least one of five rounds: a round may take long because the machine is busy.
+/// `round` returns how long it took until the place was free.
+fn is_freed_at_once(mut round: impl FnMut() -> Duration) -> bool {
     (0..5).any(|_| round() < Duration::from_millis(700))
 }
 
@@ -155,7 +155,7 @@ fn a_place_is_freed_when_the_server_has_closed_or_after_a_second() {
     let proxy = Proxy::start(&config(&[manual.server.address], "idle_timeout = \"100ms\"", pool));
     let mut clients = vec![Client::connect(proxy.at("l"))];
     let mut session = manual.session();
-    assert!(comes_back_at_once(|| {
+    assert!(is_freed_at_once(|| {
         clients.push(Client::connect(proxy.at("l")));
         assert_eq!(session.read(&mut [0]).unwrap(), 0, "acequia ends it when idle");
         let began = Instant::now();
@@ -163,7 +163,7 @@ fn a_place_is_freed_when_the_server_has_closed_or_after_a_second() {
         session = manual.session();
         began.elapsed()
     }));
-    // The server does not end this session. Its place comes back after a second.
+    // The server does not end this session. Its place is freed after a second.
     assert_eq!(session.read(&mut [0]).unwrap(), 0);
     let ended = Instant::now();
     clients.push(Client::connect(proxy.at("l")));
@@ -190,7 +190,7 @@ fn a_place_is_kept_for_a_second_if_the_client_resets_but_freed_if_the_server_doe
     assert!(reset_at.elapsed() >= Duration::from_secs(1));
     // A server that resets has ended the session.
     let mut clients = Vec::new();
-    assert!(comes_back_at_once(|| {
+    assert!(is_freed_at_once(|| {
         clients.push(Client::connect(proxy.at("l")));
         let aborted = Instant::now();
         reset(session.take().unwrap());
@@ -209,7 +209,7 @@ fn a_place_is_freed_when_the_server_closes_after_its_client_has_finished_and_gon
         "max_sessions = 1\nqueue = { timeout = \"20s\" }",
     ));
     let mut rounds = 0;
-    assert!(comes_back_at_once(|| {
+    assert!(is_freed_at_once(|| {
         rounds += 1;
         let mut client = Client::connect(proxy.at("l"));
         client.send(b"hi");
@@ -233,8 +233,8 @@ fn a_place_is_freed_when_the_server_closes_after_its_client_has_finished_and_gon
     }));
 }
 
-/// A client that does not look at its socket, such as one in a pool of connections, keeps no place of a server that has
-/// ended its session.
+/// A client may not look at its socket for long, such as a pool of idle connections. It keeps no place of a server that
+/// has ended its session.
 #[test]
 fn a_place_is_freed_when_the_server_closes_although_the_client_stays() {
     for (protocol, session_ends_with_server) in [("tcp", false), ("redis", true)] {
@@ -244,7 +244,7 @@ fn a_place_is_freed_when_the_server_closes_although_the_client_stays() {
         let proxy = Proxy::start(&config(&[manual.server.address], &listener, pool));
         let mut clients = vec![Client::connect(proxy.at("l"))];
         let mut session = Some(manual.session());
-        assert!(comes_back_at_once(|| {
+        assert!(is_freed_at_once(|| {
             clients.push(Client::connect(proxy.at("l")));
             let mut ended = session.take().unwrap();
             ended.write_all(b"bye").unwrap();
@@ -295,7 +295,7 @@ fn after_failed_tls_a_place_is_kept_until_the_server_has_ended_the_connection_or
     let mut failing = Some(manual.session());
     assert!(failed.elapsed() >= Duration::from_secs(1), "{:?}", failed.elapsed());
     // The handshake fails, and the server ends the connection.
-    assert!(comes_back_at_once(|| {
+    assert!(is_freed_at_once(|| {
         let mut session = failing.take().unwrap();
         session.write_all(b"this is no TLS").unwrap();
         assert_eq!(client.read_all(), b"");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::{Method, Uri};
 
+use super::super::address::InvalidValue;
 use super::super::value;
 use super::pattern::pattern;
 use super::reader::KindReader;
@@ -27,8 +28,10 @@ const FIELDS_MAX: usize = 32;
 const RESERVED_FIELDS: [HeaderName; 5] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, EXPECT];
 
 fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
-    let method = section.get("method").and_then(|node| method(node, problems));
-    let path = section.get("path").and_then(|node| path(node, problems));
+    let method = section
+        .get("method")
+        .and_then(|node| value::parsed(node, method, problems));
+    let path = section.get("path").and_then(|node| value::parsed(node, path, problems));
     let expect = section.get("expect").and_then(|node| statuses(node, problems));
     let wrong_role = section.get("wrong_role").and_then(|node| statuses(node, problems));
     if let (None, Some((position, _))) = (section.get("wrong_role"), section.entry("wrong_role_body")) {
@@ -56,28 +59,25 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
     })
 }
 
-fn method(node: &Node, problems: &mut Problems<'_>) -> Option<Method> {
-    let text = value::string(node, problems)?;
+fn method(text: &str) -> Result<Method, InvalidValue> {
     let is_upper_case = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase());
     let method = Method::from_bytes(text.as_bytes()).ok();
     let method = method.filter(|method| is_upper_case && *method != Method::CONNECT);
-    if method.is_none() {
+    method.ok_or_else(|| {
         let hint = "write a method in upper case, as in \"GET\" or \"HEAD\"";
-        problems.error(&node.position, format!("`{text}` is not a method for checks"), hint);
-    }
-    method
+        (format!("`{text}` is not a method for checks"), hint.to_owned())
+    })
 }
 
-fn path(node: &Node, problems: &mut Problems<'_>) -> Option<Uri> {
-    let text = value::string(node, problems)?;
+fn path(text: &str) -> Result<Uri, InvalidValue> {
     // The parser would drop a fragment without an error, and take bytes that a request must not have.
     let is_path = text.starts_with('/') && text.is_ascii() && !text.contains('#');
     let uri = if is_path { text.parse().ok() } else { None };
-    if uri.is_none() {
-        let hint = "write a path that begins with /, as in \"/health\"; write #, spaces and non-ASCII bytes as %XX";
-        problems.error(&node.position, format!("`{text}` is not a path"), hint);
-    }
-    uri
+    uri.ok_or_else(|| {
+        let hint =
+            "write a path that begins with /, as in \"/health\"; # and other characters than visible ASCII as %XX";
+        (format!("`{text}` is not a path"), hint.to_owned())
+    })
 }
 
 /// A text with statuses, a number, or a list of these.
@@ -86,7 +86,7 @@ fn statuses(node: &Node, problems: &mut Problems<'_>) -> Option<StatusList> {
     for node in value::one_or_many(node, problems) {
         let text = match &node.value {
             Value::Integer(status) => status.to_string(),
-            _ => value::string(node, problems)?.to_owned(),
+            _ => value::string(node, r#"write "200-399""#, problems)?.to_owned(),
         };
         match text.parse() {
             Ok(more) => list = list.union(more),
@@ -104,7 +104,7 @@ fn headers(section: &Section<'_>, problems: &mut Problems<'_>) -> Vec<(HeaderNam
     let Some(node) = section.get("headers") else {
         return Vec::new();
     };
-    let Some(table) = value::table(node, problems) else {
+    let Some(table) = value::table(node, r#"{ X-Probe = "acequia" }"#, problems) else {
         return Vec::new();
     };
     if table.entries.len() > FIELDS_MAX {
@@ -152,11 +152,11 @@ fn field(entry: &KeyValue, problems: &mut Problems<'_>) -> Option<(HeaderName, H
 
 /// The value is not shown in errors: it may be a secret.
 fn field_value(node: &Node, problems: &mut Problems<'_>) -> Option<HeaderValue> {
-    let text = value::string(node, problems)?.trim();
+    let hint = "write visible ASCII characters in quotes";
+    let text = value::string(node, hint, problems)?.trim();
     let is_visible = !text.is_empty() && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     let value = HeaderValue::from_str(text).ok().filter(|_| is_visible);
     if value.is_none() {
-        let hint = "write visible ASCII characters";
         problems.error(&node.position, "invalid value of a header field", hint);
     }
     value

@@ -8,9 +8,9 @@ use crate::config::file::Node;
 /// A name of a user, of a database or of a group of servers, of at most `bytes_max` bytes. It contains no zero
 /// byte, because this byte ends a string in the protocols of PostgreSQL and MySQL.
 pub(super) fn name<'a>(node: &'a Node, bytes_max: usize, problems: &mut Problems<'_>) -> Option<&'a str> {
-    let text = value::string(node, problems)?;
+    let hint = format!("write 1 to {bytes_max} bytes, as in \"acequia\"");
+    let text = value::string(node, &hint, problems)?;
     if text.is_empty() || text.len() > bytes_max || text.contains('\0') {
-        let hint = format!("write 1 to {bytes_max} bytes");
         problems.error(&node.position, "invalid name", hint);
         return None;
     }

@@ -20,7 +20,8 @@ use std::sync::Arc;
 use super::{Problems, Section, value};
 use crate::check::tcp::TcpCheck;
 use crate::check::{Check, CheckKind, KINDS};
-use crate::config::file::{Node, Value};
+use crate::config::file::Node;
+use crate::config::synonyms::Synonyms;
 use crate::pool::RoleRequirement;
 use reader::KindReader;
 use role::role_requirement;
@@ -42,25 +43,25 @@ static READERS: [KindReader; 9] = [
 const DEFAULT: KindReader = tcp::READER;
 
 /// The names of check kinds in HAProxy, Envoy and Traefik.
-const KIND_SYNONYMS: [(&[&str], &str); 8] = [
-    (&["httpchk", "http-check", "http_health_check", "https"], "http"),
+const KIND_SYNONYMS: Synonyms = &[
+    (&["httpchk", "httpcheck", "httphealthcheck", "https"], "http"),
     (
         &[
-            "tcp-check",
-            "tcp_health_check",
+            "tcpcheck",
+            "tcphealthcheck",
             "smtpchk",
-            "ldap-check",
-            "spop-check",
+            "ldapcheck",
+            "spopcheck",
             "smtp",
         ],
         "send-expect",
     ),
-    (&["ssl-hello-chk", "ssl", "check-ssl"], "tls"),
-    (&["pgsql-check", "postgresql", "pgsql"], "postgres"),
-    (&["mysql-check", "mariadb"], "mysql"),
-    (&["external-check", "script", "command"], "exec"),
-    (&["agent-check"], "agent"),
-    (&["redis-check", "redis_health_check"], "redis"),
+    (&["sslhellochk", "ssl", "checkssl"], "tls"),
+    (&["pgsqlcheck", "postgresql", "pgsql"], "postgres"),
+    (&["mysqlcheck", "mariadb"], "mysql"),
+    (&["externalcheck", "script", "command"], "exec"),
+    (&["agentcheck"], "agent"),
+    (&["redischeck", "redishealthcheck"], "redis"),
 ];
 
 /// A valid value of `check`.
@@ -111,21 +112,7 @@ fn configured_check(node: &Node, problems: &mut Problems<'_>) -> Option<Configur
         .iter()
         .map(|reader| (reader.kind.name, ConfiguredCheck::Kind(*reader)));
     let values: Vec<_> = kinds.chain([("off", ConfiguredCheck::Off)]).collect();
-    if let Value::String(text) = &node.value
-        && let Some(kind) = synonymous_kind(text)
-    {
-        let message = format!("unknown value `{text}`");
-        problems.error(&node.position, message, format!("acequia calls it \"{kind}\""));
-        return None;
-    }
-    value::one_of(node, &values, problems)
-}
-
-/// The kind of check that another proxy calls by this word.
-fn synonymous_kind(word: &str) -> Option<&'static str> {
-    let word = word.trim_start_matches("option ");
-    let (_, kind) = KIND_SYNONYMS.iter().find(|(words, _)| words.contains(&word))?;
-    Some(kind)
+    value::one_of_or_synonym(node, &values, KIND_SYNONYMS, problems)
 }
 
 /// Reports keys of a section that belong only to other kinds of checks than `kind` (`None`: the check is "off").

@@ -7,11 +7,11 @@ use crate::config::file::Node;
 
 /// A regular expression over bytes.
 pub(super) fn pattern(node: &Node, problems: &mut Problems<'_>) -> Option<Pattern> {
-    let text = value::string(node, problems)?;
+    let hint = "write one, as in '(?i)ready'; a literal . ( ) [ ] { } ? * + | ^ $ needs a \\ before it";
+    let text = value::string(node, hint, problems)?;
     match Pattern::new(text) {
         Ok(pattern) => Some(pattern),
         Err(error) => {
-            let hint = "write one, as in '(?i)ready'; a literal . ( ) [ ] { } ? * + | ^ $ needs a \\ before it";
             problems.error(&node.position, format!("invalid regular expression: {error}"), hint);
             None
         }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::super::address::InvalidValue;
 use super::super::value;
 use super::login::name;
 use super::reader::KindReader;
@@ -83,7 +84,7 @@ fn sentinels(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Senti
 fn addresses(nodes: &[Node], problems: &mut Problems<'_>) -> Vec<SocketAddr> {
     let (mut addresses, mut known) = (Vec::new(), HashSet::new());
     for node in nodes {
-        let Some(address) = address(node, problems) else {
+        let Some(address) = value::parsed(node, address, problems) else {
             continue;
         };
         if !known.insert(address) {
@@ -95,16 +96,10 @@ fn addresses(nodes: &[Node], problems: &mut Problems<'_>) -> Vec<SocketAddr> {
     addresses
 }
 
-fn address(node: &Node, problems: &mut Problems<'_>) -> Option<SocketAddr> {
-    let text = value::string(node, problems)?;
+fn address(text: &str) -> Result<SocketAddr, InvalidValue> {
     let address = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
-    if address.is_none() {
-        let hint = "write an IP address and a port, as in \"10.0.0.5:26379\"";
-        problems.error(
-            &node.position,
-            format!("`{text}` is not the address of a Sentinel"),
-            hint,
-        );
-    }
-    address
+    address.ok_or_else(|| {
+        let hint = String::from("write an IP address and a port, as in \"10.0.0.5:26379\"");
+        (format!("`{text}` is not the address of a Sentinel"), hint)
+    })
 }

@@ -1,14 +1,25 @@
 //! `role`, `max_lag` and `single` of `[pools.NAME]`, for the kinds of checks that know roles.
 
 use super::super::limits::NONZERO_DURATION;
+use super::super::value;
 use super::{Problems, Section};
 use crate::check::Check;
+use crate::config::synonyms::Synonyms;
 use crate::pool::{Role, RoleRequirement};
 
 const ROLES: [(&str, Option<Role>); 3] = [
     ("any", None),
     ("primary", Some(Role::Primary)),
     ("replica", Some(Role::Replica)),
+];
+
+/// The names of roles in other programs.
+const ROLE_SYNONYMS: Synonyms = &[
+    (&["master", "leader", "writer", "readwrite", "source"], "primary"),
+    (
+        &["slave", "standby", "secondary", "follower", "reader", "readonly"],
+        "replica",
+    ),
 ];
 
 /// Converts the requirements of a pool for the role of its servers. `check` is the pool's check, of a kind that has
@@ -19,7 +30,9 @@ pub(super) fn role_requirement(
     check: &dyn Check,
     problems: &mut Problems<'_>,
 ) -> RoleRequirement {
-    let role = pool.one_of("role", &ROLES, problems).unwrap_or_default();
+    let role = pool.get("role");
+    let role = role.and_then(|node| value::one_of_or_synonym(node, &ROLES, ROLE_SYNONYMS, problems));
+    let role = role.unwrap_or_default();
     let max_lag = pool.duration_or_off("max_lag", NONZERO_DURATION, problems).flatten();
     if let (Some((position, _)), Some(Role::Primary)) = (pool.entry("max_lag"), role) {
         problems.warning(position, "`max_lag` is never used", "a primary has no lag");

@@ -56,7 +56,7 @@ fn step(node: &Node, problems: &mut Problems<'_>) -> Option<ConversationStep> {
 
 /// A text, or bytes in hexadecimal digits.
 pub(super) fn bytes_to_send(node: &Node, problems: &mut Problems<'_>) -> Option<Box<[u8]>> {
-    let text = value::string(node, problems)?;
+    let text = value::string(node, r#"write "PING\r\n""#, problems)?;
     let bytes = match text.strip_prefix(HEX) {
         None => {
             warn_of_escapes(text, node, problems);
