@@ -9,7 +9,8 @@ COPY --from=build /src/target/release/acequia /usr/bin/acequia
 # For the Unix socket, which `acequia status` uses.
 COPY --from=build --chown=65532:65532 /run/acequia /run/acequia
 USER 65532:65532
-# The access log goes to standard output. `docker stop` drains: set its `--stop-timeout` longer than `drain_timeout`.
+# By default, the access log goes to standard output. `docker stop` drains: give `docker run` a `--stop-timeout` that is
+# longer than `drain_delay` and `drain_timeout` together.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s CMD ["/usr/bin/acequia", "status", "-c", "/etc/acequia/acequia.toml"]
 ENTRYPOINT ["/usr/bin/acequia"]

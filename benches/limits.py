@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Measures guards: how exact bandwidths are, and how good clients fare beside a flood from 65,000 addresses.
+"""Measures guards: how exactly limits of bandwidth are kept, and how long good clients, which are not part of a flood
+from 65,000 addresses, wait for an answer during the flood.
 
     benches/limits.py bandwidth target/release/acequia
     unshare -n benches/limits.py flood target/release/acequia      # as root: in a network namespace of its own
@@ -23,6 +24,7 @@ class Acequia:
         with open(f"{self.path}/a.toml", "w") as file:
             file.write(config.replace("DIRECTORY", self.path))
         self.process = subprocess.Popen([program, "run", "-c", f"{self.path}/a.toml"], stderr=subprocess.PIPE, text=True)
+        # This message is logged when the listeners are bound. Until they listen, `connected` tries again.
         while '"room"' not in self.process.stderr.readline():
             pass
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
@@ -36,18 +38,19 @@ class Acequia:
         self.directory.cleanup()
 
     def resident(self):
+        """The resident memory, in kB."""
         with open(f"/proc/{self.process.pid}/status") as status:
             return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
     def refusals(self):
-        """The lines of the access log about refused clients."""
+        """The number of lines of the access log about refused clients."""
         time.sleep(1)  # they are written within 250 ms
         with open(f"{self.path}/access.log") as log:
             return sum('"ending":"limited"' in line or '"ending":"denied"' in line for line in log)
 
 
 def connected(address, source=None):
-    """A connection. While it is refused, for at most 10 s, it is tried again."""
+    """A connection. A refused one is tried again for 10 s."""
     deadline = time.monotonic() + 10
     while True:
         client = socket.socket()
@@ -94,8 +97,8 @@ def free_port(ip):
 
 
 def bandwidth(program):
-    source = socket.create_server(("127.0.0.1", 0))
-    server = multiprocessing.Process(target=serve, args=(source, send_for_ever), daemon=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = multiprocessing.Process(target=serve, args=(listener, send_for_ever), daemon=True)
     server.start()
     with tempfile.TemporaryDirectory() as keys:
         request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
@@ -106,7 +109,7 @@ def bandwidth(program):
                 port = free_port("127.0.0.1")
                 tls = f'tls = {{ certificates = [{{ cert = "{keys}/cert", key = "{keys}/key" }}] }}\n' if is_tls else ""
                 config = f'[guards.g]\n{limit} = "50MiB/s"\n[listeners.l]\nbind = "127.0.0.1:{port}"\npool = "p"\nguards = "g"\n'
-                config += f'{tls}[pools.p]\nservers = ["127.0.0.1:{source.getsockname()[1]}"]\n'
+                config += f'{tls}[pools.p]\nservers = ["127.0.0.1:{listener.getsockname()[1]}"]\n'
                 config += '[admin]\nsocket = "DIRECTORY/s/admin.sock"\n[log]\naccess = "off"\n[runtime]\nworkers = 2\n'
                 with Acequia(program, config):
                     results = multiprocessing.Queue()
@@ -122,15 +125,15 @@ def bandwidth(program):
     server.kill()
 
 
-def flood(port, seconds, rate, first):
-    """Connects from all sources in turn, and resets."""
+def flood(port, seconds, rate):
+    """Connects from all sources in turn, and resets each connection. Returns the number of connections."""
     begin, count = time.monotonic(), 0
     linger = struct.pack("ii", 1, 0)
     while time.monotonic() - begin < seconds:
         behind = begin + count / rate - time.monotonic()
         if behind > 0:
             time.sleep(behind)
-        number = (first + count) % SOURCES + 1
+        number = count % SOURCES + 1
         try:
             client = connected((SERVER, port), f"10.9.{number >> 8}.{number & 255}")
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -168,8 +171,8 @@ def ask(port, seconds, results):
             failed += 1
         time.sleep(max(0, begin + number / 100 - time.monotonic()))
     times.sort()
-    at = lambda share: times[int(len(times) * share)] * 1e3
-    results.put((len(times), failed, at(0.5), at(0.99)))
+    percentile_ms = lambda share: times[int(len(times) * share)] * 1e3
+    results.put((len(times), failed, percentile_ms(0.5), percentile_ms(0.99)))
 
 
 def floods(program):
@@ -190,13 +193,13 @@ def floods(program):
     figures = {name: [] for _, _, name in cases}
     for flood_port, good_port, name in [(None, 4000, "no flood")] + cases * ROUNDS:
         with Acequia(program, config) as acequia:
-            if flood_port == 4000:  # each source uses up what it may take
-                flood(4000, SOURCES / FLOOD_RATE + 1, FLOOD_RATE, 0)
+            if flood_port == 4000:  # each source uses up its `burst` before the measurement
+                flood(4000, SOURCES / FLOOD_RATE + 1, FLOOD_RATE)
             before, lines = acequia.resident(), acequia.refusals()
             results = multiprocessing.Queue()
             good = multiprocessing.Process(target=ask, args=(good_port, SECONDS, results))
             good.start()
-            count = flood(flood_port, SECONDS, FLOOD_RATE, 0) if flood_port else 0
+            count = flood(flood_port, SECONDS, FLOOD_RATE) if flood_port else 0
             asked, failed, median, p99 = results.get()
             good.join()
             print(

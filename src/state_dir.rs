@@ -200,7 +200,7 @@ impl StateDir {
         regular_file::replace(&self.directory.join(name), &serde_json::to_vec_pretty(contents)?)
     }
 
-    /// Starts to write the files whenever their contents change.
+    /// Starts a task that writes each file whenever the state in it changes.
     #[must_use = "dropping it ends the writing"]
     pub fn keep(self, live: Arc<Live>, texts: watch::Receiver<Option<Arc<RemoteTexts>>>) -> StateKeeper {
         let end = CancellationToken::new();

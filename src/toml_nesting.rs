@@ -1,8 +1,8 @@
 //! Bounds how deep tables and lists nest in a text of TOML, before it is parsed.
 //!
-//! The crate `toml` bounds the nesting of brackets, and the number of keys in a dotted key, but not both together:
-//! 13 KB can have 6,000 levels. All code that visits a value, also its destructor, recurses over its levels. The stack
-//! of a thread would overflow, which ends the process.
+//! The crate `toml` bounds the nesting of brackets, and the number of keys in a dotted key, but not both together: a
+//! text of 13 KB can have 6,000 levels. All code that visits a value, also its destructor, recurses over its levels.
+//! The stack of a thread would overflow, which ends the process.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ pub fn too_deep(text: &str) -> Option<Range<usize>> {
 #[derive(Default)]
 struct Nesting {
     level: usize,
-    /// The level of the table whose header was the latest.
+    /// The level of the table that the latest header begins.
     table: usize,
     is_in_header: bool,
     /// The levels inside the brackets that are open.
@@ -65,7 +65,7 @@ impl Nesting {
         }
     }
 
-    /// The level of the next key or item.
+    /// The level in which the next key or item begins: that of the innermost open bracket, or else of the table.
     fn outer(&self) -> usize {
         self.open.last().copied().unwrap_or(self.table)
     }
@@ -111,9 +111,9 @@ mod tests {
     }
 
     proptest! {
-        /// This holds for texts with syntax errors, too.
+        /// Texts with syntax errors are among them. The root table is a level of its own.
         #[test]
-        fn a_parsed_text_has_at_most_the_levels_that_were_counted(
+        fn a_text_that_is_not_too_deep_parses_to_at_most_levels_max_levels(
             parts in prop::collection::vec((0_usize..14, 1_usize..20), 1..40),
         ) {
             const PARTS: [&str; 14] =

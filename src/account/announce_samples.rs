@@ -19,7 +19,7 @@ pub struct AnnounceSample {
     pub refused: Vec<(&'static str, usize)>,
 }
 
-/// Writes the state of routes that are announced, if a listener accepts them.
+/// The metrics of announced routes, as text. `None`: no listener accepts such routes; the text is then empty.
 #[must_use]
 pub fn write_announced(sample: Option<&AnnounceSample>) -> String {
     let Some(sample) = sample else {

@@ -1,11 +1,11 @@
-//! The samples of pools that grow and shrink. They are read at each rendering, and disappear with the pools.
+//! The metrics of pools that grow and shrink. They are read anew for each scrape, and are gone with the pool.
 
 use std::sync::Arc;
 
 use super::exposition::{MetricType, format_labels, write_header, write_sample};
 use super::names;
 
-/// The state of a pool that grows and shrinks, as it is shown.
+/// The values of the metrics of a pool that grows and shrinks.
 #[derive(Clone, Debug)]
 pub struct ScaleSamples {
     /// The name of the pool.
@@ -14,7 +14,7 @@ pub struct ScaleSamples {
     pub clones: Vec<(&'static str, usize)>,
     /// The number of steps `up`, in which the pool has grown, and of steps `down`, in which it has shrunk.
     pub steps: [(&'static str, u64); 2],
-    /// How often a client has woken the pool when it slept.
+    /// How often a client has woken the pool while it slept.
     pub cold_starts: u64,
 }
 

@@ -1,5 +1,5 @@
 //! `/api/v1/certificates` lists the certificates of listeners, of pools and of the admin port, reads their files again,
-//! and orders one by ACME.
+//! and orders a certificate by ACME.
 
 use std::sync::Arc;
 
@@ -20,7 +20,8 @@ use crate::tls::{Certificate, ListenerTls, PoolTls, TlsReload, issuer_time};
 /// `GET /api/v1/certificates`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CertificatesBody {
-    /// First that of the admin port, then those of listeners by name, then those of pools by name.
+    /// First that of the admin port, then those of listeners, sorted by listener name, then those of pools, sorted by
+    /// pool name.
     pub certificates: Vec<CertificateBody>,
 }
 
@@ -29,24 +30,24 @@ pub struct CertificatesBody {
 pub struct CertificateBody {
     /// The name of the listener that has it; `[admin]`: the admin port; absent: a pool has it.
     pub listener: Option<String>,
-    /// The name of the pool whose servers get it; absent: a listener has it.
+    /// The name of the pool to whose servers it is sent as the client certificate; absent: `listener` has it.
     #[serde(default)]
     pub pool: Option<String>,
-    /// The host names it is for.
+    /// The host names that it is for.
     pub names: Vec<String>,
-    /// Its issuer's common name, or whole name.
+    /// The common name of its issuer, or else the issuer's whole name.
     pub issuer: String,
     /// From when it is valid.
     pub valid_from: String,
-    /// When it expires: the earliest of its chain.
+    /// When it expires: the earliest expiry in its chain.
     pub expires: String,
     /// The path of its file.
     pub file: String,
-    /// The `[acme.NAME]` that it is ordered by; absent: it is not ordered.
+    /// The NAME of the `[acme.NAME]` that orders it; absent: ACME does not order it.
     pub acme: Option<String>,
     /// Whether it is a self-signed placeholder, which is in use until the ordered certificate is issued.
     pub self_signed: bool,
-    /// Its next order; absent: it is not ordered.
+    /// Its next order; absent: ACME does not order it.
     pub renewal: Option<RenewalBody>,
 }
 
@@ -65,7 +66,7 @@ pub struct RenewalBody {
     pub under_way: bool,
     /// The number of failed orders since the last one that succeeded.
     pub failures: u32,
-    /// Why the latest failed.
+    /// Why the latest order failed; absent: none has failed since the last one that succeeded.
     pub error: Option<String>,
 }
 
@@ -86,18 +87,18 @@ pub struct CertificateReloadsBody {
     pub pools: Vec<PoolTlsReloadBody>,
 }
 
-/// The result of reading the files of a pool again.
+/// The result of reading the TLS files of a pool again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PoolTlsReloadBody {
     /// The name of the pool.
     pub pool: String,
     /// Whether a file has changed.
     pub changed: bool,
-    /// Problems of files that were changed. Their earlier contents are still in force.
+    /// Problems of changed files. The earlier contents of these files are still in force.
     pub broken: Vec<String>,
 }
 
-/// The result of reading the files of a listener again.
+/// The result of reading the TLS files of a listener, or of the admin port, again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CertificateReloadBody {
     /// The name of the listener; `[admin]`: the admin port.
@@ -106,7 +107,7 @@ pub struct CertificateReloadBody {
     pub changed: usize,
     /// Whether the rules for clients' certificates or the secrets of tickets have changed.
     pub policy_changed: bool,
-    /// Problems of files that were changed. Their earlier contents are still in force.
+    /// Problems of changed files. The earlier contents of these files are still in force.
     pub broken: Vec<String>,
 }
 
@@ -178,7 +179,7 @@ pub(super) async fn renew(
     Ok(Json(RenewBody { renewing }))
 }
 
-/// Formats a time of a certificate, given in seconds since the Unix epoch.
+/// Formats a time from a certificate, given in seconds since the Unix epoch.
 pub(super) fn time(seconds: i64) -> String {
     rfc3339(issuer_time(seconds))
 }

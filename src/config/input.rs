@@ -1,5 +1,5 @@
-//! The input of a configuration: a file, and the texts of a store if it refers to one. Positions count through all of
-//! it, as if the texts were joined.
+//! The input of a configuration: a file, and, if that file refers to a store, the texts of the store. Positions count
+//! through all these texts, as if they were joined.
 
 use std::fmt;
 use std::ops::Range;
@@ -84,17 +84,19 @@ pub(in crate::config) struct InputText {
     name: String,
     /// At least one. The file of this machine comes first.
     files: Vec<InputFile>,
-    /// The texts of all files, with a line break between each two.
+    /// The texts of all files, joined by line breaks.
     text: String,
     /// Byte offsets of the beginnings of lines; the first is 0.
     lines: Vec<usize>,
 }
 
+/// A file of this machine, or a text of a store.
 #[derive(Debug)]
 struct InputFile {
     name: String,
     /// The range of its text in [`InputText::text`].
     bytes: Range<usize>,
+    /// Whether it is a text of a store.
     is_remote: bool,
 }
 

@@ -15,11 +15,11 @@ use crate::plan::{DockerSourcePlan, ServerEntry};
 use crate::pool::MemberConfig;
 use crate::text::Reason;
 
-/// Lists the containers of a Docker engine that have a given label.
+/// Lists, as servers, those containers of a Docker engine that have a given label.
 pub(super) struct DockerSource {
     plan: DockerSourcePlan,
     defaults: MemberConfig,
-    /// The containers that cannot be servers, by name, each with the reason.
+    /// The containers of the latest list that cannot be servers, by name, each with the reason.
     refused: BTreeMap<String, Reason>,
     watch: ContainerWatch,
 }
@@ -43,7 +43,8 @@ impl DockerSource {
         }
     }
 
-    /// The servers in the order of their names. A container that cannot be a server is logged once.
+    /// The servers in the order of their names. A container that cannot be a server is logged only if
+    /// the previous list did not have it, or had it as a server.
     fn list(&mut self, containers: &[Container]) -> ServerList {
         let (mut servers, mut refused) = (Vec::new(), BTreeMap::new());
         for container in containers {

@@ -1,18 +1,18 @@
-//! Differences and intersections of lists of networks. Importers need them for rules of which the first match decides:
-//! these become the lists `allow` and `deny`, and acequia always applies `deny` first.
+//! Differences and intersections of lists of networks. Importers need them: HAProxy and nginx apply the first rule
+//! that matches, but their rules become the lists `allow` and `deny`, of which acequia always applies `deny` first.
 
 use ipnet::IpNet;
 
 use crate::addr::parse_network;
 
-/// The most networks of a result. Nobody could read a longer list.
+/// The most networks in a result. Nobody could read a longer list.
 const LIST_MAX: usize = 1000;
 
-/// All clients.
+/// The networks of all clients.
 pub(super) const EVERYWHERE: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
-/// The networks of one list without those of another. A network that is left in part becomes several. `None`: there are
-/// too many, or one is not valid.
+/// The networks of one list without those of another. Of a network that is excluded in part, the other parts are
+/// listed. `None`: the result has too many networks, or a text is not a network.
 pub(super) fn without(networks: &[String], excluded: &[String]) -> Option<Vec<String>> {
     let excluded = parsed(excluded)?;
     let mut left = Vec::new();
@@ -36,7 +36,7 @@ pub(super) fn without(networks: &[String], excluded: &[String]) -> Option<Vec<St
     Some(left)
 }
 
-/// The networks that are in both lists. `None`: there are too many to list, or one is not valid.
+/// The networks that are in both lists. `None`: the result has too many, or a text is not a network.
 pub(super) fn common(some: &[String], others: &[String]) -> Option<Vec<String>> {
     let (some, others) = (parsed(some)?, parsed(others)?);
     let common = some.iter().flat_map(|one| {
@@ -51,7 +51,7 @@ fn parsed(networks: &[String]) -> Option<Vec<IpNet>> {
     networks.iter().map(|text| parse_network(text).ok()).collect()
 }
 
-/// An address by itself, and a network with its prefix.
+/// The network as text. A network of one address is written without its prefix length.
 fn shown(network: &IpNet) -> String {
     match network.prefix_len() == network.max_prefix_len() {
         true => network.addr().to_string(),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn two_lists_are_intersected() {
+    fn two_lists_are_intersected_up_to_a_limit() {
         let (some, others) = (
             list(&["10.0.0.0/8", "192.0.2.1"]),
             list(&["10.1.0.0/16", "192.0.2.0/24", "::/0"]),

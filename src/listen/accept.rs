@@ -34,7 +34,7 @@ const FAILURE_PAUSE_MIN: Duration = Duration::from_millis(1);
 /// costs little CPU time; short, because accepting the next client may succeed.
 const FAILURE_PAUSE_MAX: Duration = Duration::from_millis(100);
 
-/// How often a socket whose clients wait for a permit is checked.
+/// How often a socket whose clients wait for a permit is checked: it may have been shut down.
 const SHUT_DOWN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Clients accepted in a row before sessions that were accepted earlier get to run.
@@ -179,8 +179,8 @@ impl Listener {
         Ok(())
     }
 
-    /// Changes the socket's options, and the length of its queue if this process owns the queue. Clients accepted from
-    /// now on inherit the options. A socket that was shut down stays as it is.
+    /// Changes the socket's options, and the backlog if this process owns the queue. Clients accepted from now on
+    /// inherit the options. A socket that was shut down stays as it is.
     pub fn adjust(&self, options: &SocketOptions, backlog: u32) {
         if self.is_shut_down() {
             return; // `accept` reports it
@@ -245,7 +245,8 @@ impl Listener {
         }
     }
 
-    /// The length of the queue; `None`: not known. It is not empty if what poll(2) reports is a client.
+    /// The length of the queue; `None`: not known. Then the queue has a client, unless poll(2) has reported another
+    /// event or has failed.
     fn queue_length(&self) -> Option<u32> {
         // `unacknowledged` of a listening TCP socket is the length of its queue. gVisor always reports a zero.
         let info = self.has_length.then(|| TcpInfo::read(self.socket.get_ref().as_fd()));

@@ -1,6 +1,6 @@
 //! The reasons why accepting pauses.
 
-/// Why accepting pauses although a client waits. Pauses after other failures of accept are only logged.
+/// Why accepting pauses although a client waits. Metrics count these pauses; one for another reason is only logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptPause {
     /// No descriptor is left.
@@ -15,7 +15,7 @@ impl AcceptPause {
     /// All of them, in the order of their discriminants.
     pub const ALL: [Self; 3] = [Self::Descriptors, Self::Memory, Self::Limit];
 
-    /// The word that metrics and log use.
+    /// The word for it in metrics and log.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
 //! Listening sockets that the service manager passes at the start (socket activation): sd_listen_fds(3).
 //!
-//! They stay open, and clients queue there, while the process is restarted or before it runs at all.
+//! The service manager keeps them open: clients can queue in them before this process runs, and while it is restarted.
 
 #![allow(unsafe_code)] // a descriptor that was inherited is known only by its number
 
@@ -16,7 +16,7 @@ use socket2::{Socket, Type};
 use crate::addr::{ListenAddr, UnixPath};
 use crate::error::chain;
 
-/// The sockets that were passed, by address. They are never closed.
+/// The sockets that were passed, by address. Each is a duplicate; the inherited descriptors are never closed.
 #[derive(Debug, Default)]
 pub struct PassedSockets(HashMap<ListenAddr, Socket>);
 
@@ -36,7 +36,8 @@ enum Unusable {
 }
 
 impl PassedSockets {
-    /// The sockets that the environment names, if LISTEN_PID is this process. Those that cannot be used are logged.
+    /// The sockets that the environment names, if LISTEN_PID is this process. Those that cannot be used are logged, and
+    /// left out.
     #[must_use]
     pub fn inherited() -> Self {
         let mut all = Self::default();
@@ -59,14 +60,14 @@ impl PassedSockets {
         self.0.get(&address)
     }
 
-    /// The addresses, in no order.
+    /// The addresses of all passed sockets, in no particular order.
     pub fn addresses(&self) -> impl Iterator<Item = ListenAddr> {
         self.0.keys().copied()
     }
 
     fn add(&mut self, descriptor: RawFd) -> Result<(), Unusable> {
-        // SAFETY: the environment of this process promises the descriptor, and nothing in the process closes it. If
-        // that is not so, the calls below fail (EBADF).
+        // SAFETY: the environment says that the descriptor is open, and nothing in this process closes it. If it is not
+        // open, the calls below fail (EBADF).
         let inherited = unsafe { BorrowedFd::borrow_raw(descriptor) };
         fcntl_setfd(inherited, FdFlags::CLOEXEC).map_err(io::Error::from)?; // not for the children of this process
         let socket = Socket::from(inherited.try_clone_to_owned()?);

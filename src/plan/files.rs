@@ -22,7 +22,7 @@ impl Plan {
                 .iter()
                 .filter_map(|pool| Some(&pool.discover.as_ref()?.source))
         };
-        // All sources of one kind share one provider, so the first source is enough.
+        // All sources of one kind share one section of `[providers]`, so the first source is enough.
         let etcd_of_sources = || {
             sources().find_map(|source| match source {
                 DiscoverSource::Etcd { etcd, .. } => Some(&**etcd),

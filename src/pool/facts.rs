@@ -18,19 +18,19 @@ pub enum Role {
 /// How the histories of a primary's data are numbered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Numbering {
-    /// Timelines. The number only grows.
+    /// By timelines, as in PostgreSQL. The number only grows.
     #[default]
     Timeline,
     /// Histories have no numbers.
     None,
-    /// Configuration epochs of Sentinels. The number begins at 0 again when the Sentinels are set up anew.
+    /// By configuration epochs of Sentinels. The number begins at 0 again when the Sentinels are set up anew.
     Epoch {
         /// Whether the Sentinels agree on this epoch, so that it counts even if a higher epoch is known.
         is_agreed: bool,
     },
 }
 
-/// The word for the number of a history in messages.
+/// The word that messages have before the number of a history.
 impl fmt::Display for Numbering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -94,12 +94,13 @@ impl From<CheckOutcome> for FailedCheck {
     }
 }
 
-/// Where a server is in the log of changes, in bytes from its beginning. Positions compare along one timeline only.
+/// Where a server is in the log of changes, in bytes from its beginning. Only positions on the same timeline can be
+/// compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalPosition {
     /// Up to where a primary has written, or a replica has received.
     pub written: u64,
-    /// Up to where a replica has applied; as `written` for a primary.
+    /// Up to where a replica has applied; on a primary the same as `written`.
     pub applied: u64,
     /// Whether a replica is connected to a server that it follows.
     pub is_following: bool,

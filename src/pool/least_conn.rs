@@ -8,6 +8,7 @@ use super::candidates::Candidate;
 /// The load of a candidate when it was read.
 #[derive(Clone, Copy, Debug)]
 struct Load {
+    /// The live sessions, and the one being placed.
     sessions: u64,
     weight: u64,
 }
@@ -34,7 +35,7 @@ impl Load {
 /// candidates it has found with the lowest load, so that the chosen one is found by scanning one block again.
 const BLOCKS: usize = 16;
 
-/// The least number of candidates in a block: smaller ones save nothing.
+/// The least number of candidates in a block: smaller blocks save nothing.
 const BLOCK_MIN: usize = 16;
 
 /// The least loaded candidate; `None` if there is none.

@@ -1,4 +1,4 @@
-//! The status of the clones of one pool, and how many an operator wants.
+//! The status of the clones of one pool, and how many clones an operator wants.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,7 +25,7 @@ pub struct PoolScale {
 /// One clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloneStatus {
-    /// The name of its server.
+    /// Its name, which is also that of its server.
     pub name: Arc<str>,
     /// Its state.
     pub state: CloneState,
@@ -48,7 +48,7 @@ pub struct CloneStatus {
 /// The state of a clone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloneState {
-    /// It has been started, and has not passed a check yet.
+    /// It is being started, or has been started and has not passed a check yet.
     Starting,
     /// It is a server of its pool.
     Running,
@@ -97,9 +97,9 @@ pub struct WantedClones {
 /// The counts since the pool was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScaleCounts {
-    /// Steps up.
+    /// Steps in which the pool has grown.
     pub steps_up: u64,
-    /// Steps down.
+    /// Steps in which the pool has shrunk.
     pub steps_down: u64,
     /// How often a client has woken the pool.
     pub cold_starts: u64,
@@ -121,7 +121,7 @@ impl PoolScale {
         !is_off && self.clones.lock().iter().all(|clone| clone.is_leaving || is_new(clone))
     }
 
-    /// Shows these clones from now on.
+    /// Replaces the status of all clones.
     pub fn publish(&self, clones: Vec<CloneStatus>) {
         *self.clones.lock() = clones;
     }

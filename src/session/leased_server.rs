@@ -1,4 +1,4 @@
-//! A session's lease of a server, and what the end of the session shows about that server.
+//! A session's lease on a server, and what the end of the session shows about that server.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) struct LeasedServer {
     lease: HeldLease,
     pool: Arc<PoolInForce>,
     connected_at: Instant,
-    /// Where cancel requests look for the session, if it is one of PostgreSQL.
+    /// The session's entry in the table for cancel requests, if it is a session of PostgreSQL.
     cancel: Option<Box<CancelEntry>>,
 }
 
@@ -61,7 +61,7 @@ impl LeasedServer {
         })
     }
 
-    /// Records that the server has begun the session. Where its answer cannot be read, it is assumed to have done so.
+    /// Records that the server has begun the session. Callers that cannot read the server's answer assume that it has.
     /// Later calls change nothing.
     pub(super) fn record_begun(&self) {
         let Some(pool) = self.pool.get() else { return };
@@ -70,7 +70,7 @@ impl LeasedServer {
         }
     }
 
-    /// The server's lease.
+    /// The session's lease on the server.
     pub(super) fn lease(&self) -> &Lease {
         self.lease.lease()
     }
@@ -107,12 +107,12 @@ impl LeasedServer {
         }
     }
 
-    /// Returns the lease: the server has ended the session. The session may go on towards its client.
+    /// Ends the lease: the server has ended the session. The session may go on towards its client.
     pub(super) fn end_lease(&self) {
         self.lease.end();
     }
 
-    /// Closes the sockets, reports the session to the pool that is in force now, and returns the lease.
+    /// Closes the sockets, reports the session to the pool that is in force now, and gives the lease back.
     /// `ends_with_server`: the session is one of a database, which ends when its server ends it.
     pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry, ends_with_server: bool) {
         self.report(&ends.client, closed, entry);
@@ -127,7 +127,7 @@ impl LeasedServer {
         close(self.lease, ends, closed, may_finish || entry.traffic().up.has_ended());
     }
 
-    /// Reports the session to the pool that is in force now. The client's socket is still open.
+    /// Reports the session to the pool that is in force now. The client's socket must still be open.
     pub(super) fn report(&self, client: &TcpStream, closed: Closed, entry: &Entry) {
         let session = self.finished(client, closed, entry);
         let lease = self.lease.lease();
@@ -150,8 +150,9 @@ impl LeasedServer {
     }
 }
 
-/// Closes the sockets of a session that ended as `closed` says. A lease that is held is returned when the server has
-/// ended the session, too. `is_end_sent`: the server was sent the end of the client's stream.
+/// Closes the sockets of a session that ended as `closed` says. A lease that must be held is given back when the server
+/// has ended the session, too, or after `HOLD_TIME_MAX`. `is_end_sent`: the server was sent the end of the client's
+/// stream.
 fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_end_sent: bool) {
     // A client that has finished may be gone before the server has ended the session. The server then ends it by
     // itself. That end can only be seen if the connection is not reset.

@@ -19,7 +19,7 @@ use crate::sniff::alert::Alert;
 use crate::sniff::postgres::SSL_REQUEST;
 use crate::socket::{Fault, socket_fault};
 
-/// The word in the access log for a session whose server has not answered a request for TLS.
+/// The `detail` in the access log of a session whose server has not answered a request for TLS.
 pub(super) const TLS_REQUEST: &str = "tls_request";
 
 /// Whether a listener refuses sessions in the clear.
@@ -27,13 +27,13 @@ pub(super) fn requires_tls(listener: &ListenerPlan) -> bool {
     matches!(listener.protocol, Protocol::Postgres { tls_required: true, .. })
 }
 
-/// How a listener answers clients that ask for TLS.
+/// How a listener answers clients that ask for TLS. The first case that applies decides:
 ///
-/// - A route by name needs the ClientHello: yes.
+/// - The ClientHello is needed, for example for a route by name: yes.
+/// - The listener requires TLS, and so refuses sessions in the clear: the server is asked. After a no, the listener
+///   would serve nobody. So its routes by `database` or `user` never match.
 /// - A route by `database` or `user` needs a session in the clear: no. A client that insists on TLS then reports that
-///   there is none; with a yes, it would reach the server of another route in silence.
-/// - A listener that requires TLS refuses sessions in the clear. With a no it would serve nobody, so its routes by
-///   `database` or `user` are not taken into account: the server is asked.
+///   there is none. After a yes, it would silently reach a server of another route.
 /// - In all other cases, the server is asked.
 pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
     if listener.routes.needs_hello() {
@@ -152,7 +152,7 @@ pub(super) fn unanswered_tls_refusal(
         None => (Closed::Finished(Side::Server), Ending::ServerClosed),
         Some(fault) => (Closed::Broke(Side::Server, fault), ending_of_fault(Side::Server, fault)),
     };
-    // A server that hangs is not reported: after a second or more, the session would count as served.
+    // A server that hangs is not reported: a session that has lasted for `SERVED_AFTER` would count as served.
     if !matches!(why, TlsRequestError::Late) {
         server.report(client, closed, entry);
     }

@@ -33,7 +33,7 @@ pub struct TlsConnection {
     kept_plaintext: Vec<u8>,
     /// Whether the peer has sent its `close_notify`.
     has_received_close_notify: bool,
-    /// Why it has failed. Then rustls must not be asked for anything: it would send another alert.
+    /// Why the connection has failed. After that, rustls must not be called: it would send another alert.
     failed: Option<rustls::Error>,
 }
 
@@ -41,16 +41,16 @@ impl TlsConnection {
     /// The server's side of a connection.
     ///
     /// # Errors
-    /// Those of rustls; only a configuration that contradicts itself has any.
+    /// Those of rustls, for a configuration that contradicts itself.
     pub fn server(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let connection = UnbufferedServerConnection::new(config)?;
         Ok(Self::new(RustlsConnection::Server(Box::new(connection))))
     }
 
-    /// The client's side of a connection to the server of this name. The server is offered these protocols.
+    /// The client's side of a connection to the server of this name. The server is offered these protocols (ALPN).
     ///
     /// # Errors
-    /// Those of rustls; only a configuration that contradicts itself has any.
+    /// Those of rustls, for a configuration that contradicts itself.
     pub fn client(
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
@@ -110,7 +110,7 @@ impl TlsConnection {
     }
 
     /// Decrypts all that was received and not decrypted yet, and `received` after it. The plaintext is kept for
-    /// [`take_kept_plaintext`](Self::take_kept_plaintext).
+    /// [`take_kept_plaintext`](Self::take_kept_plaintext). `outgoing`: as for [`decrypt`](Self::decrypt).
     ///
     /// # Errors
     /// What the peer has sent is not valid, or is a fatal alert. Plaintext that came before it is kept.
@@ -154,20 +154,22 @@ impl TlsConnection {
         result
     }
 
-    /// How many bytes were received and not decrypted yet: usually less than a record. More are held of a message of
-    /// the handshake protocol that comes in several records.
+    /// How many bytes were received and not decrypted yet: usually less than a record. If a message of the handshake
+    /// protocol comes in several records, all of these are held until it is complete.
     #[must_use]
     pub fn unread_bytes(&self) -> usize {
         self.incoming.len()
     }
 
     /// Moves all [unread bytes](Self::unread_bytes) to a buffer of that length, so that more can be appended for
-    /// [`decrypt`](Self::decrypt). rustls remembers how many it has seen, and must be given as many again.
+    /// [`decrypt`](Self::decrypt). rustls remembers how many of them it has looked at, and must be given all of
+    /// them again.
     pub fn take_unread(&mut self, buffer: &mut [u8]) {
         buffer.copy_from_slice(&take(&mut self.incoming));
     }
 
-    /// Takes plaintext that is kept: it came in one flight with the handshake, while something was sent, or through
+    /// Moves as much of the kept plaintext as fits to `plain`. Returns how many bytes that are. Plaintext is kept if it
+    /// came in one flight with the handshake, while something was sent, or through
     /// [`decrypt_keeping_plaintext`](Self::decrypt_keeping_plaintext).
     pub fn take_kept_plaintext(&mut self, plain: &mut [u8]) -> usize {
         let taken = self.kept_plaintext.len().min(plain.len());
@@ -191,7 +193,8 @@ impl TlsConnection {
     /// the alert on an error.
     ///
     /// # Errors
-    /// What the peer has sent is not valid, or is a fatal alert. Plaintext that came before it is returned first.
+    /// What the peer has sent is not valid, or is a fatal alert. If plaintext came before it, this call returns the
+    /// plaintext, and the next call returns the error.
     pub fn decrypt(
         &mut self,
         received: &mut [u8],
@@ -317,8 +320,8 @@ fn process(
 fn write_alert(rustls: &mut RustlsConnection, error: &rustls::Error, unread_bytes: usize, outgoing: &mut Vec<u8>) {
     if !rustls.negotiated().wants_write() && !matches!(error, rustls::Error::AlertReceived(_)) {
         // For some errors, such as a message of more than 64 KiB, rustls has no alert. It has one for bytes that are
-        // not a record, so it gets such bytes: as many as are unread, because it skips those that it has looked at
-        // already, and then a header.
+        // not a record, so it gets a header that is invalid. Before the header, it gets as many bytes as are unread,
+        // because it skips those that it has looked at already.
         let mut no_record = vec![0xff; unread_bytes + RECORD_HEADER_BYTES];
         let _ = rustls.take_step(&mut no_record, Wanted::Nothing, &mut |_| {}, outgoing);
     }

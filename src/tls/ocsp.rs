@@ -16,7 +16,8 @@ use super::words::{date, unix_now};
 pub(super) struct Staple {
     /// The response, in DER; `None`: there is none that can be used.
     pub(super) response: Option<Vec<u8>>,
-    /// When the response in the file expires or begins to be valid, in seconds since the Unix epoch; `None`: never.
+    /// When this changes although the file does not, because the response expires or begins to be valid, in seconds
+    /// since the Unix epoch; `None`: never.
     pub(super) changes_at: Option<i64>,
     /// What is wrong with the file, or with the certificate according to the file.
     pub(super) warning: Option<String>,
@@ -47,7 +48,7 @@ struct CertificateId<'a> {
 const CLOCK_SKEW: i64 = 300;
 
 impl Staple {
-    /// Reads the response for a certificate from a file, if there is one.
+    /// Reads the response for a certificate from a file, if the file exists.
     pub(super) fn read(path: &Path, certificate: &X509Certificate<'_>) -> Self {
         if file_version(path).is_none() {
             return Self::default();

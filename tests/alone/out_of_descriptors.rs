@@ -8,7 +8,7 @@ use crate::support::counts::{log_count, wait_for_active_sessions};
 use crate::support::eventually;
 use crate::support::limits::{descriptor_limits, leave_free_descriptors, limit_descriptors, raise_descriptor_limit};
 use crate::support::proxy::Proxy;
-use crate::support::queue::{serve_in_turn, take_answered, waiting_clients};
+use crate::support::queue::{close_when_served, take_answered, waiting_clients};
 use crate::support::server::{Server, list};
 use crate::support::usage::{cpu_time_over, descriptors, pipes};
 use rustix::process::Signal;
@@ -70,7 +70,7 @@ fn with_64_descriptors_500_clients_are_served_in_turn() {
     eventually("checks go on", || checks(&proxy, "pass") > checked + 3.0);
     assert!(descriptors(&proxy) <= 64);
     drop(served);
-    let most_at_once = serve_in_turn(waiting);
+    let most_at_once = close_when_served(waiting);
     assert!(
         (1..32).contains(&most_at_once),
         "expected 1 to 31 clients at once, got {most_at_once}"
@@ -101,7 +101,7 @@ fn accepted_clients_have_descriptors_with_many_addresses_and_after_reloads() {
         for _ in 0..reloads {
             assert!(proxy.reload(&many));
         }
-        serve_in_turn(waiting_clients(proxy.at("plain"), CLIENTS));
+        close_when_served(waiting_clients(proxy.at("plain"), CLIENTS));
         assert_eq!(proxy.access_lines(CLIENTS).len(), CLIENTS);
         assert!(
             log_count(&proxy, "accepting pauses") > 0,
@@ -149,7 +149,7 @@ fn accepting_pauses_while_the_limit_is_below_the_open_descriptors() {
         "expected at most 3 warnings in two seconds, got {warnings}: {log:#?}"
     );
     limit_descriptors(&proxy, before);
-    serve_in_turn(waiting);
+    close_when_served(waiting);
     let metrics = proxy.metrics();
     assert!(metrics.sum("acequia_accept_pauses_total", &[("reason", "descriptors")]) > 0.0);
     assert_eq!(

@@ -9,8 +9,8 @@ use acequia::cli::run::start_log;
 use acequia::plan::LogPlan;
 use serde_json::Value;
 
-/// The environment variable with the log format. Only a child process has it: there, the test panics and does nothing
-/// else.
+/// The environment variable with the log format. Only a child process has it. There, the test only makes a thread
+/// panic.
 const FORMAT_VARIABLE: &str = "ACEQUIA_TEST_PANICS";
 
 /// Starts the log and panics in a thread, as a worker might while it serves a session.
@@ -25,7 +25,7 @@ fn panic_in_a_thread(format: LogFormat) {
     let _ = worker.spawn(|| panic!("a \"cause\" of\n{} lines", 2)).unwrap().join();
 }
 
-/// Standard error of a child process that runs this test and panics.
+/// The standard error of a child process that runs the test below, in which a thread panics.
 fn stderr_of_panic(format: &str) -> String {
     let mut child = Command::new(env::current_exe().unwrap());
     child.args(["--exact", "panics::a_panic_is_one_log_line", "--nocapture"]);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::client::Client;
 use super::wait_for;
 
-/// This many clients, each of which has sent a ping and does not block in reads.
+/// This many clients. Each has sent a ping, and its reads do not block.
 pub fn waiting_clients(address: SocketAddr, count: usize) -> Vec<Client> {
     let connect = |_| {
         let mut client = Client::connect(address);
@@ -27,9 +27,9 @@ pub fn take_answered(waiting: &mut Vec<Client>) -> Vec<Client> {
     waiting.extract_if(.., answered).collect()
 }
 
-/// Closes each of [`waiting_clients`] when it has its answer, until all have been served. Returns the largest number
-/// that had their answer at the same time.
-pub fn serve_in_turn(mut waiting: Vec<Client>) -> usize {
+/// Closes each of [`waiting_clients`] when it has its answer, until all are closed. Returns the largest number of
+/// clients that were found to have their answers at the same time.
+pub fn close_when_served(mut waiting: Vec<Client>) -> usize {
     let mut most = 0;
     while !waiting.is_empty() {
         let served = wait_for("a waiting client is served", || {

@@ -104,7 +104,7 @@ fn functions_stay_short() {
     );
 }
 
-/// rustfmt.toml has the same width, and rustfmt leaves comments and strings alone.
+/// The width is that of rustfmt.toml, but rustfmt does not wrap comments.
 #[test]
 fn comments_are_at_most_120_columns_wide() {
     for directory in ["src", "tests", "benches"] {

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// A token of Rust. Delimiters are tokens, too; comments are not.
+/// A token of Rust. Delimiters are tokens, too. Comments are not, but the text of a doc comment is a single token.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) text: String,
@@ -207,7 +207,7 @@ pub(crate) fn half_done(code: &[Token]) -> Option<(&'static str, usize)> {
     (0..code.len()).find_map(|at| here(at).map(|(what, _)| (*what, code[at].line)))
 }
 
-/// The modules that a file declares in other files, in the order of the declarations.
+/// The modules that a file declares and other files contain, in the order of the declarations.
 pub(crate) fn modules(code: &[Token]) -> Vec<String> {
     let declared = code
         .windows(3)

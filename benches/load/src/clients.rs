@@ -137,8 +137,8 @@ impl Counts {
         let _ = self.may_work.subscribe().wait_for(|may_work| *may_work).await; // cannot fail: self holds the sender
     }
 
-    /// Connects and exchanges `first`, retrying until that succeeds; counts the client as connected, and returns when
-    /// all clients are.
+    /// Connects, sends `first` and waits for the echo, again until that succeeds. Then counts the client as connected,
+    /// and returns when all clients are.
     async fn connect(&self, address: SocketAddr, first: &[u8]) -> TcpStream {
         let permit = self
             .connect_permits
@@ -202,7 +202,7 @@ impl Run<'_> {
         }
     }
 
-    /// Starts the clients; returns how many of them connect before counting begins.
+    /// Starts the clients; returns how many of them must be connected, or ready to connect, before counting begins.
     fn begin(&self, load: Load, counts: &Rc<Counts>) -> usize {
         let Target { echo, source, .. } = self.target;
         let counts = || Rc::clone(counts);
@@ -295,11 +295,11 @@ async fn paced_round_trips(address: SocketAddr, mut due_times: UnboundedReceiver
     }
 }
 
-/// The first messages that clients send.
+/// Messages, one of which is sent in each session.
 type Messages = Rc<[Box<[u8]>]>;
 
-/// Connects, sends one of these messages, waits for the answer, and closes, again and again. The answer is `asked`, if
-/// the messages ask for one, and otherwise the echo.
+/// Connects, sends one of these messages, waits for the answer, and closes, again and again. `asked`: the answer that
+/// the messages ask for; `None`: the answer is the echo.
 async fn new_sessions(address: SocketAddr, messages: Messages, asked: Option<Answer>, counts: Rc<Counts>) {
     // Visits all messages, in the same order for every proxy: the step has no common factor with their number.
     const STEP: usize = 7919;

@@ -177,7 +177,7 @@ async fn a_removed_server_with_sessions_keeps_its_session_gauge_and_loses_its_up
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_has_series_while_it_is_configured() {
+async fn a_pool_has_series_while_it_is_configured_and_for_five_minutes_more() {
     let (metrics, listener) = metrics();
     let value = |series: &str| {
         let text = render(&metrics, &[]);
@@ -230,7 +230,7 @@ fn a_server_whose_address_changed_has_one_series() {
 }
 
 #[test]
-fn the_certificate_expiry_is_absent_when_no_check_reads_the_certificate() {
+fn the_times_of_a_certificate_are_absent_while_no_check_reads_it() {
     let (metrics, server) = (Metrics::new(), server("s"));
     let series = metrics.server(&"p".into(), &server);
     let pool = pool(&[&server]);

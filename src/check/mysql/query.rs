@@ -17,15 +17,16 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// The values of a column that has one of these names, row by row; `None`: NULL. Empty if there is no such column.
+    /// The values of the first column that has one of these names, row by row; `None`: NULL. Empty if there is no such
+    /// column.
     pub(super) fn column<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = Option<&'a str>> {
         let index = self.columns.iter().position(|column| names.contains(&column.as_str()));
         let values = index.map(|index| self.rows.iter().map(move |row| row.get(index)?.as_deref()));
         values.into_iter().flatten()
     }
 
-    /// Finds the row whose first column is this name, and returns the value of its second column, as in an answer to
-    /// `SHOW VARIABLES`. `None`: there is no such row, or the value is NULL.
+    /// Finds the row whose first value is this name, and returns the second value of the row, for example in an answer
+    /// to `SHOW VARIABLES`. `None`: there is no such row, or the value is NULL.
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         let row = self
             .rows
@@ -71,7 +72,7 @@ fn is_end(packet: &[u8]) -> bool {
     packet.first() == Some(&0xfe) && packet.len() < 9
 }
 
-/// The name in a column definition: catalog, schema, two names of the table, name.
+/// The name in a column definition. It is the fifth string, after catalog, schema, and two names of the table.
 fn column_name(definition: &[u8]) -> Option<String> {
     let mut fields = Fields(definition);
     for _ in 0..4 {

@@ -1,8 +1,8 @@
 //! The Redis serialization protocol, version 2: commands are written, replies read.
 //!
 //! ```text
-//!  +OK\r\n        simple string        $5\r\nhello\r\n    bulk string; $-1\r\n: none
-//!  -ERR what\r\n  error                *2\r\n…            array of two replies; *-1\r\n: none
+//!  +OK\r\n        simple string        $5\r\nhello\r\n    bulk string; $-1\r\n: null
+//!  -ERR what\r\n  error                *2\r\n…            array of two replies; *-1\r\n: null
 //!  :42\r\n        integer
 //! ```
 
@@ -18,7 +18,7 @@ pub(super) enum RespValue {
     Error(String),
     /// An array.
     Array(Vec<Self>),
-    /// A missing string or array.
+    /// A null string or array: there is none.
     Null,
 }
 

@@ -38,10 +38,12 @@ async fn serve(answer: &str) -> std::net::SocketAddr {
     address
 }
 
+/// The replies of a primary to `PING`, `ROLE`, `INFO replication` and `INFO server`.
 const PRIMARY: &str = "+PONG\r\n*3\r\n$6\r\nmaster\r\n:7\r\n*0\r\n$13\r\nrole:master\r\n\r\n$10\r\nrun_id:abc\r\n";
 
 const REPLICATION_ID: u128 = 0xab << 64;
 
+/// The replies of a replica whose link to its primary has this state.
 fn replica(state: &str) -> String {
     let role = format!("*5\r\n+slave\r\n+10.0.0.1\r\n:6379\r\n+{state}\r\n:7\r\n");
     let info = format!("master_last_io_seconds_ago:4\r\nmaster_replid:{REPLICATION_ID:040x}\r\n");
@@ -53,7 +55,7 @@ fn sentinel(port: &str, run_id: &str, epoch: u32) -> String {
     sentinel_in_failover(port, port, run_id, epoch)
 }
 
-/// As [`sentinel`], but with the port and run id of the old primary in the description.
+/// As [`sentinel`], but the reply to `SENTINEL MASTER` still has the port and run id of the old primary.
 fn sentinel_in_failover(port: &str, old_port: &str, old_run_id: &str, epoch: u32) -> String {
     let pairs = ["ip", "127.0.0.1", "port", old_port, "runid", old_run_id, "config-epoch"];
     let pairs: String = pairs.iter().map(|word| format!("+{word}\r\n")).collect();
@@ -95,7 +97,7 @@ async fn a_disconnected_replica_and_a_sentinel_are_unfit() {
 }
 
 #[tokio::test]
-async fn a_loading_or_disconnected_server_is_still_known_as_a_replica() {
+async fn a_replica_that_refuses_ping_is_still_known_as_a_replica() {
     for refusal in ["-LOADING Redis is loading", "-MASTERDOWN Link with MASTER is down"] {
         let answer = replica("sync").replace("+PONG", refusal);
         let (reason, role) = unfit_reason_and_role(checked(&answer, &[]).await);
@@ -114,7 +116,7 @@ async fn a_loading_or_disconnected_server_is_still_known_as_a_replica() {
 }
 
 #[tokio::test]
-async fn an_error_is_a_refusal_that_may_accept_sessions_but_a_denied_role_passes() {
+async fn an_error_shows_whether_sessions_are_accepted_and_a_denied_role_passes() {
     for (answer, accepts) in [
         ("-NOAUTH Authentication required.\r\n", true),
         ("-ERR max number of clients reached\r\n", true),
@@ -162,7 +164,7 @@ async fn a_reply_byte_by_byte_fails_the_check() {
     pipeline.add(&[b"ROLE"]);
     let server = async {
         let mut unread = sink();
-        // They end when the check closes its end.
+        // Both end when the check closes its end.
         let _ = tokio::join!(copy(&mut from, &mut unread), to.write_all(answer.as_bytes()));
     };
     let (replies, ()) = tokio::join!(pipeline.send(Box::new(ours)), server);
@@ -242,12 +244,12 @@ async fn without_a_sentinel_answer_no_server_is_the_primary() {
     let expected = "no Sentinel has said which server is the primary: 127.0.0.1:";
     assert!(reason.starts_with(expected), "{reason}");
     assert!(reason.ends_with(": ERR No such master with that name"), "{reason}");
-    // A replica says enough: the Sentinels are not asked.
+    // About a replica, the Sentinels are not asked.
     let follower = checked(&replica("connected"), &["-ERR\r\n"]).await.unwrap().facts;
     assert_eq!(follower.role, Some(Role::Replica));
 }
 
-/// A server that is named in an epoch.
+/// A server that a Sentinel names as the primary: its port, and the epoch.
 fn named((port, epoch): (u16, u32)) -> NamedPrimary {
     NamedPrimary {
         host: "10.0.0.1".to_owned(),
@@ -274,7 +276,7 @@ fn primaries<const N: usize>(checks: [(u64, &[(u16, u32)]); N]) -> [Option<(u16,
 }
 
 #[test]
-fn a_majority_is_the_same_although_a_sentinel_does_not_know_the_run_id() {
+fn a_majority_lasts_even_if_only_one_of_its_sentinels_knows_the_run_id() {
     let with_run_id = |named: NamedPrimary, run_id: &str| NamedPrimary {
         run_id: run_id.to_owned(),
         ..named
@@ -299,7 +301,7 @@ fn a_majority_is_the_same_although_a_sentinel_does_not_know_the_run_id() {
 #[test]
 fn a_sentinel_that_is_wrong_while_another_one_is_down_does_not_make_the_primary_unfit() {
     let checks: [(u64, &[(u16, u32)]); 6] = [
-        (0, &[(1, 4), (9, 99)]), // nothing is known of the third one
+        (0, &[(1, 4), (9, 99)]), // the third one does not answer
         (1, &[(1, 4), (9, 99), (1, 4)]),
         (2, &[(1, 4), (9, 99)]),
         (3, &[(1, 4)]),
@@ -345,7 +347,7 @@ fn the_majority_of_sentinels_counts_at_once() {
         (0, &[(1, 4), (9, 99), (1, 4)]), // after a start
         (1, &[(1, 4), (9, 99), (1, 4)]),
         (2, &[(2, 5), (9, 99), (2, 5)]), // after a failover
-        (3, &[(2, 5), (2, 5)]),          // the other one is gone
+        (3, &[(2, 5), (2, 5)]),          // the third one does not answer
         (4, &[(2, 0), (9, 99), (2, 5)]), // one of them was set up anew
         (33, &[(2, 0), (9, 99), (2, 5)]),
         (34, &[(2, 0), (9, 99), (2, 5)]),
@@ -357,7 +359,7 @@ fn the_majority_of_sentinels_counts_at_once() {
         promoted,
         promoted,
         promoted,
-        Some((2, 5, true)), // since second 2
+        Some((2, 5, true)), // the majority has named it since second 2
         Some((2, 5, true)),
     ];
     assert_eq!(primaries(checks), expected);
@@ -373,23 +375,23 @@ fn a_lower_epoch_counts_if_all_sentinels_name_it_or_most_of_them_for_30_seconds(
         (11, &[(1, 0), (1, 0)]), // set up anew, and one Sentinel is gone for good
         (39, &[(1, 0)]),         // only one answers
         (40, &[(1, 0), (1, 0)]),
-        (41, &[(3, 1), (1, 0)]), // they differ
+        (41, &[(3, 1), (1, 0)]), // the two name different servers
         (71, &[(3, 1), (3, 1)]),
         (100, &[(3, 1), (3, 1)]),
         (101, &[(3, 1), (3, 1)]),
     ];
-    let before = Some((2, 7, false));
+    let kept = Some((2, 7, false));
     let expected = [
         Some((2, 5, true)),
         Some((2, 0, true)),
         Some((1, 1, false)),
         Some((2, 7, true)),
-        before,
-        before,
-        before,
-        before,
-        before,
-        before,
+        kept,
+        kept,
+        kept,
+        kept,
+        kept,
+        kept,
         Some((3, 1, true)),
     ];
     assert_eq!(primaries(checks), expected);

@@ -9,7 +9,7 @@ use crate::http_client::{self, StreamedResponse};
 /// The stream of events. Each event has a name and a line of JSON.
 pub(in crate::cli) struct EventStream {
     response: StreamedResponse,
-    /// The bytes that have come and were not returned yet: a part of the next event, or more than one event.
+    /// The bytes that were received and not yet returned: a part of the next event, or more than one event.
     received: Vec<u8>,
 }
 
@@ -63,7 +63,7 @@ fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
 }
 
-/// The fields `event` and `data` of an event (WHATWG HTML, section 9.2.6).
+/// The fields `event` and `data` of an event (WHATWG HTML, section 9.2.6). A missing field is empty.
 fn parse(event: &str) -> (String, String) {
     let field = |name: &str| {
         let value = event
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_has_a_name_and_data() {
+    fn the_name_and_the_data_of_an_event_are_read_or_empty() {
         let (name, data) = parse("event: sample\ndata: {\"a: b\": 1}\n\n");
         assert_eq!((&*name, &*data), ("sample", "{\"a: b\": 1}"));
         assert_eq!(parse(": comment\n\n"), (String::new(), String::new()));

@@ -10,7 +10,7 @@ use crate::plan::AcceptProxy;
 /// The entry of `from` for peers on the Unix sockets of the listener.
 const UNIX: &str = "unix";
 
-/// The values of `others`, each with the value of `refuses_others`.
+/// The values of `others`, each with its value of [`AcceptProxy::refuses_others`].
 const OTHERS: [(&str, bool); 2] = [("serve", false), ("refuse", true)];
 
 /// Converts `accept_proxy`; `None`: the listener has none, or its value is not a table.
@@ -38,7 +38,7 @@ pub(super) fn accept_proxy(
         problems.warning(
             position,
             message,
-            r#"add "unix:/run/NAME.sock" to `bind`, or remove it"#,
+            r#"add "unix:/run/NAME.sock" to `bind`, or remove "unix" from `from`"#,
         );
     }
     Some(AcceptProxy {

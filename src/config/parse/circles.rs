@@ -6,15 +6,16 @@ use crate::live::own_listeners;
 use crate::plan::{Plan, ServerEntry};
 use crate::pool::OwnListeners;
 
-/// Rejects a server that is one of our listeners if its sessions lead back to the server's pool. `plan` has no errors
-/// so far: a listener that leads to the pool directly was reported earlier, and fallbacks form no cycle.
+/// Rejects a server that is one of our listeners if the sessions of that listener lead back to the server's pool. No
+/// errors have been found so far. Therefore no such listener has the pool as a target of its own (this is reported
+/// earlier), and fallbacks form no cycle.
 pub(super) fn reject(file: &Section<'_>, plan: &Plan, problems: &mut Problems<'_>) {
     let Some(Value::Table(sections)) = file.get("pools").map(|pools| &pools.value) else {
         return;
     };
     let bound: Vec<_> = plan.listeners.iter().map(|listener| listener.bind.clone()).collect();
     let own = OwnListeners::ignoring_interfaces();
-    let keep_all = |_: &str| true; // there are no links of removed pools: `own` is new
+    let keep_all = |_: &str| true; // `own` is new: it has no pools to forget
     own.replace(own_listeners(plan, &bound), keep_all);
     for section in &sections.entries {
         let Some(pool) = plan.pools.named(&section.key) else {
@@ -30,7 +31,7 @@ pub(super) fn reject(file: &Section<'_>, plan: &Plan, problems: &mut Problems<'_
             let hint = "every session would open another one: write the address of the server";
             problems.error(&section.position, message, hint);
         }
-        // A circle is found at the last of its pools, when the links of the others are known.
+        // A circle is found when the last of its pools is examined: the links of the others are then known.
         let addresses = pool.entries.iter().filter_map(ServerEntry::fixed_address);
         own.set_links(&pool.name, addresses);
     }

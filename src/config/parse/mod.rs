@@ -1,4 +1,5 @@
-//! Converts the tree of a file to a [`Plan`]. One pass finds all errors; a plan from a file without errors is valid.
+//! Converts the tree of a file to a [`Plan`]. One pass finds all errors; only `circles` are sought afterwards, if there
+//! are no other errors. A plan from a file without errors is valid.
 //!
 //! A function that finds an error adds it to [`Problems`] and continues with a valid value, so that later errors are
 //! found too. The plan of a file with errors is dropped at the end.
@@ -54,10 +55,11 @@ use problems::Problems;
 use providers::Providers;
 use section::Section;
 
-/// Converts the whole file. Returns the plan and the warnings.
+/// Converts the whole file. Returns the plan and the warnings. `known_errors` were found while the texts of `input`
+/// were merged.
 ///
 /// # Errors
-/// All errors in the file.
+/// All errors in the file, with the known ones.
 pub(super) fn plan(
     input: &InputText,
     root: &Table,
@@ -102,7 +104,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     if let Some((position, _)) = file.entry("remote") {
         if state_dir.is_none() {
             let hint = "add state_dir = \"/var/lib/acequia\" to [runtime]: it keeps the text that was in force last";
-            problems.warning(position, "a start serves nothing until the store answers", hint);
+            problems.warning(position, "after a start, nothing is served until the store answers", hint);
         }
     } else {
         providers.warn_unused(&pools.in_order, &listeners, problems);

@@ -101,7 +101,7 @@ pub(super) const LISTENER_TLS_SYNONYMS: Synonyms = &[
     ),
     (
         &["passthrough"],
-        "`tls = \"pass\"` in `[[listeners.NAME.routes]]`; without this table all TLS is passed on",
+        "`tls = \"pass\"` in `[[listeners.NAME.routes]]`; without `[listeners.NAME.tls]` all TLS is passed on",
     ),
     (
         &[
@@ -117,7 +117,7 @@ pub(super) const LISTENER_TLS_SYNONYMS: Synonyms = &[
     ),
     (
         &["snistrict", "strictsni", "sslrejecthandshake"],
-        "`refuse = true` in a route: without `pool` in the listener, names without a route are refused",
+        "`refuse = true` in a route; without `pool` in the listener, names without a route are always refused",
     ),
 ];
 
@@ -176,7 +176,7 @@ pub(super) const POOL_TLS_SYNONYMS: Synonyms = &[
     (&["servername", "proxysslname", "host", "hostname"], "`sni`"),
     (
         &["proxysslservername"],
-        "`sni`; the name of the server's address is sent without it",
+        "`sni`; without it, the host name in the server's address is sent",
     ),
     (
         &[
@@ -186,7 +186,7 @@ pub(super) const POOL_TLS_SYNONYMS: Synonyms = &[
             "trustchainverification",
             "verifynone",
         ],
-        "`verify`: true unless it says false",
+        "`verify`: on by default, false turns it off",
     ),
     (
         &[

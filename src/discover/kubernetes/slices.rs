@@ -1,5 +1,5 @@
-//! EndpointSlices (discovery.k8s.io/v1): the fields that are read, and the servers that the slices of one Service make
-//! up.
+//! EndpointSlices (discovery.k8s.io/v1): the fields that are read, and the servers that follow from the slices of one
+//! Service.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,8 @@ use crate::plan::{LISTED_MAX, ListedServer, ServicePort};
 use crate::pool::MemberConfig;
 use crate::text::{Reason, is_name};
 
-/// The most endpoints that are kept: twice the servers of a list, because a dual-stack Service lists each pod twice.
+/// The most endpoints that are kept: twice the most servers of a list, because a dual-stack Service lists each pod
+/// twice.
 const ENDPOINTS_MAX: usize = 2 * LISTED_MAX;
 
 /// The longest name of an object: a DNS subdomain (RFC 1123).
@@ -95,7 +96,7 @@ struct UsableSlice {
     endpoints: Vec<UsableEndpoint>,
     /// How many endpoints are left out because of their conditions.
     unready: usize,
-    /// Why other endpoints of the slice are left out.
+    /// Why other endpoints of the slice are left out: the reason for the last of them.
     problem: Option<Reason>,
 }
 
@@ -133,7 +134,7 @@ impl Slices {
         }
     }
 
-    /// Empty slices with the same settings, to be filled by a new list.
+    /// A value with the same settings and no slices, to be filled from a new list.
     pub(super) fn emptied(&self) -> Self {
         Self::new(self.port.clone(), self.zone.clone(), self.defaults)
     }
@@ -221,7 +222,7 @@ impl Slices {
         usable
     }
 
-    /// The address of an endpoint; if it has several, any of them is as good (API reference of Endpoint).
+    /// The first address of an endpoint. If it has several, they are equivalent (API reference of Endpoint).
     fn address_of(&self, endpoint: &SliceEndpoint, port: &Result<NonZeroU16, Reason>) -> Result<SocketAddr, Reason> {
         let text = endpoint.addresses.iter().flatten().next().map_or("", |address| address);
         let ip: IpAddr = text
@@ -281,7 +282,7 @@ fn too_many(max: usize, what: &str) -> String {
     format!("the Service has more than {max} {what}")
 }
 
-/// Whether zones matter: every ready endpoint has hints, and the hints of at least one name our zone. If an endpoint
+/// Whether zones matter: every ready endpoint has hints, and at least one has a hint for our zone. If an endpoint
 /// has no hints, it is new, and the hints of the others may be out of date. Then kube-proxy ignores all hints, too.
 fn zones_matter(endpoints: &[&UsableEndpoint]) -> bool {
     let mut ready = endpoints

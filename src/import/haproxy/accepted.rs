@@ -1,5 +1,5 @@
-//! `tcp-request … accept` and `reject`. In HAProxy, the first rule of a set that matches decides. In acequia, `deny` is
-//! applied before `allow`, and both before routes.
+//! `tcp-request … accept` and `reject`. HAProxy has a set of rules for each of `connection`, `session` and `content`,
+//! and applies the first matching rule of each set. acequia applies `deny` before `allow`, and both before routes.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ pub(super) struct AcceptedClients {
     names: HashSet<String>,
     /// The wildcards that match one of these names.
     wildcards: HashSet<String>,
-    /// Whether clients are also accepted by tests that are not in `networks` and `names`.
+    /// Whether a rule has accepted clients that neither `networks` nor `names` describes.
     accepts_by_other_tests: bool,
     /// Whether a rule was for all clients. Later rules of the set then have no effect.
     pub(super) is_settled: bool,
@@ -32,7 +32,7 @@ impl AcceptedClients {
             return LineOutcome::Carried;
         }
         if is_unless {
-            // Networks in this condition are those of clients that are not accepted.
+            // The condition describes clients that are not accepted: its networks must not be added.
             self.accepts_by_other_tests = true;
             return LineOutcome::LeftOut("");
         }
@@ -72,8 +72,8 @@ impl AcceptedClients {
         outcome
     }
 
-    /// A rule that rejects all clients except those in these networks. Returns the networks that may pass, with those
-    /// accepted so far.
+    /// A rule that rejects all clients except those in these networks. Returns the networks that may pass: these, and
+    /// those accepted so far.
     ///
     /// # Errors
     /// Why this cannot be carried over.
@@ -93,7 +93,7 @@ impl AcceptedClients {
         match self.without_accepted(networks) {
             Some(left) => (left, self.rejection_outcome()),
             None => {
-                let note = "clients that an earlier line accepts are rejected here, too: too many networks";
+                let note = "clients that an earlier line accepts are rejected here, too (too many networks to exclude them)";
                 (networks.to_vec(), LineOutcome::Noted(String::from(note)))
             }
         }
@@ -119,22 +119,22 @@ impl AcceptedClients {
     /// The outcome of a rule that rejects clients and becomes this refusing route: a note if the route may refuse
     /// accepted clients.
     pub(super) fn note_on_refusing(&self, route: &ImportedRoute) -> LineOutcome {
-        let rejects_any_name = route.sni.is_empty() && !self.names.is_empty();
-        let rejects_names = rejects_any_name || route.sni.iter().any(|name| self.wildcards.contains(name));
-        if self.accepts_by_other_tests || rejects_names {
+        let rejects_all_names = route.sni.is_empty() && !self.names.is_empty();
+        let rejects_accepted = rejects_all_names || route.sni.iter().any(|name| self.wildcards.contains(name));
+        if self.accepts_by_other_tests || rejects_accepted {
             return self.rejection_outcome();
         }
         if self.networks.is_empty() {
             return LineOutcome::Carried;
         }
         LineOutcome::Noted(format!(
-            "{}: accepted by an earlier line, but rejected here where both match",
+            "{}: accepted by an earlier line, but rejected here where both lines match",
             self.networks.join(" ")
         ))
     }
 
-    /// The outcome of a rejection that is carried over: a note if it may reject accepted clients, because some were
-    /// accepted by something other than their networks.
+    /// The outcome of a rule that rejects clients and is carried over: a note if clients were accepted by something
+    /// other than their networks, because the rule may reject these, too.
     fn rejection_outcome(&self) -> LineOutcome {
         match self.accepts_beyond_networks() {
             false => LineOutcome::Carried,

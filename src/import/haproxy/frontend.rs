@@ -1,4 +1,4 @@
-//! The client side: `frontend`, and the first half of `listen`.
+//! The client side of a proxy: a `frontend`, or the lines of a `listen` that are about its clients.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use super::bind;
 use super::condition::{AclTest, Acls, Term};
 use super::line::{Line, LineOutcome, set_duration, set_integer, set_time};
 
-/// The note about a test of the ClientHello alone.
+/// The note about a condition that tests whether there is a ClientHello, but not its server name or protocols.
 const NAMELESS: &str = "TLS clients without a server name do not take this route";
 
-/// The note about `-m end TEXT` where the text does not begin with a dot.
-const PARTIAL: &str = "a name whose end is the text, but without a dot before it, does not match";
+/// The note about `-m end VALUE` where the value does not begin with a dot.
+const PARTIAL: &str = "a name that ends with the value, but has no dot before that value, does not match";
 
 const SETTLED: &str = "an earlier line decides about all clients";
 
@@ -28,9 +28,10 @@ pub(super) struct Frontend {
     accepted: HashMap<String, AcceptedClients>,
     /// `timeout client`
     pub(super) client_timeout: Option<Duration>,
-    /// `default_backend`
+    /// The backend that `default_backend` names. A `listen` is its own default.
     pub(super) pool: Option<String>,
-    /// The backend of the first `use_backend` for all clients. Later ones and `default_backend` get no clients.
+    /// The backend of the first `use_backend` for all clients. Later `use_backend` and `default_backend` lines
+    /// have no effect.
     for_all: Option<String>,
     /// The numbers of the lines with `tcp-request connection reject`.
     peer_rule_lines: Vec<usize>,
@@ -50,7 +51,7 @@ impl Frontend {
         self.listener.routes.sort_by_key(|route| route.pool.is_some());
         if !self.listener.proxy_peers.is_empty() {
             let text =
-                "HAProxy tests the address of the peer; here it is that of the client, which the PROXY header names";
+                "HAProxy tests the address of the peer; acequia tests that of the client, which the PROXY header names";
             let notes = self.peer_rule_lines.iter().map(|line| Remark::note(*line, text));
             self.remarks.extend(notes);
         }
@@ -195,7 +196,7 @@ impl Frontend {
     /// each of them, which one list cannot say.
     fn allow_only(&mut self, networks: Result<Vec<String>, &'static str>) -> LineOutcome {
         match networks {
-            Ok(_) if !self.listener.allow.is_empty() => LineOutcome::LeftOut("another rule says already who may pass"),
+            Ok(_) if !self.listener.allow.is_empty() => LineOutcome::LeftOut("another rule already says who may pass"),
             Ok(networks) => {
                 self.listener.allow = networks;
                 LineOutcome::Carried
@@ -205,7 +206,8 @@ impl Frontend {
     }
 
     /// Carries over a rejection. A rejection of networks becomes the shorter list: `allow` for the other networks, or
-    /// `deny` for the rejected ones. Any other rejection becomes routes that refuse clients.
+    /// `deny` for the rejected ones. Any other rejection becomes routes that refuse clients, or is left
+    /// out if it says `unless`.
     fn reject(&mut self, line: &Line, alternatives: &[Vec<Term>], is_unless: bool) -> LineOutcome {
         let accepted = &self.accepted[&line.words[1]];
         let (passing, rejected) = (
@@ -245,7 +247,7 @@ impl Frontend {
         } else if is_exact {
             LineOutcome::Carried
         } else {
-            LineOutcome::Noted(String::from("peers that an earlier line accepts are believed, too"))
+            LineOutcome::Noted(String::from("peers that an earlier line accepts must send a PROXY header, too"))
         }
     }
 }
@@ -265,7 +267,7 @@ fn route(terms: &[Term]) -> Result<ImportedRoute, &'static str> {
             _ => continue, // `ClientHello` and `Always` add no entries
         };
         if !entries.is_empty() {
-            return Err("two conditions of one kind: write those that both have");
+            return Err("two conditions of one kind: write the values that both have");
         }
         entries.clone_from(values);
     }

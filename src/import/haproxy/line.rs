@@ -22,7 +22,7 @@ impl Line {
     }
 }
 
-/// The words as one text. Words that would not be seen as such are in quotes.
+/// The words as one text. Words that are empty or contain whitespace are in quotes.
 pub(super) fn joined(words: &[String]) -> String {
     let is_plain = |word: &str| !word.is_empty() && !word.contains(char::is_whitespace);
     let words = words.iter().map(|word| match is_plain(word) {
@@ -62,7 +62,7 @@ impl HaproxySection {
 /// The outcome of reading a line.
 #[derive(Debug)]
 pub(super) enum LineOutcome {
-    /// It was carried over, or it is always in effect here.
+    /// It was carried over, or it needs no key here.
     Carried,
     /// It was carried over, but it works differently.
     Noted(String),
@@ -152,7 +152,7 @@ pub(super) fn set_integer(
     outcome
 }
 
-/// The number that a line has; a higher one becomes `most`, with a note. `None`: the text is not a number.
+/// The number that a line has. A number above `most` becomes `most`, with a note. `None`: the text is not a number.
 pub(super) fn number(text: &str, most: u32) -> Option<(u32, LineOutcome)> {
     let number = clamped_integer(text, 0, u32::MAX)?;
     let outcome = match number > most {
@@ -187,8 +187,8 @@ const SECTIONS: [&str; 21] = [
     "namespace_list",
 ];
 
-/// Splits a file into sections. If the first line begins no section, it still becomes one, with the text of the line as
-/// its kind.
+/// Splits a file into sections. If the first line begins no section, a section is made of it, whose kind is the text of
+/// the line.
 pub(super) fn sections(text: &str) -> Vec<HaproxySection> {
     let mut sections: Vec<HaproxySection> = Vec::new();
     for (number, text) in (1..).zip(text.lines()) {
@@ -248,8 +248,8 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Adds what the characters after a backslash stand for. A backslash that begins no escape stands for itself, and at
-/// the end of the line for nothing. An escape `\xHH` of a byte that is not ASCII is kept as it is: a regular expression
+/// Adds what the characters after a backslash stand for. A backslash that begins no escape stands for itself. At
+/// the end of the line, a backslash is dropped. An escape `\xHH` of a byte that is not ASCII is kept as it is: a regular expression
 /// has the same escape.
 fn push_escaped(rest: &mut Chars<'_>, word: &mut String) {
     let mut after = rest.clone();
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_may_have_quotes_escapes_and_comments() {
+    fn lines_may_have_quotes_escapes_and_comments() {
         assert_eq!(words("  bind  :443 # all"), ["bind", ":443"]);
         assert_eq!(
             words(r#"a "b c"d 'e "f' g\ h \#i"#),

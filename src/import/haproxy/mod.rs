@@ -74,10 +74,10 @@ struct IdleTimeouts {
     tunnel: Option<Duration>,
 }
 
-/// The listener of a frontend, with `idle_timeout`: `timeout tunnel` if that is set and not 0, otherwise the longer of
-/// `timeout client` and `timeout server`, because acequia counts a session as idle only if neither side sends. If the
-/// frontend uses several pools, `tunnel` and `server` are those of the first pool that has a backend in the file; the
-/// default pool comes before those of routes.
+/// The listener of a frontend, with `idle_timeout`. This is `timeout tunnel` if that is set and not 0, otherwise the
+/// longer of `timeout client` and `timeout server`: acequia counts a session as idle only if neither side sends. If the
+/// frontend uses several pools, `timeout tunnel` and `timeout server` are those of the first pool whose backend is in
+/// the file. The default pool comes before the pools of routes.
 fn with_idle_timeout(frontend: Frontend, idle_timeouts: &HashMap<String, IdleTimeouts>) -> ImportedListener {
     let client = frontend.client_timeout;
     let mut listener = frontend.into_listener();
@@ -96,8 +96,9 @@ fn with_idle_timeout(frontend: Frontend, idle_timeouts: &HashMap<String, IdleTim
 /// The `defaults` sections so far.
 #[derive(Default)]
 struct Defaults {
-    /// The lines of the last section, whether it has a name or not.
+    /// The lines of the last section, with those that it inherited.
     last: Vec<Line>,
+    /// The same for each section with a name.
     named: HashMap<String, Vec<Line>>,
     /// How many lines have been copied from one section to another.
     copied: usize,
@@ -108,7 +109,8 @@ struct Defaults {
 const COPIED_LINES_MAX: usize = 10_000;
 
 impl Defaults {
-    /// Adds a section, and makes the remarks about its lines. The sections that inherit these lines make none.
+    /// Adds a section, and the remarks about its own lines. Sections that inherit these lines add no remarks about
+    /// them.
     fn add(&mut self, section: HaproxySection, remarks: &mut Vec<Remark>) {
         let named = self.named(&section, "no `defaults` before this line has this name", remarks);
         let mut inherited = named.unwrap_or_default();
@@ -137,7 +139,8 @@ impl Defaults {
         self.named(section, why, remarks).unwrap_or(&self.last)
     }
 
-    /// The lines of the `defaults` section that `from` names; if there is none, a remark says `why` it has no effect.
+    /// The lines of the `defaults` section that `from` of this section names. If there is no section of that name, adds
+    /// a remark with `why`.
     fn named(&self, section: &HaproxySection, why: &str, remarks: &mut Vec<Remark>) -> Option<&[Line]> {
         let lines = self.named.get(section.from.as_ref()?);
         if lines.is_none() {
@@ -184,8 +187,8 @@ fn proxy(inherited: &[Line], section: &HaproxySection, verify_default: bool) -> 
     (frontend, backend)
 }
 
-/// Reads the lines that a section inherits, and its own. Returns the remarks about its own. Options come first: in
-/// HAProxy, rules of a check may stand before the option that selects its kind.
+/// Reads the lines that a section inherits, and its own lines. Returns the remarks about its own. Lines with `option`
+/// are read first: in HAProxy, the rules of a check may stand before the option that selects the kind of check.
 fn read_lines(inherited: &[Line], own: &[Line], mut read: impl FnMut(&Line) -> LineOutcome) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for reads_options in [true, false] {
@@ -218,7 +221,7 @@ fn begins_with(line: &Line, words: &[&str]) -> bool {
     line.words.get(..words.len()).is_some_and(|first| first == words)
 }
 
-/// Reads `global`. Only `maxconn`, `nbthread`, `hard-stop-after` and `ssl-server-verify` are carried over.
+/// Reads `global`. Only `maxconn`, `nbthread`, `hard-stop-after` and `ssl-server-verify` have an effect.
 fn global(section: &HaproxySection, verify_default: &mut bool, imported: &mut Imported) {
     let runtime = &mut imported.runtime;
     for line in &section.lines {

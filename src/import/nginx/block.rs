@@ -8,7 +8,7 @@ use super::super::imported::{Remark, is_file};
 /// The deepest nesting of blocks that is read: real files have four levels.
 const DEPTH_MAX: usize = 16;
 
-/// The reason for a remark: [`Directive::file`] is `None`.
+/// The reason in the remark about a directive whose [`Directive::file`] is `None`.
 pub(super) const NOT_A_FILE: &str = "not the path of a file";
 
 const NO_END: &str = "the directive that begins here has no `;`";
@@ -77,7 +77,7 @@ fn error(line: usize, problem: &'static str) -> ImportError {
 /// A block, a directive or a quote does not end, a `}` ends no block, or blocks are nested too deep.
 pub(super) fn parse(text: &str) -> Result<Vec<Directive>, ImportError> {
     let mut open: Vec<OpenBlock> = Vec::new();
-    // The directives of the innermost open block so far, or of the file.
+    // The directives read so far in the innermost open block, or in the file if no block is open.
     let mut all: Vec<Directive> = Vec::new();
     let mut current = Directive::default();
     for (line, token) in tokens(text)? {
@@ -147,7 +147,7 @@ fn tokens(text: &str) -> Result<Vec<(usize, NginxToken)>, ImportError> {
             '{' if word.as_ref().is_some_and(|(_, word)| word.ends_with('$')) => None,
             ';' => Some(NginxToken::End),
             '{' => Some(NginxToken::Open),
-            // Within a word, it is a character as any other.
+            // Within a word, `}` is an ordinary character.
             '}' if word.is_none() => Some(NginxToken::Close),
             _ => None,
         };
@@ -189,7 +189,8 @@ fn begins_lua(tokens: &[(usize, NginxToken)]) -> bool {
     words.last().is_some_and(|name| name.ends_with("_by_lua_block"))
 }
 
-/// Skips code in Lua up to the `}` that ends its block; returns the line of the `}`. Braces in long brackets count, too.
+/// Skips code in Lua up to the `}` that ends its block. Returns the line of that `}`. Braces in
+/// strings and comments between `[[` and `]]` are counted, too.
 fn skip_lua(chars: &mut Peekable<impl Iterator<Item = (usize, char)>>) -> Option<usize> {
     let mut depth = 1_usize;
     while let Some((line, c)) = chars.next() {
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_counted_in_words_too() {
+    fn line_breaks_within_words_are_counted() {
         let texts = [
             ("a 'b\nc';\nd;", "b\nc", 3),
             ("a 'b\\\nc';\nd;", "b\\\nc", 3),
@@ -269,13 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn only_some_characters_are_escaped() {
+    fn a_backslash_stands_for_itself_before_most_characters() {
         let all = parse(r#"a "~^a\.b$" "\"\'\\\t" ~^a\.b$ \\ \';"#).unwrap();
         assert_eq!(all[0].arguments(), [r"~^a\.b$", "\"'\\\t", r"~^a\.b$", "\\", "'"]);
     }
 
     #[test]
-    fn a_brace_ends_a_block_only_before_a_word() {
+    fn a_closing_brace_within_a_word_ends_no_block() {
         let all = parse("a {b c}d;}\ne;").unwrap();
         assert_eq!(all[0].block.as_ref().unwrap()[0].words, ["b", "c}d"]);
         assert_eq!(all[1].words, ["e"]);

@@ -7,7 +7,7 @@ use crate::name::NamePattern;
 /// The targets of server names, or of ALPN protocols.
 #[derive(Debug, Default)]
 pub(super) struct TargetMap {
-    /// For each entry: its line, the patterns for the name or the protocols, and the target of `proxy_pass`.
+    /// For each entry: its line, the name patterns or the protocol of its key, and the target that `proxy_pass` gets.
     pub(super) entries: Vec<(usize, Vec<String>, String)>,
     pub(super) default: Option<String>,
     /// Whether the keys are protocols of ALPN, and not server names.

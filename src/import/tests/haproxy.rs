@@ -517,7 +517,7 @@ fn accepting_and_rejecting_rules_of_haproxy_are_combined() {
         (
             "tcp-request connection accept if { src 10.1.2.3 }\n\
              tcp-request connection reject if { src 10.0.0.0/8 } { req.ssl_sni a.example }",
-            &["# note, line 6: 10.1.2.3: accepted by an earlier line, but rejected here where both match"],
+            &["# note, line 6: 10.1.2.3: accepted by an earlier line, but rejected here where both lines match"],
             "allow",
         ),
         (
@@ -571,7 +571,7 @@ fn accepting_and_rejecting_rules_of_haproxy_are_combined() {
              tcp-request content reject",
             &[
                 "allow = \"10.0.0.0/8\"",
-                "# not carried over, line 7: tcp-request content reject (another rule says already who may pass)",
+                "# not carried over, line 7: tcp-request content reject (another rule already says who may pass)",
             ],
             "# note",
         ),
@@ -597,7 +597,7 @@ fn accepting_and_rejecting_rules_of_haproxy_are_combined() {
 
 #[test]
 fn haproxy_suffixes_without_a_dot_are_noted() {
-    let note = "# note, line 5: a name whose end is the text, but without a dot before it, does not match";
+    let note = "# note, line 5: a name that ends with the value, but has no dot before that value, does not match";
     for rule in ["use_backend b", "tcp-request content reject"] {
         let lines = lines_with_rules(&format!("{rule} if {{ req.ssl_sni -m end a.example }}"));
         assert_lines(&lines, &["sni = [\"a.example\", \"*.a.example\"]", note]);
@@ -1252,7 +1252,7 @@ fn a_test_of_the_client_hello_beside_others_is_kept() {
 #[test]
 fn a_haproxy_alternative_keeps_its_note_if_another_one_is_left_out() {
     let lines = lines_with_rules("tcp-request content reject if { hdr(host) x } or { req.ssl_sni -m end a.example }");
-    let partial = "# note, line 5: a name whose end is the text, but without a dot before it, does not match";
+    let partial = "# note, line 5: a name that ends with the value, but has no dot before that value, does not match";
     assert_lines(&lines, &["refuse = true", partial]);
     assert!(
         lines.iter().any(|line| line.starts_with("# not carried over, line 5:")),
@@ -1332,8 +1332,8 @@ fn peers_that_an_earlier_line_accepts_are_not_expected_to_send_a_header() {
 
 #[test]
 fn haproxy_rules_about_peers_that_send_a_header_are_noted() {
-    let note = "# note, line 5: HAProxy tests the address of the peer; here it is that of the client, which the PROXY header \
-                names";
+    let note = "# note, line 5: HAProxy tests the address of the peer; acequia tests that of the client, which the PROXY \
+                header names";
     let expect = "tcp-request connection expect-proxy layer4 if { src 10.0.0.9 }";
     let reject = |set: &str| format!("tcp-request {set} reject unless {{ src 10.0.0.0/8 }}");
     assert_lines(

@@ -10,7 +10,7 @@ const LIMIT: Duration = Duration::from_millis(800);
 /// The pause between two reads or writes of a slow peer, short against [`LIMIT`].
 const TRICKLE: Duration = Duration::from_millis(80);
 
-/// The reads or writes of a slow peer: together they take longer than two [`LIMIT`]s.
+/// The number of reads or writes of a slow peer: together they take longer than two [`LIMIT`]s.
 const TICKS: usize = 25;
 
 const IDLE: RelayLimits = RelayLimits {

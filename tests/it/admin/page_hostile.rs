@@ -1,4 +1,4 @@
-//! The page shows foreign text as plain text, works while it has no stream of events, and is accessible.
+//! The admin page shows foreign text as plain text, works while it has no stream of events, and is accessible.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -20,7 +20,7 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::{eventually, wait_for};
 
-/// Would run a script if it became HTML.
+/// Markup that would run a script if the page inserted it as HTML.
 const MARKUP: &str = "<img/src=x/onerror=globalThis.hacked=1>";
 
 /// Markup that is valid as the name of a server: it has no slash.
@@ -76,7 +76,7 @@ fn the_page_polls_while_no_stream_is_free_and_then_streams_again() {
     let mut browser = Browser::open(&format!("http://{}/", proxy.admin()), 1280, 900);
     browser.eventually("document.getElementById('connection')?.textContent === 'polling'");
     browser.eventually("document.querySelector('#tiles').innerText.includes('2 of 2')");
-    // An old rate is not shown as the present one.
+    // While the page polls, it gets no samples: it shows no rate instead of an old one.
     let has_no_rate = "document.querySelector('#tiles').innerText.includes('From clients\\n–')";
     browser.eventually(has_no_rate);
     drop(streams);
@@ -109,7 +109,7 @@ fn the_details_show_failures_by_reason_and_the_queue() {
 }
 
 #[test]
-fn a_server_is_opened_and_closed_by_keyboard() {
+fn the_details_of_a_server_are_opened_and_closed_by_keyboard() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let mut browser = open(&proxy);
@@ -119,7 +119,7 @@ fn a_server_is_opened_and_closed_by_keyboard() {
     browser.evaluate("document.querySelector('#server-table button.plain').focus()");
     browser.press("Enter");
     browser.eventually("document.querySelector('#detail').open");
-    // The table is drawn anew meanwhile.
+    // While the details are open, the table is drawn anew. The focus must still return to the server.
     let _client = Client::connect(proxy.at("https"));
     browser.eventually("document.querySelector('#tiles').innerText.includes('1 so far')");
     browser.press("Escape");

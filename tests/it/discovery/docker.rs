@@ -14,6 +14,8 @@ const KEPT: &str = "cannot take the list of servers, keeping the last one";
 /// The options of a container that is a server of the pool, in the network of the host.
 const ORDERS: [&str; 4] = ["--label", "acequia.pool=orders", "--network", "host"];
 
+/// A listener `l`, and a pool `p` whose servers are the containers of a label. `discover` are further keys of the table
+/// `discover` of the pool, and `keys` are further lines of the pool.
 fn config(docker: &Docker, discover: &str, keys: &str) -> String {
     let socket = docker.socket();
     format!(
@@ -38,7 +40,7 @@ fn wait_for_servers(proxy: &Proxy, expected: &[&str]) {
     eventually(&format!("the servers are {expected:?}"), || servers(proxy) == expected);
 }
 
-/// Which servers the next sessions get.
+/// The servers that six new sessions get: each once, sorted.
 fn reached(proxy: &Proxy) -> Vec<String> {
     let mut reached: Vec<_> = (0..6).map(|_| server_reached(proxy.at("l"))).collect();
     reached.sort();
@@ -111,7 +113,9 @@ fn a_container_that_is_starting_unhealthy_or_paused_gets_no_new_sessions() {
 
     docker.run(&["exec", "one", "touch", "/tmp/healthy"]);
     wait_for_servers(&proxy, &["one"]);
-    eventually("it gets sessions", || server_reached(proxy.at("l")) == "one");
+    eventually("the healthy container gets sessions", || {
+        server_reached(proxy.at("l")) == "one"
+    });
     let mut session = Client::connect(proxy.at("l"));
     assert_eq!(session.read(3), b"one");
 
@@ -124,7 +128,11 @@ fn a_container_that_is_starting_unhealthy_or_paused_gets_no_new_sessions() {
     docker.run(&["unpause", "one"]);
     wait_for_servers(&proxy, &["one"]);
     let rest = session.finish().try_read_all();
-    assert_eq!(rest.unwrap(), b"", "expected the session to end only now");
+    assert_eq!(
+        rest.unwrap(),
+        b"",
+        "expected the session to last until its client ended it"
+    );
 }
 
 #[test]
@@ -165,6 +173,6 @@ fn an_unreachable_engine_changes_nothing_and_is_followed_again() {
     docker.run(&["rm", "-f", "one"]);
     docker.start_server("two", &ORDERS);
     wait_for_servers(&proxy, &["two"]);
-    eventually("its containers are followed again", || reached(&proxy) == ["two"]);
+    eventually("the new container gets the sessions", || reached(&proxy) == ["two"]);
     assert_eq!(proxy.metrics().sum("acequia_discovery_up", &[("pool", "p")]), 1.0);
 }

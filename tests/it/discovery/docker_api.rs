@@ -199,7 +199,7 @@ fn an_engine_without_a_common_api_version_is_reported() {
 }
 
 #[test]
-fn an_unusable_list_changes_nothing_and_is_not_logged() {
+fn an_unusable_list_changes_nothing_and_its_contents_are_not_logged() {
     let first = Server::named("first");
     let engine = Engine::start(24, 44);
     engine.list_server(&first);
@@ -231,7 +231,7 @@ fn server_use(proxy: &Proxy) -> Value {
 }
 
 #[test]
-fn a_container_that_was_asked_to_stop_before_the_start_gets_no_new_sessions() {
+fn a_container_that_was_asked_to_stop_before_acequia_started_gets_no_new_sessions() {
     let server = Server::named("first");
     let engine = Engine::start(44, 52);
     engine.list_server(&server);
@@ -253,7 +253,9 @@ fn a_container_that_was_asked_to_stop_gets_no_new_sessions_after_an_error_of_the
     engine.list_server(&server);
     let proxy = Proxy::start(&engine.config());
     engine.state.lock().unwrap().send_event(&stop_event());
-    eventually("it is known that it stops", || server_use(&proxy) == "draining");
+    eventually("acequia knows that the container stops", || {
+        server_use(&proxy) == "draining"
+    });
     engine.list("500 Internal Server Error", "{}");
     wait_for_error(&proxy, "500 Internal Server Error");
     engine.list_server(&server);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::client::served_client;
 use crate::support::proxy::Proxy;
-use crate::support::queue::{serve_in_turn, waiting_clients};
+use crate::support::queue::{close_when_served, waiting_clients};
 use crate::support::server::Server;
 
 #[test]
@@ -24,6 +24,6 @@ fn the_accept_queue_holds_one_client_more_than_backlog_and_all_are_served_one_by
     let one_more = TcpStream::connect_timeout(&proxy.at("l"), Duration::from_millis(500));
     assert_eq!(one_more.unwrap_err().kind(), ErrorKind::TimedOut);
     drop(served);
-    let most_served_at_once = serve_in_turn(waiting);
+    let most_served_at_once = close_when_served(waiting);
     assert_eq!(most_served_at_once, 1);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::client::{Client, served_client};
 use crate::support::counts::{active_sessions, log_lines, wait_for_active_sessions};
 use crate::support::proxy::Proxy;
-use crate::support::queue::{serve_in_turn, take_answered, waiting_clients};
+use crate::support::queue::{close_when_served, take_answered, waiting_clients};
 use crate::support::server::Server;
 use crate::support::usage::cpu_time_over;
 use crate::support::{configs, eventually};
@@ -34,7 +34,7 @@ fn pauses(proxy: &Proxy, listener: &str) -> f64 {
 fn with_max_connections_1_all_clients_are_served_one_at_a_time() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "max_connections = 1", ""));
-    let most_at_once = serve_in_turn(waiting_clients(proxy.at("narrow"), 60));
+    let most_at_once = close_when_served(waiting_clients(proxy.at("narrow"), 60));
     assert_eq!(most_at_once, 1);
     wait_for_active_sessions(&proxy, 0);
     assert_eq!(proxy.access_lines(60).len(), 60);
@@ -47,7 +47,7 @@ fn the_process_limit_spans_listeners() {
     let proxy = Proxy::start(&config(&server, "max_connections = 1", ""));
     let mut all = waiting_clients(proxy.at("narrow"), 20);
     all.extend(waiting_clients(proxy.at("other"), 20));
-    let most_at_once = serve_in_turn(all);
+    let most_at_once = close_when_served(all);
     assert_eq!(most_at_once, 1);
     wait_for_active_sessions(&proxy, 0);
 }
@@ -68,7 +68,7 @@ fn a_listeners_limit_does_not_affect_other_listeners() {
     assert!(take_answered(&mut waiting).is_empty(), "expected no fourth session");
     assert_eq!(pauses(&proxy, "other"), 0.0);
     drop(served);
-    let most_at_once = serve_in_turn(waiting);
+    let most_at_once = close_when_served(waiting);
     assert!(most_at_once <= 3);
     wait_for_active_sessions(&proxy, 0);
 }
@@ -94,7 +94,7 @@ fn waiting_clients_cost_no_cpu_and_are_logged_once() {
         "expected waiting clients not to count as sessions"
     );
     drop(served);
-    serve_in_turn(waiting);
+    close_when_served(waiting);
     assert_eq!(log_lines(&proxy, "accepting pauses", 1)[0]["reason"], "limit");
 }
 
@@ -114,7 +114,7 @@ fn clients_queued_when_draining_begins_are_served() {
     let server = Server::echo();
     let (proxy, served, waiting) = draining_with_a_queue(&server, "drain_timeout = \"1h\"", 40);
     drop(served);
-    let most_at_once = serve_in_turn(waiting);
+    let most_at_once = close_when_served(waiting);
     assert_eq!(most_at_once, 1);
     let stopped = proxy.wait();
     assert_eq!((stopped.code, stopped.access.len()), (Some(0), 41));
@@ -144,7 +144,7 @@ fn no_client_joins_the_queue_while_draining() {
         connect().is_err_and(|error| error.kind() == ErrorKind::TimedOut)
     });
     drop(served);
-    let most_at_once = serve_in_turn(waiting);
+    let most_at_once = close_when_served(waiting);
     assert_eq!(most_at_once, 1);
     assert_eq!(proxy.wait().code, Some(0));
 }

@@ -14,7 +14,7 @@ use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, Server};
 use crate::support::stream::reset;
 
-/// A listener `l` whose pool `p` is not checked.
+/// A listener `l` whose pool `p` is not checked. `listener` and `pool`: further lines of their sections.
 fn config(servers: &[SocketAddr], listener: &str, pool: &str) -> String {
     configs::listener("l", "p", listener)
         + &configs::pool("p", servers, &format!("health = {{ check = \"off\" }}\n{pool}"))

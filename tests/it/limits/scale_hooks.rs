@@ -37,12 +37,13 @@ impl Hooks {
         )
     }
 
-    /// A shell command for `stop`. It appends the arguments, as a line, to what [`Self::stopped`] returns.
+    /// A shell command for the script `stop`. It appends the script's arguments, as a line, to what [`Self::stopped`]
+    /// returns.
     fn record_stop(&self) -> String {
         format!("echo \"$1 $2\" >> {}", self.file("stopped").display())
     }
 
-    /// The arguments of all calls of `stop`, one call a line.
+    /// The arguments of all calls of `stop`, a line for each call: the name and the address of the clone.
     fn stopped(&self) -> String {
         fs::read_to_string(self.file("stopped")).unwrap_or_default()
     }
@@ -55,11 +56,11 @@ fn first_clone(proxy: &Proxy) -> Value {
 #[test]
 fn a_failed_start_is_reported_before_the_clone_is_stopped() {
     let hooks = Hooks::new();
-    let go = hooks.file("go");
+    let stop_may_end = hooks.file("stop_may_end");
     let stop = format!(
         "{}; while [ ! -e {} ]; do sleep 0.05; done",
         hooks.record_stop(),
-        go.display()
+        stop_may_end.display()
     );
     let config = hooks.config(
         1,
@@ -75,15 +76,17 @@ fn a_failed_start_is_reported_before_the_clone_is_stopped() {
         (&printed[0]["line"], &printed[1]["line"]),
         (&"booting".into(), &"no disk".into())
     );
-    eventually("it is being stopped", || first_clone(&proxy)["state"] == "stopping");
+    eventually("the clone is being stopped", || {
+        first_clone(&proxy)["state"] == "stopping"
+    });
     assert_eq!(first_clone(&proxy)["reason"], reason);
     eventually("`stop` gets the address", || hooks.stopped() == "app-1 10.0.7.3:8080\n");
-    fs::write(go, "").unwrap();
+    fs::write(stop_may_end, "").unwrap();
     assert_eq!(proxy.stop().code, Some(0));
 }
 
 #[test]
-fn the_last_line_of_the_standard_error_of_a_hook_is_the_reason() {
+fn the_reason_of_a_failed_hook_ends_with_the_last_line_of_its_standard_error() {
     let hooks = Hooks::new();
     let config = hooks.config(1, "echo connecting >&2; echo quota exceeded >&2; exit 1", "exit 0");
     let proxy = Proxy::setup(&config).launch();
@@ -146,7 +149,7 @@ fn a_clone_cannot_have_the_address_of_a_listener_of_its_pool() {
     let failed = &log_lines(&proxy, "a clone cannot be started", 1)[0];
     let reason = format!("its address {own} is listener `l`, which leads back to the pool");
     assert_eq!(failed["reason"], *reason);
-    eventually("it is stopped", || {
+    eventually("`stop` gets the address", || {
         hooks.stopped().starts_with(&format!("app-1 {own}\n"))
     });
     eventually("the status shows the reason", || {
@@ -154,5 +157,5 @@ fn a_clone_cannot_have_the_address_of_a_listener_of_its_pool() {
     });
     let server = Server::echo();
     fs::write(hooks.file("address"), server.address.to_string()).unwrap();
-    eventually("it runs", || first_clone(&proxy)["state"] == "running");
+    eventually("the clone runs", || first_clone(&proxy)["state"] == "running");
 }

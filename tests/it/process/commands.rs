@@ -26,7 +26,7 @@ fn config_bound_to(addresses: &[String]) -> String {
     format!("{listeners}[pools.p]\nservers = [\"127.0.0.1:9\"]\n")
 }
 
-/// Asserts exit code 3 and that the error contains these words.
+/// Asserts that the exit code is 3, that the error contains these words, and that no listener was opened.
 fn assert_cannot_bind(finished: &Finished, words: &[&str]) {
     assert_eq!(
         (finished.code, finished.stdout.as_str()),

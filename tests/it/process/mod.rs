@@ -1,4 +1,4 @@
-//! Starting, the command line, draining, and exit codes.
+//! Starting, restarting and draining, the command line, and the service manager.
 
 mod drain;
 mod init;

@@ -1,4 +1,4 @@
-//! A reload reports changed settings, and its time grows linearly with the configuration.
+//! A reload reports changed settings, and its CPU time grows linearly with the configuration.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{scope, sleep};
@@ -97,7 +97,7 @@ struct ReloadCost {
     longest_answer: Duration,
 }
 
-/// Reloads a configuration with this many pools.
+/// Reloads a configuration with this many pools, and one more pool that the reload replaces.
 fn reload_of(pools: usize) -> ReloadCost {
     let proxy = Proxy::start(&config_of_pools(pools, "before"));
     proxy.rewrite(&config_of_pools(pools, "after"));
@@ -131,7 +131,7 @@ fn reload_of(pools: usize) -> ReloadCost {
 }
 
 #[test]
-fn reload_time_is_linear_in_the_pools_and_stalls_no_request() {
+fn reload_time_is_linear_in_the_pools_and_no_request_is_stalled() {
     let cpu_of_few = reload_of(1_000).cpu;
     let ReloadCost {
         cpu: cpu_of_many,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::client::{Client, served_client};
 use crate::support::proxy::Proxy;
-use crate::support::queue::{serve_in_turn, waiting_clients};
+use crate::support::queue::{close_when_served, waiting_clients};
 use crate::support::server::Server;
 use crate::support::{configs, eventually};
 
@@ -51,7 +51,7 @@ fn waiting_clients_go_to_a_listener_whose_address_covers_the_removed_one() {
     let (proxy, address, mut served, waiting) = with_a_full_listener(&server, 8);
     let wide = successor(&format!("0.0.0.0:{}", address.port()));
     assert!(proxy.reload(&config(&server, &wide)));
-    serve_in_turn(waiting);
+    close_when_served(waiting);
     assert_serves(address);
     served.send(b"open").read(4);
     let stopped = proxy.stop();
@@ -65,7 +65,7 @@ fn waiting_clients_go_to_a_listener_that_gets_the_address_by_a_later_reload() {
     let (proxy, address, mut served, waiting) = with_a_full_listener(&server, 8);
     assert!(proxy.reload(&config(&server, "")));
     assert!(proxy.reload(&config(&server, &successor(&address))));
-    serve_in_turn(waiting);
+    close_when_served(waiting);
     assert_serves(address);
     served.send(b"open").read(4);
 }

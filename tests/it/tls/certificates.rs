@@ -1,4 +1,4 @@
-//! Which certificate a client gets, and what happens when certificates change.
+//! Which certificate a client gets, what happens when certificates change, and what the commands say about them.
 
 use std::fs;
 use std::process::Command;
@@ -69,7 +69,7 @@ fn certificates_of_a_directory_are_found_in_every_usual_layout() {
 }
 
 #[test]
-fn a_changed_certificate_is_replaced_and_no_client_notices() {
+fn a_changed_certificate_is_shown_and_no_connection_fails() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
     let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -288,7 +288,8 @@ fn check_reports_a_client_ca_that_is_not_an_authority() {
 fn check_warns_about_certificates_not_yet_valid_or_about_to_expire() {
     let site = Site::new();
     let config = site.config("127.0.0.1:9".parse().unwrap(), "", "");
-    // The warning comes when a fourth of the lifetime is left, but not earlier than 14 days before the end.
+    // The warning that a certificate expires soon comes when a fourth of its lifetime is left, but not earlier than 14
+    // days before its end.
     for (days_from_now, warning) in [
         (1..90, Some("other.pem: the certificate is not valid before ")),
         (-77..13, Some("other.pem: the certificate expires soon, on ")),
@@ -336,7 +337,7 @@ fn a_half_written_file_changes_nothing() {
     };
     let before = shown();
     let next = site.authority.issue(&["shop.example"]);
-    // Each file is written in place and in two parts; every state on the way is read.
+    // Each file is overwritten in place: it is empty, then half written, then complete. Each of these states is read.
     let write_in_parts = |ending: &str, text: &str| {
         let path = site.directory().join(format!("shop.{ending}"));
         for part in [&text[..0], &text[..text.len() / 2], text] {
@@ -366,7 +367,7 @@ fn a_fifo_in_place_of_an_ocsp_response_blocks_nothing() {
 }
 
 #[test]
-fn a_directory_that_loses_its_last_certificate_is_broken() {
+fn a_directory_without_its_last_certificate_is_reported_and_changes_nothing() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let directory = site.directory().join("sites");
     fs::create_dir(&directory).unwrap();
@@ -402,7 +403,7 @@ fn a_directory_that_loses_its_last_certificate_is_broken() {
 }
 
 #[test]
-fn route_shows_whether_tls_is_terminated_and_the_certificate() {
+fn route_shows_whether_tls_is_terminated_and_with_which_certificate() {
     let site = Site::new();
     let routes = "[[listeners.tls.routes]]\nsni = \"*.example\"\ntls = \"pass\"\npool = \"p\"\n";
     let directory = config_directory("acequia.toml", &site.config("127.0.0.1:9".parse().unwrap(), "", routes));

@@ -157,8 +157,8 @@ fn example_of(pattern: &NamePattern) -> Option<String> {
     }
 }
 
-/// Makes a handshake as a client that asks for this name does. A PostgreSQL client asks for TLS first. Returns the host
-/// names in the server's certificate.
+/// Makes the handshake of a client whose SNI is `name`; with PostgreSQL, first requests TLS. Returns the host names in
+/// the server's certificate; `None`: the handshake failed.
 async fn handshake(
     member: &Member,
     pool: &LivePool,

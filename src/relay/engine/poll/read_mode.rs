@@ -2,7 +2,8 @@
 
 use super::copy::SCRATCH_BYTES;
 
-/// Size of a read after a short write: what the receiver does not accept must be copied out of the scratch buffer.
+/// The size of a read after a short write. It is small, because what the receiver does not accept must be copied out of
+/// the scratch buffer.
 const SMALL_READ_BYTES: usize = 16 * 1024;
 
 /// Whole writes (see [`ReadMode::record_copy`]) in a row after which reads are full-sized again.
@@ -11,7 +12,7 @@ const WHOLE_WRITES_TO_RECOVER: u8 = 3;
 /// Reads in a row, each of at least [`LARGE_READ_BYTES`], that start bulk mode.
 const LARGE_READS_TO_START_BULK: u8 = 2;
 
-/// Half the size of a full read.
+/// The least size of a large read.
 const LARGE_READ_BYTES: usize = SCRATCH_BYTES / 2;
 
 /// Fills of the pipe in a row, each under [`SMALL_READ_BYTES`], that end bulk mode.
