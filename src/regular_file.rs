@@ -9,6 +9,7 @@ use std::mem;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use rustix::fs::{Access, access};
 use zeroize::Zeroizing;
 
 use crate::units::format_size;
@@ -18,16 +19,10 @@ use crate::units::format_size;
 /// # Errors
 /// The file cannot be opened, or it is a directory, FIFO, socket or device.
 pub fn open(path: &Path) -> io::Result<File> {
-    regular(open_any(path)?)
-}
-
-/// Opens a file of any kind, or a directory, for reading. Never waits for another process.
-///
-/// # Errors
-/// It cannot be opened.
-pub fn open_any(path: &Path) -> io::Result<File> {
     // O_NONBLOCK has no effect on regular files; a FIFO without a writer is opened at once (open(2), fifo(7)).
-    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    regular(options.open(path)?)
 }
 
 fn regular(file: File) -> io::Result<File> {
@@ -52,7 +47,7 @@ pub fn open_to_lock(path: &Path) -> io::Result<File> {
 /// Reads a short file.
 ///
 /// # Errors
-/// Those of [`open`]; or the file cannot be read, or is longer than `bytes_max`.
+/// Those of [`open`]; or the file cannot be read, or is longer than `bytes_max` (`InvalidData`).
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     read_zeroizing(path, bytes_max).map(|mut bytes| mem::take(&mut *bytes))
 }
@@ -70,10 +65,8 @@ pub fn read_zeroizing(path: &Path, bytes_max: u64) -> io::Result<Zeroizing<Vec<u
     ));
     file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {
-        return Err(io::Error::other(format!(
-            "it is longer than {}",
-            format_size(bytes_max)
-        )));
+        let why = format!("it is longer than {}", format_size(bytes_max));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     Ok(bytes)
 }
@@ -81,11 +74,11 @@ pub fn read_zeroizing(path: &Path, bytes_max: u64) -> io::Result<Zeroizing<Vec<u
 /// Reads a secret from a file. `trim` removes what may surround the secret there.
 ///
 /// # Errors
-/// Those of [`read`]; or the secret is empty.
+/// Those of [`read`]; or the secret is empty (`InvalidData`).
 pub fn read_secret(path: &Path, bytes_max: u64, trim: fn(&[u8]) -> &[u8]) -> io::Result<Zeroizing<Vec<u8>>> {
     let bytes = read_zeroizing(path, bytes_max)?;
     match trim(&bytes) {
-        [] => Err(io::Error::other("it is empty")),
+        [] => Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty")),
         secret => Ok(Zeroizing::new(secret.to_vec())),
     }
 }
@@ -109,6 +102,26 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path)?;
     File::open(directory)?.sync_all()
+}
+
+/// Checks whether files can be created in a directory, which itself is created if it is missing. Changes nothing.
+///
+/// # Errors
+/// Permissions or a read-only file system prevent it, or it is not a directory.
+pub fn check_directory(directory: &Path) -> io::Result<()> {
+    let mut ancestors = directory.ancestors();
+    // The nearest one that exists: the others would be created in it. A relative path may have none.
+    let existing = ancestors.find(|ancestor| ancestor.symlink_metadata().is_ok());
+    check_creatable_in(existing.unwrap_or(Path::new("")))
+}
+
+/// Checks whether files can be created in a directory; an empty path stands for the working directory. Changes nothing.
+///
+/// # Errors
+/// As of [`check_directory`], or the directory is missing.
+pub fn check_creatable_in(directory: &Path) -> io::Result<()> {
+    // The dot makes this fail if the path is not a directory.
+    Ok(access(directory.join("."), Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 /// Checks whether a directory has room for a new file of this many bytes. Leaves nothing there.

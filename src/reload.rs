@@ -1,5 +1,5 @@
-//! Requests for a reload, and their results. [`crate::app`] does the reload. [`reload_tls`] reads TLS files again
-//! without a reload.
+//! Requests to reload the configuration, and their results. [`crate::app`] does the reload. [`reload_tls`] reads only
+//! TLS files again.
 
 mod guards;
 mod tls_files;
@@ -43,8 +43,8 @@ pub struct Changes {
     pub settings: Vec<String>,
     /// Keys whose change takes effect only after a restart.
     pub needs_restart: Vec<String>,
-    /// TLS files that are broken. What was read from them before stays in force. Everything else of the new
-    /// configuration is in force; a start with these files would fail.
+    /// The errors of TLS files that are broken. What was read from these files before stays in force. Everything else
+    /// of the new configuration is in force; a start with these files would fail.
     #[serde(default)]
     pub broken: Vec<String>,
     /// Warnings, as `acequia check` prints them; often empty.
@@ -56,7 +56,7 @@ pub struct Changes {
 pub struct Difference {
     /// New.
     pub added: Vec<String>,
-    /// Removed; their sessions go on.
+    /// Removed. Their sessions go on, except those of servers of pools with `on_leave = "close"`.
     pub removed: Vec<String>,
     /// In both configurations; the settings may differ.
     pub kept: Vec<String>,
@@ -94,7 +94,7 @@ impl Changes {
     }
 
     /// Describes the items that were kept with other settings, a line for each kind: `2 pools changed: orders
-    /// (health.interval), web (balance)`.
+    /// (health.interval), web (balance)`. The last line lists `settings`.
     #[must_use]
     pub fn changed_lines(&self) -> Vec<String> {
         let kinds = [
@@ -238,7 +238,7 @@ pub enum ReloadError {
     #[error(transparent)]
     System(Box<dyn Error + Send + Sync>),
     /// The process was not started from a file.
-    #[error("there is no file to read: it was not started from one")]
+    #[error("there is no file to read: the process was not started from a file")]
     NoFile,
     /// The process is about to end.
     #[error("the process is about to end")]
@@ -256,7 +256,7 @@ impl From<io::Error> for ReloadError {
 pub struct Request {
     /// Who requests it, for the log.
     pub by: String,
-    /// The texts of the store, if they were just read for this request.
+    /// The texts of the store (`[remote]`), if they were just read for this request.
     pub texts: Option<Arc<RemoteTexts>>,
     /// Receives the result.
     pub answer: oneshot::Sender<Result<Changes, ReloadError>>,
@@ -283,7 +283,7 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Creates one, and the receiver of its requests.
+    /// Creates a `Reloader`, and the receiver of its requests.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Request>) {
         let (requests, coming) = mpsc::channel(16);

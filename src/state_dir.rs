@@ -117,6 +117,29 @@ impl StateDir {
         })
     }
 
+    /// Checks whether this directory could be opened and its state be read, without a change: the directory is neither
+    /// created nor locked.
+    ///
+    /// # Errors
+    /// As of [`Self::open`] and [`Self::remembered`], except that the directory may be open already.
+    pub fn check(directory: &Path) -> io::Result<()> {
+        let lock_file = directory.join(LOCK);
+        let checked = match regular_file::check_directory(directory) {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                regular_file::open(&lock_file).map(drop).map_err(|_| error)
+            }
+            Ok(()) if lock_file.exists() => regular_file::open_to_lock(&lock_file)
+                .map(drop)
+                .map_err(|error| with_context(error, lock_file.display().to_string())),
+            checked => checked,
+        };
+        checked.map_err(|error| with_context(error, directory.display().to_string()))?;
+        for name in [TEXTS, SERVERS, ADDED, ANNOUNCED] {
+            read(directory, name)?;
+        }
+        load_primaries(directory).map(drop)
+    }
+
     /// The files that cannot be written.
     #[must_use]
     pub fn unsaved(&self) -> Arc<UnsavedFiles> {
@@ -131,9 +154,9 @@ impl StateDir {
     /// - The file of primaries is not valid. Without its contents, an old primary that is found first would be taken
     ///   for the right one.
     pub fn remembered(&self) -> io::Result<RememberedState> {
-        self.read(TEXTS)?; // only for the error, which the caller of `texts` has ignored
+        read(&self.directory, TEXTS)?; // only for the error, which the caller of `texts` has ignored
         Ok(RememberedState {
-            primaries: self.load_primaries()?,
+            primaries: load_primaries(&self.directory)?,
             servers: self.load(SERVERS)?,
             added_servers: self.load(ADDED)?,
             announced: self.load(ANNOUNCED)?,
@@ -148,26 +171,12 @@ impl StateDir {
         self.load(TEXTS)
     }
 
-    fn load_primaries(&self) -> io::Result<BTreeMap<Box<str>, KnownPrimary>> {
-        let Some(bytes) = self.read(PRIMARIES)? else {
-            return Ok(BTreeMap::new());
-        };
-        serde_json::from_slice(&bytes).map_err(|error| {
-            let file = self.directory.join(PRIMARIES);
-            let why = format!(
-                "the contents of {} are not valid: restore the file, or remove it to begin without a known primary",
-                file.display()
-            );
-            with_context(error.into(), why)
-        })
-    }
-
     /// Reads a file. If its contents are not valid, the file is renamed, and a warning is logged.
     ///
     /// # Errors
     /// The file is there and cannot be read.
     fn load<T: DeserializeOwned + Default>(&self, name: &str) -> io::Result<T> {
-        let Some(bytes) = self.read(name)? else {
+        let Some(bytes) = read(&self.directory, name)? else {
             return Ok(T::default());
         };
         let file = self.directory.join(name);
@@ -180,16 +189,6 @@ impl StateDir {
             }
             T::default()
         }))
-    }
-
-    /// The contents of a file; `None`: there is none.
-    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let file = self.directory.join(name);
-        match regular_file::read(&file, u64::MAX) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(with_context(error, file.display().to_string())),
-        }
     }
 
     /// Replaces a file, whole or not at all. Only the user of this process may read it.
@@ -282,6 +281,34 @@ impl StateDir {
         tracing::warn!(file = %file.display(), %error, "cannot write the file: a restart would lose its contents");
         self.unsaved.0.lock().insert(file, error.to_string().into());
         false
+    }
+}
+
+/// Reads the primaries.
+///
+/// # Errors
+/// The file is there, and cannot be read or is not valid.
+fn load_primaries(directory: &Path) -> io::Result<BTreeMap<Box<str>, KnownPrimary>> {
+    let Some(bytes) = read(directory, PRIMARIES)? else {
+        return Ok(BTreeMap::new());
+    };
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let file = directory.join(PRIMARIES);
+        let why = format!(
+            "the contents of {} are not valid: restore the file, or remove it to begin without a known primary",
+            file.display()
+        );
+        with_context(error.into(), why)
+    })
+}
+
+/// The contents of a file; `None`: there is none.
+fn read(directory: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let file = directory.join(name);
+    match regular_file::read(&file, u64::MAX) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(with_context(error, file.display().to_string())),
     }
 }
 

@@ -23,10 +23,17 @@ const FOR_TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Parses `for` of a request: how long the effect of the request lasts; `None`: until another request undoes it.
 pub(super) fn parse_for(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
-    let time = text.map(parse_duration).transpose();
-    let time = time.map_err(|error| ApiError::bad_request(format!("`for` is not a duration: {error}")))?;
-    if time.is_some_and(|time| time.is_zero() || time > FOR_TIME_MAX) {
-        return Err(ApiError::bad_request("`for` must be 1ms to 8760h"));
+    text.map(parse_lifetime).transpose().map_err(ApiError::bad_request)
+}
+
+/// Parses the value of `for`.
+///
+/// # Errors
+/// It is not a duration, or not in the range.
+pub fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).map_err(|error| format!("`for` is not a duration: {error}"))?;
+    if time.is_zero() || time > FOR_TIME_MAX {
+        return Err(String::from("`for` must be 1ms to 8760h"));
     }
     Ok(time)
 }

@@ -61,7 +61,7 @@ use crate::optional::OptionalCall;
 use crate::socket::SocketOptions;
 use access::ApiClient;
 use connections::{AdminConnection, Connections};
-pub use context::{Admin, ApiAccess};
+pub use context::{Admin, ApiAccess, parse_lifetime};
 use error::{ApiError, no_pool};
 use escaped_json::escape_body;
 pub use events::publish;

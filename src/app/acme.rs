@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use self::states::{LatestOrder, LatestOrders, states};
 use self::suggestions::Suggestions;
-use super::failure::Failure;
+use super::failure::{Failure, system, with_remedy};
 use super::files::key_file_warning;
 use crate::account::Metrics;
 use crate::acme::{
@@ -59,11 +59,27 @@ pub(super) fn make_directories(plan: &Plan) -> Result<Vec<String>, Failure> {
             }
             probed => probed,
         });
-        made.map_err(|error| with_context(error, directory.display().to_string()))
-            .map_err(super::failure::system("cannot use `state_dir` of [acme]"))?;
+        made.map_err(|error| cannot_use(directory, error))?;
         warnings.extend(key_file_warning(&account.account_file()));
     }
     Ok(warnings)
+}
+
+/// Checks whether the directory of an account could be made and used, without a change to it. A file system that is
+/// read-only causes only a warning, when acequia starts.
+///
+/// # Errors
+/// As of [`make_directories`].
+pub(super) fn check_directory(directory: &Path) -> Result<(), Failure> {
+    match regular_file::check_directory(directory) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem && directory.exists() => Ok(()),
+        checked => checked.map_err(|error| cannot_use(directory, error)),
+    }
+}
+
+fn cannot_use(directory: &Path, error: io::Error) -> Failure {
+    let error = with_context(error, directory.display().to_string());
+    system("cannot use `state_dir` of [acme]")(with_remedy(error))
 }
 
 fn make_directory(directory: &Path) -> io::Result<()> {

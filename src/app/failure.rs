@@ -53,11 +53,18 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the configuration itself is wrong: a file of TLS can be read, but its contents cannot be used. A file
-    /// that is missing does not count.
+    pub(super) fn access_log(cause: io::Error) -> Self {
+        Self::AccessLog(with_remedy(cause))
+    }
+
+    /// Whether the configuration itself is wrong: a file that it names can be read, but its contents cannot be used.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Tls { cause, .. } if cause.is_file_readable())
+        match self {
+            Self::File { cause, .. } => cause.kind() == io::ErrorKind::InvalidData,
+            Self::Tls { cause, .. } => !cause.is_unreadable(),
+            _ => false,
+        }
     }
 
     /// The file that it is about.
@@ -83,6 +90,24 @@ impl Failure {
             _ => chain(self),
         }
     }
+}
+
+pub(super) fn cannot_use_state_dir(cause: io::Error) -> Failure {
+    system("cannot use `state_dir`")(with_remedy(cause))
+}
+
+/// Adds the remedy to an error about a path that is written.
+pub(super) fn with_remedy(error: io::Error) -> io::Error {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "create its directory",
+        io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
+            "name another path"
+        }
+        io::ErrorKind::PermissionDenied => "let the user that runs acequia write there",
+        io::ErrorKind::ReadOnlyFilesystem => "name a path on a file system that can be written",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{}: {remedy}", chain(&error)))
 }
 
 pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {

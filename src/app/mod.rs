@@ -5,6 +5,7 @@ mod failure;
 mod files;
 mod fixed_settings;
 mod acme;
+mod written;
 mod pool_tls;
 mod listener_tls;
 mod recoveries;
@@ -59,6 +60,7 @@ pub use listener_tls::{load_tls, tls_warnings};
 use remote::first_plans;
 use signals::{End, EndSignals, Signals};
 use start::open_first;
+pub use written::unwritable;
 
 /// The log target of the messages with the addresses of listeners. They are logged at every level.
 pub const ANNOUNCE: &str = "acequia::announce";
@@ -71,6 +73,8 @@ pub type ReconfigureLog = Box<dyn Fn(&LogPlan)>;
 pub struct ConfigSource {
     /// The file that a reload reads; `None`: there is none, and no reload.
     pub file: Option<PathBuf>,
+    /// Whether the file was no regular one at the start, but a pipe, for example.
+    pub is_pipe: bool,
     /// The text that the first plan was read from.
     pub text: String,
     /// Called when the settings of the diagnostic log change.
@@ -186,6 +190,9 @@ impl App {
         let in_force = self.running.live.in_force();
         self.update_dependents(&in_force, listening, drain);
         let text = in_force.plan.runtime.watch.then(|| self.source.text.clone());
+        if text.is_some() && self.source.is_pipe {
+            tracing::warn!("`watch` has no effect: the configuration was read from a pipe");
+        }
         self.watch(text);
         self.follow_store(in_force.plan.remote.as_ref());
     }
@@ -260,7 +267,7 @@ impl App {
             let texts = request.as_ref().and_then(|request| request.texts.clone());
             let prepared = tokio::select! {
                 biased;
-                end = signals.first() => break end, // reading a file may never end; nothing has changed yet
+                end = signals.first() => break end, // a file system or a store may not answer; nothing has changed yet
                 prepared = self.prepare(texts) => prepared,
             };
             let changed = self.finish_reload(&by, prepared, drain);

@@ -77,7 +77,9 @@ impl App {
     pub(super) async fn prepare(&mut self, just_read: Option<Arc<RemoteTexts>>) -> Result<Prepared, ReloadError> {
         self.remote.begin_attempt();
         let file = self.source.file.clone().ok_or(ReloadError::NoFile)?;
-        let loaded_file = blocking(move || config::load(&file).map_err(ReloadError::Configuration)).await?;
+        let was_pipe = self.source.is_pipe;
+        let load = move || config::load_again(&file, was_pipe).map_err(ReloadError::Configuration);
+        let loaded_file = blocking(load).await?;
         let read = self.with_texts(loaded_file, just_read).await?;
         let (now, metrics) = (self.running.live.in_force(), Arc::clone(&self.admin.metrics));
         let (ReadConfiguration { loaded, texts, .. }, tls, warnings) = check(read, now, metrics).await?;
@@ -168,7 +170,7 @@ impl App {
         if (&next.access, next.format) == (&now.log.access, now.log.format) {
             return Ok(None);
         }
-        Output::open(&next.access).map(Some).map_err(Failure::AccessLog)
+        Output::open(&next.access).map(Some).map_err(Failure::access_log)
     }
 
     fn switch_logs(&self, old: &LogPlan, new: &LogPlan, access_log: Option<Option<Output>>) {
@@ -183,13 +185,13 @@ impl App {
     }
 
     /// Watches the file, which had this text when it was read; `None`: stops watching it. Does nothing if it is being
-    /// watched already.
+    /// watched already, or is a pipe.
     pub(super) fn watch(&mut self, text: Option<String>) {
         let Some(text) = text else {
             self.watching = None;
             return;
         };
-        if let (None, Some(file)) = (&self.watching, &self.source.file) {
+        if let (None, Some(file), false) = (&self.watching, &self.source.file, self.source.is_pipe) {
             let watching = watch::run(file.clone(), text, self.admin.reloader.clone());
             self.watching = Some(AbortOnDropHandle::new(tokio::spawn(watching)));
         }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::announced::{Announced, log_refused, with_announced};
 use super::background::{event_streams_max, spawn_tasks};
 use super::descriptor_budget::DescriptorBudget;
-use super::failure::system;
+use super::failure::{cannot_use_state_dir, system};
 use super::fixed_settings::FixedSettings;
 use super::listen_sockets::{ListenSockets, NewlyBound};
 use super::listener_tls;
@@ -165,7 +165,7 @@ fn new_sockets(
 /// Opens `state_dir`, if there is one.
 fn open_state(plan: &Plan) -> Result<Option<StateDir>, Failure> {
     let state = plan.state_dir.as_deref().map(StateDir::open).transpose();
-    let state = state.map_err(system("cannot use `state_dir`"))?;
+    let state = state.map_err(cannot_use_state_dir)?;
     for unsaved in state.iter().flat_map(|state| state.unsaved().list()) {
         tracing::warn!("`state_dir` is read, but changes cannot be saved, and a restart would forget them: {unsaved}");
     }
@@ -175,7 +175,7 @@ fn open_state(plan: &Plan) -> Result<Option<StateDir>, Failure> {
 /// Starts to write the access log.
 fn start_log(plan: &Plan, metrics: &Metrics) -> Result<(AccessLog, AccessLogWriter), Failure> {
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
-    let (log, writer) = log.map_err(Failure::AccessLog)?;
+    let (log, writer) = log.map_err(Failure::access_log)?;
     log.set_logs_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
     Ok((log, writer))
 }
@@ -188,9 +188,7 @@ fn put_in_force(
     state: Option<&StateDir>,
 ) -> Result<(Arc<Live>, Announced), Failure> {
     let remembered = state.map(StateDir::remembered).transpose();
-    let remembered = remembered
-        .map_err(system("cannot use `state_dir`"))?
-        .unwrap_or_default();
+    let remembered = remembered.map_err(cannot_use_state_dir)?.unwrap_or_default();
     let announced: Arc<[Announcement]> = remembered.announced.into_iter().map(Into::into).collect();
     // `file_plan`: the plan without announced routes; `None`: no listener accepts any.
     let (plan, file_plan) = with_announced(plan, &announced);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
 
-use crate::config::read_bounded;
+use crate::config::read_regular;
 use crate::file_watch::FileWatch;
 use crate::reload::Reloader;
 
@@ -28,7 +28,7 @@ pub(super) async fn run(file: PathBuf, loaded: String, reloader: Reloader) {
 /// The bytes of the file; `None` if it cannot be read.
 async fn bytes(file: &Path) -> Option<Vec<u8>> {
     let file = file.to_owned();
-    spawn_blocking(move || read_bounded(&file)).await.ok()?.ok()
+    spawn_blocking(move || read_regular(&file)).await.ok()?.ok()
 }
 
 #[cfg(test)]

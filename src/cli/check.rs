@@ -46,6 +46,9 @@ const SERVICE_USER: &str = "acequia";
 /// The configuration file of that unit.
 const SERVICE_FILE: &str = "/etc/acequia/acequia.toml";
 
+/// The directories that systemd creates before it starts the unit: `StateDirectory` and `LogsDirectory`.
+const SERVICE_DIRECTORIES: [&str; 2] = ["/var/lib/acequia", "/var/log/acequia"];
+
 /// Checks the file at `path`; `None`: the one that `acequia run` would find. Only errors make it fail. For errors that
 /// would prevent `acequia run` from starting, the exit code is that of `acequia run`. The servers are tried only if the
 /// scope includes them and no error has been found before.
@@ -61,7 +64,7 @@ pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitC
     let (counts, networks) = (counts(&path, &plan), guard_networks(&plan));
     let mut found = Vec::new();
     if scope != CheckScope::WithoutFiles {
-        found.extend(check_files(&plan));
+        found.extend(check_files(&path, &plan));
         found.extend(check_as_service(&path, &found));
     }
     let mut servers = None;
@@ -130,12 +133,11 @@ fn json(report: &Report, found: &[Finding]) -> String {
 /// If root runs this command, checks the service's file again as the user of the service. Warns of the problems that
 /// only this user has, such as unreadable files. `found`: the problems that root has.
 fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
-    let full = |path: &Path| std::fs::canonicalize(path).ok();
-    if full(path) != full(Path::new(SERVICE_FILE)) || !rustix::process::geteuid().is_root() {
+    if !is_of_service(path) || !rustix::process::geteuid().is_root() {
         return Vec::new();
     }
     let findings = || match load(Some(path)) {
-        Ok((_, loaded)) => check_files(&loaded.plan)
+        Ok((_, loaded)) => check_files(path, &loaded.plan)
             .into_iter()
             .map(|finding| finding.message)
             .collect(),
@@ -147,6 +149,12 @@ fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
     let new = messages.into_iter().filter(is_new);
     new.map(|message| Finding::warning(format!("the service runs as user {SERVICE_USER}: {message}")))
         .collect()
+}
+
+/// Whether this is the configuration file of the package's systemd unit.
+fn is_of_service(path: &Path) -> bool {
+    let full = |path: &Path| std::fs::canonicalize(path).ok();
+    full(path) == full(Path::new(SERVICE_FILE))
 }
 
 /// A problem of a file that the configuration names, or of a server.
@@ -185,9 +193,9 @@ impl Finding {
     }
 }
 
-/// Tries the files named in the plan. A file that cannot be used, so that `acequia run` would not start, is an error.
-/// Warns of each secret file that other users may read or write.
-fn check_files(plan: &Plan) -> Vec<Finding> {
+/// Tries the files named in the plan, which was loaded from the file at `path`. A file that cannot be read or written,
+/// so that `acequia run` would not start, is an error. Warns of each secret file that other users may read or write.
+fn check_files(path: &Path, plan: &Plan) -> Vec<Finding> {
     let mut unreadable: Vec<Failure> = Vec::new();
     for failure in app::unreadable(plan) {
         // Several keys may name one file.
@@ -196,6 +204,9 @@ fn check_files(plan: &Plan) -> Vec<Finding> {
         }
     }
     let mut found: Vec<Finding> = unreadable.iter().map(Finding::failure).collect();
+    let created = SERVICE_DIRECTORIES.map(Path::new);
+    let created = if is_of_service(path) { &created[..] } else { &[] };
+    found.extend(app::unwritable(plan, created).iter().map(Finding::failure));
     found.extend(check_directories(plan));
     found.extend(file_warnings(plan).into_iter().map(Finding::warning));
     found.extend(check_lists(plan));

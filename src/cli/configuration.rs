@@ -1,4 +1,4 @@
-//! Loads the configuration for commands that do not run it.
+//! Loads the configuration for commands that only examine it.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::config::{self, Loaded};
 use crate::error::chain;
 use crate::remote::fetch;
 
-/// Loads a file, and the texts of the store if it refers to one.
+/// Loads a file and, if it has `[remote]`, the texts of that store.
 ///
 /// # Errors
 /// All errors in the file and in the texts, or why the file or the store cannot be read.

@@ -9,6 +9,7 @@ use super::remote::{ApiRequest, Remote};
 use super::server::encode;
 use super::status::{age_text, guard_table};
 use super::table::{or_dash, table};
+use super::values;
 use crate::admin::guard_bodies::{DeniedBody, DenyEditBody, GuardDetailBody, SourceCountBody, UndoneBody};
 
 /// A change of a guard.
@@ -19,9 +20,10 @@ pub enum GuardCommand {
         /// The guard
         guard: String,
         /// A network, such as 10.0.0.0/8, or an address
+        #[arg(value_parser = values::network)]
         network: String,
         /// Only for this time, such as "10m"
-        #[arg(long = "for", value_name = "DURATION")]
+        #[arg(long = "for", value_name = "DURATION", value_parser = values::lifetime)]
         time: Option<String>,
         /// Also reset the open sessions from that network
         #[arg(long)]
@@ -32,6 +34,7 @@ pub enum GuardCommand {
         /// The guard
         guard: String,
         /// The network or address, as it was denied
+        #[arg(value_parser = values::network)]
         network: String,
     },
 }

@@ -16,10 +16,10 @@ use crate::config::{self, address};
 #[derive(Debug, Args)]
 pub struct InitArgs {
     /// The address on which clients are accepted, as in 0.0.0.0:5432.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
     listen: Option<String>,
     /// The servers, separated by commas.
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', value_parser = server_address)]
     servers: Vec<String>,
     /// What the servers speak: it decides how they are checked.
     #[arg(long)]
@@ -104,16 +104,14 @@ impl InitAnswers {
     /// The flags, and answers to questions for those that are missing.
     fn complete(args: &InitArgs, input: &mut impl BufRead) -> Result<Self, String> {
         let listen = match &args.listen {
-            Some(listen) => listen_address(listen).map_err(|why| format!("--listen: {why}"))?,
+            Some(listen) => listen.clone(),
             None => ask(input, "Accept clients on (ADDRESS:PORT)", listen_address)?,
         };
         let servers = match args.servers.as_slice() {
             [] => ask(input, "Servers (HOST:PORT, separated by commas)", |answer| {
-                server_addresses(answer.split(','))
+                answer.split(',').map(server_address).collect()
             })?,
-            servers => {
-                server_addresses(servers.iter().map(String::as_str)).map_err(|why| format!("--servers: {why}"))?
-            }
+            servers => servers.to_vec(),
         };
         let service = match args.service {
             Some(service) => service,
@@ -186,12 +184,10 @@ fn listen_address(text: &str) -> Result<String, String> {
     address::listen(text).map(|_| text.to_owned()).map_err(in_one_line)
 }
 
-/// The addresses of servers, as text without white space around them.
-fn server_addresses<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<String>, String> {
-    let checked = texts
-        .map(str::trim)
-        .map(|text| address::server(text).map(|_| text.to_owned()));
-    checked.collect::<Result<_, _>>().map_err(in_one_line)
+/// The address of a server, as text without white space around it.
+fn server_address(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    address::server(text).map(|_| text.to_owned()).map_err(in_one_line)
 }
 
 fn in_one_line((message, hint): (String, String)) -> String {

@@ -3,6 +3,7 @@
 mod exit;
 mod terminal;
 mod table;
+mod values;
 mod remote;
 mod configuration;
 pub mod check;

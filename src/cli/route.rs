@@ -14,8 +14,8 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::configuration;
-use super::exit::{self, EXIT_USAGE};
-use super::terminal::{print, print_message};
+use super::exit;
+use super::terminal::{print, reject_arguments};
 use crate::app::load_tls;
 use crate::config;
 use crate::live::LiveTls;
@@ -88,10 +88,7 @@ pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
     let tls = load_tls(&loaded.plan, None).unwrap_or_default();
     match explain(&loaded.plan, &tls, args) {
         Ok(text) => print(&text),
-        Err(error) => {
-            print_message("error", &error.to_string());
-            ExitCode::from(EXIT_USAGE)
-        }
+        Err(error) => reject_arguments(&error.to_string()),
     }
 }
 

@@ -41,6 +41,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     }
     let (_flushes_on_drop, reconfigure_log) = start_log(&loaded.plan.log);
     let source = ConfigSource {
+        is_pipe: !path.metadata().is_ok_and(|metadata| metadata.is_file()),
         file: Some(path),
         text: loaded.text().to_owned(),
         reconfigure_log: Some(reconfigure_log),

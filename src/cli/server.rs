@@ -7,9 +7,12 @@ use serde_json::{Value, json};
 
 use super::remote::{ApiRequest, Remote};
 use super::status::{ServerLine, absent_server_note, server_table};
+use super::terminal::reject_arguments;
+use super::values;
 use crate::admin::bodies::OverrideBody;
 use crate::admin::pool_bodies::AddedServerBody;
-use crate::plan::WEIGHT_MAX;
+use crate::plan::{ListedServer, WEIGHT_MAX};
+use crate::pool::MemberConfig;
 use crate::text::parse_digits;
 
 /// A change of a server.
@@ -55,7 +58,7 @@ pub struct AddArgs {
     #[arg(long, value_name = "PRIORITY")]
     priority: Option<u8>,
     /// Remove it after this time, such as "1h"; by default it stays until it is removed
-    #[arg(long = "for", value_name = "DURATION")]
+    #[arg(long = "for", value_name = "DURATION", value_parser = values::lifetime)]
     time: Option<String>,
 }
 
@@ -90,7 +93,7 @@ pub struct DrainArgs {
     #[command(flatten)]
     target: ServerArg,
     /// Cut its sessions, spread over this time, such as "30s"; without it they end by themselves
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     close_over: Option<String>,
 }
 
@@ -101,8 +104,10 @@ fn parse_server(text: &str) -> Result<PoolAndServer, String> {
         .find("/unix:/")
         .or_else(|| text.rfind('/'))
         .ok_or("expected POOL/SERVER")?;
-    let (pool, server) = (&text[..at], &text[at + 1..]);
-    Ok((pool.to_owned(), server.to_owned()))
+    match (&text[..at], &text[at + 1..]) {
+        ("", _) | (_, "") => Err(String::from("expected POOL/SERVER")),
+        (pool, server) => Ok((pool.to_owned(), server.to_owned())),
+    }
 }
 
 /// Requests the change and prints its result.
@@ -139,6 +144,15 @@ fn add(remote: &Remote, args: &AddArgs) -> ExitCode {
         priority,
         time,
     } = args;
+    let server = ListedServer {
+        name: name.clone(),
+        weight: *weight,
+        priority: *priority,
+        ..ListedServer::at(address.clone())
+    };
+    if let Err(why) = server.into_entry(MemberConfig::default()) {
+        return reject_arguments(&why);
+    }
     let body = json!({ "address": address, "name": name, "weight": weight, "priority": priority, "for": time });
     let path = format!("/api/v1/pools/{}/servers", encode(pool));
     let shown = |AddedServerBody { pool, name, until, .. }| {
@@ -180,7 +194,9 @@ mod tests {
         ] {
             assert_eq!(parse_server(text), Ok((pool.to_owned(), server.to_owned())));
         }
-        assert!(parse_server("p").is_err());
+        for text in ["p", "p/", "/s"] {
+            assert!(parse_server(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! `acequia sessions`: lists the open sessions, or ends one.
 
+use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
 use clap::Args;
 
 use super::remote::{ApiRequest, Remote};
 use super::table::{duration, or_dash, size, table};
+use super::terminal::reject_arguments;
 use crate::admin::session_bodies::{KilledBody, SessionBody, SessionsBody};
+use crate::admin::sessions::SessionQuery;
 
 /// The arguments of `acequia sessions`.
 #[derive(Debug, Args)]
@@ -36,7 +41,11 @@ fn parse_filter(text: &str) -> Result<(String, String), String> {
 }
 
 impl SessionsArgs {
-    fn query(&self) -> String {
+    /// The query of the request.
+    ///
+    /// # Errors
+    /// The API would reject it.
+    fn query(&self) -> Result<String, String> {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(&self.filters);
         if let Some(key) = &self.sort {
@@ -48,7 +57,16 @@ impl SessionsArgs {
         if let Some(after) = self.after {
             query.append_pair("after", &after.to_string());
         }
-        query.finish()
+        let query = query.finish();
+        let uri = format!("/?{query}").parse().expect("the query is encoded");
+        let checked = Query::<SessionQuery>::try_from_uri(&uri);
+        // The source of the rejection says what is wrong, without a word about query strings.
+        let why = |rejection: QueryRejection| match rejection.source() {
+            Some(source) => source.to_string(),
+            None => rejection.body_text(),
+        };
+        let Query(checked) = checked.map_err(why)?;
+        checked.parse().map(|_| query)
     }
 }
 
@@ -61,7 +79,11 @@ pub fn run(remote: &Remote, args: &SessionsArgs) -> ExitCode {
             Ok(format!("session {killed} is killed\n"))
         });
     }
-    let request = ApiRequest::get(format!("/api/v1/sessions?{}", args.query()));
+    let query = match args.query() {
+        Ok(query) => query,
+        Err(why) => return reject_arguments(&why),
+    };
+    let request = ApiRequest::get(format!("/api/v1/sessions?{query}"));
     remote.request(request, |sessions| Ok(session_table(&sessions)))
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use super::exit::EXIT_OUTPUT;
+use super::exit::{EXIT_OUTPUT, EXIT_USAGE};
 use crate::text::{self, escape};
 
 /// Prints text to standard output; returns the exit code. A closed pipe is not a failure. Any other error is a failure,
@@ -26,6 +26,12 @@ fn escape_json(json: &str) -> String {
 /// Prints a message to standard error; `severity` is `error` or `warning`. A failure to write is ignored.
 pub(super) fn print_message(severity: &str, message: &str) {
     let _ = writeln!(io::stderr(), "{severity}: {}", escape_lines(message));
+}
+
+/// Prints an error about the arguments; returns the exit code.
+pub(super) fn reject_arguments(message: &str) -> ExitCode {
+    print_message("error", message);
+    ExitCode::from(EXIT_USAGE)
 }
 
 /// Escapes unsafe characters, line feeds excepted.

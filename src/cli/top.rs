@@ -32,9 +32,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::exit::{EXIT_RUN, EXIT_USAGE};
+use super::exit::EXIT_RUN;
 use super::remote::{ApiRequest, EventStream, Remote, RemoteError};
-use super::terminal::print_message;
+use super::terminal::{print_message, reject_arguments};
 use crate::admin::session_bodies::SessionsBody;
 use crate::error::chain;
 use feed::Update;
@@ -53,15 +53,13 @@ const DRAW_INTERVAL: Duration = Duration::from_secs(1);
 /// with `--json` or without a terminal; 3 if the terminal fails; otherwise the exit code of the `RemoteError`.
 #[must_use]
 pub fn run(remote: &Remote) -> ExitCode {
-    let refuse = |message| {
-        print_message("error", message);
-        ExitCode::from(EXIT_USAGE)
-    };
     if remote.wants_json() {
-        return refuse("`top` has no --json: use `acequia servers --json`, or the stream /api/v1/events of the API");
+        return reject_arguments(
+            "`top` has no --json: use `acequia servers --json`, or the stream /api/v1/events of the API",
+        );
     }
     if !io::stdout().is_terminal() {
-        return refuse("`top` needs a terminal: use `acequia servers` and `acequia sessions`");
+        return reject_arguments("`top` needs a terminal: use `acequia servers` and `acequia sessions`");
     }
     match show(remote) {
         Ok(()) => ExitCode::SUCCESS,

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use crate::error::with_context;
 use crate::plan::{AdminSocket, Plan, RemoteTexts};
+use crate::regular_file;
 use file::{Table, Value};
 pub(crate) use parse::address;
 use report::{InputText, Position, Problem, Report};
@@ -115,19 +116,52 @@ pub fn unreadable(name: &str, why: &str) -> Report {
     Report::unreadable(name, format!("cannot read the configuration: {why}"), "")
 }
 
-/// Loads a file.
+/// Loads a file. It may be a pipe, such as `/dev/stdin`: like cat(1), this waits for its writer.
 ///
 /// # Errors
 /// Why the file cannot be read, or all errors in it.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
     let name = path.display().to_string();
-    let bytes = read_bounded(path).map_err(|error| unreadable(&name, &error.to_string()))?;
+    match File::open(path).and_then(read_bounded) {
+        Ok(bytes) => read_bytes(&name, bytes),
+        Err(error) => Err(unreadable(&name, &error.to_string())),
+    }
+}
+
+/// Loads a file again. It must be a regular one, so that this never waits for another process. `was_pipe`: whether it
+/// was none when it was loaded before, which is said in the error.
+///
+/// # Errors
+/// Why the file cannot be read, or all errors in it.
+pub fn load_again(path: &Path, was_pipe: bool) -> Result<Loaded, Report> {
+    let name = path.display().to_string();
+    let error = match read_regular(path) {
+        Ok(bytes) => return read_bytes(&name, bytes),
+        Err(error) => error,
+    };
+    let is_other_kind = path.metadata().is_ok_and(|metadata| !metadata.is_file());
+    let (message, remedy) = match (was_pipe, is_other_kind) {
+        (true, _) => (
+            String::from("the configuration was read from a pipe, and cannot be read again"),
+            "to reload, restart with `-c` and a regular file",
+        ),
+        (false, true) => (
+            format!("cannot read the configuration: {error}"),
+            "put a regular file in its place: a reload waits for no writer of a pipe",
+        ),
+        (false, false) => return Err(unreadable(&name, &error.to_string())),
+    };
+    Err(Report::unreadable(name, message, remedy))
+}
+
+fn read_bytes(name: &str, bytes: Vec<u8>) -> Result<Loaded, Report> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         let message = "the file is too long for a configuration";
-        return Err(Report::unreadable(&name, message, "the limit is 16 MiB"));
+        let problem = Problem::error(Position::File, message, "the limit is 16 MiB");
+        return Err(Report::new(Arc::new(InputText::new(name, "")), vec![problem]));
     }
     match String::from_utf8(bytes) {
-        Ok(text) => read(&name, &text),
+        Ok(text) => read(name, &text),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
             let text = String::from_utf8_lossy(error.as_bytes());
@@ -137,11 +171,16 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     }
 }
 
+/// Reads a regular file, as [`read_bounded`] does. Never waits for another process.
+pub(crate) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    regular_file::open(path).and_then(read_bounded)
+}
+
 /// Reads at most one byte more than [`FILE_BYTES_MAX`]: enough to tell that a file is too long, whatever size its
 /// metadata claims.
-pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+fn read_bounded(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -149,9 +188,9 @@ pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 /// errors.
 ///
 /// # Errors
-/// Why the file cannot be read. `InvalidData`: it is not UTF-8, or not valid JSON.
+/// Why the file cannot be read; it must be a regular one. `InvalidData`: it is not UTF-8, or not valid JSON.
 pub fn admin_socket(path: &Path) -> io::Result<AdminSocket> {
-    let bytes = read_bounded(path)
+    let bytes = read_regular(path)
         .map_err(|error| with_context(error, format!("cannot read the configuration {}", path.display())))?;
     let unusable = || {
         let message = format!("{} has errors, which `acequia check` shows", path.display());

@@ -44,6 +44,8 @@ pub(super) struct Problem {
     message: String,
     /// The remedy; may be empty.
     hint: String,
+    /// Whether a file cannot be read. Otherwise its contents are wrong.
+    is_unreadable: bool,
 }
 
 impl Problem {
@@ -54,6 +56,15 @@ impl Problem {
             position,
             message: message.into(),
             hint: hint.into(),
+            is_unreadable: false,
+        }
+    }
+
+    /// As [`Self::error`], about a file that cannot be read.
+    pub(super) fn unreadable(position: Position, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            is_unreadable: true,
+            ..Self::error(position, message, hint)
         }
     }
 
@@ -66,7 +77,7 @@ impl Problem {
     }
 
     /// A sort key: smaller for an earlier position.
-    pub(super) fn order(&self) -> usize {
+    fn order(&self) -> usize {
         self.position.order()
     }
 
@@ -105,33 +116,26 @@ impl ColorChoice {
 pub struct Report {
     input: Arc<InputText>,
     problems: Vec<Problem>,
-    is_unreadable: bool,
 }
 
 impl Report {
     pub(super) fn new(input: Arc<InputText>, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(Problem::order); // stable: problems at one position keep their order
-        Self {
-            input,
-            problems,
-            is_unreadable: false,
-        }
+        Self { input, problems }
     }
 
-    /// A report about a file that cannot be read.
+    /// A report about a configuration that cannot be read.
     pub(super) fn unreadable(name: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        let problem = Problem::error(Position::File, message, hint);
-        let report = Self::new(Arc::new(InputText::new(name, "")), vec![problem]);
-        Self {
-            is_unreadable: true,
-            ..report
-        }
+        let problem = Problem::unreadable(Position::File, message, hint);
+        Self::new(Arc::new(InputText::new(name, "")), vec![problem])
     }
 
-    /// Whether it reports that the configuration cannot be read, and nothing about its contents.
+    /// Whether all its errors are that the configuration, or a list of networks that it names, cannot be read. There is
+    /// at least one error.
     #[must_use]
-    pub const fn is_unreadable(&self) -> bool {
-        self.is_unreadable
+    pub fn is_unreadable(&self) -> bool {
+        let unreadable = self.problems.iter().filter(|problem| problem.is_unreadable).count();
+        unreadable > 0 && unreadable == self.error_count()
     }
 
     /// The messages of its first 100 errors.

@@ -4,8 +4,8 @@ use super::keys::{self, SectionKeys};
 use super::synonyms::{equivalent, normalize};
 use crate::text::first_and_more;
 
-/// Longer words get no suggestion: nobody misspells such a word, and the edit distance costs the product of both
-/// lengths.
+/// Longer words get no suggestion: nobody misspells such a word, and the time to compute an edit distance grows with
+/// the product of both lengths.
 const WORD_CHARS_MAX: usize = 64;
 
 /// The most names of sections that a hint lists.
@@ -43,7 +43,7 @@ fn hint(section: &SectionKeys, key: &str) -> String {
 /// missing.
 pub(super) fn probably_means(section: &SectionKeys, key: &str, wanted: &str) -> bool {
     let normalized = normalize(key);
-    // Without the closing backtick: the text may be longer, as in `priority = 1`.
+    // Without the closing backtick, because a value may follow the key, as in `priority = 1`.
     let is_synonym = || equivalent(section, &normalized).is_some_and(|text| text.contains(&format!("`{wanted}")));
     !section.keys.contains(&key)
         && (normalized == normalize(wanted) || is_synonym() || nearest(key, section.keys) == Some(wanted))

@@ -137,7 +137,7 @@ impl DnsSource {
         let (servers, problems) = servers(&self.srv.records, &self.hosts(), self.defaults)?;
         let warning = warning(&problems);
         if !servers.is_empty() {
-            self.log_problems(problems); // those of an empty list are reported by its warning alone
+            self.log_problems(problems); // if the list is empty, its warning alone reports the problems
         }
         Ok(ServerList { servers, warning })
     }
@@ -149,7 +149,7 @@ impl DnsSource {
         }
     }
 
-    /// Follows the addresses of the present targets, and of no others.
+    /// Sets the questions for addresses: those for the present targets, and no others.
     fn adopt_targets(&mut self) {
         let types = match self.plan.family {
             IpFamily::Both => &TYPES[..],
@@ -200,7 +200,7 @@ impl DnsSource {
                         answer.record(answered);
                     }
                 }
-                Ok(Some(Err(_panic))) => {} // it is still due
+                Ok(Some(Err(_panic))) => {} // the question stays due, so it counts as not answered
                 Ok(None) | Err(_) => break,
             }
         }
@@ -218,14 +218,15 @@ impl DnsSource {
         parsed.map_err(|error: ProtoError| Reason::from(chain(&error)))
     }
 
-    /// Why the questions for addresses have failed, if all of them have; `None`: one was answered, or there is none.
+    /// Why the questions for addresses have failed, if all of them have; `None`: at least one was answered, or there are
+    /// no questions.
     fn failure_of_all(&self) -> Option<Reason> {
         let have_all_failed = self.addresses.values().all(|answer| answer.has_failed);
         let first = self.addresses.values().next()?;
         first.problem.clone().filter(|_| have_all_failed)
     }
 
-    /// The state of the present targets.
+    /// The addresses and problems of the present targets.
     fn hosts(&self) -> HashMap<Box<str>, HostAddresses> {
         let targets = self.srv.records.iter().map(|record| &record.target);
         let named = targets.filter(|target| !target.is_empty());
@@ -249,7 +250,8 @@ impl DnsSource {
         }
     }
 
-    /// Logs a problem of a host that had none in the last round, if any, and logs when no host has problems any more.
+    /// If some hosts have a problem and had none before, logs one of them. Also logs when no host has problems any
+    /// more.
     fn log_problems(&mut self, problems: HostProblems) {
         let source = &self.plan;
         let mut new = problems.iter().filter(|(host, _)| !self.problems.contains_key(*host));

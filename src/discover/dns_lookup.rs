@@ -20,8 +20,8 @@ use crate::text::Reason;
 /// without a TTL holds this long.
 const ABSENT_TTL_MAX: Duration = Duration::from_secs(30);
 
-/// The most addresses of one host that are used: the lowest ones. Host names in the key `servers` of
-/// a pool have the same limit.
+/// The most addresses of one host and one record type that are used. If there are more, the lowest are used. A host
+/// name in the key `servers` of a pool has the same limit for both types together.
 const ADDRESSES_MAX: usize = 256;
 
 /// The most names that are asked for in a chain of aliases. For addresses, the resolver has the same limit.
@@ -33,7 +33,7 @@ pub(super) const NO_ANSWER: &str = "the name server does not answer";
 pub(super) struct Found<T> {
     /// Sorted, each once: name servers rotate their answers.
     pub(super) records: Vec<T>,
-    /// Why there are no records, or why some of the answer are left out.
+    /// Why there are no records, or why some records of the answer are left out.
     pub(super) remark: Option<Reason>,
     /// How long it holds.
     pub(super) ttl: Duration,
@@ -82,10 +82,10 @@ pub(super) async fn ask_srv(resolver: &TokioResolver, mut name: Name) -> Result<
         ttl = ttl.min(alias.ttl);
         name = target;
     }
-    Err("the name is an alias of too many others".into())
+    Err("the chain of aliases that begins with the name is too long".into())
 }
 
-/// Asks for the addresses of a name.
+/// Asks for the addresses of a name that are of one type.
 pub(super) async fn ask_addresses(
     resolver: &TokioResolver,
     name: Name,

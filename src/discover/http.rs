@@ -63,7 +63,7 @@ impl HttpSource {
         }
     }
 
-    /// Asks once. If the server says that the list has not changed, returns the previous one (RFC 9110, section
+    /// Asks once. If the HTTP server says that the list has not changed, returns the previous list (RFC 9110, section
     /// 13.1.2).
     async fn ask(&mut self, tls: Option<Arc<ClientConfig>>) -> Result<ServerList, Box<dyn Error + Send + Sync>> {
         let mut request = Request::get(self.plan.url.clone()).header(ACCEPT, "application/json");

@@ -11,7 +11,7 @@ use super::kubernetes::KubernetesSource;
 use super::source::{ListAnswer, ServerSource};
 use crate::plan::{DiscoverPlan, DiscoverSource, PoolPlan};
 
-/// The source of this plan.
+/// Creates the source that this plan describes.
 pub(super) fn open(plan: &DiscoverPlan) -> Box<dyn ServerSource> {
     match &plan.source {
         DiscoverSource::File(path) => Box::new(FileSource::new(path.clone(), plan.defaults)),

@@ -72,7 +72,7 @@ impl AcmeCertificate {
                 return Err(TlsFileError::new(&self.file, what));
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(TlsFileError::new(&self.file, error.to_string()));
+                return Err(TlsFileError::of_reading(&self.file, &error));
             }
             Err(_) => {}
         }

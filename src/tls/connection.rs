@@ -162,8 +162,8 @@ impl TlsConnection {
     }
 
     /// Moves all [unread bytes](Self::unread_bytes) to a buffer of that length, so that more can be appended for
-    /// [`decrypt`](Self::decrypt). rustls remembers how many of them it has looked at, and must be given all of
-    /// them again.
+    /// [`decrypt`](Self::decrypt). rustls remembers how many of them it has looked at, and must be given all
+    /// of them again.
     pub fn take_unread(&mut self, buffer: &mut [u8]) {
         buffer.copy_from_slice(&take(&mut self.incoming));
     }

@@ -29,13 +29,15 @@ pub struct TlsFileError {
     pub what: String,
     /// The number of the error, if the system reported it.
     os_error: Option<i32>,
+    /// Whether the file or directory cannot be read. Otherwise its contents are wrong.
+    is_unreadable: bool,
 }
 
 impl TlsFileError {
-    /// Whether the file, or directory, can be read at this moment.
+    /// Whether the file, or directory, cannot be read. Otherwise its contents are wrong.
     #[must_use]
-    pub fn is_file_readable(&self) -> bool {
-        regular_file::open_any(&self.path).is_ok()
+    pub fn is_unreadable(&self) -> bool {
+        self.is_unreadable
     }
 
     /// Whether the system reported this error.
@@ -48,6 +50,16 @@ impl TlsFileError {
             path: path.to_owned(),
             what: what.into(),
             os_error: None,
+            is_unreadable: false,
+        }
+    }
+
+    /// The error of reading a file or directory.
+    pub(super) fn of_reading(path: &Path, error: &io::Error) -> Self {
+        Self {
+            os_error: error.raw_os_error(),
+            is_unreadable: error.kind() != io::ErrorKind::InvalidData,
+            ..Self::new(path, error.to_string())
         }
     }
 }
@@ -105,10 +117,7 @@ impl PemText {
 
 /// The bytes of a file. They are erased when they are dropped: they may contain a key.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
-    regular_file::read_zeroizing(path, FILE_BYTES_MAX).map_err(|error| TlsFileError {
-        os_error: error.raw_os_error(),
-        ..TlsFileError::new(path, error.to_string())
-    })
+    regular_file::read_zeroizing(path, FILE_BYTES_MAX).map_err(|error| TlsFileError::of_reading(path, &error))
 }
 
 /// Why nothing was found in a file with this content. If the file is in PKCS#12 or DER, the result says so, and how to
@@ -211,8 +220,8 @@ mod tests {
         for path in [fifo.as_path(), directory.path()] {
             let error = read(path).unwrap_err();
             assert_eq!(error.what, "not a regular file");
-            assert!(error.is_file_readable(), "{}", path.display());
+            assert!(error.is_unreadable(), "{}", path.display());
         }
-        assert!(!read(&directory.path().join("absent")).unwrap_err().is_file_readable());
+        assert!(read(&directory.path().join("absent")).unwrap_err().is_unreadable());
     }
 }

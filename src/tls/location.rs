@@ -112,7 +112,7 @@ fn list_directory(
 /// `lost+found`, the directory of fsck(8) at the root of a file system: only root may read it.
 fn paths_in(directory: &Path) -> Result<Vec<PathBuf>, TlsFileError> {
     let listed = directory.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    let listed = listed.map_err(|error| TlsFileError::new(directory, error.to_string()))?;
+    let listed = listed.map_err(|error| TlsFileError::of_reading(directory, &error))?;
     let is_skipped = |entry: &DirEntry| {
         let name = entry.file_name();
         name.as_encoded_bytes().starts_with(b".") || name == "lost+found"

@@ -1,5 +1,6 @@
 //! How certificates of servers are verified.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,7 +65,7 @@ fn system_authorities() -> Result<Arc<RootCertStore>, TlsFileError> {
         let what = format!(
             "cannot be used ({error}): install certificates of authorities (ca-certificates), or name a `ca_file`"
         );
-        return Err(TlsFileError::new(Path::new(SYSTEM), what));
+        return Err(TlsFileError::of_reading(Path::new(SYSTEM), &io::Error::other(what)));
     }
     let store = Arc::new(store);
     *latest = Some((loaded.certs, Arc::clone(&store)));

@@ -7,9 +7,11 @@ use std::mem;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::io::ioctl_fionbio;
+use rustix::fs::{Access, access};
+use rustix::io::{Errno, ioctl_fionbio};
 
 use crate::error::with_context;
+use crate::regular_file;
 use crate::text::escape;
 
 /// Where the access log is written.
@@ -54,8 +56,8 @@ impl Output {
             AccessTarget::Stdout => (None, Box::new(io::stdout())),
             AccessTarget::Stderr => (None, Box::new(io::stderr())),
             AccessTarget::File(path) => {
-                let with_path = |error| with_context(error, escape(&path.to_string_lossy(), &[]));
-                (Some(path.clone()), Box::new(open_to_append(path).map_err(with_path)?))
+                let file = open_to_append(path).map_err(|error| with_path(error, path))?;
+                (Some(path.clone()), Box::new(file))
             }
         };
         Ok(Some(Self {
@@ -63,6 +65,23 @@ impl Output {
             stream: BufWriter::new(stream),
             lost_while_failing: None,
         }))
+    }
+
+    /// Checks whether a file could be opened, without creating it. Does not find out whether a FIFO has a reader:
+    /// opening it could end that reader.
+    ///
+    /// # Errors
+    /// As of [`Self::open`].
+    pub fn check(path: &Path) -> io::Result<()> {
+        let checked = match path.metadata() {
+            Ok(metadata) if metadata.is_dir() => Err(Errno::ISDIR.into()),
+            Ok(_) => access(path, Access::WRITE_OK).map_err(Into::into),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                regular_file::check_creatable_in(path.parent().unwrap_or(Path::new("")))
+            }
+            Err(error) => Err(error),
+        };
+        checked.map_err(|error| with_path(error, path))
     }
 
     /// Buffers a line. If it does not fit, the buffer is written first; if that fails, this line is lost and the buffer
@@ -134,6 +153,10 @@ impl Output {
         }
         lines
     }
+}
+
+fn with_path(error: io::Error, path: &Path) -> io::Error {
+    with_context(error, escape(&path.to_string_lossy(), &[]))
 }
 
 /// Opens a file for appending. Opening a FIFO without a reader fails instead of waiting for a reader: a reload calls

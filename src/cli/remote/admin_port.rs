@@ -1,5 +1,6 @@
 //! The admin port of a process, which may be on another machine.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -7,6 +8,7 @@ use hyper::Uri;
 use hyper::header::HeaderValue;
 
 use super::{Peer, RemoteError};
+use crate::cli::values::url;
 use crate::error::with_context;
 use crate::{http_client, regular_file, tls};
 
@@ -17,7 +19,7 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 #[derive(Clone, Debug, Args)]
 pub(super) struct AdminPort {
     /// The admin port of the process, instead of its socket: https://HOST:PORT, or http://HOST:PORT without [admin.tls]
-    #[arg(long, value_name = "URL", conflicts_with_all = ["socket", "config"], global = true)]
+    #[arg(long, value_name = "URL", value_parser = url, conflicts_with_all = ["socket", "config"], global = true)]
     pub(super) url: Option<Uri>,
     /// With --url: the authorities of the certificate of the admin port, PEM [default: those of the system]
     #[arg(long, value_name = "FILE", global = true)]
@@ -54,10 +56,11 @@ impl AdminPort {
 }
 
 /// The header field with the token in a file (RFC 6750, section 2.1).
-fn authorization(file: &Path) -> std::io::Result<HeaderValue> {
+fn authorization(file: &Path) -> io::Result<HeaderValue> {
     let read = || {
         let token = regular_file::read_secret(file, TOKEN_BYTES_MAX, <[u8]>::trim_ascii)?;
-        let mut value = HeaderValue::try_from([&b"Bearer "[..], &token[..]].concat()).map_err(std::io::Error::other)?;
+        let value = HeaderValue::try_from([&b"Bearer "[..], &token[..]].concat());
+        let mut value = value.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         value.set_sensitive(true);
         Ok(value)
     };

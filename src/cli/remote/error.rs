@@ -122,7 +122,10 @@ impl RemoteError {
         print_message("error", message.strip_prefix("error: ").unwrap_or(&message));
         ExitCode::from(match self {
             Self::NoUrl => EXIT_USAGE,
-            Self::Configuration(error) if error.kind() == io::ErrorKind::InvalidData => EXIT_CONFIG,
+            Self::Configuration(error) | Self::TokenFile(error) if error.kind() == io::ErrorKind::InvalidData => {
+                EXIT_CONFIG
+            }
+            Self::CaFile(error) if !error.is_unreadable() => EXIT_CONFIG,
             Self::OtherFile { .. } | Self::InvalidRequest(_) | Self::Rejected(_) | Self::Unavailable(_) => EXIT_CONFIG,
             _ => EXIT_RUN,
         })

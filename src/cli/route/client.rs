@@ -9,8 +9,10 @@ use crate::plan::{ClientOf, GuardPlan, Plan};
 /// Explains who the client is when this peer connects.
 pub(super) fn explain_peer(peer: IpAddr, client: ClientOf) -> String {
     match client {
-        // The user did not give `--from`, so the message says what the option stands for.
-        ClientOf::Named(None) => format!("peer {peer} is trusted: its PROXY header names the client, here --from\n"),
+        // The user did not give `--from`, so the message says what that option is for.
+        ClientOf::Named(None) => {
+            format!("peer {peer} is trusted to name its client by a PROXY header: set that client by --from\n")
+        }
         ClientOf::Named(Some(_)) => format!("peer {peer} is trusted to name its client by a PROXY header\n"),
         ClientOf::Peer(_) => format!("peer {peer} is not trusted to name a client: it is the client\n"),
         ClientOf::Refused => format!("peer {peer} is refused: it is not in `from` of `accept_proxy`\n"),

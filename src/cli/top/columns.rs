@@ -74,7 +74,7 @@ impl CellValue<'_> {
             Self::Count(count) => count.to_string(),
             Self::CountAndMax(count, None) => count.to_string(),
             Self::CountAndMax(count, Some(max)) => format!("{count}/{max}"),
-            // From 9.95, one decimal would be rounded to `10.0`.
+            // From 9.95, a rate with one decimal would be printed as `10.0`.
             Self::Rate(rate) if *rate > 0.0 && *rate < 9.95 => format!("{rate:.1}"),
             Self::Rate(rate) => format!("{rate:.0}"),
             Self::Bytes(bytes) => size(*bytes),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_durations_and_sizes_are_sorted_by_value() {
+    fn counts_round_trips_and_texts_are_sorted_by_value() {
         assert_eq!(CellValue::Count(9).order(&CellValue::Count(10)), Ordering::Less);
         assert_eq!(
             CellValue::CountAndMax(9, Some(1)).order(&CellValue::CountAndMax(10, None)),

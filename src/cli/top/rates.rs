@@ -15,7 +15,7 @@ pub(super) struct Rates {
     pub(super) bytes_down: u64,
 }
 
-/// The counts of the process in a sample, of all its seconds together.
+/// The counts of the process in a sample: sums over all seconds of the sample.
 #[derive(Debug, Deserialize)]
 struct SampleCounts {
     opened: u64,

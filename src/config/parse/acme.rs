@@ -1,4 +1,4 @@
-//! `[acme.NAME]`, and the certificates that listeners order there.
+//! `[acme.NAME]`: accounts with ACME servers, and the certificates that listeners order with them.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -136,7 +136,7 @@ impl<'a> AcmeAccounts<'a> {
                     ChallengeKind::TlsAlpn01 => {
                         "guard the routes instead of the listener: guards of routes are asked after the challenge is answered"
                     }
-                    ChallengeKind::Http01 => "remove the guard from that listener: it only redirects",
+                    ChallengeKind::Http01 => "remove the guard from that listener, which only redirects",
                 };
                 problems.warning(position, message, format!("unless the server is among them: {remedy}"));
             }

@@ -29,7 +29,7 @@ pub(super) fn reject(
             let message =
                 format!("pool `{pool}` has a [tls] table, and clients of this `protocol` begin TLS on their own");
             let reason = if terminates {
-                "the servers get what comes within TLS"
+                "the servers get the plaintext of the client's TLS"
             } else {
                 "the client's TLS reaches the server"
             };

@@ -1,5 +1,6 @@
 //! `[guards.NAME]`, and the guards that listeners and routes refer to.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,12 +180,13 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
         let path = problems.resolve_path(&path);
         // Errors of a remote configuration are written back to its store, whose readers must not see local files.
         let may_quote = !problems.is_remote(&node.position);
-        match read_networks(&path, may_quote) {
-            Ok(read) if read.is_empty() && file_key == "allow_file" && networks.is_empty() => {
+        let bytes = regular_file::read(&path, FILE_BYTES_MAX);
+        match bytes.as_deref().map(|bytes| parse_networks(&path, bytes, may_quote)) {
+            Ok(Ok(read)) if read.is_empty() && file_key == "allow_file" && networks.is_empty() => {
                 let message = format!("{} has no network: nobody would be allowed", path.display());
                 problems.error(&node.position, message, "add networks or addresses, one per line");
             }
-            Ok(read) => {
+            Ok(Ok(read)) => {
                 if read.is_empty() {
                     let message = format!("{} has no network", path.display());
                     let hint = "a program that writes it should write another file and rename that";
@@ -192,9 +194,16 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
                 }
                 networks.extend(read);
             }
-            Err(errors) => errors
+            Ok(Err(errors)) => errors
                 .into_iter()
                 .for_each(|(message, hint)| problems.error(&node.position, message, hint)),
+            Err(error) => {
+                let message = format!("cannot read {}: {error}", path.display());
+                match error.kind() {
+                    io::ErrorKind::InvalidData => problems.error(&node.position, message, ""), // it is too long
+                    _ => problems.unreadable(&node.position, message),
+                }
+            }
         }
     } else if section.get(key).is_none() {
         return None;
@@ -202,14 +211,12 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
     Some(networks.into_iter().collect())
 }
 
-/// Reads a file with one network or address per line. An error names the file and the line, and quotes the line if
+/// Parses a file with one network or address per line. An error names the file and the line, and quotes the line if
 /// `may_quote`. A file without a line feed at its end is refused: it may be only partly written, and the beginning of
 /// an address may be another valid address.
-fn read_networks(path: &Path, may_quote: bool) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
+fn parse_networks(path: &Path, bytes: &[u8], may_quote: bool) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
     let name = path.display();
-    let bytes = regular_file::read(path, FILE_BYTES_MAX);
-    let bytes = bytes.map_err(|error| vec![(format!("cannot read {name}: {error}"), String::new())])?;
-    let text = String::from_utf8_lossy(&bytes);
+    let text = String::from_utf8_lossy(bytes);
     let text = without_byte_order_mark(&text);
     let (mut networks, mut errors, mut bad_lines) = (Vec::new(), Vec::new(), 0);
     if !text.is_empty() && !text.ends_with('\n') {

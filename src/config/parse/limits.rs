@@ -85,7 +85,7 @@ impl ListenerSettings {
         backlog: 4096,
     };
 
-    /// The settings of a section over these.
+    /// These settings, except for those that the section sets itself.
     pub(super) fn overridden_by(self, section: &Section<'_>, problems: &mut Problems<'_>) -> Self {
         let socket = socket(self.socket, section, problems);
         self.with(section, socket, problems)
@@ -144,7 +144,7 @@ impl PoolSettings {
         socket: SOCKET,
     };
 
-    /// The settings of a section over these.
+    /// These settings, except for those that the section sets itself.
     pub(super) fn overridden_by(self, section: &Section<'_>, problems: &mut Problems<'_>) -> Self {
         let socket = socket(self.socket, section, problems);
         self.with(section, socket, problems)

@@ -47,6 +47,11 @@ impl<'a> Problems<'a> {
         self.errors.push(Problem::error(position.clone(), message, hint));
     }
 
+    /// As [`Self::error`], about a file that cannot be read.
+    pub(super) fn unreadable(&mut self, position: &Position, message: impl Into<String>) {
+        self.errors.push(Problem::unreadable(position.clone(), message, ""));
+    }
+
     /// Adds a warning: the setting is valid but probably not intended.
     pub(super) fn warning(&mut self, position: &Position, message: impl Into<String>, hint: impl Into<String>) {
         self.warnings.push(Problem::warning(position.clone(), message, hint));

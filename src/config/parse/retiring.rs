@@ -30,7 +30,7 @@ pub(super) fn retiring(pool: &Section<'_>, policy: Policy, problems: &mut Proble
         problems.error(
             position,
             message,
-            "remove one of them: each client would come back to its server",
+            "remove one of them: a client that connects again would get the same server",
         );
     }
     if !plan.is_on()

@@ -113,7 +113,7 @@ pub(super) fn routes_by_encrypted_login(
     }
 }
 
-/// Warns about the pool of a listener with a route that matches every client.
+/// Warns about the key `pool` of a listener if one of its routes matches every client.
 pub(super) fn default_pool(routes: &[PoolRoute], pool: Option<&Node>, problems: &mut Problems<'_>) {
     let matches_all = |route: &&PoolRoute| {
         let matches_all_logins = route.database.is_empty() && route.user.is_empty();
@@ -138,7 +138,7 @@ pub(super) fn hello_limits(listener: &Section<'_>, uses_hello_limits: bool, prob
     }
 }
 
-/// Warns about `max_connections` of a listener above that of the process.
+/// Warns if `max_connections` of a listener is above that of the process.
 pub(super) fn connection_limit(
     runtime: &RuntimePlan,
     plan: &ListenerPlan,

@@ -1,4 +1,5 @@
-//! Groups of normalized key names of other proxies. Each group has an equivalent in several sections of acequia.
+//! Groups of normalized key names of other proxies. Each group has an equivalent in several sections of a
+//! configuration of acequia.
 
 pub(super) const CONNECT_TIMEOUT: &[&str] = &[
     "timeoutconnect",

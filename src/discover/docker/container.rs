@@ -1,4 +1,4 @@
-//! A running container as the engine lists it, and the server that its labels and networks describe.
+//! A container as the engine lists it, and the server that its labels and networks describe.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -36,7 +36,7 @@ pub(in crate::discover) struct Container {
     ports: Option<Vec<ExposedPort>>,
     #[serde(default)]
     network_settings: Option<NetworkSettings>,
-    /// Whether it is to get no new sessions. The engine does not say so: `ContainerWatch` sets it.
+    /// Whether it is to get no new sessions. This is not in the engine's answer: `ContainerWatch` sets it.
     #[serde(skip)]
     pub(super) is_draining: bool,
 }
@@ -67,8 +67,8 @@ impl Container {
         self.state == "paused"
     }
 
-    /// Its name, without the slash at its beginning. Names with a second slash are aliases from links of other
-    /// containers (`docker run --link`).
+    /// Its name, without the slash at its beginning; without a name, its ID. Names with a second slash are aliases from
+    /// links of other containers (`docker run --link`).
     pub(in crate::discover) fn name(&self) -> &str {
         let names = self.names.as_deref().unwrap_or_default();
         let mut names = names.iter().map(|name| name.trim_start_matches('/'));

@@ -51,7 +51,7 @@ impl Zone {
     }
 }
 
-/// A pool with names, and their resolver.
+/// A pool with names, and the zone that has their addresses.
 struct Fixture {
     live: Live,
     pool: Arc<LivePool>,
@@ -173,7 +173,7 @@ async fn a_removed_server_is_kept_for_its_address_until_its_last_session_ends() 
 }
 
 #[tokio::test]
-async fn too_many_addresses_are_cut_in_a_stable_order() {
+async fn of_too_many_addresses_the_same_are_used_whatever_their_order() {
     let mut fixture = Fixture::new(ONE_NAME);
     let mut all: Vec<String> = (0..=ADDRESSES_MAX)
         .map(|number| format!("10.0.{}.{}", number / 256, number % 256))

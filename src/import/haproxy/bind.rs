@@ -133,7 +133,7 @@ fn read_option(word: &str, value: &str, listener: &mut ImportedListener, tls: &m
             if value == "TLSv1.3" {
                 tls.keys.insert("min_version", quoted("1.3"));
             }
-            // Versions below 1.2 are not supported.
+            // acequia supports no version below 1.2, which is the default.
             carried_if(["TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3"].contains(&value))
         }
         "mode" => {
@@ -167,7 +167,7 @@ pub(super) const ONLY_EXPECTED: &str =
 
 /// Carries over `accept-proxy` for these addresses. HAProxy believes every peer there.
 fn accept_proxy(line: &Line, addresses: &[String], listener: &mut ImportedListener) {
-    // Only `expect-proxy` sets peers without addresses: they then apply to all addresses.
+    // `expect-proxy` holds at all addresses of the listener, so it leaves `proxy_addresses` empty.
     let has_expect_proxy = !listener.proxy_peers.is_empty() && listener.proxy_addresses.is_empty();
     let note = if has_expect_proxy {
         ONLY_EXPECTED

@@ -39,7 +39,8 @@ pub(super) struct Term {
 }
 
 impl Acls {
-    /// Adds `acl NAME TEST…`. Several lines of one name are alternatives. Returns why a line is not understood.
+    /// Adds `acl NAME TEST…`. Several lines of one name are alternatives. Returns why this line
+    /// cannot be carried over, if so.
     pub(super) fn add(&mut self, name: &str, words: &[String]) -> Option<&'static str> {
         let test = parse_test(words);
         let why = match &test {
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acl_with_equal_lines_is_one_test_and_with_different_ones_unknown() {
+    fn lines_that_test_different_things_make_an_acl_unknown_and_equal_lines_do_not() {
         let mut acls = Acls::default();
         for line in ["always_true", "always_true"] {
             assert_eq!(acls.add("a", &words(line)), None);

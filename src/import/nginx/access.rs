@@ -19,12 +19,12 @@ pub(super) fn network(text: &str) -> Option<String> {
     }
 }
 
-/// Converts the rules of a server. In acequia, `deny` is applied before `allow`, so a network that an earlier rule
+/// Converts the rules of a `server` block. In acequia, `deny` is applied before `allow`, so a network that an earlier rule
 /// allows is subtracted from one that is denied. nginx accepts clients that no rule matches, so its `allow` rules
 /// become an `allow` of acequia only if `deny all` follows.
 ///
 /// # Errors
-/// Why the server cannot be carried over: it would be open to clients that nginx refuses.
+/// Why the block cannot be carried over: its listener would be open to clients that nginx refuses.
 pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) -> Result<(), &'static str> {
     let (mut allow, mut deny): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for (index, rule) in rules.iter().enumerate() {
@@ -55,7 +55,7 @@ pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) -> Res
             deny.extend(left);
         } else {
             // Subtracting the allowed networks would leave too many networks.
-            let text = format!("{network} is denied before `allow` here");
+            let text = format!("of {network}, addresses that an earlier line allows are denied here, too");
             listener.section.remarks.push(Remark::note(rule.line, text));
             deny.push(network);
         }

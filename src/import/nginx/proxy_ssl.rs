@@ -5,14 +5,14 @@ use super::Targets;
 use super::block::{Directive, NOT_A_FILE, last};
 use crate::name::ServerName;
 
-/// The directives that are read here.
+/// The directives of this module.
 pub(super) const KNOWN: [&str; 8] = [
     "proxy_ssl",
     "proxy_ssl_certificate",
     "proxy_ssl_certificate_key",
     "proxy_ssl_name",
     "proxy_ssl_server_name",
-    "proxy_ssl_session_reuse", // has no effect here
+    "proxy_ssl_session_reuse", // known, but ignored
     "proxy_ssl_trusted_certificate",
     "proxy_ssl_verify",
 ];
@@ -21,7 +21,7 @@ pub(super) const KNOWN: [&str; 8] = [
 struct ProxySsl<'d> {
     verifies: bool,
     name: Option<&'d Directive>,
-    /// Each with its key in `[pools.NAME.tls]`.
+    /// The directives that name files, each with the key of `[pools.NAME.tls]` that it becomes.
     files: Vec<(&'static str, &'d Directive)>,
     /// Whether a name is sent or verified.
     uses_name: bool,
@@ -54,7 +54,8 @@ impl<'d> ProxySsl<'d> {
     }
 }
 
-/// The settings as a text that can be compared: the same for all directives with the same effect.
+/// The settings as a text that can be compared: directives with the same effect give the same text. `None`: there is no
+/// TLS with the servers.
 pub(super) fn settings(all: &[&Directive]) -> Option<String> {
     let tls = ProxySsl::read(all)?;
     let files = tls.files.iter().map(|(_, directive)| *directive);
@@ -98,7 +99,7 @@ pub(super) fn read(all: &[&Directive], targets: &mut Targets, listener: &mut Imp
     }
     for (key, directive) in files {
         match directive.file() {
-            // A key without its certificate is not valid.
+            // A private key without its certificate is not valid.
             Some(_) if key == "key" && tls.get("cert").is_none() => {}
             Some(path) => tls.set(key, quoted(path)),
             None => listener.section.remarks.push(directive.left_out(NOT_A_FILE)),

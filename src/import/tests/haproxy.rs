@@ -607,7 +607,7 @@ fn haproxy_suffixes_without_a_dot_are_noted() {
 }
 
 #[test]
-fn an_unconditional_use_backend_comes_before_the_default() {
+fn an_unconditional_use_backend_wins_over_later_rules_and_the_default() {
     for rules in [
         "use_backend b\ndefault_backend a",
         "default_backend a\nuse_backend b if TRUE",
@@ -705,7 +705,7 @@ fn the_steps_of_a_haproxy_conversation_are_imported_or_reported() {
 }
 
 #[test]
-fn a_value_of_a_haproxy_server_option_is_no_other_option() {
+fn a_value_of_a_haproxy_server_option_is_not_read_as_an_option() {
     let lines = lines(
         Origin::Haproxy,
         "listen a\n mode tcp\n bind :1\n server s1 10.0.0.1:1\n server s2 10.0.0.2:1 check hash-key addr backup\n",
@@ -750,7 +750,7 @@ fn rejections_come_before_the_routes_to_backends() {
 }
 
 #[test]
-fn a_long_chain_of_defaults_is_not_copied_without_bound() {
+fn the_lines_that_a_long_chain_of_defaults_passes_on_are_limited() {
     let mut text = String::from("defaults d0\n  timeout client 7s\n");
     for number in 1..1000 {
         text += &format!("defaults d{number} from d{}\n  timeout client {number}s\n", number - 1);
@@ -830,7 +830,7 @@ listen l from b
 }
 
 #[test]
-fn haproxy_addresses_with_different_settings_of_tls_become_listeners() {
+fn haproxy_addresses_with_different_settings_of_tls_become_separate_listeners() {
     let text = "
 listen a
     mode tcp
@@ -871,7 +871,7 @@ listen a
 }
 
 #[test]
-fn an_address_of_ipv6_stands_for_ipv4_unless_another_line_has_it() {
+fn the_ipv6_wildcard_also_stands_for_ipv4_unless_another_line_binds_that() {
     let binds = |binds: &[&str]| {
         let listen = |(number, bind): (usize, &&str)| {
             format!("listen l{number}\n mode tcp\n bind {bind}\n server s 10.0.0.1:1\n")
@@ -1161,6 +1161,7 @@ fn values_of_haproxy_that_are_too_large_or_small_here_are_cut_with_a_note() {
         let lines = lines(Origin::Haproxy, &text);
         assert_lines(&lines, &[written, &format!("# note, line 4: {note}")]);
     }
+    // `slowstart 0` switches off what `default-server` sets.
     let without = "listen a\n mode tcp\n bind :1\n default-server slowstart 9s\n server s 10.0.0.1:1 slowstart 0\n";
     assert_no_line(&lines(Origin::Haproxy, without), |line| line.starts_with("slow_start"));
 }
@@ -1206,7 +1207,7 @@ fn a_haproxy_agent_that_only_some_servers_have_is_noted() {
 }
 
 #[test]
-fn invalid_values_of_haproxy_do_not_clear_inherited_ones_except_a_policy() {
+fn an_invalid_value_of_haproxy_leaves_the_inherited_one_but_an_unsupported_policy_does_not() {
     let text = "
 defaults
     mode tcp
@@ -1239,7 +1240,7 @@ listen a
 }
 
 #[test]
-fn a_test_of_the_client_hello_beside_others_is_kept() {
+fn a_test_of_the_client_hello_beside_others_is_kept_unless_alpn_implies_it() {
     let note = "# note, line 5: TLS clients without a server name do not take this route";
     for rule in ["use_backend b", "tcp-request content reject"] {
         let lines = lines_with_rules(&format!("{rule} if {{ req.ssl_hello_type 1 }} {{ src 10.0.0.0/8 }}"));
@@ -1305,7 +1306,7 @@ fn routes_that_win_here_against_an_earlier_line_are_noted() {
         let notes: Vec<String> = lines.into_iter().filter(|line| line.starts_with("# note")).collect();
         assert_eq!(notes, Vec::from_iter(why.map(note)), "{first} {second}");
     }
-    // The name is refused, too, and of equal names the first wins.
+    // The refusing route gets the exact name, too: of routes with the same name, the first wins.
     let lines = lines_with_rules(
         "tcp-request content reject if { req.ssl_sni -m end .Example }\nuse_backend a if { req.ssl_sni A.example }",
     );
@@ -1398,7 +1399,7 @@ fn a_listener_with_too_many_routes_to_compare_gets_one_note() {
 }
 
 #[test]
-fn a_negated_expect_of_redis_is_not_its_opposite() {
+fn only_a_positive_string_expect_of_redis_sets_the_role() {
     let imported = |expect: &str| lines_with_tcp_checks(&format!("send info\\ replication\\r\\n\nexpect {expect}"));
     assert_lines(&imported("comment role string role:master"), &["role = \"primary\""]);
     for expect in ["! string role:master", "binary role:master"] {
@@ -1410,7 +1411,7 @@ fn a_negated_expect_of_redis_is_not_its_opposite() {
 }
 
 #[test]
-fn a_tunnel_timeout_of_0_is_not_set() {
+fn a_tunnel_timeout_of_0_cancels_the_inherited_one() {
     let text = "
 defaults
     mode tcp
@@ -1500,7 +1501,7 @@ fn a_haproxy_address_with_tls_but_without_a_certificate_is_reported() {
 }
 
 #[test]
-fn an_address_is_that_of_the_first_haproxy_line_that_has_it() {
+fn an_address_belongs_to_the_first_haproxy_line_that_has_it() {
     let text = "
 listen y
     mode tcp
@@ -1538,7 +1539,7 @@ listen z
 }
 
 #[test]
-fn a_conversation_that_only_continues_with_commands_of_redis_is_kept_whole() {
+fn a_conversation_whose_first_step_is_not_of_the_redis_check_is_kept_whole() {
     let lines = lines_with_tcp_checks(
         "send CLIENT\\ SETNAME\\ check\\r\\n\nexpect string +OK\nsend AUTH\\ x\\r\\n\nsend PING\\r\\n\n\
          expect string +PONG\nsend role\\r\\n\nexpect string master",

@@ -196,6 +196,7 @@ fn api_errors_are_json_and_name_the_mistake() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
     let path = "/api/v1/servers/shop/big";
+    let deny = "/api/v1/guards/fair/deny";
     let long = format!("{{\"close_over\": \"{}\"}}", "1".repeat(17 * 1024));
     for (method, path, body, status, expected) in [
         ("GET", "/api/v1/none", "", 404, "docs/api.md"),
@@ -224,6 +225,27 @@ fn api_errors_are_json_and_name_the_mistake() {
         ("GET", "/api/v1/route?listener=https&from=x", "", 400, "`from`"),
         ("GET", "/api/v1/route?listener=https&peer=x", "", 400, "`peer`"),
         ("GET", "/api/v1/route?listener=https&sni=a&sni=b", "", 400, "`sni`"),
+        (
+            "POST",
+            deny,
+            r#"{"network": "10.0.0.1/8"}"#,
+            400,
+            "write \"10.0.0.0/8\"",
+        ),
+        (
+            "POST",
+            deny,
+            r#"{"network": "10.0.0.1", "for": "0s"}"#,
+            400,
+            "1ms to 8760h",
+        ),
+        (
+            "POST",
+            "/api/v1/pools/shop/servers",
+            r#"{"address": "x"}"#,
+            400,
+            "has no port",
+        ),
         ("POST", path, "{", 400, "EOF"),
         ("POST", path, "{}", 400, "set `use`"),
         ("POST", path, r#"{"use": "gone"}"#, 400, "enabled"),

@@ -238,14 +238,14 @@ fn a_failed_command_names_the_mistake_and_has_its_exit_code() {
         (&["servers", "q", "--json"], 1, "there is no pool `q`"),
         (
             &["server", "drain", &named(&server), "--close-over", "5"],
-            1,
-            "`close_over` is not a duration",
+            2,
+            "write \"5s\"",
         ),
         (&["server", "drain", "none"], 2, "POOL/SERVER"),
         (&["server", "weight", &named(&server), "257"], 2, "0 to 256"),
-        (&["sessions", "--filter", "zzz=1"], 1, "zzz"),
+        (&["sessions", "--filter", "zzz=1"], 2, "zzz"),
         (&["sessions", "--filter", "zzz"], 2, "KEY=VALUE"),
-        (&["sessions", "--filter", "min_age=5"], 1, "`min_age` is not a duration"),
+        (&["sessions", "--filter", "min_age=5"], 2, "`min_age` is not a duration"),
         (&["status", "--socket", "/nowhere/admin.sock"], 3, "/nowhere/admin.sock"),
         (
             &["reload", "-c", "/nowhere/a.toml"],

@@ -161,7 +161,7 @@ fn servers_that_a_file_lists_are_tried_and_those_of_a_url_or_of_scale_are_not() 
     assert!(done.stdout.ends_with(&expected), "{done:?}");
     assert!(
         began.elapsed() < Duration::from_secs(9),
-        "it does not wait until its time limit of 10 s"
+        "the check does not use up its time limit of 10 s"
     );
 }
 

@@ -36,6 +36,7 @@ enum Kind {
     Rate,
     /// Bytes per second.
     Bandwidth,
+    /// One of these words.
     Words(&'static [&'static str]),
     Section(&'static SectionKeys),
     SectionOrOff(&'static SectionKeys),
@@ -45,7 +46,7 @@ enum Kind {
     List(&'static SectionKeys),
     /// A section, or a list of sections.
     OneOrMany(&'static SectionKeys),
-    /// Another schema.
+    /// Any other schema.
     Other(Value),
 }
 
@@ -277,7 +278,7 @@ impl Kind {
 }
 
 /// The sections, each with its name among the definitions and its place in `full.toml` or `bootstrap.toml`. The place
-/// is `""` for the top level, and for a section that no test looks for there.
+/// is `""` for the top level, and for a section whose keys have no description and are not compared with the parser.
 fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 34] {
     [
         (&keys::FILE, "file", ""),
@@ -439,7 +440,7 @@ fn the_schema_has_every_section_and_describes_most_keys() {
     }
 }
 
-/// The parser names all its words in the error about a wrong one.
+/// The parser's error about a wrong word names all words that the key can have.
 #[test]
 fn the_schema_has_the_words_of_the_parser() {
     let full: toml::Table = fs::read_to_string(path("conf/full.toml")).unwrap().parse().unwrap();

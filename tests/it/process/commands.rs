@@ -3,7 +3,6 @@
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 
 use crate::support::client::{ask, server_reached};
@@ -13,12 +12,13 @@ use crate::support::server::Server;
 use crate::support::{eventually, is_root_for};
 
 /// Runs a command on this configuration to its end.
-fn run_with(config: &str, command: &[&str]) -> Finished {
+pub(super) fn run_with(config: &str, command: &[&str]) -> Finished {
     let directory = config_directory("acequia.toml", config);
     finished(acequia(command).arg("-c").arg(directory.path().join("acequia.toml")))
 }
 
-const FINE: &str = "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]\n";
+pub(super) const FINE: &str =
+    "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]\n";
 
 fn config_bound_to(addresses: &[String]) -> String {
     let listener = |(number, address)| format!("[listeners.l{number}]\nbind = \"{address}\"\npool = \"p\"\n");
@@ -235,6 +235,52 @@ fn wrong_arguments_exit_with_2() {
     );
 }
 
+/// No process runs: a command that tried to connect would exit with 3.
+#[test]
+fn values_that_no_process_accepts_exit_with_2_at_once() {
+    for (arguments, expected) in [
+        (&["init", "--listen", "5000"][..], "`5000` is only a port"),
+        (&["init", "--servers", "10.0.0.1:1,10.0.0.2"], "`10.0.0.2` has no port"),
+        (&["init", "--servers", ""], "the address is empty"),
+        (&["status", "--url", "ftp://127.0.0.1:1"], "write https://HOST:PORT"),
+        (&["status", "--url", "127.0.0.1:1"], "write https://HOST:PORT"),
+        (&["status", "--ca-file", "/nowhere/ca.pem"], "--url"),
+        (&["sessions", "--sort", "age"], "`bytes`, `rate`, `idle`, `rtt`"),
+        (&["sessions", "--filter", "zzz=1"], "unknown field `zzz`"),
+        (&["sessions", "--filter", "min_bytes=x"], "min_bytes"),
+        (&["sessions", "--filter", "min_idle=5"], "`min_idle` is not a duration"),
+        (&["sessions", "--limit", "1001"], "1 to 1000"),
+        (&["sessions", "--filter", "after=1", "--sort", "idle"], "remove `after`"),
+        (&["server", "enable", "p/"], "expected POOL/SERVER"),
+        (&["server", "weight", "p/s", "257"], "0 to 256"),
+        (&["server", "drain", "p/s", "--close-over", "5"], "write \"5s\""),
+        (&["server", "add", "p", "10.0.0.1"], "`10.0.0.1` has no port"),
+        (
+            &["server", "add", "p", "10.0.0.1:1", "--weight", "257"],
+            "the largest is 256",
+        ),
+        (
+            &["server", "add", "p", "10.0.0.1:1", "--name", "a/b"],
+            "invalid name `a/b`",
+        ),
+        (&["server", "add", "p", "10.0.0.1:1", "--for", "0s"], "1ms to 8760h"),
+        (&["guard", "deny", "g", "10.0.0.1/8"], "write \"10.0.0.0/8\""),
+        (&["guard", "deny", "g", "10.0.0.1", "--for", "5"], "write \"5s\""),
+        (&["guard", "undo", "g", "x"], "`x` is not a network"),
+        (&["pool", "scale", "p", "many"], "expected a number"),
+    ] {
+        let failed = finished(&mut acequia(arguments));
+        assert_eq!(
+            (failed.code, &*failed.stdout),
+            (Some(2), ""),
+            "{arguments:?}: {failed:#?}"
+        );
+        assert!(failed.stderr.contains(expected), "{arguments:?}: {failed:#?}");
+    }
+    let valid = finished(&mut acequia(&["sessions", "--sort", "rtt", "--filter", "sni=a&b"]));
+    assert_eq!(valid.code, Some(3), "{valid:#?}");
+}
+
 #[test]
 fn version_and_help_exit_with_0() {
     assert_eq!(
@@ -384,50 +430,4 @@ fn the_explanation_of_a_route_names_what_containers_may_announce() {
             "{explained:#?}"
         );
     }
-}
-
-/// An upgrade of the package, and operators before a restart, rely on this.
-#[test]
-fn check_refuses_what_run_refuses_with_the_same_exit_code() {
-    let directory = tempfile::tempdir().unwrap();
-    let (missing, empty) = (directory.path().join("missing"), directory.path().join("empty"));
-    std::fs::write(&empty, "").unwrap();
-    std::fs::set_permissions(&empty, Permissions::from_mode(0o600)).unwrap();
-    let login = |file: &Path| {
-        format!("{FINE}[pools.p.health]\ncheck = \"postgres\"\nuser = \"checker\"\npassword_file = {file:?}\n")
-    };
-    let tls = format!("{FINE}[listeners.l.tls]\ncertificates = [{{ cert = {missing:?}, key = {missing:?} }}]\n");
-    let token = format!("[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = {missing:?}\n{FINE}");
-    for (text, key) in [
-        (login(&missing), "pools.p.health.password_file"),
-        (login(&empty), "pools.p.health.password_file"),
-        (tls, "listeners.l.tls"),
-        (token, "admin.token_file"),
-    ] {
-        let [run, check] = ["run", "check"].map(|command| run_with(&text, &[command]));
-        assert_eq!(
-            (run.code, check.code),
-            (Some(3), Some(3)),
-            "{text}: {run:#?} {check:#?}"
-        );
-        let errors: Vec<&str> = check.stderr.lines().collect();
-        assert!(
-            errors.len() == 2 && errors[0].contains(key) && errors[1].contains("--without-files"),
-            "expected one error, then the remedy: {check:#?}"
-        );
-        assert!(!check.stdout.contains("fine"), "{check:#?}");
-        let unread = run_with(&text, &["check", "--without-files"]);
-        assert_eq!((unread.code, &*unread.stderr), (Some(0), ""), "{text}");
-    }
-    // A missing directory of a socket is only a warning: the service manager may create it, or pass the socket.
-    let socket = FINE.replace("127.0.0.1:0", &format!("unix:{}/socket", missing.display()));
-    let check = run_with(&socket, &["check"]);
-    let expected = format!(
-        "warning: listeners.l.bind: no socket can be created in {} now: ",
-        missing.display()
-    );
-    assert!(
-        check.code == Some(0) && check.stderr.starts_with(&expected),
-        "{check:#?}"
-    );
 }

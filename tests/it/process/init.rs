@@ -88,7 +88,7 @@ fn a_question_is_repeated_after_a_wrong_answer_and_a_file_named_minus_is_standar
     );
     let done = answered(Path::new("-"), "", "--listen 5000 --servers 10.0.0.1:1 --service tcp");
     assert!(
-        done.code == Some(1) && done.stderr.contains("--listen: `5000` is only a port"),
+        done.code == Some(2) && done.stderr.contains("'--listen <ADDRESS:PORT>': `5000` is only a port"),
         "{done:?}"
     );
 }

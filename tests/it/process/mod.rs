@@ -5,6 +5,8 @@ mod init;
 mod trimmed;
 mod restart;
 mod commands;
+mod checked_files;
+mod pipes;
 mod demo;
 mod service_manager;
 mod socket_activation;

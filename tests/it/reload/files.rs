@@ -1,24 +1,20 @@
 //! A reload applies another configuration without losing sessions, clients or server state; an invalid configuration
 //! changes nothing.
 
-use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::{Scope, scope};
 
 use crate::support::client::{Client, ask, server_reached};
+use crate::support::eventually;
 use crate::support::hello::Hello;
-use crate::support::process::{Port, must};
+use crate::support::process::Port;
 use crate::support::proxy::{Proxy, http_get};
 use crate::support::server::{Server, list};
 use crate::support::stop::StopOnDrop;
 use crate::support::usage::descriptors;
-use crate::support::{eventually, wait_for};
-use rustix::fs::OFlags;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
@@ -271,22 +267,26 @@ fn a_reload_reports_its_changes_and_what_needs_a_restart() {
 }
 
 #[test]
-fn the_process_serves_and_ends_while_a_read_of_the_configuration_is_blocked() {
+fn the_process_serves_and_ends_while_a_reload_waits() {
     let server = Server::named("x");
     let proxy = Proxy::start(&config_of(&[&server]));
-    let file = proxy.directory().join("acequia.toml");
-    std::fs::remove_file(&file).unwrap();
-    must(Command::new("mkfifo").arg(&file));
+    let store = TcpListener::bind("127.0.0.1:0").unwrap(); // it never answers
+    let address = store.local_addr().unwrap();
+    proxy.rewrite(&format!(
+        "[remote]\nfrom = \"etcd:/edge\"\n[providers.etcd]\nendpoints = [\"http://{address}\"]\n"
+    ));
     proxy.signal(Signal::HUP);
-    // Opening a FIFO for writing without blocking succeeds once somebody reads from it.
-    let writer = wait_for("acequia reads the file", || {
-        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
-        OpenOptions::new().write(true).custom_flags(flags).open(&file).ok()
-    });
+    let waiting = store.accept().unwrap();
     assert_eq!(server_reached(proxy.at("l")), "x");
     let stopped = proxy.stop();
     assert_eq!(stopped.code, Some(0));
-    drop(writer);
+    let is_refused = |line: &serde_json::Value| line["message"].to_string().contains("not reloaded");
+    assert!(
+        !stopped.log.iter().any(is_refused),
+        "the reload is abandoned: {:#?}",
+        stopped.log
+    );
+    drop(waiting);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod changes;
 mod files;
 mod lost_sockets;
+mod pipes;
 mod removed_addresses;
 mod snapshots;
 mod watch;

@@ -84,7 +84,7 @@ pub(super) fn check(
         None => None, // `check` or `health` is misspelt, or `health` is not a table
     };
     let Some(configured) = configured else {
-        // The kind is not known, so that no key can be called misplaced.
+        // The kind is not known, so no key can be called misplaced.
         return (Some(default()), RoleRequirement::default());
     };
     let reader = match configured {
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_can_be_configured() {
+    fn every_kind_can_be_configured_and_synonyms_stand_for_kinds() {
         let kinds = KINDS.map(|kind| kind.name);
         assert_eq!(READERS.map(|reader| reader.kind.name), kinds);
         assert!(

@@ -14,7 +14,8 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
     Arc::new(settings(section, problems))
 }
 
-/// The TLS settings of a check whose kind has TLS as an option; `None`: the check does not use TLS.
+/// The TLS settings of a check whose kind has TLS as an option; `None`: the check does not use TLS, or `tls` is not
+/// valid.
 pub(super) fn optional_tls(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<TlsCheck> {
     let hint_without_tls = match section.boolean("tls", problems) {
         Some(true) => {
