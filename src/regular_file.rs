@@ -104,10 +104,10 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Checks whether files can be created in a directory, which itself is created if it is missing. Changes nothing.
+/// Checks whether files could be created in a directory. A missing directory would be created first. Changes nothing.
 ///
 /// # Errors
-/// Permissions or a read-only file system prevent it, or it is not a directory.
+/// Permissions or a read-only file system prevent this, or the path is not that of a directory.
 pub fn check_directory(directory: &Path) -> io::Result<()> {
     let mut ancestors = directory.ancestors();
     // The nearest one that exists: the others would be created in it. A relative path may have none.
@@ -118,7 +118,7 @@ pub fn check_directory(directory: &Path) -> io::Result<()> {
 /// Checks whether files can be created in a directory; an empty path stands for the working directory. Changes nothing.
 ///
 /// # Errors
-/// As of [`check_directory`], or the directory is missing.
+/// Those of [`check_directory`], or the directory is missing.
 pub fn check_creatable_in(directory: &Path) -> io::Result<()> {
     // The dot makes this fail if the path is not a directory.
     Ok(access(directory.join("."), Access::WRITE_OK | Access::EXEC_OK)?)
@@ -134,7 +134,7 @@ pub fn check_room(directory: &Path, bytes: usize) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes a FIFO, which tests take for a file that must not be waited for.
+/// Makes a FIFO, for tests that nothing waits until it has a writer.
 #[cfg(test)]
 pub(crate) fn make_fifo(path: &Path) {
     use rustix::fs::{CWD, FileType, Mode, mknodat};

@@ -147,8 +147,8 @@ pub fn escape_bounded(text: &str, chars_max: usize) -> String {
     shown
 }
 
-/// The text without the byte order mark that some editors write at the beginning of a file. RFC 8259, section 8.1 allows
-/// to ignore it in JSON.
+/// The text without the byte order mark that some editors write at the beginning of a file. RFC 8259, section 8.1
+/// allows to ignore it in JSON.
 #[must_use]
 pub fn without_byte_order_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)

@@ -80,7 +80,7 @@ endings! {
     TlsClientRefused = "tls_client_refused",
     /// No route matched, and the listener has no default pool.
     NoRoute = "no_route",
-    /// The matching route refuses its clients, or a PostgreSQL client does not use TLS as the listener or pool requires.
+    /// The route refuses its clients, or a PostgreSQL client does not use TLS as the listener or the pool requires.
     Refused = "refused",
     /// Refused, or cut later, because of the client's address: by a guard, or because `accept_proxy` does not trust it.
     Denied = "denied",

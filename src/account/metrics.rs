@@ -162,7 +162,8 @@ impl Metrics {
             let [pool, server] = &key;
             ServerSeries::new(&self.recorder, &[label("pool", pool), label("server", server)])
         });
-        // While the registry is locked: otherwise, series whose servers are gone might expire before they are used again.
+        // While the registry is locked: otherwise, series whose servers are gone might expire before they are used
+        // again.
         series.add_server(server);
         series
     }

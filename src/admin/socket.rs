@@ -124,7 +124,7 @@ fn reject_shared(directory: &Path, metadata: &Metadata) -> io::Result<()> {
     let (others_may_write, is_sticky) = (metadata.mode() & 0o022 != 0, metadata.mode() & 0o1000 != 0);
     if others_may_write && !is_sticky {
         return rejected(format!(
-            "others may write in its directory {directory} (mode {:04o}) and could replace the socket: `chmod go-w` it, or \
+            "other users may write in its directory {directory} (mode {:04o}) and could replace the socket: `chmod go-w` it, or \
              use another directory",
             metadata.mode() & 0o7777
         ));
@@ -277,7 +277,7 @@ mod tests {
             set_mode(rejected);
             let error = bind().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{rejected:o}: {error}");
-            assert!(error.to_string().contains("others may write"), "{error}");
+            assert!(error.to_string().contains("other users may write"), "{error}");
         }
         for accepted in [0o755, 0o1777] {
             set_mode(accepted);

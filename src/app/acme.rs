@@ -39,8 +39,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 /// The most that is usually written after an order: a chain with its key, the account and the failed attempts.
 const ROOM_BYTES: usize = 32 << 10;
 
-/// Makes the directories of accounts; only this user may read them. Returns warnings about keys of accounts that others
-/// may read, and about directories that have no room at the moment: the certificates in them can still be served.
+/// Makes the directories of accounts; only this user may read them. Returns warnings about account keys that other
+/// users may read or write, and about directories in which nothing can be written at the moment, for example because
+/// the disk is full: the certificates in them can still be served.
 ///
 /// # Errors
 /// A directory cannot be made, or we may not write in it.
@@ -65,11 +66,11 @@ pub(super) fn make_directories(plan: &Plan) -> Result<Vec<String>, Failure> {
     Ok(warnings)
 }
 
-/// Checks whether the directory of an account could be made and used, without a change to it. A file system that is
-/// read-only causes only a warning, when acequia starts.
+/// Checks whether the directory of an account could be made and used, without a change to it. An existing directory on
+/// a read-only file system is no error: it causes only a warning, when acequia starts.
 ///
 /// # Errors
-/// As of [`make_directories`].
+/// As for [`make_directories`].
 pub(super) fn check_directory(directory: &Path) -> Result<(), Failure> {
     match regular_file::check_directory(directory) {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem && directory.exists() => Ok(()),
@@ -109,10 +110,10 @@ impl AcmeOrders {
         }
     }
 
-    /// Orders the certificates that are missing, due or requested, until it is dropped.
+    /// Orders the certificates that are missing, due or requested, until this future is dropped.
     pub(super) async fn run(mut self) {
         let mut changes = self.live.subscribe();
-        // The requests that no order has followed yet: the files of the certificates.
+        // The files of the requested certificates that are not ordered yet.
         let mut requests = HashSet::new();
         loop {
             let in_force = Arc::clone(&changes.borrow_and_update());
@@ -265,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_that_others_may_read_causes_a_warning() {
+    fn an_account_file_that_others_may_read_or_write_causes_a_warning() {
         let directory = tempfile::tempdir().unwrap();
         let text = format!(
             "[acme.a]\ndirectory = \"https://127.0.0.1:1/dir\"\nstate_dir = {:?}\n\

@@ -19,7 +19,7 @@ use crate::live::{InForce, Live};
 use crate::plan::{Announcement, Plan, RefusedAnnouncement};
 use crate::text::{Reason, first_and_more};
 
-/// The most names of one line of the log, and the most lines about refused routes at once.
+/// The most names in one line of the log, and the most lines about refused routes at once.
 const LOGGED_MAX: usize = 20;
 
 /// The routes that are announced, and the plan that they are added to.
@@ -36,7 +36,7 @@ pub(super) struct Announced {
 
 impl Announced {
     /// Begins to follow announcements. `kept` are the routes that were announced before this process started. If the
-    /// plan of the file accepts announcements, they are already in the plan in force.
+    /// plan of the file accepts announcements, these routes are already in the plan in force.
     pub(super) fn follow(live: &Arc<Live>, file_plan: Option<Arc<Plan>>, kept: Arc<[Announcement]>) -> Self {
         let (sender, answers) = watch::channel(None);
         let following = tokio::spawn(follow_announcements(Arc::clone(live), sender));
@@ -55,13 +55,13 @@ impl Announced {
         with_announced(file_plan, &self.announcements)
     }
 
-    /// Takes the next plan of the file.
+    /// Replaces the plan of the file.
     pub(super) fn set_file_plan(&mut self, file_plan: Option<Arc<Plan>>) {
         self.file_plan = file_plan;
     }
 
-    /// Waits until other routes are announced. Returns the plan and pools that are to be in force with them. Cancel
-    /// safe: after it was dropped, the next call takes the latest answer again.
+    /// Waits for the next list of announced routes. Returns the plan with these routes, and its pools, for
+    /// [`App::apply_announced`]. Cancel safe: if the future is dropped, the next call takes the latest answer again.
     pub(super) async fn next(&mut self, live: &Arc<Live>) -> InForce {
         loop {
             if !self.is_pending && self.answers.changed().await.is_err() {
@@ -148,7 +148,7 @@ fn log_routes(before: &Plan, now: &Plan) {
     }
 }
 
-/// Logs the announcements that are refused from now on.
+/// Logs the announcements that `next` refuses, without those that `before` refuses, too.
 pub(super) fn log_refused(before: &Plan, next: &Plan) {
     fn key(refused: &RefusedAnnouncement) -> [&str; 4] {
         [&refused.from, &refused.listener, &refused.sni, &refused.reason]

@@ -60,7 +60,7 @@ pub(super) fn event_streams_max(admin_clients_max: usize) -> usize {
     admin_clients_max * 2 / 3
 }
 
-/// Reopens the files of the access log on every signal, also while the process drains.
+/// Reopens the file of the access log on every signal, also while the process drains.
 pub(super) async fn reopen_on_signal(log: AccessLog, mut signal: Signal) {
     while signal.recv().await.is_some() {
         log.reopen();

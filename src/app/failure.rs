@@ -67,7 +67,7 @@ impl Failure {
         }
     }
 
-    /// The file that it is about.
+    /// The file that a `File` or `Tls` failure is about.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {

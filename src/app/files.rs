@@ -9,8 +9,8 @@ use crate::check::password;
 use crate::plan::Plan;
 use crate::regular_file;
 
-/// Mode bits that a file with a secret should not have: write for group and others, read for others. The group may read:
-/// `root:acequia` with mode 0640 is a common way to give a secret to a process.
+/// Mode bits that a file with a secret should not have: write for group and others, read for others. The group may
+/// read: `root:acequia` with mode 0640 is a common way to give a secret to a process.
 const SECRET_MASK: u32 = 0o026;
 
 /// Suffixes of the configuration keys whose files everybody may read.
@@ -41,8 +41,8 @@ pub fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
 }
 
 /// A warning for each file of the plan that is empty, that the group or others may write, or that holds a secret and
-/// that others may read. An empty password file gets no warning, because it is an error of [`unreadable`]. A file whose metadata
-/// cannot be read gets no warning.
+/// that others may read. An empty password file gets no warning, because it is an error of [`unreadable`]. A file whose
+/// metadata cannot be read gets no warning.
 #[must_use]
 pub fn file_warnings(plan: &Plan) -> Vec<String> {
     let warning = |(key, path): (String, &Path)| {
@@ -55,7 +55,7 @@ pub fn file_warnings(plan: &Plan) -> Vec<String> {
         let (what, remedy) = excess_access(&permissions, is_secret)?;
         let mode = permissions.mode() & 0o7777;
         Some(format!(
-            "{key}: others may {what} {} (mode {mode:04o}): `chmod {remedy}` it",
+            "{key}: other users may {what} {} (mode {mode:04o}): `chmod {remedy}` it",
             path.display()
         ))
     };
@@ -69,7 +69,7 @@ pub(super) fn key_file_warning(path: &Path) -> Option<String> {
     let (what, remedy) = excess_access(&permissions, is_secret)?;
     let (path, mode) = (path.display(), permissions.mode() & 0o7777);
     Some(format!(
-        "others may {what} the key in {path} (mode {mode:04o}): `chmod {remedy}` it"
+        "other users may {what} the key in {path} (mode {mode:04o}): `chmod {remedy}` it"
     ))
 }
 

@@ -42,9 +42,9 @@ pub(super) struct ListenSockets {
     /// after a reload.
     passed: PassedSockets,
     in_use: HashMap<AddressKey, AddressInUse>,
-    /// Notified when an address is lost.
+    /// Notified when an address is lost, because one of its sockets was shut down from outside.
     lost: Arc<Notify>,
-    /// When lost addresses are tried again; `None`: no attempt has failed.
+    /// When lost addresses are tried again; `None`: the latest attempt has not failed.
     retry_at: Option<Instant>,
     back_off: BackOff,
     /// Addresses whose sockets are being closed.
@@ -70,7 +70,7 @@ impl AddressInUse {
         let address = self.address;
         let is_open = self.open.upgrade().is_some_and(|open| !open.is_lost());
         if !is_open {
-            return Some(format!("a listening socket of {address} was shut down (`ss -K`)"));
+            return Some(format!("a listening socket of {address} was shut down (as by `ss -K`)"));
         }
         let is_removed = self.file.as_ref().is_some_and(|file| !file.is_in_place());
         is_removed.then(|| format!("the file of {address} was removed or replaced"))
@@ -182,7 +182,7 @@ impl ListenSockets {
         bound
     }
 
-    /// Listens on the addresses that were bound; from now on connections are queued. On an error, none of them is.
+    /// Listens on the addresses that were bound; from now on connections are queued. On an error, all are closed again.
     /// Addresses of ours that overlap share their port.
     pub(super) fn listen(&self, bound: NewlyBound) -> Result<NewlyListening, Failure> {
         let mut all: Vec<(AddressKey, ListenAddr, Listening)> = Vec::new();

@@ -9,8 +9,9 @@ use crate::plan::Plan;
 use crate::reload::reload_pool_tls;
 use crate::tls::PoolTls;
 
-/// Reads the files of every pool with TLS. `before`: what a reload replaces; `None` at the start. A pool whose TLS is configured
-/// as in `before` keeps its [`PoolTls`]: only changed files are read, and a file that cannot be used is only logged.
+/// Reads the files of every pool with TLS. `before`: what a reload replaces; `None` at the start. A pool whose TLS is
+/// configured as in `before` keeps its [`PoolTls`]: only changed files are read, and a file that cannot be used is only
+/// logged.
 ///
 /// # Errors
 /// The first file that cannot be used, of a pool whose TLS is new or configured differently.

@@ -197,7 +197,7 @@ impl App {
         }
     }
 
-    /// The keys that differ from the running process, and take effect only after a restart.
+    /// The keys whose values differ from those of the running process, and take effect only after a restart.
     fn needs_restart(&self, plan: &Plan) -> Vec<String> {
         let fixed = &self.fixed;
         let differs = [

@@ -1,4 +1,4 @@
-//! The start: everything is opened for the first plan that is possible.
+//! The start: opens everything for the first plan for which that is possible.
 
 use std::num::NonZeroUsize;
 use std::rc::Rc;

@@ -21,7 +21,7 @@ pub enum CertCommand {
     List,
     /// Order the certificate for this name by ACME now, even if it is not due or an order has failed
     Renew {
-        /// One of its names
+        /// One of the names in the certificate
         name: String,
     },
     /// Read the files of certificates and keys again now; changed files are otherwise found within seconds
@@ -100,8 +100,8 @@ fn renewal(certificate: &CertificateBody) -> Option<String> {
     let why = match &*renewal.reason {
         "lifetime" => String::from("two thirds of its lifetime are over then"),
         "suggested" => match &renewal.explanation_url {
-            Some(url) => format!("its server suggests that: {url}"),
-            None => String::from("its server suggests that"),
+            Some(url) => format!("as the ACME server suggests: {url}"),
+            None => String::from("as the ACME server suggests"),
         },
         _ => return None,
     };

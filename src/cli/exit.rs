@@ -10,7 +10,7 @@ pub const EXIT_CONFIG: u8 = 1;
 /// The output could not be written.
 pub(super) const EXIT_OUTPUT: u8 = 1;
 
-/// An argument is invalid, does not fit the configuration or the command, or `top` has no terminal.
+/// An argument is invalid, or does not fit the configuration or the command; or `top` has no terminal.
 pub(super) const EXIT_USAGE: u8 = 2;
 
 /// The load balancer could not start or go on, no running acequia answers, or a file cannot be read.

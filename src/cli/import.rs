@@ -12,8 +12,8 @@ use super::terminal::{print, print_message};
 use crate::import::{Origin, import};
 use crate::text::{counted, without_byte_order_mark};
 
-/// The longest file that is read, in bytes. A real one has a few kilobytes; tens of thousands of routes have a few
-/// megabytes.
+/// The longest file that is read, in bytes. Most files have a few kilobytes; one with tens of thousands of routes has a
+/// few megabytes.
 const BYTES_MAX: u64 = 16 << 20;
 
 /// The arguments of `acequia import`.
@@ -31,7 +31,7 @@ enum Program {
     Nginx,
 }
 
-/// Prints the configuration to standard output, and to standard error how many lines could not be carried over.
+/// Prints the converted configuration to standard output. Prints to standard error how many lines were left out.
 #[must_use]
 pub fn run(args: &ImportArgs) -> ExitCode {
     let origin = match args.program {

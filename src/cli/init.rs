@@ -85,8 +85,8 @@ fn write(args: &InitArgs) -> Result<String, String> {
     ))
 }
 
-/// Writes the text to a new file. If that fails, the file is removed: a part of it would be in the way of the next
-/// attempt, and might be valid.
+/// Writes the text to a new file. If that fails, the file is removed: an unfinished file would be in the way of the
+/// next attempt, and might be a valid configuration.
 fn write_or_remove(mut created: impl Write, file: &Path, text: &str) -> io::Result<()> {
     created.write_all(text.as_bytes()).inspect_err(|_| {
         let _ = fs::remove_file(file); // the error of writing is the one that counts

@@ -15,7 +15,7 @@ use crate::text::parse_digits;
 /// A change of a pool.
 #[derive(Debug, Subcommand)]
 pub enum PoolCommand {
-    /// Use this server as the primary, although another one may have been, or may be on a higher timeline
+    /// Use this server as the primary, even if another server was the primary or is on a higher timeline
     Trust(ServerArg),
     /// Set how many clones the pool has, or leave that to its load
     Scale {
@@ -32,7 +32,7 @@ pub enum PoolCommand {
 pub enum CloneCountArg {
     /// The load.
     Auto,
-    /// The operator: it is this number.
+    /// The operator, who has set this number.
     Fixed(u32),
 }
 

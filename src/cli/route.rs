@@ -134,7 +134,7 @@ pub fn explain(plan: &Plan, tls: &LiveTls, args: &RouteArgs) -> Result<String, U
 struct RouteContext<'a> {
     plan: &'a Plan,
     listener: &'a ListenerPlan,
-    /// The TLS that is terminated at the listener; `None`: none is, or a TLS file of the plan cannot be read.
+    /// The TLS that is terminated at the listener; `None`: no TLS is, or a TLS file of the plan cannot be read.
     tls: Option<&'a Arc<ListenerTls>>,
 }
 

@@ -35,7 +35,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             return exit::for_report(&report);
         }
     };
-    // If the file names a store (`remote`), it is read again together with the store's texts. That logs all warnings.
+    // If the file names a store (`remote`), the file is read again with the store's texts. That logs all warnings.
     if loaded.plan.remote.is_none() {
         loaded.warnings.print_to_stderr();
     }
@@ -46,7 +46,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         text: loaded.text().to_owned(),
         reconfigure_log: Some(reconfigure_log),
     };
-    match app::run(loaded.plan, source, announce) {
+    match app::run(loaded.plan, source, log_started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in chain(&error).lines() {
@@ -61,8 +61,8 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     }
 }
 
-/// Logs each address once it accepts clients.
-fn announce(running: &Running) {
+/// Logs the addresses. Called as soon as they accept clients.
+fn log_started(running: &Running) {
     app::log_addresses(&running.live.in_force());
     if let Some(address) = running.admin {
         tracing::info!(target: ANNOUNCE, %address, "admin port");

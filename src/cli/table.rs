@@ -21,7 +21,7 @@ pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]], opt
     let columns: Vec<usize> = (0..N).filter(is_used).collect();
     let full = build(&columns, header, rows);
     let Some(terminal_width) = full.width() else {
-        return text(&full);
+        return text(&full); // not on a terminal
     };
     let widths = full.column_max_content_widths();
     let widths = widths.into_iter().map(|width| usize::from(width) + PADDING);
@@ -83,7 +83,7 @@ pub(super) fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| EMPTY.to_owned())
 }
 
-/// Formats a duration in its two largest units.
+/// Formats a duration in its two largest units; below a minute, in one unit.
 pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let in_units = |[(large, a), (small, b)]: [(u64, &str); 2]| format!("{large}{a} {small}{b}");

@@ -91,7 +91,8 @@ impl Value {
 /// Parses TOML.
 ///
 /// # Errors
-/// All syntax errors, duplicate keys included. The parser goes on after an error; later errors may be consequences.
+/// All syntax errors, duplicate keys included. The parser goes on after an error, so later errors may be consequences
+/// of it. If tables and lists are nested too deep, that is the only error.
 pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
     if let Some(place) = too_deep(text) {
         let hint = format!("the limit is {LEVELS_MAX} levels");
@@ -168,7 +169,7 @@ fn integer_of(number: &DeInteger<'_>) -> i128 {
 /// Parses JSON. Positions are paths of keys; only that of a syntax error is a range of bytes.
 ///
 /// # Errors
-/// The first syntax error, or all duplicate keys.
+/// The first syntax error, or all duplicate keys, or that the value is not a table.
 pub(super) fn json(text: &str) -> Result<Table, Vec<Problem>> {
     let json = without_byte_order_mark(text);
     let offset = text.len() - json.len();

@@ -130,8 +130,8 @@ impl Report {
         Self::new(Arc::new(InputText::new(name, "")), vec![problem])
     }
 
-    /// Whether all its errors are that the configuration, or a list of networks that it names, cannot be read. There is
-    /// at least one error.
+    /// Whether it has errors, and each of them is that the configuration, or a list of networks that it names, cannot
+    /// be read.
     #[must_use]
     pub fn is_unreadable(&self) -> bool {
         let unreadable = self.problems.iter().filter(|problem| problem.is_unreadable).count();

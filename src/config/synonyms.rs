@@ -30,14 +30,14 @@ pub(super) fn normalize(word: &str) -> String {
         .collect()
 }
 
-/// The text that names the equivalent of another proxy's key. `normalized` is the name of that key. A text that begins
-/// with `none: ` says why no equivalent is needed.
+/// The text that names the equivalent of another proxy's key. `normalized` is the normalized name of that key. A text
+/// that begins with `none: ` says why no equivalent is needed.
 pub(super) fn equivalent(section: &SectionKeys, normalized: &str) -> Option<&'static str> {
     let (_, groups) = SYNONYMS.iter().find(|(of, _)| std::ptr::eq(*of, section))?;
     meant(groups, normalized)
 }
 
-/// The equivalent of a normalized word, which may follow the word `option` of HAProxy.
+/// The equivalent of a normalized word. An `option` in front of the word is ignored: HAProxy has `option tcpka`.
 pub(super) fn meant(synonyms: Synonyms, normalized: &str) -> Option<&'static str> {
     let without_option = normalized.strip_prefix("option").unwrap_or(normalized);
     let has_word = |words: &[&str]| words.contains(&normalized) || words.contains(&without_option);
@@ -152,7 +152,7 @@ const DEFAULTS_SYNONYMS: Synonyms = &[
     (KEEPALIVE_SWITCH, "`keepalive`"),
     (USER_TIMEOUT, "`user_timeout`"),
     (&["maxconn"], "`max_connections` in `[runtime]` or `[listeners.NAME]`"),
-    (&["healthcheck"], "`health` in `[pools.NAME]`"),
+    (&["healthcheck"], "`[pools.NAME.health]`"),
 ];
 
 const LISTENER_SYNONYMS: Synonyms = &[

@@ -389,7 +389,7 @@ fn problems_of_stored_texts_name_the_key_and_the_line() {
 }
 
 #[test]
-fn a_stored_text_is_utf_8_and_may_have_replacement_characters() {
+fn a_stored_text_must_be_utf_8_and_may_have_replacement_characters() {
     let text = format!("# \u{fffd}\n[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n{POOL}");
     remote("# \u{fffd}", &[("/edge/a", &text)]).unwrap_or_else(|report| panic!("{report}"));
     let invalid = [text.as_bytes(), b"# \xff"].concat();
@@ -454,7 +454,7 @@ fn problems_of_the_local_file_are_not_written_to_the_store() {
 }
 
 #[test]
-fn errors_of_the_syntax_are_bounded_in_number_and_length_and_counted() {
+fn all_syntax_errors_are_counted_and_the_first_100_are_shown() {
     let duplicates = format!("{{{}}}", ["\"a\":1"; 500].join(","));
     let report = read("a.json", &duplicates).unwrap_err().to_string();
     assert_eq!(report.matches("duplicate key").count(), 100, "{report}");
@@ -466,6 +466,10 @@ fn errors_of_the_syntax_are_bounded_in_number_and_length_and_counted() {
         text.ends_with(&format!("\n{} errors (the first 100 are shown)", report.error_count())),
         "{text}"
     );
+}
+
+#[test]
+fn a_report_abbreviates_long_keys() {
     let long_key = "k".repeat(100_000);
     let three_errors = format!(r#"{{"pools":{{"{long_key}":{{"servers":[0,0,0]}}}}}}"#);
     let report = read("a.json", &three_errors).unwrap_err().to_string();

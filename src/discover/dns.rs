@@ -218,8 +218,8 @@ impl DnsSource {
         parsed.map_err(|error: ProtoError| Reason::from(chain(&error)))
     }
 
-    /// Why the questions for addresses have failed, if all of them have; `None`: at least one was answered, or there are
-    /// no questions.
+    /// Why the questions for addresses have failed, if all of them have; `None`: at least one was answered, or there
+    /// are no questions.
     fn failure_of_all(&self) -> Option<Reason> {
         let have_all_failed = self.addresses.values().all(|answer| answer.has_failed);
         let first = self.addresses.values().next()?;

@@ -43,8 +43,8 @@ impl DockerSource {
         }
     }
 
-    /// The servers in the order of their names. A container that cannot be a server is logged only if
-    /// the previous list did not have it, or had it as a server.
+    /// The servers in the order of their names. A container that cannot be a server is logged only if the previous
+    /// list did not have it, or had it as a server.
     fn list(&mut self, containers: &[Container]) -> ServerList {
         let (mut servers, mut refused) = (Vec::new(), BTreeMap::new());
         for container in containers {

@@ -219,7 +219,7 @@ mod tests {
             ("list", "10.0.0.1:1 name=abc\n"),
         ] {
             assert!(read_as(name, text).is_ok(), "{name}");
-            // A table is complete after its address.
+            // Cut after the line of the address, a table of `[[servers]]` is complete.
             let lengths = (0..text.len()).filter(|length| !text[..*length].ends_with(".test:2\"\n"));
             for length in lengths {
                 let cut = read_as(name, &text[..length]);

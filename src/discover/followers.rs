@@ -23,7 +23,7 @@ const EXPIRY_GAP_MAX: Duration = Duration::from_secs(60);
 type Followers = HashMap<Arc<str>, (DiscoverPlan, AbortOnDropHandle<()>)>;
 
 /// Follows the sources of the pools that are in force and the addresses of this machine, and removes added servers
-/// whose time is over, for as long as it is polled.
+/// whose time is over, for as long as this future is polled.
 pub async fn run(live: Arc<Live>) {
     tokio::join!(
         follow_sources(&live),
@@ -44,7 +44,7 @@ async fn remove_expired(live: &Live) {
         let time_left = live
             .next_expiry()
             .map(|next| next.duration_since(now).unwrap_or_default());
-        // The clock may be set meanwhile.
+        // Bounded, because the clock may be set meanwhile.
         let gap = time_left.map_or(EXPIRY_GAP_MAX, |left| left.min(EXPIRY_GAP_MAX));
         tokio::select! {
             () = sleep(gap) => {}
@@ -146,7 +146,7 @@ fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAns
                 tracing::info!(pool = %pool_name, %source, servers = count, added, removed, "servers listed");
                 if change.kept > 0 {
                     let kept = change.kept;
-                    tracing::warn!(pool = %pool_name, %source, kept, "no listed server can be used yet, keeping those of before");
+                    tracing::warn!(pool = %pool_name, %source, kept, "no listed server can be used yet, keeping the previous servers");
                 }
             } else if is_back {
                 tracing::info!(pool = %pool_name, %source, servers = count, "the source of servers answers");

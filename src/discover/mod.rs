@@ -17,8 +17,8 @@
 //! **A new source** is a file here that implements `ServerSource`, an arm in each of the two matches in `sources.rs`,
 //! and a variant of [`crate::plan::DiscoverSource`]. Its keys are added in `config/keys/pool.rs` and
 //! `config/parse/discover.rs`; `plan/files.rs` lists the files that it reads. It is described in `docs/servers.md` and
-//! in `conf/full.toml`, from which the schema takes the description; `tests/it/config/schema.rs` has the kinds of its
-//! keys.
+//! in `conf/full.toml`, from which the schema takes the description; `tests/it/config/schema.rs` says what kind of
+//! value each of its keys has.
 //!
 //! What the sources of several pools share, such as a login, is in a section `[providers.NAME]`
 //! (`config/parse/providers.rs`). A *provider* is a service that sources ask. etcd is the provider of a source of

@@ -117,7 +117,7 @@ pub(super) struct ImportedServer {
     pub(super) sessions_max: Option<u32>,
 }
 
-/// The reason for a remark about an address that is in the imported file before.
+/// The reason for a remark about an address that an earlier line of the imported file binds.
 pub(super) const BOUND_ALREADY: &str = "it is bound already";
 
 /// The highest `max_sessions` that the configuration accepts.

@@ -40,7 +40,7 @@ pub enum ImportError {
     /// nginx would not accept the file either. Most often it is cut off, so that an `allow` or `deny` may be missing.
     #[error("line {line}: {problem}")]
     Syntax {
-        /// Where the part begins that does not end.
+        /// The number of the line where the problem begins.
         line: usize,
         /// What is wrong there.
         problem: &'static str,
@@ -69,7 +69,7 @@ fn nothing_left(origin: Origin, left_out: &str) -> String {
 /// Converts the text of a configuration file.
 ///
 /// # Errors
-/// The file is cut off, or no listener would be left.
+/// A file of nginx is not valid, or no listener would be left.
 pub fn import(origin: Origin, text: &str) -> Result<Import, ImportError> {
     let mut imported = match origin {
         Origin::Haproxy => haproxy::read(text),

@@ -1,4 +1,4 @@
-//! Numbers, durations and addresses of other programs, limited to what acequia accepts.
+//! Numbers, durations and addresses as other programs write them, limited to what acequia accepts.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,11 +9,12 @@ use crate::units;
 /// The shortest duration that the configuration accepts.
 const DURATION_MIN: Duration = Duration::from_millis(1);
 
-/// The longest duration that the configuration accepts.
+/// The longest duration that the configuration accepts, in milliseconds.
 const DURATION_MAX_MS: u64 = 365 * 24 * 3_600_000;
 
 /// Parses a duration such as `30s`, `1h30m` or `500`. A number without a unit counts units of `unit_ms` milliseconds.
-/// Parts of a millisecond are rounded up. `None`: it has another form, or a number in it is too large.
+/// Parts of a millisecond are rounded up. A duration above [`DURATION_MAX_MS`] becomes that. `None`: the text has
+/// another form, or a number in it is too large.
 pub(super) fn duration(text: &str, unit_ms: u64) -> Option<Duration> {
     let mut rest = text;
     let mut total_us: u64 = 0;
@@ -41,7 +42,7 @@ pub(super) fn duration(text: &str, unit_ms: u64) -> Option<Duration> {
     (!text.is_empty()).then(|| Duration::from_millis(milliseconds))
 }
 
-/// The duration as a value of the configuration.
+/// The duration as a value of the configuration, at least [`DURATION_MIN`].
 pub(super) fn duration_value(duration: Duration) -> String {
     format!("\"{}\"", units::format_duration(duration.max(DURATION_MIN)))
 }

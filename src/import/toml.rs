@@ -75,7 +75,7 @@ impl Writer {
     fn remarks(&mut self, remarks: &[Remark]) {
         for remark in remarks {
             let text = escape_bounded(&remark.text, REMARK_CHARS_MAX);
-            // Line 0: the remark is about the section, and other sections may have the same.
+            // Line 0: the remark is about the section, and other sections may have the same remark.
             if remark.line != 0 && !self.seen.insert((remark.line, text.clone())) {
                 continue;
             }

@@ -74,7 +74,7 @@ pub fn edit_warnings(old: &InForce, new: &InForce) -> Vec<String> {
         let (name, networks) = (guard.name(), edited_networks(guard)?);
         Some(format!(
             "guards.{name} is not configured any more: what `acequia guard deny` added to it ({networks}) is not \
-             denied until a guard has this name again; `acequia guard undo` takes it back"
+             denied until a guard has this name again; `acequia guard undo` removes these denials"
         ))
     };
     let configured_again = |guard: &Arc<Guard>| {

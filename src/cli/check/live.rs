@@ -1,4 +1,4 @@
-//! `acequia check --live`: tries what the configuration refers to, as `run` would, and opens nothing that stays.
+//! `acequia check --live`: tries what the configuration refers to, as `acequia run` would, but does not listen.
 //!
 //! It resolves names and checks servers once, with the code that does so while acequia runs. Where a listener passes
 //! TLS on by server name, it compares the certificates of the servers with the names of the routes. Clones, and servers
@@ -120,7 +120,7 @@ struct TriedPool {
 }
 
 /// Writes the state of each server of a pool, and adds the problems. `connected` gives the result of
-/// [`connect_unchecked`] for the server with an index.
+/// [`connect_unchecked`] for the index of a server in the pool.
 fn try_pool<'c>(
     pool: &LivePool,
     connected: impl Fn(usize) -> Option<&'c Result<(), String>>,
@@ -136,15 +136,15 @@ fn try_pool<'c>(
         } else {
             connect_of(connected(index))
         };
-        let idle = idle_reason(member);
-        let gets_sessions = result.is_ok() && idle.is_none();
+        let unused = why_unused(member);
+        let gets_sessions = result.is_ok() && unused.is_none();
         let is_fallback_primary = member.may_stand_in();
         is_usable |= gets_sessions || is_fallback_primary;
         let shown = match &result {
             Ok(what) => *what,
             Err(why) => why.as_str(),
         };
-        let _ = match idle {
+        let _ = match unused {
             Some(why) => writeln!(text, "  {}: {shown}; {why}", member.spec()),
             None => writeln!(text, "  {}: {shown}", member.spec()),
         };
@@ -172,7 +172,8 @@ fn try_pool<'c>(
     }
 }
 
-/// Where a pool gets servers that are known only while acequia runs: from a source other than a file, and from clones.
+/// The origins of servers that are known only while acequia runs: each source of the pool that is not a file, and
+/// clones.
 fn untried_origins(pool: &PoolPlan) -> Vec<String> {
     let sources = pool.discover.iter().filter(|discover| listed_now(discover).is_none());
     let clones = pool.scale.iter().map(|_| String::from("clones"));
@@ -203,7 +204,7 @@ fn check_of(member: &Member) -> Result<&'static str, String> {
 }
 
 /// Why a server gets no new sessions, whatever its check finds.
-fn idle_reason(member: &Member) -> Option<&'static str> {
+fn why_unused(member: &Member) -> Option<&'static str> {
     match member.state(Instant::now()) {
         MemberState::ZeroWeight => Some("weight 0"),
         MemberState::Draining => Some("draining"),
@@ -230,7 +231,7 @@ fn find_unusable_pools(pools: &PoolPlans, tried: &[TriedPool], found: &mut Vec<F
                 Finding::warning(format!("{problem}: pool {} stands in for it", pools[id].name))
             }
             Some(id) => Finding::warning(format!(
-                "{problem}, and not all of its fallback {} was tried",
+                "{problem}, and not all servers of its fallback {} were tried",
                 pools[id].name
             )),
             None => Finding::error(problem),

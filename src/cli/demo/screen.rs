@@ -140,8 +140,8 @@ fn header(servers: &[Member]) -> String {
     header + "clones"
 }
 
-/// One cell for each server: `3 +1` means three open sessions, and one new session since the last row. Then how many
-/// clones run.
+/// One cell for each server: `3 +1` means three open sessions, and one new session since the last row. Then the
+/// number of running clones.
 fn row(before: &[SessionCount], now: &[SessionCount], clones: usize) -> String {
     let mut row = String::new();
     for (before, now) in before.iter().zip(now) {

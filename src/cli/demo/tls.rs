@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 /// The time for the handshake, and for the head of each request.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Writes a self-signed certificate for one host name with its key to a new file, which only this user may read.
+/// Writes a self-signed certificate for one host name, and its key, to a new file that only this user may read.
 ///
 /// # Errors
 /// The certificate cannot be created (a bug), or the file cannot be written.
@@ -50,7 +50,7 @@ pub(super) fn acceptor(server: &str, host: &str) -> io::Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// A self-signed certificate for one host name, and its key. `owner` is shown in it.
+/// A self-signed certificate for one host name, and its key. `owner` is a part of its common name.
 fn self_signed(owner: &str, host: &str) -> io::Result<(Certificate, KeyPair)> {
     let key = KeyPair::generate().map_err(io::Error::other)?;
     let mut params = CertificateParams::new([host.to_owned()]).map_err(io::Error::other)?;
@@ -73,7 +73,7 @@ async fn serve_client(socket: TcpStream, server: &'static str, acceptor: TlsAcce
     let Ok(Ok(socket)) = timeout(CLIENT_TIMEOUT, acceptor.accept(socket)).await else {
         return;
     };
-    let asked = socket.get_ref().1.server_name().unwrap_or("nobody by name");
+    let asked = socket.get_ref().1.server_name().unwrap_or("no name");
     let text = format!("server {server} answers a client that asked for {asked}\n");
     let service = service_fn(move |_: Request<_>| {
         let response = Response::new(text.clone());

@@ -93,10 +93,10 @@ pub(in crate::cli) enum RemoteError {
     /// The response is not the expected JSON.
     #[error("invalid response")]
     InvalidResponse(#[source] serde_json::Error),
-    /// The API's error message, or an equivalent one.
+    /// The API's error message with another status, or an equivalent message.
     #[error("{0}")]
     Rejected(String),
-    /// The API's error message, if the API may be able to answer later (RFC 9110, section 15.6.4).
+    /// The API's error message with status 503: a later request may succeed (RFC 9110, section 15.6.4).
     #[error("{0}")]
     Unavailable(String),
 }

@@ -1,4 +1,4 @@
-//! Rows of the two tables: servers and sessions.
+//! Rows and columns of the two tables: servers and sessions.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::cli::status::age;
 pub(super) struct ServerRow<'a> {
     pub(super) pool: &'a str,
     pub(super) server: &'a ServerBody,
-    /// Where the server comes from; `None`: from the configuration. Set by
-    /// [`PoolBody::origin_of`](crate::admin::bodies::PoolBody::origin_of).
+    /// The result of [`PoolBody::origin_of`](crate::admin::bodies::PoolBody::origin_of): where the server comes from;
+    /// `None`: from the configuration.
     pub(super) origin: Option<&'static str>,
     /// New sessions per second.
     pub(super) rate: f64,

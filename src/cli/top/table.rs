@@ -10,8 +10,8 @@ use super::columns::{Column, GAP, fit};
 use super::list::List;
 use super::palette::{BOLD, DIM, REVERSED};
 
-/// Sorts the rows of a list, and draws as many as there is room for. `style` gives the style of a cell, from its row and
-/// the title of its column. Returns the indices of the columns that have room, and the selected row.
+/// Sorts the rows of a list, and draws as many as there is room for. `style` gives the style of a cell, from its row
+/// and the title of its column. Returns the indices of the columns that have room, and the selected row.
 pub(super) fn draw_list<'r, R, I: Clone + PartialEq>(
     frame: &mut Frame<'_>,
     area: Rect,

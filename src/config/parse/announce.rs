@@ -22,7 +22,7 @@ pub(super) fn announce(
     section.one_of("from", &[("docker", ())], problems);
     section.required("names", r#"names = ["*.apps.example.com"]"#, problems);
     if kind.protocol == Protocol::Mysql {
-        let hint = "remove `announce`: routes are announced by server names";
+        let hint = "remove `announce`: announced routes match server names";
         problems.error(
             position,
             "MySQL servers send first: no server name can be read before",

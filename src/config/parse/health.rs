@@ -16,7 +16,8 @@ use crate::units;
 /// A check costs a connection: more than a hundred a second would be a noticeable load for a server.
 const CHECK_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=*NONZERO_DURATION.end();
 
-/// The bounds of `rise`, `fall` and `eject_after`: how many results of the same kind in a row change the state of a server.
+/// The bounds of `rise`, `fall` and `eject_after`: how many results of the same kind in a row change the state of a
+/// server.
 const STREAK: RangeInclusive<u32> = 1..=1_000;
 
 /// Each check under way has a file descriptor, which is then missing for sessions.

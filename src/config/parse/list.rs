@@ -9,8 +9,8 @@ use crate::config::report::Position;
 /// The longest protocol name: RFC 7301, section 3.1.
 const ALPN_BYTES_MAX: usize = 255;
 
-/// The entries of a list, each converted by `parse`; a single text is a list of one. Errors and duplicates are reported
-/// and left out.
+/// The entries of a list, each converted by `parse`; a single text is a list of one. Invalid and duplicate
+/// entries are reported and left out.
 pub(super) fn entries<T: Clone + Eq + Hash>(
     section: &Section<'_>,
     key: &str,

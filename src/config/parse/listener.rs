@@ -89,7 +89,7 @@ fn route_table(
 ) -> RouteTable<PoolId> {
     let table = RouteTable::new(routes, default);
     if kind.protocol == Protocol::Mysql && table.needs_hello() {
-        let message = "MySQL servers send first: no `sni` or `alpn` can be read before";
+        let message = "MySQL servers send first: `sni` and `alpn` cannot be read before that";
         problems.error(position, message, "give each pool a listener of its own");
     }
     match (kind.terminates, announce) {
@@ -153,7 +153,7 @@ fn unix_mode(section: &Section<'_>, bind: &[ListenAddr], problems: &mut Problems
         problems.warning(
             position,
             message,
-            r#"add "unix:/run/NAME.sock" to `bind`, or remove it"#,
+            r#"add "unix:/run/NAME.sock" to `bind`, or remove `unix_mode`"#,
         );
     }
     let mode = match &node.value {
@@ -197,7 +197,7 @@ fn kind(section: &Section<'_>, problems: &mut Problems<'_>) -> ListenerKind {
     }
 }
 
-/// The protocol. Sets `tls_required` if every client needs a certificate: a client without TLS cannot present one.
+/// The protocol, with `tls_required` if every client needs a certificate: a client without TLS cannot present one.
 fn with_tls_required(
     mut protocol: Protocol,
     tls: Option<&ListenerTlsPlan>,
@@ -211,7 +211,7 @@ fn with_tls_required(
         if let Some((position, node)) = section.entry("tls_required")
             && matches!(node.value, Value::Boolean(false))
         {
-            let message = "clients without TLS would need no certificate, which `client_auth` requires";
+            let message = "clients without TLS have no certificate, but `client_auth` requires one";
             let hint = r#"remove `tls_required`, or write mode = "request" in `client_auth`"#;
             problems.error(position, message, hint);
         }

@@ -101,13 +101,10 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     if state_dir.is_none() {
         pools.warn_of_leftover_containers(problems);
     }
-    if let Some((position, _)) = file.entry("remote") {
-        if state_dir.is_none() {
-            let hint = "add state_dir = \"/var/lib/acequia\" to [runtime]: it keeps the text that was in force last";
-            problems.warning(position, "after a start, nothing is served until the store answers", hint);
-        }
-    } else {
-        providers.warn_unused(&pools.in_order, &listeners, problems);
+    match file.entry("remote") {
+        Some((position, _)) if state_dir.is_none() => warn_of_forgotten_text(position, problems),
+        Some(_) => {}
+        None => providers.warn_unused(&pools.in_order, &listeners, problems),
     }
     guards.warn_unused(problems);
     acme.warn(&listeners, &guards.in_order, problems);
@@ -128,6 +125,12 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
         circles::reject(&file, &plan, problems);
     }
     plan
+}
+
+fn warn_of_forgotten_text(position: &Position, problems: &mut Problems<'_>) {
+    let message = "after a start, nothing is served until the store answers";
+    let hint = "add state_dir = \"/var/lib/acequia\" to [runtime]: it keeps the text that was in force last";
+    problems.warning(position, message, hint);
 }
 
 fn listeners(

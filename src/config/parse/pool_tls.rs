@@ -19,7 +19,7 @@ pub(super) fn pool_tls(pool: &Section<'_>, problems: &mut Problems<'_>) -> Optio
         problems.warning(
             position,
             "certificates of servers are not verified: whoever answers at their addresses can read all sessions",
-            r#"remove it, and name the authority of their certificates if it is not one of the system: ca_file = "ca.pem""#,
+            r#"remove `verify`; add ca_file = "ca.pem" if the system does not trust the authority of their certificates"#,
         );
     }
     let verify = verify.unwrap_or(true);
@@ -70,7 +70,7 @@ pub(super) fn host_name(text: &str) -> Result<ServerName, InvalidValue> {
 }
 
 /// The files of a certificate and its private key. The first configuration key names the file of the certificate, the
-/// second one that of the private key. Without the second one, both are in one file.
+/// second that of the private key. Without the second, one file has both.
 pub(super) fn certificate_files(
     section: &Section<'_>,
     [cert_setting, key_setting]: [&str; 2],

@@ -48,13 +48,13 @@ impl<'a> Pools<'a> {
             Value::Table(pool) => pool.entries.iter().find(|key| key.key == "fallback"),
             _ => None,
         };
-        // The name of the fallback of each pool, with its position.
+        // The name of the fallback of each pool, with the position of that name.
         let mut fallback_names = HashMap::new();
         for entry in self.sections.entries {
             let Some(key) = fallback(entry) else { continue };
             let is_primary = |plan: &Arc<PoolPlan>| plan.fallback == Some(Fallback::Primary);
             if self.plan_of(entry).is_some_and(is_primary) {
-                continue; // not the name of a pool
+                continue; // `primary` is not the name of a pool here
             }
             let is_valid = self.find(&key.node, problems).is_some(); // reports an unknown name
             if is_valid && let Value::String(name) = &key.node.value {
@@ -137,8 +137,7 @@ impl<'a> Pools<'a> {
         for (range, max) in self.in_order.iter().filter_map(ports_and_max) {
             *max_by_range.entry(range).or_default() += max;
         }
-        // The number of clones that can have no other port than those of this range: their pools have this range or a
-        // part of it.
+        // The number of clones that can only have ports of this range: their pools have this range or a part of it.
         let count_needed = |range: &RangeInclusive<u16>| {
             let sharing = max_by_range
                 .iter()
@@ -152,7 +151,7 @@ impl<'a> Pools<'a> {
                 continue;
             };
             let needed = needed_by_range[&range];
-            // For a range that is not shared, too few ports are an error of the pool's own keys.
+            // Too few ports in a range that is not shared are reported as an error of the pool's own keys.
             let is_shared = needed > own;
             if needed as usize > range.len() && is_shared && warned.insert(range.clone()) {
                 let (first, last) = (range.start(), range.end());

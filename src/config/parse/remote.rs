@@ -18,7 +18,7 @@ const ALLOW_HINT: &str = r#"write "exec", or "files:/etc/acequia/certs/" with th
 /// The longest key. etcd has no limit of its own.
 const KEY_BYTES_MAX: usize = 1024;
 
-/// The permission of one entry of `allow`.
+/// What one entry of `allow` permits.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Allowed {
     Commands,

@@ -93,8 +93,8 @@ impl<'a> Section<'a> {
         !self.table.entries.iter().any(is_meant)
     }
 
-    /// Whether the content of the table `key` is unknown, because the value is not a table or the key is misspelt. Both
-    /// are reported as errors.
+    /// Whether the content of the table `key` is unknown, because the value is not a table or the key is misspelt.
+    /// Either is reported as an error.
     pub(super) fn is_unknown(&self, key: &str) -> bool {
         match self.get(key) {
             Some(node) => !matches!(node.value, Value::Table(_)),
@@ -189,7 +189,7 @@ impl<'a> Section<'a> {
 fn check_name(name: &str, position: &Position, problems: &mut Problems<'_>) {
     if !is_name(name) {
         let hint = match name {
-            "." | ".." => "it cannot be a part of a URL, such as those of the API: write another".to_owned(),
+            "." | ".." => "it cannot be a part of a URL, as in the API: write another name".to_owned(),
             _ => {
                 format!(
                     "write 1 to {NAME_BYTES_MAX} bytes without spaces, `\"`, `\\`, control and invisible characters"

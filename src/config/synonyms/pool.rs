@@ -89,7 +89,7 @@ pub(super) const POOL_SYNONYMS: Synonyms = &[
     (&["onmarkedup"], "`on_recover = \"close\"`"),
     (
         &["poolsize", "defaultpoolsize", "maxdbconnections", "reservepoolsize"],
-        "`max_sessions`: of each server; acequia shares no connection among clients",
+        "`max_sessions`, a limit of each server; acequia shares no connection among clients",
     ),
     (&["dnsrefreshrate", "dnsinterval"], "`resolve_interval`"),
     (&["resolver", "resolvers"], "`resolve_interval`"),
@@ -127,7 +127,7 @@ pub(super) const POOL_SYNONYMS: Synonyms = &[
             "inflightconn",
             "limitconn",
         ],
-        "`max_sessions`: of each server",
+        "`max_sessions`, a limit of each server",
     ),
     (
         &[
@@ -184,7 +184,7 @@ pub(super) const HEALTH_SYNONYMS: Synonyms = &[
     (REDIS_CHECK, "`check = \"redis\"`"),
     (
         &["query", "servercheckquery", "sql"],
-        "`check = \"postgres\"` or `\"mysql\"` with `user`, which ask for what `role` and `max_lag` need",
+        "`check = \"postgres\"` or `\"mysql\"` with `user`: these checks query what `role` and `max_lag` need",
     ),
     (
         &[

@@ -140,7 +140,7 @@ impl Places {
 
 #[test]
 fn a_value_that_is_not_valid_causes_one_error_with_a_hint() {
-    // The files of networks do not exist.
+    // The files that `allow_file` and `deny_file` name do not exist.
     let mut full = super::full_lines(|_| true);
     full.retain(|line| !line.starts_with("allow_file") && !line.starts_with("deny_file"));
     let full = full.join("\n");
@@ -180,7 +180,7 @@ fn a_misspelt_key_causes_at_most_one_error() {
 }
 
 #[test]
-fn an_example_of_a_section_has_keys_of_the_section() {
+fn an_example_of_a_section_has_only_keys_of_the_section() {
     for section in keys::ALL.iter().filter(|section| !std::ptr::eq(**section, &keys::FILE)) {
         let example = section.example.trim_end_matches(" or \"off\"");
         let text = format!("example = {example}");

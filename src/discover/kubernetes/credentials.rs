@@ -52,7 +52,7 @@ impl Token {
     /// The header with the token (RFC 6750, section 2.1).
     ///
     /// # Errors
-    /// It has a character that no header may have.
+    /// The token has a character that no header may have.
     pub(super) fn bearer(&self) -> Result<HeaderValue, AccessError> {
         let Self { text, name } = self;
         let mut header = HeaderValue::try_from(format!("Bearer {text}"))

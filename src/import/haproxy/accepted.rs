@@ -93,7 +93,8 @@ impl AcceptedClients {
         match self.without_accepted(networks) {
             Some(left) => (left, self.rejection_outcome()),
             None => {
-                let note = "clients that an earlier line accepts are rejected here, too (too many networks to exclude them)";
+                let note =
+                    "clients that an earlier line accepts are rejected here, too (too many networks to exclude them)";
                 (networks.to_vec(), LineOutcome::Noted(String::from(note)))
             }
         }

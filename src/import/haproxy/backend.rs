@@ -136,7 +136,7 @@ impl Backend {
 
     /// The pool. Some options are set for each server in HAProxy and once for the pool in acequia. The pool gets the
     /// value of its first server. Options of checks are taken from the first server with checks, `slowstart` and
-    /// `on-marked-up` from the first server that has them. Other values are noted.
+    /// `on-marked-up` from the first server that has them. Servers with other values get a note.
     pub(super) fn into_pool(mut self) -> ImportedPool {
         self.pool
             .section
@@ -197,7 +197,7 @@ impl Backend {
     }
 
     fn write_health(&mut self, options: &ServerOptions) {
-        // Checks connect as sessions do, unless they go elsewhere.
+        // Checks connect as sessions do, unless they go to another port or address.
         let goes_elsewhere = options.check_port.is_some() || options.check_address.is_some();
         let checks_use_tls = options.checks_use_tls.unwrap_or(options.is_tls && !goes_elsewhere);
         let (pool, health) = (&mut self.pool.section, &mut self.pool.health);
@@ -226,7 +226,7 @@ impl Backend {
         }
         if connection.port().is_some() {
             for parsed in &mut self.servers {
-                parsed.options.check_port = None; // it has no effect, so that differences need no note
+                parsed.options.check_port = None; // has no effect here: a different value needs no note
             }
         } else if let Some(port) = options.check_port {
             health.set("port", port.to_string());
@@ -286,7 +286,7 @@ impl Backend {
             "queue",
             timeout.map_or_else(|| String::from("{}"), |timeout| format!("{{ timeout = {timeout} }}")),
         );
-        let note = "the queue has at most 1000 clients, if `queue` does not say another `max`; HAProxy's has no limit";
+        let note = "the queue has at most 1000 clients, unless `queue` has another `max`; HAProxy's has no limit";
         self.remarks.push(Remark::note(0, note));
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Frontend {
     pub(super) client_timeout: Option<Duration>,
     /// The backend that `default_backend` names. A `listen` is its own default.
     pub(super) pool: Option<String>,
-    /// The backend of the first `use_backend` for all clients. Later `use_backend` and `default_backend` lines
+    /// The backend of the first `use_backend` for all clients. Then later `use_backend` lines and `default_backend`
     /// have no effect.
     for_all: Option<String>,
     /// The numbers of the lines with `tcp-request connection reject`.
@@ -206,8 +206,8 @@ impl Frontend {
     }
 
     /// Carries over a rejection. A rejection of networks becomes the shorter list: `allow` for the other networks, or
-    /// `deny` for the rejected ones. Any other rejection becomes routes that refuse clients, or is left
-    /// out if it says `unless`.
+    /// `deny` for the rejected ones. Any other rejection becomes routes that refuse clients, or is left out if it says
+    /// `unless`.
     fn reject(&mut self, line: &Line, alternatives: &[Vec<Term>], is_unless: bool) -> LineOutcome {
         let accepted = &self.accepted[&line.words[1]];
         let (passing, rejected) = (
@@ -247,7 +247,9 @@ impl Frontend {
         } else if is_exact {
             LineOutcome::Carried
         } else {
-            LineOutcome::Noted(String::from("peers that an earlier line accepts must send a PROXY header, too"))
+            LineOutcome::Noted(String::from(
+                "peers that an earlier line accepts must send a PROXY header, too",
+            ))
         }
     }
 }

@@ -248,9 +248,9 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Adds what the characters after a backslash stand for. A backslash that begins no escape stands for itself. At
-/// the end of the line, a backslash is dropped. An escape `\xHH` of a byte that is not ASCII is kept as it is: a regular expression
-/// has the same escape.
+/// Adds what the characters after a backslash stand for. A backslash that begins no escape stands for itself. At the
+/// end of the line, a backslash is dropped. An escape `\xHH` of a byte that is not ASCII is kept as it is: a regular
+/// expression has the same escape.
 fn push_escaped(rest: &mut Chars<'_>, word: &mut String) {
     let mut after = rest.clone();
     let Some(c) = after.next() else { return };

@@ -19,8 +19,8 @@ pub(super) fn network(text: &str) -> Option<String> {
     }
 }
 
-/// Converts the rules of a `server` block. In acequia, `deny` is applied before `allow`, so a network that an earlier rule
-/// allows is subtracted from one that is denied. nginx accepts clients that no rule matches, so its `allow` rules
+/// Converts the rules of a `server` block. In acequia, `deny` is applied before `allow`, so a network that an earlier
+/// rule allows is subtracted from one that is denied. nginx accepts clients that no rule matches, so its `allow` rules
 /// become an `allow` of acequia only if `deny all` follows.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ pub(super) const KNOWN: [&str; 8] = [
 /// The highest rate that is carried over, in KiB a second.
 const RATE_MAX_KIB: u64 = 1 << 30;
 
-/// A variable that is different for each client.
+/// Whether the value of this variable is different for each client.
 fn is_client(variable: &str) -> bool {
     matches!(
         variable.replace(['{', '}'], "").as_str(),
@@ -51,7 +51,7 @@ fn limit_sessions(all: &[&Directive], targets: &mut Targets, listener: &mut Impo
         let counted = zone_uses.zip(limit).filter(|_| !is_dry);
         let Some((zone_uses, limit)) = counted else {
             let why = match is_dry {
-                true => "it only reports, as `report_only = true` of a guard",
+                true => "it only reports, as does a guard with `report_only = true`",
                 false => "only limits for each client are carried over",
             };
             listener.section.remarks.push(directive.left_out(why));
@@ -59,10 +59,11 @@ fn limit_sessions(all: &[&Directive], targets: &mut Targets, listener: &mut Impo
         };
         *zone_uses += 1;
         if *zone_uses > 1 {
-            let note = "nginx counts the clients of all servers with this limit together: use one guard for them";
+            let note =
+                "nginx counts a client's sessions on all servers with this zone together: use one guard for them";
             listener.section.remarks.push(Remark::note(directive.line, note));
         }
-        // nginx applies all limits, so that the least one decides.
+        // nginx applies all limits, so that the lowest one decides.
         least = Some(least.map_or(limit, |least| least.min(limit)));
     }
     if let Some(limit) = least {

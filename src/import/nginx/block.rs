@@ -189,8 +189,8 @@ fn begins_lua(tokens: &[(usize, NginxToken)]) -> bool {
     words.last().is_some_and(|name| name.ends_with("_by_lua_block"))
 }
 
-/// Skips code in Lua up to the `}` that ends its block. Returns the line of that `}`. Braces in
-/// strings and comments between `[[` and `]]` are counted, too.
+/// Skips code in Lua up to the `}` that ends its block. Returns the line of that `}`. Braces in strings and
+/// comments between `[[` and `]]` are counted, too.
 fn skip_lua(chars: &mut Peekable<impl Iterator<Item = (usize, char)>>) -> Option<usize> {
     let mut depth = 1_usize;
     while let Some((line, c)) = chars.next() {

@@ -1,4 +1,4 @@
-//! Generated files: whatever the imported file, the result passes the check, or there is nothing to import (`Err`).
+//! Generated files: whatever the imported file, the result is a valid configuration, or `Err` if it cannot be imported.
 
 use proptest::prelude::*;
 
@@ -122,7 +122,7 @@ const HAPROXY: &[&str] = &[
     "#",
 ];
 
-/// Blocks of these directives and of other blocks. A file whose blocks are not balanced is an error.
+/// Nested blocks with directives of [`NGINX`]. All are closed: a file with an open block is an error.
 fn nginx_file() -> impl Strategy<Value = String> {
     let words = prop_oneof![
         8 => proptest::sample::select(NGINX).prop_map(String::from),

@@ -211,7 +211,7 @@ server { listen 3 ssl; ssl_certificate /a.pem; ssl_verify_client optional; proxy
             "sessions_per_source = 6",
             "bandwidth_per_session = \"1KiB/s\"",
             "# note: bandwidth_per_session limits both directions alike; nginx has a rate for each",
-            "# note, line 20: nginx counts the clients of all servers with this limit together: use one guard for them",
+            "# note, line 20: nginx counts a client's sessions on all servers with this zone together: use one guard for them",
             "client_auth = { ca_file = \"/ca.pem\", mode = \"request\" }",
         ],
     );

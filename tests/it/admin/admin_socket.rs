@@ -199,7 +199,7 @@ fn a_directory_where_others_may_replace_the_socket_is_rejected() {
     let set_mode = |mode| std::fs::set_permissions(&inner, Permissions::from_mode(mode)).unwrap();
     set_mode(0o777);
     let refused = run(&text);
-    let message = format!("others may write in its directory {} (mode 0777)", inner.display());
+    let message = format!("other users may write in its directory {} (mode 0777)", inner.display());
     assert!(
         refused.code == Some(3) && refused.stderr.contains(&message),
         "{refused:#?}"

@@ -227,7 +227,8 @@ fn readme_replication_example_finds_the_primary_and_the_replica() {
         assert_eq!(port.trim(), server.address().port().to_string());
     }
     let replica = replica.address().to_string();
-    eventually("the pool of the primary checks the replica, too, and refuses it", || {
-        proxy.server("primary", &replica)["reason"] == "the server is a replica, a primary is required"
-    });
+    eventually(
+        "the pool of the primary checks the replica, too, and refuses it",
+        || proxy.server("primary", &replica)["reason"] == "the server is a replica, a primary is required",
+    );
 }

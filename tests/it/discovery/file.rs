@@ -182,7 +182,11 @@ fn while_no_name_of_a_list_resolves_the_pool_keeps_its_servers() {
         discovery_up(&proxy) == 1.0 && proxy.command(&["servers"]).stdout.contains("p/db1 ")
     });
     site.write(r#"[{"name": "db1", "address": "away.invalid:1"}, "gone.invalid:1"]"#);
-    let kept = log_lines(&proxy, "no listed server can be used yet, keeping those of before", 1);
+    let kept = log_lines(
+        &proxy,
+        "no listed server can be used yet, keeping the previous servers",
+        1,
+    );
     assert_eq!(kept[0]["kept"], 1);
     eventually("the unresolved name is shown", || {
         let status = proxy.command(&["status"]).stdout;

@@ -56,7 +56,7 @@ fn a_denied_network_is_refused_across_reloads_until_undone() {
         reloaded.stdout.contains("guards: 0 added, 1 removed, 1 kept\n  - g\n"),
         "{reloaded:?}"
     );
-    let warning = "guards.g is not configured any more: what `acequia guard deny` added to it (1 network) is not denied until a guard has this name again; `acequia guard undo` takes it back";
+    let warning = "guards.g is not configured any more: what `acequia guard deny` added to it (1 network) is not denied until a guard has this name again; `acequia guard undo` removes these denials";
     assert!(reloaded.stdout.contains(warning), "{reloaded:?}");
     assert!(!is_denied(&proxy));
     assert!(proxy.reload(&without)); // the edits outlive further reloads

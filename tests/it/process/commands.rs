@@ -144,9 +144,9 @@ fn exposed_secrets_cause_warnings() {
          user = \"checker\"\npassword_file = {password:?}\n"
     );
     let warnings = [
-        format!("admin.token_file: others may read {} (mode 0644)", token.display()),
+        format!("admin.token_file: other users may read {} (mode 0644)", token.display()),
         format!(
-            "pools.p.health.password_file: others may read and write {} (mode 0606)",
+            "pools.p.health.password_file: other users may read and write {} (mode 0606)",
             password.display()
         ),
     ];

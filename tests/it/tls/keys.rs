@@ -17,7 +17,7 @@ fn check_warns_about_keys_that_others_can_read() {
     let key = site.directory().join("other.key");
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
     let warning = format!(
-        "others may read the key in {} (mode 0644): `chmod go-w,o-r` it",
+        "other users may read the key in {} (mode 0644): `chmod go-w,o-r` it",
         key.display()
     );
     let checked = check(&config);

@@ -101,7 +101,7 @@ fn a_certificate_is_renewed_in_its_window_or_after_a_pause_if_the_window_is_over
     assert_eq!((orders(&proxy, "ok"), orders(&proxy, "error")), (1.0, 0.0));
     let list = proxy.command(&["cert", "list"]).stdout;
     assert!(
-        list.contains(", its server suggests that: https://ca.example/why"),
+        list.contains(", as the ACME server suggests: https://ca.example/why"),
         "{list}"
     );
     assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");

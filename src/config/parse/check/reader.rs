@@ -1,4 +1,4 @@
-//! The interface of the files here.
+//! What the file of each kind of check provides.
 
 use std::sync::Arc;
 
@@ -9,6 +9,6 @@ use crate::check::{Check, CheckKind};
 #[derive(Clone, Copy)]
 pub(super) struct KindReader {
     pub(super) kind: &'static CheckKind,
-    /// Reads the keys in `[pools.NAME.health]`. Reports errors and continues.
+    /// Reads the keys in `[pools.NAME.health]`. Reports errors and goes on without the values that are not valid.
     pub(super) read: fn(&Section<'_>, &mut Problems<'_>) -> Arc<dyn Check>,
 }

@@ -43,7 +43,7 @@ fn read_text(text: &str) -> Result<ApiCredentials, String> {
     })
 }
 
-fn changed(from: &str, to: &str) -> Result<ApiCredentials, String> {
+fn read_changed(from: &str, to: &str) -> Result<ApiCredentials, String> {
     assert!(FILE.contains(from), "{from}");
     read_text(&FILE.replace(from, to))
 }
@@ -54,13 +54,13 @@ fn text(pem: &PemText) -> &str {
 
 #[test]
 fn empty_paths_count_as_absent() {
-    let read = changed(
+    let read = read_changed(
         "certificate-authority-data: YXV0aG9yaXR5",
         "certificate-authority: \"\"",
     );
     assert!(read.unwrap().trusted.is_none());
     let files = ["tokenFile", "client-certificate", "client-key"].map(|key| format!("{key}: \"\"\n    "));
-    let read = changed("token: secret-1", &(files.concat() + "token: secret-1")).unwrap();
+    let read = read_changed("token: secret-1", &(files.concat() + "token: secret-1")).unwrap();
     assert!(read.identity.is_none() && read.token.unwrap().text == "secret-1");
 }
 
@@ -84,18 +84,18 @@ fn the_current_context_is_used() {
 
 #[test]
 fn file_paths_are_relative_to_the_kubeconfig() {
-    let with_files = changed(
+    let with_files = read_changed(
         "certificate-authority-data: YXV0aG9yaXR5",
         "certificate-authority: ca.pem",
     )
     .unwrap();
     assert_eq!(text(&with_files.trusted.unwrap()), "from a file");
-    let token = changed("token: secret-1", "token: secret-1\n    tokenFile: token")
+    let token = read_changed("token: secret-1", "token: secret-1\n    tokenFile: token")
         .unwrap()
         .token;
     assert_eq!(token.unwrap().text, "secret-2");
     let identity = "client-certificate: ca.pem\n    client-key-data: a2V5";
-    let (certificate, key) = changed("token: secret-1", identity).unwrap().identity.unwrap();
+    let (certificate, key) = read_changed("token: secret-1", identity).unwrap().identity.unwrap();
     assert_eq!((text(&certificate), text(&key)), ("from a file", "key"));
 }
 
@@ -152,7 +152,7 @@ fn errors_show_names_but_no_secrets() {
             "it is not a valid kubeconfig",
         ),
     ] {
-        let found = changed(from, to).err().unwrap_or_else(|| panic!("{to}"));
+        let found = read_changed(from, to).err().unwrap_or_else(|| panic!("{to}"));
         assert!(found.contains(error), "{to}: {found}");
         assert!(!found.contains("secret") && !found.contains("c2VjcmV0"), "{found}");
     }
