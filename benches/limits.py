@@ -25,8 +25,9 @@ class Acequia:
             file.write(config.replace("DIRECTORY", self.path))
         self.process = subprocess.Popen([program, "run", "-c", f"{self.path}/a.toml"], stderr=subprocess.PIPE, text=True)
         # This message is logged when the listeners are bound. Until they listen, `connected` tries again.
-        while '"room"' not in self.process.stderr.readline():
-            pass
+        while '"room"' not in (line := self.process.stderr.readline()):
+            if not line:
+                raise SystemExit("acequia has ended during the start")
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
 
     def __enter__(self):

@@ -110,7 +110,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Permissions or a read-only file system prevent this, or the path is not that of a directory.
 pub fn check_directory(directory: &Path) -> io::Result<()> {
     let mut ancestors = directory.ancestors();
-    // The nearest one that exists: the others would be created in it. A relative path may have none.
+    // The nearest ancestor that exists: the others would be created in it. A relative path may have none.
     let existing = ancestors.find(|ancestor| ancestor.symlink_metadata().is_ok());
     check_creatable_in(existing.unwrap_or(Path::new("")))
 }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_also_in_the_working_directory() {
+    fn a_file_with_a_bare_name_is_replaced_in_the_working_directory() {
         let bare = tempfile::Builder::new().tempfile_in(".").unwrap();
         let path = Path::new(bare.path().file_name().unwrap());
         replace(path, b"new").unwrap();

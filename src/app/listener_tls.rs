@@ -23,8 +23,8 @@ use crate::tls::{Certificate, CertificateStore, ListenerTls, ListenerTlsPlan, sh
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reads the certificates of the admin port and of every listener of the plan, and the files of every pool with TLS.
-/// `before`: what is in force, and the metrics that count what is read again. A listener whose TLS is configured as it
-/// is in force keeps its [`ListenerTls`]; only files that have changed are read.
+/// `before`: what is in force, and the metrics that count what is read again. A listener whose TLS settings have not
+/// changed keeps its [`ListenerTls`]. Certificates in force are read again only if their files have changed.
 ///
 /// # Errors
 /// The first file that cannot be used.
@@ -84,7 +84,7 @@ pub(super) fn load_first(plan: &Plan) -> Result<LiveTls, Failure> {
     Ok(tls)
 }
 
-/// The errors of files that are broken. What was read from them before is in force.
+/// The errors of files that are broken. What was read from them before stays in force.
 pub(super) fn broken_files(tls: &LiveTls) -> Vec<String> {
     let admin = tls.admin.iter().map(|tls| (String::from("admin.tls"), tls));
     let listeners = tls.listeners.iter();
@@ -100,7 +100,7 @@ pub(super) fn broken_files(tls: &LiveTls) -> Vec<String> {
     listener_errors.chain(pool_errors).collect()
 }
 
-/// Warnings about certificates of the plan that can be used but are probably wrong.
+/// Warnings about the TLS of the plan: it can be used, but parts of it are probably wrong.
 #[must_use]
 pub fn tls_warnings(plan: &Plan, tls: &LiveTls) -> Vec<String> {
     let mut all = Vec::new();
@@ -150,15 +150,15 @@ fn certificate_warnings(store: &CertificateStore) -> Vec<String> {
     warnings.chain(exposed).collect()
 }
 
-/// The names of routes that terminate TLS, each with the route.
+/// The `sni` patterns of routes that terminate TLS and lead to a pool, each with the name of its route.
 fn terminated_names(listener: &ListenerPlan) -> impl Iterator<Item = (&Arc<str>, &NamePattern)> {
     let routes = listener.routes.routes().iter();
     let terminating = routes.filter(|route| route.tls == TlsMode::Terminate && matches!(route.to, Target::Pool(_)));
     terminating.flat_map(|route| route.sni.iter().map(|pattern| (&route.name, pattern)))
 }
 
-/// Whether a name that one pattern matches may match the other. Wildcards of certificates are treated as if they
-/// matched any number of labels.
+/// Whether both patterns may match the same name. Wildcards of certificates are treated as if they matched any number
+/// of labels.
 fn may_overlap(one: &NamePattern, other: &NamePattern) -> bool {
     let is_below = |name: &ServerName, suffix: &ServerName| {
         let before = name.as_str().strip_suffix(suffix.as_str());
@@ -186,7 +186,7 @@ fn names_without_certificate(listener: &ListenerPlan, store: &CertificateStore) 
     let missing = terminated_names(listener).filter(|(_, pattern)| !has_certificate(pattern));
     missing
         .map(|(route, pattern)| {
-            format!("no certificate is for `{pattern}` of route `{route}`: its clients get the first certificate")
+            format!("no certificate is for `{pattern}` of route `{route}`: clients that ask for it get the first one")
         })
         .collect()
 }
@@ -221,7 +221,7 @@ fn certificates_without_use(listener: &ListenerPlan, store: &CertificateStore) -
         .collect()
 }
 
-/// Regularly reads the files that have changed again. Never returns.
+/// Regularly looks for files that have changed, and reads them again. Never returns.
 pub(super) async fn watch(live: Arc<Live>, metrics: Arc<Metrics>) {
     loop {
         sleep(WATCH_INTERVAL).await;

@@ -8,11 +8,12 @@ use crate::account::access_log::{AccessTarget, Output};
 use crate::plan::Plan;
 use crate::state_dir::StateDir;
 
-/// The failures of a start to use `state_dir`, the directories of ACME accounts, and the access log. `created`: the
-/// directories that the service manager creates before a start. What is to be in a missing one is not checked.
+/// The failures that a start would have with `state_dir`, the directories of ACME accounts, and the access log.
+/// `created`: the directories that the service manager creates before a start. As long as one of them is missing, paths
+/// in it are not checked.
 ///
-/// Whether a disk is full, or whether another process uses `state_dir`, is not found out: that process may be the one
-/// that already runs with this plan.
+/// A full disk is not noticed. A `state_dir` that another process uses is no failure: that process may be the one that
+/// already runs with this plan.
 pub fn unwritable(plan: &Plan, created: &[&Path]) -> Vec<Failure> {
     let is_checked = |path: &Path| {
         created

@@ -47,8 +47,8 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Check a configuration: print every error, and warn of parts that have no effect. With `[remote]`, the texts of
-    /// the store are checked, too.
+    /// Check a configuration: print every error, and warn of parts that have no effect. With `[remote]`, the
+    /// configuration texts in that store are checked, too.
     Check {
         #[command(flatten)]
         config: ConfigFile,
@@ -93,15 +93,15 @@ enum Command {
         #[command(flatten)]
         args: sessions::SessionsArgs,
     },
-    /// Show the servers and sessions of a running acequia, live, and drain, enable or end them with a key.
+    /// Show the servers and sessions of a running acequia, live. Keys drain and enable servers, and end sessions.
     #[cfg(feature = "top")]
     #[command(after_help = format!("Keys:\n{}", top::KEYS))]
     Top {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Set an override on a server of a running acequia, or add a server. Overrides survive reloads, but not a restart;
-    /// added servers survive reloads and, with `state_dir`, a restart.
+    /// Set or revert an override on a server of a running acequia, or add or remove a server. Overrides survive
+    /// reloads, but not a restart; added servers survive reloads and, with `state_dir`, a restart.
     Server {
         #[command(flatten)]
         remote: Remote,

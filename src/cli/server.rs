@@ -33,7 +33,7 @@ pub enum ServerCommand {
         /// The server.
         #[command(flatten)]
         target: ServerArg,
-        /// 0 to 256, or "configured" to revert it
+        /// 0 to 256, or "configured" for the weight of the configuration
         #[arg(value_parser = parse_weight)]
         weight: WeightArg,
     },
@@ -51,7 +51,7 @@ pub struct AddArgs {
     /// Its name; by default its address
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// 0 to 256; without it, 1
+    /// Its weight, 0 to 256; by default 1
     #[arg(long, value_name = "WEIGHT")]
     weight: Option<u16>,
     /// Its tier, 0 (the best) to 255; by default 0

@@ -17,11 +17,12 @@ use crate::admin::sessions::SessionQuery;
 /// The arguments of `acequia sessions`.
 #[derive(Debug, Args)]
 pub struct SessionsArgs {
-    /// End this session by a reset of both sides
+    /// End this session with a reset to both sides
     #[arg(long, value_name = "ID", conflicts_with_all = ["filters", "sort", "limit", "after"])]
     kill: Option<u64>,
     /// List only sessions whose id, listener, route, pool, server, sni, database, user, peer or client equals VALUE, or
-    /// that have at least VALUE for min_age, min_idle, min_rtt, min_bytes or min_rate; may be repeated
+    /// that have at least VALUE for min_age, min_idle, min_rtt, min_bytes or min_rate; may be repeated: a session must
+    /// match all filters
     #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = parse_filter)]
     filters: Vec<(String, String)>,
     /// Sort by bytes, rate, idle or rtt, the largest first [default: the oldest first]
@@ -30,7 +31,7 @@ pub struct SessionsArgs {
     /// List at most this many sessions [default: 100]
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
-    /// List only sessions with a greater ID, for the next page
+    /// List only sessions whose id is greater than ID, for the next page
     #[arg(long, value_name = "ID")]
     after: Option<u64>,
 }
@@ -103,7 +104,7 @@ fn session_table(sessions: &SessionsBody) -> String {
     )
 }
 
-/// The pool and the server of a session, as far as it has them.
+/// `POOL/SERVER`, or only the pool of a session that has no server; `None`: it has no pool.
 pub(super) fn server_of(session: &SessionBody) -> Option<String> {
     match (&session.pool, &session.server) {
         (Some(pool), Some(server)) => Some(format!("{pool}/{server}")),

@@ -1,4 +1,4 @@
-//! Parsers of argument values. A value that no process would accept is invalid before the command connects to one.
+//! Parsers of the values of arguments. They reject what no acequia would accept, before the command connects to one.
 
 use hyper::Uri;
 

@@ -8,7 +8,7 @@ use super::file::{KeyValue, Node, Table, Value};
 use super::keys;
 use super::report::{InputText, Position, Problem};
 
-/// The sections of the process.
+/// The sections of the process, which are never taken from the store.
 const OF_PROCESS: [&str; 5] = ["runtime", "admin", "log", "providers", "remote"];
 
 /// The sections whose keys are names. Several texts may have subsections of such a section, with different names.
@@ -48,7 +48,7 @@ pub(super) fn merged(input: &InputText, tables: Vec<Table>) -> (Table, Vec<Probl
     (root, problems)
 }
 
-/// The problem of a section that is beside `[remote]` and belongs in the store.
+/// The problem of a section beside `[remote]` that belongs in the store; `None`: the section does not belong there.
 fn beside_remote(entry: &KeyValue) -> Option<Problem> {
     let is_misplaced = keys::FILE.keys.contains(&&*entry.key) && !OF_PROCESS.contains(&&*entry.key);
     is_misplaced.then(|| {

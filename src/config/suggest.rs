@@ -4,8 +4,8 @@ use super::keys::{self, SectionKeys};
 use super::synonyms::{equivalent, normalize};
 use crate::text::first_and_more;
 
-/// Longer words get no suggestion: nobody misspells such a word, and the time to compute an edit distance grows with
-/// the product of both lengths.
+/// Longer words get no suggestion: few known words are so long, and the time to compute an edit distance grows with the
+/// product of both lengths.
 const WORD_CHARS_MAX: usize = 64;
 
 /// The most names of sections that a hint lists.
@@ -61,7 +61,7 @@ pub(super) fn did_you_mean(word: &str, known: &[&str]) -> Option<String> {
     nearest(word, known).map(|nearest| format!("did you mean `{nearest}`?"))
 }
 
-/// The hint for a name that refers to no section: `kind` has the sections of these `known` names.
+/// The hint for a name that refers to no section `[kind.name]`. `known`: the names of the sections below `kind`.
 pub(super) fn unknown_name(name: &str, kind: &str, known: &[&str]) -> String {
     if known.is_empty() {
         return format!("add [{kind}.{name}]");

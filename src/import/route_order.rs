@@ -64,20 +64,20 @@ fn notes(routes: &[ImportedRoute]) -> Option<Vec<Remark>> {
     /// The most comparisons of two routes.
     const COMPARED_MAX: usize = 10_000_000;
     let mut compared = 0;
-    // The first route that wins against an earlier one, and why, by the index of the earlier one.
+    // By the index of a route: the first later route that wins against it, and why.
     let mut winners: BTreeMap<usize, (usize, &str)> = BTreeMap::new();
     let mut earlier_by_name: HashMap<&str, Vec<usize>> = HashMap::new();
     let mut earlier_without_name: Vec<usize> = Vec::new();
     for (later, route) in routes.iter().enumerate() {
         let mut compare = |earlier: usize, has_more_exact_name: bool| {
             compared += 1;
-            let first = &routes[earlier];
+            let earlier_route = &routes[earlier];
             let why = match has_more_exact_name {
                 true => "a more exact name",
-                false if route.kinds() > first.kinds() => "more kinds of conditions",
+                false if route.kinds() > earlier_route.kinds() => "more kinds of conditions",
                 false => return,
             };
-            if first.pool != route.pool {
+            if earlier_route.pool != route.pool {
                 winners.entry(earlier).or_insert((later, why));
             }
         };

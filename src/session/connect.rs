@@ -83,14 +83,13 @@ impl Routed<'_> {
         } = self;
         let (protocol, sniffed) = (state.plan.protocol, sniffed.as_ref());
         let has_hello = tls.is_some() || sniffed.is_some_and(|sniffed| sniffed.hello().is_some());
-        let address = entry.info().client();
         // Whether the first bytes for the server, if there are some, are sent by the relay right after connecting.
         let relays_at_once = tls.is_none() && !protocol.is_postgres();
         // `may_half_close`: a client that speaks TLS or the protocol of a database, and ends its stream before it has a
         // server, has left.
         let mut dial_client = DialClient {
             socket: client,
-            address,
+            address: entry.info().client(),
             may_half_close: !protocol.is_database() && !has_hello,
             awaits_answer: protocol.is_postgres(),
             last_ack: LastAck::AtOnce,

@@ -78,7 +78,7 @@ impl Default for Due {
 }
 
 /// The state of a certificate. `due`: when it is to be replaced, and why. `latest`: the latest order of this process.
-/// `kept`: the failed attempts in the file; they count only if this process has made no order.
+/// `kept`: the failed attempts that are saved in `state_dir`; they count only if `latest` is `None`.
 fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Option<&LatestOrder>) -> RenewalState {
     let now = SystemTime::now();
     let (failed, not_before) = match latest {
@@ -101,7 +101,8 @@ fn state(wanted: &AcmeCertificate, due: Due, kept: Option<&Attempts>, latest: Op
 }
 
 /// When a certificate is to be replaced, and why: at once if it is a placeholder or lacks a wanted name, otherwise at
-/// its renewal time. The expiry of its chain does not count: another certificate would have the same chain.
+/// its renewal time, but not before [`end_of_pause`]. The expiry of its chain does not count: another certificate would
+/// have the same chain.
 fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestions) -> Due {
     let identifier = identifier(current).filter(|_| !current.is_placeholder);
     if current.is_placeholder || current.count_names(&wanted.names) < wanted.names.len() {
@@ -124,9 +125,9 @@ fn due(current: &Certificate, wanted: &AcmeCertificate, suggestions: &Suggestion
     }
 }
 
-/// The end of the pause after a certificate that an earlier process has written to this file. There is no pause if the
-/// file is from the future: the clock was ahead when it was written. There is none after an expired certificate either:
-/// if its file is new, the file is a copy, as from a backup.
+/// The end of the pause after the issue of this certificate. An earlier process may have ordered it, so the pause is
+/// counted from the time at which `file` was written. There is no pause if that time is in the future: the clock was
+/// ahead. There is none after an expired certificate either: if its file is new, the file is a copy, as from a backup.
 fn end_of_pause(current: &Certificate, file: &Path) -> SystemTime {
     let end = u64::try_from(current.own_not_after).unwrap_or_default();
     if UNIX_EPOCH + Duration::from_secs(end) <= SystemTime::now() {

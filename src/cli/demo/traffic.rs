@@ -34,7 +34,7 @@ const NAMES: [&str; 8] = [
 /// The interval between two TLS clients.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(300);
 
-/// TCP sessions at a time.
+/// The number of TCP sessions at a time, without those of visitors.
 const SESSIONS: u64 = 7;
 
 /// The interval between two messages of a TCP session.

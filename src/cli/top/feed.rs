@@ -1,4 +1,4 @@
-//! Where the state comes from: the stream of events or, while the process has no free stream, polls.
+//! Where the state comes from: the stream of events of the running process or, while it has no free stream, polls.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) enum Update {
     Polled(Box<StateBody>),
 }
 
-/// The stream, or `None` if all are taken.
+/// Opens the stream; `None`: the process has no free stream.
 pub(super) async fn open(remote: &Remote) -> Result<Option<EventStream>, RemoteError> {
     match remote.events().await {
         Ok(stream) => Ok(Some(stream)),
@@ -99,7 +99,7 @@ async fn pass_on(mut stream: EventStream, news: &Sender<Result<Update, RemoteErr
     }
 }
 
-/// The update in an event; `None`: a later version sent the event, and it is not known here.
+/// The update in an event; `None`: only later versions of acequia know this event.
 fn parse_event(name: &str, data: &str) -> Result<Option<Update>, RemoteError> {
     fn read<T: DeserializeOwned>(data: &str) -> Result<T, RemoteError> {
         serde_json::from_str(data).map_err(RemoteError::InvalidResponse)

@@ -45,7 +45,7 @@ impl RawTerminal {
     }
 
     fn take(&mut self) -> io::Result<()> {
-        disable_raw_mode()?; // so that enabling it saves the usual modes again
+        disable_raw_mode()?; // without this, `enable_raw_mode` may assume that raw mode is still on, and do nothing
         enable_raw_mode()?;
         // If another process has sent SIGSTOP, the alternate screen was not left, and has what the shell wrote.
         execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All))?;

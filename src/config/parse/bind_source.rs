@@ -8,7 +8,7 @@ use crate::addr::ServerLocation;
 use crate::dial::{BindAddresses, BindSource};
 use crate::plan::ServerEntry;
 
-/// Converts `bind_source`; `None`: the kernel chooses the source address of connections.
+/// Converts `bind_source`; `None`: the kernel chooses the source address of connections, or an error is reported.
 pub(super) fn bind_source(
     pool: &Section<'_>,
     servers: &[ServerEntry],
@@ -42,7 +42,7 @@ pub(super) fn bind_source(
     (!addresses.is_empty()).then(|| BindSource::new(BindAddresses::Addresses(addresses)))
 }
 
-/// An address of this machine.
+/// Parses one address of `bind_source`.
 fn source_address(text: &str) -> Result<IpAddr, address::InvalidValue> {
     let host = address::ip(text).map_err(|(message, _)| {
         let hint = r#"write addresses of this machine such as "10.0.0.5", or "client" for the address of the client"#;
@@ -50,7 +50,7 @@ fn source_address(text: &str) -> Result<IpAddr, address::InvalidValue> {
     })?;
     match host.ip() {
         Some(IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
-            let message = format!("`{text}` is a link-local address, which only works with an interface");
+            let message = format!("`{text}` is a link-local address: `bind_source` cannot bind it to an interface");
             Err((message, String::from("write another address of this machine")))
         }
         Some(ip) if ip == ip.to_canonical() => Ok(ip),
@@ -65,7 +65,7 @@ fn source_address(text: &str) -> Result<IpAddr, address::InvalidValue> {
 mod tests {
     use crate::config::read;
 
-    /// The kernel binds a link-local address only together with an interface.
+    /// The kernel binds a link-local address only together with an interface, and sources have none.
     #[test]
     fn a_link_local_address_is_no_source() {
         for address in ["fe80::1", "fe80::1%lo"] {

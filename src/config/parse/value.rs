@@ -20,7 +20,7 @@ fn wrong_type<T>(node: &Node, expected: &str, hint: impl Into<String>, problems:
     None
 }
 
-/// A string. `hint` is what to write instead of another type.
+/// A string. `hint` says what to write if the value has another type.
 pub(super) fn string<'a>(node: &'a Node, hint: &str, problems: &mut Problems<'_>) -> Option<&'a str> {
     match &node.value {
         Value::String(text) => Some(text),
@@ -29,7 +29,8 @@ pub(super) fn string<'a>(node: &'a Node, hint: &str, problems: &mut Problems<'_>
     }
 }
 
-/// A string that `parse` converts. The hint for a value of another type is that for an empty string.
+/// A string that `parse` converts. The hint for a value of another type is the one that `parse` gives for an empty
+/// string.
 pub(super) fn parsed<T>(
     node: &Node,
     parse: impl Fn(&str) -> Result<T, InvalidValue>,
@@ -155,7 +156,7 @@ pub(super) fn integer(node: &Node, bounds: RangeInclusive<u32>, problems: &mut P
     integer_else(node, bounds, "", problems)
 }
 
-/// An integer within bounds, or `None` for this word.
+/// An integer within bounds. `None`: the value is this word, or is not valid.
 pub(super) fn integer_or(
     node: &Node,
     word: &str,
@@ -311,7 +312,8 @@ pub(super) fn one_of<T: Copy>(node: &Node, values: &[(&'static str, T)], problem
     None
 }
 
-/// As [`one_of`]. Each of the `synonyms` has normalized words of other programs and the value that they mean.
+/// As [`one_of`]; but for a word of another program, the hint names only the value that it means. Each of the
+/// `synonyms` has such words, normalized, and their value.
 pub(super) fn one_of_or_synonym<T: Copy>(
     node: &Node,
     values: &[(&'static str, T)],

@@ -61,7 +61,7 @@ impl HttpConversation {
         LineOutcome::Carried
     }
 
-    /// Reads a line of `http-check`; `rest` is what follows its second word.
+    /// Reads a line of `http-check`; `what` is its second word, and `rest` what follows.
     pub(super) fn read(&mut self, what: &str, rest: &[String]) -> LineOutcome {
         let has_expected = self.statuses.is_some() || self.body.is_some();
         self.is_over |= match what {

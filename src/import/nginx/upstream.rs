@@ -46,8 +46,8 @@ pub(super) fn read(name: &str, block: &[Directive]) -> ImportedPool {
     pool
 }
 
-/// Scales the weights of a pool if one is above [`WEIGHT_MAX`], so that the largest is [`WEIGHT_MAX`]. The least is 1,
-/// except for servers that are down.
+/// Scales the weights of a pool if one is above [`WEIGHT_MAX`]: the largest becomes [`WEIGHT_MAX`], and none becomes 0.
+/// Servers that are down keep their weight of 0.
 fn scale_weights(pool: &mut ImportedPool) {
     let limit = u64::from(WEIGHT_MAX);
     let weights = pool.servers.iter_mut().filter_map(|server| server.weight.as_mut());
@@ -111,7 +111,7 @@ fn set_pool_option(option: &str, servers: &[UpstreamServer<'_>], pool: &mut Impo
     }
 }
 
-/// The address if the configuration accepts it.
+/// The address; `None`: it is not valid in a configuration of acequia.
 pub(super) fn address(text: &str) -> Option<String> {
     address::server(text).is_ok().then(|| text.to_owned())
 }

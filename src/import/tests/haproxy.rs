@@ -699,7 +699,7 @@ fn the_steps_of_a_haproxy_conversation_are_imported_or_reported() {
         &["steps = [{ expect = \"^220\" }, { send = \"QUIT\\r\\n\", expect = \"(?m)^221\" }]"],
     );
     let two_expects = lines_with_tcp_checks("expect string b\nexpect string a");
-    assert_eq!(count_with("searched behind the match", &two_expects), 1);
+    assert_eq!(count_with("searches behind the match", &two_expects), 1);
     let invalid = lines_with_tcp_checks("send hex:zz");
     assert_eq!(count_with("not carried over", &invalid), 1);
 }

@@ -11,7 +11,8 @@ use crate::support::process::{finished, must};
 use crate::support::proxy::{BINARY, Proxy, acequia, config_directory};
 use tempfile::TempDir;
 
-/// A directory with a file of each kind that cannot be read, or whose contents are wrong.
+/// A directory with files that cannot be read (`fifo`, `directory`), and files whose contents are wrong (`empty`,
+/// `text`).
 struct BadFiles(TempDir);
 
 impl BadFiles {
@@ -33,7 +34,7 @@ impl BadFiles {
 
 /// An upgrade of the package, and operators before a restart, rely on this.
 #[test]
-fn check_refuses_the_files_that_run_cannot_read_with_3_and_wrong_contents_with_1() {
+fn check_and_run_exit_with_3_if_a_file_cannot_be_read_and_with_1_if_its_contents_are_wrong() {
     let bad = BadFiles::new();
     let login = |file: PathBuf| {
         format!("{FINE}[pools.p.health]\ncheck = \"postgres\"\nuser = \"checker\"\npassword_file = {file:?}\n")
@@ -95,7 +96,7 @@ fn a_list_of_networks_that_cannot_be_read_has_the_exit_code_of_other_files() {
 }
 
 #[test]
-fn check_refuses_what_run_cannot_write() {
+fn check_refuses_logs_and_state_that_run_cannot_use() {
     let bad = BadFiles::new();
     let log = |path: &str| format!("[log]\naccess = {:?}\n{FINE}", bad.path(path));
     let state = |path: &str| format!("[runtime]\nstate_dir = {:?}\n{FINE}", bad.path(path));

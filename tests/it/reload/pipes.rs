@@ -10,7 +10,7 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use rustix::process::Signal;
 
-/// A listener `l` and a pool `p`. `listener` and `pool` are further lines of theirs, `sections` come before them.
+/// A listener `l` and a pool `p`. `listener` and `pool` are further lines of these; `sections` are put before both.
 fn config(server: &Server, [sections, listener, pool]: [&str; 3]) -> String {
     let servers = match pool.starts_with("discover") {
         true => String::new(),

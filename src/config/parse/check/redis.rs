@@ -71,7 +71,7 @@ fn sentinels(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Senti
         problems.error(&node.position, "too many Sentinels", hint);
     }
     let addresses = addresses(nodes, problems);
-    let example = "the name that the Sentinels know it by, as in master = \"mymaster\"";
+    let example = "the name by which the Sentinels know the master, as in master = \"mymaster\"";
     let master = section.required("master", example, problems)?;
     Some(SentinelGroup {
         addresses,

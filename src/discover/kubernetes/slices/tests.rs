@@ -46,7 +46,7 @@ fn slices_in_zone(port: ServicePort, zone: Option<&str>, given: impl IntoIterato
     slices
 }
 
-/// The servers, as `NAME=ADDRESS`, with the peculiarities of each.
+/// The servers, as `NAME=ADDRESS`, with `drains` if the server is draining, and `far` if it is not in the first tier.
 fn shown(slices: &Slices) -> Vec<String> {
     let servers = slices.list().unwrap().servers;
     let shown = servers.iter().map(|server| {
@@ -189,7 +189,7 @@ fn a_port_is_found_by_name_by_number_or_as_the_only_one() {
 }
 
 #[test]
-fn endpoints_hinted_at_this_zone_are_the_first_tier() {
+fn endpoints_with_a_hint_for_this_zone_are_the_first_tier() {
     let hinted = |pod: &str, address: &str, zones: &[&str], conditions| {
         let mut endpoint = endpoint(address, pod, conditions);
         let zones: Vec<_> = zones.iter().map(|zone| json!({ "name": zone })).collect();
@@ -220,8 +220,8 @@ fn endpoints_hinted_at_this_zone_are_the_first_tier() {
     for zone in [None, Some("zone-d")] {
         assert_eq!(shown_in(zone, &[&ours, &other]), all_alike);
     }
-    // As long as one ready endpoint has no hints, those of the other endpoints may be out of date. (`ending` is not
-    // ready.)
+    // As long as one ready endpoint has no hints, those of the other endpoints may be out of date, and are ignored.
+    // (`ending` has none either, but is not ready.)
     assert_eq!(
         shown_in(Some("zone-a"), &[&ours, &unhinted]),
         ["ours=10.0.0.1:5432", "unhinted=10.0.0.4:5432"]
