@@ -1,5 +1,5 @@
-//! Limits on what may be in use at once: sessions of the process, sessions of a listener, health checks, lookups. A
-//! limit can be resized while its permits are in use.
+//! Limits on how many of a kind there may be at once: sessions of the process or of a listener, health checks, lookups,
+//! connections that cancel queries. A limit can be resized while its permits are in use.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The largest size, and that of a capacity without a bound. No process can have so many descriptors.
+/// The largest size. A capacity without a bound has this size, too: it is far above the number of descriptors that a
+/// process may have (`fs.nr_open`, by default 2^20).
 const SIZE_MAX: usize = 1 << 30;
 
-/// A number of permits that can be changed while some of them are in use.
+/// A set of permits. Their number can be changed while some of them are in use.
 #[derive(Debug)]
 pub struct Capacity {
     semaphore: Arc<Semaphore>,
@@ -32,8 +33,9 @@ impl Capacity {
         })
     }
 
-    /// Changes the number of permits. If more are in use, none is revoked, and later requests wait until enough have
-    /// been returned. If permits are in use, this must be called within a runtime.
+    /// Changes the number of permits. If more permits than the new number are in use, all of them stay valid, and later
+    /// requests wait until enough have been returned. While permits are in use, this must be called within a tokio
+    /// runtime, because it may start a task.
     pub fn resize(&self, size: Option<usize>) {
         let size = size.unwrap_or(SIZE_MAX).min(SIZE_MAX);
         let mut current = self.size.lock();
@@ -41,9 +43,10 @@ impl Capacity {
         let surplus = current.saturating_sub(size);
         let not_returned = surplus - self.semaphore.forget_permits(surplus);
         if not_returned > 0 {
-            let not_returned = u32::try_from(not_returned).expect("it is at most 2^30");
+            let not_returned = u32::try_from(not_returned).expect("it is at most SIZE_MAX");
             let semaphore = Arc::clone(&self.semaphore);
-            // The semaphore's queue is fair: requests that are queued later wait until this task has its permits.
+            // This task takes the permits as they are returned. The semaphore's queue is fair: requests that are queued
+            // after the task wait until it has taken all of them.
             tokio::spawn(async move {
                 if let Ok(permits) = semaphore.acquire_many_owned(not_returned).await {
                     permits.forget();
@@ -59,7 +62,7 @@ impl Capacity {
         *self.size.lock()
     }
 
-    /// Permits in use.
+    /// The number of permits in use.
     #[must_use]
     pub fn in_use(&self) -> usize {
         self.in_use.load(Relaxed)
@@ -85,8 +88,8 @@ impl Capacity {
     }
 }
 
-/// One permit of a [`Capacity`], returned on drop. It takes half the memory of the semaphore's own permit, which
-/// matters because every session holds two.
+/// One permit of a [`Capacity`], returned on drop. It has half the size of tokio's `OwnedSemaphorePermit`, which
+/// matters because every session holds two, in its [`Permit`].
 #[derive(Debug)]
 pub struct CapacityPermit {
     capacity: Arc<Capacity>,
@@ -109,14 +112,14 @@ impl Drop for CapacityPermit {
     }
 }
 
-/// How many sessions a listener may have, within those that the process may have.
+/// The two limits for the sessions of a listener: that of the listener, and that of the whole process.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
     listener: Arc<Capacity>,
     process: Arc<Capacity>,
 }
 
-/// A session's permit: one of its listener's and one of the process's. Dropping it returns both.
+/// What a session needs: a permit of its listener and a permit of the process. Dropping this returns both.
 #[derive(Debug)]
 pub struct Permit {
     _listener: CapacityPermit,
@@ -133,7 +136,8 @@ impl Permit {
 }
 
 impl ConnectionLimits {
-    /// Limits of a listener within those of the process. `None`: as many as the process may have.
+    /// Limits of a listener, and of the process. `listener_max`: how many sessions the listener may have; `None`: as
+    /// many as the process may have.
     #[must_use]
     pub fn new(listener_max: Option<usize>, process: Arc<Capacity>) -> Self {
         Self {
@@ -147,13 +151,13 @@ impl ConnectionLimits {
         self.listener.resize(listener_max);
     }
 
-    /// Permits of the listener in use: its sessions.
+    /// How many permits of the listener are in use: the number of its sessions.
     #[must_use]
     pub fn in_use(&self) -> usize {
         self.listener.in_use()
     }
 
-    /// A permit, if one is free.
+    /// A permit, if both the listener and the process have one that is free and for which nobody waits.
     #[must_use]
     pub fn try_acquire(&self) -> Option<Permit> {
         let listener = self.listener.try_acquire()?;
@@ -161,10 +165,12 @@ impl ConnectionLimits {
         Some(Permit::new(listener, process))
     }
 
-    /// A permit as soon as one is free; first come, first served over all workers. Cancel safe.
+    /// A permit, as soon as both the listener and the process have one free. Cancel safe.
     ///
-    /// While this waits for the listener's permit it does not hold one of the process, and the other way round. A
-    /// permit that is held meanwhile could not be used by others, and would count as a session.
+    /// The listener and the process each have a queue, which serves the requests of all workers in their order. A
+    /// request that has got a permit of one, and finds that the other has none free, returns the permit and joins the
+    /// end of the other's queue. If it kept the permit while it waits, no other request could use the permit, and it
+    /// would count as a session.
     pub async fn acquire(&self) -> Permit {
         loop {
             let listener = self.listener.acquire().await;
@@ -180,10 +186,10 @@ impl ConnectionLimits {
     }
 }
 
-/// The connection limits of all listeners by name, within those of the process.
+/// The limits of all listeners, by the names of the listeners, and the limit of the process.
 ///
-/// A listener's limits are kept as long as anything uses them: a listener in force, or a session that it accepted. So
-/// if one reload removes a listener and a later reload adds it again, its open sessions still count.
+/// A listener's limits are kept as long as the listener is in force or a session that it accepted is open. So if one
+/// reload removes a listener and a later reload adds it again, its open sessions still count.
 #[derive(Debug)]
 pub struct ListenerLimits {
     process: Arc<Capacity>,
@@ -192,7 +198,7 @@ pub struct ListenerLimits {
 }
 
 impl ListenerLimits {
-    /// No listeners, and a process without a bound.
+    /// Limits without listeners so far, and with no bound on the sessions of the process.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -206,7 +212,7 @@ impl ListenerLimits {
         self.process.resize(Some(sessions_max));
     }
 
-    /// The limits of a listener, with this maximum from now on; see [`Capacity::resize`].
+    /// The limits of the listener with this name. Its maximum is `listener_max` from now on; see [`Capacity::resize`].
     pub fn listener(&self, name: &Arc<str>, listener_max: Option<usize>) -> ConnectionLimits {
         let mut by_name = self.lock_and_prune();
         let limits = by_name
@@ -216,7 +222,8 @@ impl ListenerLimits {
         limits.clone()
     }
 
-    /// The sessions of each listener in force, and of each former listener that still has sessions, in no order.
+    /// The number of sessions of each listener in force, and of each former listener that still has sessions. In no
+    /// particular order.
     #[must_use]
     pub fn sessions(&self) -> Vec<(Arc<str>, usize)> {
         let by_name = self.lock_and_prune();
@@ -314,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_that_returns_still_counts_its_open_sessions() {
+    fn a_listener_that_is_removed_and_added_again_still_counts_its_open_sessions() {
         let (limits, name) = (ListenerLimits::new(), Arc::from("l"));
         let before = limits.listener(&name, Some(2));
         let session = before.try_acquire().unwrap();

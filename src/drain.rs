@@ -1,4 +1,4 @@
-//! The shutdown of the process: stop accepting, wait for sessions within a time, cut the rest.
+//! The shutdown of the process: stop accepting, give sessions a limited time to end, cut the rest.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,12 +10,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// How a worker learns of the shutdown. The worker holds its handle until its last session is over.
+/// How a worker learns of the shutdown. The worker holds its handle until its last session is over: that is what
+/// [`Drain::finish`] waits for.
 #[derive(Debug)]
 pub struct WorkerHandle {
     /// Cancelled when no more clients are to be accepted.
     pub stop: CancellationToken,
-    /// Cancelled when sessions that are left must end.
+    /// Cancelled when the worker must cut the sessions that are still open.
     pub cut: CancellationToken,
     worker_lost: CancellationToken,
     has_cut: Arc<AtomicBool>,
@@ -33,8 +34,9 @@ pub struct Drain {
     workers: TaskTracker,
 }
 
-/// Held by a worker, and by each of its tasks for listening sockets. Its drop, at a return or a panic, reports that the
-/// holder is lost: [`Drain::worker_lost`] returns. Only [`Self::disarm`] prevents the report.
+/// Held by a worker, and by each of its tasks that accept at a listening socket. When the holder returns or panics, the
+/// guard is dropped, and reports that the holder is lost: [`Drain::worker_lost`] returns. [`Self::disarm`] prevents the
+/// report. After [`Drain::finish`] has begun, nobody waits for reports.
 #[derive(Debug)]
 #[must_use = "dropping it reports a loss"]
 pub struct ShutdownGuard(DropGuard);
@@ -47,8 +49,8 @@ impl ShutdownGuard {
 }
 
 impl Drain {
-    /// A handle for one worker. Its `stop` and `cut` are child tokens, so that the sessions of different workers share
-    /// no lock.
+    /// A handle for one worker. Its `stop` and `cut` are child tokens: each has a lock of its own, so that workers that
+    /// wait for them share no lock.
     #[must_use]
     pub fn worker_handle(&self) -> WorkerHandle {
         WorkerHandle {
@@ -60,20 +62,21 @@ impl Drain {
         }
     }
 
-    /// A token that closes listening sockets: cancelled by the shutdown, or before it when a reload removes their
-    /// address.
+    /// A token that closes listening sockets when it is cancelled. [`Self::finish`] cancels it. The caller cancels it
+    /// earlier if a reload removes the address of the sockets.
     #[must_use]
     pub fn socket_stop(&self) -> CancellationToken {
         self.stop.child_token()
     }
 
-    /// Waits until a [`ShutdownGuard`] reports a loss, which should never happen before the shutdown. Cancel safe.
+    /// Waits until a [`ShutdownGuard`] reports a loss. A loss before [`Self::finish`] is a fault. Cancel safe.
     pub async fn worker_lost(&self) {
         self.worker_lost.cancelled().await;
     }
 
-    /// Stops accepting, and lets sessions end by themselves. Cuts the rest after `grace`, or before that when
-    /// `cut_early` is ready. Returns whether any session was cut.
+    /// Stops accepting, and lets sessions end by themselves. After `grace`, or as soon as `cut_early` is ready, has the
+    /// workers cut the sessions that are still open. Waits until all workers have dropped their handles, and returns
+    /// whether any worker has cut a session.
     pub async fn finish(self, grace: Duration, cut_early: impl Future<Output = ()>) -> bool {
         self.stop.cancel();
         self.workers.close();
@@ -93,7 +96,7 @@ impl WorkerHandle {
         self.has_cut.store(true, Relaxed);
     }
 
-    /// A guard for what must run until the shutdown; see [`Drain::worker_lost`].
+    /// A guard for a thread or a task that must run until the shutdown.
     pub fn shutdown_guard(&self) -> ShutdownGuard {
         ShutdownGuard(self.worker_lost.clone().drop_guard())
     }
@@ -103,18 +106,20 @@ impl WorkerHandle {
 mod tests {
     use super::*;
 
-    /// A worker whose session ends only when it is cut. It holds its handle until then.
+    /// Runs as a worker whose only session does not end until it is cut. Then the worker drops its handle.
     async fn until_cut(worker: WorkerHandle) {
         worker.cut.cancelled().await;
         worker.record_cut();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_sessions_none_is_cut_even_if_there_is_no_grace() {
+    async fn a_cut_is_reported_only_if_a_worker_has_cut_a_session() {
         let drain = Drain::default();
         let worker = drain.worker_handle();
+        // This worker has no session to cut.
         tokio::spawn(async move {
-            let worker = worker; // moves the whole handle into the task, not only its field `cut`
+            // Moves the whole handle into the task, not only its field `cut`. `finish` waits until it is dropped.
+            let worker = worker;
             worker.cut.cancelled().await;
         });
         assert!(!drain.finish(Duration::ZERO, std::future::pending()).await);
@@ -125,13 +130,14 @@ mod tests {
         let drain = Drain::default();
         let worker = drain.worker_handle();
         let session = tokio::spawn(async move {
-            let worker = worker;
+            let worker = worker; // the whole handle, as above
             worker.stop.cancelled().await;
             tokio::time::sleep(Duration::from_secs(29)).await;
             worker.cut.is_cancelled()
         });
         assert!(!drain.finish(Duration::from_secs(30), std::future::pending()).await);
-        assert!(!session.await.unwrap());
+        let was_to_be_cut = session.await.unwrap();
+        assert!(!was_to_be_cut);
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,16 +23,18 @@ use recorder::{PoolReading, Reading};
 /// The number of samples that are kept: one a second.
 pub const SAMPLES_MAX: usize = 15 * 60;
 
-/// The number of pools that have samples of their own.
+/// The most pools that have samples of their own.
 pub const POOLS_MAX: usize = 64;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// From its start on, a worker publishes the bytes of its sessions every second. Samples are taken half a second later,
-/// so that each contains the bytes of exactly one second.
+/// The time from the start of [`History::run`] to the first sample. The workers start at about the same time, and from
+/// then on publish the bytes of their sessions every second. So each sample is taken in the middle between two
+/// publications: it contains the bytes of exactly one second, even if it is taken a little late.
 const PHASE: Duration = Duration::from_millis(500);
 
-/// A second counts as ended if a reading is taken at most this long before its end.
+/// A second counts as ended if a reading is taken at most this long before its end. A tick may come a little before the
+/// end that [`SecondsClock`] has computed, because this clock is started just after the ticks.
 const EARLY_MAX: Duration = Duration::from_millis(50);
 
 /// After this many samples, the pools that have samples of their own are chosen again.
@@ -107,7 +109,7 @@ fn since_boot() -> Duration {
 
 /// Counts the seconds between readings, including those in which the process or the machine stood still.
 struct SecondsClock {
-    /// The end of the latest second.
+    /// The end of the last second that was counted.
     end: Duration,
 }
 
@@ -119,8 +121,8 @@ impl SecondsClock {
         }
     }
 
-    /// The number of seconds that have ended since the last call, at least one. `end` grows by whole seconds, so that
-    /// it stays in step with the ticks after a late tick.
+    /// The number of seconds that have ended since the last call, at least one. `end` grows by whole seconds: a late
+    /// tick does not delay the ends of the seconds that follow.
     fn advance(&mut self, now: Duration) -> u64 {
         let seconds = (now.saturating_sub(self.end) + EARLY_MAX).as_secs().max(1);
         self.end += Duration::from_secs(seconds);
@@ -171,10 +173,12 @@ fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
     ranked.into_iter().map(|(_, index)| Arc::clone(&all[index])).collect()
 }
 
-/// The open sessions on the servers of a pool. Sessions on servers that have left the pool are included: a sample
-/// computes how many sessions have begun from the sum of open and ended sessions, so none may vanish from both. Only
-/// sessions under a server's own name are counted, because servers with other names may share its address. If the
-/// pool was renamed, servers that left under its former name are excluded: their sessions are counted under that name.
+/// The open sessions on the servers of a pool, including servers that have left it. A sample computes the number of new
+/// sessions from this number and that of the ended sessions. So an open session must not vanish from this number.
+///
+/// Several servers of a pool may have one address. So the sessions on each server alone are added up, and not those at
+/// its address. If the pool was renamed, servers that left under its former name are excluded: their sessions will be
+/// counted as ended under that name.
 fn sessions(pool: &LivePool) -> u32 {
     let departed = pool.departed().into_iter().filter(|departed| !departed.left_with_pool);
     let departed = departed.filter_map(|departed| departed.server.upgrade());
@@ -194,13 +198,14 @@ mod tests {
     #[test]
     fn a_late_tick_counts_one_second_and_a_stall_counts_all_of_its_seconds() {
         let mut clock = SecondsClock::with_first_end(Duration::from_millis(1_500));
+        // The tick at 4,400 is late, that at 5,499 is 1 ms early, and after it the process stalls for 8 s.
         let at = [1_500, 2_501, 4_400, 4_501, 5_499, 13_700, 14_501, 15_501];
         let seconds = at.map(|ms| clock.advance(Duration::from_millis(ms)));
         assert_eq!(seconds, [1, 1, 1, 1, 1, 8, 1, 1]);
     }
 
     #[test]
-    fn a_session_on_a_server_with_two_names_is_counted_once() {
+    fn a_session_is_counted_once_after_its_server_got_another_name() {
         let plan = |name: &str| -> Plan {
             let text = format!(
                 "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\n\
@@ -214,7 +219,7 @@ mod tests {
         let picked = live.in_force().pool("p").unwrap().pick(client, &[], Instant::now());
         assert_eq!((picked.is_ok(), open()), (true, Some(1)));
         drop(live.apply(live.prepare(plan("b"), HashMap::new())));
-        assert_eq!(open(), Some(1), "it is on the server by its former name");
+        assert_eq!(open(), Some(1), "expected it only on the server of the former name");
         drop(picked);
         assert_eq!(open(), Some(0));
     }

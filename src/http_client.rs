@@ -27,8 +27,8 @@ use crate::error::with_context;
 use crate::socket::{Keepalive, SocketOptions};
 use crate::units::format_duration;
 
-/// A server that vanishes without closing the connection is noticed after 35 s of silence, also during a response
-/// without end.
+/// A server that vanishes without closing the connection is noticed after 35 s of silence (20 s, then three probes),
+/// also while a response goes on for hours.
 const SOCKET_OPTIONS: SocketOptions = SocketOptions {
     keepalive: Some(Keepalive {
         idle: Duration::from_secs(20),
@@ -52,7 +52,8 @@ pub fn uses_tls(url: &Uri) -> bool {
     url.scheme_str() == Some("https")
 }
 
-/// Connects to the server of a URL. `tls` is used if [`uses_tls`] says so. The caller sets a deadline.
+/// Connects to the server of a URL. `tls` is used only if the URL [needs it](uses_tls). There is no time limit: the
+/// caller has to set one, for example with [`in_time`].
 ///
 /// # Errors
 /// The URL begins with neither `https:` nor `http:`, it needs TLS and `tls` is `None`, the host cannot be resolved or
@@ -78,8 +79,8 @@ pub async fn connect(url: &Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<Bo
     Ok(Box::new(stream))
 }
 
-/// Takes the URL out of a request. The request keeps the path and the query of the URL. Its `Host` header becomes the
-/// authority of the URL (RFC 9112, section 3.2.1), and is empty if the URL has none.
+/// Takes the URL out of a request, and returns it. Only its path and its query stay in the request. The request gets a
+/// `Host` header with the authority of the URL (RFC 9112, section 3.2.1), which is empty if the URL has none.
 ///
 /// # Errors
 /// The host or the path of the URL is not valid.
@@ -103,8 +104,8 @@ pub struct StreamedResponse {
 }
 
 impl StreamedResponse {
-    /// The next part of the body; `None` at its end. The caller sets a deadline. A part is not lost if this future
-    /// is dropped.
+    /// The next part of the body; `None` at its end. There is no time limit: the caller has to set one. A part is not
+    /// lost if this future is dropped.
     ///
     /// # Errors
     /// The connection fails, or the body is not HTTP.
@@ -119,8 +120,8 @@ impl StreamedResponse {
         }
     }
 
-    /// The beginning of the body of an error, for a message; empty if the request has succeeded. The caller sets a
-    /// deadline.
+    /// If the status is not a success: the beginning of the body, for the error message, as far as it could be read.
+    /// Otherwise reads and returns nothing. There is no time limit: the caller has to set one.
     pub async fn refusal(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         while !self.status.is_success()
@@ -133,7 +134,7 @@ impl StreamedResponse {
     }
 }
 
-/// The lines of a response without end.
+/// The lines of a response that may go on for hours, such as that to a watch.
 pub struct ResponseLines {
     response: StreamedResponse,
     line_bytes_max: usize,
@@ -151,8 +152,8 @@ impl ResponseLines {
         }
     }
 
-    /// The next line, including its newline; `None`: the response has ended. A last line without a newline is
-    /// ignored. The caller sets a deadline. Nothing is lost if this future is dropped.
+    /// The next line, including its newline; `None`: the response has ended. Bytes after the last newline are ignored.
+    /// There is no time limit: the caller has to set one. Nothing is lost if this future is dropped.
     ///
     /// # Errors
     /// The connection fails, the body is not HTTP, or a line is too long.
@@ -176,7 +177,7 @@ impl ResponseLines {
     }
 }
 
-/// Sends a request and reads the head of the response. The caller sets a deadline.
+/// Sends a request and reads the head of the response. There is no time limit: the caller has to set one.
 ///
 /// # Errors
 /// The connection fails, or the response is not HTTP.
@@ -192,7 +193,8 @@ pub async fn open(
     })
 }
 
-/// Sends a request and reads the response with a body of at most this many bytes. The caller sets a deadline.
+/// Sends a request and reads the response, whose body may have `body_bytes_max` bytes. There is no time limit: the
+/// caller has to set one.
 ///
 /// # Errors
 /// The connection fails, the response is not HTTP, or its body is too long.

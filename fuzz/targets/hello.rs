@@ -1,4 +1,5 @@
-//! The ClientHello parser gives the same result however the bytes are split, and the same as rustls.
+//! The ClientHello parser gives the same result however the bytes are split. If rustls accepts the
+//! ClientHello, both find the same server name and the same ALPN protocols.
 #![no_main]
 
 use acequia::name::ServerName;
@@ -6,30 +7,33 @@ use acequia::sniff::hello::{Hello, HelloReader, HelloVerdict, RAW_NAME_BYTES_MAX
 use libfuzzer_sys::fuzz_target;
 use rustls::server::{Accepted, Acceptor};
 
+/// The longest ClientHello: the default of `hello_max`.
 const BYTES_MAX: usize = 128 << 10;
 
-/// How many prefixes are also parsed by a fresh reader, which takes time in proportion to the prefix.
+/// How many prefixes of an input are also parsed by fresh readers. A fresh reader begins at the first byte: to do this
+/// for all prefixes of a long input would take too long.
 const FRESH_READERS_MAX: usize = 32;
 
 fuzz_target!(|wire: &[u8]| {
     let whole = HelloReader::new(BYTES_MAX).advance(wire);
     bytes_one_by_one(wire, &whole);
     bytes_in_pieces(wire, &whole);
-    let strict = HelloReader::new(wire.len() / 2).advance(wire);
+    // With half of the input as the limit, the verdict is the same, or that the ClientHello is too long.
+    let limited = HelloReader::new(wire.len() / 2).advance(wire);
     assert!(
-        strict == whole || strict == HelloVerdict::TooLong,
-        "{strict:?}, but {whole:?}"
+        limited == whole || limited == HelloVerdict::TooLong,
+        "{limited:?} with the lower limit, but {whole:?}"
     );
     if let HelloVerdict::Hello(hello) = &whole {
         assert_bounds(hello, wire.len());
-        if let Some(accepted) = rustls(wire) {
+        if let Some(accepted) = read_by_rustls(wire) {
             assert_same_as_rustls(hello, &accepted);
         }
     }
 });
 
-/// Feeds single bytes: the verdict may change only once, from undecided to the final one. A reader that started over
-/// with each byte would exceed the time limit.
+/// Gives the reader one more byte in each call. The verdict may change only once, from undecided to the final one. If
+/// the reader began at the first byte in each call, a long input would exceed the `-timeout` of `scripts/fuzz`.
 fn bytes_one_by_one(wire: &[u8], whole: &HelloVerdict) {
     let mut reader = HelloReader::new(BYTES_MAX);
     let verdicts = (0..=wire.len()).map(|cut| reader.advance(&wire[..cut]));
@@ -38,7 +42,8 @@ fn bytes_one_by_one(wire: &[u8], whole: &HelloVerdict) {
     assert_eq!(reader.advance(wire), *whole, "expected the verdict to stay");
 }
 
-/// Feeds pieces whose lengths are derived from the bytes themselves.
+/// Gives the reader more bytes in each call: 1 to 256, by the value of the first of them. So the input decides how it
+/// is split.
 fn bytes_in_pieces(wire: &[u8], whole: &HelloVerdict) {
     let mut reader = HelloReader::new(BYTES_MAX);
     let mut cut = 0;
@@ -60,11 +65,12 @@ fn bytes_in_pieces(wire: &[u8], whole: &HelloVerdict) {
 }
 
 fn assert_bounds(hello: &Hello, wire_bytes: usize) {
-    let escaped_bytes = hello.raw_name.as_ref().map_or(0, |raw| raw.len());
+    // An invalid name is kept for the log: its first bytes, each of which may be escaped, as in `\xff`.
+    let escaped_bytes_max = r"\xff".len() * RAW_NAME_BYTES_MAX;
+    let escaped_bytes = hello.raw_name.as_ref().map_or(0, |escaped| escaped.len());
     assert!(
-        escaped_bytes <= 4 * RAW_NAME_BYTES_MAX,
-        "expected at most {} bytes of an invalid name, got {escaped_bytes}",
-        4 * RAW_NAME_BYTES_MAX
+        escaped_bytes <= escaped_bytes_max,
+        "expected at most {escaped_bytes_max} bytes of an escaped name, got {escaped_bytes}"
     );
     assert!(hello.raw_name.is_none() || hello.server_name().is_none());
     assert!(hello.alpn.wire_bytes() < wire_bytes);
@@ -72,7 +78,7 @@ fn assert_bounds(hello: &Hello, wire_bytes: usize) {
 }
 
 /// The ClientHello as rustls reads it; `None`: rustls rejects it, or it is incomplete.
-fn rustls(mut wire: &[u8]) -> Option<Accepted> {
+fn read_by_rustls(mut wire: &[u8]) -> Option<Accepted> {
     let mut acceptor = Acceptor::default();
     while !wire.is_empty() {
         acceptor.read_tls(&mut wire).ok().filter(|read| *read > 0)?;
@@ -85,8 +91,8 @@ fn rustls(mut wire: &[u8]) -> Option<Accepted> {
     None
 }
 
-/// Asserts the same name and ALPN as rustls reads: a client routed by one name and served by another would bypass
-/// routes.
+/// Asserts that our parser and rustls find the same name and ALPN protocols. A client that is routed by one name, and
+/// then served by rustls by another name, would bypass the routes of the other name.
 fn assert_same_as_rustls(hello: &Hello, accepted: &Accepted) {
     let theirs = accepted.client_hello();
     let name = theirs

@@ -1,4 +1,4 @@
-//! The samples of routes that are announced.
+//! The metrics of announced routes: those that containers announce (`announce` of a listener).
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -6,20 +6,22 @@ use std::time::SystemTime;
 use super::exposition::{GaugeFamily, format_families, format_labels, seconds_since_epoch};
 use super::names;
 
-/// The state of routes that are announced.
+/// What the metrics show about announced routes.
 #[derive(Clone, Debug)]
 pub struct AnnounceSample {
-    /// Whether the latest answer of their source was usable.
+    /// Whether the latest answer of the source of the announcements, the Docker engine, was usable; false before the
+    /// first answer.
     pub is_up: bool,
-    /// When their source last gave a usable answer.
+    /// When the source last gave a usable answer; `None`: it has given none yet.
     pub last_success: Option<SystemTime>,
-    /// The number of routes in force, by listener.
+    /// The number of announced routes in force, by listener.
     pub routes: Vec<(Arc<str>, usize)>,
-    /// The number of announcements that have no effect, by reason.
+    /// The number of announcements that are refused and so have no effect, by reason.
     pub refused: Vec<(&'static str, usize)>,
 }
 
-/// The metrics of announced routes, as text. `None`: no listener accepts such routes; the text is then empty.
+/// The metrics of announced routes, as text. Without a sample, because no listener accepts announcements, the text is
+/// empty.
 #[must_use]
 pub fn write_announced(sample: Option<&AnnounceSample>) -> String {
     let Some(sample) = sample else {

@@ -1,33 +1,33 @@
-//! The JSON bodies about the source of announced routes.
+//! The JSON bodies about the source of announced routes. An absent value is null, as in [`super::bodies`].
 
 use serde::{Deserialize, Serialize};
 
-/// The source of announced routes: whether it answers, and which announcements have no effect.
+/// The source of announced routes: whether it answers, and which announcements are refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnnouncedBody {
-    /// Its kind: `docker`.
+    /// The kind of the source: always `docker`.
     pub source: String,
-    /// Whether its latest answer was usable; absent: it has not answered yet.
+    /// Whether the latest attempt to get the announcements has succeeded; absent: no attempt has ended yet.
     pub up: Option<bool>,
-    /// When it last gave a usable answer; absent: it has not since the start.
+    /// When an attempt last succeeded; absent: none has since the start.
     pub last_success: Option<String>,
-    /// Why its latest answer was not usable; absent: it was usable, or it has not answered yet.
+    /// Why the latest attempt failed; absent: it succeeded, or no attempt has ended yet.
     pub error: Option<String>,
-    /// The announcements that have no effect, the first 1,000.
+    /// The refused announcements, in the order in which their containers were created; only the first 1,000.
     pub refused: Vec<RefusedAnnouncementBody>,
-    /// The number of those left out of `refused`.
+    /// The number of refused announcements that `refused` leaves out.
     pub more_refused: usize,
 }
 
-/// An announcement that has no effect.
+/// An announcement that is refused: it has no effect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RefusedAnnouncementBody {
-    /// The name of the container.
+    /// The name of the container that makes the announcement.
     pub from: String,
-    /// The listener that it names.
+    /// The listener that the announcement names. There may be no such listener.
     pub listener: String,
-    /// The server name that it wants.
+    /// The server name of the announced route.
     pub sni: String,
-    /// Why it does not get this name.
+    /// Why the announcement is refused.
     pub reason: String,
 }

@@ -1,37 +1,39 @@
-//! The JSON about the configuration that a fleet shares in a store.
+//! The JSON bodies about the configuration that a fleet shares in a store. An absent value is null, as in
+//! [`super::bodies`].
 
 use serde::{Deserialize, Serialize};
 
-/// The state of the configuration that a fleet shares in a store.
+/// The configuration that a fleet shares in a store, as this process follows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RemoteBody {
-    /// Where it is read from: `etcd:/acequia/edge`.
+    /// Where the configuration is read from: `etcd:` and the key, such as `etcd:/acequia/edge`.
     pub from: String,
-    /// The name of this process in the store.
+    /// The name of this process in the store: `instance` of `[remote]`.
     pub instance: String,
-    /// The latest revision of the keys in force. This field and the next two are null as long as no keys are in force,
-    /// because acequia still waits for the store.
+    /// The revision in force: the highest revision of the keys that hold the configuration. `revision`, `keys` and
+    /// `since` are absent while acequia waits for its first configuration from the store.
     pub revision: Option<i64>,
-    /// The number of keys in force.
+    /// The number of keys that hold the configuration in force.
     pub keys: Option<usize>,
-    /// When the keys were put in force.
+    /// When that configuration was put in force.
     pub since: Option<String>,
-    /// The texts of a later revision that were refused; null: none were.
+    /// The latest attempt to put a configuration from the store in force, if it failed; absent: it did not fail.
     pub refused: Option<RefusedTextsBody>,
-    /// Whether another process writes its status with the name of this one.
+    /// Whether another process writes its status to the store under the same `instance`.
     #[serde(default)]
     pub has_namesake: bool,
-    /// Why the store does not answer; null: it does.
+    /// Why the store does not answer; absent: it answers.
     pub lost: Option<String>,
-    /// Since when it has not answered.
+    /// Since when the store does not answer; absent: it answers.
     pub lost_since: Option<String>,
 }
 
-/// Texts of the shared configuration that were refused. The errors are left out, as in [`super::bodies::ReloadBody`].
+/// A configuration from the store that was refused. The error is left out, for the reason given at
+/// [`super::bodies::ReloadBody::done`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RefusedTextsBody {
-    /// The latest revision of their keys; null: the attempt failed before the texts of the store were read.
+    /// Its revision, as in [`RemoteBody::revision`]; absent: the attempt failed before texts were read from the store.
     pub revision: Option<i64>,
-    /// When they were first refused.
+    /// When it was first refused with the present error.
     pub since: String,
 }

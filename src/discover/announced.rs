@@ -19,20 +19,23 @@ use crate::text::Reason;
 /// The label with the name of the listener. Containers that have it announce routes.
 const LISTENER_LABEL: &str = "acequia.listener";
 
-/// The label with the server name, or with several, separated by commas.
+/// The label with the server names of the announced routes, separated by commas.
 const SNI_LABEL: &str = "acequia.sni";
 
-/// The label that groups containers: those that announce the same server name are in one pool only if they have the
-/// same value of this label, too.
+/// The label that groups containers. Those that announce the same server name at one listener form a pool; all of them
+/// must have the same value of this label, or all be without it.
 const POOL_LABEL: &str = "acequia.pool";
 
-/// Changes within this time are applied together.
+/// After the containers were listed, the next list waits for this long, so that all changes meanwhile are applied
+/// together.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// All announced routes, or why they are not known; `None`: the engine has not answered yet.
+/// All announcements, or why they are not known; `None`: the engine that is followed now has not answered yet, or none
+/// is followed.
 pub type AnnouncedAnswer = Option<Result<Arc<[Announcement]>, Reason>>;
 
-/// Follows the announcements of containers while a listener of the plan in force accepts any. Never returns.
+/// Follows the announcements of containers while the plan in force has a listener that accepts announcements. Never
+/// returns.
 pub async fn follow_announcements(live: Arc<Live>, answers: watch::Sender<AnnouncedAnswer>) {
     let mut in_force = live.subscribe();
     loop {
@@ -44,15 +47,15 @@ pub async fn follow_announcements(live: Arc<Live>, answers: watch::Sender<Announ
     }
 }
 
-/// Waits until the plan in force names another engine.
+/// Waits until [`announcing_engine`](crate::plan::Plan::announcing_engine) of the plan in force is no longer `socket`.
 async fn changed(in_force: &mut watch::Receiver<Arc<InForce>>, socket: Option<&Arc<Path>>) {
     let is_another = |now: &Arc<InForce>| now.plan.announcing_engine() != socket;
     if in_force.wait_for(is_another).await.is_err() {
-        std::future::pending().await // the process ends
+        std::future::pending().await // never happens: `follow_announcements` keeps `Live`, which sends
     }
 }
 
-/// Follows the containers of the engine at this socket; `None`: no listener accepts announcements. Never returns.
+/// Follows the containers of the engine at this socket; with `None`, only waits. Never returns.
 async fn follow(socket: Option<&Path>, answers: &watch::Sender<AnnouncedAnswer>) {
     let Some(socket) = socket else {
         return std::future::pending().await;
@@ -66,7 +69,8 @@ async fn follow(socket: Option<&Path>, answers: &watch::Sender<AnnouncedAnswer>)
     }
 }
 
-/// Sends the announcements of the containers, until the engine fails.
+/// Sends the announcements of the containers whenever these may have changed. Returns what ends this: a failure of the
+/// engine, or too many announcements.
 async fn watch_containers(
     containers: &mut ContainerWatch,
     answers: &watch::Sender<AnnouncedAnswer>,
@@ -88,9 +92,12 @@ async fn watch_containers(
 }
 
 /// The routes that a container announces: one for each name in its [`SNI_LABEL`]. A container without that label
-/// announces one route with an empty name, which [`Plan::with_announced`](crate::plan::Plan::with_announced) refuses.
+/// announces one route with an empty name. [`Plan::with_announced`](crate::plan::Plan::with_announced) refuses that
+/// route, so that operators are told about the container.
 fn announcements(container: &Container) -> impl Iterator<Item = Announcement> {
     let label = |key| container.label(key).unwrap_or_default().trim();
+    // The labels of the container may name its network and port. The configuration has no defaults for them here, as it
+    // has with `discover`.
     let (default_network, default_port) = (None, None);
     let server = container.server(default_network, default_port, MemberConfig::default());
     label(SNI_LABEL).split(',').map(move |sni| Announcement {

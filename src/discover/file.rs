@@ -1,4 +1,4 @@
-//! Servers that are listed in a file (JSON, TOML, or one server a line). The file is watched.
+//! Servers that are listed in a file: in JSON, in TOML, or one server per line. The file is watched.
 
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,7 @@ impl ServerSource for FileSource {
 
 /// Reads the list. A `.json` file has an array of servers, or an object with the key `servers`. A `.toml` file has the
 /// key `servers`. Any other file has one server a line: its address and then `KEY=VALUE`, as in
-/// `10.0.0.1:5432 weight=2`, with comments after a `#` that begins a word.
+/// `10.0.0.1:5432 weight=2`; a word that begins with `#` begins a comment.
 ///
 /// # Errors
 /// The file cannot be read or is too long, or is not a whole valid list.
@@ -59,7 +59,7 @@ pub(super) fn read(path: &Path, defaults: MemberConfig) -> ListAnswer {
     })?;
     let text = without_byte_order_mark(text);
     if text.is_empty() {
-        // Programs truncate a file before they write it.
+        // This is not an empty list: programs that overwrite a file truncate it first.
         return Err(Reason::new("the file is empty"));
     }
     let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
@@ -84,7 +84,7 @@ struct ListFile {
 
 /// The servers of a JSON text: an array, or an object with the key `servers`.
 pub(super) fn json(text: &str) -> Result<Vec<ListedServer>, Reason> {
-    let text = without_byte_order_mark(text);
+    let text = without_byte_order_mark(text); // a response of HTTP may have one, too
     let list = if text.trim_start().starts_with('[') {
         serde_json::from_str(text)
     } else {
@@ -105,7 +105,7 @@ fn toml(text: &str) -> Result<Vec<ListedServer>, Reason> {
     }
     let list = ::toml::from_str(text).map(|ListFile { servers }| servers);
     list.map_err(|error| {
-        // The error as a whole has several lines: it quotes the text.
+        // `Display` of the error has several lines, because it quotes the text.
         let line = line_at(text.as_bytes(), error.span().map_or(0, |span| span.start));
         Reason::from(format!("line {line}: {}", error.message()))
     })
@@ -127,12 +127,13 @@ fn lines(text: &str, defaults: MemberConfig) -> Result<Vec<ServerEntry>, Reason>
     Ok(entries.into_vec())
 }
 
-/// The error of a list that may have been cut within a value: what is left may be a valid list.
+/// The error for a text without a line feed at its end. The text may be the beginning of a list, cut within a value:
+/// `weight=1`, the beginning of `weight=10`, would be valid, too.
 fn unended_line() -> Reason {
-    Reason::new("the last line does not end: the file may be half written; end it with a line feed")
+    Reason::new("the last line has no line feed at its end: add one; without it, the file may be half written")
 }
 
-/// Parses one line; `None`: it has no server.
+/// Parses one line. `None`: the line is empty or has only a comment.
 fn line(text: &str) -> Result<Option<ListedServer>, String> {
     let mut words = text.split_whitespace().take_while(|word| !word.starts_with('#'));
     let Some(address) = words.next() else { return Ok(None) };
@@ -168,13 +169,16 @@ mod tests {
 
     #[test]
     fn a_toml_that_is_nested_too_deep_is_an_error() {
-        // 79 brackets, each with a dotted key of 79 parts: the crate `toml` bounds both numbers, but not their product.
+        // 79 nested tables, each with a dotted key of 79 parts. The crate `toml` bounds both numbers to about 80, but
+        // not their product, the number of levels.
         let keys = vec!["a"; 79].join(".");
         let deep = format!("{}1{}", format!("{{ {keys} = ").repeat(79), " }".repeat(79));
         let error = read_as("a.toml", &format!("servers = []\nx = {deep}\n")).unwrap_err();
         assert!(error.contains("nested too deep"), "{error}");
     }
 
+    /// Reads a file that has this name and text. Displays each server as `LABEL=ADDRESS WEIGHT PRIORITY`, with
+    /// ` draining` behind that if it drains.
     fn read_as(name: &str, text: &str) -> Result<Vec<String>, String> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(name);
@@ -219,7 +223,7 @@ mod tests {
             ("list", "10.0.0.1:1 name=abc\n"),
         ] {
             assert!(read_as(name, text).is_ok(), "{name}");
-            // Cut after the line of the address, a table of `[[servers]]` is complete.
+            // A `[[servers]]` table that is cut behind the line with its address is a valid list.
             let lengths = (0..text.len()).filter(|length| !text[..*length].ends_with(".test:2\"\n"));
             for length in lengths {
                 let cut = read_as(name, &text[..length]);
@@ -229,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_line_or_the_wrong_word() {
+    fn an_error_names_the_line_and_what_is_wrong() {
         for (name, text, error) in [
             (
                 "list",
@@ -240,7 +244,7 @@ mod tests {
             (
                 "list",
                 "10.0.0.1:1 weight=x\n",
-                "`x` is not a number that `weight` can have",
+                "line 1: `x` is not a number that `weight` can have",
             ),
             (
                 "list",
@@ -273,6 +277,7 @@ mod tests {
             ),
         ] {
             let found = read_as(name, text).unwrap_err();
+            // A `\n` would be an escaped line feed: the error should have one line.
             assert!(found.contains(error) && !found.contains("\\n"), "{text}: {found}");
         }
     }

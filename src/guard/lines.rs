@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::rate::{Rate, SharedBucket, nanos};
 
-/// The most refusals that are logged per second on average, and in one burst.
+/// How many refusals a second are logged at most, on average over time. This many may also be logged at once.
 pub const LINES_PER_SECOND: u32 = 10;
 
 /// Bounds the lines about refusals, so that a flood of clients is not a flood of lines.
@@ -15,6 +15,7 @@ pub const LINES_PER_SECOND: u32 = 10;
 pub struct LineBudget {
     epoch: Instant,
     bucket: SharedBucket,
+    /// How many refusals were not logged since the last line.
     suppressed: AtomicU64,
 }
 
@@ -30,8 +31,8 @@ impl LineBudget {
         }
     }
 
-    /// Takes a line for a refusal. Returns how many refusals were not logged since the last line; `None`: this
-    /// refusal is not to be logged either.
+    /// Asks for a line about a refusal. `Some`: this refusal is to be logged, with the number of those that were not
+    /// logged since the last line. `None`: this refusal is not to be logged.
     #[must_use]
     pub fn take_line(&self, now: Instant) -> Option<u64> {
         let now = nanos(now.saturating_duration_since(self.epoch));
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_lines_a_second_are_logged_and_the_next_line_counts_the_rest() {
+    fn of_many_refusals_at_once_ten_are_logged_and_the_next_line_counts_the_others() {
         let (budget, start) = (LineBudget::new(), Instant::now());
         let lines: Vec<_> = (0..1_000).filter_map(|_| budget.take_line(start)).collect();
         assert_eq!(lines, [0; 10]);

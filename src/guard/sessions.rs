@@ -13,19 +13,19 @@ use super::client_source::{ClientSource, HashedClientSource};
 /// Parts of the table, so that workers seldom wait for each other.
 const SHARDS: usize = 64;
 
-/// A shard is shrunk when its capacity is more than this many times the sum of its entries and [`SPARE_ENTRIES`].
+/// A shard is shrunk when its capacity exceeds `ROOM_RATIO_MAX * (entries + SPARE_ENTRIES)`.
 const ROOM_RATIO_MAX: usize = 8;
 
-/// Added to the number of entries in the comparison of [`ROOM_RATIO_MAX`], so that small shards are not shrunk all the
-/// time.
+/// See [`ROOM_RATIO_MAX`]. Without these entries, a shard with few sources would be shrunk all the time.
 const SPARE_ENTRIES: usize = 8;
 
 /// The open sessions of a guard. A source is in the table only while it has a session. So the limit of the process's
 /// sessions also bounds the size of the table.
 #[derive(Debug)]
 pub(super) struct SessionTable {
+    /// The open sessions of all sources.
     open: AtomicUsize,
-    // Blocking mutexes, each locked for a few lines when a session begins and ends.
+    // Blocking mutexes: each is locked for a few lines, when a session begins or ends, and when the sources are shown.
     shards: Box<[Mutex<HashTable<SourceSessions>>]>,
 }
 
@@ -36,12 +36,12 @@ struct SourceSessions {
     sessions: u32,
 }
 
-/// Why a session is not counted.
+/// The limit that a session would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// All sessions together are at the limit.
+    /// The limit of all sessions together.
     All,
-    /// The sessions of the source are at the limit.
+    /// The limit of the sessions of its source.
     Source,
 }
 
@@ -54,7 +54,8 @@ impl SessionTable {
         })
     }
 
-    /// Counts a session of a source, unless it would exceed a limit. `max` and `max_of_source`: `None` means no limit.
+    /// Counts a session of a source, unless it would exceed a limit: `max` sessions in all, or `max_of_source` of this
+    /// source. `None`: there is no such limit.
     pub(super) fn enter(
         self: &Arc<Self>,
         source: HashedClientSource,
@@ -108,7 +109,7 @@ impl SessionTable {
     }
 
     fn shard(&self, source: &HashedClientSource) -> MutexGuard<'_, HashTable<SourceSessions>> {
-        // Bits from the middle: the table within a shard uses the lowest and the highest.
+        // Bits from the middle of the hash: the hash table in a shard uses the lowest and the highest.
         self.shards[(source.hash >> 32) as usize % SHARDS].lock()
     }
 }
@@ -117,9 +118,9 @@ fn hash(entry: &SourceSessions) -> u64 {
     entry.source.hash
 }
 
-/// A session that is counted until this is dropped.
+/// A session in the counts of a guard. Dropping this value removes the session from the counts, but does not end it.
 #[derive(Debug)]
-#[must_use = "dropping it ends the session"]
+#[must_use = "a session that is dropped is not counted any more"]
 pub(super) struct CountedSession {
     table: Arc<SessionTable>,
     source: HashedClientSource,
@@ -209,6 +210,7 @@ mod tests {
     #[test]
     fn after_a_flood_the_table_is_small_again() {
         let table = SessionTable::new();
+        // About 1,000 sources for each shard.
         let flood: Vec<_> = (0..65_000)
             .map(|number| table.enter(source(number), None, None))
             .collect();

@@ -1,4 +1,4 @@
-//! Numbers, durations and addresses as other programs write them, limited to what acequia accepts.
+//! Numbers, durations and addresses in configurations of HAProxy and nginx, limited to what acequia accepts.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,15 +6,16 @@ use std::time::Duration;
 use crate::config::address;
 use crate::units;
 
-/// The shortest duration that the configuration accepts.
+/// The shortest duration above 0 that acequia's configuration accepts.
 const DURATION_MIN: Duration = Duration::from_millis(1);
 
-/// The longest duration that the configuration accepts, in milliseconds.
+/// The longest duration that acequia's configuration accepts, in milliseconds: a year.
 const DURATION_MAX_MS: u64 = 365 * 24 * 3_600_000;
 
-/// Parses a duration such as `30s`, `1h30m` or `500`. A number without a unit counts units of `unit_ms` milliseconds.
-/// Parts of a millisecond are rounded up. A duration above [`DURATION_MAX_MS`] becomes that. `None`: the text has
-/// another form, or a number in it is too large.
+/// Parses a duration such as `30s`, `1h30m` or `500`. If the text is a number without a unit, its unit has `unit_ms`
+/// milliseconds: 1 in HAProxy, 1,000 in nginx. Parts of a millisecond are rounded up. A duration above
+/// [`DURATION_MAX_MS`] becomes that. A 0 stays 0: it often has a meaning of its own. `None`: the text has another form,
+/// or the duration in microseconds does not fit into 64 bits.
 pub(super) fn duration(text: &str, unit_ms: u64) -> Option<Duration> {
     let mut rest = text;
     let mut total_us: u64 = 0;
@@ -42,12 +43,13 @@ pub(super) fn duration(text: &str, unit_ms: u64) -> Option<Duration> {
     (!text.is_empty()).then(|| Duration::from_millis(milliseconds))
 }
 
-/// The duration as a value of the configuration, at least [`DURATION_MIN`].
+/// The duration as a value of acequia's configuration; at least [`DURATION_MIN`].
 pub(super) fn duration_value(duration: Duration) -> String {
     format!("\"{}\"", units::format_duration(duration.max(DURATION_MIN)))
 }
 
-/// Parses an unsigned integer and limits it to the bounds. `None`: the text has another form.
+/// Parses an unsigned integer. A smaller one than `least` becomes `least`, a larger one than `most` becomes `most`.
+/// `None`: the text is not only digits.
 pub(super) fn clamped_integer(text: &str, least: u32, most: u32) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u32::MAX).clamp(least, most))
@@ -59,7 +61,8 @@ pub(super) fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| is_number && *port > 0)
 }
 
-/// The IP address that connections to servers come from. `None`: the text is not such an address.
+/// The IP address from which connections to servers are to come, as a value of `bind_source`. `None`: the text is not
+/// an IP address, or the address cannot be that of one host, as `0.0.0.0`.
 pub(super) fn source_address(text: &str) -> Option<String> {
     let ip: IpAddr = text.parse().ok()?;
     let text = ip.to_canonical().to_string();

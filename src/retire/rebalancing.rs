@@ -5,9 +5,9 @@
 //! would get the sessions of the others for ever. In the pause, one session is ended in each period `over` (the
 //! configured `rebalance`) to find out whether that has an effect again.
 //!
-//! For example, `a` has 80 sessions and `b` has none. When six sessions have ended (three times the number of servers),
-//! and `b` has kept no client within 5 s after the first of them, rebalancing pauses. When `b` keeps a client,
-//! rebalancing goes on.
+//! For example, server `a` has 80 sessions and server `b` has none. When six sessions have ended (three times the
+//! number of servers), the first of them 5 s ago or earlier, and `b` has kept no client, rebalancing pauses. When `b`
+//! keeps a client, rebalancing goes on.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -18,24 +18,25 @@ use super::balance::Balance;
 use crate::pool::CountId;
 use crate::sever::Pace;
 
-/// The least time that clients are given to come back before their absence counts.
+/// The least time from the end of the first session to the pause: clients are given this time to come back.
 const RETURN_TIME_MIN: Duration = Duration::from_secs(5);
 
 /// The rebalancing of a pool, from its beginning until the pool is even.
 #[derive(Debug)]
 pub(super) struct Rebalancing {
     pace: Pace,
-    /// For each server without excess: the highest `kept` of [`Self::observe`] since `counts_since`.
+    /// For each server without excess: the most sessions that it has kept from one tick to the next (`kept` of
+    /// [`Self::observe`]) since `counts_since`. A server that keeps more has gained a session.
     most_kept: HashMap<CountId, usize>,
     /// Since when `most_kept` counts; `None`: since the beginning, because no session has ended yet.
     counts_since: Option<Instant>,
-    /// The sessions that were asked to end, and have not ended yet.
+    /// The sessions that rebalancing has asked to end, and that have not ended yet.
     asked: HashSet<u64>,
-    /// How many sessions have ended since a server without excess last gained one.
+    /// How many of the sessions that were asked have ended since a server without excess last gained a session.
     ended: usize,
-    /// When the first of the `ended` sessions ended.
+    /// When the first of the `ended` sessions ended; without meaning if there are none.
     first_ended_at: Instant,
-    /// When the pause began, or a session was last ended in the pause; `None`: rebalancing does not pause.
+    /// When the pause began or, later in the pause, when a session was last asked to end; `None`: there is no pause.
     paused_at: Option<Instant>,
 }
 
@@ -53,6 +54,7 @@ impl Rebalancing {
     }
 
     /// To be called at each tick. `kept`: how many open sessions of a server were already open at the previous tick.
+    /// `is_open`: whether the session with this number is open.
     pub(super) fn observe(
         &mut self,
         balance: &Balance,
@@ -73,8 +75,9 @@ impl Rebalancing {
         }
     }
 
-    /// Forgets `most_kept`, so that a server that has lost many sessions can gain again. This happens at most once in
-    /// each period `over`: a server that ends its sessions after some seconds would seem to gain after each renewal.
+    /// Forgets `most_kept`. Otherwise, a server that has lost many sessions would gain only once it has more than
+    /// before the loss. This happens at most once in each period `over`: the number of sessions of a server that ends
+    /// each after some seconds goes up and down, and would look like a gain after each renewal.
     fn renew_counts(&mut self, now: Instant) {
         if self.counts_since.is_none_or(|since| now - since >= self.pace.over) {
             (self.counts_since, self.most_kept) = (Some(now), HashMap::new());
@@ -93,7 +96,7 @@ impl Rebalancing {
         has_gained
     }
 
-    /// How many sessions are to be ended now. Pauses if those that have ended had no effect.
+    /// How many sessions are to be asked to end now. Begins the pause if those that have ended had no effect.
     pub(super) fn due(&mut self, pool: &str, over: Duration, balance: &Balance, now: Instant) -> usize {
         // `over` may have changed with a reload.
         let is_pace_current = self.pace.over == over && now - self.pace.began < over;
@@ -126,9 +129,9 @@ impl Rebalancing {
         self.asked.insert(session);
     }
 
-    /// How many sessions may be ended before a server without excess keeps one more: a tenth of those in excess, but at
-    /// least three times the number of servers, because `balance = "round-robin"` sends only some of the clients to
-    /// servers without excess.
+    /// How many sessions may end without a gain of a server before rebalancing pauses: a tenth of those that were in
+    /// excess when the pace began, but at least three times the number of servers, because `balance = "round-robin"`
+    /// sends only some of the clients to servers without excess.
     fn patience(&self, balance: &Balance) -> usize {
         let servers = balance.excess.len() + balance.without_excess.len();
         (self.pace.initial / 10).max(3 * servers)
@@ -176,8 +179,9 @@ mod tests {
             }
         }
 
-        /// A second passes. All sessions that were asked to end have ended. One more is asked, if any is due. Returns
-        /// how many were due. `kept` is that of [`Rebalancing::observe`].
+        /// Lets a second pass, in which the sessions that were asked to end have ended. Then asks one session to end
+        /// if any are due, even if more are. Returns how many were due. `kept`: how many sessions each server has
+        /// kept (see [`Rebalancing::observe`]); the balance stays the same.
         fn tick(&mut self, kept: usize) -> usize {
             self.tick_with(kept, false)
         }
@@ -206,11 +210,11 @@ mod tests {
         let ticks_before_pause = (0..60).take_while(|_| pool.tick(0) > 0).count();
         assert_eq!(ticks_before_pause, 6, "three times the number of servers");
         let tries: usize = (0..100).map(|_| pool.tick(0)).sum();
-        assert_eq!(tries, 5, "one in each 20 s");
+        assert_eq!(tries, 5, "in the pause, one in each 20 s");
         assert_eq!(
             pool.tick(1),
             3,
-            "it goes on when a session has come and stays: one at once, and two in each second"
+            "a session has come and stays, so it goes on with 40 sessions in 20 s: one at once, and two in each second"
         );
     }
 
@@ -218,12 +222,13 @@ mod tests {
     async fn rebalancing_goes_on_while_some_sessions_come() {
         let mut pool = TestPool::new(9);
         for second in 0..100 {
+            // A server gains one session in 10 s. Meanwhile, 10 sessions end: fewer than three times the 10 servers.
             assert!(pool.tick(second / 10) > 0, "{second}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn clients_have_time_to_come_back_after_many_sessions_ended_late() {
+    async fn clients_have_time_to_come_back_if_sessions_end_long_after_they_were_asked() {
         let mut pool = TestPool::new(1);
         for _ in 0..30 {
             pool.tick_while_sessions_go_on(0);
@@ -238,6 +243,7 @@ mod tests {
         for _ in 0..3 {
             pool.tick_while_sessions_go_on(30);
         }
+        // The server has lost 20 of the 30 sessions. From then on, it gains one in 4 s.
         for second in 0..60 {
             assert!(pool.tick(10 + second / 4) > 0, "{second}");
         }
@@ -247,25 +253,29 @@ mod tests {
     async fn a_number_of_sessions_that_goes_up_and_down_is_no_gain() {
         let mut pool = TestPool::new(1);
         let ticks_before_pause = (0..200).take_while(|second| pool.tick([0, 1, 2, 1][second % 4]) > 0);
-        assert!(ticks_before_pause.count() < 20);
+        assert!(
+            ticks_before_pause.count() < 20,
+            "paused before the counts are renewed, after 20 s"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sessions_that_a_server_lost_while_none_ended_do_not_hide_those_that_come() {
+    async fn sessions_that_a_server_lost_after_a_gain_do_not_hide_those_that_come() {
         let mut pool = TestPool::new(1);
         for second in 0..40 {
             assert!(pool.tick(second / 2) > 0, "{second}");
         }
         for _ in 0..60 {
-            pool.tick_while_sessions_go_on(20); // gains
+            pool.tick_while_sessions_go_on(20); // one more than before: a gain, after which no session ends
         }
+        // The server has lost 15 of the 20 sessions, and 60 sessions that were asked end at once.
         for second in 0..40 {
             assert!(pool.tick(5 + second / 4) > 0, "{second}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sessions_that_go_on_although_asked_to_end_do_not_count() {
+    async fn sessions_that_go_on_although_asked_to_end_do_not_count_as_ended() {
         let mut pool = TestPool::new(1);
         assert!((0..100).all(|_| pool.tick_while_sessions_go_on(0) > 0));
     }

@@ -1,4 +1,4 @@
-//! Whether the TLS of a client is terminated here, and the settings of its handshake.
+//! Whether acequia terminates the TLS of a client, and the settings of its handshake.
 
 use std::sync::Arc;
 
@@ -9,20 +9,21 @@ use crate::route::TlsMode;
 use crate::sniff::HelloMemory;
 use crate::tls::ListenerTls;
 
-/// The settings of a client's TLS handshake.
+/// The settings of the TLS handshake with a client.
 pub(super) struct HandshakeSettings<'a> {
+    /// The settings of the listener's TLS that are in force.
     pub(super) tls: &'a ListenerTls,
     /// The ALPN protocols that may be negotiated.
     pub(super) alpn: &'a [Box<[u8]>],
     /// When the handshake must be complete.
     pub(super) deadline: Instant,
-    /// The budget for the bytes that the client sends during the handshake.
+    /// The budget of all clients for bytes that are held before a client has a server; here, during the handshake.
     pub(super) memory: &'a Arc<HelloMemory>,
 }
 
 impl<'a> HandshakeSettings<'a> {
-    /// `None`: the client's TLS is passed on. The ALPN protocols of the route take precedence over those of the
-    /// listener.
+    /// `None`: the client's TLS is passed on, because `mode` says so, or because the listener has no TLS. If the route
+    /// has ALPN protocols, they replace those of the listener.
     pub(super) fn new(
         state: &'a ListenerState,
         mode: TlsMode,

@@ -1,4 +1,4 @@
-//! Network namespaces that are connected with each other; needs root.
+//! Network namespaces that are connected with each other. Only root can create them.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -13,19 +13,22 @@ use super::client::Client;
 use super::is_root_for;
 use super::process::{Finished, finished, must};
 
-/// Namespaces connected as a star. Number 0 is in the middle, where acequia runs; the outer ones are numbers 1 and up.
-/// On link n the middle has the address 10.98.n.1 and the outer namespace 10.98.n.2.
+/// Namespaces connected as a star. Number 0 is the middle, in which acequia runs. The outer namespaces have the numbers
+/// 1 and up. A link connects each of them with the middle. That of outer namespace 3, for example, has the device `v3`
+/// with the address 10.98.3.1 in the middle, and `v0` with 10.98.3.2 in the outer namespace. Dropping this deletes the
+/// namespaces.
 pub struct Namespaces {
     names: Vec<String>,
 }
 
 impl Namespaces {
-    /// Creates the namespaces, and moves the calling thread to the middle. Processes that the thread starts run there.
-    /// `None`, with a note on standard error, where namespaces are not available.
+    /// Creates the middle and `outer_count` outer namespaces, and moves the calling thread to the middle. Processes
+    /// that the thread starts run there. `None`, with a note on standard error, where namespaces are not available.
     pub fn enter(outer_count: usize) -> Option<Self> {
         if !is_root_for("a network namespace") {
             return None;
         }
+        // The process and the thread make the names unique on this machine: each test has a thread of its own.
         let thread = format!("{:?}", std::thread::current().id());
         let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
         let mut star = Self { names: Vec::new() };
@@ -52,6 +55,7 @@ impl Namespaces {
         Some(star)
     }
 
+    /// Runs `ip` with these arguments for a namespace. It must succeed.
     fn ip(&self, number: usize, words: &str) {
         must(
             Command::new("ip")
@@ -72,7 +76,8 @@ impl Namespaces {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
     }
 
-    /// Runs `make` on a thread in another namespace; the sockets that it opens stay there.
+    /// Runs `make` on a new thread in a namespace, and returns its result. The sockets that it opens belong to that
+    /// namespace for good; the calling thread stays where it is.
     pub fn at<T: Send>(&self, number: usize, make: impl FnOnce() -> T + Send) -> T {
         scope(|scope| {
             let there = scope.spawn(|| {
@@ -83,11 +88,12 @@ impl Namespaces {
         })
     }
 
+    /// A listening socket in an outer namespace.
     pub fn listener(&self, number: usize) -> TcpListener {
         self.at(number, || TcpListener::bind(format!("10.98.{number}.2:0")).unwrap())
     }
 
-    /// A client in an outer namespace. It connects to the middle, at the port of `listener`.
+    /// A client in an outer namespace. It connects to the middle's address on their link, at the port of `listener`.
     pub fn client(&self, number: usize, listener: SocketAddr) -> Client {
         let address = SocketAddr::new([10, 98, number as u8, 1].into(), listener.port());
         self.at(number, || Client::connect(address))
@@ -104,6 +110,7 @@ impl Namespaces {
         }
     }
 
+    /// Ends what [`Self::drop_packets`] began.
     pub fn accept_packets(&self, number: usize) {
         assert_eq!(self.run(number, "nft delete table inet hole").code, Some(0));
     }

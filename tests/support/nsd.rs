@@ -1,4 +1,4 @@
-//! nsd, a real name server, and a relay in front of it that records the queries.
+//! nsd, a real name server, and a forwarder in front of it that records the queries.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -23,19 +23,19 @@ const SOA: u16 = 6;
 /// How long nsd may take for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// nsd with the zone `test`. Queries go over UDP to the relay. While nsd is stopped, the relay gives no answers. The
-/// drop of this value ends nsd and the relay.
+/// nsd with the zone `test`. acequia sends its queries over UDP to the forwarder. While nsd is stopped, the forwarder
+/// records the queries, but does not answer them. Dropping this value ends nsd and the forwarder.
 pub struct Nsd {
     directory: TempDir,
     process: Option<Process>,
     serial: u32,
-    relay: Arc<Relay>,
+    forwarder: Arc<Forwarder>,
     thread: Option<JoinHandle<()>>,
-    /// The address of the relay.
+    /// The address of the forwarder.
     pub address: SocketAddr,
 }
 
-/// A query as the relay got it.
+/// A query that the forwarder has received.
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
     id: [u8; 2],
@@ -44,8 +44,8 @@ pub struct Query {
 }
 
 #[derive(Default)]
-struct Relay {
-    /// Where nsd listens, over UDP and TCP; `None`: it is stopped.
+struct Forwarder {
+    /// Where nsd listens, over UDP and TCP; `None`: nsd is stopped.
     nsd: Mutex<Option<SocketAddr>>,
     queries: Mutex<Vec<Query>>,
     should_end: AtomicBool,
@@ -56,21 +56,21 @@ impl Nsd {
     /// 1 s.
     pub fn start(records: &str) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let relay = Arc::<Relay>::default();
+        let forwarder = Arc::<Forwarder>::default();
         let mut nsd = Self {
             directory: tempfile::tempdir().unwrap(),
             process: None,
             serial: 0,
             address: socket.local_addr().unwrap(),
-            relay: Arc::clone(&relay),
-            thread: Some(spawn(move || relay.run(&socket))),
+            forwarder: Arc::clone(&forwarder),
+            thread: Some(spawn(move || forwarder.run(&socket))),
         };
         nsd.write(records);
         nsd.restart();
         nsd
     }
 
-    /// Replaces the records.
+    /// Replaces the records. Returns before nsd has read them.
     pub fn change(&mut self, records: &str) {
         self.write(records);
         self.process.as_ref().unwrap().signal(Signal::HUP);
@@ -85,18 +85,20 @@ impl Nsd {
         fs::rename(next, zone).unwrap();
     }
 
-    /// Stops nsd, and replaces the records.
+    /// Stops nsd, and replaces the records that it reads when it is started again ([`Self::restart`]).
     pub fn stop_and_change(&mut self, records: &str) {
-        self.relay.nsd.lock().unwrap().take();
+        self.forwarder.nsd.lock().unwrap().take();
         self.process.take().unwrap().kill();
         self.write(records);
     }
 
-    /// Starts nsd, each time at another port. Needed again after [`Self::stop_and_change`].
+    /// Starts nsd at a new port. [`Port`] reserves the port only for TCP: if it is in use for UDP, nsd ends, and is
+    /// started at another port.
     pub fn restart(&mut self) {
-        let address = wait_for("nsd answers", || {
+        let address = wait_for("nsd has found a free port", || {
             let port = Port::keep();
-            let mut process = Process::start(Command::new("nsd").arg("-d").arg("-c").arg(self.config(port.address)));
+            let config = self.write_config(port.address);
+            let mut process = Process::start(Command::new("nsd").arg("-d").arg("-c").arg(config));
             let question = query(SOA, "test");
             let answers = || exchange(port.address, &question).is_some();
             let is_up = wait_for("nsd answers or ends", || {
@@ -107,12 +109,13 @@ impl Nsd {
                 }
             });
             self.process = Some(process);
-            is_up.then_some(port.address) // otherwise its UDP port was in use
+            is_up.then_some(port.address)
         });
-        *self.relay.nsd.lock().unwrap() = Some(address);
+        *self.forwarder.nsd.lock().unwrap() = Some(address);
     }
 
-    fn config(&self, address: SocketAddr) -> std::path::PathBuf {
+    /// Writes the configuration of nsd at this address. Returns the path of its file.
+    fn write_config(&self, address: SocketAddr) -> std::path::PathBuf {
         let directory = self.directory.path();
         let path = directory.join("nsd.conf");
         let text = format!(
@@ -128,13 +131,14 @@ impl Nsd {
     }
 
     /// Where nsd itself listens, also over TCP.
-    pub fn address_without_relay(&self) -> SocketAddr {
-        self.relay.nsd.lock().unwrap().unwrap()
+    pub fn address_of_nsd(&self) -> SocketAddr {
+        self.forwarder.nsd.lock().unwrap().unwrap()
     }
 
-    /// The queries for this type so far. A query that is sent again keeps its identifier, and counts once.
+    /// The queries for records of this type so far. A query that acequia has sent again has the same identifier, and
+    /// is listed once.
     pub fn queries(&self, kind: u16) -> Vec<Query> {
-        let all = self.relay.queries.lock().unwrap().clone();
+        let all = self.forwarder.queries.lock().unwrap().clone();
         let mut seen = std::collections::HashSet::new();
         let matching = all.into_iter().filter(|query| query.kind == kind);
         matching.filter(|query| seen.insert(query.id)).collect()
@@ -143,14 +147,15 @@ impl Nsd {
 
 impl Drop for Nsd {
     fn drop(&mut self) {
-        self.relay.should_end.store(true, SeqCst);
+        self.forwarder.should_end.store(true, SeqCst);
+        // An empty datagram wakes the thread, which waits for a query.
         let waker = UdpSocket::bind("127.0.0.1:0").unwrap();
         waker.send_to(b"", self.address).unwrap();
         self.thread.take().unwrap().join().unwrap();
     }
 }
 
-impl Relay {
+impl Forwarder {
     fn run(&self, socket: &UdpSocket) {
         let mut bytes = [0; 4096];
         while !self.should_end.load(SeqCst) {
@@ -169,7 +174,7 @@ impl Relay {
     }
 }
 
-/// The answer of a server to a query; `None`: there is none in time.
+/// The answer of a server to a query; `None`: none has come within [`ANSWER_TIMEOUT`], or the server cannot be reached.
 fn exchange(server: SocketAddr, query: &[u8]) -> Option<Vec<u8>> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
@@ -181,7 +186,7 @@ fn exchange(server: SocketAddr, query: &[u8]) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-/// A query (RFC 1035, section 4.1).
+/// A query with the identifier 1 (RFC 1035, section 4.1).
 fn query(kind: u16, name: &str) -> Vec<u8> {
     let mut query = vec![0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
@@ -194,9 +199,10 @@ fn query(kind: u16, name: &str) -> Vec<u8> {
     query
 }
 
-/// The type that a query asks for; `None`: it is not a query.
+/// The type of the records that a query asks for; `None`: the bytes are not a whole query.
 fn kind_of(query: &[u8]) -> Option<u16> {
-    let mut at = 12; // after the header come the labels of the name: each a length and that many bytes
+    // After the header, which has 12 bytes, come the labels of the name: each is a length and that many bytes.
+    let mut at = 12;
     while let length @ 1.. = usize::from(*query.get(at)?) {
         at += 1 + length;
     }

@@ -1,4 +1,4 @@
-//! The chart of a run: a panel per figure, with a bar for each proxy.
+//! The chart of a run: a panel for each figure, with a bar for each proxy.
 
 use std::path::Path;
 
@@ -12,12 +12,15 @@ const PANEL_WIDTH: u32 = 460;
 const COLUMNS: usize = 2;
 /// The x position at which bars begin, in pixels.
 const BARS_X: i32 = 150;
-/// The y position of the first bar, and the distance from one bar to the next, in pixels.
+/// The y position of the first bar, in pixels.
 const BARS_Y: u32 = 40;
+/// The distance from the top of one bar to the top of the next, in pixels.
 const BAR_STEP: u32 = 25;
+/// In pixels.
+const BAR_HEIGHT: i32 = 18;
 /// The length of the longest bar, in pixels.
 const BAR_LENGTH_MAX: i32 = 210;
-const OWN_COLOUR: RGBColor = RGBColor(0, 122, 135);
+const ACEQUIA_COLOUR: RGBColor = RGBColor(0, 122, 135);
 const OTHERS_COLOUR: RGBColor = RGBColor(168, 176, 184);
 
 struct Panel {
@@ -31,7 +34,7 @@ struct Bar {
     text: String,
 }
 
-/// Draws the most important figures that the run has measured.
+/// Draws the most important figures, as far as the run has measured them. Without any of them, no file is written.
 ///
 /// # Panics
 /// When the file cannot be written.
@@ -42,7 +45,7 @@ pub(crate) fn draw(report: &Report, path: &Path) {
     }
     let rows = panels.len().div_ceil(COLUMNS);
     let bars_max = panels.iter().map(|panel| panel.bars.len()).max().unwrap_or(0);
-    let panel_height = BARS_Y + BAR_STEP * bars_max as u32 + 10;
+    let panel_height = BARS_Y + BAR_STEP * bars_max as u32 + 10; // a margin below the last bar
     let size = (PANEL_WIDTH * COLUMNS as u32, panel_height * rows as u32);
     let area = SVGBackend::new(path, size).into_drawing_area();
     area.fill(&WHITE).expect("the background can be filled");
@@ -52,10 +55,11 @@ pub(crate) fn draw(report: &Report, path: &Path) {
     area.present().expect("the chart can be written");
 }
 
+/// The panels whose workloads the run has measured. Shorter bars are better, except in the panel that says otherwise.
 fn panels(report: &Report) -> Vec<Panel> {
     let cpu = |title, workload: &str| {
         let mut panel = panel(report, title, workload, |figures| figures.cpu_each, cpu_text)?;
-        panel.bars.retain(|bar| bar.value > 0.0); // direct connections use no CPU time of a proxy
+        panel.bars.retain(|bar| bar.value > 0.0); // the row of connections without a proxy has no CPU time
         Some(panel)
     };
     let panels = [
@@ -88,8 +92,8 @@ fn panels(report: &Report) -> Vec<Panel> {
     panels.into_iter().flatten().collect()
 }
 
-/// A panel with a bar for each proxy: the median of a figure. `None`: the run has not measured the workload. `text`
-/// formats a value in the workload's unit.
+/// A panel with a bar for each proxy. The length of a bar is the median of a figure over all rounds of the workload.
+/// `text` formats this median; it also gets the workload's unit of work. `None`: the run has not measured the workload.
 fn panel(
     report: &Report,
     title: &'static str,
@@ -128,19 +132,20 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 fn paint(panel: &Panel, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let black = ("sans-serif", 13).into_font().color(&BLACK);
-    let left = black.pos(Pos::new(HPos::Left, VPos::Center));
-    let right = black.pos(Pos::new(HPos::Right, VPos::Center));
+    let begins_at = black.pos(Pos::new(HPos::Left, VPos::Center));
+    let ends_at = black.pos(Pos::new(HPos::Right, VPos::Center));
     let bold = ("sans-serif", 15).into_font().style(FontStyle::Bold).color(&BLACK);
     area.draw(&Text::new(panel.title, (16, 12), bold))?;
     let longest = panel.bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
     for (number, bar) in panel.bars.iter().enumerate() {
         let top = i32::try_from(BARS_Y + BAR_STEP * number as u32)?;
-        let is_own = bar.name.starts_with("acequia");
-        let colour = if is_own { OWN_COLOUR } else { OTHERS_COLOUR };
+        let (middle, bottom) = (top + BAR_HEIGHT / 2, top + BAR_HEIGHT);
+        let is_acequia = bar.name.starts_with("acequia"); // `another acequia` is another build
+        let colour = if is_acequia { ACEQUIA_COLOUR } else { OTHERS_COLOUR };
         let end = BARS_X + (f64::from(BAR_LENGTH_MAX) * bar.value / longest) as i32;
-        area.draw(&Rectangle::new([(BARS_X, top), (end, top + 18)], colour.filled()))?;
-        area.draw(&Text::new(bar.name, (BARS_X - 6, top + 9), right.clone()))?;
-        area.draw(&Text::new(bar.text.clone(), (end + 6, top + 9), left.clone()))?;
+        area.draw(&Rectangle::new([(BARS_X, top), (end, bottom)], colour.filled()))?;
+        area.draw(&Text::new(bar.name, (BARS_X - 6, middle), ends_at.clone()))?;
+        area.draw(&Text::new(bar.text.clone(), (end + 6, middle), begins_at.clone()))?;
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ fn pool(servers: &[&Arc<Server>]) -> Pool {
     Pool::new("p".into(), rules, servers.iter().map(member).collect())
 }
 
-/// The metrics as text, with these pools configured.
+/// What a scrape shows while these pools are in force: only their servers have all gauges.
 fn render(metrics: &Metrics, pools: &[&Pool]) -> String {
     metrics.render([], pools.iter().copied(), [], [], &[])
 }
@@ -101,7 +101,7 @@ async fn counters_of_a_removed_server_are_kept_for_five_minutes_and_gauges_are_n
     let configured = pool(&[&kept]);
     let text = || render(&metrics, &[&configured]);
     drop(removed);
-    // There was no scrape before the server was removed.
+    // This is the first scrape: even if a server is removed before any scrape, its counters are shown.
     let first = lines_of(&text(), "removed");
     assert!(first.len() > 5, "{first:?}");
     assert!(
@@ -120,7 +120,7 @@ async fn counters_of_a_removed_server_are_kept_for_five_minutes_and_gauges_are_n
         assert_eq!(
             lines_of(&text(), "removed"),
             first,
-            "expected every scrape to show the same"
+            "expected every scrape to show the same counters"
         );
         sleep(RETENTION / 5).await;
     }
@@ -170,6 +170,7 @@ async fn a_removed_server_with_sessions_keeps_its_session_gauge_and_loses_its_up
         "{lines:?}"
     );
     let lines = lines_of(&render(&metrics, &[&pool]), "s");
+    // 0, because no check of the server has run.
     assert!(
         lines.contains(&"acequia_server_up{pool=\"p\",server=\"s\"} 0".to_owned()),
         "{lines:?}"
@@ -206,11 +207,11 @@ async fn a_pool_has_series_while_it_is_configured_and_for_five_minutes_more() {
 }
 
 #[test]
-fn a_server_whose_address_changed_has_one_series() {
+fn a_server_whose_address_changed_has_one_series_of_each_metric() {
     let (metrics, listener) = metrics();
     let (old, new) = (server_at("10.0.0.1:1", "s"), server_at("10.0.0.2:1", "s"));
     for server in [&new, &old] {
-        record_events(&metrics, &listener, server);
+        record_events(&metrics, &listener, server); // the old one last: its sessions may go on after the change
     }
     let thresholds = Thresholds { rise: 1, fall: 1 };
     new.record_check(&CheckOutcome::Pass, thresholds);
@@ -252,7 +253,8 @@ fn the_times_of_a_certificate_are_absent_while_no_check_reads_it() {
     assert_eq!(rendered(), [None, None]);
 }
 
-/// A worker locks the registry for a server that it sees for the first time. A scrape of very many servers takes long.
+/// A worker locks the registry when it sees a server for the first time. A scrape of very many servers takes long, so
+/// it must not hold this lock while it writes the gauges.
 #[test]
 fn workers_do_not_wait_for_a_scrape() {
     let (metrics, listener) = metrics();

@@ -2,7 +2,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 
-/// The other end of a conversation: a server that plays back packets.
+/// The server's end of a conversation. It sends the packets that the test gives it.
 struct PlaybackServer(DuplexStream);
 
 impl PlaybackServer {
@@ -12,6 +12,7 @@ impl PlaybackServer {
         self.0.write_all(&packet).await.unwrap();
     }
 
+    /// The payload of a packet of less than 64 KiB.
     async fn receive(&mut self) -> Vec<u8> {
         let mut header = [0; 4];
         self.0.read_exact(&mut header).await.unwrap();
@@ -30,19 +31,22 @@ fn conversation_over(is_unix_socket: bool) -> (Packets, PlaybackServer) {
     (Packets::new(Box::new(ours), is_unix_socket), PlaybackServer(theirs))
 }
 
+/// The server's random challenge.
 const SCRAMBLE: &[u8; 20] = b"abcdefghijklmnopqrst";
 
+/// The server accepts the login.
 const OK: &[u8] = &[0, 0, 0, 2, 0, 0, 0];
-/// caching_sha2_password: the server remembers the password, and has verified the proof.
+/// With caching_sha2_password: the server remembers the password, and the proof is right. [`OK`] follows.
 const FAST_LOGIN_OK: &[u8] = &[1, 3];
-/// caching_sha2_password: the server does not remember the password, and asks for it.
+/// With caching_sha2_password: the server does not remember the password, and asks for it.
 const PASSWORD_REQUIRED: &[u8] = &[1, 4];
 
-/// A greeting as MySQL 8.0 sends it, without TLS.
+/// A greeting as MySQL 8.0 sends it if it offers no TLS. `plugin` is the one that the server proposes for the login.
 fn greeting(plugin: &str) -> Vec<u8> {
     let (first, second) = SCRAMBLE.split_at(8);
     let mut greeting = b"\x0a8.0.39\0\x08\0\0\0".to_vec();
     greeting.extend_from_slice(first);
+    // A zero byte, capabilities (low half), character set, status, capabilities (high half), length of the scramble.
     greeting.extend_from_slice(b"\0\xff\xf7\xff\x02\0\xff\xdf\x15");
     greeting.extend_from_slice(&[0; 10]);
     greeting.extend_from_slice(second);
@@ -52,6 +56,7 @@ fn greeting(plugin: &str) -> Vec<u8> {
     greeting
 }
 
+/// The result of a login as `checker` with the password `secret`.
 async fn logged_in(packets: Packets) -> Result<Packets, MysqlFailure> {
     let account = Account {
         user: "checker",
@@ -66,8 +71,8 @@ async fn a_cached_password_is_proved_without_sending_it() {
     let serve = async {
         server.send(0, &greeting("caching_sha2_password")).await;
         let response = server.receive().await;
-        assert_eq!(&response[32..40], b"checker\0");
-        assert_eq!(response[40], 32, "the length of the proof");
+        assert_eq!(&response[32..40], b"checker\0"); // after the 32 bytes of `response_head`
+        assert_eq!(response[40], 32, "the length of a proof with SHA-256");
         assert!(response.ends_with(b"caching_sha2_password\0"));
         server.send(2, FAST_LOGIN_OK).await;
         server.send(3, OK).await;
@@ -91,7 +96,7 @@ async fn over_a_unix_socket_the_password_itself_is_sent() {
 }
 
 #[tokio::test]
-async fn without_tls_the_password_is_sent_encrypted_by_the_servers_key() {
+async fn without_tls_the_password_is_encrypted_with_the_public_key_of_the_server() {
     use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
     use aws_lc_rs::rsa::{KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, PrivateDecryptingKey};
     let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).unwrap();
@@ -101,10 +106,10 @@ async fn without_tls_the_password_is_sent_encrypted_by_the_servers_key() {
     let (packets, mut server) = conversation();
     let serve = async {
         server.send(0, &greeting("mysql_native_password")).await;
-        assert_eq!(server.receive().await[40], 20, "the length of the proof");
-        let switch = [&b"\xfecaching_sha2_password\0"[..], SCRAMBLE, b"\0"].concat();
+        assert_eq!(server.receive().await[40], 20, "the length of a proof with SHA-1");
+        let switch = [&b"\xfecaching_sha2_password\0"[..], SCRAMBLE, b"\0"].concat(); // to the plugin of the user
         server.send(2, &switch).await;
-        assert_eq!(server.receive().await.len(), 32);
+        assert_eq!(server.receive().await.len(), 32, "a proof with SHA-256");
         server.send(4, PASSWORD_REQUIRED).await;
         assert_eq!(server.receive().await, [2], "a request for the key");
         server.send(6, &[b"\x01", pem.as_bytes()].concat()).await;
@@ -119,6 +124,7 @@ async fn without_tls_the_password_is_sent_encrypted_by_the_servers_key() {
     login.unwrap();
 }
 
+/// A public key in DER, as PEM.
 fn pem_of(key: &[u8]) -> String {
     use std::fmt::Write;
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -144,10 +150,10 @@ fn pem_of(key: &[u8]) -> String {
 async fn malformed_answers_to_a_login_fail_without_a_panic() {
     let switch = [&b"\xfemysql_native_password\0"[..], SCRAMBLE, b"\0"].concat();
     for answers in [
-        vec![switch.clone(), switch], // only one switch is allowed
-        vec![b"\xfemysql_native_password\0short".to_vec()],
+        vec![switch.clone(), switch],                       // only one switch is allowed
+        vec![b"\xfemysql_native_password\0short".to_vec()], // a switch whose scramble is too short
         vec![Vec::new()],
-        vec![PASSWORD_REQUIRED.to_vec()], // a packet of caching_sha2_password only
+        vec![PASSWORD_REQUIRED.to_vec()], // belongs to caching_sha2_password, which is not in use
     ] {
         let (packets, mut server) = conversation();
         let serve = async {
@@ -161,13 +167,13 @@ async fn malformed_answers_to_a_login_fail_without_a_panic() {
         match login {
             Err(MysqlFailure::Io(error)) => assert!(error.to_string().contains("malformed packet"), "{error}"),
             Err(other) => panic!("{other:?}"),
-            Ok(_) => panic!("{answers:?} is no login"),
+            Ok(_) => panic!("the login succeeded after {answers:?}"),
         }
     }
 }
 
 #[tokio::test]
-async fn an_unknown_login_plugin_fails_with_a_password_and_gets_an_empty_proof_without_one() {
+async fn an_unknown_plugin_fails_a_login_with_a_password_but_gets_an_empty_proof_if_there_is_no_password() {
     let switch = [&b"\xfeclient_ed25519\0"[..], SCRAMBLE, b"\0"].concat();
     let (packets, mut server) = conversation();
     let serve = async {
@@ -192,12 +198,12 @@ async fn an_unknown_login_plugin_fails_with_a_password_and_gets_an_empty_proof_w
         assert_eq!(server.receive().await, b"");
         server.send(4, b"\xff\x15\x04#28000Access denied").await;
     };
-    let account = Account {
+    let no_password = Account {
         user: "acequia",
         password: Vec::new(),
     };
-    let (login, ()) = tokio::join!(log_in(packets, &account, None), serve);
-    assert!(matches!(login, Err(MysqlFailure::Server { code: 1045, .. })));
+    let (login, ()) = tokio::join!(log_in(packets, &no_password, None), serve);
+    assert!(matches!(login, Err(MysqlFailure::Server { code: 1045, .. }))); // what the server has sent last
 }
 
 #[tokio::test]
@@ -210,7 +216,7 @@ async fn an_error_instead_of_the_greeting_is_reported_in_the_servers_words() {
         let (login, ()) = tokio::join!(logged_in(packets), server.send(0, payload));
         match login {
             Err(MysqlFailure::Server { code: sent, message }) => assert_eq!((sent, &*message), (code, text)),
-            _ => panic!("{text}"),
+            _ => panic!("expected the error: {text}"),
         }
     }
 }
@@ -222,8 +228,8 @@ async fn other_protocols_and_packets_that_are_too_long_fail() {
     version_9[0] = 9;
     let length = u8::try_from(version_9.len()).unwrap();
     for (bytes, expected) in [
-        (b"SSH-2.0-OpenSSH_9.2p1\r\n".to_vec(), too_long),
-        (b"\xff\xff\xff\x00".to_vec(), too_long),
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n".to_vec(), too_long), // as the length of a packet, "SSH" means 4.5 MiB
+        (b"\xff\xff\xff\x00".to_vec(), too_long),          // a header with the greatest length, 16 MiB
         (
             [&[length, 0, 0, 0], &version_9[..]].concat(),
             "not a MySQL server: malformed packet",
@@ -236,18 +242,18 @@ async fn other_protocols_and_packets_that_are_too_long_fail() {
         };
         match tokio::join!(logged_in(packets), send).0 {
             Err(MysqlFailure::Io(error)) => assert_eq!(error.to_string(), expected, "{bytes:?}"),
-            _ => panic!("{bytes:?}"),
+            _ => panic!("expected a failure of the connection: {bytes:?}"),
         }
     }
 }
 
-/// A length-encoded string.
+/// A length-encoded string, in the form for lengths up to 250.
 fn encode(text: &str) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
 /// Answers queries. Each element of `answers` is the beginning of a query, and the answer to it as pairs of name and
-/// value. In the answer to `SHOW GLOBAL`, each pair is a row; in any other answer, each pair is a column of the only
+/// value. In the answer to `SHOW GLOBAL …`, each pair is a row; in any other answer, each pair is a column of the only
 /// row. A query that has no element in `answers` gets an answer without pairs.
 async fn serve_rows(mut server: PlaybackServer, answers: &[(&str, Vec<(&str, &str)>)]) {
     loop {
@@ -270,12 +276,12 @@ async fn serve_rows(mut server: PlaybackServer, answers: &[(&str, Vec<(&str, &st
         let mut packets = vec![vec![u8::try_from(columns.len()).unwrap()]];
         if !columns.is_empty() {
             packets.extend(columns.iter().map(|name| [encode("").repeat(4), encode(name)].concat()));
-            packets.push(b"\xfe\0\0\x02\0".to_vec());
+            packets.push(b"\xfe\0\0\x02\0".to_vec()); // EOF, after the columns
             packets.extend(
                 rows.iter()
                     .map(|row| row.iter().flat_map(|value| encode_value(value)).collect()),
             );
-            packets.push(b"\xfe\0\0\x02\0".to_vec());
+            packets.push(b"\xfe\0\0\x02\0".to_vec()); // EOF, after the rows
         }
         for (sequence, packet) in (1..).zip(packets) {
             server.send(sequence, &packet).await;
@@ -283,10 +289,12 @@ async fn serve_rows(mut server: PlaybackServer, answers: &[(&str, Vec<(&str, &st
     }
 }
 
+/// A value of a row. The text `NULL` stands for the value NULL.
 fn encode_value(value: &str) -> Vec<u8> {
     if value == "NULL" { vec![0xfb] } else { encode(value) }
 }
 
+/// What the check learns from a server that gives these answers ([`serve_rows`]).
 async fn status(answers: &[(&str, Vec<(&str, &str)>)]) -> MysqlStatus {
     let (mut packets, server) = conversation();
     let asked = async {
@@ -297,7 +305,7 @@ async fn status(answers: &[(&str, Vec<(&str, &str)>)]) -> MysqlStatus {
     tokio::join!(asked, serve_rows(server, answers)).0.unwrap()
 }
 
-/// The global variables, for [`serve_rows`]: those in `on` are `ON`, the others `OFF`.
+/// The answer with the global variables, for [`serve_rows`]: the variables in `on` are `ON`, the others `OFF`.
 fn variables<'a>(on: &[&'a str]) -> (&'a str, Vec<(&'a str, &'a str)>) {
     let names = ["read_only", "super_read_only", "wsrep_on"];
     let value = |name| if on.contains(&name) { "ON" } else { "OFF" };
@@ -305,7 +313,7 @@ fn variables<'a>(on: &[&'a str]) -> (&'a str, Vec<(&'a str, &'a str)>) {
 }
 
 #[tokio::test]
-async fn a_stopped_replication_thread_is_not_a_lag_of_0() {
+async fn a_lag_counts_only_while_both_replication_threads_run_and_a_source_only_while_connected() {
     let replica = |io, sql, behind| {
         let row = vec![
             ("Replica_IO_Running", io),
@@ -325,13 +333,13 @@ async fn a_stopped_replication_thread_is_not_a_lag_of_0() {
         let status = status(&replica(io, sql, behind)).await;
         assert_eq!(status.role, Role::Replica);
         assert_eq!(status.lag, Some(lag), "{io} {sql} {behind}");
-        let known = (io == "Yes").then_some(3); // only while connected to it
-        assert_eq!(status.source, known);
+        let source = (io == "Yes").then_some(3);
+        assert_eq!(status.source, source, "{io} {sql} {behind}");
     }
 }
 
 #[tokio::test]
-async fn named_replication_connections_of_mariadb_are_asked_for() {
+async fn mariadb_is_also_asked_for_replication_connections_that_have_a_name() {
     let row = vec![
         ("Connection_name", "from_a"),
         ("Slave_IO_Running", "Yes"),
@@ -350,16 +358,12 @@ async fn a_server_is_a_primary_unless_it_is_read_only() {
     let mut primary = variables(&[]);
     primary.1.push(("server_id", "4"));
     let primary = status(&[primary]).await;
-    assert_eq!(
-        (primary.role, primary.source),
-        (Role::Primary, Some(4)),
-        "its own number"
-    );
+    assert_eq!((primary.role, primary.source), (Role::Primary, Some(4))); // its source is itself
     assert_eq!(status(&[variables(&["super_read_only"])]).await.role, Role::Replica);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stopped_replication_thread_adds_lag_every_second() {
+async fn while_a_replica_reports_no_lag_the_last_known_lag_grows_with_time() {
     let mut memory = Memory::default();
     assert_eq!(memory.lag_now(None), None);
     assert_eq!(memory.lag_now(Some(STOPPED)), Some(STOPPED));
@@ -372,7 +376,7 @@ async fn a_stopped_replication_thread_adds_lag_every_second() {
 }
 
 #[tokio::test]
-async fn a_galera_node_must_be_ready_in_the_primary_component_and_may_be_a_donor() {
+async fn a_galera_node_must_be_ready_and_in_the_primary_component_and_a_donor_is_used_unless_avoided() {
     let node = |ready, cluster, state| {
         let row = vec![
             ("wsrep_ready", ready),
@@ -382,10 +386,10 @@ async fn a_galera_node_must_be_ready_in_the_primary_component_and_may_be_a_donor
         [variables(&["wsrep_on"]), ("SHOW GLOBAL STATUS", row)]
     };
     for (answers, passes_with_use, passes_with_avoid) in [
-        (node("ON", "Primary", "4"), true, true),    // synced
-        (node("ON", "Primary", "2"), true, false),   // a donor
-        (node("OFF", "Primary", "1"), false, false), // joining
-        (node("ON", "non-Primary", "4"), false, false),
+        (node("ON", "Primary", "4"), true, true),       // synced
+        (node("ON", "Primary", "2"), true, false),      // a donor
+        (node("OFF", "Primary", "1"), false, false),    // joining
+        (node("ON", "non-Primary", "4"), false, false), // cut off from the primary component
     ] {
         let galera = status(&answers).await.galera;
         assert_eq!(DonorUse::Use.judge(galera.as_ref()).is_ok(), passes_with_use);

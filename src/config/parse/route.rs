@@ -10,18 +10,19 @@ use crate::plan::{PoolId, Protocol};
 use crate::route::{Route, Target, TlsMode};
 use crate::sniff::postgres;
 
-/// What the routes and pools of a listener must suit.
+/// The properties of a listener that decide which keys its routes may have, and which pools suit it.
 #[derive(Clone, Copy)]
 pub(super) struct ListenerKind {
-    /// What its clients speak.
+    /// The protocol of its clients: the value of the key `protocol`. TCP if the key is missing or its value is invalid.
     pub(super) protocol: Protocol,
-    /// Whether `protocol` of the listener is `postgres`, or its value is not valid, which is reported.
+    /// Whether the protocol is that of PostgreSQL, or may be meant to be: the value of `protocol` is invalid or the key
+    /// is misspelt, for which an error has been reported.
     pub(super) may_be_postgres: bool,
-    /// Whether it has certificates, and so can terminate TLS.
+    /// Whether it has certificates (`[listeners.NAME.tls]`), and so can terminate TLS.
     pub(super) terminates: bool,
 }
 
-/// Converts a route. Without the key `name`, its name is `default_name`. `None`: the route is not a table.
+/// Converts a route. If it has no key `name`, its name is `default_name`. `None`: the route is not a table.
 pub(super) fn route(
     default_name: &str,
     node: &Node,
@@ -50,11 +51,13 @@ pub(super) fn route(
         database: entries(&section, "database", problems, glob),
         user: entries(&section, "user", problems, glob),
         guards: names.guards.find(&section, problems),
-        // If there is no target, an error has been reported, and this route is never used.
+        // If there is no target, an error has been reported. The whole configuration is then rejected, so that it does
+        // not matter which target stands here.
         to: target(&section, names.pools, problems).unwrap_or(Target::Refuse),
     })
 }
 
+/// Parses a pattern for server names: an entry of `sni`, or of `names` in `announce`.
 pub(super) fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> {
     NamePattern::from_config(text).map_err(|error| {
         let message = format!("`{text}` is not a name pattern: {error}");
@@ -69,7 +72,9 @@ pub(super) fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> 
     })
 }
 
-/// A pattern for a name in PostgreSQL.
+/// Parses a pattern for the name of a PostgreSQL database or user: an entry of `database` or `user`. Names are cut to
+/// [`postgres::NAME_BYTES_MAX`] bytes before they are compared, so a longer pattern could never match. The `*` do not
+/// count, because they may stand for nothing. A NUL cannot be part of a name: on the wire, it ends the name.
 fn glob(text: &str) -> Result<Glob, address::InvalidValue> {
     let literal_bytes = text.bytes().filter(|byte| *byte != b'*').count();
     let max = postgres::NAME_BYTES_MAX;
@@ -80,7 +85,8 @@ fn glob(text: &str) -> Result<Glob, address::InvalidValue> {
     Ok(Glob::new(text))
 }
 
-/// Exactly one of `pool` and `refuse = true`.
+/// The target of a route, which must have exactly one of `pool` and `refuse = true`. `None`: there is no valid target,
+/// and an error has been reported.
 fn target(section: &Section<'_>, pools: &mut Pools<'_>, problems: &mut Problems<'_>) -> Option<Target<PoolId>> {
     let refuse_entry = section.entry("refuse");
     let refuses = refuse_entry.and_then(|(_, node)| value::boolean(node, problems));
@@ -124,7 +130,8 @@ fn tls_mode(route: &Section<'_>, terminates: bool, problems: &mut Problems<'_>) 
     let postgres_condition = route.entry("database").or_else(|| route.entry("user"));
     if terminates && let (Some((position, _)), Some(TlsMode::Pass)) = (postgres_condition, mode) {
         let hint = "remove tls = \"pass\", or `database` and `user`";
-        problems.error(position, "this is encrypted in TLS that is passed on", hint);
+        let message = "`database` and `user` cannot be read: TLS that is passed on encrypts them";
+        problems.error(position, message, hint);
     }
     mode.unwrap_or(if terminates { TlsMode::Terminate } else { TlsMode::Pass })
 }

@@ -10,7 +10,7 @@ use crate::pool::Server;
 
 mod slow;
 
-/// How many lookups run at once: the largest number that [`crate::descriptors`] allows.
+/// How many lookups may run at once: the largest number that [`crate::descriptors`] gives.
 const CAPACITY: usize = 128;
 
 const ONE_NAME: &str = r#"servers = ["a.test:7"]"#;
@@ -83,7 +83,8 @@ impl Fixture {
     }
 }
 
-/// Looks up all names, and waits until every lookup has ended or timed out.
+/// Looks up all names, and waits until every lookup has ended or timed out. If a lookup of an earlier call is still
+/// under way, no other one begins for its name, but the time until it times out begins anew.
 async fn resolve_all(names: &mut PoolNames, pool: &LivePool, resolver: &Resolver, live: &Live) {
     names.adopt(pool);
     let now = Instant::now();
@@ -95,7 +96,7 @@ async fn resolve_all(names: &mut PoolNames, pool: &LivePool, resolver: &Resolver
         });
     }
     let is_unfinished = |state: &NameState| {
-        let has_not_begun = state.deadline == Some(now);
+        let has_not_begun = state.deadline == Some(now); // the beginning of the lookup sets a later deadline
         let has_timed_out = state.deadline.is_none();
         let is_under_way = state.lookup.is_some() && !has_timed_out;
         has_not_begun || is_under_way
@@ -148,7 +149,7 @@ async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
 }
 
 #[tokio::test]
-async fn a_removed_server_is_kept_for_its_address_until_its_last_session_ends() {
+async fn a_removed_server_is_kept_while_it_has_a_session_and_used_again_if_its_address_comes_back() {
     let mut fixture = Fixture::new(&format!("{ONE_NAME}\nhealth = {{ check = \"off\" }}"));
     fixture.zone.put("a.test", &["10.0.0.1"]);
     fixture.resolve().await;
@@ -161,19 +162,19 @@ async fn a_removed_server_is_kept_for_its_address_until_its_last_session_ends() 
         }
         fixture.zone.put("a.test", &["10.0.0.1"]);
         fixture.resolve().await;
-        let returned = fixture.server("a.test:7@10.0.0.1");
-        assert!(Arc::ptr_eq(lease.server(), &returned));
-        assert_eq!(returned.live(), 1);
+        let again = fixture.server("a.test:7@10.0.0.1");
+        assert!(Arc::ptr_eq(lease.server(), &again));
+        assert_eq!(again.live(), 1);
     }
     fixture.zone.put("a.test", &["10.0.0.2"]);
     fixture.resolve().await;
     let removed = Arc::downgrade(lease.server());
     drop(lease);
-    assert_eq!(removed.strong_count(), 0, "only its sessions held it");
+    assert_eq!(removed.strong_count(), 0, "expected that only its session kept it");
 }
 
 #[tokio::test]
-async fn of_too_many_addresses_the_same_are_used_whatever_their_order() {
+async fn a_name_with_too_many_addresses_uses_the_same_ones_whatever_their_order() {
     let mut fixture = Fixture::new(ONE_NAME);
     let mut all: Vec<String> = (0..=ADDRESSES_MAX)
         .map(|number| format!("10.0.{}.{}", number / 256, number % 256))
@@ -190,8 +191,8 @@ async fn of_too_many_addresses_the_same_are_used_whatever_their_order() {
 }
 
 #[test]
-fn addresses_that_are_not_of_one_host_are_left_out() {
-    let found = |ips: &[&str]| {
+fn multicast_broadcast_and_unspecified_addresses_are_left_out() {
+    let usable = |ips: &[&str]| {
         let ips = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 7));
         usable_addresses(Ok(ips.collect())).map_err(|reason| reason.to_string())
     };
@@ -203,10 +204,10 @@ fn addresses_that_are_not_of_one_host_are_left_out() {
         "255.255.255.255",
         "ff02::1",
     ];
-    let left = found(&[&unusable[..], &["127.0.0.1"]].concat()).unwrap();
-    assert_eq!(left, [ServerAddr::new(([127, 0, 0, 1], 7).into())]);
+    let of_mixed = usable(&[&unusable[..], &["127.0.0.1"]].concat()).unwrap();
+    assert_eq!(of_mixed, [ServerAddr::new(([127, 0, 0, 1], 7).into())]);
     for ip in unusable {
-        let reason = found(&[ip]).unwrap_err();
+        let reason = usable(&[ip]).unwrap_err();
         assert!(reason.ends_with(&format!("not of one host, such as {ip}")), "{reason}");
     }
 }

@@ -1,5 +1,5 @@
-//! `tcp-check` with `send` and `expect`, and the options that imply such a conversation: `smtpchk` and `ldap-check`
-//! (configuration manual, section 4.2).
+//! The conversation of a check with a server: lines `tcp-check send` and `tcp-check expect`, or an option that stands
+//! for such lines, `smtpchk` or `ldap-check` (configuration manual, section 4.2).
 
 use super::super::imported::{ImportedSection, quoted};
 use super::check_connection::CheckConnection;
@@ -10,16 +10,19 @@ use super::line::LineOutcome;
 pub(super) struct Conversation {
     steps: Vec<ImportedStep>,
     pub(super) connection: CheckConnection,
-    /// Whether lines about a second connection have begun.
+    /// Whether a `connect` line came after a step. That line and all later lines are about a second connection, and are
+    /// left out.
     is_over: bool,
 }
 
+/// Why lines about a second connection are left out.
 const ONE_CONNECTION: &str = "a check uses one connection";
 
+/// The note on an `expect` that follows another `expect` without a `send` between them.
 const SEARCHED_BEHIND: &str =
-    "this `expect` searches behind the match of the one before it; HAProxy searches the same bytes for both";
+    "here, this `expect` searches behind the match of the previous `expect`; in HAProxy, both search the same bytes";
 
-/// An entry of `steps`; at least one of its fields is set.
+/// An entry of `steps` in acequia's configuration; at least one of its fields is set.
 #[derive(Debug, Default)]
 struct ImportedStep {
     send: Option<String>,
@@ -39,7 +42,8 @@ impl Conversation {
         conversation
     }
 
-    /// `option ldap-check`: an anonymous bind, which must succeed (RFC 4511, section 4.2).
+    /// `option ldap-check`: an anonymous bind, which must succeed (RFC 4511, section 4.2). The expected bytes are the
+    /// resultCode `success` in BER.
     pub(super) fn ldap() -> Self {
         let mut conversation = Self::default();
         conversation.send(String::from("hex:300c020101600702010304008000"));
@@ -68,9 +72,9 @@ impl Conversation {
                 LineOutcome::LeftOut(ONE_CONNECTION)
             }
             _ if self.is_over => LineOutcome::LeftOut(ONE_CONNECTION),
-            "connect" => self.connection.read(rest, false), // the last one before the steps counts
-            // A `\x` is left in the text if its byte is not ASCII, and `send` of acequia has no such escape. A text
-            // that begins with `hex:` would be read as hexadecimal digits.
+            "connect" => self.connection.read(rest, false), // the last `connect` before the steps counts
+            // A text with `\x` is left out: it has an escape of a byte that is not ASCII (see `super::line`), which
+            // acequia's `send` does not know. After `hex:`, acequia's `send` would expect hexadecimal digits.
             "send" if !first.is_empty() && !first.contains("\\x") && !first.starts_with("hex:") => {
                 self.send(first.to_owned());
                 LineOutcome::Carried
@@ -84,6 +88,7 @@ impl Conversation {
         }
     }
 
+    /// Reads a `tcp-check expect` line. `rest`: the words after `expect`.
     fn read_expect(&mut self, rest: &[String]) -> LineOutcome {
         let Some((kind, pattern)) = expectation(rest) else {
             return LineOutcome::LeftOut("");
@@ -114,10 +119,11 @@ impl Conversation {
         });
     }
 
-    /// Adds an expression that the server's bytes after the last match have to match.
+    /// Adds a regular expression that must match what the server sends after the last match.
     ///
-    /// At each `send`, HAProxy discards what it has received: `^` matches at the beginning of the next answer. acequia
-    /// keeps the rest of the last answer. The flag `(?m)` lets `^` match after it, at the beginning of a line.
+    /// At each `send`, HAProxy discards the bytes that it has received, so `^` matches at the beginning of the next
+    /// answer. acequia keeps the bytes after the last match, usually the rest of a line, and the next answer comes
+    /// behind them. So from the second `expect` on, the flag `(?m)` lets `^` match at the beginning of each line.
     fn expect(&mut self, expression: &str) {
         let has_matched = self.steps.iter().any(|step| step.expect.is_some());
         let flags = if has_matched && has_anchor(expression) {
@@ -150,7 +156,7 @@ impl ImportedStep {
     }
 }
 
-/// Whether the expression has a `^` that is an anchor, as in `(^220|^250)`. In `\^` and `[^…]`, it is none.
+/// Whether the expression has a `^` that is an anchor, as in `(^220|^250)`. In `\^` and `[^…]`, it is not an anchor.
 fn has_anchor(expression: &str) -> bool {
     let mut carets = expression.match_indices('^');
     carets.any(|(at, _)| !expression[..at].ends_with(['\\', '[']))

@@ -21,9 +21,9 @@ pub(super) const KNOWN: [&str; 8] = [
 struct ProxySsl<'d> {
     verifies: bool,
     name: Option<&'d Directive>,
-    /// The directives that name files, each with the key of `[pools.NAME.tls]` that it becomes.
+    /// The directives that name files and have an effect, each after the key of `[pools.NAME.tls]` that it becomes.
     files: Vec<(&'static str, &'d Directive)>,
-    /// Whether a name is sent or verified.
+    /// Whether nginx sends the server a name (SNI), or verifies that the server's certificate has it.
     uses_name: bool,
 }
 
@@ -54,8 +54,8 @@ impl<'d> ProxySsl<'d> {
     }
 }
 
-/// The settings as a text that can be compared: directives with the same effect give the same text. `None`: there is no
-/// TLS with the servers.
+/// What the directives set, as a text that can be compared: directives with the same effect give the same text. `None`:
+/// there is no TLS with the servers.
 pub(super) fn settings(all: &[&Directive]) -> Option<String> {
     let tls = ProxySsl::read(all)?;
     let files = tls.files.iter().map(|(_, directive)| *directive);
@@ -73,7 +73,7 @@ pub(super) fn settings(all: &[&Directive]) -> Option<String> {
     ))
 }
 
-/// Sets the TLS of the pools that a `server` block of nginx uses.
+/// Sets the TLS of the pools of a listener. `all`: the directives that apply to its `server` block.
 pub(super) fn read(all: &[&Directive], targets: &mut Targets, listener: &mut ImportedListener) {
     let Some(ProxySsl {
         verifies,
@@ -90,6 +90,7 @@ pub(super) fn read(all: &[&Directive], targets: &mut Targets, listener: &mut Imp
         Some("$ssl_preread_server_name" | "$ssl_server_name") => tls.set("sni", quoted("client")),
         Some(name) if ServerName::from_config(name).is_ok() => tls.set("sni", quoted(name)),
         _ => {
+            // Without proxy_ssl_name, there is no remark.
             let remark = name.map(|directive| directive.left_out("write a host name"));
             listener.section.remarks.extend(remark);
         }
@@ -99,7 +100,7 @@ pub(super) fn read(all: &[&Directive], targets: &mut Targets, listener: &mut Imp
     }
     for (key, directive) in files {
         match directive.file() {
-            // A private key without its certificate is not valid.
+            // The certificate was left out, with a remark, because it is not in a file: `key` alone would be an error.
             Some(_) if key == "key" && tls.get("cert").is_none() => {}
             Some(path) => tls.set(key, quoted(path)),
             None => listener.section.remarks.push(directive.left_out(NOT_A_FILE)),
@@ -107,8 +108,8 @@ pub(super) fn read(all: &[&Directive], targets: &mut Targets, listener: &mut Imp
     }
     for pool in targets.used_by(listener) {
         let mut tls = tls.clone();
-        // The default of proxy_ssl_name is what proxy_pass names: an upstream, or the host of the server. The host is
-        // also what acequia sends without `sni`.
+        // Without proxy_ssl_name, nginx uses what proxy_pass names: an `upstream` block, or the host of a server. Only
+        // the name of the block needs `sni`: without `sni`, acequia uses the host.
         if let Some(upstream) = pool.upstream.as_deref().filter(|_| uses_name && name.is_none())
             && ServerName::from_config(upstream).is_ok()
         {

@@ -109,7 +109,7 @@ pub(super) struct End {
     pub(super) sent: usize,
     pub(super) consumed: usize,
     /// The relay has shut its writing side down.
-    pub(super) finished: bool,
+    pub(super) shut_down: bool,
     /// When it broke, and why.
     pub(super) broke: Option<(Instant, Fault)>,
     /// The error that no call has returned yet (sk_err).
@@ -140,7 +140,7 @@ impl End {
             is_truncated: false,
             sent: 0,
             consumed: 0,
-            finished: false,
+            shut_down: false,
             broke: None,
             error: None,
             queue_size,
@@ -167,7 +167,7 @@ impl End {
     /// `sk_stream_is_writeable`: a third of the queue is free. A closed socket is writable: the write returns the
     /// error.
     pub(super) fn is_writable(&self) -> bool {
-        self.finished || self.broke.is_some() || self.queued() <= self.queue_size / 3 * 2
+        self.shut_down || self.broke.is_some() || self.queued() <= self.queue_size / 3 * 2
     }
 
     /// Whether a read would be answered.
@@ -196,7 +196,7 @@ impl End {
     /// `tcp_sendmsg_locked` and `sk_stream_error`: the error once, then EPIPE. Otherwise how many of `length` bytes it
     /// takes; if fewer, an event will follow.
     fn takes(&mut self, length: usize) -> CallResult<usize> {
-        if self.broke.is_some() || self.finished {
+        if self.broke.is_some() || self.shut_down {
             return Err(self.take_error().unwrap_or(Errno::PIPE));
         }
         let free = self.queue_size - self.queued();
@@ -212,13 +212,13 @@ impl End {
     /// a reset is EPIPE if the peer's FIN had arrived and our side was not shut down. The error of a timeout is that of
     /// an earlier ICMPv6 message: here EACCES, which the relay could also take for a refusal of the system call.
     fn breaks(&mut self, fault: Fault) {
-        let is_closed = self.ended && self.finished && self.queued() == 0;
+        let is_closed = self.ended && self.shut_down && self.queued() == 0;
         if self.broke.is_some() || is_closed || self.is_truncated {
             return;
         }
         self.error = Some(match fault {
             Fault::Lost => Errno::ACCESS,
-            Fault::Reset if self.ended && !self.finished => Errno::PIPE,
+            Fault::Reset if self.ended && !self.shut_down => Errno::PIPE,
             Fault::Reset => Errno::CONNRESET,
             Fault::Truncated | Fault::Tls => unreachable!("a socket does not break so; see `Act::Truncates`"),
         });
@@ -240,7 +240,7 @@ impl End {
         } else {
             self.no_space = true;
         }
-        if broke || (self.ended && self.finished) {
+        if broke || (self.ended && self.shut_down) {
             ready |= Ready::READ_CLOSED | Ready::WRITE_CLOSED;
         }
         if self.error.is_some() {
@@ -480,11 +480,11 @@ impl World {
     pub(super) fn shut_down(&mut self, side: Side) {
         let from = self.end(side.other());
         let (read, complete) = (from.read, from.ended && from.end_read);
-        assert!(!from.finished, "both sockets are closed next: a needless call");
+        assert!(!from.shut_down, "both sockets are closed next: a needless call");
         assert!(complete, "{side:?} gets an end of stream that the peer has not sent");
         let end = self.end_mut(side);
         assert_eq!(end.sent, read, "{side:?} gets the end of stream before the last byte");
-        (end.finished, end.event) = (true, true);
+        (end.shut_down, end.event) = (true, true);
     }
 
     /// The error that no call has returned yet, once.

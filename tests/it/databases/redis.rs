@@ -1,4 +1,4 @@
-//! The check `redis`: writers reach the primary and readers a replica, also across failovers of Sentinel.
+//! The check `redis`: writers reach the primary and readers a replica, also after a failover by Sentinel.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::support::proxy::Proxy;
 use crate::support::sentinel::{RedisNode, redis_answer};
 
 /// Two listeners, each with a pool of these servers. Listener and pool are named after the role that the pool requires:
-/// `primary` or `replica`. `health` are further lines of the checks.
+/// `primary` or `replica`. `health` are further lines of the `health` section of both pools.
 pub(super) fn config(servers: &[&RedisNode], health: &str) -> String {
     let servers: Vec<_> = servers.iter().map(|server| server.address().to_string()).collect();
     let pool = |name: &str| {
@@ -23,26 +23,32 @@ pub(super) fn config(servers: &[&RedisNode], health: &str) -> String {
     pool("primary") + &pool("replica")
 }
 
+/// Whether `health` of this server in this pool is `state`.
 pub(super) fn has_state(proxy: &Proxy, pool: &str, server: &RedisNode, state: &str) -> bool {
     proxy.server(pool, &server.address().to_string())["health"] == state
 }
 
+/// `reason` of this server in this pool, as JSON: a text in quotes, or `null`.
 pub(super) fn reason(proxy: &Proxy, pool: &str, server: &RedisNode) -> String {
     proxy.server(pool, &server.address().to_string())["reason"].to_string()
 }
 
-/// Whether a write at this address is acknowledged. Panics if it reaches a server that is read-only.
+/// Whether the server that is reached at this address acknowledges a write. Panics if that server is read-only.
 pub(super) fn is_written(address: SocketAddr, key: &str) -> bool {
     let answer = redis_answer(address, &format!("SET {key} 1")).unwrap_or_default();
     assert!(!answer.contains("READONLY"), "{key}: {answer}");
     answer.starts_with("+OK")
 }
 
-/// A primary and its replica behind acequia, which remembers the primary in a `state_dir`.
+/// A primary and its replica behind acequia. With a `state_dir`, acequia remembers the primary over a restart.
 pub(super) struct RememberingPair {
+    /// The primary at the start.
     pub(super) old: RedisNode,
+    /// The replica of `old` at the start, and the primary after a failover.
     pub(super) new: RedisNode,
+    /// The `state_dir`.
     pub(super) state: TempDir,
+    /// The configuration.
     pub(super) text: String,
     pub(super) proxy: Proxy,
 }
@@ -63,7 +69,8 @@ impl RememberingPair {
         }
     }
 
-    /// The primary hangs. Its replica was promoted, and writers have reached it.
+    /// A pair after a failover: `old` hangs, `new` was promoted, and a writer has reached `new` through acequia and has
+    /// set the key `new`.
     pub(super) fn failed_over() -> Self {
         let pair = Self::start();
         let Self { old, new, proxy, .. } = &pair;
@@ -96,14 +103,15 @@ fn writers_reach_the_primary_and_readers_a_replica_in_sync() {
         reason(&proxy, "primary", &replica),
         "\"the server is a replica, a primary is required\""
     );
-    replica.ask("REPLICAOF 127.0.0.1 1");
+    replica.ask("REPLICAOF 127.0.0.1 1"); // nothing listens there
     eventually("a replica without its primary is down", || {
         reason(&proxy, "replica", &replica).contains("the link of the replica to its primary is down")
     });
 }
 
 #[test]
-fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
+fn an_old_primary_that_comes_back_gets_no_writers_even_after_a_restart_of_acequia() {
+    // Redis has no timelines, by which acequia could tell that `new` is the later primary. So it must remember that.
     let RememberingPair {
         old,
         new,
@@ -113,11 +121,11 @@ fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
     } = RememberingPair::failed_over();
     old.thaw();
     let is_second = |proxy: &Proxy| reason(proxy, "primary", &old).contains("a second primary");
-    eventually("the old primary is rejected as a second one", || is_second(&proxy));
+    eventually("the old primary is rejected as a second primary", || is_second(&proxy));
     proxy.stop();
     new.freeze();
     let proxy = Proxy::start(&text);
-    eventually("the old primary is still rejected although no other answers", || {
+    eventually("the old primary is still rejected while the new one hangs", || {
         has_state(&proxy, "primary", &new, "down") && is_second(&proxy)
     });
     let timeouts = || {
@@ -127,7 +135,7 @@ fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
         )
     };
     let before = timeouts();
-    eventually("the new primary is down for a while", || timeouts() >= before + 3.0);
+    eventually("three checks of the new primary fail", || timeouts() >= before + 3.0);
     assert!(!is_written(proxy.at("primary"), "lost"));
     new.thaw();
     eventually("writers reach the new primary again", || {
@@ -140,16 +148,16 @@ fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
 #[test]
 fn after_a_switchover_the_new_primary_is_used_before_the_old_one_is_in_sync() {
     let old = RedisNode::start(&[]);
-    // As a primary, it waits 8 s for further replicas before it sends its data.
+    // After its promotion, `new` sends its data to a replica only after 8 s. Meanwhile `old` is not in sync.
     let new = RedisNode::replica_of(&old, &["repl-diskless-sync-delay 8"]);
     let proxy = Proxy::start(&config(&[&old, &new], ""));
     eventually("both roles are known", || {
         has_state(&proxy, "primary", &old, "up") && has_state(&proxy, "replica", &new, "up")
     });
     new.ask("REPLICAOF NO ONE");
-    old.ask("SET lost 1"); // so that its data diverges, and it needs a full sync
+    old.ask("SET lost 1"); // `new` does not have this key: the data diverges, and `old` needs a full sync
     old.ask(&format!("REPLICAOF 127.0.0.1 {}", new.address().port()));
-    eventually("the new primary is used while the old one has no link to it", || {
+    eventually("the new primary is used before the old one is in sync", || {
         has_state(&proxy, "primary", &new, "up") && old.ask("INFO replication").contains("master_link_status:down")
     });
     assert!(is_written(proxy.at("primary"), "new"));
@@ -163,12 +171,12 @@ fn after_a_switchover_the_new_primary_is_used_before_the_old_one_is_in_sync() {
 }
 
 #[test]
-fn a_primary_keeps_its_sessions_when_the_check_loses_its_permission() {
+fn a_primary_keeps_its_sessions_when_the_check_is_no_longer_permitted_to_ask_for_the_role() {
     let server = RedisNode::start(&[]);
     let proxy = Proxy::start(&config(&[&server], ""));
     eventually("the primary is up", || has_state(&proxy, "primary", &server, "up"));
     let mut session = Client::connect(proxy.at("primary"));
-    session.send(b"PING\r\n").read(7);
+    session.send(b"PING\r\n").read(b"+PONG\r\n".len());
     server.ask("ACL SETUSER default -role");
     eventually("the check is refused", || {
         has_state(&proxy, "primary", &server, "check refused") && reason(&proxy, "primary", &server).contains("NOPERM")
@@ -176,13 +184,13 @@ fn a_primary_keeps_its_sessions_when_the_check_loses_its_permission() {
     assert!(is_written(proxy.at("primary"), "key"), "the primary is still used");
     server.ask("ACL SETUSER default +role");
     eventually("the check passes again", || has_state(&proxy, "primary", &server, "up"));
-    session.send(b"PING\r\n").read(7);
+    session.send(b"PING\r\n").read(b"+PONG\r\n".len());
     assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
 }
 
 #[test]
-fn while_a_server_refuses_its_first_checks_acequia_is_ready_and_a_primary_must_be_trusted_by_hand() {
-    let refusing = RedisNode::start(&["requirepass secret"]);
+fn if_a_server_refuses_checks_from_the_start_acequia_is_ready_but_uses_no_primary_before_pool_trust() {
+    let refusing = RedisNode::start(&["requirepass secret"]); // the check has no password
     let primary = RedisNode::start(&[]);
     let proxy = Proxy::start(&config(&[&refusing, &primary], ""));
     eventually("acequia is ready", || proxy.get("/ready").0 == 200);
@@ -197,30 +205,31 @@ fn while_a_server_refuses_its_first_checks_acequia_is_ready_and_a_primary_must_b
 }
 
 #[test]
-fn the_death_of_a_standby_is_logged_counted_and_dated_as_that_of_a_primary() {
+fn in_a_pool_for_primaries_a_replica_that_dies_is_logged_counted_and_dated_as_down() {
     let primary = RedisNode::start(&[]);
-    let standby = RedisNode::replica_of(&primary, &[]);
-    let proxy = Proxy::start(&config(&[&primary, &standby], "timeout = \"300ms\""));
-    let is = |state| has_state(&proxy, "primary", &standby, state);
-    let label = standby.address().to_string();
+    let replica = RedisNode::replica_of(&primary, &[]);
+    let proxy = Proxy::start(&config(&[&primary, &replica], "timeout = \"300ms\""));
+    let is = |state| has_state(&proxy, "primary", &replica, state);
+    let address = replica.address().to_string();
     let logged = |message: &str| {
         let mut log = proxy.log().into_iter();
-        log.any(|line| line["message"] == message && line["pool"] == "primary" && line["server"] == label)
+        log.any(|line| line["message"] == message && line["pool"] == "primary" && line["server"] == address)
     };
     let out_of_use = "server answers, but is out of use for its role or lag";
-    eventually("the standby answers", || is("wrong role") && logged(out_of_use));
-    assert!(!logged("server is down"), "the standby answers");
-    let since = || proxy.server("primary", &label)["since"].clone();
+    eventually("the replica answers", || is("wrong role") && logged(out_of_use));
+    assert!(!logged("server is down"), "the replica answers");
+    let since = || proxy.server("primary", &address)["since"].clone();
     let before = since();
-    standby.freeze();
-    eventually("it is down", || is("down") && logged("server is down"));
+    replica.freeze();
+    eventually("the replica is down", || is("down") && logged("server is down"));
     assert_ne!(since(), before);
     let changes = |to| {
-        let labels = [("pool", "primary"), ("server", &*label), ("to", to)];
+        let labels = [("pool", "primary"), ("server", &*address), ("to", to)];
         proxy.metrics().sum("acequia_health_transitions_total", &labels)
     };
-    standby.thaw();
-    eventually("it answers again", || is("wrong role"));
+    replica.thaw();
+    eventually("the replica answers again", || is("wrong role"));
+    // It answered at the start and again after it was down.
     assert_eq!((changes("wrong_role"), changes("down"), changes("up")), (2.0, 1.0, 0.0));
 }
 
@@ -239,14 +248,14 @@ fn a_sentinel_failover_moves_the_writers_away_from_the_old_primary() {
     eventually("the new primary is the only one", || {
         has_state(&proxy, "primary", &new, "up") && has_state(&proxy, "primary", &old, "down")
     });
-    // The old primary comes back and takes writes until Sentinel makes it a replica. No writer must reach it.
+    // The old primary comes back, and would take writes until Sentinel makes it a replica. No writer must reach it.
     old.thaw();
     eventually("the old primary has become a replica", || {
         let key = format!("after{}", written.len());
         if is_written(proxy.at("primary"), &key) {
             written.push(key);
         }
-        // This may fail: Sentinel closes all connections of a server that it makes a replica.
+        // The connection may fail: Sentinel closes all connections of a server that it makes a replica.
         redis_answer(old.address(), "ROLE").is_ok_and(|role| role.contains("slave"))
     });
     assert!(!written.is_empty());
@@ -263,13 +272,14 @@ fn a_sentinel_failover_moves_the_writers_away_from_the_old_primary() {
 }
 
 #[test]
-fn a_server_that_refuses_the_check_is_not_down_and_no_output_shows_the_password() {
+fn a_server_that_refuses_the_check_is_not_down_and_no_output_shows_a_password() {
+    // At most 20 clients: the check would soon be refused for that if it left its connections open.
     let server = RedisNode::start(&["requirepass right-password", "maxclients 20"]);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("password");
     std::fs::write(&file, "wrong-password\n").unwrap();
     let health = format!("password_file = {file:?}");
-    let without_roles = config(&[&server], &health).replace("role = ", "# role = ");
+    let without_roles = config(&[&server], &health).replace("role = ", "# role = "); // comments the keys out
     let proxy = Proxy::start(&without_roles);
     eventually("the wrong password is shown as the reason", || {
         has_state(&proxy, "primary", &server, "check refused")
@@ -296,18 +306,19 @@ fn the_check_uses_tls_if_configured() {
     let proxy = Proxy::start(&config(&[&server], "tls = true"));
     eventually("the primary is up", || has_state(&proxy, "primary", &server, "up"));
     let plain = Proxy::start(&config(&[&server], "tls = false"));
-    eventually("without TLS the check fails", || {
+    eventually("without TLS, the check of a server that speaks only TLS fails", || {
         has_state(&plain, "primary", &server, "down")
     });
 }
 
 #[test]
 fn with_single_false_all_primaries_are_used() {
+    // Neither of the two primaries knows of the other.
     let (a, b) = (RedisNode::start(&[]), RedisNode::start(&[]));
     let replica = RedisNode::replica_of(&a, &[]);
     let text = config(&[&a, &b, &replica], "").replace("role = \"primary\"", "role = \"primary\"\nsingle = false");
     let proxy = Proxy::start(&text);
-    eventually("both are up", || {
+    eventually("both primaries are up", || {
         has_state(&proxy, "primary", &a, "up") && has_state(&proxy, "primary", &b, "up")
     });
     assert!(has_state(&proxy, "primary", &replica, "wrong role"));
@@ -316,21 +327,22 @@ fn with_single_false_all_primaries_are_used() {
     let metrics = proxy.get("/metrics").1;
     assert!(
         !metrics.contains("acequia_pool_primaries{pool=\"primary\"}"),
-        "two primaries are intended here, so they are not counted"
+        "with `single = false` several primaries are intended, so they are not counted"
     );
-    // Two primaries are counted only after three checks: of the first, of the second, and of the first again.
-    eventually("the readers' pool knows two primaries", || {
+    // The pool `replica` has no `single = false`. It counts two primaries only after three checks, of `a`, `b` and `a` or
+    // the other way round. Before the third, the primary that was checked first may have become a replica.
+    eventually("the pool `replica` counts two primaries", || {
         let metrics = proxy.get("/metrics").1;
         metrics.contains("acequia_pool_primaries{pool=\"replica\"} 2")
     });
-    // After this reload only one of them may be used. Which one is right is not known, so neither is used.
+    // After this reload, only one primary may be used. Which of the two is the right one is not known: neither is used.
     assert!(proxy.reload(&text.replace("single = false", "")));
-    eventually("neither is trusted", || {
+    eventually("neither primary is used", || {
         reason(&proxy, "primary", &a).contains("none is known to be the right one")
             && reason(&proxy, "primary", &b).contains("none is known to be the right one")
     });
     assert!(proxy.reload(&text));
-    eventually("both are used again", || {
+    eventually("both primaries are used again", || {
         has_state(&proxy, "primary", &a, "up") && has_state(&proxy, "primary", &b, "up")
     });
 }

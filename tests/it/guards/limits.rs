@@ -25,7 +25,7 @@ fn refusals(proxy: &Proxy, reason: &str) -> f64 {
         .sum("acequia_guard_refusals_total", &[("reason", reason)])
 }
 
-/// A client from this address that has had an echo; `None`: it was reset.
+/// A client from this address to which an echo has come back; `None`: it was refused.
 fn served_from(source: &str, proxy: &Proxy, listener: &str) -> Option<Client> {
     let mut client = Client::try_connect_from(source, proxy.at(listener)).ok()?;
     let mut bytes = [0; 4];
@@ -59,7 +59,7 @@ fn a_guard_of_two_listeners_limits_both_together() {
 }
 
 #[test]
-fn a_flood_of_one_source_is_refused_with_few_lines_and_others_are_served() {
+fn a_flood_of_one_source_is_refused_with_few_log_lines_and_other_sources_are_served() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "rate_per_source = \"1/h\"\nburst = 5"));
     let served = (0..300)
@@ -74,12 +74,18 @@ fn a_flood_of_one_source_is_refused_with_few_lines_and_others_are_served() {
     wait_for_active_sessions(&proxy, 0);
     let lines = proxy.stop().access;
     let limited: Vec<_> = lines.iter().filter(|line| line["ending"] == "limited").collect();
+    // At most 10 refusals a second are logged, and 10 in one burst: 100 lines would take 9 s, longer than the flood.
     assert!((10..100).contains(&limited.len()), "{} lines", limited.len());
     assert!(limited.iter().all(|line| line["guard_reason"] == "rate_per_source"));
     let suppressed: u64 = limited.iter().map(|line| line["suppressed"].as_u64().unwrap()).sum();
-    // Less than 295 if the last refusals were suppressed: no later line counts them.
+    // A line has the number of refusals before it that were not logged. The sum is less than 295 if the last refusals
+    // were not logged.
     assert!(suppressed + limited.len() as u64 <= 295);
-    assert_eq!(lines.len() - limited.len(), 5 + 19);
+    assert_eq!(
+        lines.len() - limited.len(),
+        5 + 19,
+        "expected a line for each served client"
+    );
 }
 
 #[test]
@@ -95,25 +101,27 @@ fn the_rate_of_a_guard_is_shared_by_its_listeners() {
         })
         .map(|client| client.is_some())
         .collect();
-    // The default burst is what the rate allows in one second, at least 1.
+    // The default burst is what the rate allows in one second, but at least 1. So of the 8 clients, the first is served
+    // and the other 7 are refused: the next one would be served after an hour / 7.
     assert_eq!(served.iter().filter(|served| **served).count(), 1, "{served:?}");
     assert_eq!(refusals(&proxy, "rate"), 7.0);
 }
 
 #[test]
-fn a_higher_rate_cancels_hours_of_debt_at_the_old_one() {
+fn after_a_reload_with_a_higher_rate_no_client_waits_for_the_old_rate() {
     let server = Server::echo();
     for key in ["rate", "rate_per_source"] {
         let proxy = Proxy::start(&config(&server, &format!("{key} = \"1/h\"")));
         assert!(served_from("127.0.0.1", &proxy, "l").is_some());
         assert!(served_from("127.0.0.1", &proxy, "l").is_none());
+        // At the old rate, the next client would be served an hour after the first one.
         assert!(proxy.reload(&config(&server, &format!("{key} = \"100/s\""))));
-        eventually("it is served", || served_from("127.0.0.1", &proxy, "m").is_some());
+        eventually("a client is served", || served_from("127.0.0.1", &proxy, "m").is_some());
     }
 }
 
 #[test]
-fn report_only_admits_all_and_reports_would_be_refusals() {
+fn report_only_admits_all_clients_and_reports_those_over_a_limit() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "sessions = 1\nreport_only = true"));
     let first = served_client(proxy.at("l"));
@@ -125,13 +133,15 @@ fn report_only_admits_all_and_reports_would_be_refusals() {
     };
     assert_eq!(reports(), 1.0);
     assert_eq!(proxy.metrics().sum("acequia_guard_refusals_total", &[]), 0.0);
-    // The second client, which would have been refused, does not count as a session: the third is within the limit.
+    // The second client, which is over the limit, does not count towards it. So after the first client has left, the
+    // third one is within the limit.
     drop(first);
     wait_for_active_sessions(&proxy, 1);
     clients.push(served_client(proxy.at("m")));
     assert_eq!(reports(), 1.0);
     drop(clients);
     let lines = proxy.access_lines(3);
+    // The session of the second client ends like any other.
     let reported: Vec<_> = lines.iter().filter(|line| line["guard_reason"] == "sessions").collect();
     assert_eq!(reported.len(), 1);
     assert_eq!(
@@ -141,7 +151,7 @@ fn report_only_admits_all_and_reports_would_be_refusals() {
 }
 
 #[test]
-fn a_reload_keeps_counts_and_a_removed_guard_admits_all() {
+fn a_reload_keeps_the_counts_of_a_guard_and_a_reload_without_the_guard_admits_all() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "sessions = 2\nrate_per_source = \"1/h\"\nburst = 2"));
     let held = served_from("127.0.0.1", &proxy, "l").unwrap();
@@ -154,32 +164,34 @@ fn a_reload_keeps_counts_and_a_removed_guard_admits_all() {
     assert!(served_from("127.0.0.2", &proxy, "m").is_none());
     assert_eq!(refusals(&proxy, "sessions"), 1.0);
     drop(held);
-    eventually("one session is left", || {
+    eventually("only `second` is open", || {
         proxy.metrics().sum("acequia_guard_sessions", &[]) == 1.0
     });
+    // The burst is 3 now, and its first two sessions were `held` and `second`.
     assert!(
         served_from("127.0.0.1", &proxy, "m").is_some(),
-        "the third of the burst"
+        "expected the third session of the burst to be served"
     );
-    eventually("one session is left again", || {
+    eventually("only `second` is open again", || {
         proxy.metrics().sum("acequia_guard_sessions", &[]) == 1.0
     });
     assert!(served_from("127.0.0.1", &proxy, "m").is_none());
     assert_eq!(refusals(&proxy, "rate_per_source"), 1.0);
     drop(second);
-    let open = [
+    let without_guard = [
         configs::listener("l", "p", ""),
         configs::listener("m", "p", ""),
         configs::pool("p", &[server.address], "health = { check = \"off\" }"),
     ];
-    assert!(proxy.reload(&open.concat()));
+    assert!(proxy.reload(&without_guard.concat()));
     assert!(served_from("127.0.0.1", &proxy, "m").is_some());
 }
 
 /// PROXY headers name the clients, because the host of the test has no addresses in two IPv6 networks.
 #[test]
-fn a_source_is_an_ipv4_address_or_an_ipv6_network_unless_configured_otherwise() {
+fn a_source_is_an_ipv4_address_or_an_ipv6_network_of_64_bits_unless_by_says_otherwise() {
     let server = Server::echo();
+    // With this rate, only the first client of each source is served.
     let config = |by: &str| {
         config(&server, &format!("rate_per_source = \"1/h\"\n{by}")).replace(
             "guards = \"g\"",
@@ -210,10 +222,10 @@ fn a_source_is_an_ipv4_address_or_an_ipv6_network_unless_configured_otherwise() 
 }
 
 #[test]
-fn sources_beyond_the_maximum_evict_others_and_the_evictions_are_counted() {
+fn sources_beyond_the_size_of_the_table_evict_others_and_the_evictions_are_counted() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "rate_per_source = \"1/h\"\nsources_max = 1"));
-    // `sources_max = 1` gives the table its minimum size: one set of eight entries.
+    // `sources_max = 1` gives the table its minimum size, which is one set of eight sources. So 12 of 20 are evicted.
     for last in 1..=20 {
         assert!(served_from(&format!("127.0.0.{last}"), &proxy, "l").is_some());
     }

@@ -18,7 +18,7 @@ use crate::support::{eventually, wait_for};
 
 pub(super) const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/clone.py");
 
-/// Ports that no other test uses. Each test has a thread of its own.
+/// Ports that no other test uses. Each test has a thread of its own, so all calls in a test return the same ports.
 fn ports() -> String {
     thread_local!(static PORTS: PortBlock = PortBlock::take());
     PORTS.with(PortBlock::range)
@@ -62,7 +62,8 @@ fn is_usable(proxy: &Proxy) -> bool {
     is_usable
 }
 
-/// A client, and the answer of its clone: the number in the database (0 without a database), and the clone's port.
+/// A client, and the answer of its server. A clone answers with the number in the database (0 without a database), and
+/// with its port.
 fn client(proxy: &Proxy) -> (Client, String) {
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"?");
@@ -92,6 +93,7 @@ fn a_pool_grows_under_load_and_shrinks_afterwards() {
     );
     let proxy = Proxy::start(&config(&keys));
     let mut held = Vec::new();
+    // Each time one session more than the target of the clones so far, which is 2 for each clone.
     for wanted in 2..=6 {
         while held.len() <= 2 * (wanted - 1) {
             let (client, answer) = client(&proxy);
@@ -104,17 +106,18 @@ fn a_pool_grows_under_load_and_shrinks_afterwards() {
         .as_array()
         .unwrap()
         .len();
+    // The start of the first clone is a step, too.
     assert_eq!((servers, steps(&proxy, "up")), (6, 6.0));
-    let last: Vec<_> = (0..6).map(|_| client(&proxy)).collect();
-    let used: std::collections::BTreeSet<_> = last.iter().map(|(_, answer)| answer.clone()).collect();
-    assert!(used.len() > 1, "new sessions go to new clones: {used:?}");
-    let sessions = held.len() + last.len();
-    drop((held, last));
-    eventually("one clone is left", || clones(&proxy).len() == 1);
+    let more: Vec<_> = (0..6).map(|_| client(&proxy)).collect();
+    let answers: std::collections::BTreeSet<_> = more.iter().map(|(_, answer)| answer.clone()).collect();
+    assert!(answers.len() > 1, "expected answers of several clones: {answers:?}");
+    let sessions = held.len() + more.len();
+    drop((held, more));
+    eventually("the pool has shrunk to one clone", || clones(&proxy).len() == 1);
     assert_eq!(
         (steps(&proxy, "up"), steps(&proxy, "down")),
         (6.0, 5.0),
-        "it does not flap"
+        "expected only steps down after the clients have left"
     );
     let stopped = proxy.stop();
     let failed: Vec<_> = stopped
@@ -131,9 +134,9 @@ fn the_first_client_wakes_a_sleeping_pool_and_waits_for_it() {
         "min = 0\nmax = 2\nsessions_per_server = 10\ndown_after = \"1s\"\ncooldown = \"1s\"\nenv = {{ DELAY = \"0.5\" }}\n{}",
         command()
     );
-    let proxy = Proxy::start(&config(&keys)); // ready without a server
+    let proxy = Proxy::start(&config(&keys)); // acequia is ready, although the pool has no server
     assert_eq!(clones(&proxy).len(), 0);
-    assert!(is_usable(&proxy), "a client would wake it");
+    assert!(is_usable(&proxy), "expected usable: a client would wake the pool");
     let mut all: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("l"))).collect();
     for client in &mut all {
         client.send(b"?");
@@ -148,6 +151,7 @@ fn the_first_client_wakes_a_sleeping_pool_and_waits_for_it() {
     );
     drop(all);
     let lines = proxy.access_lines(3);
+    // The clone sleeps for 500 ms before it listens (DELAY). A client that connects later than the first waits less.
     for line in &lines {
         let (woken, queued) = (line["woken_ms"].as_f64().unwrap(), line["queue_ms"].as_f64().unwrap());
         assert!(woken >= 400.0 && (woken - queued).abs() < 1.0, "{line}");
@@ -164,16 +168,18 @@ fn the_first_client_wakes_a_sleeping_pool_and_waits_for_it() {
             .sum("acequia_pool_cold_starts_total", &[("pool", "app")]),
         2.0
     );
-    // The better of two starts, because other processes share the processor.
+    // How much longer than the start of its clone a client has waited. Before the start, acequia must not wait for the
+    // next tick of the pool (1 s), and after it, not for the next check (200 ms). The better of two starts counts,
+    // because other processes share the processor.
     let started = log_lines(&proxy, "a clone has started", 2);
     let took = started.iter().map(|line| milliseconds(line["took"].as_str().unwrap()));
     let lines = proxy.access_lines(4);
-    let woken = [0, 3].map(|index| lines[index]["woken_ms"].as_f64().unwrap());
-    let delay = took
-        .zip(woken)
-        .map(|(took, woken)| woken - took)
+    let waited = [0, 3].map(|index| lines[index]["woken_ms"].as_f64().unwrap()); // a client of each start
+    let excess = took
+        .zip(waited)
+        .map(|(took, waited)| waited - took)
         .fold(f64::MAX, f64::min);
-    assert!(delay < 100.0, "{delay} ms longer than the start");
+    assert!(excess < 100.0, "{excess} ms longer than the start");
 }
 
 /// Parses `512.5ms` or `1.5s`.
@@ -197,7 +203,7 @@ fn clients_of_a_pool_that_does_not_wake_time_out_after_start_timeout() {
         .find(|line| line["message"] == "a clone cannot be started")
         .unwrap();
     assert!(failed["reason"].as_str().unwrap().contains("exit status 1"), "{failed}");
-    assert!(!is_usable(&proxy), "the next client would not wake it either");
+    assert!(!is_usable(&proxy), "expected not usable: no client would wake the pool");
     let outage = &log_lines(&proxy, "pool has no usable server", 1)[0];
     assert!(outage["servers"].as_str().unwrap().starts_with("app-1: "), "{outage}");
 }
@@ -216,14 +222,17 @@ fn a_pool_whose_first_clone_cannot_start_has_an_outage() {
 }
 
 #[test]
-fn a_kill_leaves_no_clone_behind() {
-    // A process that leaves the process group of its clone is killed, too.
+fn a_kill_of_acequia_leaves_no_clone_behind() {
+    // `setsid sleep` leaves the process group of its clone, and has to be killed, too.
     let keys = format!(
         "min = 2\nmax = 2\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \
          \"setsid sleep 10000 & echo detached $!; exec python3 {SCRIPT} {{port}}\"]"
     );
     let proxy = Proxy::start(&config(&keys));
-    let mut pids = wait_for("both run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
+    let mut pids = wait_for("both clones run", || {
+        Some(running(&proxy)).filter(|pids| pids.len() == 2)
+    });
+    // Each clone prints `detached` and, in the script, its environment.
     let printed = log_lines(&proxy, "printed by a clone", 4);
     let detached = printed
         .iter()
@@ -231,11 +240,11 @@ fn a_kill_leaves_no_clone_behind() {
     pids.extend(detached.map(|pid| pid.parse::<u32>().unwrap()));
     assert!(pids.len() == 4 && pids.iter().all(|pid| exists(*pid)), "{pids:?}");
     proxy.signal(Signal::KILL);
-    eventually("all are gone", || !pids.iter().any(|pid| exists(*pid)));
+    eventually("all four processes are gone", || !pids.iter().any(|pid| exists(*pid)));
 }
 
 #[test]
-fn clones_restart_survive_reloads_inherit_nothing_and_end_with_the_process() {
+fn a_clone_inherits_nothing_stays_over_a_reload_restarts_after_a_kill_and_ends_with_acequia() {
     let keys = format!(
         "min = 1\nmax = 3\nsessions_per_server = 10\nenv = {{ DATABASE = \"{{name}}\" }}\n{}",
         command()
@@ -252,7 +261,7 @@ fn clones_restart_survive_reloads_inherit_nothing_and_end_with_the_process() {
         "ACEQUIA_KEEPER",
         "ACEQUIA_POOL",
         "DATABASE",
-        "LC_CTYPE",
+        "LC_CTYPE", // Python sets it
         "PATH",
         "PORT",
     ];
@@ -261,15 +270,20 @@ fn clones_restart_survive_reloads_inherit_nothing_and_end_with_the_process() {
         "{environment:?}"
     );
     let open = std::fs::read_dir(format!("/proc/{first}/fd")).unwrap().count();
-    assert!(open <= 5, "standard streams, its socket, a client: {open}");
+    // Three standard streams, the listening socket, and perhaps a client, which is a health check.
+    assert!(open <= 5, "{open} open files");
     let limits = std::fs::read_to_string(format!("/proc/{first}/limits")).unwrap();
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    assert_eq!(files.split_whitespace().nth(3), Some("1024"), "{files}");
+    assert_eq!(
+        files.split_whitespace().nth(3),
+        Some("1024"),
+        "expected the usual soft limit: {files}"
+    );
     let status = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap();
     let capabilities: Vec<_> = status.lines().filter(|line| line.starts_with("Cap")).collect();
     assert!(
         capabilities.iter().all(|line| line.ends_with("\t0000000000000000")),
-        "also as root: {capabilities:?}"
+        "expected none, even as root: {capabilities:?}"
     );
 
     assert!(proxy.reload(&config(&keys.replace("max = 3", "max = 2"))));
@@ -288,7 +302,9 @@ fn clones_restart_survive_reloads_inherit_nothing_and_end_with_the_process() {
 
     let set = proxy.command(&["pool", "scale", "app", "2"]);
     assert!(set.code == Some(0) && set.stdout.contains("2 wanted by"), "{set:?}");
-    let both = wait_for("two run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
+    let both = wait_for("two clones run", || {
+        Some(running(&proxy)).filter(|pids| pids.len() == 2)
+    });
     let servers = proxy.command(&["servers"]).stdout;
     assert_eq!(
         servers.lines().filter(|line| line.contains("  clone ")).count(),
@@ -304,7 +320,10 @@ fn clones_restart_survive_reloads_inherit_nothing_and_end_with_the_process() {
     assert_eq!(proxy.answer(&["status"])["pools"][0]["scale"]["wanted"], Value::Null);
     assert!(both.contains(&second));
     assert_eq!(proxy.stop().code, Some(0));
-    assert!(!both.iter().any(|pid| exists(*pid)), "clones end with acequia");
+    assert!(
+        !both.iter().any(|pid| exists(*pid)),
+        "expected clones to end with acequia"
+    );
 }
 
 #[test]
@@ -332,9 +351,10 @@ fn hooks_start_and_stop_clones_elsewhere() {
     assert_eq!(log, format!("start app-1\nstop app-1 {}\n", server.address));
 }
 
-/// A clone that ignores SIGTERM, and leaves its pool, is killed when acequia ends, and not only after `drain`.
+/// A clone that leaves its pool gets SIGTERM, and SIGKILL only when `drain` is over. But if acequia ends before that,
+/// the clone gets SIGKILL 10 s later at most.
 #[test]
-fn a_stopping_clone_does_not_delay_the_end() {
+fn a_clone_that_ignores_sigterm_does_not_delay_the_end_of_acequia_until_drain_is_over() {
     let keys = format!(
         "min = 1\nmax = 2\nsessions_per_server = 10\ndrain = \"1h\"\ncommand = [\"/bin/sh\", \"-c\", \"trap '' TERM; exec \
          python3 {SCRIPT} {{port}}\"]"
@@ -342,7 +362,9 @@ fn a_stopping_clone_does_not_delay_the_end() {
     let proxy = Proxy::start(&config(&keys));
     let scale = |clones| assert_eq!(proxy.command(&["pool", "scale", "app", clones]).code, Some(0));
     scale("2");
-    let pids = wait_for("two run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
+    let pids = wait_for("two clones run", || {
+        Some(running(&proxy)).filter(|pids| pids.len() == 2)
+    });
     scale("1");
     eventually("one clone is being stopped, and still runs", || {
         clones(&proxy).iter().any(|clone| clone["state"] == "stopping")
@@ -358,6 +380,7 @@ fn sigquit_kills_clones_at_once() {
         "min = 1\nmax = 1\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \"trap '' TERM; exec python3 {SCRIPT} \
          {{port}}\"]"
     );
+    // After SIGTERM alone, a clone that ignores it is killed 10 s later.
     for signals in [&[Signal::QUIT][..], &[Signal::TERM, Signal::QUIT]] {
         let proxy = Proxy::start(&config(&keys));
         let pid = wait_for("a clone runs", || running(&proxy).first().copied());
@@ -366,16 +389,14 @@ fn sigquit_kills_clones_at_once() {
             proxy.signal(*signal);
         }
         assert_eq!(proxy.wait().code, Some(0));
-        assert!(
-            began.elapsed() < Duration::from_secs(10),
-            "expected SIGKILL at once, and not only after a wait"
-        );
+        assert!(began.elapsed() < Duration::from_secs(10), "expected SIGKILL at once");
         eventually("the clone is gone", || !exists(pid));
     }
 }
 
+/// When acequia ends, the hook `start` is killed at once, and the hook `stop` after 10 s.
 #[test]
-fn a_hook_that_hangs_does_not_delay_the_end() {
+fn a_hook_that_hangs_does_not_delay_the_end_of_acequia_for_long() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     let keys = format!(
@@ -383,12 +404,13 @@ fn a_hook_that_hangs_does_not_delay_the_end() {
          start {{name}} >> {log}; sleep 3600\"], stop = [\"/bin/sh\", \"-c\", \"echo stop {{name}} >> {log}; sleep 3600\"] }}",
         log = log.display()
     );
+    // `ports` is not used with `hook`.
     let text = config(&keys).replace(&format!("ports = \"{}\"\n", ports()), "");
     let proxy = Proxy::setup(&text).launch();
-    let printed = || std::fs::read_to_string(&log).unwrap_or_default();
-    eventually("the hook runs", || printed() == "start app-1\n");
+    let logged = || std::fs::read_to_string(&log).unwrap_or_default();
+    eventually("the hook `start` runs", || logged() == "start app-1\n");
     assert_eq!(proxy.stop().code, Some(0));
-    assert_eq!(printed(), "start app-1\nstop app-1\n");
+    assert_eq!(logged(), "start app-1\nstop app-1\n");
 }
 
 #[test]
