@@ -193,7 +193,7 @@ pub async fn open(
     })
 }
 
-/// Sends a request and reads the response, whose body may have `body_bytes_max` bytes. There is no time limit: the
+/// Sends a request and reads the response, with at most `body_bytes_max` bytes of body. There is no time limit: the
 /// caller has to set one.
 ///
 /// # Errors

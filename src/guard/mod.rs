@@ -84,7 +84,7 @@ struct GuardCounts {
 
 /// A session that a guard has let pass. Dropping it ends the session for the guard.
 #[derive(Debug)]
-#[must_use = "dropping it ends the session"]
+#[must_use = "when it is dropped, the session no longer counts"]
 pub struct GuardPass {
     guard: Arc<Guard>,
     /// `None`: the guard only reports that it would refuse the client, and does not count the session.

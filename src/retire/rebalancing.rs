@@ -255,7 +255,7 @@ mod tests {
         let ticks_before_pause = (0..200).take_while(|second| pool.tick([0, 1, 2, 1][second % 4]) > 0);
         assert!(
             ticks_before_pause.count() < 20,
-            "paused before the counts are renewed, after 20 s"
+            "expected the pause before the counts are renewed, after 20 s"
         );
     }
 

@@ -166,7 +166,7 @@ impl Revocations {
         if !is_authority {
             return Err(CertificateError::UnknownRevocationStatus);
         }
-        // The key of an unverified list is not known: it may be that of the issuer.
+        // The key of an unverified list is not known: it may be another key of this issuer.
         if lists.iter().any(|list| !list.is_verified() && list.has(serial)) {
             return Err(CertificateError::Revoked);
         }

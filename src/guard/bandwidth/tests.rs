@@ -11,7 +11,7 @@ fn plenty() -> usize {
     usize::MAX
 }
 
-/// How many bytes a direction reads until `end`, each time as many as it is granted.
+/// How many bytes a direction reads until `end`, if it reads as many as it is granted each time.
 async fn bytes_until(mut throttle: DirectionThrottle, end: Instant) -> u64 {
     let mut total = 0;
     loop {
@@ -48,7 +48,7 @@ async fn directions_that_share_a_bucket_get_equal_shares() {
         shares.push(task.await.unwrap());
     }
     let all: u64 = shares.iter().sum();
-    assert!((all as f64 / (250 * MIB) as f64 - 1.0).abs() < 0.02, "{all}");
+    assert!((all as f64 / (250 * MIB) as f64 - 1.0).abs() < 0.02, "{all}"); // 5 s at 50 MiB/s
     for share in &shares {
         let ratio = *share as f64 / (all as f64 / 8.0);
         assert!((0.95..1.05).contains(&ratio), "{shares:?}");
@@ -73,7 +73,7 @@ async fn a_prompt_direction_gets_no_larger_share_than_late_ones() {
             total
         })
     };
-    // A round of eight slots of 32 KiB takes 5 ms.
+    // Late, but within the round: eight slots of 32 KiB take 5 ms at 50 MiB/s.
     let late: Vec<_> = (0..7).map(|_| direction(Duration::from_millis(4))).collect();
     let prompt = direction(Duration::ZERO).await.unwrap();
     for task in late {
@@ -112,7 +112,7 @@ async fn bandwidth_left_by_directions_with_a_second_limit_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn granted_bytes_that_are_not_read_are_returned() {
+async fn granted_bytes_that_are_not_read_are_given_back() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(MIB))), Instant::now());
     let mut idle = DirectionThrottle::new(vec![Arc::clone(&bucket)]);
     for _ in 0..1_000 {
@@ -126,7 +126,8 @@ async fn granted_bytes_that_are_not_read_are_returned() {
     assert!((total as f64 / (5 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
 }
 
-/// A crowd that asks for bandwidth and leaves does not leave a queue of unused slots behind.
+/// At 10 KiB/s, a crowd reserves slots for 200 s, and then its sessions end. A direction whose slot comes after theirs
+/// moves up.
 #[tokio::test(start_paused = true)]
 async fn slots_of_ended_sessions_are_used_by_others() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(10 << 10))), Instant::now());
@@ -139,11 +140,13 @@ async fn slots_of_ended_sessions_are_used_by_others() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     drop(crowd);
     let total = reading.await.unwrap();
-    assert!(total > 13 * (10 << 10), "{total} bytes in 15 s");
+    // In the 15 s after the end of the crowd. It takes up to `RECHECK_INTERVAL` until the direction moves up.
+    assert!(total > 13 * (10 << 10), "{total} bytes");
 }
 
-/// The bytes of a slot take up half of a receive buffer of the default size until they have been read. So fewer bytes
-/// are there when the next slot is reserved.
+/// A receive buffer of the default size holds slightly less than two slots of 32 KiB. The bytes that were read last
+/// have made room, but the sender has not filled it yet when the next slot is reserved. So fewer bytes than a slot has
+/// may be there.
 #[tokio::test(start_paused = true)]
 async fn a_direction_with_a_default_receive_buffer_gets_its_share() {
     const BUFFER_BYTES: usize = 65_483; // 64 KiB in whole segments of the loopback interface
@@ -196,12 +199,13 @@ async fn quiet_directions_use_little_bandwidth() {
     }
     let all: u64 = shares.iter().sum();
     assert!((all as f64 / (20 * MIB) as f64 - 1.0).abs() < 0.05, "{shares:?}");
-    assert!(shares.iter().all(|share| *share > all / 12), "{shares:?}");
+    let is_fair = shares.iter().all(|share| *share > all / 12); // a tenth, with a tolerance
+    assert!(is_fair, "{shares:?}");
     for task in quiet {
         let longest = task.await.unwrap();
         assert!(
             longest < Duration::from_millis(300),
-            "a round of ten downloads, with slots of 32 KiB, takes 160 ms: {longest:?}"
+            "a byte waited for {longest:?}, but a round of ten slots of 32 KiB takes only 160 ms"
         );
     }
 }
@@ -214,11 +218,12 @@ async fn a_new_rate_applies_to_open_sessions() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     bucket.set_rate(Some(3 * MIB), Instant::now());
     let total = reading.await.unwrap();
+    // 5 s at 1 MiB/s, and 5 s at 3 MiB/s.
     assert!((total as f64 / (20 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
 }
 
-/// A crowd that waits for its slots at a low rate does not wait for them after the rate was raised or switched off, and
-/// newcomers do not wait behind the crowd.
+/// At 10 KiB/s, a crowd reserves slots for 200 s. When the rate is raised or switched off, these slots are void: the
+/// crowd gets new ones soon, and newcomers do not wait behind it.
 #[tokio::test(start_paused = true)]
 async fn a_new_rate_drops_the_queue_of_the_old_one() {
     for rate in [Some(100 * MIB), None] {
@@ -234,16 +239,22 @@ async fn a_new_rate_drops_the_queue_of_the_old_one() {
         tokio::time::sleep(Duration::from_secs(5)).await;
         bucket.set_rate(rate, Instant::now());
         direction().await;
-        assert_eq!(start.elapsed(), Duration::from_secs(5), "a newcomer does not wait");
+        assert_eq!(
+            start.elapsed(),
+            Duration::from_secs(5),
+            "expected the newcomer not to wait"
+        );
         for waiting in crowd {
             waiting.await.unwrap();
         }
         let took = start.elapsed() - Duration::from_secs(5);
+        // The crowd notices the new rate within `RECHECK_INTERVAL`. At 100 MiB/s, 2,000 slots of 32 KiB take 0.6 s.
         assert!(took < Duration::from_secs(3), "{rate:?}: {took:?}");
     }
 }
 
-/// A direction that waits for a slot at a high rate does not read at that rate after it was lowered.
+/// When the rate is lowered, slots that were reserved at the higher rate are void: the directions that wait get later
+/// ones.
 #[tokio::test(start_paused = true)]
 async fn a_lower_rate_applies_to_waiting_directions() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(100 * MIB))), Instant::now());
@@ -256,5 +267,6 @@ async fn a_lower_rate_applies_to_waiting_directions() {
     for reading in crowd {
         total += reading.await.unwrap();
     }
+    // 1 s at 100 MiB/s, and 9 s at 1 MiB/s.
     assert!((total as f64 / (109 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
 }

@@ -79,11 +79,12 @@ impl Site {
         std::fs::write(self.directory.path().join("hosts"), lines).unwrap();
     }
 
+    /// The label of the server at this address of `pool.test`.
     fn label(&self, address: &str) -> String {
         format!("pool.test:{}@{address}", self.port)
     }
 
-    /// A proxy with this hosts file, once both servers are up.
+    /// A proxy with this hosts file, whose pool has the name `pool.test`; returned once both of its addresses are up.
     fn proxy(&self) -> Proxy {
         let proxy = with_hosts(
             &self.directory.path().join("hosts"),
@@ -139,9 +140,15 @@ fn an_address_removed_from_its_name_gets_no_new_sessions_and_loses_its_gauges() 
     assert_eq!(active, 1.0, "expected its session to stay open");
     assert_eq!(stays.finish().read_all(), b"");
     eventually("its gauges are gone", || series_of(&gone, "gauge") == 0);
-    assert!(series_of(&gone, "counter") > 2, "its counters stay for a while");
+    assert!(
+        series_of(&gone, "counter") > 2,
+        "expected its counters to stay for a while"
+    );
     let other = site.label("127.0.0.3");
-    assert!(series_of(&other, "gauge") >= 2 && series_of(&other, "histogram") > 10);
+    assert!(
+        series_of(&other, "gauge") >= 2 && series_of(&other, "histogram") > 10,
+        "expected the other server to keep its series"
+    );
     site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
     site.wait_for_up(&proxy, &["127.0.0.2", "127.0.0.3"]);
 }
@@ -222,7 +229,7 @@ fn a_name_that_no_longer_resolves_keeps_its_addresses_and_is_logged_once() {
     };
     let before = checks();
     eventually(
-        "time for a few more lookups, which are more frequent than checks",
+        "two more checks of each server, which give time for about four lookups",
         || checks() >= before + 4.0,
     );
     assert_eq!(logged(), 1, "{:#?}", proxy.log());
@@ -239,14 +246,14 @@ fn a_name_is_used_as_soon_as_it_resolves() {
     let proxy = with_hosts(&site.directory.path().join("hosts"), &config(&[entry]));
     let is_unresolved = |line: &serde_json::Value| line["message"] == UNRESOLVED;
     eventually("the failure is logged", || proxy.log().iter().any(is_unresolved));
-    assert_eq!(ask(proxy.at("l"), b""), b"");
+    assert_eq!(ask(proxy.at("l"), b""), b"", "expected no server yet");
     site.set_addresses(&["127.0.0.3"]);
     site.wait_for_up(&proxy, &["127.0.0.3"]);
     assert_eq!(server_reached(proxy.at("l")), "s3");
 }
 
 #[test]
-fn a_reload_reuses_resolved_addresses_and_reports_added_servers() {
+fn a_server_that_a_reload_renames_is_reported_as_added_and_has_its_address_at_once() {
     let site = Site::new();
     site.set_addresses(&["127.0.0.2"]);
     let port = site.port;
@@ -256,6 +263,7 @@ fn a_reload_reuses_resolved_addresses_and_reports_added_servers() {
              [pools.{pool}]\nservers = [{servers}]\nresolve_interval = \"1h\""
         )
     };
+    // One server, without a name of its own and with the name `shop`. Its pool is renamed, too.
     let (unnamed, named) = (
         format!("\"pool.test:{port}\""),
         format!("{{ address = \"pool.test:{port}\", name = \"shop\" }}"),
@@ -284,7 +292,7 @@ fn with_hanging_resolver(server: &Server) -> (Proxy, TempDir, PathBuf) {
         &hosts,
         &config(&["pool.test:5432".to_owned(), server.address.to_string()]),
     );
-    eventually("the other server is checked", || {
+    eventually("the server with an address is up", || {
         proxy.metrics().sum("acequia_server_up", &[]) == 1.0
     });
     (proxy, directory, hosts)
@@ -297,7 +305,8 @@ fn a_hanging_resolver_delays_readiness_but_no_session() {
     assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
     assert_eq!(proxy.get("/ready").0, 503);
     File::options().write(true).open(&hosts).unwrap();
-    eventually("the lookup has failed", || proxy.get("/ready").0 == 200);
+    // The pool has another server, so it need not wait for an address of the name.
+    eventually("ready, once the lookup has failed", || proxy.get("/ready").0 == 200);
 }
 
 #[test]
@@ -337,11 +346,11 @@ fn a_pool_of_unresolved_names_has_no_server() {
 }
 
 #[test]
-fn a_name_that_failed_at_the_start_delays_readiness_and_is_retried_soon() {
+fn a_pool_whose_only_name_fails_at_the_start_delays_readiness_and_the_name_is_retried_soon() {
     let site = Site::new();
     site.set_addresses(&[]);
     let entry = format!("pool.test:{}", site.port);
-    let text = config(std::slice::from_ref(&entry)).replace("100ms", "1h");
+    let text = config(std::slice::from_ref(&entry)).replace("100ms", "1h"); // `resolve_interval`
     let proxy = with_hosts(&site.directory.path().join("hosts"), &text);
     let is_unresolved = |line: &serde_json::Value| line["message"] == UNRESOLVED;
     eventually("the failure is logged", || proxy.log().iter().any(is_unresolved));
@@ -352,28 +361,40 @@ fn a_name_that_failed_at_the_start_delays_readiness_and_is_retried_soon() {
     assert_eq!(server_reached(proxy.at("l")), "s3");
 }
 
-/// The pool named `good`, after twenty pools whose servers' names are in zones that do not answer.
-fn with_dead_zones(good: &str, server: &Server) -> String {
-    let dead = |number| format!("[pools.{good}-{number}]\nservers = [\"{good}{number}.dead.test:1\"]\n");
+/// Twenty pools, each with a name for which the name server drops the queries, and behind them this pool, whose name it
+/// answers.
+fn after_dead_names(pool: &str, server: &Server) -> String {
+    let dead = |number| format!("[pools.{pool}-{number}]\nservers = [\"{pool}{number}.dead.test:1\"]\n");
     let dead: String = (0..20).map(dead).collect();
     let port = server.address.port();
-    format!("{dead}[pools.{good}]\nservers = [\"{good}.live.test:{port}\"]\n")
+    format!("{dead}[pools.{pool}]\nservers = [\"{pool}.live.test:{port}\"]\n")
 }
 
 #[test]
-fn twenty_zones_without_an_answer_delay_no_other_name() {
+fn twenty_names_without_an_answer_delay_no_other_name() {
     let Some(names) = NameServer::start() else { return };
     let (server, other) = (Server::named("s1"), Server::named("s2"));
-    let (first, second) = (with_dead_zones("first", &server), with_dead_zones("second", &other));
+    let (first, second) = (after_dead_names("first", &server), after_dead_names("second", &other));
     let listener = |pool: &str| format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n");
     let proxy = names.proxy_setup(&format!("{}{first}", listener("first"))).launch();
-    eventually("the good one is used", || server_reached(proxy.at("l")) == "s1");
+    eventually("the pool `first` has its server", || {
+        server_reached(proxy.at("l")) == "s1"
+    });
     let has_failed = proxy.log().iter().any(|line| line["message"] == UNRESOLVED);
-    assert!(!has_failed, "the good one was used only after another had failed");
+    assert!(
+        !has_failed,
+        "the pool `first` had its server only after the lookup of another name had failed"
+    );
     assert!(proxy.reload(&format!("{}{first}{second}", listener("second"))));
     let began = Instant::now();
-    eventually("the new one is used", || server_reached(proxy.at("l")) == "s2");
-    assert!(began.elapsed() < PATIENCE / 4, "{:?}", began.elapsed());
+    eventually("the pool `second` has its server", || {
+        server_reached(proxy.at("l")) == "s2"
+    });
+    let took = began.elapsed();
+    assert!(
+        took < PATIENCE / 4,
+        "{took:?}, expected less than half of the 10 s after which a lookup without an answer fails"
+    );
 }
 
 #[test]
@@ -389,7 +410,9 @@ fn a_pool_that_resolves_only_ipv4_works_while_ipv6_queries_are_dropped() {
     };
     let text = [pool("four", "resolve = \"ipv4\""), pool("all", "")].concat();
     let proxy = names.proxy_setup(&text).launch();
-    eventually("it is used", || server_reached(proxy.at("four")) == "s1");
+    eventually("the pool `four` has its server", || {
+        server_reached(proxy.at("four")) == "s1"
+    });
     assert_eq!(ask(proxy.at("all"), b""), b"", "expected `all` to still wait for IPv6");
 }
 
@@ -409,14 +432,14 @@ fn a_drained_server_is_still_drained_after_its_address_has_left_the_name_and_ret
             == 2
     };
     site.set_addresses(&["127.0.0.3"]);
-    eventually("it has left the name", || !is_there());
+    eventually("the address has left the name", || !is_there());
     let absent = proxy.answer(&["status"])["absent"].clone();
     assert_eq!(
         (&absent[0]["name"], &absent[0]["use"]),
         (&label.as_str().into(), &"draining".into())
     );
     site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
-    eventually("it is back", is_there);
+    eventually("the address is back", is_there);
     assert_eq!(proxy.server("p", &label)["use"], "draining");
     assert!((0..6).all(|_| server_reached(proxy.at("l")) == "s3"));
 }

@@ -27,6 +27,8 @@ users:
     token: secret-1
 ";
 
+/// Reads a kubeconfig with this text, in a directory with the files `ca.pem` and `token`. The error is returned without
+/// the path of the kubeconfig, which it must begin with.
 fn read_text(text: &str) -> Result<ApiCredentials, String> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("ca.pem"), "from a file").unwrap();
@@ -43,6 +45,7 @@ fn read_text(text: &str) -> Result<ApiCredentials, String> {
     })
 }
 
+/// Reads [`FILE`], with `from` replaced by `to`.
 fn read_changed(from: &str, to: &str) -> Result<ApiCredentials, String> {
     assert!(FILE.contains(from), "{from}");
     read_text(&FILE.replace(from, to))
@@ -65,7 +68,8 @@ fn empty_paths_count_as_absent() {
 }
 
 #[test]
-fn the_current_context_is_used() {
+fn the_cluster_and_the_user_of_the_current_context_are_used() {
+    // JSON is also YAML. An empty `user` counts as none.
     let json = r#"{"current-context": "a", "contexts": [{"name": "a", "context": {"cluster": "b", "user": ""}}],
         "clusters": [{"name": "b", "cluster": {"server": "http://127.0.0.1:8001"}}], "users": null}"#;
     let read = read_text(json).unwrap();
@@ -83,7 +87,7 @@ fn the_current_context_is_used() {
 }
 
 #[test]
-fn file_paths_are_relative_to_the_kubeconfig() {
+fn paths_are_relative_to_the_kubeconfig_and_a_token_file_takes_precedence() {
     let with_files = read_changed(
         "certificate-authority-data: YXV0aG9yaXR5",
         "certificate-authority: ca.pem",
