@@ -4,16 +4,22 @@
 //! Accepted ─ ledger.open ─► Opened ─ sniff ─► Identified ─ route ─► Routed ─ terminate ─► Routed
 //!     ─ connect ─► Connected ─► Linked ─ relay ─► closed
 //! ```
-//! Each step from `sniff` to `connect` can end in a `Refusal`. Two steps of an `Opened` client come before `sniff`: its
-//! PROXY header is read, if one is expected, and the guards of the listener are passed. A `Routed` client passes the
-//! guards of its route. `terminate` completes the TLS handshake with a client whose TLS is terminated here.
-//! `terminate_postgres` does so before a PostgreSQL client is routed, because the packet that names the client's user
-//! and database is within TLS.
+//! Every step between `ledger.open` and `Linked` can end in a `Refusal` instead. The picture leaves out some steps:
 //!
-//! **A new step** consumes the type before it and returns the next one, or a `Refusal`. It is called in the functions
-//! `connect`, `connect_postgres` and `connect_decrypted`, which call the steps. What it has to remember goes to
-//! `account::session_extras`, so that other sessions stay small. Code that only decides whether a client is refused is
-//! not a step, but a limit of a [`guard`](crate::guard). Code that reads first bytes is a reader of
+//! - `Opened`: the PROXY header is read, if one is expected; the guards of the listener are asked; a client to be
+//!   redirected gets the response, and goes no further.
+//! - `Identified`: an ACME server gets the answer to its challenge, and a CancelRequest of PostgreSQL is sent on. Neither
+//!   goes further.
+//! - `Routed`: the guards of the route are asked.
+//! - `Connected`: the login of a PostgreSQL client is relayed.
+//!
+//! `terminate` completes the TLS handshake with a client whose TLS is terminated here. For a PostgreSQL client, the module
+//! `terminate_postgres` does so before `route`, because the packet that names the user and the database is within TLS.
+//!
+//! **A new step** consumes the type before it and returns the next one, or a `Refusal`. The functions `connect`,
+//! `connect_postgres` and `connect_decrypted` call the steps: add the new one to each whose clients it is for. What it has
+//! to remember goes to `account::session_extras`, so that other sessions stay small. Code that only decides whether a
+//! client is refused is not a step, but a limit of a [`guard`](crate::guard). Code that reads first bytes is a reader of
 //! [`sniff`](crate::sniff).
 //!
 //! A step that few sessions take is [`boxed`](FutureExt::boxed): its future does not make those of other sessions

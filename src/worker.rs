@@ -215,7 +215,7 @@ async fn accept_until_stopped(
     }
     listener.close_queue();
     accept_waiting(&mut listener, &mut states, begin_session, give_up(&shutdown, &cut)).await;
-    let clients = listener.waiting();
+    let clients = listener.clients_to_reset();
     if clients > 0 {
         tracing::warn!(listener = %state.plan.name, clients, "clients reset: the listener closed before they got a permit");
     }

@@ -13,7 +13,7 @@ use crate::error::chain;
 use crate::optional::OptionalCall;
 
 /// If this option fails, the kernel chooses the port in `bind`. Then connections from one address cannot share a port,
-/// even if they go to different servers.
+/// even if they go to different servers. 28,000: about as many ports as net.ipv4.ip_local_port_range has by default.
 static LATE_PORT: OptionalCall = OptionalCall::new(
     "setsockopt(IP_BIND_ADDRESS_NO_PORT)",
     "each address of `bind_source` has ports for 28,000 connections to all servers together",
@@ -43,7 +43,7 @@ pub struct BindSource(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     from: BindAddresses,
-    /// One for each address family, so that the addresses of each family take turns.
+    /// The next turn. Each address family has a counter, so that the addresses of each family take turns.
     turn_v4: AtomicUsize,
     turn_v6: AtomicUsize,
     /// Whether an error of [`BindSource::bind`] was logged.
@@ -76,7 +76,7 @@ pub enum BindSourceError {
          routes that bring the servers' answers back to this machine"
     )]
     Transparent(#[source] io::Error),
-    /// The address of this machine cannot be bound.
+    /// This address of the list cannot be bound.
     #[error("cannot bind {0} of `bind_source`; `ip address` shows the addresses of this machine")]
     Bind(IpAddr, #[source] io::Error),
     /// The address of the client cannot be bound.

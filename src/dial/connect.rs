@@ -20,7 +20,7 @@ use crate::unix_socket::unix_socket;
 /// How connections to the servers of a pool are opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// The time limit of one [`connect`], however many sources it tries.
+    /// The time limit of one [`connect`], however many source addresses it tries.
     pub timeout: Duration,
     /// Options of the sockets.
     pub socket: SocketOptions,
@@ -63,7 +63,8 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// Those of the system calls `socket` and `connect`; [`io::ErrorKind::TimedOut`] after [`ConnectOptions::timeout`];
-/// [`io::ErrorKind::ConnectionRefused`] also if the socket connected to itself; a
+/// [`io::ErrorKind::ConnectionRefused`] also if the socket connected to itself; [`io::ErrorKind::NetworkUnreachable`]
+/// also if this host has no address from which it can reach the server; a
 /// [`BindSourceError`](super::BindSourceError) in an [`io::Error`] if the socket cannot be bound as configured.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
 pub fn connect(

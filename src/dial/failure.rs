@@ -18,7 +18,7 @@ pub enum ConnectFailure {
     NoPorts,
     /// The connection cannot come from the address that [`BindSource`](super::BindSource) names.
     NoSource,
-    /// No file descriptor, no buffer or no memory is left.
+    /// No file descriptor, no buffer or no memory is left. The word `no_descriptors` stands for all three.
     NoResources,
     /// The TLS handshake with the server failed.
     Tls,

@@ -26,8 +26,8 @@ use crate::unix_socket::peer_of;
 /// The pause after an accept that failed for want of a descriptor or of memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// The pause after an accept that failed for another reason, if the one before it succeeded: the error may be that of
-/// one client. The pause doubles with each further failure.
+/// The pause after an accept that failed for another reason. It is short, because the error may concern only one
+/// client. The pause doubles with each further failure in a row.
 const FAILURE_PAUSE_MIN: Duration = Duration::from_millis(1);
 
 /// The longest pause after a failure. Long enough that a persistent failure (a security policy that forbids accept)
@@ -40,12 +40,11 @@ const SHUT_DOWN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Clients accepted in a row before sessions that were accepted earlier get to run.
 const ACCEPT_BATCH: u32 = 16;
 
-/// The most clients that are accepted although they joined a queue after it was closed. The kernel lets few of them
-/// join.
+/// The most clients that are accepted although they joined a queue after it was closed. Any small number would do: the
+/// kernel lets a client join a closed queue only while it is empty.
 pub(super) const LATE_MAX: u32 = ACCEPT_BATCH;
 
-/// How many clients of a closed queue are accepted where the system does not report its length: the default of
-/// `net.core.somaxconn`.
+/// The assumed length of a closed queue where the system does not report it: the default of `net.core.somaxconn`.
 const UNKNOWN_QUEUE_MAX: u32 = 4096;
 
 /// A client that was just accepted.
@@ -95,7 +94,7 @@ pub(super) enum AcceptOutcome {
 /// The result of an attempt to get a permit and to accept a client.
 enum AcceptAttempt {
     Accepted(Accepted),
-    /// Accepting has paused after an error.
+    /// Accept failed, and the pause after that is over.
     Paused,
     /// The queue is empty.
     NoClient,
@@ -123,7 +122,7 @@ impl Listener {
 
     /// The next client, with a permit of `limits`. Before a pause for an [`AcceptPause`], calls `on_pause` with it.
     ///
-    /// A permit is taken only when a client waits: an idle worker must not keep one from the others.
+    /// A permit is taken only when a client waits: an idle worker must not keep permits from the others.
     /// Cancel safe: a permit that no client has got yet is returned.
     ///
     /// # Errors
@@ -205,11 +204,11 @@ impl Listener {
         self.remaining = self.queue_length().unwrap_or(UNKNOWN_QUEUE_MAX) + LATE_MAX;
     }
 
-    /// The next of the clients that were already queued when the queue was closed, as soon as there is a permit; `None`
-    /// when none is left. Otherwise like [`Self::accept`].
+    /// The next of the clients that were already queued when the queue was closed, as soon as there is a permit.
+    /// `None`: no such client is left, or the socket was shut down. Otherwise like [`Self::accept`].
     ///
-    /// Of the clients that join later, a few are accepted and the others are reset when the socket closes. Otherwise
-    /// this could go on for ever under load.
+    /// Of the clients that join later, a few are accepted and the others are reset when the socket closes: accepting
+    /// all of them could go on for ever under load.
     pub async fn accept_waiting(
         &mut self,
         limits: &ConnectionLimits,
@@ -238,7 +237,7 @@ impl Listener {
     /// Clients in the queue that are reset when this is dropped; 1 if there are some and the system does not report how
     /// many.
     #[must_use]
-    pub fn waiting(&self) -> u32 {
+    pub fn clients_to_reset(&self) -> u32 {
         match self.queue {
             QueueOwner::Process if !self.is_shut_down() => self.queue_length().unwrap_or(1),
             _ => 0,
@@ -251,11 +250,11 @@ impl Listener {
         // `unacknowledged` of a listening TCP socket is the length of its queue. gVisor always reports a zero.
         let info = self.has_length.then(|| TcpInfo::read(self.socket.get_ref().as_fd()));
         let length = info.flatten().map_or(0, |info| info.unacknowledged);
-        (length > 0 || !self.has_client()).then_some(length)
+        (length > 0 || !self.may_have_client()).then_some(length)
     }
 
     /// Whether poll(2) reports a client in the queue or another event; true also if poll(2) fails.
-    fn has_client(&self) -> bool {
+    fn may_have_client(&self) -> bool {
         events_now(self.socket.get_ref(), PollFlags::IN).is_none_or(|events| !events.is_empty())
     }
 
@@ -285,7 +284,7 @@ impl Listener {
     async fn try_accept(&mut self, limits: &ConnectionLimits, on_pause: &mut impl FnMut(AcceptPause)) -> AcceptAttempt {
         let permit = match limits.try_acquire() {
             Some(permit) => permit,
-            None if !self.has_client() => return AcceptAttempt::NoClient,
+            None if !self.may_have_client() => return AcceptAttempt::NoClient,
             None if self.is_shut_down() => return AcceptAttempt::NotListening,
             None => {
                 on_pause(AcceptPause::Limit);
@@ -362,7 +361,8 @@ pub(super) fn accept(listener: &OwnedFd) -> io::Result<AcceptOutcome> {
     })
 }
 
-/// Who is at the other end of an accepted socket. On a Unix socket the address of nearly every client is empty.
+/// Who is at the other end of an accepted socket. On a Unix socket that is a process (see [`peer_of`]): the address of
+/// nearly every client is empty.
 fn peer_of_accepted(socket: &OwnedFd, address: Option<SocketAddrAny>) -> io::Result<PeerAddr> {
     let address = address.ok_or(Errno::AFNOSUPPORT)?;
     if address.address_family() == AddressFamily::UNIX {

@@ -1,6 +1,6 @@
 //! The reasons why accepting pauses.
 
-/// Why accepting pauses although a client waits. Metrics count these pauses; one for another reason is only logged.
+/// Why accepting pauses although a client waits. Metrics count these pauses; a pause for another reason is only logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptPause {
     /// No descriptor is left.

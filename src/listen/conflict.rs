@@ -83,12 +83,12 @@ impl BindCause {
             }
             (Some(libc::EADDRINUSE), None) => {
                 "another socket has that address, `ss -ltnp` and `ss -tanp` show the sockets that listen or are \
-                 connected: stop its process, or bind another port"
+                 connected: stop the process that has it, or bind another port"
             }
             (Some(libc::EADDRNOTAVAIL), _) => {
                 let version = if ip.is_ipv4() { 4 } else { 6 };
                 return format!(
-                    "no interface of this machine has that address, `ip address` shows those that they have; for a \
+                    "no interface of this machine has that address, `ip address` shows the addresses that exist; for a \
                      floating IP set net.ipv{version}.ip_nonlocal_bind to 1"
                 )
                 .into();

@@ -34,7 +34,8 @@ static REUSE_PORT: OptionalCall = OptionalCall::new(
     "workers share one queue of clients, and listeners whose addresses overlap cannot be bound",
 );
 
-/// An address that is bound but not listened on yet: no client is accepted before everything is bound.
+/// An address that is bound; only a socket that the service manager has passed listens already. This process accepts no
+/// client before everything is bound.
 #[derive(Debug)]
 pub struct Bound {
     address: ListenAddr,
@@ -46,7 +47,6 @@ enum BoundSocket {
     /// The first socket, and the options of the others.
     Tcp(Socket, SocketOptions),
     Unix(BoundUnix),
-    /// It listens already.
     Passed(Socket),
 }
 
@@ -104,7 +104,7 @@ impl Bound {
     /// [`Self::listen`].
     ///
     /// # Errors
-    /// The path and why it cannot be bound: a process listens there, or the file is not a socket.
+    /// The path and why it cannot be bound; for example, a process listens there, or the file is not a socket.
     pub fn bind_unix(path: UnixPath, mode: u32) -> Result<Self, BindError> {
         let address = ListenAddr::from_unix(path);
         let bound = || {

@@ -313,7 +313,7 @@ async fn a_closed_accept_queue_accepts_queued_clients_and_few_later_ones() {
         accepted += 1;
         clients.push(TcpStream::connect(address).await.unwrap()); // a closed queue that is empty lets a client join
     }
-    assert_eq!((accepted, listener.waiting()), (2 + LATE_MAX, 1));
+    assert_eq!((accepted, listener.clients_to_reset()), (2 + LATE_MAX, 1));
 }
 
 /// Two workers, or two processes, share a socket in this way if the service manager has passed it.

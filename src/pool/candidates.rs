@@ -1,4 +1,5 @@
-//! The servers that may be picked: the usable servers of the best tier that has usable servers.
+//! The servers that may be picked: the usable servers of the best tier that has usable servers; if no tier has any, the
+//! stand-ins.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ pub(super) struct Candidate {
     pub(super) identity_hash: u64,
     /// See [`MemberConfig::sessions_max`](super::MemberConfig::sessions_max).
     pub(super) sessions_max: Option<NonZeroU32>,
-    /// Whether it is an ejected server whose trial is due. A session must claim that trial to get the server.
+    /// Whether it is an ejected server whose trial is due. Outside of panic, a session must claim that
+    /// trial to get the server.
     is_trial: bool,
 }
 
@@ -73,9 +75,10 @@ pub(super) struct CandidateSet {
     pub(super) best_tier: Option<u8>,
     /// Whether a server of the pool has a session limit.
     pub(super) is_limited: bool,
-    /// The tier of which all servers are used because too few are healthy.
+    /// The tier whose unhealthy servers are used, too, because too few of its servers are healthy; `None`: no panic.
     pub(super) panic_tier: Option<u8>,
-    /// Whether the candidates belong to `panic_tier`. Sessions then get ejected servers without a trial.
+    /// Whether the candidates belong to `panic_tier`: they do unless all servers of it that panic may use are excluded.
+    /// Sessions then get ejected servers without a trial.
     in_panic: bool,
     /// Whether only stand-ins can be picked. The candidates are the stand-ins; there may be none.
     pub(super) are_stand_ins: bool,
@@ -84,7 +87,7 @@ pub(super) struct CandidateSet {
 }
 
 impl CandidateSet {
-    /// The candidates among these servers that are not excluded.
+    /// The candidates among these servers, without the excluded ones.
     ///
     /// A lower tier number is preferred. Within a tier, servers that are up are preferred to those without a check
     /// result. An ejected server whose trial is due counts as if it was not ejected. If no server can be picked, the
@@ -168,8 +171,8 @@ impl CandidateSet {
         self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
 
-    /// Claims the trial if this candidate has one that is due and is not used in panic. Returns the kind of lease that
-    /// the session gets; `None`: it gets none, because another session has claimed the trial.
+    /// Returns the kind of lease that a session gets on this candidate. If the session needs the candidate's trial for
+    /// that, claims it; `None`: the session gets no lease, because another session has claimed the trial.
     pub(super) fn admit(&self, candidate: &Candidate, rules: &PoolRules, now: Instant) -> Option<LeaseKind> {
         if self.in_panic || !candidate.is_trial {
             return Some(LeaseKind::Regular);

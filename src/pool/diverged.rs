@@ -1,4 +1,4 @@
-//! Which replicas follow another history than that of the primary in force: a pure function of what checks have seen.
+//! Which replicas have data that the primary in force does not have: computed only from what checks have seen.
 //!
 //! A replica never applies what its primary has not written. If a check of the primary finds that the primary has
 //! written less than a replica had applied at an earlier check, the replica has data of its own: it still follows an
@@ -19,7 +19,7 @@ struct PrimaryTrace {
     latest: Trace,
 }
 
-/// How far a server has come, and on which history.
+/// How far a server has come, and in which stream of changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Trace {
     /// Up to where a replica has applied the WAL, or a primary has written it.
@@ -215,7 +215,7 @@ mod tests {
             ("c", None, 900),
             ("b", Some(2), 110),
             ("b", Some(2), 120),
-            ("c", None, 900), // this is found
+            ("c", None, 900), // found to have diverged
             ("b", Some(2), 2000),
             ("c", None, 2010),
             ("b", Some(2), 2020),

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use super::session_outcome::{SERVED_AFTER, UnservedSessions};
 use crate::addr::ClientHost;
 
-/// The back-off of a server that fails while no other can be picked and clients wait for the return of servers: it
-/// replaces that of [`EjectLimits`]. After a trial that ends without a report, the next one is due in this time at the
-/// latest. `session/redial.rs` also waits this long before it may connect a client to the same server again.
+/// The back-off of a server that fails while no other can be picked, in a pool whose clients wait for the return of
+/// servers ([`Pool::waits_for_return`](super::Pool::waits_for_return)); the back-offs of [`EjectLimits`] do not hold
+/// then. In any pool, after a trial that ends without a report, the next one is due in this time at the latest.
+/// `session/redial.rs` also waits this long before it may connect a client to the same server again.
 pub const RETURN_WAIT: Duration = Duration::from_secs(1);
 
 /// When failed connects eject a server, and for how long.
@@ -24,7 +25,7 @@ pub struct EjectLimits {
     pub first: Duration,
     /// The longest back-off.
     pub longest: Duration,
-    /// The largest share of a pool's servers that may be ejected at once, in percent, 0 to 100.
+    /// The largest share of a pool's servers in service that may be ejected at once, in percent, 0 to 100.
     pub percent_max: u32,
     /// Whether a reset by the server counts as a failure even if the client had sent bytes.
     pub on_reset: bool,
@@ -46,8 +47,8 @@ pub(super) enum LeaseKind {
 ///
 /// Sessions that the server did not serve count as failed connects once they came from three client addresses. From the
 /// first unserved session on, a connect that works proves nothing: the record is cleared only when a session that
-/// connected later is served, or has lasted for [`SERVED_AFTER`]. That it has lasted is noticed when another session
-/// connects. Passed checks do not bring such a server back, because they do not see what sessions see.
+/// connected after the end of that one is served, or has lasted for [`SERVED_AFTER`]. That it has lasted is noticed when
+/// another session connects. Passed checks do not bring such a server back, because they do not see what sessions see.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ejection {
     /// Failed connects in a row while the server was not ejected.
@@ -165,7 +166,7 @@ impl Ejection {
         self.first_connected_at.get_or_insert(now);
         if let (Some(current), LeaseKind::Trial) = (&mut self.current, kind) {
             current.is_claimed = false;
-            current.trial_due_at = add_capped(now, SERVED_AFTER); // when this session will count as served
+            current.trial_due_at = add_capped(now, SERVED_AFTER); // the next trial, once this session counts as served
         }
         false
     }

@@ -30,7 +30,7 @@ pub enum Numbering {
     },
 }
 
-/// The word that messages have before the number of a history.
+/// The word that messages have before the number of a history. [`Numbering::None`] has no number to show.
 impl fmt::Display for Numbering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -64,7 +64,7 @@ pub struct ServerFacts {
     pub stream: Option<Stream>,
     /// How far a replica says it is behind its primary; [`Duration::MAX`]: it cannot say. Used if `wal` is not known.
     pub lag: Option<Duration>,
-    /// The function that the user of the check may not call, so that `timeline` and `wal` are not known.
+    /// The SQL function that the database user of the check may not call, so that `timeline` and `wal` are not known.
     pub denied: Option<&'static str>,
 }
 

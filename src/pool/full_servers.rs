@@ -9,8 +9,8 @@ use super::candidates::Candidate;
 #[derive(Debug, Default)]
 pub(super) struct FullServers {
     ids: HashSet<ServerId>,
-    /// The only server for which the client waits that has its turn now. `None`: the client waits for any server, or
-    /// does not wait.
+    /// If the client whose turn it is waits for one server only: that server. `None`: the client waits for any server,
+    /// or does not wait.
     pub(super) awaited: Option<ServerId>,
 }
 

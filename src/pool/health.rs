@@ -1,5 +1,5 @@
 //! The state of a server according to its active checks. [`RiseFall`] is a pure state machine over check results. Only
-//! the server's health monitor records them.
+//! the server's health monitor records results.
 
 mod record;
 
@@ -30,7 +30,7 @@ impl Availability {
 /// The state of a server according to its active checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckState {
-    /// No result yet. The server is used only when no server that is up is left.
+    /// No result yet. The server is used only in panic, or when no server of its tier that is up is left.
     Unchecked,
     /// In use.
     Up,
@@ -38,7 +38,7 @@ pub enum CheckState {
     Down,
 }
 
-/// The verdict of a server's checks: whether it is in use, and if not, whether its role is the reason.
+/// The verdict of a server's checks: whether it is in use, and if not, whether its role or lag is the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckVerdict {
     /// Nothing is known yet: no check has failed, and none has brought it up.
@@ -72,14 +72,14 @@ pub enum CheckOutcome {
         /// Whether a server that is up still gets new sessions: its role is known well enough.
         accepts_sessions: bool,
     },
-    /// The server says itself that it does not work. One such result takes the server out, and one pass after it brings
-    /// the server back. Such a server is not used even in panic mode (`panic_threshold`).
+    /// The server says itself that it does not work. One such result takes the server out, and one pass right after it
+    /// brings the server back. Such a server is not used even in panic mode (`panic_threshold`).
     Down(Reason),
     /// The server works, but it must not be used, for this reason: its role is wrong, for instance. One such result
-    /// takes the server out, and one pass after it brings the server back.
+    /// takes the server out, and one pass right after it brings the server back.
     Unfit(Reason),
     /// The server works but is, or may be, too far behind its primary. Counts towards [`Thresholds::fall`] as a failure
-    /// does, but its sessions go on.
+    /// does, but sessions on the server go on.
     Behind(Reason),
 }
 
@@ -140,8 +140,7 @@ pub(super) struct RiseFall {
     has_wrong_role: bool,
     /// The server is down only because it is behind.
     is_down_for_lag: bool,
-    /// The server is up, or out of use only because its role is wrong, it is behind, or it refuses its checks. After
-    /// a failure, passed checks do not make it healthy before they bring it up.
+    /// See [`Self::is_healthy`]. After a failure, passed checks do not make the server healthy before they bring it up.
     healthy: bool,
     verdict: CheckVerdict,
 }
@@ -312,8 +311,8 @@ impl RiseFall {
         self.state == CheckState::Down && !(self.has_wrong_role && self.failures < fall)
     }
 
-    /// Whether the server said at the latest check that it takes no sessions, or no check can be made and its role is
-    /// not known any more.
+    /// Whether the server said at the latest check that it does not work or takes no sessions, or no check can be made
+    /// and its role is not known any more.
     #[must_use]
     pub(super) const fn is_suspended(&self) -> bool {
         matches!(self.accepts_sessions_while_prevented, Some(false))

@@ -1,5 +1,6 @@
 //! The remembered histories of a pool's primary in force, and of the pool's replicas. [`super::lag`] and
-//! [`super::diverged`] each keep such histories, and define what a history consists of.
+//! [`super::diverged`] each keep such histories, and define what a history consists of. A history here is what checks
+//! have seen of a server, not the history of its data, which [`Numbering`](super::facts::Numbering) is about.
 
 use std::collections::HashMap;
 use std::sync::Arc;

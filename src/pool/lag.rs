@@ -1,4 +1,4 @@
-//! How long a replica has been behind its primary: a pure function of what checks have seen.
+//! How long a replica has been behind its primary: computed only from what checks have seen, and when.
 //!
 //! The age of the last transaction that a replica has applied is not a measure of that: after a quiet minute, one bulk
 //! load would at once make every replica seem a minute behind. Instead, the positions of the primary at earlier checks
@@ -13,11 +13,12 @@ use tokio::time::Instant;
 use super::facts::{ServerFacts, WalPosition};
 use super::histories::Histories;
 
-/// The number of parts into which `max_lag` is divided. Times that are less than one part apart count as the same.
+/// Two times count as nearly the same if they are less than `max_lag` divided by this apart. For times of an age of more
+/// than twice `max_lag`, their age is divided instead.
 const RESOLUTION: u32 = 64;
 
-/// Positions are kept for this time, or for twice `max_lag` if that is longer. The reported lag of a replica that is
-/// behind for longer is at least this time.
+/// Positions are kept for this time, or for twice `max_lag` if that is longer. The reported lag of a replica that has
+/// been behind for longer is at least this time.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A position that is a multiple of this many bytes may be within a record: PostgreSQL writes and sends whole pages (8
@@ -31,8 +32,7 @@ const RECORD_BYTES: u64 = 512 << 10;
 /// Positions in the order in which they were reached.
 #[derive(Clone, Debug, Default)]
 struct PositionHistory {
-    /// Positions before the latest one, each with the time at which it was first seen. Positions and
-    /// times increase.
+    /// Positions before the latest one, each with the time at which it was first seen. Positions and times increase.
     reached: VecDeque<(Instant, u64)>,
     latest: Option<(Instant, u64)>,
 }
@@ -40,6 +40,7 @@ struct PositionHistory {
 impl PositionHistory {
     /// Records a position. Keeps enough to tell how long a server has been behind.
     fn record(&mut self, now: Instant, position: u64, max_lag: Duration) {
+        // If the position may be within a record, records one that every replica can reach with what was written.
         let position = if position.is_multiple_of(PAGE_BYTES) {
             position.saturating_sub(RECORD_BYTES)
         } else {
@@ -105,7 +106,7 @@ struct ReplicaHistory {
     received: PositionHistory,
     /// When it was last connected to a server that it follows; if it never was, when it was first seen.
     followed_at: Instant,
-    /// When it last said that it is not behind; if it never did, when it was first seen.
+    /// When it last said that it is not behind (by a second or more, or by `max_lag` if that is less); if it never did, when it was first seen.
     caught_up_at: Instant,
 }
 

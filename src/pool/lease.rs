@@ -72,7 +72,8 @@ impl Lease {
         self.is_limited && self.may_be_connected && !self.has_ended.load(Relaxed)
     }
 
-    /// Ends the claim now: the server has ended the session. Later calls, and the drop, change nothing.
+    /// Ends the claim before the drop. To be called when the server has ended the session. Later calls, and the drop,
+    /// change nothing.
     pub fn end(&self) {
         if !self.has_ended.swap(true, Relaxed) {
             self.end_session();

@@ -103,6 +103,7 @@ mod tests {
 
     #[test]
     fn the_lowest_weighted_load_is_chosen() {
+        // Each candidate is given by its weight and its live sessions.
         assert_eq!(chosen(&[], never), None);
         assert_eq!(chosen(&candidates(&[(1, 9)]), never), Some(0));
         assert_eq!(

@@ -12,7 +12,8 @@ use super::queue::QueueTurn;
 use super::{Lease, NoLease, Policy, Pool, QueueLimits, ServerId};
 use crate::addr::{ClientAddr, ClientHost};
 
-/// The most clients that may wait for a server to be started, in a pool that has no `queue`.
+/// The most clients that may wait for a server to be started, in a pool that has no `queue`: the default of `max` in a
+/// `queue`.
 const START_WAITERS_MAX: usize = 1000;
 
 /// Why a client no longer waits for a server with room.
@@ -80,7 +81,7 @@ impl Pool {
     }
 
     /// Takes a place on the first choice or, if that is full, on the one that the policy chooses among the others with
-    /// room.
+    /// room. But if the policy chooses by client and there is a queue, the client has to wait for its first choice.
     fn take_place(
         &self,
         set: &CandidateSet,
@@ -97,7 +98,6 @@ impl Pool {
                 }
                 full.add(id);
             }
-            // With a queue, a client that belongs to this server waits for it.
             if !self.waits_for_any_server() && self.rules.queue.is_some() {
                 full.awaited = Some(id);
                 return None;
@@ -114,7 +114,7 @@ impl Pool {
         }
     }
 
-    /// Whether a client waits for any server with room. With a policy that chooses by client, it waits for its own.
+    /// Whether a client waits for any server with room. With a policy that chooses by client, it waits for its own server.
     pub(super) fn waits_for_any_server(&self) -> bool {
         !self.rules.policy.is_by_client()
     }

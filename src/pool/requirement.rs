@@ -11,9 +11,9 @@ use crate::units::format_duration;
 pub struct RoleRequirement {
     /// The role that a server must have; `None`: any role.
     pub role: Option<Role>,
-    /// How long a replica may have been behind its primary; `None`: for any time.
+    /// A replica that has been behind its primary for longer is not used; `None`: no limit.
     pub max_lag: Option<Duration>,
-    /// Whether the servers are one primary and its replicas, so that of several primaries only one is used.
+    /// Whether the servers are one primary and its replicas: if several call themselves primary, at most one is used.
     pub single: bool,
 }
 
@@ -40,7 +40,7 @@ impl RoleRequirement {
         self.is_set() && self.single
     }
 
-    /// Whether the pool sends sessions to a primary, and only to one.
+    /// Whether the pool sends sessions to a primary, but never to two primaries at the same time.
     #[must_use]
     pub fn uses_one_primary(&self) -> bool {
         self.has_primary() && self.role != Some(Role::Replica)

@@ -45,8 +45,8 @@ struct RolesState {
 /// The consequences of one check.
 #[derive(Debug, Default)]
 pub struct RoleJudgement {
-    /// The results to be recorded: that of the checked server, unless its verdict has to wait for other checks, and
-    /// those of servers whose verdict has changed.
+    /// The results to be recorded: that of a check that passed, unless the verdict on its server has to wait for other
+    /// checks; and those of servers on which the verdict has changed.
     pub outcomes: Vec<(Arc<Server>, CheckOutcome)>,
     /// All servers that call themselves primary, if they have become more than one by this check.
     pub rivals: Option<Vec<Arc<str>>>,
@@ -62,14 +62,11 @@ impl PoolRoles {
     /// Begins with the primary that is remembered from before.
     #[must_use]
     pub(super) fn new(known: Option<KnownPrimary>, changed: Arc<Notify>) -> Self {
-        let state = RolesState {
+        let state = Mutex::new(RolesState {
             primaries: PrimaryWatch::new(known),
             ..RolesState::default()
-        };
-        Self {
-            state: Mutex::new(state),
-            changed,
-        }
+        });
+        Self { state, changed }
     }
 
     /// The primary to be remembered.
@@ -135,7 +132,7 @@ impl PoolRoles {
         let lag = max_lag.and_then(|max_lag| state.lags.replica_lag(label, facts, max_lag, now));
         let why_diverged = state.note_divergence(label, facts, required);
         let has_lag = !is_primary && why_diverged.is_none(); // the lag on another history means nothing
-        let reported = facts.lag.filter(|lag| *lag < Duration::MAX); // `MAX`: it cannot say
+        let reported = facts.lag.filter(|lag| *lag < Duration::MAX); // `MAX`: the server cannot say
         server.set_lag(lag.or(reported).filter(|_| has_lag));
         // The result for a server that calls itself the primary is its verdict, which `observe` adds if there is one.
         let needs_verdict = is_primary && !is_multi_primary && required.uses_one_primary();
@@ -178,8 +175,8 @@ impl PoolRoles {
         judgement
     }
 
-    /// Takes this server for the primary, as an operator has decided. `None`: it does not call itself primary, is down,
-    /// or is not in the pool.
+    /// Makes this server the primary, as an operator has decided. `None`: it does not call itself primary, is down, or
+    /// is not in the pool.
     pub fn trust(&self, server: &str, members: &Arc<Vec<Member>>, required: RoleRequirement) -> Option<RoleJudgement> {
         let mut state = self.state.lock();
         let before = state.primaries.known().cloned();
@@ -201,7 +198,8 @@ impl PoolRoles {
     }
 }
 
-/// The observation of a server that has answered. A server of a multi-primary cluster counts as a replica.
+/// The observation of a server that has answered. A server of a multi-primary cluster counts as a replica. A server
+/// that does not tell its role counts as one that has refused the check.
 fn observation(facts: &ServerFacts) -> Observation {
     let ServerFacts {
         role,
@@ -328,8 +326,9 @@ impl RolesState {
         judgement
     }
 
-    /// Compares the verdicts on all servers that call themselves primary with the earlier ones. `checked`: the server
-    /// that has just been checked, if it calls itself primary; its verdict counts as new in any case.
+    /// Compares the remembered primary with `before`, and the verdicts on all servers that call themselves primary with
+    /// the earlier ones. `checked`: the server that has just been checked, if it calls itself primary. The verdict on
+    /// this server counts as new in any case.
     fn reconsider(
         &mut self,
         before: Option<&KnownPrimary>,
@@ -374,9 +373,8 @@ impl RolesState {
             }
         }
         // The primary first: clients that wait in the queue are refused as soon as the pool has no usable server.
-        judgement
-            .outcomes
-            .sort_by_key(|(_, outcome)| *outcome != CheckOutcome::Pass);
+        let outcomes = &mut judgement.outcomes;
+        outcomes.sort_by_key(|(_, outcome)| *outcome != CheckOutcome::Pass);
         judgement
     }
 }

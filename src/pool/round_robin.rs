@@ -5,10 +5,10 @@
 //! divisor of all weights. The turns of servers of equal weight are evenly spaced in the cycle; the servers take them
 //! in the order in which they are listed: weights 5, 1, 1 give `a b a a a c a`.
 //!
-//! Each server has its exact share in cycles of up to [`TURNS_MAX`] turns. If a pool needs more (1,000 servers of an
-//! average weight above 32, or fewer during slow start, when weights are in hundredths), its cycle is shortened to
-//! about that many. A server's turns per cycle then differ from its exact share by at most half a turn, but a server
-//! whose share is below one turn has one turn.
+//! Each server has its exact share in cycles of up to [`TURNS_MAX`] turns. If a pool needs more, its cycle is shortened
+//! to about [`TURNS_MAX`]. For example, 1,000 servers need more if their average weight is above 32; during slow start,
+//! when weights are in hundredths, a few servers may. In a shortened cycle, the turns of a server differ from its exact
+//! share by at most half a turn, but a server whose share is below one turn has one turn.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use super::turn_counter::TurnCounter;
 /// (`benches/pick.rs`, "after a change").
 const TURNS_MAX: u64 = 32_768;
 
-/// One turn of a cycle. The order of turns is the order of these fields.
+/// One turn of a cycle. Turns are ordered by time, and at the same time by position: the order of these fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     /// Its time in the cycle, which lasts from 0 to 2^32.
@@ -40,7 +40,7 @@ pub(super) struct RoundRobin {
 }
 
 impl RoundRobin {
-    /// The turns of these candidates, starting at turn `first` of the cycle.
+    /// The turns of these candidates. The first one taken has the number `first`, counted from 0 over all cycles.
     pub(super) fn new(candidates: &[Candidate], first: usize) -> Self {
         let mut positions_by_turns: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
         for (position, turns_each) in (0..).zip(turns_per_cycle(candidates)) {
@@ -63,8 +63,8 @@ impl RoundRobin {
     }
 
     /// The turns of these candidates, continued after the latest turn of a previous set. If the server of that turn is
-    /// still a candidate, the next turn is the one after its turn nearest in time. If not, the next turn is the first
-    /// after the time of the latest turn.
+    /// still a candidate, that of its new turns which is nearest in time counts as taken: the next turn is the one
+    /// after it. If not, the next turn is the first after the time of the latest turn.
     pub(super) fn resume(candidates: &[Candidate], previous: &Self, previous_candidates: &[Candidate]) -> Self {
         let mut next = Self::new(candidates, 0);
         if let Some(latest) = previous.latest() {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn adding_or_removing_a_server_does_not_change_the_next_turn() {
+    fn turns_go_on_after_the_latest_one_when_a_server_leaves_or_returns() {
         let servers = weighted(&[1, 1, 1, 1]);
         let first = RoundRobin::new(&servers, 0);
         assert_eq!(take(&first, 2), [0, 1]);

@@ -39,7 +39,7 @@ impl Policy {
 /// How many clients may wait for a server of a pool, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// Clients that wait at once; at least 1.
+    /// The most clients that wait at the same time; at least 1.
     pub clients_max: usize,
     /// How long one client may wait.
     pub timeout: Duration,

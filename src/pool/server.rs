@@ -37,7 +37,7 @@ pub struct Server {
     /// The number of sessions on this server alone. `None` for the first server with this `live_count`: `own_live()`
     /// computes the number.
     own_live: Option<AtomicU32>,
-    /// The queue in which clients of its pools wait; `None`: no client ever waits for this server.
+    /// The queue in which clients of its pool wait; `None`: no client ever waits for this server.
     queue: Option<Arc<dyn ServerObserver>>,
     id: ServerId,
     spec: ServerSpec,
@@ -75,7 +75,7 @@ const HAS_FAILURES: u16 = 1; // see `Ejection::is_clean`
 const EJECTED: u16 = 2; // see `Ejection::is_ejected`
 const FAILING: u16 = 4; // see `RiseFall::is_failing`
 const UNFIT: u16 = 8; // see `RiseFall::is_unfit`
-const NOT_ENABLED: u16 = 16; // an operator or its agent keeps new sessions away
+const NOT_ENABLED: u16 = 16; // an override or its agent keeps new sessions away
 const DISABLED: u16 = 32; // disabled by an operator
 const DOWN_FOR_LAG: u16 = 64; // down only because it is behind its primary
 const SUSPENDED: u16 = 128; // see `RiseFall::is_suspended`
@@ -121,7 +121,7 @@ impl Server {
         self.live_count.id()
     }
 
-    /// This server with the queue of its pools. The end of each of its sessions serves the queue.
+    /// This server with the queue of its pool. The end of each of its sessions serves the queue.
     #[must_use]
     pub(super) fn with_queue(self, queue: Arc<dyn ServerObserver>) -> Self {
         Self {
@@ -142,7 +142,7 @@ impl Server {
         &self.spec
     }
 
-    /// The sessions of TLS that can be resumed with it.
+    /// The TLS sessions that can be resumed with it.
     pub fn tls_sessions(&self) -> &ResumableSessions {
         self.tls_sessions.get_or_init(ResumableSessions::default)
     }
@@ -160,7 +160,7 @@ impl Server {
         self.live.load(Relaxed)
     }
 
-    /// Sessions that have connected since the server exists; health checks do not count.
+    /// How many sessions have connected to it so far; health checks do not count.
     #[must_use]
     pub fn served(&self) -> u64 {
         self.served.load(Relaxed)
@@ -201,21 +201,21 @@ impl Server {
         self.check_state() == CheckState::Up && !self.has(EJECTED | SUSPENDED)
     }
 
-    /// Whether it gets no new sessions because of its latest check: the server said that it takes none or does not
-    /// work, or no check can be made and the role of the server is not known any more.
+    /// Whether it gets no new sessions because of its latest check. Either the server said that it does not work, or
+    /// takes no sessions; or this host prevented the check, and the server's role is not known any more.
     pub(super) fn is_suspended(&self) -> bool {
         self.has(SUSPENDED)
     }
 
-    /// Whether neither an operator nor its agent keeps new sessions away: it is not draining, disabled or awaiting
+    /// Whether neither an override nor its agent keeps new sessions away: it is not draining, disabled or awaiting
     /// failback.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         !self.has(NOT_ENABLED)
     }
 
-    /// Whether it is down, and not only because its role is wrong. A server with a wrong role has failed after `fall`
-    /// failures in a row.
+    /// Whether it is down, and not only because its role is wrong. A server whose role is wrong counts as failed only
+    /// after `fall` failures in a row.
     pub(super) fn has_failed(&self, fall: u32) -> bool {
         self.checks.lock().rise_fall.has_failed(fall)
     }
@@ -232,8 +232,8 @@ impl Server {
         self.has(DOWN_FOR_LAG)
     }
 
-    /// Records the result of a check. `rise` passed checks in a row also end an ejection, if its record has no unserved
-    /// sessions (see `Ejection`). Results for a disabled server are ignored.
+    /// Records the result of a check. `rise` passed checks in a row also end an ejection, unless unserved sessions are
+    /// recorded (see `Ejection`). Results for a disabled server are ignored.
     pub fn record_check(&self, outcome: &CheckOutcome, thresholds: Thresholds) -> CheckChange {
         let mut checks = self.checks.lock();
         let before = checks.rise_fall.state();

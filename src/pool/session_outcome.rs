@@ -25,7 +25,7 @@ pub struct FinishedSession {
     pub connected_at: Instant,
     /// The time from `connected_at` to the end of the session.
     pub duration: Duration,
-    /// Whether a byte from the client was read for the server.
+    /// Whether a byte was read that the client sent to the server.
     pub client_sent: bool,
     /// Whether a byte from the server was received.
     pub server_sent: bool,

@@ -1,8 +1,8 @@
 //! `source-hash`: weighted rendezvous hashing of the client's address.
 //!
-//! Every server has a score for every client, which depends on nothing else; the server with the highest score is
-//! chosen, and the next highest is tried next. The order of servers in the configuration has no effect, and removing a
-//! server moves only its own clients.
+//! Every server has a score for every client. The score depends on nothing but these two. The server with the highest
+//! score is chosen, and the next highest is tried next. The order of servers in the configuration has no effect, and
+//! removing a server moves only its own clients.
 //!
 //! All instances of acequia, of any version, must make the same choice. This is the complete rule, which must never
 //! change:
@@ -12,7 +12,7 @@
 //! client = XXH3-64, seed 0, of the 4 bytes of an IPv4 address or the first 8 of an IPv6 address;
 //!          an IPv4-mapped IPv6 address (::ffff:0:0/96) is the IPv4 address;
 //!          on a Unix socket, of the 4 bytes of the client's uid, big-endian
-//! hash   = finaliser of SplitMix64 of (server xor client):
+//! hash   = finaliser of SplitMix64 (modulo 2^64): z = server xor client;
 //!          z ^= z >> 30;  z *= 0xbf58476d1ce4e5b9;  z ^= z >> 27;  z *= 0x94d049bb133111eb;  z ^= z >> 31
 //! u      = (hash | 1) / 2^64                               between 0 and 1, both excluded
 //! score  = weight / -ln(u)                                 equal scores: the bytewise smaller identity first
@@ -88,7 +88,7 @@ impl<'a> Scored<'a> {
 
     fn best_first(&self, other: &Self) -> Ordering {
         // The higher score has the lower minus_ln/weight. Both sides are multiplied by both weights; each is then the
-        // product of a number of 63 bits and one of 15 bits.
+        // product of a number of 63 bits and a weight of 15 bits.
         let crosswise = |of: &Self, by: &Self| u128::from(of.minus_ln) * u128::from(by.candidate.weight);
         crosswise(self, other)
             .cmp(&crosswise(other, self))

@@ -65,7 +65,7 @@ impl fmt::Display for ServerSpec {
     }
 }
 
-/// The configuration of a server in a pool. A later plan may have another one for the same server.
+/// The configuration of a server in a pool. A reload may give the same server another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberConfig {
     /// Its share of new sessions relative to the others, 0 to 256; with 0 it gets none.
@@ -74,7 +74,7 @@ pub struct MemberConfig {
     pub priority: u8,
     /// The most sessions that it may have at once; `None`: any number.
     pub sessions_max: Option<NonZeroU32>,
-    /// Whether it gets no new sessions because its source says that it is about to end.
+    /// Whether it gets no new sessions because the source that lists it says that it is about to end.
     pub is_draining: bool,
 }
 

@@ -3,9 +3,9 @@
 //! [`relay`] takes two sockets, the first bytes for the server, limits and a [`Traffic`] to count in, and returns how
 //! the relay ended. The decisions are made in `core`, without IO, and the system calls in `engine`.
 //!
-//! **TLS.** A connection may use TLS that is terminated here ([`relay_tls`]): its bytes are the plaintext, a
+//! **TLS.** A connection may use TLS that is terminated or begun here ([`relay_tls`]): its bytes are the plaintext, a
 //! close_notify alert is the end of its stream, and a socket that is closed without one was cut off. TLS cannot be
-//! spliced. The core is the same.
+//! spliced. The core is the same as without TLS.
 
 mod closed;
 mod close_notify;
@@ -33,7 +33,7 @@ pub use traffic::{ByteCounter, Traffic};
 /// Moves bytes both ways until both sides have finished, one breaks, or nothing has moved for too long.
 ///
 /// `end` gives requests to end the relay, and is polled after every poll of the relay. If a request does not end the
-/// relay, `end` is polled again for the next request.
+/// relay, `end` is polled again for the next request: it must allow that after it was ready.
 ///
 /// `first` is sent to the server before anything else. After a server's reset, what the server had sent is still
 /// delivered to the client. The caller closes the sockets, and resets them if the end [is abrupt](Closed::is_abrupt).

@@ -20,7 +20,7 @@ impl<'a> SideStream<'a> {
         Self(side.wire())
     }
 
-    /// The error in what the peer sent as TLS, if any.
+    /// Why TLS has failed, if it has.
     #[must_use]
     pub fn take_error(&self) -> Option<rustls::Error> {
         self.0.take_error()

@@ -9,8 +9,8 @@ use crate::proxy_protocol::ProxyHeader;
 use crate::sniff::{FirstBytes, SniffFailure, read_proxy_header};
 
 impl Opened<'_> {
-    /// Reads the PROXY header where the listener accepts one and trusts the peer. From then on the session's client is
-    /// the one that the header names.
+    /// Reads the PROXY header of a trusted peer. From then on the session's client is the one that the header names. Any
+    /// other peer is refused, or is the client itself: `refuses_others` decides.
     pub(super) async fn read_proxy_header(self) -> Result<Self, Refusal> {
         let Some(accept) = &self.state.plan.accept_proxy else {
             return Ok(self);
@@ -48,7 +48,7 @@ impl Opened<'_> {
     }
 }
 
-/// Stores in the extras of the entry what was read. Sessions without extras stay small.
+/// Stores what was read. It goes to the extras of the entry, so that the sessions of other listeners stay small.
 fn store(header: Option<Box<ProxyHeader>>, first: FirstBytes, entry: &Entry) {
     let mut info = entry.info();
     let extras = info.extras.get_or_insert_default();

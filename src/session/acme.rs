@@ -1,4 +1,4 @@
-//! The step in which an ACME server finds out that a name is ours.
+//! The step that answers an ACME server: by a TLS handshake, the server validates that we control a name.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use crate::sniff::{HeldBytes, Sniffed};
 use crate::tls::{TlsConnection, handshake_with_client};
 
 impl Identified<'_> {
-    /// The TLS settings for a client that is an ACME server and validates a name whose order is pending (RFC 8737).
+    /// The TLS settings for a client that is an ACME server and validates a name that we have ordered a
+    /// certificate for (RFC 8737).
     /// `None`: the client is routed. Validations of other names are routed, too, because the servers of a pool may have
     /// an ACME client of their own. Also returns `self`, because each step takes its input by value.
     pub(super) fn find_challenge(self) -> (Self, Option<Arc<ServerConfig>>) {

@@ -1,5 +1,5 @@
-//! The first packet of a PostgreSQL session whose bytes are read here (in the clear, or decrypted), and the server's
-//! answer to it.
+//! Sends the first packet of a PostgreSQL session to the server, and reads the answer. This is only for sessions whose
+//! packets can be read here: those in the clear, and those whose TLS is terminated here.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use super::steps::Connected;
 use crate::account::Entry;
 use crate::socket::{Fault, reset_when_closed};
 
-/// How long the server's first message is awaited, and then how long its messages are read to find the key that cancels
-/// queries. After that, the session goes on without a key.
+/// The longest wait for the server's first message. Also the longest time after it in which the server's messages are
+/// read to find the key that cancels queries; without a key by then, the session goes on without one.
 ///
 /// This is the default of PostgreSQL's `authentication_timeout`.
 pub(super) const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
@@ -25,9 +25,8 @@ pub(super) const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long one side may take to read what the other one sent during the login.
 pub(super) const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Sends the server the first packet of a session whose bytes are read here, and reads the server's first message. If
-/// the server does not begin the session, connects to another one, or waits until one is back. Returns the connection
-/// to the last server, with the bytes that this server sent for the client, or with the fault that broke the
+/// Sends the server the first packet of the session, and reads the server's first message. If the server does not begin
+/// the session, connects to another server, or waits until a server is back. Returns the connection to the last server, with the bytes that this server sent for the client, or with the fault that broke the
 /// connection.
 ///
 /// If the session ends while this runs, the server's connection is reset.
@@ -77,7 +76,7 @@ pub(super) async fn begin(
 
 /// How a server answers the first packet of a session.
 enum FirstAnswer {
-    /// With these bytes, which begin the session or refuse its client.
+    /// With these bytes. They begin the session, or are an error other than that the server takes no sessions now.
     Begun(Vec<u8>),
     /// Before the server's first message was whole, the client sent more or left, or the time was over. These are the
     /// server's bytes so far. Another server can no longer take over, because the bytes that the client sends from now

@@ -22,24 +22,24 @@ use crate::sniff::hello::Hello;
 use crate::sniff::postgres::CancelKey;
 use crate::tls::TlsConnection;
 
-/// How long one server may take, connecting included. A server ends the connection once it has handled the request. We
-/// end the client's connection only then: libpq waits for that.
+/// How long one server may take, connecting included. A server ends the connection once it has handled the request. Only
+/// then do we end the client's connection: libpq waits for its end.
 const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How long all servers together may take. Servers whose turn has not come by then do not get the request. If the
 /// client leaves meanwhile, sending goes on, because a client need not wait until its query is cancelled.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The most connections that one request has at once: enough for all [`SERVERS_MAX`] servers on which its client has
-/// sessions. The first uses the descriptor that every session has for its server. Each connection beside it needs a
+/// The most connections that one request has at once: enough for a request that goes to all servers on which its client
+/// has sessions (at most [`SERVERS_MAX`]). The first uses the descriptor that every session has for its server. Each connection beside it needs a
 /// permit for a descriptor.
 const AT_ONCE_MAX: usize = SERVERS_MAX;
 
 /// The most servers that one request is sent to by `cancel_unplaced = "fanout"`.
 const FANOUT_MAX: usize = 64;
 
-/// Sends a CancelRequest to the server of the session with this key; if the key is not known, to the servers that it
-/// may be for, at most [`AT_ONCE_MAX`] at once. `tls` is the client's TLS if it is terminated here.
+/// Sends a CancelRequest to the server of the session with this key; if the key is not known, to the servers that
+/// the request may be for, at most [`AT_ONCE_MAX`] at once. `tls` is the client's TLS if it is terminated here.
 ///
 /// Returns how the session of the request ends.
 pub(super) async fn cancel(
@@ -158,7 +158,7 @@ async fn send(target: CancelTarget, bytes: Vec<u8>, client: ClientAddr, until: I
             while server.read(&mut answer).await? > 0 {}
             io::Result::Ok(())
         };
-        // A server that does not end the connection in time has received the request nevertheless.
+        // Not a failure of the server: it may have received the request nevertheless.
         if !matches!(timeout_at(until, delivery).await, Ok(Ok(()))) {
             tracing::debug!(server = %target.server.spec().label, "the server did not close a cancel connection cleanly");
         }

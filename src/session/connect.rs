@@ -116,7 +116,7 @@ impl Routed<'_> {
                 dial_tls.as_ref(),
                 dial_client,
                 &mut search,
-                |progress: Progress<'_>| record(&progress, live.name(), entry),
+                |progress: Progress<'_>| record_progress(&progress, live.name(), entry),
             ));
             let failure = match dialling.await {
                 Ok(dialled) => return Ok((dialled, header, search)),
@@ -133,7 +133,7 @@ impl Routed<'_> {
     }
 }
 
-/// The error that a client of PostgreSQL gets if acequia could not connect to a server, for this reason.
+/// The error that a client of PostgreSQL gets if, for this reason, acequia could not connect to a server.
 fn postgres_error(reason: DialError, pool: &LivePool) -> PostgresError {
     match reason {
         // The client has waited for a server to become usable.
@@ -154,7 +154,7 @@ fn reply_over(reply: Reply, tls: Option<&mut (Box<TlsConnection>, Hello)>) -> Re
 }
 
 /// Records the progress of dialling: waits in the queue, and where each attempt begins and ends.
-pub(super) fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
+pub(super) fn record_progress(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
     match progress {
         Progress::Queued { position, is_asleep } => entry.joined_queue(*position, *is_asleep),
         Progress::Dequeued => entry.left_queue(),
@@ -219,7 +219,7 @@ fn client_choice(tls: Option<&(Box<TlsConnection>, Hello)>) -> ClientChoice<'_> 
     })
 }
 
-/// Logs an attempt that changed the health of its server. Single failures are logged at debug level only.
+/// Logs an attempt that ejected its server or ended the ejection, and, at debug level, other failures.
 fn log_attempt(pool: &str, attempt: &Attempt<'_>) {
     let server = &attempt.server.spec().label;
     let error = attempt.tls_error.map(|error| error_chain(error));

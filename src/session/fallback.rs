@@ -29,7 +29,7 @@ pub(super) fn note_stand_in(entry: &Entry, pool: &LivePool, server: &Server) {
     }
 }
 
-/// Notes that a session was meant for the pool `meant`. If it was noted before, the first note stays.
+/// Notes that a session gets a substitute for the servers of the pool `meant`. An earlier note of the session stays.
 pub(super) fn note_fallback(entry: &Entry, meant: &LivePool) {
     let origin = || Arc::clone(meant.fallback_origin());
     entry.info().fallback_from.get_or_insert_with(origin);

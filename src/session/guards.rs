@@ -15,7 +15,7 @@ use crate::sniff::alert::Alert;
 use crate::sniff::{SniffLimits, Sniffed, TlsAnswer, sniff_postgres};
 
 impl Opened<'_> {
-    /// Asks the guards of the listener, before anything of the client is read.
+    /// Asks the guards of the listener. Of what the client sends, nothing but a PROXY header was read before.
     pub(super) fn pass_guards(self) -> Result<Self, Refusal> {
         let plan = &self.state.plan;
         let protocol = if plan.tls.is_some() {
@@ -33,7 +33,7 @@ impl Opened<'_> {
 }
 
 impl Routed<'_> {
-    /// Asks the guards of the route that has won.
+    /// Asks the guards of the client's route.
     pub(super) fn pass_guards(self) -> Result<Self, Refusal> {
         let known = KnownClient {
             sniffed: self.sniffed.as_ref(),
@@ -50,7 +50,7 @@ impl Routed<'_> {
 /// If a guard of the listener has refused a PostgreSQL client, replaces the reply by one in the client's protocol.
 /// Clients print only an answer to their first packet. So that packet is read first, within [`REFUSAL_TIME_MAX`].
 ///
-/// The reply stays as it is if the client sends no such packet. In a flood, nothing is read.
+/// The reply stays as it is if no valid packet comes by then. In a flood, nothing is read.
 pub(super) async fn with_postgres_reply(
     refusal: Refusal,
     client: &mut TcpStream,
@@ -117,7 +117,7 @@ impl KnownClient<'_> {
     }
 
     /// Whether it has sent a whole ClientHello, or a StartupMessage of PostgreSQL.
-    fn has_sent_hello(self) -> bool {
+    fn has_sent_first_message(self) -> bool {
         self.sniffed
             .is_some_and(|sniffed| sniffed.hello().is_some() || sniffed.startup().is_some())
     }
@@ -140,7 +140,7 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
         match guard.admit(client, now) {
             Ok(pass) => extras.hold(pass),
             Err(reason) => {
-                let (reply, line) = refuse(guard, reason, known, now);
+                let (reply, line) = reply_and_log_line(guard, reason, known, now);
                 extras.note_refusal(guard.name(), reason, line);
                 return Err(Refusal::Guard(reason, reply));
             }
@@ -149,12 +149,12 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
     Ok(())
 }
 
-/// How a client is refused, and whether the refusal is logged. A client that has sent its first message is not part of
-/// a flood. In a flood, only as many refusals are logged as [`Guard::take_line`] allows. The clients whose refusals
-/// are not logged are reset. After any other reply, their sessions would wait for them to close, and meanwhile count
-/// in `max_connections`.
-fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, LogLine) {
-    if known.has_sent_hello() {
+/// How a client is refused, and whether the refusal is logged. It is always logged for a client that has sent its first
+/// message: that client is no part of a flood. Of the others, as many are logged as [`Guard::take_line`] allows. Those
+/// that are not logged are reset: after a message or the end of the stream, a session waits for its client to close, and
+/// meanwhile counts in `max_connections`.
+fn reply_and_log_line(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, LogLine) {
+    if known.has_sent_first_message() {
         return (known.reply(reason), LogLine::Usual);
     }
     let Some(suppressed) = guard.take_line(now) else {

@@ -1,4 +1,4 @@
-//! A listener in force.
+//! What the sessions of a listener need of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,8 +14,8 @@ use crate::redirect::Redirect;
 use crate::sniff::HelloMemory;
 use crate::tls::{ListenerTls, PoolTls};
 
-/// A listener in force: everything that its sessions need of it. A reload replaces it as a whole; its limits and its
-/// series are kept.
+/// A listener in force: everything that its sessions need of it. A reload makes a new one, with the same `limits`
+/// and `series`.
 pub struct ListenerState {
     /// Its configuration.
     pub plan: Arc<ListenerPlan>,
@@ -23,7 +23,7 @@ pub struct ListenerState {
     pub pools: LivePools,
     /// Where its clients are redirected to, with the port; `None`: they are served.
     pub(super) redirect: Option<Redirect>,
-    /// The TLS that ends at it; `None`: all TLS is passed on.
+    /// The TLS that is terminated at it; `None`: all TLS is passed on.
     pub tls: Option<Arc<ListenerTls>>,
     /// The TLS with the servers of the pools.
     pool_tls: Arc<TlsByPool>,

@@ -28,7 +28,7 @@ pub(super) enum FirstMessage {
     Other,
 }
 
-/// Reads the first bytes of a server, from its first byte on.
+/// Reads all that a server has sent so far.
 pub(super) fn first_message(wire: &[u8]) -> FirstMessage {
     let [kind, a, b, c, d] = match wire.first_chunk::<HEADER_BYTES>() {
         Some(header) => *header,

@@ -1,11 +1,11 @@
-//! Connects a PostgreSQL session to a server once more, because the first server has not begun the session.
+//! Connects a PostgreSQL session again, because the server that it was connected to has not begun it.
 
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::net::TcpStream;
 
-use super::connect::record;
+use super::connect::record_progress;
 use super::fallback::note_stand_in;
 use super::leased_server::LeasedServer;
 use super::listener_state::ListenerState;
@@ -112,6 +112,6 @@ async fn dial_again(
         awaits_answer: true,
         last_ack: LastAck::AtOnce,
     };
-    let on_progress = |progress: Progress<'_>| record(&progress, pool.name(), entry);
+    let on_progress = |progress: Progress<'_>| record_progress(&progress, pool.name(), entry);
     dial(pool, &pool.plan().dial, None, dial_client, search, on_progress).await
 }

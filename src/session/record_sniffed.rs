@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_of_the_protocols_is_bounded() {
+    fn the_protocols_are_listed_in_a_text_of_bounded_length() {
         let names = |names: &[&str]| ProtocolList::new(names);
         assert_eq!(alpn_text(&ProtocolList::default()), None);
         assert_eq!(alpn_text(&names(&["h2", "http/1.1"])).as_deref(), Some("h2,http/1.1"));

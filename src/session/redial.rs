@@ -22,7 +22,7 @@ pub(super) struct Redial {
     pub(super) header: Vec<u8>,
     pub(super) search: Search,
     /// Whether a server has ended the connection before its first message was complete. The client may be the reason,
-    /// so the session is connected again only after the first such end.
+    /// so the session is not connected again after the second such end.
     has_met_end: bool,
 }
 
@@ -56,7 +56,7 @@ pub(super) enum NotBegun {
 }
 
 /// Records that a server has not begun a session. Returns how long the session waits before it is connected again;
-/// `None`: it stays with this server.
+/// `None`: it may not be connected again, and stays with this server.
 ///
 /// - [`NotBegun::NotReady`]: the server gets no new sessions for a while.
 /// - [`NotBegun::Ended`]: the server still gets new sessions, because the client may be the reason. If no other server

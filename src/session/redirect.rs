@@ -1,4 +1,4 @@
-//! The step in which a client is redirected to another listener.
+//! The step that redirects a client to another listener. It also answers the HTTP challenges of an ACME server.
 
 use super::refusal::Refusal;
 use super::steps::{Opened, take_read_ahead};
@@ -40,8 +40,8 @@ impl Opened<'_> {
     }
 }
 
-/// The refusal of a client whose request could not be read. [`Refusal::reply`] has the reply to [`Refusal::Sniff`]: a
-/// client that has sent nothing in time gets no response, because it may be a browser that connects in advance.
+/// The refusal of a client whose request could not be read. A client that has sent nothing in time gets no response
+/// ([`Refusal::Sniff`]), because it may be a browser that connects in advance.
 fn refusal(error: SniffError) -> Refusal {
     let (ending, response) = match error.reason {
         SniffFailure::TooSlow if error.bytes_read > 0 => (Ending::HelloTimeout, REQUEST_TIMEOUT),

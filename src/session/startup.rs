@@ -1,5 +1,6 @@
 //! The start of a PostgreSQL session, before bytes are only relayed: the server's answer to an SSLRequest and, if the
-//! packets can be read here, the login. The login contains the key that cancels the session's queries.
+//! packets can be read here, the login, in which the server sends the key that cancels the session's
+//! queries.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -99,8 +100,8 @@ async fn log_in(
 
 /// Sends the client's SSLRequest to its server, and the answer to the client. After an `N` the client goes on in the
 /// clear: its StartupMessage is read, and becomes the first bytes for the server. The server's answer and then the
-/// StartupMessage may take `hello_timeout` each. It does not count from accept, because the client may have waited in a
-/// queue.
+/// StartupMessage may take `hello_timeout` each. This time does not count from accept, because the client may have
+/// waited in a queue.
 ///
 /// # Errors
 /// The server does not answer in time, or bytes follow its answer (CVE-2021-23222). Or the client sent bytes before the

@@ -1,4 +1,5 @@
-//! The steps of a session from accept to a connection to its server. Each step consumes the result of the step before.
+//! What the steps of a session, up to the connection to its server, hand to the next one; and the steps `sniff` and
+//! `route`. Each step consumes the result of the step before.
 //!
 //! A step that takes `self` apart and then waits is not an `async fn`: its future would hold `self` beside its parts,
 //! and a client that is slow to send its ClientHello must stay cheap.
@@ -245,7 +246,7 @@ pub(super) fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
     entry.info().extras.as_ref()?.forwarded.as_deref().cloned()
 }
 
-/// The TLS of a client that is terminated here.
+/// A client's TLS that is terminated here.
 #[derive(Clone, Copy)]
 pub(super) struct ClientTls<'a> {
     pub(super) connection: &'a TlsConnection,

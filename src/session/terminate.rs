@@ -98,7 +98,7 @@ pub(super) async fn complete_handshake(
     });
     let result = result.await;
     drop(held);
-    record(entry, &connection, started, result.as_ref().err());
+    record_handshake(entry, &connection, started, result.as_ref().err());
     result.map_err(Refusal::Handshake)?;
     let summary = TlsSummary::new(connection.negotiated());
     if summary.resumed {
@@ -129,7 +129,7 @@ async fn read_http_method(client: &TcpStream, entry: &Entry, sniffed: &mut Sniff
 }
 
 /// Counts the handshake, and keeps for the log why it has failed.
-fn record(entry: &Entry, connection: &TlsConnection, started: Instant, error: Option<&HandshakeError>) {
+fn record_handshake(entry: &Entry, connection: &TlsConnection, started: Instant, error: Option<&HandshakeError>) {
     let result = match error {
         None => HandshakeResult::Ok,
         Some(HandshakeError::Tls(error)) => {

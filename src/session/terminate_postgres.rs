@@ -22,8 +22,8 @@ use crate::sniff::postgres::ALPN;
 use crate::sniff::{PostgresOpening, Sniffed, TlsAnswer, TlsStart, sniff_postgres};
 use crate::tls::{HandshakeError, TlsConnection, error_word};
 
-/// The settings of the handshake with a client whose TLS is terminated here; `None`: the client has not begun TLS, or
-/// its TLS is passed on.
+/// The settings of the handshake with a client whose TLS is terminated here; `None`: the client has not begun TLS, its
+/// TLS is passed on, or the routes will refuse the client.
 ///
 /// # Errors
 /// The client's TLS would be terminated here, but the client begins with its ClientHello and does not offer the ALPN
@@ -97,7 +97,7 @@ async fn read_first_packet(
         entry.info().tls_mut().error = Some(error_word(&error));
     }
     let sniffed = sniffed.map_err(|error| count_unsniffed(error, entry));
-    // TLS may have an answer to the client, for example to a request for new keys.
+    // TLS may have to answer the client, for example its request for new keys.
     let is_in_time = timeout_at(accepted_at + limits.hello_timeout, stream.flush())
         .await
         .is_ok();

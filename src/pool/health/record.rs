@@ -16,8 +16,8 @@ pub(in crate::pool) struct CheckRecord {
     pub(in crate::pool) reason: Option<Reason>,
     /// When the verdict last changed, or refusals of the checks last began or ended.
     pub(in crate::pool) since: SystemTime,
-    /// When a check last passed, or found that the server is a stand-in; `None`: no check ever did, or a later
-    /// one has found that the server must not be used, for example because of its role.
+    /// When a check last passed, or found that the server is a [stand-in](crate::pool::Server::is_stand_in); `None`: no
+    /// check ever did, or a later one has found that the server must not be used, for example because of its role.
     pub(in crate::pool) passed_at: Option<Instant>,
     /// When a check last found that the server serves sessions; if no check has, when its checks began.
     pub(in crate::pool) seen_serving_at: Instant,
@@ -33,7 +33,7 @@ pub enum ActiveChecks {
     None,
     /// Those that decide whether it is up.
     Health,
-    /// Those that also find its role. It gets no session before a check has found that it has the required one.
+    /// Those that also find its role. The server gets no session before a check has found that it has the required one.
     HealthAndRole,
 }
 

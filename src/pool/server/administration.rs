@@ -57,7 +57,7 @@ impl Server {
         self.admin_state_changed.notified()
     }
 
-    /// Puts in force what its agent has set. Returns whether that has changed.
+    /// Puts the settings of its agent in force. Returns whether they differ from the earlier ones.
     pub fn set_agent(&self, settings: AgentSettings) -> bool {
         let overrides = self.overrides.lock();
         let mut agent = self.agent.lock();
@@ -108,7 +108,7 @@ impl Server {
     /// The weight that its agent makes of the configured one; `None`: the agent sets none. Rounded up, so that only a
     /// percentage of 0 makes a positive weight 0.
     pub(in crate::pool) fn weight_by_agent(&self, configured: u16) -> Option<u16> {
-        const WEIGHT_MAX: u32 = 256;
+        const WEIGHT_MAX: u32 = 256; // the largest weight that can be configured
         let percent = Some(self.weight_percent.load(Relaxed)).filter(|percent| *percent != NOT_SET)?;
         let weight = (u32::from(configured) * u32::from(percent))
             .div_ceil(100)

@@ -27,7 +27,8 @@ impl Server {
         self.checks.lock().seen_serving_at
     }
 
-    /// How long it was behind its primary at the latest check; `None`: it is not a replica, or does not report that.
+    /// How long it was behind its primary at the latest check; `None`: it is not a replica, or the check did not find
+    /// that out.
     #[must_use]
     pub fn lag(&self) -> Option<Duration> {
         self.checks.lock().lag

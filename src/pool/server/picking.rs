@@ -47,8 +47,8 @@ impl Server {
         self.check_state() != CheckState::Down && !self.is_unfit() && self.has(EJECTED | SUSPENDED)
     }
 
-    /// Whether it may be picked as the stand-in for servers of another role. It may be even while it is ejected,
-    /// because no other server is left.
+    /// Whether it may be picked as the stand-in for servers of another role. An ejection does not prevent this, because
+    /// no other server is left.
     pub(in crate::pool) fn may_stand_in(&self) -> bool {
         self.is_stand_in() && !self.is_suspended()
     }

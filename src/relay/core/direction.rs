@@ -105,7 +105,7 @@ impl Direction {
 
     /// The end was forwarded to the receiver.
     pub(super) fn shut_down(&mut self) {
-        debug_assert_eq!(self.next(), Next::ShutDown, "the end comes after the last byte");
+        debug_assert_eq!(self.next(), Next::ShutDown, "the end is forwarded when it is not due");
         self.state = DirectionState::Done;
     }
 

@@ -97,7 +97,7 @@ impl<'a> Core<'a> {
         self.direction(from).unsent()
     }
 
-    /// The progress of the relay, as others see it.
+    /// The counters of this relay, which any thread may read.
     pub(super) fn traffic(&self) -> &'a Traffic {
         self.traffic
     }

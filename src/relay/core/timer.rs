@@ -10,7 +10,8 @@ use crate::socket::Fault;
 /// from the last byte that the relay read or sent. Time in which bytes wait for bandwidth does not count.
 pub(in crate::relay) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the client's send queue is checked during such a delivery: the kernel has no event for "acknowledged".
+/// How often the send queue towards the client is checked after the server's connection has broken: the kernel has no
+/// event for "acknowledged".
 pub(in crate::relay) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The send queue of a socket: what the kernel has not sent yet, and what the peer has not acknowledged. It changes

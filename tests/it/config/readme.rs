@@ -124,7 +124,8 @@ fn the_configurations_of_the_package_and_of_kubernetes_pass_check() {
     )
     .unwrap();
     for name in ["kubernetes.toml", "debian.toml"] {
-        let output = run(&format!("acequia check -c {name}"), directory.path());
+        // The directories of the package are not on this machine.
+        let output = run(&format!("acequia check --without-files -c {name}"), directory.path());
         assert_eq!(output, format!("{name}: 1 listener, 1 pool, 1 server: fine\n"));
     }
 }

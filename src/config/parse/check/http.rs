@@ -74,8 +74,7 @@ fn path(text: &str) -> Result<Uri, InvalidValue> {
     let is_path = text.starts_with('/') && text.is_ascii() && !text.contains('#');
     let uri = if is_path { text.parse().ok() } else { None };
     uri.ok_or_else(|| {
-        let hint =
-            "write a path that begins with /, as in \"/health\"; # and other characters than visible ASCII as %XX";
+        let hint = "write a path that begins with /, as in \"/health\"; write #, spaces and non-ASCII bytes as %XX";
         (format!("`{text}` is not a path"), hint.to_owned())
     })
 }

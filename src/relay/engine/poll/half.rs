@@ -118,7 +118,7 @@ impl Half {
     }
 
     /// Ready with the number of bytes that may be read, once there is something to read and the bandwidth allows it.
-    /// While the half waits for bandwidth, it does not notice a reset of the socket.
+    /// While the half waits for bandwidth, it does not notice a reset of the sender's socket.
     fn poll_grant(
         &mut self,
         cx: &mut Context<'_>,
@@ -191,7 +191,7 @@ impl Half {
                 let taken = ready!(receiver.poll_send(cx, &bytes[*sent..]))?;
                 *sent += taken;
                 if receiver.poll_flush(cx)?.is_pending() {
-                    debug_assert_eq!(*sent, bytes.len(), "a receiver with unflushed bytes has taken all");
+                    debug_assert_eq!(*sent, bytes.len(), "unflushed bytes, though not all were taken");
                     self.unsent = Unsent::Taken(taken);
                     return Poll::Pending;
                 }

@@ -33,7 +33,7 @@ pub(in crate::relay) use tls::TlsWire;
 use wire::TransferError;
 pub(in crate::relay) use wire::Wire;
 
-/// Relays between two connections until it is over. See [`relay`](crate::relay::relay).
+/// Relays between two connections until the relay is over. See [`relay`](crate::relay::relay).
 pub(in crate::relay) fn relay_between<'a, 'r: 'a, W: Wire>(
     client: &'a W,
     server: &'a W,

@@ -19,9 +19,9 @@ use tokio::io::Interest;
 use super::socket::Socket;
 use crate::optional::OptionalCall;
 
-static SPLICE: OptionalCall = OptionalCall::new("splice", "bulk is copied, which takes more CPU time");
+static SPLICE: OptionalCall = OptionalCall::new("splice", "bulk data is copied, which takes more CPU time");
 
-/// An unprivileged user has 16384 pipe pages: 256 pipes of this size.
+/// By default, an unprivileged user has 16384 pipe pages (`pipe-user-pages-soft`): 256 pipes of this size.
 const PIPE_BYTES: usize = 256 * 1024;
 
 /// The limit on a thread's pipes until [`limit_pipes`] sets another.
@@ -116,7 +116,7 @@ impl Pipe {
         from: &impl Socket,
         bytes_max: usize,
     ) -> Poll<io::Result<Filled>> {
-        debug_assert_eq!(self.filled_bytes, 0, "a pipe is filled only when it is empty");
+        debug_assert_eq!(self.filled_bytes, 0, "the pipe to be filled is not empty");
         let pipe = self.ends();
         loop {
             ready!(from.poll_read_ready(cx))?;

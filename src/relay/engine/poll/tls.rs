@@ -24,8 +24,8 @@ use crate::tls::{RECORD_BYTES_MAX, TlsConnection};
 /// The most bytes of records that are received at once.
 const RECV_BYTES_MAX: usize = 64 * 1024;
 
-/// Plaintext of a record while a burst begins. Such a record fits into one segment, also over IPv6 and with TCP
-/// timestamps, so that the peer can decrypt it as soon as that segment has come.
+/// Plaintext of a record while a burst begins. With an MTU of 1500, such a record fits into one segment, also over IPv6
+/// and with TCP timestamps, so that the peer can decrypt it as soon as that segment has come.
 const SMALL_RECORD_BYTES: usize = 1390;
 
 /// Plaintext in small records at the beginning of a burst: about what a new connection may send within the first round
@@ -65,8 +65,8 @@ struct TlsState {
     /// When plaintext was last encrypted.
     encrypted_at: Option<Instant>,
     error: Option<rustls::Error>,
-    /// The first error of the socket that was reported to nobody. The kernel reports it once: a later read sees an end
-    /// of the stream, which the peer has not sent.
+    /// The first error of the socket that no caller got. The kernel reports an error only once: the read after it sees
+    /// an end of the stream, although the peer has not sent one. That read returns this error instead.
     deferred_error: Option<io::ErrorKind>,
 }
 
@@ -119,7 +119,8 @@ impl TlsState {
     ) -> Poll<io::Result<Option<usize>>> {
         let unread = self.connection.unread_bytes();
         let room = plain.len().min(received.len());
-        // The buffers have room for a whole record, and for more than is unread.
+        // Decrypts straight into `plain` if both buffers have room for a whole record, and for more than is unread.
+        // Otherwise the connection keeps the plaintext, and `plain` gets as much of it as fits.
         let has_room = unread < RECORD_BYTES_MAX && RECORD_BYTES_MAX <= room;
         let decrypted = if has_room {
             let read = ready!(self.poll_records(socket, cx, &mut received[unread..room]))?;
@@ -137,7 +138,7 @@ impl TlsState {
                 bytes => Ok(bytes), // the next call returns the error
             })
         };
-        // An answer to the peer, if there is one. What the kernel does not take is sent later.
+        // Sends the answer to the peer, or the alert, if there is one. What the kernel does not take is sent later.
         let _ = self.poll_flush_deferring_errors(socket, cx);
         match decrypted {
             Ok(0) if self.connection.has_peer_closed() => Poll::Ready(Ok(Some(0))),
@@ -184,14 +185,14 @@ impl TlsState {
     }
 }
 
-/// The methods of [`Wire`](super::wire::Wire), and some beside them.
+/// The methods by which [`MaybeTls`](super::MaybeTls) is a [`Wire`](super::wire::Wire), and some more.
 impl TlsWire<'_> {
     /// Why TLS has failed, if it has: what the peer has sent is not valid or is a fatal alert, or our keys are used up.
     pub(super) fn take_error(&self) -> Option<rustls::Error> {
         self.state.lock().error.take()
     }
 
-    /// The TLS, whose records must all have been flushed.
+    /// The TLS connection. All its records must have been flushed.
     pub(super) fn into_connection(self) -> TlsConnection {
         let state = self.state.into_inner();
         state.connection
