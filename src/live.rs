@@ -1,7 +1,7 @@
-//! What is in force: a plan, and its pools and addresses at run time.
+//! What is in force: a plan, its pools at run time, and the addresses that its listeners are bound to.
 //!
-//! [`Live`] is the only holder of it, and the only way to change it: [`Live::apply`] for another plan,
-//! [`Live::set_servers`], [`Live::add_server`] and [`Live::set_addresses`] for the servers of a pool,
+//! [`Live`] is the only holder of it, and the only way to change it, for example by [`Live::apply`] for another plan,
+//! by [`Live::set_servers`], [`Live::add_server`] and [`Live::set_addresses`] for the servers of a pool, and by
 //! [`Live::apply_override`] for an operator's override of a server.
 
 mod recorded_outcome;
@@ -227,16 +227,16 @@ impl Live {
     /// addresses and the TLS. `new_names`: the addresses of names that are new in their pools, by pool.
     ///
     /// A pool that is configured as before stays. In a pool whose configuration has changed, a server whose name and
-    /// address are as before stays, with its health, its sessions and its back-off; sessions on the old plan keep the
-    /// old weights. A host name keeps its addresses, even if the key `name` of its servers changes.
+    /// address are as before stays, with its health, its sessions and its back-off. For a session that began under the
+    /// old plan, the old weights hold. A host name keeps its addresses, even if the key `name` of its servers changes.
     ///
     /// Takes long if there are many pools. May be called from any thread.
     #[must_use]
     pub fn prepare(&self, plan: Plan, mut new_names: HashMap<Arc<str>, NameAddresses>) -> InForce {
-        let now = self.in_force();
+        let current = self.in_force();
         let pool = |plan: &Arc<PoolPlan>| {
             let addresses = new_names.remove(&plan.name).unwrap_or_default();
-            Arc::new(match now.pool(&plan.name) {
+            Arc::new(match current.pool(&plan.name) {
                 Some(before) if before.plan() == plan => return Arc::clone(before),
                 Some(before) => before.successor(Arc::clone(plan), addresses, &self.registry),
                 None => LivePool::new(Arc::clone(plan), addresses, &self.registry),
@@ -246,7 +246,7 @@ impl Live {
         // A pool that stays keeps its old plan. The new one is equal to it, and is dropped.
         let plans = pools.iter().map(|pool| Arc::clone(pool.plan())).collect();
         InForce {
-            guards: LiveGuards::new(&plan.guards, Some(&now.guards)),
+            guards: LiveGuards::new(&plan.guards, Some(&current.guards)),
             plan: Arc::new(Plan { pools: plans, ..plan }),
             pools,
             addresses: Vec::new(),
@@ -257,10 +257,10 @@ impl Live {
     /// Puts in force what was prepared. Returns it.
     pub fn apply(&self, next: InForce) -> Arc<InForce> {
         let changing = self.changing();
-        let now = self.in_force();
+        let current = self.in_force();
         self.set_own_listeners(&next.plan, &next.addresses);
         for pool in next.pools.iter() {
-            let before = now.pool(pool.name());
+            let before = current.pool(pool.name());
             if before.is_some_and(|before| Arc::ptr_eq(before, pool)) {
                 pool.leave_out_own_listeners(&self.registry);
                 continue;
@@ -268,7 +268,7 @@ impl Live {
             match before {
                 Some(before) => pool.catch_up_with(before, &self.registry),
                 None => {
-                    let named = |name: &str| now.pool(name).or_else(|| next.pool(name));
+                    let named = |name: &str| current.pool(name).or_else(|| next.pool(name));
                     inherit_primary(pool, named, &self.registry);
                 }
             }
@@ -278,9 +278,9 @@ impl Live {
                 self.end_awaiting_failback(pool);
             }
         }
-        self.note_gone_pools(&now, &next);
+        self.note_gone_pools(&current, &next);
         self.readmit_left_out(&next);
-        next.guards.apply_bandwidth(&now.guards);
+        next.guards.apply_bandwidth(&current.guards);
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
         self.registry.notify_change();
@@ -289,8 +289,8 @@ impl Live {
         next
     }
 
-    /// Applies an override to all servers of this name, and keeps it for later ones until it is revoked. Returns all
-    /// overrides of this name that are in force then.
+    /// Applies an override to all servers of this name, and keeps it for later servers until it is revoked. Returns
+    /// all overrides that this name has then.
     pub fn apply_override(&self, name: &ServerPath, change: Override, by: Arc<str>, at: SystemTime) -> Overrides {
         self.registry.apply_override(name, change, by, at)
     }

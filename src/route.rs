@@ -5,8 +5,9 @@
 //!
 //! A lookup hashes the name once. If `*.suffix` patterns are configured, it also hashes each parent of the name at most
 //! once: `b.c` and `c` for `a.b.c`. So it costs the same among ten names and among a million, apart from cache misses.
-//! Only routes that share a pattern are tested one by one, best first, up to the first that holds: at worst, ten
-//! thousand routes for the same name that differ only in `from` are ten thousand tests of an address.
+//! Only routes that share a pattern, or have none, are tested one by one, best first, up to the first whose conditions
+//! hold: at worst, ten thousand routes for the same name that differ only in `from` are ten thousand tests of an
+//! address.
 
 mod input;
 mod offered;
@@ -33,7 +34,7 @@ use offered::Offered;
 pub use target::Target;
 pub use tls_mode::TlsMode;
 
-/// A rule: conditions on the client, and where it leads.
+/// A rule: conditions on a client, and where a client that meets them goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route<T> {
     /// Its name in the log and the API.
@@ -230,8 +231,8 @@ impl<T> RouteTable<T> {
         routes.filter_map(|route| route.to.pool()).chain(&self.default)
     }
 
-    /// Where this client goes. Allocates nothing, unless the client offers hundreds of protocols and a condition asks
-    /// for one.
+    /// Where this client goes. Allocates nothing, unless an `alpn` condition is tested and the client offers a long
+    /// list of protocols (see `Offered`).
     #[must_use]
     pub fn find(&self, input: &RouteInput<'_>) -> RouteChoice<'_, T> {
         self.choice(self.best(input))
@@ -322,8 +323,8 @@ impl<T> Route<T> {
     }
 }
 
-/// The indices of the routes that share a pattern. Usually there is only one route, without further conditions: then it
-/// is found without loading it. Among a million routes, a load would be a cache miss.
+/// The indices of the routes that share a pattern, or have none. Usually there is only one route, without further
+/// conditions: then it is found without loading it. Among a million routes, a load would be a cache miss.
 #[derive(Clone, Debug, Default)]
 struct Bucket {
     /// The routes with further conditions, best first.
@@ -347,8 +348,8 @@ impl Bucket {
 /// Buckets by the name of the pattern, normalized as clients' names are.
 type ByName = HashMap<Arc<[u8]>, Bucket, BuildHasherDefault<NameHasher>>;
 
-/// XXH3-64 without a secret: faster than the standard library's hash. Clients cannot cause collisions in a table whose
-/// names are all the operator's.
+/// XXH3-64 without a secret: faster than the standard library's hash. Clients cannot cause collisions: they can
+/// look names up in the table, but not add any.
 #[derive(Debug, Default)]
 struct NameHasher(u64);
 

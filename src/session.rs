@@ -8,19 +8,20 @@
 //!
 //! - `Opened`: the PROXY header is read, if one is expected; the guards of the listener are asked; a client to be
 //!   redirected gets the response, and goes no further.
-//! - `Identified`: an ACME server gets the answer to its challenge, and a CancelRequest of PostgreSQL is sent on. Neither
-//!   goes further.
+//! - `Identified`: an ACME server gets the answer to its challenge, and a CancelRequest of PostgreSQL is sent on.
+//!   Neither client goes further.
 //! - `Routed`: the guards of the route are asked.
 //! - `Connected`: the login of a PostgreSQL client is relayed.
 //!
-//! `terminate` completes the TLS handshake with a client whose TLS is terminated here. For a PostgreSQL client, the module
-//! `terminate_postgres` does so before `route`, because the packet that names the user and the database is within TLS.
+//! `terminate` completes the TLS handshake with a client whose TLS is terminated here. For a PostgreSQL client, the
+//! module `terminate_postgres` does so before `route`, because the packet that names the user and the database comes
+//! within TLS.
 //!
 //! **A new step** consumes the type before it and returns the next one, or a `Refusal`. The functions `connect`,
-//! `connect_postgres` and `connect_decrypted` call the steps: add the new one to each whose clients it is for. What it has
-//! to remember goes to `account::session_extras`, so that other sessions stay small. Code that only decides whether a
-//! client is refused is not a step, but a limit of a [`guard`](crate::guard). Code that reads first bytes is a reader of
-//! [`sniff`](crate::sniff).
+//! `connect_postgres` and `connect_decrypted` call the steps: add the new one to each whose clients it is for. What it
+//! has to remember goes to `account::session_extras`, so that other sessions stay small. Code that only decides whether
+//! a client is refused is not a step, but a limit of a [`guard`](crate::guard). Code that reads first bytes is a reader
+//! of [`sniff`](crate::sniff).
 //!
 //! A step that few sessions take is [`boxed`](FutureExt::boxed): its future does not make those of other sessions
 //! larger, and its code, which is called through `dyn`, is not inlined into the code that every session runs.

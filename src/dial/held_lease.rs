@@ -1,5 +1,5 @@
-//! A session's lease on a server. If the server is limited (`max_sessions`), the lease is kept until the server has
-//! ended the session.
+//! A session's lease on a server. If the server is limited (`max_sessions`), the lease keeps the session's place there
+//! until the server has ended the session.
 //!
 //! The process of such a server may have a limit, too, and counts a session from the connect until it has seen the end
 //! of the session. So the place on a limited server is returned when the server has ended the session, even if the
@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 use crate::pool::{Lease, Server};
 
-/// How long a place is kept, at most, after we have closed the connection to the server.
+/// How long a place is kept, at most, after we have closed the connection to the server. A working server sees the end
+/// of the session within this time; one that hangs does not block the place for long.
 pub const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A lease. If it is dropped after a connect to its server has begun, for example because the session is cut, the place
@@ -38,7 +39,7 @@ impl HeldLease {
 
     /// The lease.
     pub fn lease(&self) -> &Lease {
-        self.0.as_ref().expect("it is taken out only when it is returned")
+        self.0.as_ref().expect("only a call that ends `self` takes it")
     }
 
     /// The server.
@@ -83,7 +84,8 @@ async fn hold(lease: Option<Lease>, server_end: impl Future<Output = ()>) {
     drop(lease);
 }
 
-/// Runs a task on the worker's runtime. Once the runtime has ended, no place is needed any more.
+/// Runs a task on the worker's runtime. If the runtime has ended, the task is dropped, and with it the lease: no place
+/// has to be kept any more.
 ///
 /// Cold, and not generic: spawning is much code, which would be inlined where every session closes.
 #[cold]

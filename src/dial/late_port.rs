@@ -6,9 +6,9 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Makes the kernel choose the local port in `connect` instead of in `bind`, for a socket that is bound to port 0. The
-/// port then only has to be free for connections to this server. A port that is chosen in `bind` has to be free for
-/// connections to all servers. The option works for IPv6, too.
+/// Makes the kernel choose the local port in `connect` instead of in `bind`, for a socket that is bound to port 0. Then
+/// the port has to be free only for connections to the server that `connect` names. A port that is chosen in `bind` has
+/// to be free for connections to all servers. The option works for IPv6, too.
 ///
 /// # Errors
 /// Those of `setsockopt`.

@@ -69,7 +69,7 @@ pub enum Progress<'a> {
     Queued {
         /// Its position in the queue, from 1.
         position: usize,
-        /// Whether the pool sleeps.
+        /// Whether the pool sleeps ([`Pool::needs_wake`]): then the client waits for a server to be started.
         is_asleep: bool,
     },
     /// The client no longer waits.
@@ -127,8 +127,8 @@ impl DialError {
     }
 }
 
-/// For tests: the size of the largest block of memory that glibc reuses whole (tcache). Larger ones leave holes in the
-/// heap.
+/// For tests of the sizes of futures: the largest block of memory that glibc reuses whole (tcache). Larger blocks leave
+/// holes in the heap.
 #[cfg(test)]
 pub(crate) const REUSED_BYTES_MAX: usize = 1032;
 
@@ -217,16 +217,17 @@ pub fn dial(
     }
 }
 
-/// Whether a server's checks and the operator allow new sessions on it.
+/// Whether a server is neither down nor disabled. A stand-in may be down: its checks require the role of the servers
+/// that it stands in for.
 fn is_usable(server: &Server) -> bool {
     (server.check_state() != CheckState::Down || server.is_stand_in()) && !server.is_disabled()
 }
 
-/// Whether a server is not usable, and panic mode does not use it either. `was_usable`: whether it was usable before
-/// the attempt.
+/// Whether the server of an attempt may no longer get the client: it is not usable, and panic mode does not use it
+/// either. `was_usable`: whether it was usable before the attempt.
 fn is_out_of_use(pool: &Pool, server: &Server, was_usable: bool) -> bool {
     if !was_usable {
-        // Panic mode picked the server. If the panic has ended since then, the server is still used.
+        // Panic mode picked the server. If the panic has ended since then, the client still gets the server.
         return server.is_disabled() || server.is_unfit();
     }
     let in_panic = |member: &Member| member.id() == server.id() && pool.uses_in_panic(member, Instant::now());

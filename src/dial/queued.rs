@@ -28,8 +28,8 @@ pub(super) async fn wait(
         report(Progress::Queued { position, is_asleep });
     };
     let watch = PeerWatch::new(client.socket);
-    // If a client that may half-close ends its stream, it moves behind the others in the queue. Any other client that
-    // ends its stream has left, and so has any client that closes its Unix socket.
+    // If a client that may half-close ends its stream, it moves behind the clients with open streams. Any other client
+    // that ends its stream has left, and so has any client that closes its Unix socket.
     let half_close = async {
         match client.may_half_close {
             true => watch.stream_end().await,

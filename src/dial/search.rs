@@ -53,8 +53,9 @@ impl Search {
         }
     }
 
-    /// Lets the client try the same servers again, if clients of this pool wait for the return of servers and no
-    /// untried server can be picked now. The server of this lease counts as tried. Returns whether the client may.
+    /// Lets the client try again the servers that have failed it, if clients of this pool wait for the return of
+    /// servers and no other server can be picked now. The server of this lease counts as one that has failed the
+    /// client. Returns whether the client may try them again.
     pub fn begin_again(&mut self, pool: &Pool, lease: &Lease, now: Instant) -> bool {
         let tried = [&self.tried[..], &[lease.server().id()]].concat();
         let begins_again = pool.waits_for_return() && !pool.can_pick_besides(&tried, now);

@@ -20,12 +20,13 @@ pub struct DialTls<'a> {
     pub header: &'a [u8],
 }
 
-/// Why TLS did not begin.
+/// Why the handshake was not completed.
 #[derive(Debug)]
 pub(super) struct TlsFailure {
     pub(super) error: HandshakeError,
-    /// Whether the server was sent a name or a protocol of the client's TLS, which may be the cause. Then the failure
-    /// does not count against the server: otherwise a client could eject servers by names that they do not have.
+    /// Whether the server was sent a name or a protocol that came from the client, and may be the cause. Then the
+    /// failure does not count against the server: otherwise a client could eject servers by names that they do not
+    /// have.
     pub(super) may_be_client_fault: bool,
 }
 

@@ -43,7 +43,7 @@ impl Live {
         self.announcing.lock().latest = Arc::clone(latest);
     }
 
-    /// The latest announcements, as they are kept over a restart.
+    /// The latest announcements that have a usable server, as they are kept over a restart.
     #[must_use]
     pub fn announced(&self) -> Vec<KeptAnnouncement> {
         let latest = Arc::clone(&self.announcing.lock().latest);

@@ -1,4 +1,4 @@
-//! When to look at the servers again.
+//! Tells a task when to look at the servers of all pools again: after a change, or at a given time.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Live;
 
-/// The shortest wait from one look to the next.
+/// The shortest time from one look to the next, because a look at thousands of servers costs time.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// How long to wait after a change, so that related changes are reported with it: a check that makes another server the
@@ -63,7 +63,7 @@ impl Live {
         ChangeWatch::new(self.registry.subscribe())
     }
 
-    /// Keeps other tasks from changing what is in force while the guard lives. Readers do not wait.
+    /// Keeps other tasks from changing what is in force while the returned lock lives. Readers do not wait.
     pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock()
     }
@@ -115,7 +115,7 @@ mod tests {
             ("a check", &|| check(&CheckOutcome::Pass)),
             ("an ejection", &fail),
             ("a failed check", &|| check(&CheckOutcome::Fail("gone".into()))),
-            ("an operator", &|| set_override("10.0.0.2:1", Override::Weight(Some(0)))),
+            ("a weight", &|| set_override("10.0.0.2:1", Override::Weight(Some(0)))),
             ("an operator's change of a server that is in no pool", &|| {
                 set_override("none", Override::Disable { close_over: None })
             }),
@@ -125,11 +125,12 @@ mod tests {
             ("a reload", &|| {
                 drop(live.apply(live.prepare(plan("\"10.0.0.1:1\""), HashMap::new())))
             }),
-            ("a role", &|| pool().servers()[0].set_stand_in(true)),
+            ("a stand-in", &|| pool().servers()[0].set_stand_in(true)),
         ];
         let mut watch = live.changes();
         for (name, change) in changes {
-            assert!(timeout(FOR_LONG, watch.next(None)).await.is_err(), "before {name}");
+            let reported_before = timeout(FOR_LONG, watch.next(None)).await;
+            assert!(reported_before.is_err(), "nothing is reported before {name}");
             change();
             assert!(timeout(INTERVAL_MIN, watch.next(None)).await.expect(name), "{name}");
         }

@@ -32,8 +32,8 @@ impl LivePool {
         recorded
     }
 
-    /// Makes this server the primary of the pool, because an operator says that it is. `None`: the server does not call
-    /// itself primary, or is down, and nothing changes.
+    /// Makes this server the primary of the pool, because an operator says that it is. `None`: nothing changes, because
+    /// the server does not call itself primary, is down, or is not in the pool.
     #[must_use]
     pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
         let HealthPlan {
@@ -49,7 +49,7 @@ impl LivePool {
 
     /// In a pool that falls back to its primary, updates which server is the stand-in for replicas. If there is a new
     /// primary, or new servers, marks the primary in force, and no other server, as the stand-in. `passed`: the server
-    /// whose check has just passed; if it is the primary in force, it is confirmed as the stand-in.
+    /// whose check has just passed; if it is the primary in force, it is confirmed ([`Server::confirm_stand_in`]).
     fn update_stand_in(&self, has_new_primary_or_servers: bool, members: &[Member], passed: Option<&Arc<Server>>) {
         if self.plan().fallback != Some(Fallback::Primary) {
             return;

@@ -21,14 +21,14 @@ impl LivePool {
         };
         // `is_enabled` is asked first because `overrides` takes a lock.
         let awaits_failback = || !server.is_enabled() && server.overrides().admin_state == AdminState::AwaitingFailback;
-        let is_down = || {
+        let is_out_of_use = || {
             (server.check_state() == CheckState::Down || awaits_failback())
                 && !self.uses_in_panic(server, now)
                 && !server.is_stand_in()
         };
         // A disabled server is not checked, so it may be an old primary without being down.
         let is_disabled_and_old = || server.is_disabled() && self.has_other_primary(server);
-        if policy == Sever::Close && (is_down() || is_disabled_and_old()) {
+        if policy == Sever::Close && (is_out_of_use() || is_disabled_and_old()) {
             return Some(self.cause_down(server, self.has_other_primary(server)));
         }
         let is_worse = || self.best_tier(now).is_some_and(|best| server.priority() > best);
@@ -36,8 +36,8 @@ impl LivePool {
         closes.then_some(Cause::paced(Ending::FailedBack, severing.close_over))
     }
 
-    /// The cause for a server that is down, disabled or gone. `is_old`: another server is the primary. Sessions of an
-    /// old primary are closed at once, because what they write may be lost.
+    /// The cause for a server that is down or disabled, or has left the pool. `is_old`: another server is the primary.
+    /// Sessions of an old primary are closed at once, because what they write may be lost.
     fn cause_down(&self, server: &Server, is_old: bool) -> Cause {
         Cause {
             ending: Ending::ServerDown,

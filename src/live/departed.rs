@@ -20,7 +20,7 @@ pub struct Departed {
     /// Why its sessions are to be closed; `None`: they may go on. The cause is its state when it left, the fact that it
     /// left, or the promotion of another server since then.
     pub cause: Option<Cause>,
-    /// Whether its pool left with it.
+    /// Whether its pool was removed or renamed, when the server left or later.
     pub left_with_pool: bool,
     /// What was known of it, if it was the primary when it left.
     pub(super) known_as_primary: Option<Arc<KnownPrimary>>,

@@ -1,5 +1,5 @@
-//! The servers of a pool that are not in its plan. Its source or its clones list some of them; operators have added
-//! others.
+//! The servers of a pool that are not in its plan. Some are in the list of its lister: its source, or its clones.
+//! Operators have added others.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -42,10 +42,9 @@ struct Lists {
 impl Lists {
     /// The lists with which `plan` begins when it replaces the plan `before`.
     ///
-    /// If the lister is another one, the list of the old lister is forgotten: it would be out of date if that lister
-    /// came back. But all earlier servers of the pool become the first list of the new lister, so that the pool keeps
-    /// them until its source has listed servers or a clone runs. A pool of clones that may sleep keeps none: clients
-    /// wake it.
+    /// If the lister is another one, all earlier servers of the pool become the first list of the new lister. So the
+    /// pool keeps them until its source has listed servers or a clone runs. A pool of clones that may sleep keeps none:
+    /// clients wake it. Nothing is kept for the old lister: its list would be out of date if that lister came back.
     fn taken_over(&self, plan: &PoolPlan, before: &PoolPlan) -> Self {
         if before.lister() == plan.lister() {
             return self.clone();
@@ -67,7 +66,7 @@ impl Lists {
     }
 }
 
-/// The state of the source of a pool's servers.
+/// The state of a source: that of a pool's servers, or that of the announced routes.
 #[derive(Clone, Debug, Default)]
 pub struct SourceState {
     /// Whether the source's latest answer was usable; `None`: it has not answered yet.
@@ -305,7 +304,7 @@ impl Live {
         }
     }
 
-    /// The latest lists of the sources of pools, by pool.
+    /// The lists to save for the sources of pools ([`DynamicServers::listed`]), by pool.
     #[must_use]
     pub fn listed_servers(&self) -> BTreeMap<Box<str>, Vec<ListedServer>> {
         let in_force = self.in_force();

@@ -18,8 +18,8 @@ pub struct LiveGuards {
 }
 
 impl LiveGuards {
-    /// A guard that is configured as before stays. One whose rules have changed is replaced by a successor that
-    /// takes over its counts and its edits.
+    /// The guards of these plans. A guard that is configured as before stays. A guard whose rules have changed is
+    /// replaced by a successor, which takes over its counts and the networks that were denied by hand.
     pub(super) fn new(plans: &[Arc<GuardPlan>], before: Option<&Self>) -> Self {
         let guard = |plan: &Arc<GuardPlan>| match before.and_then(|guards| guards.known(&plan.name)) {
             Some(known) if *known.rules() == plan.rules => Arc::clone(known),

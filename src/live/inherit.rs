@@ -10,8 +10,8 @@ use crate::plan::ServerEntry;
 use crate::pool::ServerRegistry;
 
 /// Gives `pool` a primary that another pool remembers. This primary must be a server of `pool`. Nothing is done if
-/// `pool` needs no primary, or remembers one. A pool that exists is preferred to one that is gone, then the one with
-/// the highest timeline is preferred. If equally preferred pools remember different primaries, nothing is inherited.
+/// `pool` needs no primary, or remembers one. Pools that exist are preferred to those that are gone; then those
+/// with the highest timeline are preferred. If the preferred pools remember different primaries, nothing is inherited.
 /// `find_pool`: finds an existing pool by its name.
 pub(super) fn inherit_primary<'p>(
     pool: &LivePool,

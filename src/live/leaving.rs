@@ -26,8 +26,7 @@ impl LivePool {
             };
             let when_primary = departed.known_as_primary.as_deref();
             let superseded = when_primary.and_then(|known| self.supersession(known, &server));
-            // `on_leave` does not apply to servers that left with the earlier name of this pool, or that only got
-            // another name.
+            // `on_leave` does not apply if only the name of the pool or of the server has changed.
             let on_leave_applies = !departed.left_with_pool && !addresses.contains(&server.spec().address);
             let left = cause_on_leave.filter(|_| on_leave_applies);
             departed.cause = superseded.or(departed.cause).or(left);
@@ -77,14 +76,14 @@ impl Live {
 
     /// Remembers the servers of pools that the next plan does not have. If such a pool only gets another name, the pool
     /// of that name remembers them.
-    pub(super) fn note_gone_pools(&self, now: &InForce, next: &InForce) {
+    pub(super) fn note_gone_pools(&self, current: &InForce, next: &InForce) {
         let new: Vec<_> = next
             .pools
             .iter()
-            .filter(|pool| now.pool(pool.name()).is_none())
+            .filter(|pool| current.pool(pool.name()).is_none())
             .collect();
         let new_pools = NewPools::new(&new);
-        for gone in now.pools.iter().filter(|pool| next.pool(pool.name()).is_none()) {
+        for gone in current.pools.iter().filter(|pool| next.pool(pool.name()).is_none()) {
             let mut departed = gone.departed();
             departed.extend(gone.leaving(&HashSet::new()));
             departed.iter_mut().for_each(|departed| departed.left_with_pool = true);
@@ -101,6 +100,7 @@ impl Live {
 /// The pools that are new in a plan. Finds which of them is an earlier pool under another name.
 struct NewPools<'p> {
     by_address: HashMap<ServerAddr, Vec<&'p LivePool>>,
+    /// Those with a source of servers (`discover`).
     discovered: Vec<&'p LivePool>,
 }
 
@@ -119,8 +119,8 @@ impl<'p> NewPools<'p> {
         }
     }
 
-    /// The new pool that is the pool `gone` under another name. It requires the same role, and has a server at an
-    /// address of `gone`, or the same source of servers: the source may not have listed any server yet.
+    /// The new pool that is the pool `gone` under another name. It requires the same role. Besides, it has the address
+    /// of a server of `gone`, or the same source of servers, which may not have listed any server yet.
     fn renamed_from(&self, gone: &LivePool) -> Option<&'p LivePool> {
         let has_same_role = |pool: &&&LivePool| pool.plan().health.required.role == gone.plan().health.required.role;
         let servers = gone.servers();

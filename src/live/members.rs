@@ -38,8 +38,8 @@ pub(super) fn members(
                 continue;
             }
             // The identity is the address if a host name is configured, else the label. So two host names with the same
-            // address are one server, with one load and one health; an entry that is that address, without a host name,
-            // is another server.
+            // address are one server, with one load and one health. An entry of that address that has a `name`, but no
+            // host name, is another server.
             if seen.insert((Arc::clone(&spec.identity), spec.address)) {
                 let server = registry.get_or_create(&plan.name, spec, plan.is_checked());
                 members.push(Member::new(server, entry.member_config));

@@ -53,7 +53,7 @@ impl LivePool {
         let own = registry.own_listeners().leading_to(self.name());
         let servers = self.servers();
         if servers.iter().any(|server| own.at(server.spec().address).is_some()) {
-            self.update_entries(self.entries(), self, registry); // notifies the checks
+            self.update_entries(self.entries(), self, registry); // notifies the checks, unlike `update_servers`
         } else {
             self.record_own_listeners(&servers, registry);
         }
@@ -92,8 +92,9 @@ impl LivePool {
 }
 
 impl Live {
-    /// Replaces the addresses of this machine. Leaves out servers that have become our own listeners because their
-    /// address is new, and takes back servers that no longer are our own listeners because their address is gone.
+    /// Replaces the addresses of this machine. Leaves out servers that have become our own listeners because this
+    /// machine has got their address. Takes back servers that no longer are our own listeners because it has lost their
+    /// address.
     pub fn set_local_addresses(&self, addresses: LocalAddresses) {
         let _changing = self.changing();
         if self.registry.own_listeners().set_local_addresses(addresses) {
@@ -129,8 +130,8 @@ impl Live {
         self.readmit_left_out(in_force);
     }
 
-    /// Takes back servers that were left out and no longer lead back to their pools. To be called after the servers of
-    /// another pool have changed.
+    /// Takes back servers that were left out and no longer lead back to their pools. To be called after a change of
+    /// the servers of a pool, of the listeners, or of the addresses of this machine.
     pub(super) fn readmit_left_out(&self, in_force: &InForce) {
         for name in self.registry.own_listeners().pools_to_readmit() {
             if let Some(pool) = in_force.pool(&name)

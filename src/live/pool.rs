@@ -19,7 +19,7 @@ use crate::pool::{
 };
 use crate::scale::PoolScale;
 
-/// A pool in force. It dereferences to its servers and the choice among them.
+/// A pool in force. It dereferences to [`Pool`]: its servers, and the choice among them.
 #[derive(Debug)]
 pub struct LivePool {
     plan: Arc<PoolPlan>,
@@ -30,7 +30,7 @@ pub struct LivePool {
     /// The servers that are left out because they are our own listeners, which lead to this pool.
     // A blocking mutex: locked for a line.
     left_out: Mutex<Vec<LeftOutServer>>,
-    /// The entries of its plan, those that its source or its clones list, and those that operators have added.
+    /// The entries of its plan, those of its source or its clones, and those that operators have added.
     entries: watch::Sender<Arc<[ServerEntry]>>,
     // Each field from here on is shared with the pools that this one has replaced, and those that will replace it.
     dynamic: Arc<DynamicServers>,
@@ -213,8 +213,8 @@ impl LivePool {
         let (members, left_out) = members(&self.plan, entries, &self.addresses.lock(), registry);
         *self.left_out.lock() = left_out;
         self.record_own_listeners(&members, registry);
-        self.note_departures(before, &members); // before anything of their state changes
-        self.update_checked(&before.servers(), &members); // before one of them gets a session
+        self.note_departures(before, &members); // before the states of servers change
+        self.update_checked(&before.servers(), &members); // before a new member gets a session
         self.replace_servers(members);
     }
 

@@ -30,7 +30,7 @@ impl LivePools {
     }
 
     /// The pool that serves new sessions of this one now: the pool itself or, while it has no usable server, the first
-    /// of its fallbacks that has one. If no fallback has one either, it is the pool itself.
+    /// in its chain of fallbacks that has a usable server. If none in the chain has one, it is the pool itself.
     #[must_use]
     pub fn serving(&self, id: PoolId, now: Instant) -> PoolId {
         let mut serving = id;
@@ -49,7 +49,7 @@ impl LivePools {
         }
     }
 
-    /// The first usable fallback of this pool, unless the pool is usable itself.
+    /// The first usable pool in the chain of fallbacks of this pool, unless this pool is usable itself.
     #[must_use]
     pub fn usable_fallback(&self, id: PoolId, now: Instant) -> Option<PoolId> {
         let fallback = self.fallback_pools[id.0].filter(|_| !self[id].is_usable(now))?;

@@ -15,14 +15,14 @@ impl LivePool {
 
     /// Whether the pool has no usable server only because no client has asked for one, or because the clones that are
     /// started for clients are at their first start. If the start of a clone has failed, the pool is not asleep until
-    /// that clone is leaving.
+    /// that clone is leaving. A pool for which an operator wants no clones is not asleep.
     #[must_use]
     pub fn is_asleep(&self, now: Instant) -> bool {
         self.needs_wake(now) && self.scale().can_start()
     }
 
-    /// Whether the pool may still get usable servers after its start: a server has not been checked yet, or there is no
-    /// server, and names have not been resolved, the source has not answered, or the start of a clone can be expected.
+    /// Whether the pool may still get its first usable server: a server has not been checked yet; or there is no server
+    /// yet, because names have not been resolved, the source has not answered, or a clone is still to start.
     #[must_use]
     pub fn is_starting(&self, now: Instant) -> bool {
         let servers = self.servers();
@@ -43,7 +43,7 @@ mod tests {
     use crate::live::Live;
     use crate::scale::{CloneState, CloneStatus, WantedClones};
 
-    /// A pool with these lines.
+    /// A pool with these lines in its configuration.
     fn pool(lines: &str) -> Arc<LivePool> {
         let text = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\n{lines}");
         let plan = crate::config::read("a.toml", &text).ok().unwrap().plan;
@@ -56,7 +56,7 @@ mod tests {
         ))
     }
 
-    fn clone(state: CloneState, reason: Option<&str>) -> CloneStatus {
+    fn clone_status(state: CloneState, reason: Option<&str>) -> CloneStatus {
         CloneStatus {
             name: "p-1".into(),
             state,
@@ -76,11 +76,11 @@ mod tests {
         let failed = Some("exit status 1");
         for (clones, can_start) in [
             (vec![], true),
-            (vec![clone(CloneState::Starting, None)], true),
-            (vec![clone(CloneState::Waiting, failed)], false),
-            (vec![clone(CloneState::Starting, failed)], false),
-            (vec![clone(CloneState::Stopping, None)], false),
-            (vec![clone(CloneState::Draining, failed)], true),
+            (vec![clone_status(CloneState::Starting, None)], true),
+            (vec![clone_status(CloneState::Waiting, failed)], false),
+            (vec![clone_status(CloneState::Starting, failed)], false),
+            (vec![clone_status(CloneState::Stopping, None)], false),
+            (vec![clone_status(CloneState::Draining, failed)], true),
         ] {
             sleeper.scale().publish(clones.clone());
             assert_eq!(

@@ -26,8 +26,8 @@ pub(super) struct Candidate {
     pub(super) identity_hash: u64,
     /// See [`MemberConfig::sessions_max`](super::MemberConfig::sessions_max).
     pub(super) sessions_max: Option<NonZeroU32>,
-    /// Whether it is an ejected server whose trial is due. Outside of panic, a session must claim that
-    /// trial to get the server.
+    /// Whether it is an ejected server whose trial is due. Outside of panic, a session must claim that trial to
+    /// get the server.
     is_trial: bool,
 }
 
@@ -171,8 +171,8 @@ impl CandidateSet {
         self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
 
-    /// Returns the kind of lease that a session gets on this candidate. If the session needs the candidate's trial for
-    /// that, claims it; `None`: the session gets no lease, because another session has claimed the trial.
+    /// Returns the kind of lease that a session gets on this candidate. If the session needs its trial, this claims
+    /// the trial. `None`: the session gets no lease, because another session has claimed the trial.
     pub(super) fn admit(&self, candidate: &Candidate, rules: &PoolRules, now: Instant) -> Option<LeaseKind> {
         if self.in_panic || !candidate.is_trial {
             return Some(LeaseKind::Regular);

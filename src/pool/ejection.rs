@@ -10,10 +10,11 @@ use tokio::time::Instant;
 use super::session_outcome::{SERVED_AFTER, UnservedSessions};
 use crate::addr::ClientHost;
 
-/// The back-off of a server that fails while no other can be picked, in a pool whose clients wait for the return of
-/// servers ([`Pool::waits_for_return`](super::Pool::waits_for_return)); the back-offs of [`EjectLimits`] do not hold
-/// then. In any pool, after a trial that ends without a report, the next one is due in this time at the latest.
-/// `session/redial.rs` also waits this long before it may connect a client to the same server again.
+/// The back-off of a server that fails (other than in TLS) while no other can be picked, in a pool whose clients wait
+/// for the return of servers ([`Pool::waits_for_return`](super::Pool::waits_for_return)); the back-offs of
+/// [`EjectLimits`] do not hold then. In any pool, after a trial that ends without a report, the next one is due in this
+/// time at the latest. `session/redial.rs` also waits this long before it may connect a client to the same server
+/// again.
 pub const RETURN_WAIT: Duration = Duration::from_secs(1);
 
 /// When failed connects eject a server, and for how long.
@@ -47,8 +48,9 @@ pub(super) enum LeaseKind {
 ///
 /// Sessions that the server did not serve count as failed connects once they came from three client addresses. From the
 /// first unserved session on, a connect that works proves nothing: the record is cleared only when a session that
-/// connected after the end of that one is served, or has lasted for [`SERVED_AFTER`]. That it has lasted is noticed when
-/// another session connects. Passed checks do not bring such a server back, because they do not see what sessions see.
+/// connected after the end of that one is served, or has lasted for [`SERVED_AFTER`]. That it has lasted is noticed
+/// when another session connects. Passed checks do not bring such a server back, because they do not see what sessions
+/// see.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ejection {
     /// Failed connects in a row while the server was not ejected.

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::facts::{ServerFacts, WalPosition};
 use super::histories::Histories;
 
-/// Two times count as nearly the same if they are less than `max_lag` divided by this apart. For times of an age of more
-/// than twice `max_lag`, their age is divided instead.
+/// Times that are less than `max_lag / RESOLUTION` apart count as the same. Once they are older than twice `max_lag`,
+/// their age is divided instead.
 const RESOLUTION: u32 = 64;
 
 /// Positions are kept for this time, or for twice `max_lag` if that is longer. The reported lag of a replica that has
@@ -106,7 +106,8 @@ struct ReplicaHistory {
     received: PositionHistory,
     /// When it was last connected to a server that it follows; if it never was, when it was first seen.
     followed_at: Instant,
-    /// When it last said that it is not behind (by a second or more, or by `max_lag` if that is less); if it never did, when it was first seen.
+    /// When it last reported that it is less than a second behind, or less than `max_lag` if that is shorter; if it
+    /// never did, when it was first seen.
     caught_up_at: Instant,
 }
 
@@ -178,8 +179,8 @@ impl LagWatch {
             return Some(behind.max(primary.map_or_else(since_followed, lag_behind)));
         }
         let reported = facts.lag?;
-        // A reported lag may jump, for instance when the replica begins to apply a long statement. It counts as
-        // at most the time since the replica last reported that it was not behind.
+        // A reported lag may jump, for instance when the replica begins to apply a long statement. It counts as at most
+        // the time since `caught_up_at`.
         if reported < Duration::from_secs(1).min(max_lag) {
             replica.caught_up_at = now;
         }

@@ -114,7 +114,8 @@ impl Pool {
         }
     }
 
-    /// Whether a client waits for any server with room. With a policy that chooses by client, it waits for its own server.
+    /// Whether a client waits for any server with room. With a policy that chooses by client, it waits for its own
+    /// server.
     pub(super) fn waits_for_any_server(&self) -> bool {
         !self.rules.policy.is_by_client()
     }

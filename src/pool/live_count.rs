@@ -1,7 +1,7 @@
 //! The numbers of open sessions at the addresses of all servers, close together in memory.
 //!
 //! `least-conn` reads the number of each candidate. If each number was inside its server, a pick among 1,000 servers
-//! would read 1,000 cache lines. It reads 64, because 16 numbers share a line.
+//! would read 1,000 cache lines. It reads the 64 lines of one [`Block`], because 16 numbers share a line.
 
 use std::array;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -21,7 +21,7 @@ struct Block([AtomicU32; LINES * PER_LINE]);
 /// The counts that no server has. The last one is taken next.
 static UNUSED: Mutex<Vec<&'static AtomicU32>> = Mutex::new(Vec::new());
 
-/// An id that is unique among all counts of this process, past ones included.
+/// The id of a `LiveCount`, unique among all of this process, past ones included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CountId(u64);
 
@@ -31,7 +31,7 @@ impl CountId {
         Self(NEXT.fetch_add(1, Relaxed))
     }
 
-    /// An id that no count has.
+    /// An id that no `LiveCount` has.
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
         Self::next()
@@ -42,6 +42,7 @@ impl CountId {
 #[derive(Debug)]
 pub(super) struct LiveCount {
     count: &'static AtomicU32,
+    /// See [`Self::not_of_first_server`].
     not_of_first_server: AtomicU32,
     id: CountId,
 }
@@ -65,7 +66,8 @@ impl LiveCount {
         self.id
     }
 
-    /// How many of the sessions do not belong to the first server at the address.
+    /// How many of the sessions do not belong to the first server at the address, for which this `LiveCount` was
+    /// created. The servers that share it later add their sessions here, too.
     pub(super) fn not_of_first_server(&self) -> &AtomicU32 {
         &self.not_of_first_server
     }

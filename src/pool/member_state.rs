@@ -15,7 +15,7 @@ pub enum MemberState {
     Usable,
     /// It has not been checked yet.
     Unchecked,
-    /// It fails its checks.
+    /// It has failed its checks, and has not passed enough of them since.
     Unhealthy,
     /// It answers its checks, but it has the wrong role or is too far behind.
     WrongRole,
@@ -95,8 +95,8 @@ impl Member {
 
 impl Pool {
     /// Whether this server gets new sessions, if no better tier is usable: because it is usable, or because its tier is
-    /// in panic. Servers that get sessions only because no usable server is left (unchecked ones and stand-ins) do not
-    /// count.
+    /// in panic. Otherwise unchecked servers and stand-ins do not count, although they get sessions when no other
+    /// server of their tier, or no other server at all, can be picked.
     #[must_use]
     pub fn uses(&self, server: &Member, now: Instant) -> bool {
         server.state(now) == MemberState::Usable || self.uses_in_panic(server, now)

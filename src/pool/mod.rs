@@ -202,7 +202,7 @@ impl Pool {
         self.snapshot(now).set.best_tier
     }
 
-    /// Whether all servers of the best tier are used because too few are healthy.
+    /// Whether a tier is in panic: too few of its servers are healthy, so unhealthy ones are picked, too.
     #[must_use]
     pub fn is_panicking(&self, now: Instant) -> bool {
         self.snapshot(now).set.panic_tier.is_some()
@@ -220,8 +220,9 @@ impl Pool {
     /// Leases on a limited server never exceed its limit, over all workers.
     ///
     /// Concurrent picks may see the same session counts. Then a server may exceed its share, by at most one session
-    /// for each concurrent pick; equally loaded servers take turns, which spreads these picks. A first pick takes no
-    /// lock and allocates nothing unless something has changed since the last; a retry computes its candidates anew.
+    /// for each concurrent pick; equally loaded servers take turns, which spreads these picks. A first pick usually
+    /// takes no lock and allocates nothing: only the first one after a change computes the candidates anew. A retry
+    /// always does.
     ///
     /// # Errors
     /// [`NoLease`]: no server is left, or none with room.

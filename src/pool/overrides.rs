@@ -43,7 +43,7 @@ impl AdminState {
 pub enum Override {
     /// Take new sessions again.
     Enable,
-    /// Take no new sessions. Open ones end by themselves, or are cut over a time.
+    /// Take no new sessions. Open ones end by themselves, or are cut one after another within a time.
     Drain {
         /// The time over which open sessions are cut; `None`: they are never cut.
         close_over: Option<Duration>,

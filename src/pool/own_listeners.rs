@@ -41,7 +41,7 @@ pub struct OwnListeners(Mutex<OwnState>);
 
 #[derive(Debug, Default)]
 struct OwnState {
-    index: Arc<ListenerIndex>,
+    tables: Arc<ListenerTables>,
     links: Links,
     /// The addresses of the servers that are left out, by pool. Pools without such servers are not in it.
     left_out: HashMap<Arc<str>, HashSet<ServerAddr>>,
@@ -49,8 +49,8 @@ struct OwnState {
 }
 
 impl OwnListeners {
-    /// No listeners so far. Ignores the addresses of interfaces: a configuration may be checked on another machine than
-    /// the one that will use it.
+    /// No listeners so far. A listener at a wildcard address is found at loopback addresses only, not at those of
+    /// interfaces: a configuration may be checked on another machine than the one that will use it.
     #[must_use]
     pub fn ignoring_interfaces() -> Self {
         Self(Mutex::new(OwnState {
@@ -61,9 +61,9 @@ impl OwnListeners {
 
     /// Replaces the listeners, and forgets the pools that no longer exist.
     pub fn replace(&self, listeners: Vec<OwnListener>, is_pool: impl Fn(&str) -> bool) {
-        let index = Arc::new(ListenerIndex::new(listeners));
+        let tables = Arc::new(ListenerTables::new(listeners));
         let mut state = self.0.lock();
-        state.index = index;
+        state.tables = tables;
         state.links.retain_pools(&is_pool);
         state.left_out.retain(|pool, _| is_pool(pool));
     }
@@ -133,9 +133,9 @@ impl OwnState {
         let mut known = HashSet::from([pool]);
         let mut pools = vec![pool];
         while let Some(pool) = pools.pop() {
-            for index in self.index.by_pool.get(pool).into_iter().flatten() {
+            for index in self.tables.by_pool.get(pool).into_iter().flatten() {
                 if leading.insert(*index) {
-                    let with_listener = self.links.pools_of(&self.index.listeners[*index].name);
+                    let with_listener = self.links.pools_of(&self.tables.listeners[*index].name);
                     pools.extend(with_listener.filter(|pool| known.insert(pool)));
                 }
             }
@@ -146,27 +146,27 @@ impl OwnState {
     /// The listeners with these indices; `None`: all.
     fn listeners(&self, only: Option<HashSet<usize>>) -> ListenerLookup {
         ListenerLookup {
-            index: Arc::clone(&self.index),
+            tables: Arc::clone(&self.tables),
             only,
             local: Arc::clone(&self.local),
         }
     }
 }
 
-/// Our listeners, in indices: with 10,000 pools and as many listeners, a reload must not go through all listeners for
-/// each pool.
+/// Our listeners, with tables to find them: with 10,000 pools and as many listeners, a reload must not go through all
+/// listeners for each pool. An index is a position in `listeners`.
 #[derive(Debug, Default)]
-struct ListenerIndex {
+struct ListenerTables {
     listeners: Vec<OwnListener>,
     /// The indices of the listeners that lead directly to a pool, by pool.
     by_pool: HashMap<Arc<str>, Vec<usize>>,
     /// The indices of the listeners that have an address with a port, by port, in the order of `listeners`.
     by_port: HashMap<u16, Vec<usize>>,
-    /// The indices of the listeners at Unix sockets, by the places of their paths when this index was built.
+    /// The indices of the listeners at Unix sockets, by the places of their paths when this table was built.
     by_place: HashMap<UnixPlace, Vec<usize>>,
 }
 
-impl ListenerIndex {
+impl ListenerTables {
     fn new(listeners: Vec<OwnListener>) -> Self {
         let mut new = Self::default();
         for (index, listener) in listeners.iter().enumerate() {
@@ -246,7 +246,7 @@ impl Links {
 /// Listeners of ours, with which servers are compared. Not to be kept: the addresses of this machine change.
 #[derive(Debug)]
 pub struct ListenerLookup {
-    index: Arc<ListenerIndex>,
+    tables: Arc<ListenerTables>,
     /// The indices of these listeners; `None`: all.
     only: Option<HashSet<usize>>,
     local: Arc<OnceLock<LocalAddresses>>,
@@ -258,8 +258,8 @@ impl ListenerLookup {
     pub fn at(&self, server: ServerAddr) -> Option<&Arc<str>> {
         let is_included = |index: &&usize| self.only.as_ref().is_none_or(|only| only.contains(index));
         let accepts = |own: &ListenAddr| own.accepts_connections_to(server) || self.is_wildcard_for(*own, server);
-        let candidates = self.index.candidates(server).iter().filter(is_included);
-        let mut listeners = candidates.map(|index| &self.index.listeners[*index]);
+        let candidates = self.tables.candidates(server).iter().filter(is_included);
+        let mut listeners = candidates.map(|index| &self.tables.listeners[*index]);
         let is_unix = server.unix().is_some();
         let found = listeners.find(|listener| is_unix || listener.addresses.iter().any(accepts))?;
         Some(&found.name)
@@ -271,11 +271,12 @@ impl ListenerLookup {
             return false;
         };
         let ip = server.ip().to_canonical();
+        // An IPv6 listener accepts no IPv4 connections (`IPV6_V6ONLY`).
         let is_covered = own.ip().is_unspecified() && own.is_ipv4() == ip.is_ipv4() && own.port() == server.port();
         is_covered && self.is_local(ip)
     }
 
-    /// Whether this is an address of this machine. As long as its addresses cannot be read, none is.
+    /// Whether this is an address of this machine. `false` as long as the addresses of the machine cannot be read.
     fn is_local(&self, ip: IpAddr) -> bool {
         if self.local.get().is_none()
             && let Ok(read) = LocalAddresses::read()
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_readmits_a_server_that_no_longer_leads_back_to_it() {
+    fn a_server_that_no_longer_leads_back_is_to_be_readmitted_unless_its_pool_is_gone() {
         let own = OwnListeners::default();
         let left_out = LeftOutServer {
             label: "a".into(),

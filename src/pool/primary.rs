@@ -1,15 +1,15 @@
 //! Decides which of a pool's servers that call themselves primary is the primary. This depends only on what is
 //! remembered and on the results of checks, which come in any order; there is no IO and no clock.
 //!
-//! The primary is remembered. If none is remembered, the only server on the highest timeline is the primary, once the
-//! roles of all servers are known. If one is remembered, the first of these rules that applies decides, among the
-//! servers of the same database:
+//! The primary is remembered. If none is remembered, then of the servers that call themselves primary, the only one on
+//! the highest timeline is the primary, once the roles of all servers are known. If one is remembered, the first of
+//! these rules that applies decides, among the servers of the same database that call themselves primary:
 //! 1. A server on a higher timeline than the remembered primary is the primary. The promotion of a replica begins a new
 //!    timeline with a higher number. If several servers are on the highest timeline, none of them is the primary.
 //! 2. The remembered primary stays as long as it calls itself primary, and not on a lower timeline.
 //! 3. Where no server has a timeline, and the primary is down, its successor is a server that was seen as its replica
-//!    and was promoted after the last answer of the primary. So the roles of the other servers are remembered, too. See
-//!    [`succession`].
+//!    and was promoted after the last answer of the primary. So what was seen of the other servers is remembered, too
+//!    ([`Standing`]). See [`succession`].
 //! 4. There is no primary. For example, where some servers have a timeline, a server whose timeline cannot be read
 //!    is not the primary.
 //!
@@ -71,8 +71,8 @@ pub(super) struct PrimaryWatch {
     renewal_candidate: Option<Arc<str>>,
 }
 
-/// How many servers that have left the pool are remembered with their roles, in case they come back. When there are
-/// more, all are forgotten.
+/// How many servers that have left the pool keep their [`Standing`], in case they come back. When there are more, the
+/// standings of all servers that have left are forgotten.
 const DEPARTED_MAX: usize = 64;
 
 impl PrimaryWatch {
@@ -123,7 +123,7 @@ impl PrimaryWatch {
     }
 
     /// Sets the servers of the pool; the second value says whether a server is disabled. What checks have seen of
-    /// servers that left the pool is forgotten; their roles are not (see [`DEPARTED_MAX`]).
+    /// servers that left the pool is forgotten; their standings are not (see [`DEPARTED_MAX`]).
     pub(super) fn set_servers<'a>(&mut self, servers: impl Iterator<Item = (&'a Arc<str>, bool)>) {
         let mut before = std::mem::take(&mut self.servers);
         let servers = servers.map(|(label, is_disabled)| {
@@ -172,7 +172,7 @@ impl PrimaryWatch {
     }
 
     /// Updates the standing of a server that calls itself primary. A higher timeline than that of its previous
-    /// claim is a new promotion.
+    /// claim is a new promotion, so that an earlier rejection no longer counts.
     fn note_claim(&mut self, server: &str, before: Option<Claim>, now: Option<Claim>) {
         let is_promoted_again = || {
             before
@@ -236,8 +236,9 @@ impl PrimaryWatch {
         })
     }
 
-    /// The servers of the same database on the highest timeline, if that is higher than the remembered one. Up to the
-    /// highest timeline that an operator has overruled, only promotions since then count.
+    /// The servers of the same database that claim the highest timeline, if that is higher than the remembered one. A
+    /// timeline that is not higher than [`KnownPrimary::overruled`] counts only if the server was promoted since the
+    /// operator's decision.
     fn on_higher_timeline(&self, known: &KnownPrimary) -> Vec<Arc<str>> {
         if known.highest_timeline().is_none() {
             return Vec::new(); // nothing to compare with

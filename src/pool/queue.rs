@@ -43,14 +43,14 @@ pub struct PoolQueue {
     line: Mutex<Waiters>,
     /// Wakes all waiting clients after a change.
     changed: Notify,
-    /// Notifies the task that wakes a sleeping pool.
+    /// Tells the task that starts servers of the pool on demand that a client has lined up.
     joined: Notify,
     /// How long clients may wait for a server that is being started, in milliseconds; 0: none is being started.
     start_wait_ms: AtomicU64,
     /// The pool from whose servers the line is served.
     // A blocking mutex: locked for one statement.
     in_force: Mutex<Weak<SharedPool>>,
-    /// Notifies those who follow the servers of all pools.
+    /// Notifies the receivers of [`super::ServerRegistry::subscribe`].
     followers: watch::Sender<()>,
 }
 
@@ -77,8 +77,8 @@ struct Waiter {
     answer: oneshot::Sender<Result<Lease, NoLease>>,
 }
 
-/// The place of a session in the order of arrival. The session keeps it if it cannot connect to the server that it has
-/// waited for.
+/// The position of a session in the order of arrival. If the session cannot connect to the server that it has waited
+/// for, it lines up again at this position.
 #[derive(Debug, Default)]
 pub struct QueueTurn {
     ticket: Option<Ticket>,

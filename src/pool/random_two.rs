@@ -2,7 +2,7 @@
 //!
 //! It is nearly as even as comparing all servers (Mitzenmacher, "The Power of Two Choices in Randomized Load
 //! Balancing", IEEE TPDS 12(10), 2001), but reads only two, however many there are. Independent balancers do not all
-//! send their sessions to the same idle server.
+//! send their sessions to the same idle server, as they may if each compares all servers.
 
 use super::candidates::Candidate;
 use super::least_conn::is_less_loaded;
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_drawn_wins_ties_and_weights_count() {
+    fn weights_count_and_the_first_drawn_wins_a_tie() {
         let servers = candidates(&[(1, 0), (1, 0), (1, 0)]);
         assert!(
             choices_by_draw(&servers)
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn nothing_is_drawn_with_fewer_than_two_candidates() {
-        let no_draw = |_| panic!("nothing to draw from");
+        let no_draw = |_| panic!("no draw is needed");
         assert!(choose(&[], no_draw).is_none());
         assert_eq!(choose(&candidates(&[(1, 5)]), no_draw).unwrap().index, 0);
     }

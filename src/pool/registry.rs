@@ -1,4 +1,4 @@
-//! The registry of all servers, of the operators' overrides, and of the known roles and the queue of each pool.
+//! The registry of all servers, their overrides, the known roles and the queue of each pool, and our listeners.
 //!
 //! A server that stays over a reload, or leaves and returns while something holds it, keeps its state. But the role
 //! that it had when it left no longer counts. Overrides are kept for servers that do not exist at the moment, too.
@@ -19,8 +19,8 @@ use crate::addr::ServerAddr;
 /// addresses or host names may have one name: one after another, and at the same time while sessions hold earlier ones.
 pub type ServerPath = (Arc<str>, Arc<str>);
 
-/// The most absent servers whose overrides are kept. This bounds the memory where an automation drains every server
-/// before removing it.
+/// How many absent servers (in no pool at the moment) keep their overrides. This bounds the memory where an automation
+/// drains every server before removing it.
 const ABSENT_MAX: usize = 10_000;
 
 /// Finds every server that a plan or a session holds, and the overrides of servers.
@@ -67,7 +67,7 @@ impl<T> ByPool<T> {
         if self.pools.len() >= self.sweep_at {
             self.pools
                 .retain(|_, kept| Arc::strong_count(kept) > 1 || is_remembered(kept));
-            self.sweep_at = 2 * self.pools.len() + 16;
+            self.sweep_at = 2 * self.pools.len() + 16; // so that few insertions go through all entries
         }
         Arc::clone(self.pools.entry(Arc::clone(pool)).or_insert_with(|| Arc::new(new())))
     }
@@ -118,7 +118,7 @@ impl ServerRegistry {
         self.roles.lock().get_or_create(pool, new, has_primary)
     }
 
-    /// The queue of a pool. It outlives the pool, as its servers may.
+    /// The queue of a pool. It outlives the pool as long as a session or a plan holds a server of the pool.
     #[must_use]
     pub fn queue(&self, pool: &Arc<str>) -> Arc<PoolQueue> {
         let new = || PoolQueue::new(self.changed.clone());
@@ -169,8 +169,8 @@ impl ServerRegistry {
             .into_iter()
             .flatten()
             .filter_map(Weak::upgrade);
-        // A server of this name and address differs if the configuration has another host name for it, or now has a
-        // host name in place of an address.
+        // A server of this name and address has another specification if the configuration has another host name for
+        // it, or now has a host name in place of an address.
         if let Some(server) = named.find(|server| *server.spec() == spec) {
             return server;
         }

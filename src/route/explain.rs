@@ -64,8 +64,8 @@ pub enum Condition {
     User,
 }
 
-/// The reason why one of two routes is better, although the conditions of both hold. If several reasons apply, it is
-/// the first of them in this order.
+/// The reason why one of two routes whose conditions hold is better. If several reasons apply, it is the one that is
+/// declared first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advantage {
     /// Its name condition fits better.
@@ -184,14 +184,14 @@ fn fit<'a, T>(route: &'a Route<T>, input: &RouteInput<'_>, offered: &Offered<'_>
     let from = route.client_entry(input.client);
     let database = text_entry(&route.database, input.database);
     let user = text_entry(&route.user, input.user);
-    let held = [
+    let conditions = [
         (Condition::Name, name.holds()),
         (Condition::Alpn, alpn.holds()),
         (Condition::From, from.holds()),
         (Condition::Database, database.holds()),
         (Condition::User, user.holds()),
     ];
-    let unmet: Vec<_> = held
+    let unmet: Vec<_> = conditions
         .into_iter()
         .filter(|(_, holds)| !holds)
         .map(|(condition, _)| condition)

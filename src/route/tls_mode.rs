@@ -34,8 +34,9 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// What happens to the TLS of a PostgreSQL client whose database and user are not known yet, and the ALPN
-    /// protocols of its route; `None`: the client is refused, whatever its database and user are.
+    /// For a PostgreSQL client whose database and user are not known yet: what happens to its TLS, and the entries of
+    /// `alpn` of its route (empty: it has none, or no route takes the client yet). `None`: the client is refused,
+    /// whatever its database and user are.
     ///
     /// On a listener that has certificates, all routes for a database or a user terminate TLS: where TLS is passed on,
     /// neither is ever known. Once they are known, such routes match in addition, and no route ceases to match. So a

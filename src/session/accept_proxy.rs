@@ -9,8 +9,8 @@ use crate::proxy_protocol::ProxyHeader;
 use crate::sniff::{FirstBytes, SniffFailure, read_proxy_header};
 
 impl Opened<'_> {
-    /// Reads the PROXY header of a trusted peer. From then on the session's client is the one that the header names. Any
-    /// other peer is refused, or is the client itself: `refuses_others` decides.
+    /// Reads the PROXY header of a trusted peer. From then on the session's client is the one that the header names.
+    /// Any other peer is refused, or is the client itself: `refuses_others` decides.
     pub(super) async fn read_proxy_header(self) -> Result<Self, Refusal> {
         let Some(accept) = &self.state.plan.accept_proxy else {
             return Ok(self);

@@ -13,10 +13,9 @@ use crate::sniff::{HeldBytes, Sniffed};
 use crate::tls::{TlsConnection, handshake_with_client};
 
 impl Identified<'_> {
-    /// The TLS settings for a client that is an ACME server and validates a name that we have ordered a
-    /// certificate for (RFC 8737).
-    /// `None`: the client is routed. Validations of other names are routed, too, because the servers of a pool may have
-    /// an ACME client of their own. Also returns `self`, because each step takes its input by value.
+    /// The TLS settings for a client that is an ACME server and validates a name in our pending order
+    /// (RFC 8737). `None`: the client is routed. Validations of other names are routed, too, because the servers of a
+    /// pool may have an ACME client of their own. Also returns `self`, because each step takes its input by value.
     pub(super) fn find_challenge(self) -> (Self, Option<Arc<ServerConfig>>) {
         let challenge = self.challenge();
         (self, challenge)

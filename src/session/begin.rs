@@ -16,8 +16,8 @@ use super::steps::Connected;
 use crate::account::Entry;
 use crate::socket::{Fault, reset_when_closed};
 
-/// The longest wait for the server's first message. Also the longest time after it in which the server's messages are
-/// read to find the key that cancels queries; without a key by then, the session goes on without one.
+/// The longest wait for the server's first message, and then the longest wait for the key that cancels queries. If the
+/// key does not come in time, the session goes on without it.
 ///
 /// This is the default of PostgreSQL's `authentication_timeout`.
 pub(super) const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
@@ -26,8 +26,8 @@ pub(super) const LOGIN_TIME_MAX: Duration = Duration::from_secs(60);
 pub(super) const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Sends the server the first packet of the session, and reads the server's first message. If the server does not begin
-/// the session, connects to another server, or waits until a server is back. Returns the connection to the last server, with the bytes that this server sent for the client, or with the fault that broke the
-/// connection.
+/// the session, connects to another server, or waits until a server is back. Returns the connection to the last server,
+/// with the bytes that this server sent for the client, or with the fault that broke the connection.
 ///
 /// If the session ends while this runs, the server's connection is reset.
 ///
@@ -76,7 +76,8 @@ pub(super) async fn begin(
 
 /// How a server answers the first packet of a session.
 enum FirstAnswer {
-    /// With these bytes. They begin the session, or are an error other than that the server takes no sessions now.
+    /// With these bytes. They begin the session, or are an error that does not say that the server takes no sessions
+    /// now, such as the refusal of a user.
     Begun(Vec<u8>),
     /// Before the server's first message was whole, the client sent more or left, or the time was over. These are the
     /// server's bytes so far. Another server can no longer take over, because the bytes that the client sends from now

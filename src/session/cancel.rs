@@ -22,17 +22,17 @@ use crate::sniff::hello::Hello;
 use crate::sniff::postgres::CancelKey;
 use crate::tls::TlsConnection;
 
-/// How long one server may take, connecting included. A server ends the connection once it has handled the request. Only
-/// then do we end the client's connection: libpq waits for its end.
+/// How long one server may take, connecting included. A server ends the connection once it has handled the request.
+/// Only then do we end the client's connection: libpq waits for its end.
 const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How long all servers together may take. Servers whose turn has not come by then do not get the request. If the
 /// client leaves meanwhile, sending goes on, because a client need not wait until its query is cancelled.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The most connections that one request has at once: enough for a request that goes to all servers on which its client
-/// has sessions (at most [`SERVERS_MAX`]). The first uses the descriptor that every session has for its server. Each connection beside it needs a
-/// permit for a descriptor.
+/// The most connections that one request has at once: enough for all servers on which its client has sessions
+/// ([`SERVERS_MAX`] at most). The first uses the descriptor that every session has for its server. Each connection
+/// beside it needs a permit for a descriptor.
 const AT_ONCE_MAX: usize = SERVERS_MAX;
 
 /// The most servers that one request is sent to by `cancel_unplaced = "fanout"`.

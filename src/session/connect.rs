@@ -29,7 +29,7 @@ impl Routed<'_> {
     #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
     pub(super) fn connect(mut self) -> impl Future<Output = Result<Connected, Refusal>> {
         async move {
-            let (mut dialled, mut header, search) = Box::pin(self.dial()).await?; // boxed: it is larger than what follows
+            let (mut dialled, mut header, search) = Box::pin(self.dial()).await?; // boxed: larger than what follows
             let pool = &self.state.pools[self.pool];
             note_stand_in(self.entry, pool, dialled.lease.server());
             let server = LeasedServer::new(dialled.lease, pool);

@@ -149,10 +149,10 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
     Ok(())
 }
 
-/// How a client is refused, and whether the refusal is logged. It is always logged for a client that has sent its first
-/// message: that client is no part of a flood. Of the others, as many are logged as [`Guard::take_line`] allows. Those
-/// that are not logged are reset: after a message or the end of the stream, a session waits for its client to close, and
-/// meanwhile counts in `max_connections`.
+/// How a client is refused, and whether the refusal is logged. A client that has sent its first message is no part of a
+/// flood: its refusal is always logged. Of the other refusals, as many are logged as [`Guard::take_line`] allows.
+/// Clients whose refusals are not logged are reset: after a message, or after [`Reply::End`], a session would wait for
+/// its client to close, and meanwhile count in `max_connections`.
 fn reply_and_log_line(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, LogLine) {
     if known.has_sent_first_message() {
         return (known.reply(reason), LogLine::Usual);

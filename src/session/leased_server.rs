@@ -19,7 +19,7 @@ use crate::units::format_duration;
 
 /// How long a server may take to end a session whose client has finished and is gone. After that its connection is
 /// reset, because the server may still work for the client that is gone. This is far below `HOLD_TIME_MAX`, so that the
-/// server notices the reset before its place is given to another session.
+/// server can notice the reset before its place is given to another session.
 const END_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// The server to which a session has connected, with the lease.

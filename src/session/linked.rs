@@ -136,8 +136,9 @@ struct RelayedSession {
 }
 
 impl RelayedSession {
-    /// Ready at each request about the end of the session (see [`EndRequest`]). Polling this future also ends the lease if the server has ended the
-    /// session. The relay polls it whenever it has moved what can be moved, so the lease ends without delay.
+    /// Ready at each request about the end of the session (see [`EndRequest`]). Polling this future also ends the lease
+    /// if the server has ended the session. The relay polls it whenever it has moved what can be moved, so the lease
+    /// ends without delay.
     fn end_request(&self) -> impl Future<Output = EndRequest<'_>> + Unpin {
         poll_fn(|cx| {
             if self.entry.traffic().down.has_ended() {

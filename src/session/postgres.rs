@@ -30,8 +30,8 @@ pub(super) fn requires_tls(listener: &ListenerPlan) -> bool {
 /// How a listener answers clients that ask for TLS. The first case that applies decides:
 ///
 /// - The ClientHello is needed, for example for a route by name: yes.
-/// - The listener requires TLS: the server is asked. If the answer were no, the listener would refuse every client,
-///   because it serves no sessions in the clear. Its routes by `database` or `user` never match.
+/// - The listener requires TLS: the server is asked. If we answered no, every client would be refused, because the
+///   listener serves no sessions in the clear. Its routes by `database` or `user` never match.
 /// - A route by `database` or `user` needs a session in the clear: no. A client that insists on TLS then reports that
 ///   there is none. After a yes, it would silently reach a server of another route.
 /// - In all other cases, the server is asked.

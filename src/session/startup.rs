@@ -1,6 +1,5 @@
 //! The start of a PostgreSQL session, before bytes are only relayed: the server's answer to an SSLRequest and, if the
-//! packets can be read here, the login, in which the server sends the key that cancels the session's
-//! queries.
+//! packets can be read here, the login, in which the server sends the key that cancels the session's queries.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

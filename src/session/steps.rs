@@ -1,5 +1,5 @@
-//! What the steps of a session, up to the connection to its server, hand to the next one; and the steps `sniff` and
-//! `route`. Each step consumes the result of the step before.
+//! The results of a session's steps, up to the connection to its server, and the steps `sniff` and `route`. Each step
+//! consumes the result of the step before.
 //!
 //! A step that takes `self` apart and then waits is not an `async fn`: its future would hold `self` beside its parts,
 //! and a client that is slow to send its ClientHello must stay cheap.

@@ -8,12 +8,13 @@
 //! ```
 
 /// Why a TLS client is refused. The numbers are those of RFC 8446, section 6, and the choice among them follows
-/// section 6.2. A client "has no route" here if no route takes the client, or if its route refuses it.
+/// section 6.2. A client "has no route" here if a route refuses it, or if no route takes it and there is no default
+/// pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Alert {
     /// A handshake message or a record of another type than the ClientHello's, or an empty record. Or a PostgreSQL
-    /// client has asked for TLS, but then does not begin it.
+    /// client has asked for TLS, or has sent the first byte of TLS, but what follows is not TLS.
     UnexpectedMessage = 10,
     /// A record that is longer than a record may be.
     RecordOverflow = 22,

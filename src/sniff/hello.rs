@@ -193,8 +193,8 @@ impl HelloReader {
         }
     }
 
-    /// The whole message: borrowed if it is in one record, else copied together. It is copied once it is complete and
-    /// not piece by piece, so that only a hello that is about to be decided is ever held twice.
+    /// The whole message: borrowed if it is in one record, else copied together. The copy is made when the message is
+    /// complete, not piece by piece: so a hello is held twice only while it is decided.
     fn message<'w>(&self, wire: &'w [u8], message_bytes: usize) -> Cow<'w, [u8]> {
         if self.records == 1 {
             let end = (RECORD_HEADER_BYTES + message_bytes).min(wire.len());

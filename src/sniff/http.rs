@@ -48,10 +48,10 @@ pub enum InvalidRequest {
     /// It has more header fields than are read.
     #[error("it has more than {FIELDS_MAX} header fields")]
     TooManyFields,
-    /// `Host` is missing, occurs twice, or is invalid.
+    /// `Host` is missing, occurs twice, or is invalid; or the host in the target is invalid.
     #[error("it has no valid `Host`")]
     Host,
-    /// The target is neither a path nor an absolute URI of the scheme http.
+    /// The target is neither a path nor an absolute URI of the scheme http, or not all of it is visible ASCII.
     #[error("its target is neither a path nor an `http` URI")]
     Target,
 }
@@ -157,7 +157,7 @@ fn read_head(bytes: &[u8]) -> Result<RequestHead, InvalidRequest> {
     Ok(RequestHead { host, path })
 }
 
-/// Authority and the rest of a target in absolute form (RFC 9112, section 3.2.2); `None`: it has another form.
+/// Authority and the rest of a target in absolute form (RFC 9112, section 3.2.2); `None`: it is no `http` URI.
 fn absolute(target: &str) -> Option<(&str, &str)> {
     const SCHEME: &str = "http://";
     let (scheme, rest) = target.split_at_checked(SCHEME.len())?;
@@ -197,7 +197,7 @@ mod tests {
         HttpReader::default().advance(text.as_bytes())
     }
 
-    fn location(text: &str) -> Result<String, InvalidRequest> {
+    fn host_and_path(text: &str) -> Result<String, InvalidRequest> {
         match read(text) {
             HttpVerdict::Head(head) => Ok(format!("{}{}", head.host, head.path)),
             HttpVerdict::Invalid(invalid) => Err(invalid),
@@ -228,7 +228,7 @@ mod tests {
                 "a.example//evil.example/",
             ),
         ] {
-            assert_eq!(location(request).as_deref(), Ok(kept), "{request}");
+            assert_eq!(host_and_path(request).as_deref(), Ok(kept), "{request}");
         }
     }
 
@@ -264,13 +264,13 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a.example\r\nhOST: b.example\r\n\r\n", Host),
             ("GET /\tx HTTP/1.1\r\nHost: a.example\r\n\r\n", NotHttp),
         ] {
-            assert_eq!(location(request), Err(reason), "{request}");
+            assert_eq!(host_and_path(request), Err(reason), "{request}");
         }
         let many = format!(
             "GET / HTTP/1.1\r\nHost: a.example\r\n{}\r\n",
             "A: b\r\n".repeat(FIELDS_MAX)
         );
-        assert_eq!(location(&many), Err(TooManyFields));
+        assert_eq!(host_and_path(&many), Err(TooManyFields));
     }
 
     #[test]

@@ -10,21 +10,22 @@ use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// An episode of evictions is over when there was none for this long.
+/// An episode of evictions is over when no client was evicted for this long. Its beginning and its end are logged, not
+/// each eviction.
 const EPISODE_GAP: Duration = Duration::from_secs(5);
 
-/// The least size of a buffer that grows after its first read. The allocator maps each block of this size or larger
-/// separately (`app::allocator`), so that its memory goes back to the system when it is freed. This size is above that
-/// of a TLS record: mapping a block for each record would cost as much as decrypting it.
+/// The least size of a buffer that grows after its first read, unless `hello_max` is smaller. The allocator maps each
+/// block of this size or larger separately (`app::allocator`), so that its memory goes back to the system when it is
+/// freed. This size is above that of a TLS record: mapping a block for each record would cost as much as decrypting it.
 pub const LARGE_BUFFER_BYTES: usize = 20 << 10;
 
 /// The budget for bytes of clients that have no server yet.
 ///
-/// It counts what the buffers of all clients have reserved, to the byte. When that exceeds the budget, the clients that
-/// have waited longest for the rest of their ClientHello are evicted, as many as it takes. Their bytes are held until
-/// their tasks have run, so the sum may exceed the budget for that time. A client that waits for a connection to its
-/// server is counted but not evicted; if such clients alone use up the budget, every client that has to wait for more
-/// bytes is evicted at once.
+/// It counts, to the byte, what the buffers of all clients have reserved, and what `HeldBytes` charges. When the sum
+/// exceeds the budget, the clients that have waited longest for the rest of their ClientHello are evicted, as many as
+/// it takes. Their bytes are held until their tasks have run, so the sum may exceed the budget for that time. A client
+/// in a TLS handshake, or one that waits for a connection to its server, is counted but not evicted; if such clients
+/// alone use up the budget, every client that has to wait for more bytes is evicted at once.
 #[derive(Debug)]
 pub struct HelloMemory {
     bytes_max: AtomicUsize,
@@ -39,7 +40,7 @@ struct Queue {
     /// The clients that wait for more bytes, by the time of accept. The number tells equal times apart.
     waiting: BTreeMap<(Instant, u64), Arc<Waiting>>,
     last_number: u64,
-    /// Bytes of clients that are evicted and have not ended yet. They do not count for further evictions.
+    /// Bytes of clients that are evicted and have not ended yet. No further client is evicted because of these bytes.
     leaving: usize,
     /// When the last client was evicted in this episode, and how many were.
     episode: Option<(Instant, u64)>,
@@ -77,7 +78,8 @@ impl HelloMemory {
         self.held.load(Relaxed)
     }
 
-    /// The number of evictions of an episode, once when it is over. To be called now and then.
+    /// If an episode of evictions is over: how many clients it evicted. Each episode is returned once. To be called now
+    /// and then.
     #[must_use]
     pub fn take_evictions(&self) -> Option<u64> {
         let mut queue = self.queue.lock();
@@ -93,7 +95,7 @@ impl HelloMemory {
             return true;
         }
         self.evict();
-        let queue = self.queue.lock(); // held over the comparison: see `FirstBytes::release`
+        let queue = self.queue.lock(); // kept locked for the comparison: see `FirstBytes::release`
         !self.is_exceeded(queue.leaving)
     }
 
@@ -322,7 +324,7 @@ mod tests {
         assert_eq!(
             evicted(&[&third, &fifth]),
             [false; 2],
-            "bytes of evicted clients are not counted twice"
+            "the bytes of evicted clients no longer count"
         );
         drop((first, second));
         assert_eq!((memory.held(), memory.queue.lock().leaving), (1_000, 0));
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn no_client_is_evicted_while_an_evicted_one_is_ending() {
+    fn the_end_of_an_evicted_client_never_causes_another_eviction() {
         let (memory, begin) = (HelloMemory::new(1_000), Instant::now());
         for _ in 0..20_000 {
             let first = waits(&memory, begin, 1, 500);
@@ -351,7 +353,7 @@ mod tests {
             assert_eq!(
                 evicted(&[&second, &third, &fourth]),
                 [false; 3],
-                "the budget is used up"
+                "the budget is used up, not exceeded"
             );
         }
     }
@@ -359,7 +361,7 @@ mod tests {
     #[test]
     fn clients_waiting_for_a_server_are_charged_but_not_evicted() {
         let (memory, begin) = (HelloMemory::new(1_000), Instant::now());
-        let mut dials = waits(&memory, begin, 0, 1_001);
+        let mut dials = waits(&memory, begin, 0, 1_000);
         dials.dequeue();
         let next = waits(&memory, begin, 1, 1);
         assert_eq!(evicted(&[&dials, &next]), [false, true]);

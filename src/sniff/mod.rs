@@ -51,7 +51,8 @@ pub enum Opening {
     Hello(Hello),
     /// Not TLS, which a single byte may prove.
     NotTls,
-    /// A PostgreSQL client, by [`sniff_postgres`]. Boxed, so that the result for other clients stays small.
+    /// The client of a listener that expects PostgreSQL: see [`sniff_postgres`]. Boxed, so that the result for other
+    /// clients stays small.
     Postgres(Box<PostgresClient>),
 }
 
@@ -60,7 +61,7 @@ pub enum Opening {
 pub struct PostgresClient {
     /// How it begins.
     pub opening: PostgresOpening,
-    /// The bytes of its requests that were answered. They are not for the server.
+    /// How many bytes its requests had that we have answered. They are not for the server.
     pub bytes_answered: usize,
 }
 
@@ -103,7 +104,7 @@ impl Sniffed {
         matches!(self.opening, Opening::NotTls) && is_method && has_target
     }
 
-    /// Whether all bytes so far may be the method of an HTTP request, or the beginning of one.
+    /// Whether the bytes so far, except for a space at the end, may be an HTTP method or the beginning of a method.
     #[must_use]
     pub fn may_be_http_method(&self) -> bool {
         let bytes = self.first.as_slice();
@@ -119,7 +120,7 @@ impl Sniffed {
         self.first.push(fresh, needed); // with this bound the buffer does not double
     }
 
-    /// The ClientHello, if the client speaks TLS.
+    /// The ClientHello, if the client has sent it.
     #[must_use]
     pub fn hello(&self) -> Option<&Hello> {
         match &self.opening {
@@ -175,7 +176,7 @@ impl Sniffed {
     }
 }
 
-/// The longest method of an HTTP request that is registered (`UPDATEREDIRECTREF`).
+/// The length of the longest registered HTTP method (`UPDATEREDIRECTREF`).
 const HTTP_METHOD_BYTES_MAX: usize = 17;
 
 /// Why a client cannot be routed, and how much was read of it.
@@ -234,8 +235,8 @@ where
 {
     let mut preface = Preface::new(socket, limits, accepted_at, memory, first);
     let read = preface.read(&mut HelloReader::new(limits.hello_bytes_max)).await;
-    // Used only if there was an error. Bytes that do not begin with those of TLS (0x16 0x03) give `NotTls`, not an
-    // error.
+    // Used only if there was an error. Bytes that do not begin with 0x16 0x03, as TLS does, give `NotTls`, not an
+    // error: so a client that has sent two bytes before an error has begun TLS.
     let is_tls = preface.bytes_read() >= 2;
     let (opening, first) = preface.finish(read, is_tls)?;
     Ok(Sniffed { opening, first })
@@ -271,9 +272,10 @@ where
     })
 }
 
-/// Reads the PROXY header of a peer in front, within `hello_timeout` from `accepted_at` and [`HEADER_BYTES_MAX`] bytes.
-/// Returns the header (`None`: there is none) and the bytes behind it; without a header, all bytes that were read.
-/// Where no header is required, a client that has sent nothing in time has none: its server speaks first.
+/// Reads the PROXY header of a peer in front: at most [`HEADER_BYTES_MAX`] bytes, within `hello_timeout` from
+/// `accepted_at`. Returns the header (`None`: there is none) and the bytes behind it; without a header, all bytes that
+/// were read. Where no header is required, a peer that has sent nothing in time counts as one without a header: its
+/// client may wait for the server to speak first.
 ///
 /// # Errors
 /// The header is invalid, is missing where one is required, or does not come in time.
@@ -311,7 +313,7 @@ where
 /// Dropping the future loses what was read: the client cannot be served after that.
 ///
 /// # Errors
-/// As for [`sniff`], but for a request instead of a ClientHello.
+/// Why the request cannot be redirected.
 pub async fn sniff_http<S>(
     socket: &mut S,
     accepted_at: Instant,

@@ -10,7 +10,7 @@
 //!   ClientHello, StartupMessage or CancelRequest
 //! ```
 //!
-//! A client that knows PostgreSQL 17 may begin with its ClientHello ("direct" TLS).
+//! A client may omit either request. One that knows PostgreSQL 17 may begin with its ClientHello ("direct" TLS).
 
 use super::PostgresOpening;
 use super::alert::Alert;
@@ -21,7 +21,7 @@ use super::preface::{Inspection, PrefaceReader, SniffFailure};
 /// How an SSLRequest is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsAnswer {
-    /// `S`: the name in the ClientHello decides where the client goes.
+    /// `S`: the ClientHello is needed, for example because its name decides where the client goes.
     Yes,
     /// `N`: the StartupMessage decides where the client goes.
     No,

@@ -9,7 +9,7 @@
 //!   SSLRequest      80877103     nothing; the client waits for S or N
 //!   GSSENCRequest   80877104     nothing; the client waits for G or N
 //!   CancelRequest   80877102     process id (u32), secret key
-//!   StartupMessage  3 << 16 | m  { name 0 value 0 }* 0
+//!   StartupMessage  3 << 16 | m  { name 0 value 0 }* 0   (m: the minor version)
 //! ```
 
 use std::fmt;
@@ -71,7 +71,7 @@ pub enum FirstPacket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPacket {
     /// The length is below that of the header, or above [`PACKET_BYTES_MAX`].
-    #[error("no PostgreSQL client: the length of its first packet is out of range")]
+    #[error("not a PostgreSQL client: the length of the first packet is out of range")]
     Length,
     /// The content does not fit its code.
     #[error("the first packet of the PostgreSQL client is malformed")]
@@ -117,7 +117,7 @@ impl fmt::Debug for CancelKey {
     }
 }
 
-/// The session that a StartupMessage begins. Names are cut as the server cuts them.
+/// What routes and the log need of a StartupMessage. The names are cut as the server cuts them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartupMessage {
     /// `user`.
@@ -305,7 +305,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_packet_is_undecided_until_its_last_byte_and_ignores_later_bytes(
+        fn a_packet_is_undecided_until_its_last_byte_and_later_bytes_change_nothing(
             packet in packets(),
             behind in proptest::collection::vec(any::<u8>(), 0..20),
         ) {

@@ -40,7 +40,8 @@ pub enum SniffFailure {
     /// The reader had not decided after `hello_bytes_max` bytes, or the message says that it is longer.
     #[error("the client's first message is too long")]
     TooLong,
-    /// The bytes begin as TLS but are not a valid ClientHello.
+    /// The bytes begin as TLS but are not a valid ClientHello. Or a PostgreSQL client asked for TLS, but did not
+    /// begin it.
     #[error("the ClientHello is invalid")]
     Invalid(#[source] Malformed),
     /// The bytes are not a valid packet of a PostgreSQL client, on a listener for such clients.
@@ -169,7 +170,7 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
         self.bytes.as_slice().len()
     }
 
-    /// All bytes that were read since the latest reply. From now on they cannot be evicted.
+    /// All bytes that were read since the latest reply. From now on the client cannot be evicted.
     pub(super) fn into_bytes(mut self) -> FirstBytes {
         self.bytes.dequeue();
         self.bytes

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use super::{Knowledge, Numbering, PrimaryWatch};
 
 impl PrimaryWatch {
-    /// Handles the claim that the latest check of this server has found. If the Sentinels agree on it, but its epoch is
-    /// not in order, the server becomes the candidate. At the second such check, the candidate becomes the primary, and
-    /// its epoch is remembered.
+    /// Handles the claim that the latest check of this server has found. If the Sentinels agree on the server, but the
+    /// epoch of the claim is not in order ([`Self::is_in_order`]), the server becomes the candidate. At the second such
+    /// check, the candidate becomes the primary, and its epoch is remembered.
     ///
     /// If the claim has no number, no Sentinels are configured any more: the remembered numbers are forgotten.
     pub(super) fn renew_epochs(&mut self, server: &str) {

@@ -3,8 +3,8 @@
 //! 1. The server at the same address is the same server, even if another one has its name now: names are exchanged in
 //!    the DNS or in the configuration. But if the old and the new label are of different resolved hosts, the old host
 //!    is gone, and nothing was remembered of the new one, then the address was given to another host.
-//! 2. If there is no such server, the only server with the same name is the same server, unless something is
-//!    remembered of its new address.
+//! 2. If there is no such server, the only server with the same name is the same server, unless another server of
+//!    which something is remembered had its new address.
 //!
 //! For example, something is remembered of `db:5432@10.0.0.1`:
 //! ```text
@@ -81,8 +81,8 @@ impl PrimaryWatch {
         moved.filter(|(old, new)| old != new).collect()
     }
 
-    /// Gives a label of which nothing is remembered the standing of another one at the same address: a server has two
-    /// names for a while when host names are resolved one after the other.
+    /// If nothing is remembered of a label, gives it the standing of another label at the same address: a server has
+    /// two names for a while when host names are resolved one after the other.
     fn share_standings(&mut self, servers: &BTreeMap<Arc<str>, String>) {
         let others = self.others.iter();
         let others = others.filter_map(|(label, standing)| Some((servers.get(label)?.as_str(), *standing)));
@@ -174,7 +174,8 @@ fn is_other_host(one: &str, other: &str) -> bool {
     host_address(one).is_some() && host_address(other).is_some() && first(one) != first(other)
 }
 
-/// The address in the label of a server without a name of its own: `address`, or `host:port@ip`.
+/// The address in the label of a server without a name of its own: `address`, or `host:port@ip`. Of any other label,
+/// the label itself.
 fn address_in(label: &str) -> Cow<'_, str> {
     host_address(label).map_or(Cow::Borrowed(label), |address| Cow::Owned(address.to_string()))
 }

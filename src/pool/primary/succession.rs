@@ -2,7 +2,8 @@
 //! primary ([`Succession`]) and on what is remembered of the server itself ([`Standing`]).
 //!
 //! For example, `a` is the primary, and `b` was seen as its replica. Once `a` is down, `b` may succeed it. But if `a`
-//! answers after `b` has called itself primary, both were alive: `b` is rejected, and may not succeed `a`.
+//! still answers as the primary after `b` has called itself primary, both were alive: `b` is rejected, and may not
+//! succeed `a`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,14 +13,15 @@ use super::{Claim, Knowledge, KnownPrimary, PrimaryWatch, Seen, Standing, is_sam
 /// Which servers may become the primary without a higher timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Succession {
-    /// None: the remembered primary may be alive, or timelines decide.
+    /// No server: the remembered primary may be alive, or timelines decide.
     Closed,
-    /// Servers that have been replicas beside the remembered primary. That one is down, disabled or a replica itself.
+    /// Servers that have been replicas beside the remembered primary. The remembered primary is down, disabled or a
+    /// replica itself.
     Replicas,
     /// Also servers that were never seen beside the remembered primary. The remembered primary has left the pool, and
     /// may be one of these servers under another name.
     Newcomers,
-    /// All: nothing is remembered.
+    /// All servers: no primary is remembered.
     Open,
 }
 
@@ -118,7 +120,7 @@ impl PrimaryWatch {
         }
     }
 
-    /// Nothing is remembered: accepts the only claim to the highest timeline, once the role of all servers is known.
+    /// No primary is remembered: accepts the only claim to the highest timeline, once the role of all servers is known.
     pub(super) fn decide_anew(&mut self) {
         let systems = self.claims().filter_map(|(_, seen, _)| seen.system_identifier);
         let is_one_database = systems.collect::<BTreeSet<_>>().len() <= 1;

@@ -83,7 +83,7 @@ impl<T> WaitingLine<T> {
             .or_else(|| self.open.remove(&newcomer))
     }
 
-    /// Gives each client its turn, in order. Returns the clients that were answered.
+    /// Gives the clients their turns, in order, up to a [`Verdict::AllWait`]. Returns the clients that were answered.
     pub(in crate::pool) fn serve<A>(&mut self, mut turn: impl FnMut(&mut T) -> Verdict<A>) -> Vec<(T, A)> {
         let mut answers = Vec::new();
         for (ticket, waiting) in self.open.iter_mut().chain(&mut self.ended) {
@@ -220,12 +220,12 @@ mod tests {
                 prop_assert!(model.taken.iter().all(|taken| *taken <= ROOM));
                 for ModelClient { number, wanted, has_ended, .. } in &model.waiting {
                     let is_full = |server: usize| model.taken[server] == ROOM;
-                    prop_assert!(wanted.map_or((0..SERVERS).all(is_full), is_full), "it waits though there is room");
+                    prop_assert!(wanted.map_or((0..SERVERS).all(is_full), is_full), "nobody waits while there is room");
                     let overtook = before.iter().find(|other| {
                         let is_behind = (&other.has_ended, &other.number) > (has_ended, number);
                         is_behind && other.wanted == *wanted && model.served.contains(&other.number)
                     });
-                    prop_assert_eq!(overtook, None, "{} was overtaken", number);
+                    prop_assert_eq!(overtook, None, "nobody overtakes client {}", number);
                 }
                 prop_assert_eq!(model.line.len(), model.waiting.len());
             }

@@ -1,7 +1,7 @@
 //! Parses a ClientHello message.
 //!
 //! ```text
-//! ClientHello, RFC 8446 section 4.1.2 (`<n`: a vector with a length prefix of n bytes)
+//! ClientHello, RFC 8446 section 4.1.2 (`n`: n bytes; `<n`: a vector with a length prefix of n bytes)
 //!   legacy_version 2 | random 32 | session_id <1 | cipher_suites <2 | compression_methods <1 | extensions <2
 //!                                                                        extensions may be absent before TLS 1.3
 //! extension         type 2 | data <2
@@ -28,14 +28,14 @@ use crate::name::{ServerName, Sni};
 /// bytes, its trailing dot included. So the log shows when a name is too long.
 pub const RAW_NAME_BYTES_MAX: usize = 255;
 
-/// The fields of a ClientHello that routes and the access log use.
+/// The fields of a ClientHello that are used: for routes, for the access log, and to refuse a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The `host_name` (RFC 6066, section 3), valid or not; `None` if there is none, or if it is empty or an IP
     /// literal.
     pub name: Option<Sni>,
-    /// The `host_name` if it is not a valid name (empty, an IP literal, other bytes): its first [`RAW_NAME_BYTES_MAX`]
-    /// bytes, escaped to ASCII. For the access log only.
+    /// The `host_name` if it is not a valid name (for example empty, or an IP literal): its first
+    /// [`RAW_NAME_BYTES_MAX`] bytes, escaped to ASCII. For the access log only.
     pub raw_name: Option<Box<str>>,
     /// The ALPN protocols (RFC 7301).
     pub alpn: ProtocolList,
@@ -44,8 +44,8 @@ pub struct Hello {
     pub ech: bool,
     /// Whether `supported_versions` contains TLS 1.3 (0x0304).
     pub tls13_offered: bool,
-    /// The newest version offered, as its number on the wire: from `supported_versions` if it has any, because
-    /// `legacy_version` is then ignored (RFC 8446, section 4.2.1), else `legacy_version`.
+    /// The newest version offered, as its number on the wire. If `supported_versions` lists any, it is the newest
+    /// of them: `legacy_version` is then ignored (RFC 8446, section 4.2.1). Otherwise it is `legacy_version`.
     pub newest_version: u16,
 }
 
@@ -174,8 +174,8 @@ fn escape_for_log(sent: &[u8]) -> Box<str> {
     sent[..kept].escape_ascii().to_string().into()
 }
 
-/// The extension types seen so far. Nearly all types that IANA has assigned are below 256; they have a bit each.
-/// Browsers send a few others, and a client may send thousands of them, so they are looked up in less than linear time.
+/// The extension types seen so far. The types below 256, nearly all that IANA has assigned, have a bit each. Of the
+/// others, browsers send a few, but a client may send thousands: so they are looked up in less than linear time.
 #[derive(Default)]
 struct SeenExtensions {
     low: [u64; 4],

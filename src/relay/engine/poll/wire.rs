@@ -24,14 +24,15 @@ pub(in crate::relay) trait Wire: Sync {
     /// The type of the socket that [`spliced`](Self::spliced) returns.
     type Spliced: Socket;
 
-    /// Whether the end of the stream must be sent before the socket is closed. A socket without TLS sends it by being closed.
+    /// Whether the end of the stream must be sent before the socket is closed. A socket without TLS sends it by being
+    /// closed.
     const ENDS_EXPLICITLY: bool;
 
     /// The size of the smallest buffer that [`poll_recv`](Self::poll_recv) fills without an intermediate buffer.
     const RECV_BYTES_MIN: usize;
 
-    /// The socket, if bytes can be spliced out of it and into it. `None` if TLS of the session, on this side or the other,
-    /// is terminated or begun here.
+    /// The socket, if bytes can be spliced out of it and into it. `None` if TLS is terminated or begun here, on this
+    /// side or the other.
     fn spliced(&self) -> Option<&Self::Spliced>;
 
     /// Ready if there is something to receive, as far as is known.
