@@ -63,7 +63,7 @@ pub struct Plan {
     pub admin: AdminPlan,
     /// The logs.
     pub log: LogPlan,
-    /// Where the rest of the configuration is; `None`: in the file itself.
+    /// The store that has the rest of the configuration; `None`: all of it is in the file.
     pub remote: Option<RemotePlan>,
     /// The accounts with ACME servers, in the order of the file.
     pub acme: Vec<AcmePlan>,
@@ -73,8 +73,8 @@ pub struct Plan {
     pub listeners: Vec<Arc<ListenerPlan>>,
     /// In the order of the file; also found by name.
     pub pools: PoolPlans,
-    /// The listeners that accept announcements, each with the number of routes that are announced there.
-    pub announced_routes: Vec<(Arc<str>, usize)>,
+    /// The number of announced routes in `listeners`, for each listener that accepts announcements.
+    pub announced_route_counts: Vec<(Arc<str>, usize)>,
     /// The announcements that have no effect.
     pub refused_announcements: Vec<RefusedAnnouncement>,
 }
@@ -162,8 +162,9 @@ pub struct ListenerPlan {
     pub protocol: Protocol,
     /// Where its clients are redirected to; `None`: they are served.
     pub redirect: Option<Redirect>,
-    /// Bounds on the ClientHello, on what a client of PostgreSQL sends first, and on the time of the rest of the TLS
-    /// handshake. A ClientHello is read only when a route needs it (see [`RouteTable::needs_hello`]).
+    /// Bounds on the ClientHello and on what a client of PostgreSQL sends first. The time limit also applies to a PROXY
+    /// header and to the rest of the TLS handshake. If the protocol is not PostgreSQL, a ClientHello is read only if
+    /// [`RouteTable::needs_hello`] is true.
     pub sniff: SniffLimits,
     /// Its routes, to pools of the same plan.
     pub routes: RouteTable<PoolId>,
@@ -262,7 +263,7 @@ pub struct HealthPlan {
     pub interval_down: Duration,
     /// The time limit of one check.
     pub timeout: Duration,
-    /// The role that a server must have. Needs a check that learns roles.
+    /// The role that a server must have, and its largest lag. Both need a check that learns roles.
     pub required: RoleRequirement,
     /// How many results in a row change the state of a server.
     pub thresholds: Thresholds,
@@ -272,8 +273,8 @@ pub struct HealthPlan {
     pub address: Option<ServerAddr>,
     /// The port that checks connect to; `None`: the server's own.
     pub port: Option<u16>,
-    /// How many checks of the pool may be under way at once; at least one. All pools together may have as many as the
-    /// pool with the largest value.
+    /// How many checks of the pool may be under way at once; at least one. The largest value of any pool also limits
+    /// the checks of all pools together.
     pub concurrency: usize,
 }
 
@@ -299,7 +300,7 @@ impl PoolPlan {
         self.health.check.is_some()
     }
 
-    /// The entries that have a host name, each with that name and its port.
+    /// As [`names_of`], for the entries of this pool.
     pub fn names(&self) -> impl Iterator<Item = (&ServerEntry, &str, u16)> {
         names_of(&self.entries)
     }

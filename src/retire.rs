@@ -8,8 +8,8 @@
 //! to look for deliveries when half of `idle_for` is over. If it finds bytes on their way, it is asked again at each
 //! tick, and `idle_for` begins when they are delivered.
 //!
-//! This module polls; sessions set no timers. So sessions of other pools pay nothing, and a reload needs no code of its
-//! own. While no pool has `max_session_age` or `rebalance`, the module sleeps.
+//! This module looks at the sessions at each tick; sessions set no timers. So sessions of other pools pay nothing, and
+//! a reload needs no code of its own. While no pool has `max_session_age` or `rebalance`, the module sleeps.
 
 mod balance;
 mod rebalancing;
@@ -28,8 +28,8 @@ use crate::pool::CountId;
 use balance::Balance;
 use rebalancing::Rebalancing;
 
-/// The interval between two polls, unless a `max_age` needs a shorter one.
-const TICK_MAX: Duration = Duration::from_secs(1);
+/// The interval between two ticks, unless a `max_age` needs a shorter one.
+const INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Ends sessions where that is due, for as long as it is polled.
 pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
@@ -38,7 +38,7 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     loop {
         let now = Instant::now();
         let rules = rules(&reloads.borrow_and_update(), now);
-        let tick = tick(&rules);
+        let interval = interval(&rules);
         if rules.is_empty() {
             retirement = Retirement::default();
             if reloads.changed().await.is_err() {
@@ -47,16 +47,19 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
         } else {
             let records = ledgers.iter().flat_map(|ledger| ledger.records());
             retirement.tick(&rules, records, now);
-            sleep(tick).await;
+            sleep(interval).await;
         }
     }
 }
 
-/// The interval between two polls. A session that has reached its age limit is cut a tenth of `max_age` later. The
-/// interval is at most a twentieth of `max_age`, so that the session is polled in between and can end at rest.
-fn tick(rules: &HashMap<Arc<str>, PoolRetirement>) -> Duration {
+/// The interval between two ticks. A session that has reached its age limit is cut a tenth of `max_age` later. The
+/// interval is at most a twentieth of `max_age`, so that a tick in between can end the session at rest.
+fn interval(rules: &HashMap<Arc<str>, PoolRetirement>) -> Duration {
     let ages = rules.values().filter_map(|rule| rule.plan.max_age);
-    ages.map(|age| age / 20).chain([TICK_MAX]).min().unwrap_or(TICK_MAX)
+    ages.map(|age| age / 20)
+        .chain([INTERVAL_MAX])
+        .min()
+        .unwrap_or(INTERVAL_MAX)
 }
 
 /// The rules for the sessions of a pool.
@@ -67,7 +70,7 @@ struct PoolRetirement {
     balance: Option<(Duration, Balance)>,
 }
 
-/// The pools whose sessions are ended, by name.
+/// The rules of the pools that end sessions, by the name of the pool.
 fn rules(in_force: &InForce, now: Instant) -> HashMap<Arc<str>, PoolRetirement> {
     let pools = in_force.pools.iter().filter(|pool| pool.plan().retiring.is_on());
     let rule = |pool: &Arc<LivePool>| {
@@ -91,6 +94,7 @@ struct Retirement {
 #[derive(Clone, Copy)]
 struct SeenSession {
     bytes: u64,
+    /// [`Record::deliveries`]: changes when the session finds bytes on their way.
     deliveries: u8,
     /// Since when neither `bytes` nor `deliveries` has changed.
     since: Instant,
@@ -220,12 +224,12 @@ impl Retirement {
     }
 }
 
-/// By how much a session exceeds its age limit.
+/// How far a session is past its age limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AgeLimit {
     /// It ends as soon as it is at rest.
     Reached,
-    /// It ends whatever it does.
+    /// By a tenth of `max_age` or more: it is cut, even if it is not at rest.
     ExceededByTenth,
 }
 

@@ -49,7 +49,7 @@ pub struct Metrics {
     /// Successful and failed reloads of changed TLS files.
     certificate_reloads: [Counter; 2],
     last_reload: Gauge,
-    /// When the current configuration was loaded, in seconds since the Unix epoch.
+    /// When the configuration in force was loaded, in seconds since the Unix epoch.
     configured_at: AtomicU64,
     // Blocking mutexes. A worker locks the registry when it sees a path (listener, pool and server) for the first time,
     // so a scrape locks it only to expire series and to copy them.
@@ -62,6 +62,7 @@ impl Metrics {
     /// Creates the metrics of the process, without any listener, pool or server.
     #[must_use]
     pub fn new() -> Self {
+        // A timeout of 1 ns: the exporter drops every counter that was not incremented since the last rendering.
         let recorder = PrometheusBuilder::new()
             .idle_timeout(MetricKindMask::COUNTER, Some(Duration::from_nanos(1)))
             .build_recorder();
@@ -191,7 +192,7 @@ impl Metrics {
         })
     }
 
-    /// Counts a reload. After a successful one, the current configuration dates from now.
+    /// Counts a reload. After a successful one, the configuration in force dates from now.
     pub fn record_reload(&self, is_ok: bool) {
         self.reloads[usize::from(!is_ok)].increment(1);
         if is_ok {

@@ -154,7 +154,7 @@ impl Ledger {
         self.totals.record_busy(busy);
     }
 
-    /// How long the worker has been busy since the start, up to a second late.
+    /// How long the worker has been busy since the start. The worker records it once a second.
     #[must_use]
     pub fn busy(&self) -> Duration {
         self.totals.busy()
@@ -243,12 +243,13 @@ impl Entry {
         &self.record
     }
 
-    /// The known facts about the session, locked. The guard must not be held across an await.
+    /// The known facts about the session, locked. The lock must not be held across an await.
     pub fn info(&self) -> MutexGuard<'_, SessionInfo> {
         self.record.info()
     }
 
-    /// Sniffing has ended, successfully or not.
+    /// Sniffing (reading the ClientHello, PostgreSQL's first packets or the HTTP request) has ended, successfully or
+    /// not.
     pub fn sniff_finished(&mut self) {
         let duration = self.record.age();
         let mut info = self.info();
@@ -351,9 +352,9 @@ impl Entry {
             return false;
         }
         let bytes = self.traffic().up.bytes() + self.traffic().down.bytes();
-        let is_empty = bytes == 0 && !info.has_hello && !info.has_waited();
-        let is_probe = is_empty && self.ending.is_probe_like();
-        !is_probe || self.ledger.log.is_logging_empty_sessions()
+        let did_nothing = bytes == 0 && !info.has_hello && !info.has_waited();
+        let is_empty = did_nothing && self.ending.is_probe_like();
+        !is_empty || self.ledger.log.is_logging_empty_sessions()
     }
 }
 

@@ -8,14 +8,14 @@ use super::series::WorkerPath;
 /// An open session, and how much of its traffic has been published.
 pub(super) struct OpenSession {
     pub(super) record: Arc<Record>,
-    /// Its metrics by listener, pool and server; `None` while the session is not connected to a server.
+    /// The series of its path; `None` while the session is not connected to a server.
     pub(super) path: Option<Arc<WorkerPath>>,
-    /// The bytes up and the bytes down that have been added to the metrics already.
+    /// The bytes up and the bytes down that have been added to the series already.
     pub(super) published: (u64, u64),
 }
 
 impl OpenSession {
-    /// Adds the bytes that were moved since the last call to the metrics of the path. Returns these bytes, up and down;
+    /// Adds to the series of the path the bytes that were moved since the last call. Returns these bytes, up and down;
     /// `None`: there is no path.
     pub(super) fn publish_traffic(&mut self) -> Option<(u64, u64)> {
         let path = self.path.as_ref()?;

@@ -8,8 +8,8 @@ pub const PROMETHEUS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The media type of OpenMetrics.
 pub const OPENMETRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Whether this `Accept` header names OpenMetrics, with a quality above 0 and no lower than that of plain text. Of the
-/// ranges that match plain text, the most specific one gives its quality (RFC 9110, section 12.5.1).
+/// Whether this `Accept` header names OpenMetrics, with a quality above 0 and no lower than that of plain text. The
+/// quality of plain text is that of the most specific range that matches it (RFC 9110, section 12.5.1).
 #[must_use]
 pub fn prefers_openmetrics(accept: &str) -> bool {
     // The highest quality of the ranges that equal `wanted`. A range without `q` has the quality 1. If `q`

@@ -20,14 +20,14 @@ use crate::tcp_info::TcpInfo;
 /// The record of an open session. The session's entry in the ledger holds the record, and other threads may hold it to
 /// show the session or to end it.
 pub struct Record {
-    /// Its byte counters.
+    /// The byte counters of the session.
     pub(super) traffic: Traffic,
     id: u64,
     accepted_at: Instant,
     requests: SessionRequests,
     rates: ByteRates,
-    // A blocking mutex, locked for a few lines at a time: by every reader, and by the session before and after its
-    // relay.
+    // A blocking mutex, locked for a few statements at a time: by every reader, and by the session before and
+    // after its relay.
     info: Mutex<SessionInfo>,
 }
 
@@ -69,20 +69,20 @@ impl Record {
         info.server.as_ref().map(|server| server.id())
     }
 
-    /// When the session was connected to its server, up to a millisecond late. If it is not connected: when it was
+    /// When the session was connected to its server, up to a millisecond late. Until it is connected: when it was
     /// accepted.
     fn connected_at(&self) -> Instant {
         let after = self.info().connected_after.map(Duration::from);
         self.accepted_at + after.unwrap_or_default()
     }
 
-    /// Whether it was connected to its server after this moment. If it is not connected, the time of accept counts.
+    /// Whether it was connected to its server after this moment. Until it is connected, the time of accept counts.
     #[must_use]
     pub fn is_connected_after(&self, at: Instant) -> bool {
         self.connected_at() > at
     }
 
-    /// The time since it was connected to its server; if it is not connected, since it was accepted.
+    /// The time since it was connected to its server; until it is connected, since it was accepted.
     #[must_use]
     pub fn age_on_server(&self) -> Duration {
         self.connected_at().elapsed()
@@ -132,7 +132,7 @@ impl Record {
     }
 
     /// Asks the session to end with this ending if it is at rest now ([`EndRequest::IfAtRest`]). If it is not, it goes
-    /// on. If that is because bytes are on their way, [`Self::deliveries`] changes.
+    /// on. If bytes are on their way to either side, [`Self::deliveries`] changes.
     pub fn end_at_rest(&self, ending: Ending) {
         self.requests.end_at_rest(ending);
     }
@@ -243,14 +243,14 @@ impl Record {
     }
 }
 
-/// The rates of a session in the last interval of [`Record::record_rates`] (a second).
+/// The rates of a session between the latest two calls of [`Record::record_rates`], which are about a second apart.
 #[derive(Debug, Default)]
 struct ByteRates {
     /// Bytes a second.
     up: AtomicU64,
     /// Bytes a second.
     down: AtomicU64,
-    /// The age of the session when it last relayed a byte.
+    /// The age of the session when it last relayed a byte, up to a second late.
     active_at_ms: AtomicU64,
 }
 

@@ -1,4 +1,4 @@
-//! Facts that few sessions have: results of guards, the header of a peer in front, and a wait in a queue.
+//! Facts that few sessions have: results of guards, the header of a peer in front, and waits in queues.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct SessionExtras {
     /// The guard that refused the client, and why. If none has refused it: the first report-only guard that would have.
     pub(super) refusal: Option<(Arc<str>, GuardReason)>,
     pub(super) log_line: LogLine,
-    /// The wait in the pool's queue.
+    /// The waits in the queues of pools.
     pub(super) queue: Option<QueueWait>,
     /// The PROXY header of the peer in front.
     pub forwarded: Option<Box<ProxyHeader>>,

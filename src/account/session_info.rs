@@ -27,7 +27,7 @@ pub struct SessionInfo {
     pub alpn: Option<Box<str>>,
     /// Whether the ClientHello was the outer one of Encrypted Client Hello.
     pub ech: bool,
-    /// Whether the client speaks TLS.
+    /// Whether the client has sent a ClientHello.
     pub has_hello: bool,
     /// The TLS that is terminated or begun here, and the PostgreSQL startup. Boxed: most sessions have neither.
     pub protocol: Option<Box<SessionProtocol>>,
@@ -37,7 +37,7 @@ pub struct SessionInfo {
     pub detail: Option<&'static str>,
     /// If `pool` is a fallback: the pool that the session was meant for, which had no usable server.
     pub fallback_from: Option<Arc<FallbackOrigin>>,
-    /// What guards and a peer in front say of the session, and its wait in a queue. Boxed: most sessions have none of
+    /// What guards and a peer in front say of the session, and its waits in queues. Boxed: most sessions have none of
     /// these.
     pub extras: Option<Box<SessionExtras>>,
     pub(super) pool: Option<Arc<str>>,
@@ -100,7 +100,7 @@ impl SessionInfo {
         self.endpoints = Some(Arc::downgrade(endpoints));
     }
 
-    /// Whether the session is connected to its server. It is so already during the login of a PostgreSQL session.
+    /// Whether the session is connected to its server. A PostgreSQL session is connected already during its login.
     pub(super) fn is_connected(&self) -> bool {
         self.connect_duration.is_some() && !self.is_past_relay
     }
@@ -244,8 +244,8 @@ impl SessionInfo {
     }
 }
 
-/// A duration in 4 bytes, in an `Option` too: an open session keeps two of these, and must stay small. Durations below
-/// 1 µs count as 1 µs, those above 71 minutes as 71 minutes.
+/// A duration that takes 4 bytes, even in an `Option`: an open session keeps two of these, and must stay small.
+/// Durations below 1 µs count as 1 µs, those above 71 minutes as 71 minutes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Microseconds(NonZeroU32);
 
@@ -262,8 +262,8 @@ impl From<Microseconds> for Duration {
     }
 }
 
-/// A duration in 4 bytes, for the same reason as [`Microseconds`]. It is rounded up, to at least 1 ms. Durations above
-/// 49 days count as 49 days.
+/// A duration that takes 4 bytes, for the same reason as [`Microseconds`]. It is rounded up, to at least 1 ms.
+/// Durations above 49 days count as 49 days.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Milliseconds(NonZeroU32);
 
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn milliseconds_are_rounded_up() {
+    fn milliseconds_are_rounded_up_and_saturate() {
         let kept = |duration: Duration| Duration::from(Milliseconds::from(duration));
         assert_eq!(kept(Duration::ZERO), Duration::from_millis(1));
         assert_eq!(kept(Duration::from_micros(2_001)), Duration::from_millis(3));

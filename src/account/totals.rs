@@ -42,7 +42,7 @@ impl SessionTotals {
         self.connect_duration.record(duration);
     }
 
-    /// The sessions that ended in this way.
+    /// The number of sessions with this ending.
     pub(super) fn ended(&self, ending: Ending) -> u64 {
         self.endings[ending as usize].load(Relaxed)
     }

@@ -41,7 +41,7 @@ pub(super) fn sample(admin: &Admin, plan: &Plan) -> Option<AnnounceSample> {
     Some(AnnounceSample {
         is_up: state.is_up == Some(true),
         last_success: state.last_success,
-        routes: plan.announced_routes.clone(),
+        routes: plan.announced_route_counts.clone(),
         refused: AnnouncementRefusal::ALL.map(count_refused).to_vec(),
     })
 }

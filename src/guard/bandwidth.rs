@@ -1,13 +1,14 @@
 //! Bandwidth: how fast bytes may be read.
 //!
 //! A direction of a session that has something to read takes these steps:
-//! 1. It reserves a slot of each of its [buckets](ByteBucket) for the bytes that are there, 32 KiB at most.
+//! 1. It reserves a slot of each of its [buckets](ByteBucket) for the bytes that are there. A full slot has the bytes
+//!    of 20 ms, but at least 1 KiB and at most 32 KiB.
 //! 2. It sleeps until the latest of these slots begins, and until its turn.
 //! 3. It reads, and gives back the unused part of its slots. Slots that are reserved afterwards begin that much
 //!    earlier. Slots that are already reserved do not move, so the unused part must be small.
 //!
-//! For example, ten downloads share a bucket of 1 MiB/s. A slot has 20 KiB and takes 20 ms, and each download gets one
-//! slot in a round of 200 ms.
+//! For example, ten downloads share a bucket of 1 MiB/s. A full slot has 20 KiB, and each download gets one in a
+//! round of 200 ms.
 //!
 //! The turns keep the shares equal. A direction that wakes late leaves the beginning of its slot unused, and another
 //! direction that is awake could fill all such gaps with further slots of its own. So a direction gets one slot in each
@@ -179,7 +180,7 @@ impl DirectionThrottle {
         let turn_begins = self.turn_at(now);
         let begins = last.map_or(turn_begins, |(_, begins)| turn_begins.max(begins));
         // The direction joins only the round of the bucket that it waits for. If it joined the round of another bucket,
-        // the directions that wait for that bucket would leave it a turn that it cannot use.
+        // the directions that wait for that bucket would leave this direction a turn that it cannot use.
         let round = last.map_or(0, |(index, _)| self.buckets[index].join_round(&mut slots[index]));
         Reservation {
             bytes,

@@ -15,10 +15,10 @@ use super::rate::{Nanos, nanos};
 /// read.
 pub(super) const SLOT_BYTES_MAX: u64 = 32 << 10;
 
-/// The fewest bytes of a slot.
+/// The fewest bytes of a full slot. At the lowest rate that can be configured, 1 KiB/s, this slot takes a second.
 const SLOT_BYTES_MIN: u64 = 1 << 10;
 
-/// How many slots a second make up the rate, where the two bounds above allow it.
+/// How many full slots there are in a second, where the two bounds above allow it: each takes 20 ms.
 const SLOTS_PER_SECOND: u64 = 50;
 
 /// For how long at most an unused bucket saves up, in nanoseconds. Timers fire some milliseconds late, and that must
@@ -30,7 +30,7 @@ pub(super) const SAVINGS_NANOS_MAX: Nanos = 50_000_000;
 pub(super) struct ByteBucket {
     /// What [`Nanos`] are counted from.
     epoch: Instant,
-    // A blocking mutex, locked for a few lines by each slot that is reserved or used.
+    // A blocking mutex, locked for a few lines when a slot is reserved or its use ends.
     queue: Mutex<SlotQueue>,
 }
 
@@ -42,7 +42,8 @@ struct SlotQueue {
     generation: u64,
     /// When the last reserved slot ends.
     reserved_until: Nanos,
-    /// The length of the round: of all slots that [`ByteBucket::join_round`] has added and whose use has not ended.
+    /// The length of the round: the sum of the slots that [`ByteBucket::join_round`] has added and whose use has not
+    /// ended.
     round: Nanos,
 }
 

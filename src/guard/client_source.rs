@@ -35,7 +35,7 @@ pub enum ClientSource {
 }
 
 impl ClientSource {
-    /// The source of a client. An IPv4-mapped IPv6 address is an IPv4 address.
+    /// The source of a client. An IPv4-mapped IPv6 address counts as the IPv4 address.
     #[must_use]
     pub fn new(client: ClientHost, bits: SourceBits) -> Self {
         let address = match client {

@@ -90,7 +90,7 @@ impl DebtTable {
         }
     }
 
-    /// Unpaid debts that were forgotten.
+    /// How many unpaid debts were forgotten.
     pub(super) fn evictions(&self) -> u64 {
         self.evictions.load(Relaxed)
     }

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::networks::NetworkSet;
 
-/// The most networks that a guard denies by edits. More belong in a file.
+/// The most edits that a guard holds: memory is bounded, and each edit builds the set of networks anew. More networks
+/// belong in the `deny_file` of the guard.
 pub const EDITS_MAX: usize = 10_000;
 
 /// An edit: an operator's order to deny a network.
@@ -36,7 +37,7 @@ pub(super) struct DenyEdits {
     denied: ArcSwapOption<DeniedNow>,
 }
 
-/// The networks that the edits deny until the first edit ends.
+/// The networks that the edits deny until the next of them ends.
 #[derive(Debug)]
 struct DeniedNow {
     networks: NetworkSet,
@@ -145,8 +146,8 @@ mod tests {
         assert!(edits.remove("10.0.0.0/8".parse().unwrap(), after(11)));
         assert!(!denied("10.0.0.1", 12));
         assert!(edits.add(edit("10.0.0.0/8", Some(20)), after(12)));
-        assert!(edits.add(edit("10.0.0.0/8", None), after(12)), "it is replaced");
-        assert!(denied("10.0.0.1", 30));
+        assert!(edits.add(edit("10.0.0.0/8", None), after(12)));
+        assert!(denied("10.0.0.1", 30), "the edit was replaced");
     }
 
     #[test]

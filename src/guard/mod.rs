@@ -2,7 +2,7 @@
 //!
 //! A [`Guard`] has one set of counts, wherever it is used: a guard of two listeners limits both together. A session
 //! that passes holds a [`GuardPass`]; dropping the pass returns what was counted. The counts of a guard outlast its
-//! rules: a [successor](Guard::successor) with other rules goes on with them.
+//! rules: a [successor](Guard::successor) with other rules continues the counts.
 //!
 //! Memory is bounded whatever clients do: the session limit of the process bounds live sessions, a table of fixed size
 //! bounds the debts of sources (what each has taken of `rate_per_source`), and constants bound an operator's edits
@@ -157,13 +157,13 @@ impl Guard {
         })
     }
 
-    /// Puts the common bandwidth of its rules in force. Sessions under way follow it if a common bandwidth limited
-    /// them when they began.
+    /// Puts the `bandwidth` of its rules, which all sessions share, in force. It also applies to a session under way if
+    /// a `bandwidth` limited that session when it began.
     pub fn apply_bandwidth(&self) {
         self.set_bandwidth(self.rules.bandwidth.filter(|_| !self.rules.report_only));
     }
 
-    /// Ends the limit of the common bandwidth for sessions under way. To be called when the guard is no longer in
+    /// Ends the limit of the shared `bandwidth` for sessions under way. To be called when the guard is no longer in
     /// force.
     pub fn remove_bandwidth(&self) {
         self.set_bandwidth(None);
@@ -215,8 +215,8 @@ impl Guard {
         }
     }
 
-    /// Checks the rules in turn, each common limit after that of the source: a source that takes too much does not use
-    /// up the common one. A client that is refused takes nothing.
+    /// Checks the rules in turn, the limit of each source before the same limit for all clients together: a source that
+    /// takes too much does not use up the limit of all. A client that is refused takes nothing.
     fn check(
         &self,
         client: ClientAddr,
@@ -307,7 +307,7 @@ impl Guard {
     }
 
     /// The sources that were refused most often, or would be without `report_only`, at most `shown_max`. The counts may
-    /// be a little too high.
+    /// be too high, see `RefusedSources`.
     #[must_use]
     pub fn top_refused(&self, shown_max: usize) -> Vec<(ClientSource, u64)> {
         self.counts.refused_sources.top(shown_max)

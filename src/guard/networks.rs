@@ -9,7 +9,9 @@ use ipnet::IpNet;
 pub struct NetworkSet {
     /// How many networks it was made of.
     networks: usize,
+    /// The first and last address of each range, ascending; ranges neither overlap nor touch.
     v4: Box<[(u32, u32)]>,
+    /// As `v4`.
     v6: Box<[(u128, u128)]>,
 }
 
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn adjacent_networks_are_merged() {
+    fn networks_that_touch_or_overlap_are_merged() {
         let networks = set(&[
             "10.0.0.0/9",
             "10.128.0.0/9",
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn edges_of_a_family_and_mapped_addresses_are_found() {
+    fn the_edges_of_a_family_are_contained_and_mapped_addresses_count_as_ipv4() {
         let everything = set(&["0.0.0.0/0", "255.255.255.255/32", "::/0"]);
         for address in [
             "0.0.0.0",
@@ -118,7 +120,7 @@ mod tests {
         assert!(set(&["10.0.0.0/8"]).contains("::ffff:10.1.2.3".parse().unwrap()));
         assert!(
             !set(&["::/0"]).contains("::ffff:10.1.2.3".parse().unwrap()),
-            "it is an IPv4 address"
+            "a mapped address counts as IPv4"
         );
         assert!(!NetworkSet::default().contains("10.0.0.1".parse().unwrap()));
     }

@@ -1,6 +1,6 @@
 //! Rates, as a token bucket that is one number: the generic cell rate algorithm (ITU-T I.371, annex A).
 //!
-//! A bucket is the time at which everything taken is paid for. It needs no refill and no timer.
+//! A bucket is the time at which everything taken is paid for (`paid_at`). It needs no refill and no timer.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -37,8 +37,8 @@ impl Rate {
     /// Takes one unit, unless the bucket is overdrawn by more than the tolerance. Returns the new `paid_at`, and
     /// whether a unit was taken.
     ///
-    /// The debt is first capped at what a burst costs at this rate: after a reload with a higher rate, no client waits
-    /// for a debt from the old rate. The returned time has to be stored even if no unit was taken.
+    /// The debt is first capped at what a burst costs at this rate: after a reload with a higher rate, the next
+    /// unit passes within one interval of the new rate. The returned time has to be stored even if no unit was taken.
     pub(super) fn take(self, paid_at: Nanos, now: Nanos) -> (Nanos, bool) {
         let latest = now.saturating_add(self.tolerance).saturating_add(self.interval);
         let paid_at = paid_at.clamp(now, latest);
@@ -99,15 +99,15 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_rate_applies_at_once_and_a_higher_one_cancels_old_debts() {
+    fn a_changed_rate_applies_at_once_and_a_higher_one_cuts_old_debts() {
         let (bucket, hour) = (SharedBucket::default(), Duration::from_secs(3_600));
         assert!(bucket.take(Rate::new(10, hour, 1), SECOND));
         assert!(!bucket.take(Rate::new(10, hour, 1), 2 * SECOND), "six minutes are owed");
         let higher = Rate::new(1_000, Duration::from_secs(1), 5);
-        assert!(!bucket.take(higher, 2 * SECOND), "it owes a burst at most, …");
+        assert!(!bucket.take(higher, 2 * SECOND), "a burst is owed at most, …");
         assert!(
             bucket.take(higher, 2 * SECOND + SECOND / 1_000),
-            "… and one unit is soon paid"
+            "… so one interval later, one unit passes"
         );
         assert!(!bucket.take(higher, 2 * SECOND + SECOND / 1_000));
         let lower = Rate::new(10, hour, 1);

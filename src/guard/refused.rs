@@ -9,11 +9,11 @@ const FOLLOWED: usize = 64;
 
 /// The sources that are refused most often, by the "space saving" algorithm (Metwally, Agrawal, El Abbadi: "Efficient
 /// computation of frequent and top-k elements in data streams", 2005). A source with more than one in 64 of all
-/// refusals is always in the table. Counts may be too high: a source takes over the count of the source that it
-/// replaces. A guard with `report_only` counts here the clients that it would refuse.
+/// refusals is always in the table. Counts may be too high, by at most one in 64 of all refusals: a source takes over
+/// the count of the source that it replaces. A guard with `report_only` counts here the clients that it would refuse.
 #[derive(Debug, Default)]
 pub(super) struct RefusedSources {
-    // A blocking mutex, locked for a few lines by each refusal.
+    // A blocking mutex, locked for a few statements by each refusal.
     followed: Mutex<Vec<(ClientSource, u64)>>,
 }
 

@@ -44,7 +44,7 @@ pub(super) struct CheckContext {
 }
 
 impl CheckContext {
-    /// Until a plan is adopted, at most one check and one lookup run at a time.
+    /// Until [`super::HealthMonitor::set_limits`] is called, at most one check and one lookup run at a time.
     pub(super) fn new(metrics: Arc<Metrics>, live: Arc<Live>) -> Self {
         Self {
             capacity: Capacity::new(Some(1)),

@@ -29,9 +29,9 @@ impl Ticks {
     }
 }
 
-/// The time between the first and the second check of a server. The first check starts at once; this gap spreads the
-/// later ones over the interval. Multiples of the golden ratio fill the interval evenly, however many servers there
-/// are. `number` differs for each server.
+/// The time from the start of the first check of a server to the start of the second. The first check starts at once;
+/// this gap spreads the later ones over the interval. Multiples of the golden ratio fill the interval evenly, however
+/// many servers there are. `number` differs for each task that checks a server.
 pub(super) fn first_gap(number: u64, interval: Duration) -> Duration {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
     interval.mul_f64((number as f64 * GOLDEN).fract())

@@ -49,8 +49,8 @@ impl ServerCheck {
     }
 
     /// Returns whether the checks of the server begin now: it is enabled, and was not at the last call. When they begin
-    /// for a server whose role must be known, and no check has had a result yet, the server gets no session until a
-    /// check has found that the role is right, not even in panic mode.
+    /// for a server whose role must be known, and no check has had a result yet, the server gets no session (not even
+    /// in panic mode) until a check has found that the role is right.
     pub(super) fn start_if_enabled(&self) -> bool {
         let is_enabled = !self.server.is_disabled();
         let starts = is_enabled && !self.was_enabled.load(Relaxed);
@@ -230,7 +230,7 @@ pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOu
     {
         let Some(verdict) = change.verdict else { continue };
         metrics.server(pool.name(), server).record_transition(verdict);
-        let cut_within = closing_time(pool, server, Instant::now()); // `None`: none are cut
+        let cut_within = closing_time(pool, server, Instant::now()); // `None`: no sessions are cut
         let sessions_cut = cut_within.map(|_| server.live());
         let within = cut_within.map(format_duration);
         let (pool, server) = (pool.name(), &server.spec().label);

@@ -14,7 +14,7 @@ use crate::addr::ServerAddr;
 /// The running checks of all pools.
 pub(super) struct SharedChecks {
     pub(super) context: Arc<CheckContext>,
-    /// The checks by the address to which they go.
+    /// The checks by the address to which they go. `Weak`: a check ends when its last [`CheckUse`] is dropped.
     // A blocking mutex: locked for a few lines when a server begins or ceases to be checked.
     by_address: Mutex<HashMap<ServerAddr, Vec<Weak<SharedCheck>>>>,
 }
@@ -79,7 +79,7 @@ impl Drop for SharedCheck {
     }
 }
 
-/// One pool's use of a running check for one of its servers. Ends when this is dropped.
+/// One pool's use of a running check for one of its servers. Dropping this ends the use.
 pub(super) struct CheckUse {
     shared: Arc<SharedCheck>,
     user: Arc<ServerCheck>,

@@ -26,7 +26,7 @@ pub(super) struct CheckSetup {
 }
 
 impl CheckSetup {
-    /// The setup for a server in a pool of this plan; `None`: it is not checked. `tls`: that of the pool's sessions.
+    /// The setup for a server in a pool of this plan; `None`: the server is not checked. `tls`: as for sessions.
     pub(super) fn for_server(plan: &PoolPlan, spec: &ServerSpec, tls: Option<Arc<PoolTls>>) -> Option<Self> {
         let health = &plan.health;
         let check = Arc::clone(health.check.as_ref()?);
@@ -60,7 +60,7 @@ impl CheckSetup {
         self.target.timeout
     }
 
-    /// Where its checks go.
+    /// Where the checks go.
     pub(super) fn address(&self) -> ServerAddr {
         self.target.address
     }
@@ -161,8 +161,8 @@ impl SharedProbe {
         self.setup.interval(&self.active())
     }
 
-    /// Waits until the next check is to run: at `due`, or as soon as a user joins or is enabled. While all users are
-    /// disabled, no check runs.
+    /// Waits until the next check is to run: at `due`, or as soon as a user joins, or the server is enabled in the pool
+    /// of a user. While the server is disabled in all of these pools, no check runs.
     pub(super) async fn wait(&self, due: impl Future<Output = ()>) {
         let mut due = pin!(due);
         loop {

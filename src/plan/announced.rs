@@ -12,10 +12,10 @@ use crate::name::{NamePattern, ServerName, Sni};
 use crate::route::{Route, Target, TlsMode};
 use crate::text::{NAME_BYTES_MAX, Reason, is_name};
 
-/// The most names that one server may announce.
+/// The most names that one server may announce, so that it cannot use up [`LISTENER_NAMES_MAX`] alone.
 const SERVER_NAMES_MAX: usize = 100;
 
-/// The most names that are announced at one listener: each has a pool, with about 90 series of metrics.
+/// The most names that are announced at one listener: each name has a pool, with about 90 series of metrics.
 const LISTENER_NAMES_MAX: usize = 1000;
 
 /// `announce` of a listener: who may announce routes at it.
@@ -33,7 +33,7 @@ pub struct AnnouncePlan {
 
 /// The servers that announce one name at one listener.
 struct AnnouncedPool {
-    /// The group (`acequia.pool`) of the oldest server. The other servers must have the same group.
+    /// The group (label `acequia.pool`) of the oldest server. The other servers must have the same group.
     group: Option<Box<str>>,
     /// The name of the oldest server.
     oldest: Arc<str>,
@@ -47,7 +47,7 @@ type RouteKey = (usize, ServerName);
 #[derive(Default)]
 struct Admitted {
     pools: BTreeMap<RouteKey, AnnouncedPool>,
-    /// The number of announced names of each listener, by its index.
+    /// The number of admitted names of each listener, by its index.
     name_counts_by_listener: HashMap<usize, usize>,
     /// The number of admitted names of each server, by the name of the server.
     name_counts_by_server: HashMap<Arc<str>, usize>,
@@ -87,7 +87,7 @@ impl Admitted {
         };
         if pool.group != *group {
             let reason = format!(
-                "`{}`, which is older, has the name, with another `acequia.pool`",
+                "`{}`, which is older, announces the name with another `acequia.pool`",
                 pool.oldest
             );
             return Err((AnnouncementRefusal::Taken, Reason::from(reason)));
@@ -106,8 +106,9 @@ impl Plan {
         announces.next().map(|announce| &announce.socket) // the same for all listeners
     }
 
-    /// This plan plus a route and a pool for each announced name. This plan must be that of the file. If servers of
-    /// different groups announce one name, those whose group is not that of the oldest are refused.
+    /// This plan plus a route and a pool for each announced name. This plan must not have announced routes already. If
+    /// servers of different groups announce one name at a listener, the group of the oldest server gets the name, and
+    /// the other groups are refused.
     #[must_use]
     pub fn with_announced(&self, announcements: &[Announcement]) -> Self {
         let mut in_order: Vec<&Announcement> = announcements.iter().collect();
@@ -212,7 +213,7 @@ impl Plan {
             .zip(&routes)
             .filter(|(listener, _)| listener.announce.is_some());
         Self {
-            announced_routes: accepting
+            announced_route_counts: accepting
                 .map(|(listener, routes)| (Arc::clone(&listener.name), routes.len()))
                 .collect(),
             listeners: self.listeners.iter().zip(routes).map(with_routes).collect(),

@@ -15,11 +15,12 @@ pub struct Announcement {
     pub from: Arc<str>,
     /// When the container was created, in seconds since 1970.
     pub created: i64,
-    /// The listener with the route.
+    /// The listener that gets the route.
     pub listener: Box<str>,
     /// The server name of the route.
     pub sni: Box<str>,
-    /// The group of the server. Servers that announce the same name form a pool only if their groups are equal, too.
+    /// The group of the server: its label `acequia.pool`. Servers that announce the same name form a pool only if their
+    /// groups are equal, too.
     pub group: Option<Box<str>>,
     /// The server, or why it cannot be used.
     pub server: Result<ServerEntry, Reason>,
@@ -60,7 +61,7 @@ pub enum AnnouncementRefusal {
     InvalidName,
     /// The listener does not accept announcements, or not of this name.
     NotAllowed,
-    /// The configuration uses the name, or an older server has announced it.
+    /// The configuration uses the name, or an older server of another group has announced it.
     Taken,
     /// The server or the listener has too many names.
     TooMany,

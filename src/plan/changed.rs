@@ -135,7 +135,7 @@ impl PoolPlan {
             fallback,
             scale,
             entries: _,
-            defaults: _, // each entry has them: `changed_servers` compares those
+            defaults: _, // part of each entry, and compared there by `changed_servers`
             discover,
             resolve_interval,
             resolve,

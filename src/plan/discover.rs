@@ -32,9 +32,9 @@ pub struct DiscoverPlan {
     pub settle: Duration,
     /// Whether an empty list is applied; else the last one is kept.
     pub allow_empty: bool,
-    /// Whether servers at Unix sockets are applied. True only if the source is a file, and the configuration that names
-    /// it is on this machine. Whoever may write to another source must not reach sockets that only our user may open,
-    /// such as our own admin socket.
+    /// Whether a list may have servers at Unix sockets. True only if the source is a file, and the configuration that
+    /// names it is on this machine. Whoever may write to another source must not reach sockets that only our user may
+    /// open, such as our own admin socket.
     pub allow_unix: bool,
     /// The values of the settings that the source leaves out for a listed server.
     pub defaults: MemberConfig,
@@ -69,7 +69,7 @@ pub struct HttpSourcePlan {
     pub url: Uri,
     /// The time between an answer and the next request, before jitter.
     pub interval: Duration,
-    /// The authorities that may issue the certificate of the URL's host; `None`: those of the system.
+    /// The file of the authorities that may issue the certificate of the URL's host; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
 }
 

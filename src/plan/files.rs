@@ -8,8 +8,8 @@ use crate::tls::{ListenerTlsPlan, PoolTlsPlan};
 
 impl Plan {
     /// The files that are read at run time, each with the key that names it. Two kinds are left out: the certificates
-    /// of listeners and of the admin port, which `tls` checks as it reads them, and lists of servers, which may be
-    /// missing at the start.
+    /// and keys of listeners and of the admin port, which [`crate::tls`] checks as it reads them, and lists of servers,
+    /// which may be missing at the start.
     #[must_use]
     pub fn files(&self) -> Vec<(String, &Path)> {
         let token = self.admin.token_file.as_deref();
@@ -41,7 +41,7 @@ impl Plan {
             kubeconfig.map(|path| ("kubeconfig", path)),
         ));
         for listener in &self.listeners {
-            let of_tls = listener.tls.iter().flat_map(ListenerTlsPlan::files);
+            let of_tls = listener.tls.iter().flat_map(ListenerTlsPlan::files); // without certificates
             files.extend(in_section(&format!("listeners.{}.tls", listener.name), of_tls));
         }
         for pool in &self.pools {

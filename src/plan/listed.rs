@@ -17,13 +17,13 @@ use crate::text::{NAME_BYTES_MAX, Reason, is_name};
 /// The most servers of one list. More would be a mistake, or a wrong answer.
 pub const LISTED_MAX: usize = 10_000;
 
-/// The largest weight.
+/// The largest weight, as in HAProxy.
 pub const WEIGHT_MAX: u16 = 256;
 
 /// A server as a source lists it: `"host:port"`, or a table (in JSON: an object) with these keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListedServer {
-    /// `host:port`, `[ip]:port` or `unix:/path`.
+    /// `host:port`, `[ip]:port`, `host:port@ip` or `unix:/path`.
     pub address: String,
     /// Its name; absent: it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,7 +39,7 @@ pub struct ListedServer {
     pub draining: bool,
 }
 
-/// Written by hand, because the errors of `untagged` do not name what is wrong.
+/// Written by hand, because the errors of serde's `untagged` do not name what is wrong.
 impl<'de> Deserialize<'de> for ListedServer {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(ListedServerVisitor)
@@ -160,7 +160,7 @@ impl From<&ServerEntry> for ListedServer {
 pub struct ListedEntries {
     entries: Vec<ServerEntry>,
     labels: HashSet<Arc<str>>,
-    /// Of the servers without a name.
+    /// Those of the servers without a name.
     locations: HashSet<ServerLocation>,
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::etcd::{EtcdPlan, FollowedKeys, KeyRange};
 
-/// The largest number of keys of a configuration.
+/// The most keys of the store that one configuration may consist of.
 const KEYS_MAX: usize = 1000;
 
 /// `[remote]`.
@@ -65,7 +65,7 @@ impl RemotePlan {
     }
 }
 
-/// The permissions of the texts of a store.
+/// What the texts of a store may name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteTrust {
     /// Whether they may name programs and containers to run.
@@ -85,7 +85,7 @@ impl RemoteTrust {
             return Some("where the path leads to is not known");
         };
         let is_below = |allowed: &PathBuf| resolved(allowed).is_ok_and(|allowed| real.starts_with(allowed));
-        (!self.files.iter().any(is_below)).then_some("this file is not taken from the store")
+        (!self.files.iter().any(is_below)).then_some("the store may not name this file")
     }
 }
 

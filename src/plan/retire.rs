@@ -6,7 +6,7 @@ use std::time::Duration;
 /// its age limit is not at rest at any time during a further tenth of `max_age`, it is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetirePlan {
-    /// The age limit of a session, 10 % more or less; `None`: sessions may be of any age.
+    /// Each session has an age limit of its own, 90 % to 110 % of this; `None`: sessions may be of any age.
     pub max_age: Option<Duration>,
     /// The time over which a server's sessions in excess of its share are ended; `None`: they are not ended.
     pub rebalance: Option<Duration>,

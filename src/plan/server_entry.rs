@@ -14,12 +14,12 @@ pub struct ServerEntry {
     pub written: Arc<str>,
     /// `written`, parsed.
     pub location: ServerLocation,
-    /// Its weight, its priority, and the most sessions that it may have.
+    /// Its weight, its priority, the most sessions that it may have, and whether it is draining.
     pub member_config: MemberConfig,
 }
 
 impl ServerEntry {
-    /// The server of an entry with a fixed address; `None` for a name that has to be looked up.
+    /// The server of an entry with a fixed address; `None` for a host name that has to be looked up.
     #[must_use]
     pub fn fixed(&self) -> Option<ServerSpec> {
         let label = Arc::clone(self.label());
@@ -42,7 +42,7 @@ impl ServerEntry {
         }
     }
 
-    /// Its address; `None` for a name that has to be looked up.
+    /// Its address; `None` for a host name that has to be looked up.
     #[must_use]
     pub fn fixed_address(&self) -> Option<ServerAddr> {
         match &self.location {
@@ -51,7 +51,7 @@ impl ServerEntry {
         }
     }
 
-    /// The server of an entry with a name at one of the addresses that the name resolves to.
+    /// For an entry with a host name: the server at one of the addresses that the host name resolves to.
     #[must_use]
     pub fn resolved(&self, address: ServerAddr) -> ServerSpec {
         ServerSpec {

@@ -31,7 +31,7 @@ pub enum Sever {
     /// They go on.
     #[default]
     Keep,
-    /// They are closed, spread over a time.
+    /// They are closed, spread over [`SeveringPlan::close_over`].
     Close,
 }
 

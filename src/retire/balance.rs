@@ -15,7 +15,7 @@ pub(super) struct Balance {
     /// session can move.
     fullest: f64,
     /// The servers with sessions in excess of their share, and how many sessions of each are to move: those in excess,
-    /// rounded down, for which the other servers have room; 0 if they have none. Most first.
+    /// rounded down, for which the other servers have room; 0 if there is no room left. Most first.
     pub(super) excess: Vec<(CountId, usize)>,
     /// The servers that are not in `excess`.
     pub(super) without_excess: Vec<CountId>,

@@ -17,8 +17,8 @@ pub struct Pace {
 
 impl Pace {
     /// How many of the `present` sessions have to be ended now. Of n initial sessions the i-th is ended after (i - 1)/n
-    /// of the time, so the first one at once. A session that has ended by itself counts as one that was ended. At the
-    /// end of the time all present sessions are ended, also those that were added meanwhile.
+    /// of the time, so the first one at once. A session that ends by itself takes the place of one that would have to
+    /// be ended. At the end of the time, all present sessions are ended, also those that were added meanwhile.
     #[must_use]
     pub fn due(&self, now: Instant, present: usize) -> usize {
         let time_left = self.over.saturating_sub(now - self.began);

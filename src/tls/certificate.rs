@@ -97,7 +97,7 @@ impl CertificateFiles {
         self.certificate(versions, &chain, &parse_key(&self.key, &read(&self.key)?)?)
     }
 
-    /// Makes a certificate of its chain and its key, which were read from these versions of the files.
+    /// Makes a [`Certificate`] from a chain and a key that were read from these versions of the files.
     pub(super) fn certificate(
         &self,
         versions: FileVersions,
@@ -252,8 +252,8 @@ pub(super) fn dns_names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterat
     })
 }
 
-/// Whether a certificate may be used for a purpose; `lists_purpose` returns whether its extension lists the purpose. A
-/// certificate without the extension may be used for any purpose (RFC 5280, section 4.2.1.12).
+/// Whether a certificate may be used for a purpose; `lists_purpose` returns whether an extendedKeyUsage extension lists
+/// the purpose. A certificate without the extension may be used for any purpose (RFC 5280, section 4.2.1.12).
 fn is_for(certificate: &X509Certificate<'_>, lists_purpose: impl Fn(&ExtendedKeyUsage<'_>) -> bool) -> bool {
     let usage = certificate.extended_key_usage().ok().flatten();
     usage.is_none_or(|usage| usage.value.any || lists_purpose(usage.value))

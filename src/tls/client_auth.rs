@@ -42,7 +42,7 @@ pub(super) struct ClientVerification {
     /// Problems of files that can be used nevertheless.
     pub(super) warnings: Vec<String>,
     /// The earliest time at which one of the lists should be replaced, in seconds since the Unix epoch; `None`: there
-    /// are no lists, or they do not say.
+    /// are no lists.
     pub(super) next_update: Option<i64>,
 }
 
@@ -60,7 +60,7 @@ impl ClientAuthPlan {
         hash.update(&text);
         let anchors = certificates(&self.ca_file, &text)?;
         let roots = Arc::new(authorities(&self.ca_file, &text)?);
-        let mut warnings = expired(&self.ca_file, &anchors);
+        let mut warnings = expiry_warnings(&self.ca_file, &anchors);
         let mut revocations = None;
         if let Some(path) = &self.crl_file {
             let text = read(path)?;
@@ -96,7 +96,7 @@ impl ClientAuthPlan {
     /// The warning about a list that should have been replaced by `next_update`, in seconds since the Unix epoch;
     /// `None`: there is no file of lists. The outdated list stays in force. Otherwise all clients would have to be
     /// refused, and an authority that publishes its next list late would cause an outage.
-    pub(super) fn outdated(&self, next_update: i64) -> Option<String> {
+    pub(super) fn outdated_warning(&self, next_update: i64) -> Option<String> {
         let (path, next) = (self.crl_file.as_ref()?.display(), date(next_update));
         Some(format!(
             "{path}: the list of revoked certificates should have been replaced by {next}: what was revoked since is accepted"
@@ -106,7 +106,7 @@ impl ClientAuthPlan {
 
 /// The warnings about authorities that have expired. What they have issued is accepted: their own certificates are
 /// trusted as they are (RFC 5280, section 6.1.1).
-fn expired(path: &Path, anchors: &[CertificateDer<'_>]) -> Vec<String> {
+fn expiry_warnings(path: &Path, anchors: &[CertificateDer<'_>]) -> Vec<String> {
     let anchors = anchors.iter().filter_map(|anchor| parse_x509_certificate(anchor).ok());
     let warnings = anchors.filter_map(|(_, anchor)| {
         let not_after = anchor.validity().not_after.timestamp();

@@ -178,13 +178,13 @@ mod tests {
     }
 
     #[test]
-    fn a_state_with_a_long_chain_is_put_into_no_ticket() {
+    fn a_session_state_over_the_limit_is_put_into_no_ticket() {
         let too_long = vec![0; STATE_BYTES_MAX + 1];
         assert_eq!(client_ticketer(&shared_ticketer(), 1_000).encrypt(&too_long), None);
     }
 
     #[test]
-    fn a_ticket_of_a_client_without_a_certificate_is_valid_as_long_as_any_other() {
+    fn a_client_without_a_certificate_gets_tickets_of_the_usual_lifetime() {
         let shared = shared_ticketer();
         let issuer = client_ticketer(&shared, i64::MAX);
         assert_eq!(issuer.lifetime(), shared.lifetime());

@@ -88,7 +88,7 @@ impl TlsConnection {
         self.has_received_close_notify && self.kept_plaintext.is_empty()
     }
 
-    /// Why it has failed: nothing more can be encrypted or decrypted.
+    /// Why the connection has failed, if it has: then nothing more can be encrypted or decrypted.
     #[must_use]
     pub fn failure(&self) -> Option<&rustls::Error> {
         self.failed.as_ref()
@@ -168,9 +168,8 @@ impl TlsConnection {
         buffer.copy_from_slice(&take(&mut self.incoming));
     }
 
-    /// Moves as much of the kept plaintext as fits to `plain`. Returns how many bytes that are. Plaintext is kept if it
-    /// came in one flight with the handshake, while something was sent, or through
-    /// [`decrypt_keeping_plaintext`](Self::decrypt_keeping_plaintext).
+    /// Moves as much of the kept plaintext as fits to `plain`. Returns how many bytes that are. Plaintext is kept if
+    /// another call than [`decrypt`](Self::decrypt) has decrypted it.
     pub fn take_kept_plaintext(&mut self, plain: &mut [u8]) -> usize {
         let taken = self.kept_plaintext.len().min(plain.len());
         plain[..taken].copy_from_slice(&self.kept_plaintext[..taken]);
@@ -245,8 +244,8 @@ impl TlsConnection {
         self.write(Wanted::Encrypt { plain, record_bytes }, outgoing)
     }
 
-    /// Ends our stream: adds a `close_notify` alert (RFC 8446, section 6.1) to `outgoing`. A connection that has failed
-    /// has none to send.
+    /// Ends our stream: adds a `close_notify` alert (RFC 8446, section 6.1) to `outgoing`. Does nothing if the
+    /// connection has failed.
     pub fn close(&mut self, outgoing: &mut Vec<u8>) {
         let _ = self.write(Wanted::Close, outgoing);
     }
@@ -268,8 +267,8 @@ impl TlsConnection {
                 Ok(Step::PeerClosed) => self.has_received_close_notify = true,
                 Ok(Step::Wait) => return Err(rustls::Error::HandshakeNotComplete),
                 Err(error) => {
-                    // When the keys are used up, rustls has a close_notify to send instead of an alert. But then the
-                    // stream would look complete, without the bytes that were to be encrypted.
+                    // When the keys are used up, rustls has a close_notify to send instead of a fatal alert. But then
+                    // the stream would look complete, without the bytes that were to be encrypted.
                     if error != rustls::Error::EncryptError {
                         write_alert(&mut self.rustls, &error, self.incoming.len(), outgoing);
                     }
@@ -319,9 +318,9 @@ fn process(
 /// received and not used yet.
 fn write_alert(rustls: &mut RustlsConnection, error: &rustls::Error, unread_bytes: usize, outgoing: &mut Vec<u8>) {
     if !rustls.negotiated().wants_write() && !matches!(error, rustls::Error::AlertReceived(_)) {
-        // For some errors, such as a message of more than 64 KiB, rustls has no alert. It has one for bytes that are
-        // not a record, so it gets a header that is invalid. Before the header, it gets as many bytes as are unread,
-        // because it skips those that it has looked at already.
+        // For some errors, such as a message of more than 64 KiB, rustls makes no alert. It makes one for an invalid
+        // record header, so it is given an invalid header. As many bytes as are unread come before the header, because
+        // rustls skips as many bytes as it has looked at already.
         let mut no_record = vec![0xff; unread_bytes + RECORD_HEADER_BYTES];
         let _ = rustls.take_step(&mut no_record, Wanted::Nothing, &mut |_| {}, outgoing);
     }
@@ -330,7 +329,7 @@ fn write_alert(rustls: &mut RustlsConnection, error: &rustls::Error, unread_byte
     }
 }
 
-/// Whether the handshake is complete, and all of it was written.
+/// Whether the handshake is complete, and all of our messages were written.
 fn is_complete(negotiated: &CommonState) -> bool {
     !negotiated.is_handshaking() && !negotiated.wants_write()
 }

@@ -125,7 +125,7 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
 /// `default`.
 pub(super) fn nothing_found(text: &[u8], default: &str, command: &str) -> String {
     match Any::from_der(text) {
-        // A PFX begins with version 3 (RFC 7292, section 4).
+        // A PFX, the structure of PKCS#12, begins with version 3 (RFC 7292, section 4).
         Ok((_, element)) if element.data.starts_with(&[2, 1, 3]) => {
             "it is in PKCS#12, not in PEM: convert it (openssl pkcs12 -nodes -in FILE -out FILE.pem)".to_owned()
         }
@@ -174,8 +174,8 @@ pub(super) fn authorities(path: &Path, text: &[u8]) -> Result<RootCertStore, Tls
     Ok(store)
 }
 
-/// What is wrong if none of these certificates is of an authority. A self-signed certificate counts as one of an
-/// authority. `None`: nothing is wrong, or a certificate cannot be parsed; adding it to the store reports that.
+/// What is wrong if none of these certificates is that of an authority. A self-signed certificate counts as that of
+/// an authority. `None`: nothing is wrong, or a certificate cannot be parsed; adding it to the store reports that.
 fn not_authorities(certificates: &[CertificateDer<'_>]) -> Option<String> {
     let mut first = None;
     for certificate in certificates {
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fifo_without_a_writer_is_not_waited_for() {
+    fn a_path_without_a_regular_file_is_unreadable_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("key.pem");
         regular_file::make_fifo(&fifo);

@@ -2,7 +2,7 @@
 //!
 //! A handshake is a burst of computation. A worker computes the handshakes with clients one step at a time, and between
 //! two steps every other session has its turn: a storm of handshakes does not stop the sessions under way. Handshakes
-//! start in the order of their requests, and a started handshake continues before another one starts.
+//! start in the order in which they were requested, and the next steps of started handshakes precede further starts.
 //!
 //! Handshakes with servers do not queue: a wait would count as the server's time.
 
@@ -29,7 +29,7 @@ thread_local! {
 /// Why a handshake has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// The peer has closed the connection meanwhile.
+    /// The peer has closed the connection during the handshake.
     #[error("the peer closed the connection during the TLS handshake")]
     LeftEarly,
     /// There is no room for the bytes that the handshake holds.
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lasting_load_completes_handshakes_at_nearly_full_speed() {
+    async fn under_lasting_load_handshakes_are_completed_at_nearly_full_speed() {
         const HANDSHAKES: u32 = 3_000;
         let pause = Duration::from_millis(4); // a third of the two steps together
         let possible = (HANDSHAKES * pause).as_millis() / (FIRST_STEP + LAST_STEP).as_millis();
@@ -259,7 +259,7 @@ mod tests {
     async fn a_sudden_crowd_is_served_for_half_of_its_deadline() {
         assert_eq!(completed(40, Duration::ZERO).await, 40);
         let served = completed(1_000, Duration::ZERO).await;
-        // Half of a second is enough for 42 whole handshakes, or for 50 first steps.
+        // Half of a second is enough for 41 whole handshakes, or for 50 first steps.
         assert!((40..=60).contains(&served), "{served}");
     }
 }

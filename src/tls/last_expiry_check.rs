@@ -1,4 +1,4 @@
-//! Finds certificates that have expired since the last check.
+//! Finds certificates, and lists of revoked certificates, that have expired since the last check.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};

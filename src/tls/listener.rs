@@ -25,7 +25,7 @@ use super::words::unix_now;
 /// Names of protocols (RFC 7301), the preferred first; empty: none is agreed.
 pub type Protocols = Vec<Box<[u8]>>;
 
-/// The oldest version of TLS that is agreed.
+/// The oldest version of TLS that may be agreed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MinVersion {
     /// RFC 5246.
@@ -188,7 +188,7 @@ impl ListenerTlsPlan {
 
 impl ListenerTls {
     /// Reads all files, except those of certificates that were read `before` and have not changed. Takes long if there
-    /// are many.
+    /// are many files.
     ///
     /// # Errors
     /// A file cannot be used, or there is no certificate. The error is about the first such file.
@@ -214,7 +214,7 @@ impl ListenerTls {
         })
     }
 
-    /// Reads the files that have changed, and puts in force what is not broken. Takes long if there are many.
+    /// Reads the files that have changed, and puts in force what is not broken. Takes long if many have changed.
     pub fn reload(&self) -> TlsReload {
         let _one_at_a_time = self.reload.lock();
         let LoadedStore {
@@ -254,7 +254,7 @@ impl ListenerTls {
         let next_update = self
             .crl_next_update()
             .filter(|next| since_last_check.contains(next) && !has_policy_changed);
-        warnings.extend(next_update.and_then(|next| self.outdated(next)));
+        warnings.extend(next_update.and_then(|next| self.outdated_warning(next)));
         let before = self.broken.swap(Arc::new(broken.clone()));
         broken.retain(|error| !before.contains(error));
         TlsReload {
@@ -307,7 +307,7 @@ impl ListenerTls {
     pub fn client_auth_warnings(&self) -> Vec<String> {
         let mut warnings = self.policy.load().warnings.clone();
         let passed = self.crl_next_update().filter(|next| *next < unix_now());
-        warnings.extend(passed.and_then(|next| self.outdated(next)));
+        warnings.extend(passed.and_then(|next| self.outdated_warning(next)));
         warnings
     }
 
@@ -318,8 +318,8 @@ impl ListenerTls {
         self.policy.load().crl_next_update
     }
 
-    fn outdated(&self, next_update: i64) -> Option<String> {
-        self.plan.client_auth.as_ref()?.outdated(next_update)
+    fn outdated_warning(&self, next_update: i64) -> Option<String> {
+        self.plan.client_auth.as_ref()?.outdated_warning(next_update)
     }
 
     /// The certificate for a client that asks for this name (`None`: for no name) and can verify any kind of key.

@@ -23,8 +23,9 @@ pub enum CertificateLocation {
 
 impl CertificateLocation {
     /// The files of its certificates: of a directory, first those in it, sorted by name, then those of its
-    /// subdirectories. A known pair also counts while one of its files is missing: that file is being replaced.
-    /// `keep` gets the error of a directory that cannot be read, and returns the files that are known there.
+    /// subdirectories. A known pair (its certificate is in use) also counts while one of its files is missing: that
+    /// file is being replaced. `keep` gets the error of a directory that cannot be read, and returns the files that are
+    /// known there.
     pub(super) fn files(
         &self,
         is_known: &dyn Fn(&CertificateFiles) -> bool,

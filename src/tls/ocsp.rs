@@ -23,7 +23,7 @@ pub(super) struct Staple {
     pub(super) warning: Option<String>,
 }
 
-/// What a response says about a certificate.
+/// What a response says about a certificate. Times are in seconds since the Unix epoch.
 struct SingleResponse {
     status: CertificateStatus,
     this_update: i64,

@@ -52,7 +52,7 @@ pub enum SentSni {
     Host,
     /// The name that the client has asked for; if it has asked for none, as [`Self::Host`].
     Client,
-    /// This one.
+    /// This name.
     Name(ServerName),
 }
 
@@ -318,7 +318,8 @@ impl PoolTls {
         Arc::clone(&self.current.load().config)
     }
 
-    /// Begins a connection to this server for a client. The server's earlier sessions may be resumed.
+    /// Begins a connection for a client to the server with this host name and address. The server's earlier sessions
+    /// may be resumed.
     ///
     /// # Errors
     /// Those of rustls; only a configuration that contradicts itself has any.
@@ -350,6 +351,7 @@ mod tests {
         let names: Vec<_> = (0..NAMES_WITH_SESSIONS_MAX)
             .map(|number| pki_types::ServerName::try_from(format!("h{number}.example")).unwrap())
             .collect();
+        // The cache keeps the tickets of a name as long as its hint.
         for name in &names {
             sessions.0.set_kx_hint(name.clone(), NamedGroup::X25519);
         }

@@ -116,7 +116,7 @@ impl Revocations {
         }
     }
 
-    /// Checks all certificates of a chain whose signatures are verified.
+    /// Checks all certificates of a chain. The signatures of the chain are verified already.
     fn check(&self, path: &VerifiedPath<'_>) -> Result<(), CertificateError> {
         let anchor = path.anchor();
         let is_anchor = |revoked: &TrustAnchor<'_>| {
@@ -242,8 +242,8 @@ impl Revocations {
         self.lists = newest(self.lists.drain(..));
     }
 
-    /// For each of these certificates of authorities: whether another authority has revoked it, or it was issued only
-    /// by revoked ones.
+    /// For each of these certificates of authorities: whether another authority has revoked it, or only revoked
+    /// authorities have issued it.
     fn are_revoked(&self, trusted: &[Trusted<'_>]) -> Vec<bool> {
         let issuers_of = |authority: &Trusted<'_>| -> Vec<usize> {
             let is_issuer = |index: &usize| authority.is_issued_by(&trusted[*index], &self.algorithms);

@@ -20,7 +20,7 @@ use x509_parser::{parse_x509_certificate, parse_x509_crl};
 use super::words::{bounded, date};
 
 /// A list remembers at most this many keys that it is not signed with. Without a bound, a client that has the
-/// private key of an intermediate authority could add any number of keys.
+/// private key of an intermediate authority could issue certificates for any number of keys, and have them remembered.
 const OTHER_KEYS_MAX: usize = 8;
 
 /// A complete list of one authority: not a delta CRL, and not an indirect one.
@@ -51,7 +51,7 @@ struct Scope {
     only_users: bool,
     /// Only certificates of authorities are covered.
     only_authorities: bool,
-    /// See [`Self::covers_by_url`].
+    /// The URLs of the list. It covers certificates that refer to one of them, or to no list.
     urls: Vec<String>,
 }
 
@@ -71,7 +71,7 @@ impl RevocationList {
         let list = OwnedCertRevocationList::from_der(&der);
         let list = list.map_err(|error| format!("{name} cannot be used: {}", unsupported(&error, &parsed)))?;
         let list = CertRevocationList::from(list);
-        if !signed_parts(&der).is_some_and(|parts| algorithms.all.iter().any(|one| parts.is_by(*one))) {
+        if !signed_parts(&der).is_some_and(|parts| algorithms.all.iter().any(|one| parts.has_algorithm(*one))) {
             return Err(format!(
                 "{name} is signed with an algorithm that is not supported, such as SHA-1: sign it with SHA-256"
             ));
@@ -164,7 +164,8 @@ impl RevocationList {
         other.recency().cmp(&self.recency())
     }
 
-    /// Greater for a newer list. Lists of the same time are ordered by number: the one with more bytes is greater.
+    /// Greater for a newer list. Lists of the same time are ordered by number. A number has no leading zeros, so a
+    /// longer one is greater.
     fn recency(&self) -> (i64, usize, &[u8]) {
         (self.this_update, self.number.len(), &self.number)
     }
@@ -198,7 +199,7 @@ impl Scope {
         }
     }
 
-    /// Whether the certificate refers to one of the URLs, or to no list.
+    /// Whether the certificate refers to one of [`Self::urls`], or to no list.
     fn covers_by_url(&self, certificate: &CertificateDer<'_>) -> bool {
         let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
             return false;
@@ -294,7 +295,7 @@ fn signed_parts(der: &[u8]) -> Option<SignedParts<'_>> {
 }
 
 impl SignedParts<'_> {
-    fn is_by(&self, algorithm: &dyn SignatureVerificationAlgorithm) -> bool {
+    fn has_algorithm(&self, algorithm: &dyn SignatureVerificationAlgorithm) -> bool {
         algorithm.signature_alg_id().as_ref() == self.algorithm
     }
 }
@@ -308,7 +309,7 @@ pub(super) fn is_signed_with(
     let (Some(parts), Ok(key)) = (signed_parts(der), RawPublicKeyEntity::try_from(key)) else {
         return false;
     };
-    let mut algorithms = algorithms.all.iter().filter(|one| parts.is_by(**one));
+    let mut algorithms = algorithms.all.iter().filter(|one| parts.has_algorithm(**one));
     algorithms.any(|one| key.verify_signature(*one, parts.message, parts.signature).is_ok())
 }
 

@@ -26,7 +26,7 @@ pub(super) enum Step {
     Written,
 }
 
-/// What to write, if that is possible.
+/// What a step is to write. It has written it only if it returns [`Step::Written`].
 #[derive(Clone, Copy)]
 pub(super) enum Wanted<'a> {
     Nothing,
@@ -122,8 +122,8 @@ fn take_step<D>(
     (discard, step)
 }
 
-/// Appends what `write` writes, with `expected` bytes of room. If that is too little, `write` fails with the room that
-/// it needs, and is called again with that much. It fails with `None` if room is not the problem.
+/// Calls `write` with room for `expected` bytes, and appends what it writes. If the room is too small, `write` fails
+/// with the room that it needs, and is called again with that much. It fails with `None` if room is not the problem.
 fn write_into(
     outgoing: &mut Vec<u8>,
     expected: usize,

@@ -117,7 +117,7 @@ impl CertificateStore {
         wanted
     }
 
-    /// The files of these certificates that are in this directory.
+    /// The files of the store's certificates that are in this directory.
     fn files_in(&self, directory: &Path) -> Vec<CertificateFiles> {
         let files = self.all.iter().map(|certificate| &certificate.files);
         files
@@ -163,11 +163,11 @@ impl WantedCertificate<'_> {
     /// The known certificate, if it is still the one that is wanted.
     fn unchanged<'a>(&self, known: &KnownCertificates<'a>) -> Option<&'a Arc<Certificate>> {
         let certificate = known.get(&self.files).copied().filter(|known| known.is_current())?;
-        let is_of_same_kind = match self.acme {
+        let is_acceptable = match self.acme {
             Some(acme) => acme.accepts(certificate),
             None => certificate.acme.is_none(),
         };
-        is_of_same_kind.then_some(certificate)
+        is_acceptable.then_some(certificate)
     }
 
     fn load(&self, known: &[Arc<Certificate>]) -> Result<Certificate, TlsFileError> {

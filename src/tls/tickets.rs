@@ -65,7 +65,7 @@ impl TicketSecrets {
 
 /// Encrypts and decrypts tickets.
 pub(super) struct Ticketer {
-    /// At least one.
+    /// The keys of the secrets, in the same order. There is at least one.
     keys: Vec<TicketKey>,
 }
 
@@ -125,6 +125,7 @@ impl TicketKey {
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let opened = self.key.open_in_place(nonce, Aad::from(self.name), &mut opened).ok()?;
         let (issued, plain) = opened.split_first_chunk::<TIME_BYTES>()?;
+        // 0 if the clock of the machine that issued it is ahead.
         let age = now.saturating_sub(u64::from_be_bytes(*issued));
         (age <= u64::from(LIFETIME)).then(|| plain.to_vec())
     }

@@ -36,8 +36,8 @@ pub struct TlsSummary {
 /// The certificate of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
-    /// Its subject, to be read by people, as in `C=DE, CN=a`: in the order of the certificate, and commas in a value
-    /// are not escaped. Only `fingerprint` identifies the certificate.
+    /// Its subject, to be read by people, such as `C=DE, CN=a`. The attributes are in the order of the certificate, and
+    /// commas in values are not escaped. Only `fingerprint` identifies the certificate.
     pub subject: Box<str>,
     /// The common name in the subject.
     pub common_name: Option<Box<str>>,
@@ -98,7 +98,7 @@ pub(super) fn bounded(text: &str) -> Box<str> {
     abbreviated(&escape(text, &[]), CERTIFICATE_TEXT_BYTES_MAX).into()
 }
 
-/// The word for a version.
+/// The word for a version; empty for versions other than TLS 1.2 and 1.3, and for `None`.
 #[must_use]
 pub fn version_word(version: Option<ProtocolVersion>) -> &'static str {
     match version {
@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alerts_are_named_as_in_the_rfc() {
+    fn the_word_for_an_error_is_its_alert_as_in_the_rfc() {
         for (error, word) in [
             (Error::AlertReceived(AlertDescription::UnknownCA), "unknown_ca"),
             (
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_why_a_certificate_was_refused() {
+    fn an_error_says_why_a_certificate_was_refused() {
         let shown = |error: CertificateError| error_text(&Error::InvalidCertificate(error)).into_owned();
         for (error, text) in [
             (CertificateError::UnknownIssuer, "no trusted authority has issued it"),

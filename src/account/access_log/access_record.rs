@@ -126,7 +126,8 @@ impl AccessRecord {
             LogFormat::Json => serde_json::to_string(self).expect(SERIALIZABLE),
             LogFormat::Text => key_values(&serde_json::to_value(self).expect(SERIALIZABLE)),
         };
-        // Fits both formats: the quoted values of a text line are JSON strings.
+        // Escapes characters that are unsafe to display. Right for both formats: the quoted values of a text line are
+        // JSON strings, and unquoted values are ASCII.
         let mut text = escape_json(&text).into_owned();
         text.push('\n');
         text

@@ -31,6 +31,7 @@ type BufferedStream = BufWriter<Box<dyn Write + Send>>;
 
 /// An open target, with a buffer of lines.
 pub struct Output {
+    /// The file; `None`: a standard stream, which is never reopened.
     path: Option<PathBuf>,
     stream: BufferedStream,
     /// While writing fails: the lines lost since it began to fail. A failure is logged when it begins and when it ends.

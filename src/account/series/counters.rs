@@ -16,7 +16,8 @@ pub(in crate::account) fn label(key: &'static str, value: &Arc<str>) -> Label {
 }
 
 /// A counter whose increments are handed to the exporter before the metrics are rendered. All workers share it, and an
-/// increment changes one number. To increment the exporter's counter would change two, in different blocks of memory.
+/// increment changes one number. To increment the exporter's counter would change two, its value and its generation, in
+/// different blocks of memory.
 pub(super) struct BufferedCounter {
     count: AtomicU64,
     /// The part of `count` that the exporter has.
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_with_the_same_labels_add_up_also_when_one_is_dropped() {
+    fn counters_with_the_same_labels_add_up_even_if_one_is_dropped() {
         let recorder = Arc::new(PrometheusBuilder::new().build_recorder());
         let [one, other] = [(); 2].map(|()| BufferedCounter::new(&recorder, "t_total", Vec::new()));
         one.increment(2);

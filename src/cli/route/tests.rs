@@ -224,7 +224,7 @@ fn plan() -> Plan {
             listener("strict", vec![route("many", &many, &[], &[], Target::Refuse)], None),
         ],
         pools: [web, shop, inside].into_iter().collect(),
-        announced_routes: Vec::new(),
+        announced_route_counts: Vec::new(),
         refused_announcements: Vec::new(),
     }
 }

@@ -118,7 +118,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
         guards: guards.in_order,
         listeners,
         pools: pools.into_plans(),
-        announced_routes: Vec::new(),
+        announced_route_counts: Vec::new(),
         refused_announcements: Vec::new(),
     };
     if !problems.has_errors() {

@@ -173,7 +173,8 @@ fn the_number_of_names_of_a_server_and_of_a_listener_is_bounded() {
         reasons(&plan),
         ["s10: the listener has 1000 names already, and may not have more"; 2]
     );
-    let names = plan.announced_routes.iter().map(|(_, routes)| routes).sum::<usize>();
+    let counts = plan.announced_route_counts.iter();
+    let names = counts.map(|(_, routes)| routes).sum::<usize>();
     assert_eq!(names, LISTENER_NAMES_MAX);
 }
 
@@ -208,7 +209,7 @@ fn the_older_of_two_conflicting_announcements_wins() {
         assert_eq!(reached(&plan, "a.apps.test").1, ["old", "third"]);
         assert_eq!(
             reasons(&plan),
-            ["young: `old`, which is older, has the name, with another `acequia.pool`"]
+            ["young: `old`, which is older, announces the name with another `acequia.pool`"]
         );
     }
     let alone = plan().with_announced(&[young]);

@@ -155,7 +155,7 @@ fn refused_announcements_are_reported_also_while_docker_is_away() {
     assert_eq!(reached(&proxy, "bank.test"), "alert");
     assert!((0..4).all(|_| reached(&proxy, "a.apps.test") == "old"));
     let line = &log_lines(&proxy, "an announced route is refused", 3)[0];
-    let reason = "`old`, which is older, has the name, with another `acequia.pool`";
+    let reason = "`old`, which is older, announces the name with another `acequia.pool`";
     assert_eq!((&line["container"], &line["reason"]), (&"young".into(), &reason.into()));
     let status = proxy.command(&["status"]).stdout;
     let expected = "tls: `bank.test`, which docker container zed announces, is refused: `announce` of the listener";

@@ -357,7 +357,7 @@ fn a_text_runs_no_command_and_names_no_file_unless_the_machine_allows_it() {
     let file = |more: &str| bootstrap(&etcd, "one", directory.path(), more);
     let (allows_nothing, allows_files) = (file(""), file(&format!("allow = [\"files:{}/\"]", allowed.display())));
     let allows_commands = file("allow = [\"exec\"]");
-    let (no_commands, no_files) = ("commands are not taken", "this file is not taken");
+    let (no_commands, no_files) = ("commands are not taken", "the store may not name this file");
     for (text, file, refused) in [
         (text(&server) + check, &allows_nothing, Some(no_commands)),
         (text(&server) + check, &allows_files, Some(no_commands)),
