@@ -66,7 +66,9 @@ impl Loaded {
             not_utf8.extend(text.not_utf8_at.map(|at| not_utf8_problem(begin + at)));
         }
         if texts.texts.is_empty() {
-            all.push(texts.from.clone(), ""); // a remote text, so that `Report::render_for_store` shows the problem
+            // After an empty remote text, a problem without a position is one of the store, and
+            // `Report::render_for_store` shows it.
+            all.push(texts.from.clone(), "");
             let key = texts.from.trim_start_matches(ETCD);
             let hint = format!("write one: etcdctl put {key} < FILE");
             let problem = Problem::error(Position::File, "there is no such key, and none below it", hint);
@@ -128,8 +130,8 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     }
 }
 
-/// Loads a file again. It must be a regular one, so that this never waits for another process. `was_pipe`: whether it
-/// was none when it was loaded before, which is said in the error.
+/// Loads a file again. It must be a regular file, so that this never waits for another process. `was_pipe`: whether it
+/// was read from a pipe before; the error then says so.
 ///
 /// # Errors
 /// Why the file cannot be read, or all errors in it.

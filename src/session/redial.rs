@@ -60,8 +60,8 @@ pub(super) enum NotBegun {
 ///
 /// - [`NotBegun::NotReady`]: the server gets no new sessions for a while.
 /// - [`NotBegun::Ended`]: the server still gets new sessions, because the client may be the reason. If no other server
-///   can be picked, and clients of the pool wait for the return of servers, this session waits for [`RETURN_WAIT`], and
-///   may then get the same server again.
+///   can be picked, and the pool has the rule `waits_for_return`, this session waits for [`RETURN_WAIT`], and may then
+///   get the same server again.
 pub(super) fn record_failure(
     redial: &mut Redial,
     server: &LeasedServer,

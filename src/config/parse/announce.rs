@@ -9,7 +9,8 @@ use crate::config::keys;
 use crate::plan::{AnnouncePlan, Protocol};
 use crate::route::TlsMode;
 
-/// Converts `announce`; `None`: the key is missing, or its value is not valid.
+/// Converts `announce`. Other problems are reported. `None`: the key is missing, its value is no table, or the defaults
+/// for the pools of announced routes are not valid.
 pub(super) fn announce(
     listener: &Section<'_>,
     names: &Names<'_, '_>,

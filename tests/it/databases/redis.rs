@@ -329,8 +329,8 @@ fn with_single_false_all_primaries_are_used() {
         !metrics.contains("acequia_pool_primaries{pool=\"primary\"}"),
         "with `single = false` several primaries are intended, so they are not counted"
     );
-    // The pool `replica` has no `single = false`. It counts two primaries only after three checks, of `a`, `b` and `a` or
-    // the other way round. Before the third, the primary that was checked first may have become a replica.
+    // The pool `replica` has no `single = false`. It counts two primaries only after three checks, of `a`, `b` and `a`
+    // or the other way round. Before the third, the primary that was checked first may have become a replica.
     eventually("the pool `replica` counts two primaries", || {
         let metrics = proxy.get("/metrics").1;
         metrics.contains("acequia_pool_primaries{pool=\"replica\"} 2")
