@@ -201,7 +201,8 @@ impl ServerCheck {
         failed.map(|recorded| recorded.server).collect()
     }
 
-    /// The first outcome of this server that is not a pass. `recorded` may also contain outcomes of other servers.
+    /// The first outcome of this server that is not a pass. `recorded` may also contain outcomes of other servers, because
+    /// a check of one server may change what the pool knows of the roles of all.
     fn failed_outcome<'a>(&self, recorded: &'a [RecordedOutcome]) -> Option<&'a CheckOutcome> {
         let of_server = recorded
             .iter()

@@ -1,9 +1,10 @@
 //! The queue of clients that wait for a server with room.
 //!
 //! There is one queue for all pools of one name, whatever their plans, and all workers share it. Waiting clients are
-//! served by the session that makes room: when it ends, it gives its place to the first in line that may have it,
-//! before anybody else sees the place. After any other change (a server is up, a reload has raised a limit) all waiting
-//! clients are woken, and the one whose task runs first serves the whole line.
+//! served by the session that makes room: when it ends, it gives its place to the first in line that may have it. No new
+//! client takes the place before, because new clients join the line as long as anybody waits. After any other change (a
+//! server is up, a reload has raised a limit) all waiting clients are woken, and the one whose task runs first serves the
+//! whole line.
 //!
 //! A client that has ended its stream may still wait for an answer, or it may be gone: that cannot be seen. So it is
 //! served after the clients with open streams, and makes room for them if the line is too long.
