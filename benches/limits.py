@@ -201,11 +201,12 @@ def floods(program):
             good = multiprocessing.Process(target=ask, args=(good_port, SECONDS, results))
             good.start()
             count = flood(flood_port, SECONDS, FLOOD_RATE) if flood_port else 0
-            asked, failed, median, p99 = results.get()
+            served, failed, median, p99 = results.get()
             good.join()
             print(
-                f"{name}, {count / SECONDS:.0f}/s: {asked} good clients, {failed} failed, p50 {median:.2f} ms, p99 {p99:.2f} ms; "
-                f"memory {before} to {acequia.resident()} kB, {acequia.refusals() - lines} lines of refusals",
+                f"{name}, {count / SECONDS:.0f}/s: {served} good clients served, {failed} failed, "
+                f"p50 {median:.2f} ms, p99 {p99:.2f} ms; memory {before} to {acequia.resident()} kB, "
+                f"{acequia.refusals() - lines} lines of refusals",
                 flush=True,
             )
         figures.setdefault(name, []).append(p99)

@@ -130,8 +130,8 @@ impl LivePool {
         }
     }
 
-    /// Takes over the servers that are listed now, and those that operators have added. Returns whether the servers
-    /// that were kept from the previous list have left.
+    /// Takes over the servers that are listed now, and those that operators have added. The previous list is kept while
+    /// no server of the latest can be used. Returns whether it is dropped now.
     pub(super) fn update_dynamic_servers(&self, registry: &ServerRegistry) -> bool {
         let has_released = self.release_kept(registry);
         self.update_entries(self.dynamic.entries(&self.plan), self, registry);
@@ -171,8 +171,8 @@ impl LivePool {
     }
 
     /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored. A name
-    /// without addresses of a wanted family in `found` keeps its present ones. Returns whether the servers that were
-    /// kept from the previous list have left because of the new addresses.
+    /// without addresses of a wanted family in `found` keeps its present ones. Returns whether a kept list is dropped,
+    /// as [`Self::update_dynamic_servers`] does: a server of the latest list may be usable with the new addresses.
     pub(super) fn set_addresses(&self, found: NameAddresses, registry: &ServerRegistry) -> bool {
         let mut addresses = self.addresses.lock();
         for (name, mut wanted) in found {

@@ -25,8 +25,9 @@ const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// KiB, unless it was built otherwise) before a record is complete. Other positions are ends of records.
 const PAGE_BYTES: u64 = 8 << 10;
 
-/// More than the longest record in the middle of a transaction, which holds 32 pages and their description. A replica
-/// applies only whole records, so it may stay up to this far before a position within a record.
+/// More than the longest record that a transaction writes before it ends: 32 pages and their description. (The record
+/// that ends it is soon written as a whole.) A replica applies only whole records, so it may stay up to this far before
+/// a position within a record.
 const RECORD_BYTES: u64 = 512 << 10;
 
 /// Positions in the order in which they were reached.
@@ -40,7 +41,8 @@ struct PositionHistory {
 impl PositionHistory {
     /// Records a position. Keeps enough to tell how long a server has been behind.
     fn record(&mut self, now: Instant, position: u64, max_lag: Duration) {
-        // If the position may be within a record, records one that every replica can reach with what was written.
+        // If the position may be within a record, an earlier position is used: every replica can reach that one with the
+        // whole records written so far.
         let position = if position.is_multiple_of(PAGE_BYTES) {
             position.saturating_sub(RECORD_BYTES)
         } else {

@@ -2,7 +2,7 @@
 //!
 //! A handshake is a burst of computation. A worker computes the handshakes with clients one step at a time, and between
 //! two steps every other session has its turn: a storm of handshakes does not stop the sessions under way. Handshakes
-//! start in the order in which they were requested, and the next steps of started handshakes precede further starts.
+//! start in the order in which they were requested. A later step of a handshake waits for at most one start of another.
 //!
 //! Handshakes with servers do not queue: a wait would count as the server's time.
 
@@ -229,8 +229,8 @@ mod tests {
         Ok(())
     }
 
-    /// Starts this many handshakes, one after each `pause`. Returns how many were complete within a second of their
-    /// start.
+    /// Requests this many handshakes, with a `pause` after each. Returns how many were complete within a second of the
+    /// request.
     async fn completed(handshakes: u32, pause: Duration) -> u32 {
         let queue = Arc::<HandshakeQueue>::default();
         let mut all = JoinSet::new();

@@ -14,8 +14,8 @@ use super::file::{TlsFileError, read};
 pub enum CertificateLocation {
     /// A chain, our own certificate first, and its key. Both may be in one file.
     Files(CertificateFiles),
-    /// A directory of such pairs: `NAME.pem` or `NAME.crt` with `NAME.key`, or `NAME.pem` with both in it. Directories
-    /// within it may have such pairs, too, or `fullchain.pem` with `privkey.pem`.
+    /// A directory of such pairs: `NAME.pem` or `NAME.crt` with `NAME.key`, or `NAME.pem` with both in it; or with only
+    /// the pair `fullchain.pem` and `privkey.pem`. Directories within it may have either, too.
     Directory(PathBuf),
     /// A certificate that is ordered by ACME. Until its file is there, another certificate is used.
     Acme(AcmeCertificate),

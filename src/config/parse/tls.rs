@@ -128,8 +128,8 @@ fn client_auth(tls: &Section<'_>, problems: &mut Problems<'_>) -> Option<ClientA
     let section = Section::open(node, position, &keys::CLIENT_AUTH, problems)?;
     let ca_file = section.required("ca_file", r#"ca_file = "clients.pem""#, problems);
     let modes = [("require", true), ("request", false)];
-    // The default is "require". But an invalid or misspelt `mode` counts as "request": "require" might cause a second
-    // error.
+    // The default is "require". But an invalid or misspelt `mode` counts as "request", because with "require",
+    // `tls_required = false` of a PostgreSQL listener would be reported as a second error.
     let is_required_by_default = section.is_missing("mode");
     Some(ClientAuthPlan {
         is_required: section

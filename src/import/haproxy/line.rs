@@ -64,7 +64,7 @@ impl HaproxySection {
 pub(super) enum LineOutcome {
     /// It was carried over, or it needs no key here.
     Carried,
-    /// It was carried over, but it works differently.
+    /// It was read, and this note tells what differs here: for example, that a 0 has set nothing.
     Noted(String),
     /// It belongs to another section, or is unknown.
     Foreign,

@@ -463,7 +463,8 @@ fn nobody_waits_for_a_failed_server_while_another_can_be_picked_or_without_the_r
     }
 }
 
-/// A pool whose use panics, and frees a place on a server meanwhile.
+/// Stands for the pool in force. When the queue takes the pool from it to serve the waiting line, it panics; while that
+/// unwinds, a lease is dropped, which frees a place on a server.
 struct Panicking(Mutex<Option<Lease>>);
 
 impl AsRef<Pool> for Panicking {
@@ -474,7 +475,7 @@ impl AsRef<Pool> for Panicking {
 }
 
 #[test]
-fn a_panic_while_the_line_is_served_leaves_the_queue_unlocked() {
+fn a_panic_while_the_waiting_line_is_served_leaves_it_unlocked() {
     let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
     let panicking = Arc::new(Panicking(Some(pick(&pool, 0).unwrap()).into()));
     pool.take_over_queue(Arc::downgrade(&panicking) as _);

@@ -170,7 +170,7 @@ impl End {
         self.shut_down || self.broke.is_some() || self.queued() <= self.queue_size / 3 * 2
     }
 
-    /// Whether a read would be answered.
+    /// Whether a read would return something new: bytes, an error, or the end for the first time.
     pub(super) fn is_readable(&self) -> bool {
         self.arrived > self.read || ((self.ended || self.broke.is_some()) && !self.end_read)
     }
@@ -188,7 +188,7 @@ impl End {
         }
     }
 
-    /// Takes the error off the socket. What a broken server had sent is delivered next, in a new turn.
+    /// Takes the error off the socket. After an error of the server, what it had sent is delivered next, in a new turn.
     pub(super) fn take_error(&mut self) -> Option<Errno> {
         self.error.take().inspect(|_| self.turn_bytes = 0)
     }
@@ -210,7 +210,7 @@ impl End {
 
     /// `tcp_reset` and `tcp_write_err`: queued bytes are lost, but not the bytes that have arrived. The error of
     /// a reset is EPIPE if the peer's FIN had arrived and our side was not shut down. The error of a timeout is that of
-    /// an earlier ICMPv6 message: here EACCES, which the relay could also take for a refusal of the system call.
+    /// an earlier ICMPv6 message: here EACCES, which the relay could mistake for a refusal of splice(2).
     fn breaks(&mut self, fault: Fault) {
         let is_closed = self.ended && self.shut_down && self.queued() == 0;
         if self.broke.is_some() || is_closed || self.is_truncated {

@@ -239,7 +239,7 @@ fn after_a_truncated_answer_the_query_is_sent_over_tcp() {
     let first = Server::named("first");
     let record = |number| srv(1, number, 1, &first, &format!("server-with-a-long-name-{number}"));
     let nsd = Nsd::start(&((1..=100).map(record).collect::<String>() + "* 1 A 127.0.0.1"));
-    let resolver = nsd.address_of_nsd(); // the forwarder has no TCP
+    let resolver = nsd.address_of_nsd(); // `nsd.address` is that of a forwarder, which has no TCP
     let discover = format!("dns_srv = \"_pg._tcp.orders.test\", resolver = \"{resolver}\"");
     let proxy = Proxy::start(&config(&discover, ""));
     let line = &log_lines(&proxy, "servers listed", 1)[0];

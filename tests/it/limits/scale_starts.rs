@@ -17,7 +17,8 @@ fn config(keys: &str) -> String {
     )
 }
 
-/// The answer that a new client gets: "first" from the server, "0 PORT" from a clone (`clone.py` without a database).
+/// The answer that a new client gets: "first" from the server, "0 PORT" from a clone (0 because `clone.py` has no
+/// database here from which to take a number).
 fn answer(proxy: &Proxy) -> String {
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"?");
