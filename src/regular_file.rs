@@ -134,7 +134,7 @@ pub fn check_room(directory: &Path, bytes: usize) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes a FIFO. Tests use it to show that opening does not wait for a writer.
+/// Makes a FIFO, for tests.
 #[cfg(test)]
 pub(crate) fn make_fifo(path: &Path) {
     use rustix::fs::{CWD, FileType, Mode, mknodat};

@@ -121,7 +121,7 @@ impl StateDir {
     /// created nor locked.
     ///
     /// # Errors
-    /// As of [`Self::open`] and [`Self::remembered`], except that the directory may be open already.
+    /// Those of [`Self::open`] and [`Self::remembered`], except that the directory may be open already.
     pub fn check(directory: &Path) -> io::Result<()> {
         let lock_file = directory.join(LOCK);
         let checked = match regular_file::check_directory(directory) {

@@ -35,7 +35,7 @@ const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the clients in the queue of a removed address wait for permits. Meanwhile the kernel drops the SYNs of
 /// further clients instead of refusing them. A client sends its SYN again 1, 3 and 7 s after the first one
-/// (tcp_syn_retries in tcp(7)).
+/// (tcp_syn_retries in tcp(7)), so it has an answer after 7 s at most.
 const QUEUE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A worker's socket for one address of a listener.
@@ -187,7 +187,7 @@ async fn accept_until_stopped(
     let mut changes = states.clone(); // a second receiver: `changed` borrows it, and `states` is used meanwhile
     let mut stopped = pin!(stop.cancelled());
     'open: loop {
-        let mut changed = pin!(changes.changed()); // kept between accepts: a new wait costs as much as one
+        let mut changed = pin!(changes.changed()); // kept between accepts: a new wait costs as much as an accept
         loop {
             // Clients come first. `stop` and a new state are noticed when `accept` waits: for clients, or, after each
             // batch of clients, for other tasks. An accept that is dropped while it waits has accepted nothing.

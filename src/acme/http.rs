@@ -29,7 +29,8 @@ const POLL_INTERVAL_DEFAULT: Duration = Duration::from_secs(6 * 3600);
 /// The longest wait that `Retry-After` can cause; a longer one is shortened to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(86_400);
 
-/// The error of a request that got no answer, or an answer that does not come from an ACME server.
+/// The error of a request that was not sent, or got no usable answer: none in time, one that is too long, or one that
+/// does not come from an ACME server.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(super) struct NoAnswer(pub(super) Box<dyn StdError + Send + Sync>);
@@ -73,8 +74,8 @@ impl AcmeHttp {
         let header = response.headers_mut().remove(RETRY_AFTER);
         let retry_at = header.and_then(|value| retry_time(&value, now));
         // `instant_acme` reads this header, too. It panics at a time that `SystemTime` cannot hold, so it gets the
-        // bounded time. It refuses renewal information without the header, which is only a recommendation (RFC 9773,
-        // section 4.3). So each response to a GET, the method for renewal information, gets the header.
+        // bounded time. It refuses renewal information without the header; a client should use a default instead (RFC
+        // 9773, section 4.3.3). So each response to a GET, the method for renewal information, gets the header.
         let header_time = retry_at.or_else(|| is_get.then(|| now + POLL_INTERVAL_DEFAULT));
         if let Some(header_time) = header_time {
             let seconds = header_time.duration_since(now).unwrap_or_default().as_secs();

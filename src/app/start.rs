@@ -149,8 +149,8 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
     Ok((app, drain))
 }
 
-/// The sockets of the listeners, none of which is bound yet, and for each worker the channel over which it gets its own
-/// sockets.
+/// The sockets of the listeners, none of which this process has bound yet, and for each worker the channel over which
+/// it gets its own sockets.
 fn new_sockets(
     plan: &Plan,
     workers: usize,
@@ -208,7 +208,7 @@ fn cores() -> usize {
     available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Binds every address of the plan, the admin port included. On an error none stays bound.
+/// Binds every address of the plan, the admin port included. On an error, none that this process has bound stays bound.
 fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEndpoint>), Failure> {
     let mut failed = Vec::new();
     let bound = sockets.bind(plan, &mut failed);

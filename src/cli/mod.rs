@@ -126,7 +126,7 @@ enum Command {
         #[command(subcommand)]
         command: pool::PoolCommand,
     },
-    /// List the certificates of a running acequia, or make it read their files again.
+    /// List the certificates of a running acequia, order one by ACME, or make it read their files again.
     Cert {
         #[command(flatten)]
         remote: Remote,

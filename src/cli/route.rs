@@ -45,10 +45,10 @@ pub struct RouteArgs {
     /// The address of the client; without it no `from` condition holds
     #[arg(long, value_name = "IP")]
     pub from: Option<IpAddr>,
-    /// The database that a PostgreSQL client names, if that is not encrypted [default: as --user]
+    /// The database that a PostgreSQL client names, if acequia can read it [default: as --user]
     #[arg(long, value_name = "NAME")]
     pub database: Option<String>,
-    /// The user that a PostgreSQL client names, if that is not encrypted
+    /// The user that a PostgreSQL client names, if acequia can read it
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
 }
@@ -244,7 +244,7 @@ fn write_notes(
             "note: no route has sni or alpn, so this listener does not read them"
         )?;
     }
-    // Also for a client that is refused: its TLS may be terminated before, to read database and user.
+    // A refused client has no TLS mode, but its TLS may be terminated before, to read database and user.
     let passes_tls = listener.routes.tls_mode(&explanation.choice) == Some(TlsMode::Pass);
     let may_terminate = listener.tls.is_some() && !passes_tls;
     if args.database.is_some() || args.user.is_some() {

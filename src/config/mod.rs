@@ -186,8 +186,7 @@ fn read_bounded(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The admin socket of a process that runs with this file. Errors in other settings are ignored; in TOML, also syntax
-/// errors.
+/// The admin socket of a process that runs with this file. Invalid settings are ignored; in TOML, also syntax errors.
 ///
 /// # Errors
 /// Why the file cannot be read; it must be a regular one. `InvalidData`: it is not UTF-8, or not valid JSON.

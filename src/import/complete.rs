@@ -112,7 +112,7 @@ fn remove_double_binds(imported: &mut Imported) {
             .bind
             .extract_if(.., |bind| match address::listen(bind) {
                 Ok(address) => address.port() != Some(0) && !seen.insert(address),
-                Err(_) => true,
+                Err(_) => true, // never: the importers add only valid addresses
             })
             .collect();
         for bind in double {
@@ -139,7 +139,7 @@ fn remove_own_servers(imported: &mut Imported) {
         };
         let is_own = |server: &mut ImportedServer| match address::server(&server.address) {
             Ok(location) => binds.iter().any(|bind| bind.is_reached_at(&location)),
-            Err(_) => true,
+            Err(_) => true, // never: the importers add only valid addresses
         };
         let own = pool.servers.extract_if(.., is_own);
         for server in own {

@@ -41,7 +41,7 @@ struct PositionHistory {
 impl PositionHistory {
     /// Records a position. Keeps enough to tell how long a server has been behind.
     fn record(&mut self, now: Instant, position: u64, max_lag: Duration) {
-        // If the position may be within a record, an earlier position is used: every replica can reach that one with the
+        // If the position may be within a record, an earlier one is used instead: every replica can reach that with the
         // whole records written so far.
         let position = if position.is_multiple_of(PAGE_BYTES) {
             position.saturating_sub(RECORD_BYTES)

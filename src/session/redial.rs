@@ -1,7 +1,8 @@
 //! Decides whether a PostgreSQL session is connected again if its server has not begun the session.
 //!
 //! While a PostgreSQL server starts or stops, it accepts connections and refuses each session. As long as the client
-//! has got nothing from the server, such a refusal can be treated like a failed connect.
+//! has got nothing of the session's start from the server (an answer to an SSLRequest does not count), such a refusal
+//! can be treated like a failed connect.
 
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ pub(super) enum NotBegun {
         /// The bytes of the server's message.
         message: Vec<u8>,
     },
-    /// The server has ended the connection before its first message was complete.
+    /// The server has ended the connection, or read nothing for too long, before its first message was complete.
     Ended {
         /// `None`: by an orderly close.
         fault: Option<Fault>,
@@ -58,7 +59,7 @@ pub(super) enum NotBegun {
 /// Records that a server has not begun a session. Returns how long the session waits before it is connected again;
 /// `None`: it may not be connected again, and stays with this server.
 ///
-/// - [`NotBegun::NotReady`]: the server gets no new sessions for a while.
+/// - [`NotBegun::NotReady`]: the server is ejected, if the rules of ejection allow that.
 /// - [`NotBegun::Ended`]: the server still gets new sessions, because the client may be the reason. If no other server
 ///   can be picked, and the pool has the rule `waits_for_return`, this session waits for [`RETURN_WAIT`], and may then
 ///   get the same server again.

@@ -110,8 +110,8 @@ impl Family {
                 .samples
                 .iter()
                 .filter(|sample| sample.name == format!("{name}_count"));
-            // `check_histogram` finds an infinite bucket and a sum for each `_count`. There are no others: the assertion
-            // below requires as many infinite buckets, and as many sums, as there are `_count` series.
+            // `check_histogram` requires an infinite bucket and a sum for each `_count`. There are no others, because
+            // there must also be as many infinite buckets, and as many sums, as `_count` series.
             let infinite = |sample: &&Sample| sample.labels.get("le").is_some_and(|bound| bound == "+Inf");
             let sums = self
                 .samples

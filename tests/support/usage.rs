@@ -64,7 +64,7 @@ pub fn anonymous_bytes(proxy: &Proxy) -> u64 {
 }
 
 /// State and unread bytes (an end of stream counts as one) of the TCP sockets that match a filter of ss(8), including
-/// sockets that are not accepted yet or whose process has ended.
+/// sockets that are not accepted yet or whose process has ended. Of a listening socket: the clients not yet accepted.
 pub fn tcp_sockets(filter: &str) -> Vec<(String, usize)> {
     let output = must(Command::new("ss").args(["-tanH", filter]));
     let socket = |line: &str| {

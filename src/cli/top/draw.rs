@@ -201,7 +201,7 @@ fn session_detail(session: &SessionBody) -> String {
     )
 }
 
-/// The answer to the last [`Action::Change`](super::view::Action::Change), or the keys.
+/// The `answer` of the view, or the keys.
 fn last_line(view: &View, palette: &Palette) -> Line<'static> {
     match &view.answer {
         Some(Ok(done)) => return Line::styled(format!("done: {}", safe(done)), palette.style(Urgency::Good)),

@@ -9,7 +9,7 @@ use crate::error::with_context;
 use crate::regular_file;
 use crate::tls::PemText;
 
-/// The longest token.
+/// The longest file of a token.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 
 /// Why the credentials cannot be used, or why a request has failed.

@@ -109,8 +109,8 @@ struct Defaults {
 const COPIED_LINES_MAX: usize = 10_000;
 
 impl Defaults {
-    /// Adds a section, and the remarks about its own lines. Sections that inherit these lines add no remarks about
-    /// them.
+    /// Adds a section, and the remarks about its own lines. Sections that inherit these lines may add some of the
+    /// remarks again, as those about options of `default-server`; each is written once.
     fn add(&mut self, section: HaproxySection, remarks: &mut Vec<Remark>) {
         let named = self.named(&section, "no `defaults` before this line has this name", remarks);
         let mut inherited = named.unwrap_or_default();

@@ -113,7 +113,7 @@ fn fanout(servers: &str) -> Proxy {
     ))
 }
 
-/// One after another, the six would use up the 10 s that all servers of a cancel may take: the seventh would get nothing.
+/// One after another, six would use up the 10 s that all servers together may take, and the seventh would get nothing.
 #[test]
 fn six_silent_servers_do_not_keep_a_cancel_from_the_seventh() {
     let silent: Vec<_> = (0..6).map(|_| Server::silent()).collect();
