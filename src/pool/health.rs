@@ -79,7 +79,7 @@ pub enum CheckOutcome {
     /// takes the server out, and one pass right after it brings the server back.
     Unfit(Reason),
     /// The server works but is, or may be, too far behind its primary. Counts towards [`Thresholds::fall`] as a failure
-    /// does, but sessions on the server go on.
+    /// does. If the server goes down for this, its sessions are cut only with `on_lag = "close"`.
     Behind(Reason),
 }
 
@@ -311,8 +311,8 @@ impl RiseFall {
         self.state == CheckState::Down && !(self.has_wrong_role && self.failures < fall)
     }
 
-    /// Whether the server said at the latest check that it does not work or takes no sessions, or no check can be made
-    /// and its role is not known any more.
+    /// Whether the server said at the latest check that it does not work or takes no sessions, or that check was refused
+    /// or prevented and its role is not known any more.
     #[must_use]
     pub(super) const fn is_suspended(&self) -> bool {
         matches!(self.accepts_sessions_while_prevented, Some(false))

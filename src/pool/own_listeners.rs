@@ -85,7 +85,7 @@ impl OwnListeners {
         self.0.lock().leading_to(pool)
     }
 
-    /// Records which listeners are among these servers of a pool in force.
+    /// Replaces what is recorded of a pool: which listeners are among its servers.
     pub fn set_links(&self, pool: &Arc<str>, servers: impl Iterator<Item = ServerAddr>) {
         let all = self.0.lock().listeners(None);
         let listeners = servers.filter_map(|server| all.at(server).cloned()).collect();

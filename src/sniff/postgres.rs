@@ -122,7 +122,7 @@ impl fmt::Debug for CancelKey {
 pub struct StartupMessage {
     /// `user`.
     pub user: Box<[u8]>,
-    /// `database`; if it is missing, the user's name, as in the server.
+    /// `database`; if it is missing or empty, the user's name, as in the server.
     pub database: Box<[u8]>,
 }
 

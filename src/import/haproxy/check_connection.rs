@@ -46,7 +46,7 @@ impl CheckConnection {
                 }
                 "alpn" if is_http => drop(value()),
                 "comment" => drop(value()),
-                "linger" => {} // checks have no such setting
+                "linger" => {} // only how the connection is closed after the check
                 "addr" | "alpn" | "proto" => {
                     value();
                     is_whole = false;

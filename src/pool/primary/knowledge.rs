@@ -17,9 +17,9 @@ pub(in crate::pool) enum Observation {
         /// The identity of its data.
         system_identifier: Option<u64>,
     },
-    /// It answers, but refused the check: its role is not known from that.
+    /// It refused the check or did not report its role, or this host prevented the check: its role was not seen.
     Refused {
-        /// Whether it still gets new sessions: it is neither starting up nor shutting down.
+        /// Whether it still gets new sessions: it takes them, and its last known role still counts (`role_trust`).
         accepts_sessions: bool,
     },
     /// The check failed.
@@ -61,8 +61,8 @@ pub(super) struct Seen {
     pub(super) system_identifier: Option<u64>,
     /// `None`: it did not call itself primary.
     pub(super) claim: Option<Claim>,
-    /// It is down. Its last claim is kept: the server may be rejected meanwhile, and its next claim is compared with
-    /// the last one.
+    /// It is down. Its last claim is kept: if its next claim has a higher timeline, it was promoted again, and is no
+    /// longer `Standing::Rejected`.
     pub(super) is_down: bool,
     /// Its latest check failed, or was refused: it may have been restarted.
     has_failed: bool,

@@ -89,7 +89,7 @@ impl<'a> Oracle<'a> {
     pub(super) fn before_poll(&mut self) {
         let mut world = self.world.lock();
         let now = Some(Instant::now());
-        if had_a_turn(&world) {
+        if used_up_a_turn(&world) {
             self.spurious_polls_left += 1;
         } else if self.polled_at == now && !world.was_woken {
             self.spurious_polls_left = self
@@ -110,7 +110,7 @@ impl<'a> Oracle<'a> {
             !is_end_known || has_ended,
             "an end of the server's stream is reported that has not arrived"
         );
-        let yields = had_a_turn(&world) && self.polled_at == Some(Instant::now());
+        let yields = used_up_a_turn(&world) && self.polled_at == Some(Instant::now());
         if world.was_woken || yields {
             return;
         }
@@ -256,8 +256,9 @@ impl<'a> Oracle<'a> {
             // The last consumption was before the first check, at half of the limit. So no check finds a change.
             Some(consumed_at) if consumed_at + ROUNDING < since + checked_limit / 2 => (exact, exact),
             // The last consumption was about at the first check, or later. The earliest end: it was just before the
-            // first check, which has nothing to compare with, and so no check found a change. The latest end: it was
-            // right after a check. The next check, half of the limit later, found the change, and a new silence began.
+            // first check, the only one that has nothing to compare with, and so no check found a change. The latest
+            // end: it was right after a check. The next check, half of the limit later, found the change, and a new
+            // silence began.
             Some(consumed_at) => (
                 exact.max(consumed_at + limit - checked_limit / 2 - ROUNDING),
                 exact.max(consumed_at + limit + checked_limit / 2),
@@ -307,7 +308,7 @@ fn bytes_pending(world: &World) -> usize {
 }
 
 /// Whether a direction has used up its turn in the last poll.
-fn had_a_turn(world: &World) -> bool {
+fn used_up_a_turn(world: &World) -> bool {
     world.client.has_had_its_turn() || world.server.has_had_its_turn()
 }
 

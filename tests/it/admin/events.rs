@@ -174,7 +174,7 @@ fn the_history_counts_sessions_bytes_and_endings() {
     let endings = endings.as_array().unwrap();
     assert!(!endings.is_empty());
     for ending in endings {
-        assert_eq!(ending["hour"], ending["start"]);
+        assert_eq!(ending["hour"], ending["start"]); // the process started less than an hour ago
     }
 }
 

@@ -239,6 +239,7 @@ fn a_container_that_was_asked_to_stop_before_acequia_started_gets_no_new_session
     let begin = UNIX_EPOCH.elapsed().unwrap();
     let proxy = Proxy::setup(&engine.config()).launch(); // it is not ready without a server that is in use
     eventually("the container is a server", || server_use(&proxy) == "draining");
+    // The request for events asks for those of the last 10 minutes, too.
     let request = engine.requests().into_iter().find(|path| path.contains("/events"));
     let request = request.unwrap();
     let since = request.split_once("since=").unwrap().1.split('.').next().unwrap();
