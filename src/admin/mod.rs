@@ -222,8 +222,8 @@ fn router(admin: Arc<Admin>) -> Router {
 /// The query of `/ready`.
 #[derive(Debug, Deserialize)]
 struct ReadyQuery {
-    /// Names of pools, separated by commas. Each must have a usable server of its own or of its fallback, or be asleep: it
-    /// has no clones until a client comes.
+    /// Names of pools, separated by commas. Each must have a usable server of its own or of its fallback, or be asleep:
+    /// it has no clones until a client comes.
     pools: Option<String>,
 }
 

@@ -1,4 +1,5 @@
-//! The check `tcp`: the server's kernel answers a TCP handshake. The server's program never sees the connection.
+//! The check `tcp`: the server's kernel answers a TCP handshake. The server's program does not see the connection,
+//! unless the server is a Unix socket, or acequia is stopped in the middle of the check.
 
 use std::io;
 use std::sync::Arc;
@@ -42,11 +43,10 @@ impl Probe for TcpProbe {
     }
 }
 
-/// Connects, and resets the connection before the last ACK of the handshake is sent. No byte is sent, not even a PROXY
-/// header.
+/// Connects, and resets the connection. No byte is sent, not even a PROXY header.
 ///
-/// The kernel delays that ACK in the hope of data to send along; closing without lingering sends a reset in its place.
-/// The server's accept queue never gets the connection.
+/// Over TCP, the reset is sent in place of the last ACK of the handshake: the kernel delays that ACK in the hope of
+/// data to send along. So the server's accept queue does not get the connection. That of a Unix socket does.
 ///
 /// # Errors
 /// Those of connecting.

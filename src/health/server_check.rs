@@ -66,7 +66,7 @@ impl ServerCheck {
         self.series.record_check_duration(took);
     }
 
-    /// Whether the server's role need not be known, or was found to be right a short time ago.
+    /// Whether the server's role need not be known, or was found to be usable in this pool a short time ago.
     fn is_role_trusted(&self, plan: &HealthPlan) -> bool {
         !plan.required.is_set() || self.server.passed_within(plan.role_trust)
     }
@@ -201,8 +201,8 @@ impl ServerCheck {
         failed.map(|recorded| recorded.server).collect()
     }
 
-    /// The first outcome of this server that is not a pass. `recorded` may also contain outcomes of other servers, because
-    /// a check of one server may change what the pool knows of the roles of all.
+    /// The first outcome of this server that is not a pass. `recorded` may also contain outcomes of other servers,
+    /// because a check of one server may change what the pool knows of the roles of all.
     fn failed_outcome<'a>(&self, recorded: &'a [RecordedOutcome]) -> Option<&'a CheckOutcome> {
         let of_server = recorded
             .iter()

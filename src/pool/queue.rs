@@ -1,13 +1,13 @@
 //! The queue of clients that wait for a server with room.
 //!
 //! There is one queue for all pools of one name, whatever their plans, and all workers share it. Waiting clients are
-//! served by the session that makes room: when it ends, it gives its place to the first in line that may have it. No new
-//! client takes the place before, because new clients join the line as long as anybody waits. After any other change (a
-//! server is up, a reload has raised a limit) all waiting clients are woken, and the one whose task runs first serves the
-//! whole line.
+//! served by the session that makes room: when it ends, it gives its place to the first in line that may have it. No
+//! new client takes the place before, because new clients join the line as long as anybody waits. After any other
+//! change (a server is up, a reload has raised a limit) all waiting clients are woken, and the one whose task runs
+//! first serves the whole line.
 //!
-//! A client that has ended its stream may still wait for an answer, or it may be gone: that cannot be seen. So it is
-//! served after the clients with open streams, and makes room for them if the line is too long.
+//! A TCP client that has ended its stream, and may do so, may still wait for an answer, or it may be gone: that cannot
+//! be seen. So it is served after the clients with open streams, and makes room for them if the line is too long.
 //!
 //! **No wake-up is lost.** A client that joins is counted before it looks for room. A session makes room before it
 //! reads that count. All of this is sequentially consistent, so at least one of the two sees the other.
@@ -188,8 +188,8 @@ impl PoolQueue {
         self.joined.notified().await;
     }
 
-    /// Lines up, and serves the line. If there is room, or the queue is full ([`NoLease::Full`]), the returned place
-    /// has its answer already.
+    /// Lines up, and serves the line. The returned place has its answer already if a server has room, or if this is the
+    /// client that leaves a full queue ([`NoLease::Full`]).
     pub(super) fn join(
         &self,
         own_pool: &Pool,

@@ -1,5 +1,6 @@
-//! Converts the tree of a file to a [`Plan`]. One pass finds all errors; only `circles` are sought afterwards, if there
-//! are no other errors. A plan from a file without errors is valid.
+//! Converts the tree of a file to a [`Plan`]. One pass finds all errors, except servers that lead back to their own
+//! pool through listeners: `circles` looks for these afterwards, if there are no other errors. A plan from a file
+//! without errors is valid.
 //!
 //! A function that finds an error adds it to [`Problems`] and continues with a valid value, so that later errors are
 //! found too. The plan of a file with errors is dropped at the end.

@@ -43,8 +43,9 @@ fn is_served(proxy: &Proxy, client: usize) -> bool {
 /// `pool::session_outcome`.
 const CLIENTS_MIN: usize = 3;
 
-/// The most clients that may be unserved. A session is recorded only after both the server and the client have closed,
-/// and until then the server may get further clients. [`CLIENTS_MIN`] more are allowed for that.
+/// The most clients that may be unserved. If the server closes without a reset, a session is recorded only after the
+/// client has closed, too, and until then the server may get further clients. [`CLIENTS_MIN`] more are allowed for
+/// that.
 const UNSERVED_MAX: usize = 2 * CLIENTS_MIN;
 
 #[test]
