@@ -44,6 +44,14 @@ pub fn open_to_lock(path: &Path) -> io::Result<File> {
     regular(options.open(path)?)
 }
 
+/// As [`open_to_lock`], for a file that must exist.
+///
+/// # Errors
+/// Those of [`open_to_lock`].
+pub fn open_existing_to_lock(path: &Path) -> io::Result<File> {
+    regular(OpenOptions::new().read(true).write(true).open(path)?)
+}
+
 /// Reads a short file.
 ///
 /// # Errors
@@ -166,7 +174,10 @@ mod tests {
         std::fs::write(path("file"), "1234").unwrap();
         assert_eq!(read(&path("file"), 4).unwrap(), b"1234");
         assert_eq!(read(&path("file"), 3).unwrap_err().to_string(), "it is longer than 3B");
-        assert_eq!(open(&path("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        for opened in [open(&path("absent")), open_existing_to_lock(&path("absent"))] {
+            assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+        assert!(!path("absent").exists());
         std::os::unix::fs::symlink("file", path("link")).unwrap();
         assert!(open(&path("link")).is_ok());
     }

@@ -128,9 +128,12 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 regular_file::open(&lock_file).map(drop).map_err(|_| error)
             }
-            Ok(()) if lock_file.exists() => regular_file::open_to_lock(&lock_file)
-                .map(drop)
-                .map_err(|error| with_context(error, lock_file.display().to_string())),
+            Ok(()) => match regular_file::open_existing_to_lock(&lock_file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(with_context(error, lock_file.display().to_string()))
+                }
+                _ => Ok(()), // a missing one would be created
+            },
             checked => checked,
         };
         checked.map_err(|error| with_context(error, directory.display().to_string()))?;

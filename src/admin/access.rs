@@ -5,6 +5,7 @@
 //! cross-origin writes are rejected, and writes need a token. On an address that is not loopback, reads need it too.
 
 use std::future::pending;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 use tokio::time::{Instant, sleep};
+use zeroize::Zeroizing;
 
 use super::context::Admin;
 use super::error::ApiError;
@@ -216,11 +218,19 @@ fn token_file(plan: &AdminPlan) -> Result<&Path, ApiError> {
     })
 }
 
+/// Reads the token in a file, without white space around it.
+///
+/// # Errors
+/// The file cannot be read, is too long, or contains no token.
+pub fn token(file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    regular_file::read_secret(file, TOKEN_BYTES_MAX, <[u8]>::trim_ascii)
+}
+
 /// Compares a token with the content of `token_file`. `is_unreadable` is kept between requests, so that a file that
 /// cannot be read is logged once: clients must not be able to fill the log.
 async fn check_token(given: &[u8], file: &Path, is_unreadable: &AtomicBool) -> Result<(), ApiError> {
     let path = file.to_owned();
-    let expected = blocking(move || regular_file::read_secret(&path, TOKEN_BYTES_MAX, <[u8]>::trim_ascii)).await;
+    let expected = blocking(move || token(&path)).await;
     let was_unreadable = is_unreadable.swap(expected.is_err(), Relaxed);
     match &expected {
         Err(error) if !was_unreadable => {

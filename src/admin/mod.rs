@@ -60,6 +60,7 @@ use crate::live::Live;
 use crate::optional::OptionalCall;
 use crate::socket::SocketOptions;
 use access::ApiClient;
+pub use access::token;
 use connections::{AdminConnection, Connections};
 pub use context::{Admin, ApiAccess, parse_lifetime};
 use error::{ApiError, no_pool};

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::chain;
+use crate::error::{chain, os_error};
 use crate::listen::BindError;
 use crate::text::escape;
 use crate::tls::TlsFileError;
@@ -105,6 +105,7 @@ pub(super) fn with_remedy(error: io::Error) -> io::Error {
         }
         io::ErrorKind::PermissionDenied => "let the user that runs acequia write there",
         io::ErrorKind::ReadOnlyFilesystem => "name a path on a file system that can be written",
+        _ if os_error(&error) == Some(libc::ENXIO) => "a FIFO needs a reader, and a socket cannot be used",
         _ => return error,
     };
     io::Error::new(error.kind(), format!("{}: {remedy}", chain(&error)))

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::Failure;
+use crate::admin::token;
 use crate::check::password;
 use crate::plan::Plan;
 use crate::regular_file;
@@ -19,35 +20,45 @@ const PUBLIC_FILES: [&str; 4] = ["ca_file", "crl_file", "tls.cert", "cert_file"]
 /// Mode bits that no file should have: write for group and others.
 const WRITE_MASK: u32 = 0o022;
 
-/// Checks that every file that the plan names can be read.
+/// Suffixes of the configuration keys whose files contain a password or a token. One without it is an error.
+const SECRET_FILES: [&str; 2] = ["password_file", "token_file"];
+
+/// Checks that every file that the plan names can be read, except those of TLS. These are read next, by `load_tls`: one
+/// that is in force already and cannot be read any more does not prevent a reload.
 ///
 /// # Errors
-/// The first of [`unreadable`].
+/// The first such file.
 pub(super) fn check_readable(plan: &Plan) -> Result<(), Failure> {
-    unreadable(plan).next().map_or(Ok(()), Err)
+    let mut files = plan.files_outside_tls().into_iter();
+    files.find_map(unreadable_file).map_or(Ok(()), Err)
 }
 
-/// Each file of the plan that cannot be read, and each password file without a password.
+/// Each file of the plan that cannot be read, and each file of a password or token without a usable one.
 pub fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
-    let failure = |(key, path): (String, &Path)| {
-        let read = match key.ends_with("password_file") {
-            true => password(path).map(drop),
-            false => regular_file::open(path).map(drop),
-        };
-        let (path, cause) = (path.to_owned(), read.err()?);
-        Some(Failure::File { key, path, cause })
+    plan.files().into_iter().filter_map(unreadable_file)
+}
+
+fn unreadable_file((key, path): (String, &Path)) -> Option<Failure> {
+    let read = if key.ends_with("password_file") {
+        password(path).map(drop)
+    } else if key.ends_with("token_file") {
+        token(path).map(drop)
+    } else {
+        regular_file::open(path).map(drop)
     };
-    plan.files().into_iter().filter_map(failure)
+    let (path, cause) = (path.to_owned(), read.err()?);
+    Some(Failure::File { key, path, cause })
 }
 
 /// A warning for each file of the plan that is empty, that the group or others may write, or that holds a secret and
-/// that others may read. An empty password file gets no warning, because it is an error of [`unreadable`]. A file whose
-/// metadata cannot be read gets no warning.
+/// that others may read. An empty file of a password or token gets no warning, because it is an error of
+/// [`unreadable`]. A file whose metadata cannot be read gets no warning.
 #[must_use]
 pub fn file_warnings(plan: &Plan) -> Vec<String> {
     let warning = |(key, path): (String, &Path)| {
         let metadata = path.metadata().ok()?;
-        if metadata.is_file() && metadata.len() == 0 && !key.ends_with("password_file") {
+        let is_read = SECRET_FILES.iter().any(|secret| key.ends_with(secret));
+        if metadata.is_file() && metadata.len() == 0 && !is_read {
             return Some(format!("{key}: {} is empty", path.display()));
         }
         let permissions = metadata.permissions();

@@ -1,7 +1,7 @@
 //! The TLS of listeners and of the admin port: read before a plan is put in force, checked, and read again when its
 //! files change.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,14 +27,15 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// changed keeps its [`ListenerTls`]. Certificates in force are read again only if their files have changed.
 ///
 /// # Errors
-/// The first file that cannot be used.
-pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<LiveTls, Failure> {
-    let load = |name: &str, tls_plan: &ListenerTlsPlan| {
+/// For each listener, pool and the admin port whose files cannot be used: the first such file. At least one.
+pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<LiveTls, Vec<Failure>> {
+    let mut failures = Vec::new();
+    let mut load = |name: &str, section: String, tls_plan: &ListenerTlsPlan| {
         let known = before.and_then(|(before, metrics)| {
             let (_, tls) = before.tls.terminated().find(|(listener, _)| *listener == name)?;
             Some((tls, metrics))
         });
-        match known {
+        let loaded = match known {
             Some((tls, metrics)) if tls.plan() == tls_plan => {
                 reload_listener_tls(name, tls, metrics);
                 Ok(Arc::clone(tls))
@@ -43,25 +44,31 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Liv
                 let certificates = known.map_or_else(Arc::default, |(tls, _)| tls.certificates());
                 ListenerTls::load(tls_plan.clone(), &certificates).map(Arc::new)
             }
-        }
+        };
+        let loaded = loaded.map_err(|cause| failures.push(Failure::Tls { section, cause }));
+        loaded.ok()
     };
-    let failed = |section: String| move |cause| Failure::Tls { section, cause };
-    let admin = plan.admin.tls.as_ref().map(|tls| load("[admin]", tls));
-    let mut loaded = LiveTls {
-        admin: admin.transpose().map_err(failed("admin.tls".to_owned()))?,
-        pools: Arc::new(load_pool_tls(plan, before)?),
-        ..LiveTls::default()
-    };
+    let admin = plan.admin.tls.as_ref();
+    let admin = admin.and_then(|tls| load("[admin]", String::from("admin.tls"), tls));
+    let mut listeners = BTreeMap::new();
     for listener in &plan.listeners {
         let Some(tls_plan) = &listener.tls else { continue };
-        let tls = load(&listener.name, tls_plan).map_err(failed(format!("listeners.{}.tls", listener.name)))?;
-        loaded.listeners.insert(Arc::clone(&listener.name), tls);
+        let tls = load(&listener.name, format!("listeners.{}.tls", listener.name), tls_plan);
+        listeners.extend(tls.map(|tls| (Arc::clone(&listener.name), tls)));
     }
-    Ok(loaded)
+    let pools = Arc::new(load_pool_tls(plan, before, &mut failures));
+    match failures.is_empty() {
+        true => Ok(LiveTls {
+            listeners,
+            admin,
+            pools,
+        }),
+        false => Err(failures),
+    }
 }
 
-/// As [`load_tls`], after a check that all files of the plan can be read. Also makes the directories of ACME accounts,
-/// and returns the warnings about files and directories.
+/// As [`load_tls`], after a check that all other files of the plan can be read. Also makes the directories of ACME
+/// accounts, and returns the warnings about files and directories.
 ///
 /// # Errors
 /// The first file or directory that cannot be read or used.
@@ -71,7 +78,7 @@ pub(super) fn check_and_load(
 ) -> Result<(LiveTls, Vec<String>), Failure> {
     check_readable(plan)?;
     let mut warnings = acme::make_directories(plan)?;
-    let tls = load_tls(plan, before)?;
+    let tls = load_tls(plan, before).map_err(|mut failures| failures.swap_remove(0))?;
     warnings.extend(file_warnings(plan));
     warnings.extend(tls_warnings(plan, &tls));
     Ok((tls, warnings))

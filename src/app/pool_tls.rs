@@ -11,11 +11,13 @@ use crate::tls::PoolTls;
 
 /// Reads the files of every pool with TLS. `before`: what a reload replaces; `None` at the start. A pool whose TLS is
 /// configured as in `before` keeps its [`PoolTls`]: only changed files are read, and a file that cannot be used is only
-/// logged.
-///
-/// # Errors
-/// The first file that cannot be used, of a pool whose TLS is new or configured differently.
-pub(super) fn load_pool_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<TlsByPool, Failure> {
+/// logged. For each pool whose TLS is new or configured differently, the first file that cannot be used is added to
+/// `failures`.
+pub(super) fn load_pool_tls(
+    plan: &Plan,
+    before: Option<(&InForce, &Metrics)>,
+    failures: &mut Vec<Failure>,
+) -> TlsByPool {
     let mut loaded = TlsByPool::new();
     for pool in &plan.pools {
         let Some(tls_plan) = &pool.tls else { continue };
@@ -23,16 +25,15 @@ pub(super) fn load_pool_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -
         let tls = match in_force.filter(|(tls, _)| tls.plan() == tls_plan) {
             Some((tls, metrics)) => {
                 reload_pool_tls(&pool.name, tls, metrics);
-                Arc::clone(tls)
+                Ok(Arc::clone(tls))
             }
-            None => Arc::new(PoolTls::load(tls_plan.clone()).map_err(|cause| Failure::Tls {
-                section: format!("pools.{}.tls", pool.name),
-                cause,
-            })?),
+            None => PoolTls::load(tls_plan.clone()).map(Arc::new),
         };
-        loaded.insert(Arc::clone(&pool.name), tls);
+        let section = format!("pools.{}.tls", pool.name);
+        let tls = tls.map_err(|cause| failures.push(Failure::Tls { section, cause }));
+        loaded.extend(tls.ok().map(|tls| (Arc::clone(&pool.name), tls)));
     }
-    Ok(loaded)
+    loaded
 }
 
 /// Warnings about the certificates that we show to servers, if they can be used but are probably wrong.

@@ -246,7 +246,7 @@ fn check_lists(plan: &Plan) -> impl Iterator<Item = Finding> {
 /// files that are reported already.
 fn check_tls(plan: &Plan, unreadable: &[Failure]) -> Vec<Finding> {
     let is_reported = |file: &Path| unreadable.iter().any(|failure| failure.file() == Some(file));
-    let failure = match load_tls(plan, None) {
+    match load_tls(plan, None) {
         Ok(tls) => {
             let warnings = tls_warnings(plan, &tls);
             // A warning quotes the path of its file.
@@ -255,13 +255,14 @@ fn check_tls(plan: &Plan, unreadable: &[Failure]) -> Vec<Finding> {
                 !files.any(|file| warning.contains(&format!(" {}: ", file.display())))
             };
             let finding = |warning: String| Finding::warning(escape(&warning, &[]).into_owned());
-            return warnings.into_iter().filter(is_new).map(finding).collect();
+            warnings.into_iter().filter(is_new).map(finding).collect()
         }
-        Err(failure) => failure,
-    };
-    match failure.file().is_some_and(is_reported) {
-        true => Vec::new(),
-        false => vec![Finding::failure(&failure)],
+        Err(failures) => {
+            let new = failures
+                .iter()
+                .filter(|failure| !failure.file().is_some_and(is_reported));
+            new.map(Finding::failure).collect()
+        }
     }
 }
 

@@ -149,7 +149,7 @@ pub fn load_again(path: &Path, was_pipe: bool) -> Result<Loaded, Report> {
         ),
         (false, true) => (
             format!("cannot read the configuration: {error}"),
-            "put a regular file in its place: a reload waits for no writer of a pipe",
+            "put a regular file in its place",
         ),
         (false, false) => return Err(unreadable(&name, &error.to_string())),
     };

@@ -12,6 +12,21 @@ impl Plan {
     /// which may be missing at the start.
     #[must_use]
     pub fn files(&self) -> Vec<(String, &Path)> {
+        let mut files = self.files_outside_tls();
+        for listener in &self.listeners {
+            let of_tls = listener.tls.iter().flat_map(ListenerTlsPlan::files); // without certificates
+            files.extend(in_section(&format!("listeners.{}.tls", listener.name), of_tls));
+        }
+        for pool in &self.pools {
+            let of_tls = pool.tls.iter().flat_map(PoolTlsPlan::files);
+            files.extend(in_section(&format!("pools.{}.tls", pool.name), of_tls));
+        }
+        files
+    }
+
+    /// Those of [`Self::files`] that are not in the TLS settings of a listener or a pool.
+    #[must_use]
+    pub fn files_outside_tls(&self) -> Vec<(String, &Path)> {
         let token = self.admin.token_file.as_deref();
         let mut files: Vec<_> = in_section("admin", token.map(|path| ("token_file", path))).collect();
         for acme in &self.acme {
@@ -40,17 +55,11 @@ impl Plan {
             "providers.kubernetes",
             kubeconfig.map(|path| ("kubeconfig", path)),
         ));
-        for listener in &self.listeners {
-            let of_tls = listener.tls.iter().flat_map(ListenerTlsPlan::files); // without certificates
-            files.extend(in_section(&format!("listeners.{}.tls", listener.name), of_tls));
-        }
         for pool in &self.pools {
             if let Some(DiscoverSource::Http(http)) = pool.discover.as_ref().map(|discover| &discover.source) {
                 let authorities = http.ca_file.as_deref().map(|path| ("ca_file", path));
                 files.extend(in_section(&format!("pools.{}.discover", pool.name), authorities));
             }
-            let of_tls = pool.tls.iter().flat_map(PoolTlsPlan::files);
-            files.extend(in_section(&format!("pools.{}.tls", pool.name), of_tls));
             let of_check = pool.health.check.iter().flat_map(|check| check.files());
             files.extend(in_section(&format!("pools.{}.health", pool.name), of_check));
         }

@@ -74,13 +74,15 @@ impl From<TlsFileError> for io::Error {
     }
 }
 
-/// The version of a file: its inode, length and time of modification.
+/// The version of a file: its inode, length, time of modification and access rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileVersion {
     inode: u64,
     length: u64,
     /// Seconds and nanoseconds since the Unix epoch.
     modified: (i64, i64),
+    /// Mode, user and group. A file that has become unreadable is another version, so that it is found to be broken.
+    access: (u32, u32, u32),
 }
 
 /// The version of a file; symbolic links are followed. `None`: there is no file, or a directory in its path is not
@@ -91,6 +93,7 @@ pub(super) fn file_version(path: &Path) -> Option<FileVersion> {
         inode: metadata.ino(),
         length: metadata.len(),
         modified: (metadata.mtime(), metadata.mtime_nsec()),
+        access: (metadata.mode(), metadata.uid(), metadata.gid()),
     })
 }
 
@@ -210,7 +213,18 @@ pub(super) fn revocations(
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn a_file_with_other_access_rights_is_another_version() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let before = file_version(file.path());
+        std::fs::set_permissions(&file, Permissions::from_mode(0)).unwrap();
+        assert_ne!(file_version(file.path()), before);
+    }
 
     #[test]
     fn a_path_without_a_regular_file_is_unreadable_at_once() {

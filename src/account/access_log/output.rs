@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::mem;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
@@ -13,6 +13,9 @@ use rustix::io::{Errno, ioctl_fionbio};
 use crate::error::with_context;
 use crate::regular_file;
 use crate::text::escape;
+
+/// The most links that Linux follows in a path (path_resolution(7)).
+const LINKS_MAX: usize = 40;
 
 /// Where the access log is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,9 +79,12 @@ impl Output {
     pub fn check(path: &Path) -> io::Result<()> {
         let checked = match path.metadata() {
             Ok(metadata) if metadata.is_dir() => Err(Errno::ISDIR.into()),
+            Ok(metadata) if metadata.file_type().is_socket() => Err(Errno::NXIO.into()),
             Ok(_) => access(path, Access::WRITE_OK).map_err(Into::into),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                regular_file::check_creatable_in(path.parent().unwrap_or(Path::new("")))
+                // Through a link, the missing file that it names would be created.
+                let created = link_target(path);
+                regular_file::check_creatable_in(created.parent().unwrap_or(Path::new("")))
             }
             Err(error) => Err(error),
         };
@@ -158,6 +164,16 @@ impl Output {
 
 fn with_path(error: io::Error, path: &Path) -> io::Error {
     with_context(error, escape(&path.to_string_lossy(), &[]))
+}
+
+/// The path that the links at `path` lead to in the end.
+fn link_target(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = path.read_link() else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target); // a relative target begins at the link
+    }
+    path
 }
 
 /// Opens a file for appending. Opening a FIFO without a reader fails instead of waiting for a reader: a reload calls

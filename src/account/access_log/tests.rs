@@ -1,10 +1,13 @@
 use std::fs::File;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
 use tokio::time::Instant;
 
 use super::*;
+use crate::error::chain;
 use crate::regular_file::make_fifo;
 
 fn record() -> AccessRecord {
@@ -26,6 +29,35 @@ fn log_with_full_queue(dropped: Counter) -> (AccessLog, Receiver<Message>) {
     };
     (0..2).for_each(|_| log.write(record()));
     (log, messages)
+}
+
+#[test]
+fn a_check_finds_the_error_of_opening_and_creates_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let _socket = UnixListener::bind(path("socket")).unwrap();
+    for (link, target) in [
+        ("link", "new"),
+        ("second", "link"),
+        ("dangling", "missing/new"),
+        ("circle", "circle"),
+    ] {
+        symlink(target, path(link)).unwrap();
+    }
+    for (name, is_usable) in [
+        ("link", true),
+        ("second", true),
+        ("dangling", false),
+        ("circle", false),
+        ("socket", false),
+    ] {
+        let checked = Output::check(&path(name)).map_err(|error| chain(&error));
+        assert!(!path("new").exists());
+        let opened = Output::open(&AccessTarget::File(path(name))).map(drop);
+        assert_eq!(checked, opened.map_err(|error| chain(&error)));
+        assert_eq!(checked.is_ok(), is_usable, "{name}");
+        assert_eq!(std::fs::remove_file(path("new")).is_ok(), is_usable, "{name}");
+    }
 }
 
 #[test]

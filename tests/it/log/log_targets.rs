@@ -118,6 +118,7 @@ fn a_fifo_without_a_reader_is_an_error_and_does_not_block() {
     assert_eq!(failed.code, Some(3), "{failed:#?}");
     assert!(failed.stderr.contains("cannot write the access log"), "{failed:#?}");
     assert!(failed.stderr.contains("fifo: "), "{failed:#?}");
+    assert!(failed.stderr.contains("a FIFO needs a reader"), "{failed:#?}");
     let proxy = Proxy::start(&config(&server, "access.log"));
     must(Command::new("mkfifo").arg(proxy.directory().join("fifo")));
     assert!(!proxy.reload(&config(&server, "./fifo")));

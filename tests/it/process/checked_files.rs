@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,7 +13,7 @@ use crate::support::proxy::{BINARY, Proxy, acequia, config_directory};
 use tempfile::TempDir;
 
 /// A directory with files that cannot be read (`fifo`, `directory`), and files whose contents are wrong (`empty`,
-/// `text`).
+/// `text`, `long`).
 struct BadFiles(TempDir);
 
 impl BadFiles {
@@ -20,7 +21,8 @@ impl BadFiles {
         let bad = Self(tempfile::tempdir().unwrap());
         must(Command::new("mkfifo").args(["-m", "600"]).arg(bad.path("fifo")));
         fs::DirBuilder::new().mode(0o700).create(bad.path("directory")).unwrap();
-        for (name, text) in [("empty", ""), ("text", "not what is expected\n")] {
+        let long = "x".repeat(5000);
+        for (name, text) in [("empty", ""), ("text", "not what is expected\n"), ("long", &long)] {
             fs::write(bad.path(name), text).unwrap();
             fs::set_permissions(bad.path(name), fs::Permissions::from_mode(0o600)).unwrap();
         }
@@ -53,7 +55,10 @@ fn check_and_run_exit_with_3_if_a_file_cannot_be_read_and_with_1_if_its_contents
     });
     let wrong = [
         (login(bad.path("empty")), kinds[0].1, "empty", 1),
+        (login(bad.path("long")), kinds[0].1, "long", 1),
         (tls(bad.path("text")), kinds[1].1, "text", 1),
+        (token(bad.path("empty")), kinds[2].1, "empty", 1),
+        (token(bad.path("long")), kinds[2].1, "long", 1),
     ];
     for (text, key, name, code) in unreadable.chain(wrong) {
         let [run, check] = ["run", "check"].map(|command| run_with(&text, &[command]));
@@ -112,9 +117,11 @@ fn check_refuses_logs_and_state_that_run_cannot_use() {
     fs::write(bad.path("invalid/primaries.json"), "{").unwrap();
     fs::create_dir(bad.path("unread")).unwrap();
     must(Command::new("mkfifo").arg(bad.path("unread/servers.json")));
+    let _socket = UnixListener::bind(bad.path("socket")).unwrap();
     for (text, path, remedy) in [
         (log("missing/access.log"), "missing/access.log", "create its directory"),
         (log("directory"), "directory", "name another path"),
+        (log("socket"), "socket", "a socket cannot be used"),
         (log("text/access.log"), "text/access.log", "name another path"),
         (state("text"), "text", "name another path"),
         (state("text/state"), "text/state", "name another path"),

@@ -27,20 +27,27 @@ fn make_fifo(path: &Path) {
 }
 
 #[test]
-fn a_fifo_in_place_of_the_configuration_is_an_error_at_once() {
+fn a_directory_or_fifo_in_place_of_the_configuration_is_an_error_at_once() {
     let (server, next) = (Server::named("x"), Server::named("y"));
     let proxy = Proxy::start(&config(&server, [""; 3]));
     let file = proxy.directory().join("acequia.toml");
-    std::fs::remove_file(&file).unwrap();
-    make_fifo(&file);
-    proxy.signal(Signal::HUP);
-    eventually("the reload has failed", || proxy.reloads() == (0.0, 1.0));
     let socket = proxy.directory().join("acequia/admin.sock");
-    let refused = proxy.command(&["reload", "--socket", socket.to_str().unwrap()]);
-    assert_eq!(refused.code, Some(1), "{refused:#?}");
-    for expected in ["acequia.toml", "not a regular file", "put a regular file in its place"] {
-        assert!(refused.stderr.contains(expected), "{expected}: {refused:#?}");
-    }
+    let assert_refused = || {
+        let refused = proxy.command(&["reload", "--socket", socket.to_str().unwrap()]);
+        assert_eq!(refused.code, Some(1), "{refused:#?}");
+        for expected in ["acequia.toml", "not a regular file", "put a regular file in its place"] {
+            assert!(refused.stderr.contains(expected), "{expected}: {refused:#?}");
+        }
+        assert!(!refused.stderr.contains("pipe"), "{refused:#?}");
+    };
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    assert_refused();
+    std::fs::remove_dir(&file).unwrap();
+    make_fifo(&file);
+    assert_refused();
+    proxy.signal(Signal::HUP);
+    eventually("the reload has failed", || proxy.reloads() == (0.0, 3.0));
     let lost = proxy.command(&["status"]); // reads the file for the path of the socket
     assert_eq!(lost.code, Some(3), "{lost:#?}");
     for expected in ["acequia.toml: not a regular file", "--socket"] {

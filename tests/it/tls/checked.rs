@@ -60,6 +60,20 @@ fn a_certificate_only_for_clients_causes_a_warning() {
 }
 
 #[test]
+fn a_wrong_file_is_reported_for_each_section_that_names_it() {
+    let site = Site::new();
+    replace(&site.directory().join("ca.pem"), "");
+    let ca = site.file("ca.pem");
+    let auth = format!("client_auth = {{ ca_file = {ca} }}");
+    let pool = format!("[pools.q]\nservers = [\"127.0.0.1:9\"]\ntls = {{ ca_file = {ca} }}\n");
+    let (code, said) = checked(&site.config("127.0.0.1:9".parse().unwrap(), &auth, &pool));
+    assert_eq!(code, Some(1), "{said}");
+    for section in ["listeners.tls.tls", "pools.q.tls"] {
+        assert!(said.contains(&format!("error: {section}: ")), "{section}: {said}");
+    }
+}
+
+#[test]
 fn a_truncated_file_is_reported_as_truncated() {
     let site = Site::new();
     for file in ["other.pem", "other.key"] {

@@ -1,9 +1,13 @@
 //! The files of certificates are replaced while the process runs.
 
 use std::fs;
+use std::process::Command;
 
 use super::site::Site;
 use crate::support::authority::replace;
+use crate::support::configs::{listener, pool};
+use crate::support::process::must;
+use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
 #[test]
@@ -44,6 +48,59 @@ fn a_certificate_stays_in_use_until_both_of_its_files_are_missing() {
         fs::remove_file(directory.join(key)).unwrap();
         assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
         assert!(!is_served(name));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_any_more_does_not_stop_a_reload() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let path = |name: &str| site.directory().join(name);
+    for authorities in ["clients.pem", "servers.pem"] {
+        replace(&path(authorities), &site.authority.certificate());
+    }
+    replace(&path("clients.crl"), &site.authority.revocations(&[]));
+    replace(&path("tickets"), &"x".repeat(32));
+    let names = [
+        "shop.pem",
+        "shop.key",
+        "clients.pem",
+        "clients.crl",
+        "tickets",
+        "servers.pem",
+        "own.pem",
+        "own.key",
+    ];
+    site.authority.issue(&["own.example"]).write(site.directory(), "own");
+    let [_, _, clients, revoked, tickets, servers, cert, key] = names.map(|name| site.file(name));
+    let of_listener = format!("client_auth = {{ ca_file = {clients}, crl_file = {revoked} }}\ntickets = {tickets}");
+    let of_pool = format!("health.check = \"off\"\ntls = {{ ca_file = {servers}, cert = {cert}, key = {key} }}");
+    let config = |added: &str| {
+        let rest = pool("q", &[server.address], &of_pool) + &listener(added, "q", "");
+        site.config(server.address, &of_listener, "") + &rest
+    };
+    let proxy = Proxy::start(&config("first"));
+    let reload = |added: &str| {
+        proxy.rewrite(&config(added));
+        let reloaded = proxy.command(&["reload"]);
+        assert!(reloaded.stdout.contains(&format!("+ {added}\n")), "{reloaded:#?}");
+        reloaded
+    };
+    for name in names {
+        let is_broken = |added: &str, why: &str| {
+            let reloaded = reload(added);
+            let expected = format!("{name}: {why}");
+            assert!(
+                reloaded.code == Some(1) && reloaded.stderr.contains(&expected),
+                "{expected}: {reloaded:#?}"
+            );
+        };
+        fs::rename(path(name), path("hidden")).unwrap();
+        is_broken("missing", "No such file");
+        must(Command::new("mkfifo").arg(path(name)));
+        is_broken("fifo", "not a regular file");
+        fs::rename(path("hidden"), path(name)).unwrap();
+        let restored = reload("restored");
+        assert_eq!(restored.code, Some(0), "{name}: {restored:#?}");
     }
 }
 
