@@ -37,7 +37,8 @@ pub struct Import {
 /// Why a file is not converted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
-    /// nginx would not accept the file either. Most often it is cut off, so that an `allow` or `deny` may be missing.
+    /// The other program would not accept the file either. Most often it is cut off, so that a rule about who may
+    /// connect may be missing.
     #[error("line {line}: {problem}")]
     Syntax {
         /// The number of the line where the problem begins.
@@ -69,10 +70,10 @@ fn nothing_left(origin: Origin, left_out: &str) -> String {
 /// Converts the text of a configuration file.
 ///
 /// # Errors
-/// A file of nginx is not valid, or no listener would be left.
+/// The file is cut off or otherwise not valid, or no listener would be left.
 pub fn import(origin: Origin, text: &str) -> Result<Import, ImportError> {
     let mut imported = match origin {
-        Origin::Haproxy => haproxy::read(text),
+        Origin::Haproxy => haproxy::read(text)?,
         Origin::Nginx => nginx::read(text)?,
     };
     complete::complete(&mut imported, origin);

@@ -17,6 +17,17 @@ const DURATION_MAX_MS: u64 = 365 * 24 * 3_600_000;
 /// [`DURATION_MAX_MS`] becomes that. A 0 stays 0: it often has a meaning of its own. `None`: the text has another form,
 /// or the duration in microseconds does not fit into 64 bits.
 pub(super) fn duration(text: &str, unit_ms: u64) -> Option<Duration> {
+    let milliseconds = milliseconds(text, unit_ms)?.min(DURATION_MAX_MS);
+    Some(Duration::from_millis(milliseconds))
+}
+
+/// The note about a text of which [`duration`] makes a shorter duration. `None`: it makes no shorter one.
+pub(super) fn too_long(text: &str, unit_ms: u64) -> Option<String> {
+    let is_cut = milliseconds(text, unit_ms)? > DURATION_MAX_MS;
+    is_cut.then(|| too_large(text, &units::format_duration(Duration::from_millis(DURATION_MAX_MS))))
+}
+
+fn milliseconds(text: &str, unit_ms: u64) -> Option<u64> {
     let mut rest = text;
     let mut total_us: u64 = 0;
     while !rest.is_empty() {
@@ -39,8 +50,7 @@ pub(super) fn duration(text: &str, unit_ms: u64) -> Option<Duration> {
         total_us = total_us.checked_add(number.checked_mul(unit_us)?)?;
         rest = &rest[digits + letters..];
     }
-    let milliseconds = total_us.div_ceil(1_000).min(DURATION_MAX_MS);
-    (!text.is_empty()).then(|| Duration::from_millis(milliseconds))
+    (!text.is_empty()).then(|| total_us.div_ceil(1_000))
 }
 
 /// The duration as a value of acequia's configuration; at least [`DURATION_MIN`].
@@ -53,6 +63,17 @@ pub(super) fn duration_value(duration: Duration) -> String {
 pub(super) fn clamped_integer(text: &str, least: u32, most: u32) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u32::MAX).clamp(least, most))
+}
+
+/// Parses an unsigned integer. One above `most` becomes `most`, with a note. `None`: the text is not only digits.
+pub(super) fn integer_at_most(text: &str, most: u32) -> Option<(u32, Option<String>)> {
+    let number = clamped_integer(text, 0, u32::MAX)?;
+    let note = (number > most).then(|| too_large(text, &most.to_string()));
+    Some((number.min(most), note))
+}
+
+fn too_large(text: &str, most: &str) -> String {
+    format!("{text} is more than is possible here: {most} is used")
 }
 
 /// Parses the number of a port. `None`: the text is not a port, or is 0.
@@ -103,6 +124,14 @@ mod tests {
         ] {
             assert_eq!(duration(text, 1), None, "{text}");
         }
+    }
+
+    #[test]
+    fn only_a_duration_that_is_cut_gets_a_note() {
+        let note = "400d is more than is possible here: 8760h is used";
+        assert_eq!(too_long("400d", 1).as_deref(), Some(note));
+        assert_eq!(too_long("1y", 1), None);
+        assert_eq!(too_long("x", 1), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::str::Chars;
 use std::time::Duration;
 
 use super::super::imported::{ImportedSection, Remark};
-use super::super::number::{clamped_integer, duration, duration_value};
+use super::super::number::{duration, duration_value, integer_at_most, too_long};
 
 /// A line with at least one word.
 #[derive(Clone, Debug)]
@@ -73,6 +73,10 @@ pub(super) enum LineOutcome {
 }
 
 impl LineOutcome {
+    fn with_note(note: Option<String>) -> Self {
+        note.map_or(Self::Carried, Self::Noted)
+    }
+
     /// This outcome; if it is [`LineOutcome::Foreign`], the other.
     pub(super) fn or(self, other: impl FnOnce() -> Self) -> Self {
         match self {
@@ -112,7 +116,7 @@ pub(super) fn set_duration(section: &mut ImportedSection, key: &'static str, tex
         Some(Duration::ZERO) => LineOutcome::Noted(ZERO_NOTE.to_owned()),
         Some(time) => {
             section.set(key, duration_value(time));
-            LineOutcome::Carried
+            LineOutcome::with_note(too_long(text, 1))
         }
     }
 }
@@ -123,7 +127,7 @@ pub(super) fn set_time(time: &mut Option<Duration>, text: &str) -> LineOutcome {
         None => LineOutcome::LeftOut(NO_DURATION),
         parsed @ Some(_) => {
             *time = parsed;
-            LineOutcome::Carried
+            LineOutcome::with_note(too_long(text, 1))
         }
     }
 }
@@ -154,12 +158,8 @@ pub(super) fn set_integer(
 
 /// The number that a line has. A number above `most` becomes `most`, with a note. `None`: the text is not a number.
 pub(super) fn number(text: &str, most: u32) -> Option<(u32, LineOutcome)> {
-    let number = clamped_integer(text, 0, u32::MAX)?;
-    let outcome = match number > most {
-        true => LineOutcome::Noted(format!("{text} is more than is possible here: {most} is used")),
-        false => LineOutcome::Carried,
-    };
-    Some((number.min(most), outcome))
+    let (number, note) = integer_at_most(text, most)?;
+    Some((number, LineOutcome::with_note(note)))
 }
 
 /// The words that begin a section.

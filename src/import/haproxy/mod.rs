@@ -17,6 +17,7 @@ mod backend;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::ImportError;
 use super::imported::{Imported, ImportedListener, Remark};
 use super::number::duration_value;
 use backend::Backend;
@@ -24,7 +25,11 @@ use frontend::Frontend;
 use line::{HaproxySection, Line, LineOutcome, sections, set_duration, set_integer};
 
 /// Converts the text of a file.
-pub(super) fn read(text: &str) -> Imported {
+///
+/// # Errors
+/// The last line may be cut off.
+pub(super) fn read(text: &str) -> Result<Imported, ImportError> {
+    check_last_line(text)?;
     let mut imported = Imported::default();
     let mut defaults = Defaults::default();
     let mut idle_timeouts: HashMap<String, IdleTimeouts> = HashMap::new();
@@ -64,7 +69,20 @@ pub(super) fn read(text: &str) -> Imported {
     for frontend in frontends {
         imported.listeners.push(with_idle_timeout(frontend, &idle_timeouts));
     }
-    imported
+    Ok(imported)
+}
+
+/// Reports a last line without a line feed: if the file is cut off, a port of this line may be too short. HAProxy does
+/// not accept such a file either.
+fn check_last_line(text: &str) -> Result<(), ImportError> {
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    if last.trim().is_empty() {
+        return Ok(());
+    }
+    Err(ImportError::Syntax {
+        line: text.lines().count(),
+        problem: "the last line has no line feed: the file may be cut off; if it is whole, add the line feed",
+    })
 }
 
 /// The timeouts of a backend's sessions.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::imported::{ImportedListener, ImportedRoute, Remark, quoted};
-use super::super::number::{clamped_integer, duration, duration_value, source_address};
+use super::super::number::{clamped_integer, duration, duration_value, source_address, too_long};
 use super::Targets;
 use super::access;
 use super::access_limits;
@@ -19,7 +19,8 @@ const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Why a timeout of 0 is left out.
 const ZERO_TIMEOUT: &str = "0 expires at once in nginx; a default is used";
 
-/// Directives that a `server` block inherits from `stream`. The two lists `KNOWN` have more.
+/// Directives that a `server` block inherits from `stream`. [`access_limits::KNOWN`] and [`proxy_ssl::KNOWN`]
+/// have more.
 const INHERITED: [&str; 19] = [
     "allow",
     "deny",
@@ -246,6 +247,7 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
     let (mut retries, mut tries_next_server) = (None, true);
     for directive in all {
         let time = directive.word(1).and_then(|text| duration(text, 1_000));
+        note_cut_timeout(directive, listener);
         match (directive.name(), time) {
             ("proxy_timeout" | "proxy_connect_timeout", Some(Duration::ZERO))
             | ("preread_timeout" | "ssl_handshake_timeout", Some(Duration::ZERO)) => {
@@ -290,6 +292,21 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
     }
     if sends_header {
         set_in_pools(targets, listener, "proxy_protocol", &quoted("v1"));
+    }
+}
+
+/// Adds a note if a timeout is longer than is possible here.
+fn note_cut_timeout(directive: &Directive, listener: &mut ImportedListener) {
+    let timeouts = [
+        "proxy_timeout",
+        "proxy_connect_timeout",
+        "preread_timeout",
+        "ssl_handshake_timeout",
+    ];
+    if timeouts.contains(&directive.name())
+        && let Some(note) = directive.word(1).and_then(|text| too_long(text, 1_000))
+    {
+        listener.section.remarks.push(Remark::note(directive.line, note));
     }
 }
 

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use super::super::complete::valid_name;
 use super::super::imported::{ImportedPool, ImportedServer, Remark, SESSIONS_MAX, quoted};
-use super::super::number::{clamped_integer, duration, duration_value};
+use super::super::number::{clamped_integer, duration, duration_value, integer_at_most, too_long};
 use super::block::Directive;
 use crate::config::address;
 use crate::plan::WEIGHT_MAX;
 
 /// The default of acequia's `eject_max_for`, which may not be shorter than its `eject_for`.
 const EJECT_MAX: Duration = Duration::from_secs(30);
+
+/// The highest `eject_after`.
+const FAILS_MAX: u32 = 1_000;
 
 /// Reads the block of the upstream with this name.
 pub(super) fn read(name: &str, block: &[Directive]) -> ImportedPool {
@@ -39,7 +42,7 @@ pub(super) fn read(name: &str, block: &[Directive]) -> ImportedPool {
         }
     }
     pool.section.set("balance", quoted(balance));
-    scale_weights(&mut pool);
+    scale_weights(&servers, &mut pool);
     for option in ["max_fails", "fail_timeout", "slow_start"] {
         set_pool_option(option, &servers, &mut pool);
     }
@@ -48,8 +51,10 @@ pub(super) fn read(name: &str, block: &[Directive]) -> ImportedPool {
 
 /// Scales the weights of a pool if one is above [`WEIGHT_MAX`]: the largest becomes [`WEIGHT_MAX`], and none becomes 0.
 /// Servers that are down keep their weight of 0.
-fn scale_weights(pool: &mut ImportedPool) {
+fn scale_weights(servers: &[UpstreamServer<'_>], pool: &mut ImportedPool) {
     let limit = u64::from(WEIGHT_MAX);
+    let heaviest = pool.servers.iter().zip(servers).max_by_key(|(server, _)| server.weight);
+    let written = heaviest.and_then(|(_, own)| own.option("weight")).unwrap_or_default();
     let weights = pool.servers.iter_mut().filter_map(|server| server.weight.as_mut());
     let weights: Vec<&mut u32> = weights.filter(|weight| **weight > 0).collect();
     let largest = weights.iter().map(|weight| u64::from(**weight)).max().unwrap_or(0);
@@ -60,11 +65,11 @@ fn scale_weights(pool: &mut ImportedPool) {
         let scaled = (u64::from(*weight) * limit + largest / 2) / largest; // rounded to the nearest
         *weight = u32::try_from(scaled).unwrap_or(WEIGHT_MAX.into()).max(1);
     }
-    let note = format!("weights are scaled: the largest is {WEIGHT_MAX}, and was {largest}");
+    let note = format!("weights are scaled: the largest is {WEIGHT_MAX}, and was {written}");
     pool.section.remarks.push(Remark::note(0, note));
 }
 
-/// A server, with its options that acequia sets for the whole pool.
+/// A server, with its weight and its options that acequia sets for the whole pool, as they are written.
 struct UpstreamServer<'d> {
     line: usize,
     address: String,
@@ -81,12 +86,20 @@ impl UpstreamServer<'_> {
 /// Sets an option for the pool, with the value of the first server that has it. Adds a remark for each server
 /// that has another value, or none.
 fn set_pool_option(option: &str, servers: &[UpstreamServer<'_>], pool: &mut ImportedPool) {
-    let Some(value) = servers.iter().find_map(|server| server.option(option)) else {
+    let mut values = servers
+        .iter()
+        .filter_map(|server| Some((server.line, server.option(option)?)));
+    let Some((line, value)) = values.next() else {
         return;
     };
     let time = duration(value, 1_000);
+    let note = match option {
+        "max_fails" => integer_at_most(value, FAILS_MAX).and_then(|(_, note)| note),
+        _ => too_long(value, 1_000),
+    };
+    pool.section.remarks.extend(note.map(|note| Remark::note(line, note)));
     match (option, time) {
-        ("max_fails", _) => match clamped_integer(value, 0, 256) {
+        ("max_fails", _) => match clamped_integer(value, 0, FAILS_MAX) {
             Some(0) => pool.health.set("eject_max_percent", "0"),
             Some(fails) => pool.health.set("eject_after", fails.to_string()),
             None => {}
@@ -116,7 +129,7 @@ pub(super) fn address(text: &str) -> Option<String> {
     address::server(text).is_ok().then(|| text.to_owned())
 }
 
-/// Adds a server to the pool; returns its options that acequia sets for the whole pool. `None`: it is not carried over.
+/// Adds a server to the pool; returns its options, as [`UpstreamServer`] has them. `None`: it is not carried over.
 fn add_server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedPool) -> Option<UpstreamServer<'d>> {
     let Some(address) = address(location) else {
         pool.section
@@ -124,7 +137,7 @@ fn add_server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedP
             .push(directive.left_out("write \"HOST:PORT\" or \"unix:/PATH\""));
         return None;
     };
-    let mut pool_options = Vec::new();
+    let mut own_options = Vec::new();
     let mut server = ImportedServer {
         address: address.clone(),
         ..ImportedServer::default()
@@ -132,22 +145,28 @@ fn add_server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedP
     let mut is_down = false;
     for option in &directive.words[2..] {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
-        if let ("max_conns", Some(limit)) = (key, clamped_integer(value, 0, SESSIONS_MAX)) {
+        if let ("max_conns", Some((limit, note))) = (key, integer_at_most(value, SESSIONS_MAX)) {
             server.sessions_max = (limit > 0).then_some(limit);
-            continue;
-        }
-        if let ("weight", Some(weight)) = (key, clamped_integer(value, 1, u32::MAX)) {
-            server.weight = Some(weight);
+            let remark = note.map(|note| Remark::note(directive.line, note));
+            pool.section.remarks.extend(remark);
             continue;
         }
         // The value as an integer and as a duration; each is `None` if the value is not one.
-        match (key, clamped_integer(value, 0, 256), duration(value, 1_000)) {
+        match (key, clamped_integer(value, 0, u32::MAX), duration(value, 1_000)) {
+            ("weight", Some(0), _) => {
+                let remark = Remark::left_out(directive.line, option, "nginx accepts no weight of 0 either");
+                pool.section.remarks.push(remark);
+            }
+            ("weight", Some(weight), _) => {
+                server.weight = Some(weight);
+                own_options.push((key, value));
+            }
             ("backup", ..) => server.priority = 1,
             ("down", ..) => is_down = true,
             ("resolve", ..) => {}                         // names are always resolved again
             ("slow_start", _, Some(Duration::ZERO)) => {} // off, as without it
-            ("max_fails", Some(_), _) | ("slow_start", _, Some(_)) => pool_options.push((key, value)),
-            ("fail_timeout", _, Some(time)) if !time.is_zero() => pool_options.push((key, value)),
+            ("max_fails", Some(_), _) | ("slow_start", _, Some(_)) => own_options.push((key, value)),
+            ("fail_timeout", _, Some(time)) if !time.is_zero() => own_options.push((key, value)),
             _ => pool.section.remarks.push(Remark::left_out(directive.line, option, "")),
         }
     }
@@ -158,6 +177,6 @@ fn add_server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedP
     Some(UpstreamServer {
         line: directive.line,
         address,
-        options: pool_options,
+        options: own_options,
     })
 }

@@ -8,7 +8,7 @@ use super::*;
 /// often.
 fn file(words: &'static [&'static str]) -> impl Strategy<Value = String> {
     let word = prop_oneof![8 => proptest::sample::select(words).prop_map(String::from), 1 => ".{0,12}"];
-    proptest::collection::vec(word, 0..80).prop_map(|words| words.join(" "))
+    proptest::collection::vec(word, 0..80).prop_map(|words| words.join(" ") + "\n")
 }
 
 const HAPROXY: &[&str] = &[
@@ -222,7 +222,7 @@ proptest! {
 
     #[test]
     fn any_text_is_imported_without_a_panic(text in "(?s).{0,400}") {
-        drop(checked(Origin::Haproxy, &text));
+        drop(checked(Origin::Haproxy, &format!("{text}\n")));
         drop(checked(Origin::Nginx, &text));
     }
 }

@@ -96,7 +96,7 @@ port = 8443
 }
 
 #[test]
-fn unsupported_values_of_haproxy_fetches_are_left_out() {
+fn haproxy_alternatives_with_an_unsupported_test_are_left_out() {
     let text = "
 listen a
     mode tcp
@@ -317,7 +317,7 @@ fn haproxy_check_kinds_are_imported() {
                 "# note, line 6: write the password of AUTH to a file: `password_file`",
             ],
         ),
-        // The configuration that comes with Patroni.
+        // The `haproxy.cfg` of Patroni 0.4 and older.
         (
             "check\n option httpchk GET",
             &[
@@ -461,6 +461,19 @@ listen a
     let lines = lines(Origin::Haproxy, text);
     assert_lines(&lines, &["check = \"redis\"", "tls = true"]);
     assert_no_line(&lines, |line| line.starts_with("user") || line.starts_with("verify"));
+}
+
+#[test]
+fn a_haproxy_file_whose_last_line_is_cut_off_is_an_error() {
+    let cut = "listen a\n mode tcp\n bind :1\n server s 10.0.0.1:8";
+    for text in [String::from(cut), cut.replace('\n', "\r\n")] {
+        let error = import(Origin::Haproxy, &text).unwrap_err().to_string();
+        assert!(error.starts_with("line 4: the last line has no line feed"), "{error}");
+        for end in ["\n", "\r\n", "\n ", "\n\n"] {
+            let whole = checked(Origin::Haproxy, &format!("{text}{end}")).unwrap().text;
+            assert!(whole.contains("10.0.0.1:8\""), "{whole}");
+        }
+    }
 }
 
 /// The lines of the result for a `listen` section `a` that ends with these rules, and a backend `b`.
@@ -1161,6 +1174,9 @@ fn values_of_haproxy_that_are_too_large_or_small_here_are_cut_with_a_note() {
         let lines = lines(Origin::Haproxy, &text);
         assert_lines(&lines, &[written, &format!("# note, line 4: {note}")]);
     }
+    let timeout = "listen a\n mode tcp\n bind :1\n timeout client 400d\n server s 10.0.0.1:1\n";
+    let note = "# note, line 4: 400d is more than is possible here: 8760h is used";
+    assert_lines(&lines(Origin::Haproxy, timeout), &["idle_timeout = \"8760h\"", note]);
     // `slowstart 0` switches off what `default-server` sets.
     let without = "listen a\n mode tcp\n bind :1\n default-server slowstart 9s\n server s 10.0.0.1:1 slowstart 0\n";
     assert_no_line(&lines(Origin::Haproxy, without), |line| line.starts_with("slow_start"));

@@ -515,6 +515,8 @@ fn large_weights_of_nginx_keep_their_proportion() {
         ],
     );
     assert_lines(&pool(""), &["  { address = \"10.0.0.2:1\", weight = 256 },"]);
+    let note = "# note: weights are scaled: the largest is 256, and was 99999999999";
+    assert_lines(&pool("weight=99999999999"), &[note]);
 }
 
 #[test]
@@ -568,7 +570,8 @@ fn tls_of_nginx_without_a_certificate_is_reported() {
 
 #[test]
 fn timeouts_of_0_of_nginx_are_not_carried_over() {
-    for (directive, key) in [
+    // Of the lines with the key of `allowed`, only `allowed` itself may be there.
+    for (directive, allowed) in [
         ("proxy_timeout 0", "idle_timeout = \"10m\""),
         ("proxy_connect_timeout 0s", "connect_timeout = \"1m\""),
         ("preread_timeout 0", "hello_timeout"),
@@ -578,10 +581,51 @@ fn timeouts_of_0_of_nginx_are_not_carried_over() {
         let lines = lines(Origin::Nginx, &text);
         let remark = format!("# not carried over, line 1: {directive} (0 expires at once in nginx; a default is used)");
         assert_lines(&lines, &[&remark]);
-        let (name, _) = key.split_once(" = ").unwrap_or((key, ""));
-        assert_no_line(&lines, |line| line.starts_with(name) && line != key);
-        assert_no_line(&lines, |line| line.contains("1ms"));
+        let (key, _) = allowed.split_once(" = ").unwrap_or((allowed, ""));
+        assert_no_line(&lines, |line| line.starts_with(key) && line != allowed);
+        assert_no_line(&lines, |line| line.contains("1ms")); // as `duration_value` writes a 0
     }
+}
+
+#[test]
+fn values_of_nginx_that_are_too_large_here_are_cut_with_a_note() {
+    for (upstream, directive, written, cut, most) in [
+        ("", "proxy_timeout 400d;", "idle_timeout = \"8760h\"", "400d", "8760h"),
+        (
+            "",
+            "proxy_connect_timeout 9y;",
+            "connect_timeout = \"8760h\"",
+            "9y",
+            "8760h",
+        ),
+        ("fail_timeout=400d", "", "eject_for = \"8760h\"", "400d", "8760h"),
+        ("max_fails=3000", "", "eject_after = 1000", "3000", "1000"),
+        (
+            "max_conns=2000000",
+            "",
+            "  { address = \"10.0.0.1:1\", max_sessions = 1000000 },",
+            "2000000",
+            "1000000",
+        ),
+    ] {
+        let text = format!(
+            "upstream u {{ server 10.0.0.1:1 {upstream}; }}\nserver {{ listen 1; proxy_pass u;\n{directive} }}"
+        );
+        let line = if directive.is_empty() { 1 } else { 3 };
+        let note = format!("# note, line {line}: {cut} is more than is possible here: {most} is used");
+        assert_lines(&lines(Origin::Nginx, &text), &[written, &note]);
+    }
+    let a_year = "server { listen 1; proxy_timeout 1y; proxy_pass 10.0.0.1:1; }";
+    let lines = lines(Origin::Nginx, a_year);
+    assert_lines(&lines, &["idle_timeout = \"8760h\""]);
+    assert_no_line(&lines, |line| line.starts_with("# note"));
+}
+
+#[test]
+fn a_weight_of_0_of_nginx_is_left_out() {
+    let text = "upstream u { server 10.0.0.1:1 weight=0; } server { listen 1; proxy_pass u; }";
+    let remark = "# not carried over, line 1: weight=0 (nginx accepts no weight of 0 either)";
+    assert_lines(&lines(Origin::Nginx, text), &[remark, "  \"10.0.0.1:1\","]);
 }
 
 /// A rule that is missing would open the server to other clients.
