@@ -35,7 +35,7 @@ pub enum SizeError {
 
 /// Why a text is not a rate. Displays what to write instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(r#"write 1 to 1000000 a second, minute or hour, as in "20/s""#)]
+#[error(r#"write a count of 1 to 1000000 and a period, as in "20/s", "300/m" or "1000/h""#)]
 pub struct RateError;
 
 /// Why a text is not a bandwidth. Displays what to write instead.
@@ -98,11 +98,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
 /// as seconds; from 1000 on, both are suggested.
 #[must_use]
 pub fn suggest_duration(number: u64) -> String {
-    if number >= 1_000 {
-        format!(r#""{number}ms" or "{number}s""#)
-    } else {
-        format!(r#""{number}s""#)
-    }
+    let quoted = suggested_durations(number).map(|text| format!("\"{text}\""));
+    quoted.collect::<Vec<_>>().join(" or ")
+}
+
+/// The durations that [`suggest_duration`] names.
+pub fn suggested_durations(number: u64) -> impl Iterator<Item = String> {
+    let units: &'static [&str] = if number >= 1_000 { &["ms", "s"] } else { &["s"] };
+    units.iter().map(move |unit| format!("{number}{unit}"))
 }
 
 /// Parses `512B`, `16KiB`, `1MiB`.

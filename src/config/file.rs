@@ -103,6 +103,14 @@ pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
         );
         return Err(vec![problem]);
     }
+    if let Some(at) = first_character(text).filter(|at| text[*at..].starts_with('{')) {
+        let hint = "give it a name that ends in .json";
+        return Err(vec![Problem::error(
+            Position::Bytes(at..at + 1),
+            "TOML: this is JSON",
+            hint,
+        )]);
+    }
     let (root, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         return Ok(table_of(root.get_ref()));
@@ -111,11 +119,20 @@ pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
         let position = error.span().map_or(Position::File, Position::Bytes);
         let message = error.message();
         match message.split_once(", expected ") {
+            _ if message == "duplicate key" => Problem::error(position, "TOML: duplicate key", KEEP_ONE),
             Some((_, "nothing")) | None => Problem::error(position, format!("TOML: {message}"), ""),
             Some((what, wanted)) => Problem::error(position, format!("TOML: {what}"), format!("expected {wanted}")),
         }
     };
     Err(errors.into_iter().map(problem).collect())
+}
+
+/// The remedy for a duplicate key.
+const KEEP_ONE: &str = "keep one";
+
+/// The position of the first character that is neither whitespace nor a byte order mark.
+fn first_character(text: &str) -> Option<usize> {
+    text.find(|c: char| !c.is_whitespace() && c != '\u{feff}')
 }
 
 /// Parses TOML and ignores syntax errors; returns the value of a top-level key, if the parser recovered it.
@@ -202,7 +219,24 @@ fn json_syntax_error(json: &str, offset: usize, error: &serde_json::Error) -> Pr
         .map(str::len)
         .sum();
     let at = offset + before + error.column().saturating_sub(1);
-    Problem::error(Position::Bytes(at..at + 1), format!("JSON: {message}"), "")
+    let is_table = first_character(json).is_none_or(|at| json[at..].starts_with('{'));
+    let hint = match is_table {
+        true => json_remedy(message),
+        false => "write { … }; or, if this is TOML, give it a name that ends in .toml",
+    };
+    Problem::error(Position::Bytes(at..at + 1), format!("JSON: {message}"), hint)
+}
+
+/// What to write instead, for a message of `serde_json` that does not say it.
+fn json_remedy(message: &str) -> &'static str {
+    match message {
+        "trailing comma" => "remove the comma",
+        "trailing characters" => "remove what follows the end of the table",
+        "key must be a string" => "write the key in double quotes",
+        "recursion limit exceeded" => "nest tables and lists less deeply",
+        _ if message.starts_with("EOF while parsing") => "the text ends too early: write the rest",
+        _ => "",
+    }
 }
 
 /// JSON without positions. Unlike `serde_json::Value`, it keeps duplicate keys.
@@ -307,7 +341,7 @@ impl PathAssigner {
             let position = node.position.clone();
             if !seen.insert(key.clone()) {
                 self.duplicates
-                    .push(Problem::error(position.clone(), "duplicate key", "keep one"));
+                    .push(Problem::error(position.clone(), "duplicate key", KEEP_ONE));
             }
             entries.push(KeyValue { key, position, node });
         }

@@ -126,6 +126,11 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     let name = path.display().to_string();
     match File::open(path).and_then(read_bounded) {
         Ok(bytes) => read_bytes(&name, bytes),
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            let hint = format!("name a file in it, as in -c {}", path.join("acequia.toml").display());
+            let message = "cannot read the configuration: it is a directory";
+            Err(Report::unreadable(name, message, hint))
+        }
         Err(error) => Err(unreadable(&name, &error.to_string())),
     }
 }

@@ -454,6 +454,42 @@ fn problems_of_the_local_file_are_not_written_to_the_store() {
 }
 
 #[test]
+fn syntax_errors_have_a_remedy() {
+    let deep = format!("{{\"a\": {}", "[".repeat(500));
+    for (name, text, message, hint) in [
+        ("a.toml", "a = 1\na = 2", "TOML: duplicate key", "keep one"),
+        (
+            "a.toml",
+            "\u{feff}\n {}",
+            "TOML: this is JSON",
+            "give it a name that ends in .json",
+        ),
+        ("a.json", "{ \"a\": 1, \"a\": 2 }", "duplicate key", "keep one"),
+        ("a.json", "{ \"a\": ", "EOF while parsing a value", "write the rest"),
+        ("a.json", "{ } }", "trailing characters", "remove what follows"),
+        (
+            "a.json",
+            &deep,
+            "recursion limit exceeded",
+            "nest tables and lists less deeply",
+        ),
+        ("a.json", "[listeners.a]\n", "JSON: ", "a name that ends in .toml"),
+        ("a.json", "# a comment\n", "JSON: ", "a name that ends in .toml"),
+    ] {
+        let report = read(name, text).unwrap_err().to_string();
+        assert!(report.contains(message) && report.contains(hint), "{report}");
+    }
+}
+
+#[test]
+fn a_directory_is_no_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let report = load(directory.path()).unwrap_err();
+    let hint = format!("-c {}", directory.path().join("acequia.toml").display());
+    assert!(report.is_unreadable() && report.to_string().contains(&hint), "{report}");
+}
+
+#[test]
 fn all_syntax_errors_are_counted_and_the_first_100_are_shown() {
     let duplicates = format!("{{{}}}", ["\"a\":1"; 500].join(","));
     let report = read("a.json", &duplicates).unwrap_err().to_string();

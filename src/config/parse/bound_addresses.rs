@@ -25,7 +25,8 @@ impl BoundAddresses {
     /// port.
     pub(super) fn add(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
         let parsed = match &node.value {
-            Value::Integer(port) => address::listen(&port.to_string()), // an error that names the missing IP address
+            // An error that names the missing IP address.
+            Value::Integer(port) if u16::try_from(*port).is_ok() => address::listen(&port.to_string()),
             _ => address::listen(value::string(node, r#"write "0.0.0.0:443""#, problems)?),
         };
         let address = match parsed {

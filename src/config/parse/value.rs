@@ -8,7 +8,7 @@ use super::Problems;
 use super::address::InvalidValue;
 use crate::config::file::{Node, Table, Value};
 use crate::config::synonyms::{self, Synonyms};
-use crate::units;
+use crate::units::{self, DurationError, SizeError};
 
 /// Reports that a value has the wrong type. Always returns `None`.
 fn wrong_type<T>(node: &Node, expected: &str, hint: impl Into<String>, problems: &mut Problems<'_>) -> Option<T> {
@@ -20,11 +20,11 @@ fn wrong_type<T>(node: &Node, expected: &str, hint: impl Into<String>, problems:
     None
 }
 
-/// A string. `hint` says what to write if the value has another type.
+/// A string. `hint` says what to write if the value has another type. Unlike [`parsed`], this does not suggest to put a
+/// number in quotes: the text might not be valid.
 pub(super) fn string<'a>(node: &'a Node, hint: &str, problems: &mut Problems<'_>) -> Option<&'a str> {
     match &node.value {
         Value::String(text) => Some(text),
-        Value::Integer(number) => wrong_type(node, "a string", format!("write \"{number}\""), problems),
         _ => wrong_type(node, "a string", hint, problems),
     }
 }
@@ -58,11 +58,12 @@ pub(super) fn parsed<T>(
 /// The path of a file.
 pub(super) fn path(node: &Node, problems: &mut Problems<'_>) -> Option<PathBuf> {
     let hint = "write a path, as in \"/etc/acequia/file\"";
-    let path = |text: &str| match text.is_empty() || text.contains('\0') || text.ends_with('/') {
-        true => Err((String::from("invalid path of a file"), String::from(hint))),
-        false => Ok(PathBuf::from(text)),
-    };
-    let path = parsed(node, path, problems)?;
+    let text = string(node, hint, problems)?;
+    if text.is_empty() || text.contains('\0') || text.ends_with('/') {
+        problems.error(&node.position, "invalid path of a file", hint);
+        return None;
+    }
+    let path = PathBuf::from(text);
     problems.check_path(&node.position, &path).then_some(path)
 }
 
@@ -112,29 +113,29 @@ pub(super) fn one_or_many<'a>(node: &'a Node, problems: &mut Problems<'_>) -> &'
     }
 }
 
-/// A command: the absolute path of a program, and each argument by itself. Has at least one word unless an error was
-/// reported.
+/// A command: the absolute path of a program, and each argument by itself. If a word is missing, an error was reported.
 pub(super) fn command(node: &Node, example: &str, problems: &mut Problems<'_>) -> Vec<Box<str>> {
     problems.check_may_run(&node.position, "commands");
-    let nodes = one_or_many(node, problems);
-    let word = |node| word(node, example, problems);
-    let words: Vec<_> = nodes.iter().filter_map(word).collect();
-    // If a word is invalid, the first of `words` may not be the program.
-    if words.len() == nodes.len()
-        && let (Some(first), Some(program)) = (nodes.first(), words.first())
-        && !program.starts_with('/')
-    {
-        let message = format!("`{program}` is not an absolute path");
-        let hint = format!("write the path of a program, and each argument by itself, as in {example}");
-        problems.error(&first.position, message, hint);
-    }
-    words
+    let nodes = one_or_many(node, problems).iter().enumerate();
+    let word = |(at, node)| word(node, at == 0, example, problems);
+    nodes.filter_map(word).collect()
 }
 
-fn word(node: &Node, example: &str, problems: &mut Problems<'_>) -> Option<Box<str>> {
-    let text = string(node, &format!("write {example}"), problems)?;
+fn word(node: &Node, is_program: bool, example: &str, problems: &mut Problems<'_>) -> Option<Box<str>> {
+    let text = match &node.value {
+        Value::Integer(number) if !is_program => {
+            return wrong_type(node, "a string", format!("write \"{number}\""), problems);
+        }
+        _ => string(node, &format!("write {example}"), problems)?,
+    };
     if text.contains('\0') {
         problems.error(&node.position, "an argument has a zero byte", "remove it");
+        return None;
+    }
+    if is_program && !text.starts_with('/') {
+        let message = format!("`{text}` is not an absolute path");
+        let hint = format!("write the path of a program, and each argument by itself, as in {example}");
+        problems.error(&node.position, message, hint);
         return None;
     }
     Some(text.into())
@@ -212,7 +213,7 @@ pub(super) fn is_text(node: &Node, expected: &str) -> bool {
 /// A duration within bounds.
 pub(super) fn duration(node: &Node, bounds: RangeInclusive<Duration>, problems: &mut Problems<'_>) -> Option<Duration> {
     if is_off(node) {
-        let hint = r#"write a duration, as in "5s""#;
+        let hint = format!("write a duration, as in \"{}\"", example_of(&bounds));
         problems.error(&node.position, "this duration cannot be off", hint);
         return None;
     }
@@ -241,17 +242,11 @@ fn duration_else(
     let text = match &node.value {
         Value::String(text) => text,
         Value::Integer(number) => {
-            let is_possible = |number: &u64| *number > 0 || bounds.start().is_zero();
-            let possible = u64::try_from(*number).ok().filter(is_possible);
-            let suggested = possible.map_or(String::from("\"5s\""), units::suggest_duration);
-            problems.error(
-                &node.position,
-                "a duration needs a unit",
-                format!("write {suggested}{or}"),
-            );
+            let hint = suggested_duration(u64::try_from(*number).ok(), &bounds) + or;
+            problems.error(&node.position, "a duration needs a unit", hint);
             return None;
         }
-        _ => return wrong_type(node, "a duration", format!("write \"5s\"{or}"), problems),
+        _ => return wrong_type(node, "a duration", suggested_duration(None, &bounds) + or, problems),
     };
     match units::parse_duration(text) {
         Ok(duration) => within(
@@ -264,35 +259,57 @@ fn duration_else(
             problems,
         ),
         Err(error) => {
-            problems.error(
-                &node.position,
-                format!("`{text}` is not a duration"),
-                format!("{error}{or}"),
-            );
+            let hint = match error {
+                DurationError::MissingUnit(number) => suggested_duration(Some(number), &bounds),
+                DurationError::Malformed => error.to_string(),
+            };
+            problems.error(&node.position, format!("`{text}` is not a duration"), hint + or);
             None
         }
     }
 }
 
+/// The hint to write this number with a unit, or an example if no such duration is within bounds.
+fn suggested_duration(number: Option<u64>, bounds: &RangeInclusive<Duration>) -> String {
+    let is_valid = |text: &String| units::parse_duration(text).is_ok_and(|duration| bounds.contains(&duration));
+    let mut texts: Vec<String> = number.into_iter().flat_map(units::suggested_durations).collect();
+    texts.retain(is_valid);
+    if texts.is_empty() {
+        texts.push(example_of(bounds));
+    }
+    format!("write \"{}\"", texts.join("\" or \""))
+}
+
+/// A duration within bounds.
+fn example_of(bounds: &RangeInclusive<Duration>) -> String {
+    units::format_duration(Duration::from_secs(5).clamp(*bounds.start(), *bounds.end()))
+}
+
 /// A size in bytes within bounds.
 pub(super) fn size(node: &Node, bounds: RangeInclusive<u64>, problems: &mut Problems<'_>) -> Option<u64> {
     let show = |bytes: &u64| units::format_size(*bytes);
+    // The hint to write this number with a unit, or all that is possible if no such size is within bounds.
+    let suggested = |number: Option<u64>| match number.filter(|number| bounds.contains(number)) {
+        Some(number) => format!("write {}", units::suggest_size(number)),
+        None => format!("write \"{}\" to \"{}\"", show(bounds.start()), show(bounds.end())),
+    };
     let text = match &node.value {
         Value::String(text) => text,
         Value::Integer(number) => {
-            let suggested = u64::try_from(*number).map_or(String::from("\"64KiB\""), units::suggest_size);
-            problems.error(&node.position, "a size needs a unit", format!("write {suggested}"));
+            let hint = suggested(u64::try_from(*number).ok());
+            problems.error(&node.position, "a size needs a unit", hint);
             return None;
         }
-        _ => {
-            let hint = format!("write \"{}\" to \"{}\"", show(bounds.start()), show(bounds.end()));
-            return wrong_type(node, "a size", hint, problems);
-        }
+        _ => return wrong_type(node, "a size", suggested(None), problems),
     };
     match units::parse_size(text) {
         Ok(bytes) => within(node, text, bytes, &bounds, show, "", problems),
         Err(error) => {
-            problems.error(&node.position, format!("`{text}` is not a size"), error.to_string());
+            let hint = match error {
+                SizeError::MissingUnit(number) => suggested(Some(number)),
+                SizeError::Malformed => error.to_string(),
+            };
+            problems.error(&node.position, format!("`{text}` is not a size"), hint);
             None
         }
     }

@@ -138,12 +138,16 @@ impl Places {
     }
 }
 
-#[test]
-fn a_value_that_is_not_valid_causes_one_error_with_a_hint() {
-    // The files that `allow_file` and `deny_file` name do not exist.
+/// `full.toml` without `allow_file` and `deny_file`: these files do not exist.
+fn full() -> String {
     let mut full = super::full_lines(|_| true);
     full.retain(|line| !line.starts_with("allow_file") && !line.starts_with("deny_file"));
-    let full = full.join("\n");
+    full.join("\n")
+}
+
+#[test]
+fn a_value_that_is_not_valid_causes_one_error_with_a_hint() {
+    let full = full();
     let mut wrong = String::new();
     for text in TEXTS.into_iter().chain([full.as_str()]) {
         read("a.toml", text).unwrap_or_else(|report| panic!("{report}"));
@@ -160,6 +164,94 @@ fn a_value_that_is_not_valid_causes_one_error_with_a_hint() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// The text that a hint says to write. `None`: it says something else, or the text has a placeholder such as `PORT`.
+fn suggested(hint: &str) -> Option<&str> {
+    let (_, rest) = hint.split_once("write \"")?;
+    let (text, _) = rest.split_once('"')?;
+    let has_placeholder = text
+        .as_bytes()
+        .windows(4)
+        .any(|part| part.iter().all(u8::is_ascii_uppercase));
+    (!has_placeholder && text != "host:port").then_some(text)
+}
+
+/// The value may contradict other settings, but is valid by itself.
+#[test]
+fn a_text_that_a_hint_suggests_instead_of_a_number_is_valid() {
+    let full = full();
+    let (mut wrong, mut tried) = (String::new(), 0);
+    for text in TEXTS.into_iter().chain([full.as_str()]) {
+        for place in Places::of(text).values {
+            let with = |value: &str| format!("{}{value}{}", &text[..place.start], &text[place.end..]);
+            for number in ["-1", "0", "9999999999"] {
+                let Err(report) = read("a.toml", &with(number)) else {
+                    continue;
+                };
+                let first = &report.to_json()[0];
+                let Some(suggested) = first["hint"].as_str().and_then(suggested) else {
+                    continue;
+                };
+                tried += 1;
+                let Err(again) = read("a.toml", &with(&format!("\"{suggested}\""))) else {
+                    continue;
+                };
+                let is_about_the_value = |message: &str| {
+                    ["expected ", "range", "is not a", "invalid", "no port"]
+                        .iter()
+                        .any(|part| message.contains(part))
+                };
+                let same_place = |problem: &serde_json::Value| problem["line"] == first["line"];
+                if again
+                    .to_json()
+                    .iter()
+                    .any(|problem| same_place(problem) && problem["message"].as_str().is_some_and(is_about_the_value))
+                {
+                    wrong += &format!("{} = {number}:\n{report}\n{again}\n", &text[place.clone()]);
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(tried > 50, "{tried}");
+}
+
+#[test]
+fn a_number_instead_of_a_text_gets_a_hint_with_a_valid_value() {
+    for (wrong, hint) in [
+        ("[runtime]\nhello_memory = 0", "write \"1MiB\" to \"1024GiB\""),
+        ("[runtime]\nhello_memory = -1", "write \"1MiB\" to \"1024GiB\""),
+        ("[runtime]\nhello_memory = \"5\"", "write \"1MiB\" to \"1024GiB\""),
+        ("[defaults]\nhello_max = 0", "write \"512B\" to \"1MiB\""),
+        ("[defaults]\nconnect_timeout = 0", "write \"5s\""),
+        ("[defaults]\nconnect_timeout = 99999999", "write \"99999999ms\""),
+        (
+            "[defaults]\nidle_timeout = \"99999999999999\"",
+            "write \"5s\", or \"off\"",
+        ),
+        (
+            "[guards.g]\nrate = 0",
+            "write a count of 1 to 1000000 and a period, as in \"20/s\", \"300/m\" or \"1000/h\"",
+        ),
+        ("[listeners.a]\nbind = -1", "write \"0.0.0.0:443\""),
+        ("[listeners.a]\nbind = 80", "write [\"0.0.0.0:80\", \"[::]:80\"]"),
+        (
+            "[pools.p.health]\ncheck = \"exec\"\ncommand = -1",
+            "write command = [\"/usr/lib/nagios/plugins/check_ssh\", \"-4\"]",
+        ),
+        (
+            "[pools.p.health]\ncheck = \"exec\"\ncommand = [\"/x\", 5]",
+            "write \"5\"",
+        ),
+    ] {
+        let report = read("a.toml", wrong).unwrap_err();
+        let problems = report.to_json();
+        assert!(
+            problems.iter().any(|problem| problem["hint"] == hint),
+            "{wrong}: {report}"
+        );
+    }
 }
 
 #[test]
