@@ -276,7 +276,7 @@ def measure(program, title, kind, keys):
 if __name__ == "__main__":
     program = sys.argv[1]
     print("| source | changed | in use after the begin of the change | in use after its end | worst round trip: median (highest) of the rounds "
-          "| worst round trip without a change | CPU until 1.5 s after the use | CPU of 1.5 s without a change |")
+          "| worst round trip without a change | CPU from the begin of the change until 1.5 s after the list is in use (one: after the end of the change) | CPU of 1.5 s without a change |")
     print("|---|---|---|---|---|---|---|---|")
     kinds = {"file": File, "http": Http, "etcd": Etcd}
     for kind in sys.argv[2:] or kinds:

@@ -43,7 +43,7 @@ pub struct DescriptorShares {
     pub sessions: usize,
     /// Pipes of the whole process.
     pub pipes: usize,
-    /// Concurrent checks; at least one.
+    /// Concurrent checks of all pools together; at least one.
     pub checks: usize,
     /// Concurrent connections of the admin port and the Unix socket; at least one.
     pub admin: usize,
@@ -59,7 +59,7 @@ pub struct DescriptorShares {
 pub struct DescriptorDemand {
     /// `max_connections`; `None`: as many as possible.
     pub sessions: Option<usize>,
-    /// The largest `concurrency` of the checks of a pool.
+    /// The largest `concurrency` that a pool has, not the sum: all pools together run no more checks at once.
     pub checks: usize,
     /// The number of host names among the servers.
     pub names: usize,

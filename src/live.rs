@@ -227,8 +227,8 @@ impl Live {
     /// addresses and the TLS. `new_names`: the addresses of names that are new in their pools, by pool.
     ///
     /// A pool that is configured as before stays. In a pool whose configuration has changed, a server whose name and
-    /// address are as before stays, with its health, its sessions and its back-off. For a session that began under the
-    /// old plan, the old weights hold. A host name keeps its addresses, even if the key `name` of its servers changes.
+    /// address are as before stays, with its health, its sessions and its back-off. A session that began under the old
+    /// plan picks by the old weights. A host name keeps its addresses, even if the key `name` of its servers changes.
     ///
     /// Takes long if there are many pools. May be called from any thread.
     #[must_use]

@@ -104,8 +104,8 @@ pub struct AdminPlan {
     /// The host names that requests over TCP may have in `Host`, in lower case. IP literals and `localhost` are always
     /// accepted.
     pub hosts: Vec<Box<str>>,
-    /// The file with the bearer token for writes over TCP; `None`: no such writes are allowed. It is read when it is
-    /// needed, so that it may be changed at any time.
+    /// The file with the bearer token for the API requests over TCP that need one, such as writes; `None`: these
+    /// requests are rejected. It is read when it is needed, so that it may be changed at any time.
     pub token_file: Option<PathBuf>,
     /// The TLS of the admin port; `None`: it speaks plain HTTP.
     pub tls: Option<ListenerTlsPlan>,

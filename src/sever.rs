@@ -1,6 +1,7 @@
-//! Closes sessions of servers that should have none: of servers that went down, are drained, or have left their pool;
-//! of servers of a worse tier, once a better tier is up again; and of the servers of a fallback, once the pool that it
-//! replaces is usable again. The sessions are closed over a time, so that their clients do not all reconnect at once.
+//! Closes sessions of servers that should have none: of servers that went down, are drained, or have left their pool,
+//! and of servers of a worse tier, once a better tier is up again. On the servers of a fallback, closes the sessions
+//! that were meant for another pool, once that pool is usable again. The sessions are closed over a time, so that their
+//! clients do not all reconnect at once.
 //!
 //! This module compares states instead of handling events. So no code is needed for a session that connects after its
 //! server went down, or for a server that is up again before all its sessions are closed. For a server that left, the
@@ -49,8 +50,8 @@ impl Severing {
     }
 
     /// Takes over the cause of `latest`. The pace begins anew only if `ending` or `over` differs. A new `at_once_since`
-    /// must not delay the end of the sessions: it changes with each check that finds that the server still serves, even
-    /// while the server is down.
+    /// must not delay the end of the sessions: it changes with each check that finds that the server serves, and a
+    /// server that is down may pass checks before it is up again.
     fn update(&mut self, latest: Self) {
         let pace_of = |cause: &Cause| (cause.ending, cause.over);
         if pace_of(&self.cause) == pace_of(&latest.cause) {

@@ -32,8 +32,9 @@ fuzz_target!(|wire: &[u8]| {
     }
 });
 
-/// Gives the reader one more byte in each call. The verdict may change only once, from undecided to the final one. If
-/// the reader began at the first byte in each call, a long input would exceed the `-timeout` of `scripts/fuzz`.
+/// Gives the reader one more byte in each call. The verdict may change only once, from undecided to the final one. The
+/// reader must not begin at the first byte in each call: then a long input would exceed the `-timeout` of
+/// `scripts/fuzz`, which reports that as a failure.
 fn bytes_one_by_one(wire: &[u8], whole: &HelloVerdict) {
     let mut reader = HelloReader::new(BYTES_MAX);
     let verdicts = (0..=wire.len()).map(|cut| reader.advance(&wire[..cut]));

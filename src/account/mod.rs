@@ -3,9 +3,9 @@
 //! Every session has one [`Entry`] and exactly one [`Ending`]. Each worker has its own [`Ledger`]; all of them count in
 //! the same [`Metrics`].
 //!
-//! **A new metric** has its name in `names.rs` and a row in `docs/metrics.md`. A counter or histogram is a field of a
-//! type in `series`, and a method of [`Entry`] increments it. A gauge is a family in one of the `*_samples.rs` or in
-//! `metrics`.
+//! **A new metric** has its name in `names.rs` and a row in `docs/metrics.md`. A counter or histogram of sessions is a
+//! field of a type in `series`, and a method of [`Entry`] increments it. A gauge, or a counter that is read from
+//! elsewhere for each scrape, is a family in one of the `*_samples.rs` or in `metrics`.
 
 mod ending;
 mod names;

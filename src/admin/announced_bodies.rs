@@ -1,4 +1,4 @@
-//! The JSON bodies about the source of announced routes. An absent value is null, as in [`super::bodies`].
+//! The JSON bodies about the source of announced routes.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 pub struct AnnouncedBody {
     /// The kind of the source: always `docker`.
     pub source: String,
-    /// Whether the latest attempt to get the announcements has succeeded; absent: no attempt has ended yet.
+    /// Whether the latest attempt to get the announcements has succeeded; null: no attempt has ended yet.
     pub up: Option<bool>,
-    /// When an attempt last succeeded; absent: none has since the start.
+    /// When an attempt last succeeded; null: none has since the start.
     pub last_success: Option<String>,
-    /// Why the latest attempt failed; absent: it succeeded, or no attempt has ended yet.
+    /// Why the latest attempt failed; null: it succeeded, or no attempt has ended yet.
     pub error: Option<String>,
     /// The refused announcements, in the order in which their containers were created; only the first 1,000.
     pub refused: Vec<RefusedAnnouncementBody>,

@@ -1,5 +1,5 @@
-//! The JSON bodies of the API's responses: written by the API, read by the commands. `docs/api.md` describes them. An
-//! absent value is null, or missing in a body from a process of an earlier version.
+//! The JSON bodies of the API's responses: written by the API, read by the commands. `docs/api.md` describes them. A
+//! body from a process of an earlier version may lack fields; an `Option` that is missing is read like null.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ pub struct ProcessBody {
     pub pid: u32,
     /// When the process started; RFC 3339, like all times.
     pub started: String,
-    /// The absolute path of its configuration; absent: it runs without a file.
+    /// The absolute path of its configuration; null: it runs without a file.
     pub configuration: Option<String>,
     /// Whether a token for write requests over TCP is configured.
     #[serde(default)]
@@ -44,9 +44,9 @@ pub struct StateBody {
     /// When the configuration in force was loaded, to the second; a reload that fails does not change it.
     #[serde(default)]
     pub in_force_since: String,
-    /// The result of the latest reload; absent: there was none.
+    /// The result of the latest reload; null: there was none.
     pub last_reload: Option<ReloadBody>,
-    /// The store that the configuration is from; absent: it is from a file.
+    /// The store that the configuration is from; null: it is from a file.
     #[serde(default)]
     pub remote: Option<RemoteBody>,
     /// The files of `state_dir` that cannot be written, each with the reason: a restart would forget what they should
@@ -58,12 +58,12 @@ pub struct StateBody {
     /// In the order of the configuration, then those that are no longer configured ([`GuardBody::absent`]).
     #[serde(default)]
     pub guards: Vec<GuardBody>,
-    /// The TLS of the admin port; absent: it has none.
+    /// The TLS of the admin port; null: it has none.
     #[serde(default)]
     pub admin_tls: Option<ListenerTlsBody>,
     /// In the order of the configuration.
     pub listeners: Vec<ListenerBody>,
-    /// The source of announced routes; absent: no listener accepts any.
+    /// The source of announced routes; null: no listener accepts any.
     #[serde(default)]
     pub announced: Option<AnnouncedBody>,
     /// In the order of the configuration.
@@ -118,16 +118,16 @@ pub struct ListenerBody {
     pub addresses: Vec<String>,
     /// Open sessions.
     pub sessions: usize,
-    /// The most sessions at a time; absent: only the limit of the process applies.
+    /// The most sessions at a time; null: only the limit of the process applies.
     pub max_connections: Option<usize>,
     /// The guards of all its clients, in the order in which they are asked.
     #[serde(default)]
     pub guards: Vec<String>,
-    /// The pool for clients that no route takes; absent: they are refused, or redirected.
+    /// The pool for clients that no route takes; null: they are refused, or redirected.
     pub pool: Option<String>,
-    /// The TLS that ends at it; absent: all TLS is passed on.
+    /// The TLS that ends at it; null: all TLS is passed on.
     pub tls: Option<ListenerTlsBody>,
-    /// The listener to which HTTP requests are redirected; absent: it does not redirect.
+    /// The listener to which HTTP requests are redirected; null: it does not redirect.
     #[serde(default)]
     pub redirect: Option<String>,
     /// In the order of the configuration, the first 1,000.
@@ -141,7 +141,7 @@ pub struct ListenerBody {
 pub struct ListenerTlsBody {
     /// The number of its certificates.
     pub certificates: usize,
-    /// The first name in the certificate that expires first; absent: the certificate has no name.
+    /// The first name in the certificate that expires first; null: the certificate has no name.
     pub expires_first: Option<String>,
     /// When that certificate expires.
     pub expires: String,
@@ -176,7 +176,7 @@ pub struct RouteBody {
     pub guards: Vec<String>,
     /// The number of entries left out of `sni`, `alpn`, `from`, `database` and `user`.
     pub more: usize,
-    /// Its pool; absent: it refuses.
+    /// Its pool; null: it refuses.
     pub pool: Option<String>,
     /// What happens to the TLS of its clients: `pass` or `terminate`.
     pub tls: String,
@@ -195,36 +195,36 @@ pub struct PoolBody {
     pub name: String,
     /// Its balancing policy.
     pub balance: String,
-    /// The priority of the best tier with a server that is up and usable; absent: there is no such server.
+    /// The priority of the best tier with a server that is up and usable; null: there is no such server.
     pub best_tier: Option<u8>,
     /// Whether so few servers of a tier are up that all servers of this tier are used.
     pub panic: bool,
     /// Whether a server of it gets new sessions, or is started for them.
     #[serde(default = "default_true")]
     pub usable: bool,
-    /// Its configured fallback; absent: none.
+    /// Its configured fallback; null: none.
     #[serde(default)]
     pub fallback: Option<String>,
     /// The pool (with `fallback = "primary"`, the primary) that gets new sessions while this pool has no usable server;
-    /// absent: none does.
+    /// null: none does.
     #[serde(default)]
     pub served_by: Option<String>,
-    /// The server that is its primary; absent: there is none, or roles do not matter.
+    /// The server that is its primary; null: there is none, or roles do not matter.
     #[serde(default)]
     pub primary: Option<String>,
     /// The servers that call themselves primary at the same time.
     #[serde(default)]
     pub primaries: Vec<String>,
-    /// The TLS that its servers get; absent: they get what clients send.
+    /// The TLS that its servers get; null: they get what clients send.
     #[serde(default)]
     pub tls: Option<PoolTlsBody>,
-    /// The queue of clients that wait for a server with room; absent: there is none.
+    /// The queue of clients that wait for a server with room; null: there is none.
     #[serde(default)]
     pub queue: Option<QueueBody>,
-    /// Where its servers are listed; absent: in the configuration.
+    /// Where its servers are listed; null: in the configuration.
     #[serde(default)]
     pub discovery: Option<DiscoveryBody>,
-    /// Its clones; absent: it does not grow or shrink.
+    /// Its clones; null: it does not grow or shrink.
     #[serde(default)]
     pub scale: Option<ScaleBody>,
     /// The servers that operators have added.
@@ -286,7 +286,7 @@ pub struct ServerBody {
     pub usable: bool,
     /// The result of its checks: `up`, `down`, `wrong role`, `unchecked`, or `check refused`.
     pub health: String,
-    /// The error of its latest check; absent: none.
+    /// The error of its latest check; null: none.
     pub reason: Option<String>,
     /// When `health` changed last.
     pub since: String,
@@ -295,17 +295,17 @@ pub struct ServerBody {
     /// `enabled`, `draining`, `disabled` or `awaiting failback`.
     #[serde(rename = "use")]
     pub usage: String,
-    /// The time over which its sessions are cut while it is not enabled; absent: they are not.
+    /// The time over which its sessions are cut while it is not enabled; null: they are not.
     pub close_over: Option<String>,
     /// Whether `weight` is an override.
     pub weight_is_set: bool,
-    /// Who set the latest override; absent: there was none.
+    /// Who set the latest override; null: there was none.
     pub set_by: Option<String>,
     /// When the latest override was set.
     pub set_at: Option<String>,
     /// Open sessions; on a limited server also those that the server itself has not closed yet.
     pub sessions: u32,
-    /// The most sessions that it may have at once; absent: any number.
+    /// The most sessions that it may have at once; null: any number.
     #[serde(default)]
     pub max_sessions: Option<u32>,
     /// Sessions since the start, open ones included.
@@ -324,7 +324,7 @@ pub struct AbsentServerBody {
     pub usage: String,
     /// As in [`ServerBody`].
     pub close_over: Option<String>,
-    /// The weight that was set; absent: the configured one.
+    /// The weight that was set; null: the configured one.
     pub weight: Option<u16>,
     /// As in [`ServerBody`].
     pub set_by: Option<String>,

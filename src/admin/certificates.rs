@@ -28,9 +28,9 @@ pub struct CertificatesBody {
 /// A certificate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CertificateBody {
-    /// The name of the listener that has it; `[admin]`: the admin port; absent: a pool has it.
+    /// The name of the listener that has it; `[admin]`: the admin port; null: a pool has it.
     pub listener: Option<String>,
-    /// The name of the pool to whose servers it is sent as the client certificate; absent: `listener` has it.
+    /// The name of the pool to whose servers it is sent as the client certificate; null: `listener` has it.
     #[serde(default)]
     pub pool: Option<String>,
     /// The host names that it is for.
@@ -43,11 +43,11 @@ pub struct CertificateBody {
     pub expires: String,
     /// The path of its file.
     pub file: String,
-    /// The NAME of the `[acme.NAME]` that orders it; absent: ACME does not order it.
+    /// The NAME of the `[acme.NAME]` that orders it; null: ACME does not order it.
     pub acme: Option<String>,
     /// Whether it is a self-signed placeholder, which is in use until the ordered certificate is issued.
     pub self_signed: bool,
-    /// Its next order; absent: ACME does not order it.
+    /// Its next order; null: ACME does not order it.
     pub renewal: Option<RenewalBody>,
 }
 
@@ -66,7 +66,7 @@ pub struct RenewalBody {
     pub under_way: bool,
     /// The number of failed orders since the last one that succeeded.
     pub failures: u32,
-    /// Why the latest order failed; absent: none has failed since the last one that succeeded.
+    /// Why the latest order failed; null: none has failed since the last one that succeeded.
     pub error: Option<String>,
 }
 

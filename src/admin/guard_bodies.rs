@@ -1,4 +1,4 @@
-//! The JSON bodies about guards.
+//! The JSON bodies about guards. An edit of a guard denies a network, on an operator's request at run time.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,8 @@ pub struct GuardBody {
     pub report_only: bool,
     /// How many networks are denied by edits.
     pub edits: usize,
-    /// Whether the guard is no longer configured: no client is checked by it, and its edits are kept until a guard has
-    /// its name again.
+    /// Whether the guard is no longer configured: no client is checked by it. Its edits are kept, and take effect again
+    /// once a guard has its name.
     #[serde(default)]
     pub absent: bool,
 }
@@ -61,7 +61,7 @@ pub struct DenyEditBody {
     pub set_by: String,
     /// When it was denied.
     pub set_at: String,
-    /// Seconds until the edit ends; absent: it lasts until it is undone.
+    /// Seconds until the edit ends; null: it lasts until it is undone.
     pub ends_in: Option<u64>,
 }
 
@@ -70,9 +70,9 @@ pub struct DenyEditBody {
 pub struct DeniedBody {
     /// The network that is denied now.
     pub denied: String,
-    /// How many sessions are being reset.
+    /// How many sessions from the network are being reset, even if the guard only reports; 0 without `close`.
     pub closed: usize,
-    /// Whether the guard only reports: then clients from there still pass.
+    /// Whether the guard only reports: then new clients from the network still pass.
     pub report_only: bool,
 }
 

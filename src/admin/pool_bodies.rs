@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 pub struct DiscoveryBody {
     /// Its kind, and where it is.
     pub source: String,
-    /// Whether its latest answer was usable; absent: it has not answered yet.
+    /// Whether its latest answer was usable; null: it has not answered yet.
     pub up: Option<bool>,
-    /// When it last gave a usable answer; absent: never since the start.
+    /// When it last gave a usable answer; null: never since the start.
     pub last_success: Option<String>,
-    /// Why its latest answer was not usable; absent: it was usable, or there is none yet.
+    /// Why its latest answer was not usable; null: it was usable, or there is none yet.
     pub error: Option<String>,
-    /// The problems in parts of its latest usable answer; absent: none.
+    /// The problems in parts of its latest usable answer; null: none.
     #[serde(default)]
     pub warning: Option<String>,
 }
@@ -31,7 +31,7 @@ pub struct AddedServerBody {
     pub added_by: String,
     /// When.
     pub added_at: String,
-    /// When it is removed; absent: not before an operator removes it.
+    /// When it is removed; null: not before an operator removes it.
     pub until: Option<String>,
 }
 
@@ -51,7 +51,7 @@ pub struct LeftOutBody {
 pub struct PoolTlsBody {
     /// Whether certificates of servers are verified.
     pub verify: bool,
-    /// When our certificate for the servers expires; absent: there is none.
+    /// When our certificate for the servers expires; null: there is none.
     #[serde(default)]
     pub certificate_expires: Option<String>,
     /// Problems of files that were changed. Their earlier contents are still in force.
@@ -63,9 +63,9 @@ pub struct PoolTlsBody {
 pub struct QueueBody {
     /// Clients that wait.
     pub waiting: usize,
-    /// The most clients that may wait; absent: the queue was switched off while clients waited.
+    /// The most clients that may wait; null: the queue was switched off while clients waited.
     pub max: Option<usize>,
-    /// How long one client may wait; absent if `max` is.
+    /// How long one client may wait; null if `max` is.
     pub timeout: Option<String>,
 }
 
@@ -78,11 +78,11 @@ pub struct ScaleBody {
     pub max: u32,
     /// The target number of sessions of each server.
     pub sessions_per_server: u32,
-    /// How many clones an operator wants; absent: the load decides.
+    /// How many clones an operator wants; null: the load decides.
     pub wanted: Option<u32>,
-    /// Who has set `wanted`; absent if `wanted` is.
+    /// Who has set `wanted`; null if `wanted` is.
     pub set_by: Option<String>,
-    /// When `wanted` was set; absent if `wanted` is.
+    /// When `wanted` was set; null if `wanted` is.
     pub set_at: Option<String>,
     /// How often the pool has grown since the start.
     pub up: u64,
@@ -103,11 +103,11 @@ pub struct CloneBody {
     pub state: String,
     /// Since when.
     pub since: String,
-    /// Its address; absent: it has none yet.
+    /// Its address; null: it has none yet.
     pub address: Option<String>,
-    /// Its process ID; absent: there is no process at present, or it is not ours.
+    /// Its process ID; null: there is no process at present, or it is not ours.
     pub pid: Option<u32>,
-    /// The name of its container; absent: there is none at present, or the clone is not a container.
+    /// The name of its container; null: there is none at present, or the clone is not a container.
     pub container: Option<String>,
     /// How often it was started again.
     pub restarts: u32,

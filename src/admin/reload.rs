@@ -16,7 +16,7 @@ use crate::reload::{Changes, ReloadError};
 /// The answer to `GET /api/v1/reload`.
 #[derive(Debug, Serialize)]
 pub(super) struct ReloadErrorBody {
-    /// Why the latest reload failed; absent: it succeeded, or there was no reload yet.
+    /// Why the latest reload failed; null: it succeeded, or there was no reload yet.
     error: Option<String>,
 }
 

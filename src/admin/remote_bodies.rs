@@ -1,5 +1,4 @@
-//! The JSON bodies about the configuration that a fleet shares in a store. An absent value is null, as in
-//! [`super::bodies`].
+//! The JSON bodies about the configuration that a fleet shares in a store.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,20 +10,20 @@ pub struct RemoteBody {
     /// The name of this process in the store: `instance` of `[remote]`.
     pub instance: String,
     /// The revision in force: the highest revision of the keys that hold the configuration. `revision`, `keys` and
-    /// `since` are absent while acequia waits for its first configuration from the store.
+    /// `since` are null while acequia waits for its first configuration from the store.
     pub revision: Option<i64>,
     /// The number of keys that hold the configuration in force.
     pub keys: Option<usize>,
     /// When that configuration was put in force.
     pub since: Option<String>,
-    /// The latest attempt to put a configuration from the store in force, if it failed; absent: it did not fail.
+    /// The latest attempt to put a configuration from the store in force, if it failed; null: it did not fail.
     pub refused: Option<RefusedTextsBody>,
     /// Whether another process writes its status to the store under the same `instance`.
     #[serde(default)]
     pub has_namesake: bool,
-    /// Why the store does not answer; absent: it answers.
+    /// Why the store does not answer; null: it answers.
     pub lost: Option<String>,
-    /// Since when the store does not answer; absent: it answers.
+    /// Since when the store does not answer; null: it answers.
     pub lost_since: Option<String>,
 }
 
@@ -32,7 +31,7 @@ pub struct RemoteBody {
 /// [`super::bodies::ReloadBody::done`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RefusedTextsBody {
-    /// Its revision, as in [`RemoteBody::revision`]; absent: the attempt failed before texts were read from the store.
+    /// Its revision, as in [`RemoteBody::revision`]; null: the attempt failed before texts were read from the store.
     pub revision: Option<i64>,
     /// When it was first refused with the present error.
     pub since: String,

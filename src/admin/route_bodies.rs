@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RouteExplanationBody {
     /// How `accept_proxy` treats `peer`: `trusted` (it may name its client), `client` (it is the client itself) or
-    /// `refused`. Absent: no peer is given.
+    /// `refused`. Null: no peer is given.
     #[serde(default)]
     pub peer: Option<String>,
-    /// The route that takes the client; absent: none does.
+    /// The route that takes the client; null: none does.
     pub route: Option<String>,
-    /// The pool; absent: the client is refused, or redirected.
+    /// The pool; null: the client is refused, or redirected.
     pub pool: Option<String>,
-    /// What happens to TLS: `pass` or `terminate`; absent: the client is refused, or redirected.
+    /// What happens to TLS: `pass` or `terminate`; null: the client is refused, or redirected.
     pub tls: Option<String>,
-    /// The file of the certificate that the client gets; absent: TLS does not end here.
+    /// The file of the certificate that the client gets; null: TLS does not end here.
     pub certificate: Option<String>,
-    /// The listener to which HTTP requests are redirected; absent: the listener does not redirect.
+    /// The listener to which HTTP requests are redirected; null: the listener does not redirect.
     #[serde(default)]
     pub redirect: Option<String>,
     /// The pool that the route or the listener names, if its fallback is in use. If `pool` is a different pool, `pool`
@@ -42,7 +42,7 @@ pub struct RouteExplanationBody {
 pub struct GuardVerdictBody {
     /// Its name.
     pub guard: String,
-    /// `deny` or `not_allowed`; absent: the address may pass, or no address is given. The limits of the guard are not
+    /// `deny` or `not_allowed`; null: the address may pass, or no address is given. The limits of the guard are not
     /// considered.
     pub refuses: Option<String>,
     /// Whether the guard only reports: then a client that it `refuses` passes all the same.

@@ -128,7 +128,7 @@ pub(super) struct ReadConfiguration {
 
 impl App {
     /// If the file refers to a store, adds the texts of that store: `just_read` if they are from it, else those that it
-    /// has now. If the store cannot be read, adds the texts in force.
+    /// has now. If the store cannot be read, adds the texts in force, unless they are from another store.
     pub(super) async fn with_texts(
         &self,
         of_file: Loaded,

@@ -117,7 +117,8 @@ impl CancelTable {
         self.connections.resize(Some(connections));
     }
 
-    /// A permit for another connection of a request, besides its first; `None`: no permit is free.
+    /// A permit for a connection of a request; `None`: no permit is free. A request may have one connection without
+    /// one.
     #[must_use]
     pub fn try_connect(&self) -> Option<CapacityPermit> {
         self.connections.try_acquire()

@@ -32,8 +32,8 @@ use own_containers::OwnContainers;
 use pool::PoolClones;
 use ports::Ports;
 
-/// The time between SIGTERM and SIGKILL for a clone that did not work, and the longest once this process ends. A clone
-/// that leaves its pool has [`drain`](crate::scale::ScalePlan::drain).
+/// The time between SIGTERM and SIGKILL of a clone. A clone that leaves its pool after it has served gets
+/// [`drain`](crate::scale::ScalePlan::drain) instead, but at most `KILL_AFTER` once this process ends.
 const KILL_AFTER: Duration = Duration::from_secs(10);
 
 /// Starts and stops the clones of all pools.

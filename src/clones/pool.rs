@@ -78,7 +78,7 @@ impl PoolClones {
                 pool = next(&mut pools), if !is_ending => {
                     may_have_clones = pool.is_some();
                     self.pool = pool.unwrap_or(self.pool);
-                    // Before `scale`, because the new pool may not have the clones as servers yet.
+                    // Before `Self::scale`, which counts servers: the new pool may not have the clones as servers yet.
                     self.publish(may_have_clones);
                 }
                 _ = ticks.tick() => {}

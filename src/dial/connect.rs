@@ -138,8 +138,8 @@ async fn connect_unix(server: &ServerAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Connects for a health check. A server that expects a PROXY header gets the one of a connection without a client
-/// ([`local_header`]).
+/// Connects for a health check or `acequia check`. A server that expects a PROXY header gets the one of a connection
+/// without a client ([`local_header`]).
 ///
 /// # Errors
 /// Those of [`connect`], and of sending the header.

@@ -22,8 +22,8 @@ const LISTENER_LABEL: &str = "acequia.listener";
 /// The label with the server names of the announced routes, separated by commas.
 const SNI_LABEL: &str = "acequia.sni";
 
-/// The label that groups containers. Those that announce the same server name at one listener form a pool; all of them
-/// must have the same value of this label, or all be without it.
+/// The label with the group of a container. Containers that announce the same server name at one listener form a pool.
+/// All of them must be of the group of the oldest one (none, if it has none); the others are refused.
 const POOL_LABEL: &str = "acequia.pool";
 
 /// After the containers were listed, the next list waits for this long, so that all changes meanwhile are applied
@@ -96,8 +96,8 @@ async fn watch_containers(
 /// route, so that operators are told about the container.
 fn announcements(container: &Container) -> impl Iterator<Item = Announcement> {
     let label = |key| container.label(key).unwrap_or_default().trim();
-    // The labels of the container may name its network and port. The configuration has no defaults for them here, as it
-    // has with `discover`.
+    // The labels of the container may name its network and port. For them, `discover` has defaults in the
+    // configuration; here there are none.
     let (default_network, default_port) = (None, None);
     let server = container.server(default_network, default_port, MemberConfig::default());
     label(SNI_LABEL).split(',').map(move |sni| Announcement {

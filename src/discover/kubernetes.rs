@@ -28,7 +28,8 @@ use slices::Slices;
 /// after 4 minutes (Azure) or 5. A watch with its [`WATCH_END_GRACE`] is shorter.
 const WATCH_TIME_MIN: Duration = Duration::from_secs(176);
 
-/// How much longer than asked a watch may last. If it has not ended by then, the API server is gone.
+/// How much longer than asked a watch may last. If the API server has not ended it by then, the connection may be
+/// dead, and another watch is begun.
 const WATCH_END_GRACE: Duration = Duration::from_secs(10);
 
 /// The shortest time between the beginnings of two lists, and of two watches. Without it, an API server that ends every

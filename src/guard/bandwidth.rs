@@ -79,7 +79,7 @@ struct Reservation {
     bytes_max: u64,
     /// In the order of the buckets.
     slots: Vec<ReservedSlot>,
-    /// When the direction may read: once all slots and its turn have begun.
+    /// When the direction may read: once all slots and its turn have begun; at once if no byte is there to read.
     begins: Instant,
     turn_begins: Instant,
     /// How long the round is. The next turn begins that long after this one if `bytes_max` are read, earlier if fewer

@@ -57,9 +57,9 @@ mod tests {
         }
     }
 
-    /// A minute in which a thousand servers are checked each second.
+    /// A minute in which a thousand servers are checked each second, without the first checks, which start at once.
     #[test]
-    fn checks_start_spread_out_and_stay_so() {
+    fn later_checks_start_spread_out_and_stay_so() {
         let second = Duration::from_secs(1);
         let mut tenths = vec![0; 600];
         for number in 1..=1000 {

@@ -113,7 +113,7 @@ impl CheckSetup {
 pub(super) struct SharedProbe {
     setup: CheckSetup,
     probe: Box<dyn Probe>,
-    // A blocking mutex: locked for a line.
+    // A blocking mutex: locked for one statement at a time.
     users: Mutex<Vec<Arc<ServerCheck>>>,
     has_joined: Notify,
 }

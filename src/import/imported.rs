@@ -173,13 +173,13 @@ impl Remark {
 }
 
 impl ImportedListener {
-    /// TLS at an address of `bind`. `None`: it has none in the imported file.
+    /// TLS at an address of `bind`. `None`: the address is in `plain_addresses`.
     pub(super) fn tls_at(&self, address: &String) -> Option<&ImportedTls> {
         let is_plain = self.plain_addresses.contains(address);
         (!is_plain).then(|| self.address_tls.get(address).unwrap_or(&self.tls))
     }
 
-    /// Whether an address of `bind` has TLS in the imported file.
+    /// Whether an address of `bind` is not in `plain_addresses`.
     pub(super) fn has_tls_address(&self) -> bool {
         self.bind.iter().any(|address| self.tls_at(address).is_some())
     }

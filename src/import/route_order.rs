@@ -19,8 +19,9 @@ pub(super) fn keep_order(listener: &mut ImportedListener) {
     remarks.extend(notes(&listener.routes).unwrap_or_else(|| vec![Remark::note(0, text)]));
 }
 
-/// If a wildcard of a refusing route matches a name of a later route, adds that name to the refusing route: of equal
-/// names, the first in the file wins. Returns `false` if there are too many names: then none is added.
+/// If a wildcard of a refusing route matches a name of a later route, adds that name to the refusing route, so that the
+/// later route wins only if it has more kinds of conditions. Returns `false` if there are too many names: then none is
+/// added.
 fn refuse_more_exact_names(routes: &mut [ImportedRoute]) -> bool {
     /// The most names that are added.
     const ADDED_MAX: usize = 10_000;

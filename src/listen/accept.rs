@@ -60,7 +60,7 @@ pub struct Accepted {
     pub permit: Permit,
 }
 
-/// One worker's listening socket for one address.
+/// A worker's listening socket for one address, or its copy of a socket that all workers share (see [`super`]).
 #[derive(Debug)]
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
@@ -120,7 +120,7 @@ impl Listener {
         })
     }
 
-    /// The next client, with a permit of `limits`. Before a pause for an [`AcceptPause`], calls `on_pause` with it.
+    /// The next client, with a permit of `limits`. Before a pause whose reason is an [`AcceptPause`], calls `on_pause`.
     ///
     /// A permit is taken only when a client waits: an idle worker must not keep permits from the others.
     /// Cancel safe: a permit that no client has got yet is returned.
@@ -199,7 +199,7 @@ impl Listener {
         if self.queue == QueueOwner::ServiceManager || self.is_shut_down() {
             return; // `remaining` stays 0, so that `accept_waiting` accepts nobody
         }
-        // If this fails, clients that join later are reset with the socket, like all that come too late.
+        // If this fails, more clients join. They are reset when the socket closes, like all that come too late.
         let _ = rustix::net::listen(self.socket.get_ref(), 0);
         self.remaining = self.queue_length().unwrap_or(UNKNOWN_QUEUE_MAX) + LATE_MAX;
     }
@@ -226,7 +226,7 @@ impl Listener {
                     self.remaining -= 1;
                     return Some(accepted);
                 }
-                AcceptAttempt::NoClient if length.is_none() => return None, // poll has reported another event than a client
+                AcceptAttempt::NoClient if length.is_none() => return None, // poll(2) may report another event for ever
                 AcceptAttempt::NotListening => return None,
                 AcceptAttempt::Paused | AcceptAttempt::NoClient => {}
             }

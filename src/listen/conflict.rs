@@ -33,7 +33,8 @@ pub struct BindError {
 #[derive(Debug, thiserror::Error)]
 #[error("{}; {}", chain(.error), self.remedy())]
 pub struct BindCause {
-    /// The error of the system, or one of ours, which has no OS error number.
+    /// The error of the system, or one of ours. Ours has no OS error number itself; its source may have one
+    /// ([`os_error`]).
     pub error: io::Error,
     address: ListenAddr,
     /// What holds the address; `None`: the address is not in use, or its holder is not known.

@@ -36,8 +36,9 @@ impl LivePool {
         closes.then_some(Cause::paced(Ending::FailedBack, severing.close_over))
     }
 
-    /// The cause for a server that is down or disabled, or has left the pool. `is_old`: another server is the primary.
-    /// Sessions of an old primary are closed at once, because what they write may be lost.
+    /// The cause for a server that is down, awaits failback, is disabled, or has left the pool. `is_old`: another
+    /// server is the primary. Sessions of an old primary are closed at once, because what they write may be lost. With
+    /// `role = "primary"`, some sessions of the other servers are, too (see [`Cause::at_once_since`]).
     fn cause_down(&self, server: &Server, is_old: bool) -> Cause {
         Cause {
             ending: Ending::ServerDown,

@@ -274,7 +274,7 @@ fn with_limit_of(plan: &PoolPlan, added: &ServerEntry) -> ServerEntry {
 impl Live {
     /// Replaces the servers that are listed for the pool of this name; those of its plan stay. A listed server with the
     /// same name and address as before stays, with its health, its sessions and its back-off. A server that is no
-    /// longer listed gets no new sessions. Only the lister of the pool calls this.
+    /// longer listed gets no new sessions. `by` is the lister that gave the list, now or before this process began.
     ///
     /// Returns what has changed; `None`: nothing has, there is no such pool, or it has another lister since a reload.
     pub fn set_servers(&self, pool: &str, by: Lister, listed: Vec<ServerEntry>) -> Option<ListChange> {

@@ -236,7 +236,7 @@ fn a_renamed_or_new_pool_starts_with_the_known_primary_of_its_servers() {
         [primary_of("q"), primary_of("r"), primary_of("s")],
         [known.clone(), known.clone(), None]
     );
-    // The primary is remembered under the new name, too, and after a restart with yet another name.
+    // The primary is remembered for `q` and `r`, too. After a restart, a pool with yet another name starts with it.
     let remembered = live.known_primaries();
     assert_eq!(
         remembered.keys().map(|pool| &**pool).collect::<Vec<_>>(),

@@ -183,7 +183,7 @@ fn rule_settings(rules: &PoolRules) -> Vec<Setting> {
         slow_start,
         panic_threshold,
         queue,
-        wake: _,             // that of `scale`
+        wake: _,             // follows from `scale`
         waits_for_return: _, // follows from `queue`, `fallback` and `scale`
     } = rules;
     let mut settings = vec![

@@ -25,7 +25,7 @@ pub enum UnplacedCancel {
     /// It is dropped.
     #[default]
     Drop,
-    /// It goes to all servers of the listener's pools.
+    /// It goes to the servers of the listener's pools: to a limited number, and first to those that are up.
     Fanout,
 }
 

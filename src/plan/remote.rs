@@ -22,7 +22,7 @@ pub struct RemotePlan {
     pub key: Box<str>,
     /// The name of this process in the store.
     pub instance: Box<str>,
-    /// Which commands and files the texts may name. All other settings are safe, no matter who writes the texts.
+    /// Which commands, containers, files and Unix sockets the texts may name. Other settings need no permission.
     pub allowed: RemoteTrust,
 }
 
@@ -70,7 +70,7 @@ impl RemotePlan {
 pub struct RemoteTrust {
     /// Whether they may name programs and containers to run.
     pub commands: bool,
-    /// The files that they may name, and the directories below which they may name any file.
+    /// The files and Unix sockets that they may name, and the directories below which they may name all of them.
     pub files: Vec<PathBuf>,
 }
 

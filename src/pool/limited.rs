@@ -249,7 +249,7 @@ mod tests {
     /// `a` and `b` have the same address, so they share the count of sessions. The client waits for `b`; the place that
     /// becomes free is one of `a`.
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_waits_gets_a_place_that_was_given_back_unused() {
+    async fn a_waiting_client_gets_the_place_of_a_session_that_was_not_begun_after_all() {
         let (registry, name) = (ServerRegistry::default(), Arc::<str>::from("p"));
         let server = |label| {
             let spec = ServerSpec::for_test(label, ([127, 0, 0, 1], 1).into());

@@ -43,7 +43,8 @@ mod tests {
 
     #[test]
     fn two_distinct_servers_are_drawn_and_each_pair_is_equally_likely() {
-        // Loads 0, 1, 2, 3: the lower index of the pair always wins, so it tells which pair was drawn.
+        // Loads 0, 1, 2, 3: the lower index of a pair always wins. Of the six pairs, it is 0 in three, 1 in two and 2
+        // in one; each pair is drawn in both orders.
         let servers = candidates(&[(1, 0), (1, 1), (1, 2), (1, 3)]);
         let mut wins = [0; 4];
         for winner in choices_by_draw(&servers).into_values() {

@@ -336,13 +336,13 @@ impl RolesState {
         members: &[Member],
         required: RoleRequirement,
     ) -> RoleJudgement {
-        let is_memory_of_other_servers_changed = self.primaries.take_others_changed();
+        let is_rest_of_memory_changed = self.primaries.take_rest_changed();
         let known = self.primaries.known();
         let is_same = |a: &KnownPrimary, b: &KnownPrimary| a.server == b.server && a.timeline == b.timeline;
         let is_new = |known: &&KnownPrimary| !before.is_some_and(|before| is_same(before, known));
         let mut judgement = RoleJudgement {
             new_primary: known.filter(is_new).map(|known| self.primaries.numbered(known)),
-            is_memory_changed: known != before || is_memory_of_other_servers_changed,
+            is_memory_changed: known != before || is_rest_of_memory_changed,
             has_new_primary_or_servers: self.primaries.in_force() != self.latest_primary.as_deref(),
             ..RoleJudgement::default()
         };

@@ -1,4 +1,5 @@
-//! ErrorResponse: tells a client of PostgreSQL why it is refused. A client in TLS gets an alert instead. libpq prints
+//! ErrorResponse: tells a client of PostgreSQL why it is refused, in the clear or within TLS that ends here. A client
+//! that is refused after an SSLRequest or a ClientHello, without a handshake, gets an alert instead. libpq prints
 //! the message of an ErrorResponse, except in answer to an SSLRequest, where anybody may have injected it.
 //!
 //! ```text

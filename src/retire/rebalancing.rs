@@ -76,8 +76,8 @@ impl Rebalancing {
     }
 
     /// Forgets `most_kept`. Otherwise, a server that has lost many sessions would gain only once it has more than
-    /// before the loss. This happens at most once in each period `over`: the number of sessions of a server that ends
-    /// each after some seconds goes up and down, and would look like a gain after each renewal.
+    /// before the loss. `most_kept` is forgotten at most once in each period `over`: if a server ends each session
+    /// after some seconds, the number that it keeps goes up and down, and would look like a gain after each renewal.
     fn renew_counts(&mut self, now: Instant) {
         if self.counts_since.is_none_or(|since| now - since >= self.pace.over) {
             (self.counts_since, self.most_kept) = (Some(now), HashMap::new());

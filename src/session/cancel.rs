@@ -31,8 +31,8 @@ const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The most connections that one request has at once: enough for all servers on which its client has sessions
-/// ([`SERVERS_MAX`] at most). The first uses the descriptor that every session has for its server. Each connection
-/// beside it needs a permit for a descriptor.
+/// ([`SERVERS_MAX`] at most). Each takes a permit for a descriptor. If no permit is free, it waits until the request
+/// has no other connection, and uses the descriptor that every session has for its server.
 const AT_ONCE_MAX: usize = SERVERS_MAX;
 
 /// The most servers that one request is sent to by `cancel_unplaced = "fanout"`.
@@ -52,7 +52,7 @@ pub(super) async fn cancel(
     let (placement, targets) = place(&key, state, entry);
     state.series.record_cancel(placement);
     entry.info().detail = Some(placement.as_str());
-    entry.info().is_past_relay = true; // a CancelRequest needs no relay
+    entry.info().is_past_relay = true; // there is no relay: the session never counts as connected to a server
     let (client_address, until) = (entry.info().client(), Instant::now() + TIME_MAX);
     let mut targets = targets.into_iter();
     // Not spawned as tasks: a session that is cut drops the connections before it returns its descriptors.
@@ -61,7 +61,7 @@ pub(super) async fn cancel(
         while sending.len() < AT_ONCE_MAX && targets.len() > 0 && Instant::now() < until {
             let permit = state.cancels.try_connect();
             if permit.is_none() && !sending.is_empty() {
-                break; // without a permit, there is only one connection at a time
+                break; // without a permit, a connection starts only while there is no other
             }
             let Some(target) = targets.next() else { break };
             let Ok(mut bytes) = header_for(&target.connect, &state.plan, client, entry, None, tls) else {

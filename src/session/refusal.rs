@@ -34,7 +34,7 @@ pub(super) enum Refusal {
     NoLocalAddress(Fault),
     /// The client does not send TLS, although TLS is to be terminated here.
     NotTls,
-    /// The TLS handshake failed. If TLS has an alert for the failure, it was sent.
+    /// The TLS handshake with the client failed. If TLS has an alert for the failure, it was sent.
     Handshake(HandshakeError),
     /// No connection to a server was made.
     DialError(DialError, Reply),

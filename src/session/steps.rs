@@ -64,7 +64,7 @@ pub(super) struct Routed<'a> {
     /// The guards of the route.
     pub(super) guards: &'a [GuardId],
     pub(super) sniffed: Option<Sniffed>,
-    /// The settings of its TLS handshake; `None`: its TLS is passed on, or the handshake is complete.
+    /// The settings of its TLS handshake; `None`: no TLS is terminated here, or the handshake is complete.
     pub(super) handshake: Option<HandshakeSettings<'a>>,
     /// The client's TLS and its ClientHello, if its TLS is terminated here and the handshake is complete.
     pub(super) tls: Option<(Box<TlsConnection>, Hello)>,
@@ -256,7 +256,7 @@ pub(super) struct ClientTls<'a> {
 
 /// The PROXY header for this client. A server that expects a header must not get a connection without one: it would
 /// take the client's first bytes for the header, or trust our own address as the client's. So the session is refused if
-/// `local` is needed but not known.
+/// `local` is an error, unless `forwarded` has TCP addresses, which are used instead.
 ///
 /// `local` is our address on the client's connection. `hello` is the ClientHello of a client whose TLS is passed on;
 /// `tls` is the client's TLS if it is terminated here. `forwarded` is the header that the peer in front has sent.

@@ -351,7 +351,7 @@ mod tests {
         let names: Vec<_> = (0..NAMES_WITH_SESSIONS_MAX)
             .map(|number| pki_types::ServerName::try_from(format!("h{number}.example")).unwrap())
             .collect();
-        // The cache keeps the tickets of a name as long as its hint.
+        // The cache has one entry for each name, with its tickets and this hint: both are kept equally long.
         for name in &names {
             sessions.0.set_kx_hint(name.clone(), NamedGroup::X25519);
         }

@@ -55,6 +55,7 @@ pub struct Talk {
 #[derive(Clone, Copy, Debug)]
 pub struct Leave {
     pub after: Duration,
+    /// By a reset, else by an ordinary close.
     pub by_reset: bool,
 }
 
@@ -191,7 +192,7 @@ pub const KINDS: &[Kind] = &[
         script: |rng| paced(rng.u32(..20_000), rng.u32(..20_000), Manner::Both, [Pace::Trickle; 2]) },
     Kind { name: "client resets", share: 6, listener: "plain", endings: LEFT,
         script: |rng| broken_off(any(rng, 2 << 20), Leave { by_reset: true, ..Leave::within(rng, 40) }) },
-    Kind { name: "client vanishes", share: 4, listener: "plain", endings: LEFT,
+    Kind { name: "client closes early", share: 4, listener: "plain", endings: LEFT,
         script: |rng| broken_off(any(rng, 2 << 20), Leave { by_reset: false, ..Leave::within(rng, 40) }) },
     Kind { name: "server resets", share: 6, listener: "plain", endings: &["server_reset"],
         script: |rng| session(rng.u32(..300_000), rng.u32(..300_000), Manner::ServerResets) },

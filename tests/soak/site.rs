@@ -88,7 +88,8 @@ pub const SHOP: [&str; 2] = ["shop.example.com", "deep.shop.example.com"];
 /// Server names that are routed to the pool `web`.
 pub const WEB: [&str; 2] = ["web.example.com", "anything.example.org"];
 
-/// The pool whose servers differ between the configurations. The metrics of a server are removed with the server.
+/// The pool whose servers differ between the configurations. The metrics of a server are removed with the server, so
+/// that sums over this pool's metrics may be less than those of the log.
 pub const MOVING: &str = "moving";
 
 /// The pool whose servers take only a few sessions at a time.

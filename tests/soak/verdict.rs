@@ -404,7 +404,8 @@ fn judge(line: &Line, record: &Record) -> Vec<&'static str> {
             );
         }
     }
-    // acequia counts the bytes of a PROXY header only if the header is incomplete. The client never counts them.
+    // acequia counts the bytes of a PROXY header only if the header is incomplete or invalid. A client that leaves
+    // while it sends its header has not counted them.
     let may_include_header = kind.listener == "fronted" && line.server.is_empty();
     must(
         may_include_header || line.up <= client.sent,
@@ -463,7 +464,7 @@ fn may_be_refused(session: u32, record: &Record) -> bool {
 fn server_reset_is_explained(kind: &Kind, record: &Record, client: End) -> bool {
     let is_in_script = kind.endings.contains(&"server_reset");
     // A server also resets when its client leaves early, and when it dies. A server without a record died before it had
-    // read the order.
+    // read the client's order (see `order.rs`).
     is_in_script || client == End::Left || record.server.is_none_or(|server| server.end == End::Died)
 }
 

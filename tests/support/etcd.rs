@@ -59,7 +59,7 @@ impl Etcd {
         Self::start_as(None)
     }
 
-    /// One that speaks only TLS, and asks its clients for a certificate.
+    /// An etcd that lets in only clients that use TLS and have a certificate of the authority.
     pub fn start_with_tls(files: &TlsFiles) -> Self {
         Self::start_as(Some(files.0.path().to_owned()))
     }

@@ -37,6 +37,7 @@ pub(super) struct Registry {
     pub(super) pools: HashMap<Arc<str>, Tracked<PoolSeries>>,
     /// By pool name and server label.
     pub(super) servers: HashMap<[Arc<str>; 2], Tracked<ServerSeries>>,
+    /// A path is a listener with the pool and the server that were chosen for a session.
     pub(super) paths: HashMap<PathKey, Tracked<PathSeries>>,
 }
 

@@ -92,15 +92,15 @@ function guardsOf(listener) {
   });
 }
 
-/** A sample has no endings of pools. So the details of a pool read the history again if it is older than this. */
+/** The stream brings no endings of pools. So the details of a pool read the history again if it is older than this. */
 const HISTORY_AGE_MAX_MS = 10_000;
 
 export const showPool = (name) => openDetail(async () => {
   const pool = known.state.pools.find((pool) => pool.name === name);
   if (!pool) return [`Pool ${name}`, problem("There is no such pool any more.")];
   if (Date.now() - known.historyReadAt > HISTORY_AGE_MAX_MS) await readHistory().catch(() => {}); // if it fails, the old history is shown
-  const samples = known.history?.pools.find((past) => past.name === name);
-  const p99 = (samples && newest(samples.connect_p99_ms)) ?? null;
+  const past = known.history?.pools.find((one) => one.name === name);
+  const p99 = (past && newest(past.connect_p99_ms)) ?? null;
   return [
     `Pool ${name}`,
     facts([
@@ -116,9 +116,9 @@ export const showPool = (name) => openDetail(async () => {
       ["Connect p99", p99 === null ? null : duration(p99 / 1000)],
       ["Discovered by", pool.discovery ? `${pool.discovery.source}${pool.discovery.error ? `: ${pool.discovery.error}` : ""}` : null],
       ["Clones", pool.scale ? boundsOf(pool.scale) : null],
-      ["New sessions", samples ? `${count(samples.opened.at(-1) ?? 0)}/s` : null],
-      ["Bytes", samples ? `${bytes(samples.bytes_up.at(-1) ?? 0)}/s from clients, ${bytes(samples.bytes_down.at(-1) ?? 0)}/s from servers` : null],
-      ["Sessions ended", samples ? endingsOf(samples.endings) : null],
+      ["New sessions", past ? `${count(past.opened.at(-1) ?? 0)}/s` : null],
+      ["Bytes", past ? `${bytes(past.bytes_up.at(-1) ?? 0)}/s from clients, ${bytes(past.bytes_down.at(-1) ?? 0)}/s from servers` : null],
+      ["Sessions ended", past ? endingsOf(past.endings) : null],
     ]),
     pool.scale?.clones.length > 0 ? [element("h3", {}, "Clones"), facts(pool.scale.clones.map((clone) => [clone.name, cloneState(clone)]))] : null,
     pool.added.length > 0 ? [element("h3", {}, "Added servers"), facts(pool.added.map((added) => [added.name, addition(added)]))] : null,

@@ -22,7 +22,8 @@ enum AgentVerdict {
 
 impl AgentReply {
     /// Reads a line of words that are separated by spaces, tabs or commas. Letter case does not matter. Text after `#`
-    /// is a description. Unknown words are skipped, as by HAProxy, and so is `maxconn:`. `None`: nothing was received.
+    /// is a description. Unknown words are skipped, as by HAProxy. So is `maxconn:`, which HAProxy obeys. `None`:
+    /// nothing was received.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         if bytes.is_empty() {
             return None;

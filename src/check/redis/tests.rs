@@ -299,9 +299,9 @@ fn a_majority_lasts_even_if_only_one_of_its_sentinels_knows_the_run_id() {
 }
 
 #[test]
-fn a_sentinel_that_is_wrong_while_another_one_is_down_does_not_make_the_primary_unfit() {
+fn a_primary_by_majority_stays_fit_while_one_sentinel_is_wrong_and_another_one_is_down() {
     let checks: [(u64, &[(u16, u32)]); 6] = [
-        (0, &[(1, 4), (9, 99)]), // the third one does not answer
+        (0, &[(1, 4), (9, 99)]), // the third one does not answer, and no majority has named a primary yet
         (1, &[(1, 4), (9, 99), (1, 4)]),
         (2, &[(1, 4), (9, 99)]),
         (3, &[(1, 4)]),

@@ -93,7 +93,7 @@ pub(in crate::cli) enum RemoteError {
     /// The response is not the expected JSON.
     #[error("invalid response")]
     InvalidResponse(#[source] serde_json::Error),
-    /// The API's error message with another status, or an equivalent message.
+    /// The API's error message with a status other than 503, or what this command itself finds wrong in a response.
     #[error("{0}")]
     Rejected(String),
     /// The API's error message with status 503: a later request may succeed (RFC 9110, section 15.6.4).

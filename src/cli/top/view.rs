@@ -20,7 +20,7 @@ const SESSIONS_READ_MAX: usize = 1000;
 /// Rows by which a page key moves.
 const PAGE: isize = 10;
 
-/// The effect of a key outside the view.
+/// What a key makes [`super::Top`] do outside the view.
 pub(super) enum Action {
     Quit,
     /// Stop this program until the shell continues it.

@@ -208,8 +208,8 @@ fn proxy_protocol(section: &Section<'_>, health: &HealthPlan, problems: &mut Pro
 /// known.
 ///
 /// `fallback = "primary"` means the pool of this name if there is one (`has_pool_primary`). Otherwise, in a pool with
-/// `role = "replica"`, it means the primary among the pool's own servers. An invalid role, which is reported elsewhere,
-/// is taken for "replica".
+/// `role = "replica"`, it means the primary among the pool's own servers. A role with an invalid value or a
+/// misspelt key is reported elsewhere, and taken for "replica" here.
 fn fallback(
     section: &Section<'_>,
     has_pool_primary: bool,

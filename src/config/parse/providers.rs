@@ -60,7 +60,8 @@ impl Providers {
         }
     }
 
-    /// Warns about providers that no pool and no listener refers to. To be called only if there is no `[remote]`.
+    /// Warns about providers that no pool and no listener refers to. To be called only if there is no `[remote]`: with
+    /// it, the pools and listeners are not in this file.
     pub(super) fn warn_unused(
         &self,
         pools: &[Arc<PoolPlan>],

@@ -35,7 +35,7 @@ fn sessions_max(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<No
     NonZeroU32::new(section.integer("max_sessions", SESSIONS, problems)?)
 }
 
-/// Converts `servers` of the pool with this name. Servers must differ in their identity: their name, or else their
+/// Converts `servers` of the pool with this name. Servers must differ in their label: their name, or else their
 /// address. A pool without clones needs at least one server, and at least one with a weight above 0. Returns an empty
 /// list if the pool has `discover`.
 pub(super) fn servers(
@@ -70,7 +70,7 @@ pub(super) fn servers(
     if items.is_empty() && !has_clones {
         problems.error(&node.position, "this pool has no servers", r#"write ["host:port"]"#);
     }
-    let mut identities = ServerIdentities::default();
+    let mut positions = ServerPositions::default();
     let mut entries = Vec::with_capacity(items.len());
     for node in items {
         if let Some(entry) = server(node, defaults, problems) {
@@ -79,7 +79,7 @@ pub(super) fn servers(
                 let hint = format!("write another `name`: the clones of this pool are {pool_name}-1, {pool_name}-2, …");
                 problems.error(&node.position, message, hint);
             }
-            identities.add(&entry, node, problems);
+            positions.add(&entry, node, problems);
             entries.push(entry);
         }
     }
@@ -165,20 +165,20 @@ fn location(node: &Node, problems: &mut Problems<'_>) -> Option<(Arc<str>, Serve
     Some((written, location))
 }
 
-/// The identities of the servers of a pool that were read so far, each with the position of its server.
+/// The positions of the servers of a pool that were read so far.
 #[derive(Default)]
-struct ServerIdentities<'a> {
-    /// By name; by the address as written if the server has no name.
-    by_identity: HashMap<String, &'a Position>,
+struct ServerPositions<'a> {
+    /// By label: the name, or else the address as written.
+    by_label: HashMap<String, &'a Position>,
     /// The servers without a name, by address, so that two notations of one address are found to be the same.
     by_location: HashMap<ServerLocation, &'a Position>,
 }
 
-impl<'a> ServerIdentities<'a> {
+impl<'a> ServerPositions<'a> {
     fn add(&mut self, entry: &ServerEntry, node: &'a Node, problems: &mut Problems<'_>) {
-        let identity = entry.name.as_ref().unwrap_or(&entry.written);
+        let label = entry.label();
         let unnamed_location = entry.name.is_none().then(|| entry.location.normalized());
-        let first = self.by_identity.get(identity.as_ref());
+        let first = self.by_label.get(label.as_ref());
         let first = first.or_else(|| {
             unnamed_location
                 .as_ref()
@@ -189,10 +189,10 @@ impl<'a> ServerIdentities<'a> {
                 "first on {}; give one of them another `name`",
                 problems.describe_position(first)
             );
-            problems.error(&node.position, format!("duplicate server `{identity}`"), hint);
+            problems.error(&node.position, format!("duplicate server `{label}`"), hint);
             return;
         }
-        self.by_identity.insert(identity.to_string(), &node.position);
+        self.by_label.insert(label.to_string(), &node.position);
         if let Some(location) = unnamed_location {
             self.by_location.insert(location, &node.position);
         }

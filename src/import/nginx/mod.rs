@@ -67,8 +67,8 @@ struct Upstream {
 }
 
 impl Targets {
-    /// Adds a pool, and changes its name if that is taken. `target` is what `proxy_pass` calls the pool. If a target
-    /// has several pools, `proxy_pass` means the first.
+    /// Adds a pool, and changes its name if that is taken. `target` is what `proxy_pass` calls the pool. If several
+    /// upstreams have the same name, `proxy_pass` means the first.
     fn add(&mut self, target: &str, mut pool: ImportedPool) {
         pool.name = unique(&pool.name, &mut self.names);
         self.pools.push(pool.clone());

@@ -178,7 +178,7 @@ fn members_of(live: &Live, pool: &str) -> Vec<Member> {
 }
 
 #[test]
-fn pools_still_depend_on_each_other_after_a_plan_was_prepared_and_not_applied() {
+fn a_change_of_one_pool_updates_the_other_after_a_plan_was_prepared_and_not_applied() {
     let live = live_with_circle();
     drop(live.prepare(plan_of_two("servers = [\"10.0.0.9:1\"]"), HashMap::new()));
     set_list(&live, "a", "10.0.0.1:1");

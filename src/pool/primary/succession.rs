@@ -180,12 +180,12 @@ impl PrimaryWatch {
     pub(super) fn set_standing(&mut self, label: &str, standing: Standing) {
         if self.others.get(label) != Some(&standing) {
             self.others.insert(label.into(), standing);
-            self.others_changed = true;
+            self.rest_changed = true;
         }
     }
 
     pub(super) fn forget_standing(&mut self, label: &str) {
-        self.others_changed |= self.others.remove(label).is_some();
+        self.rest_changed |= self.others.remove(label).is_some();
     }
 
     /// The servers that are rejected ([`Standing::Rejected`]), including those that are disabled or have left the pool.

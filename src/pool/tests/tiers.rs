@@ -119,7 +119,7 @@ async fn panic_uses_the_whole_best_tier_except_servers_of_the_wrong_role_or_out_
 }
 
 #[tokio::test(start_paused = true)]
-async fn panic_uses_ejected_servers_for_all_sessions() {
+async fn panic_gives_ejected_servers_sessions_without_a_trial() {
     let pool = tiers(&[0, 0], |rules| rules.panic_threshold = Some(60));
     let (servers, now) = (pool.servers(), Instant::now());
     fail_connects(&pool, &servers[0], 3, now);

@@ -110,8 +110,8 @@ impl Core<'_> {
         self.up.is_complete() && self.up.unsent() == 0
     }
 
-    /// Handles a request to end the relay (see [`EndRequest`]). `queue` returns the send queue of the socket towards a
-    /// side.
+    /// Handles a request about the end of the relay: ends it, notes that bytes are on their way, or does nothing (see
+    /// [`EndRequest`]). `queue` returns the send queue of the socket towards a side.
     pub(in crate::relay) fn end(&mut self, request: EndRequest<'_>, queue: impl Fn(Side) -> Option<SendQueue>) {
         // A queue that the system does not report counts as delivered.
         let is_delivered = |side| queue(side).is_none_or(SendQueue::is_delivered);

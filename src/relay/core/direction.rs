@@ -6,9 +6,9 @@ pub(super) struct Direction {
     /// Bytes read and not sent yet. A u32 saves memory: every session has two directions.
     unsent: u32,
     state: DirectionState,
-    /// Whether nothing of the sender's stream is missing, so that a reset loses nothing: the stream has ended by an
-    /// orderly close or, in TLS, its latest bytes are a close_notify. The end that an engine reports after a break does
-    /// not count.
+    /// Whether nothing of the sender's stream is missing, so that a reset loses nothing of it: the stream has ended by
+    /// an orderly close or, in TLS, its latest bytes are a close_notify. The end that an engine reports after a break
+    /// does not count.
     is_complete: bool,
     /// Whether the engine leaves bytes of the sender unread. See [`Core::set_held_back`](super::Core::set_held_back).
     is_held_back: bool,

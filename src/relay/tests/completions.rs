@@ -129,7 +129,8 @@ impl Completions<'_> {
     }
 }
 
-/// Takes the error of a connection on which nothing is received now, and reports it. Returns whether there was one.
+/// Takes the error of a connection on which nothing is received now, and reports it. Returns whether there was one. Of
+/// a server whose last bytes are being delivered (`is_delivering`), the error was reported before.
 fn poll_error(core: &mut Core<'_>, world: &mut World, side: Side) -> bool {
     let is_known_broken = side == Side::Server && core.is_delivering();
     let error = if is_known_broken { None } else { world.take_error(side) };

@@ -127,7 +127,7 @@ async fn trickles(limits: RelayLimits) -> bool {
 }
 
 #[tokio::test]
-async fn a_client_that_slowly_reads_from_the_kernel_is_not_idle() {
+async fn a_client_that_slowly_reads_what_the_kernel_holds_is_not_idle() {
     while !reads_slowly().await {}
 }
 

@@ -264,7 +264,7 @@ fn after_a_tampered_record_all_calls_fail_and_only_one_alert_is_sent() {
 }
 
 #[test]
-fn plaintext_before_a_tampered_record_is_kept() {
+fn plaintext_before_a_tampered_record_is_returned() {
     for version in VERSIONS {
         let (mut client, mut server) = connected(version, usize::MAX);
         let mut records = Vec::new();

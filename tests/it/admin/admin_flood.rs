@@ -54,7 +54,7 @@ fn a_flood_does_no_harm_and_leaves_nothing_behind() {
             for _ in 0..5 {
                 drop(served_client(proxy.at("l")));
                 assert_eq!(proxy.get("/live").0, 200);
-                // At most 8 connections to the admin port are open; the rest is for traffic.
+                // The admin port serves at most 8 connections at once; the rest of the 20 is for traffic.
                 let more = descriptors(&proxy).saturating_sub(descriptors_before);
                 assert!(more <= 20, "expected at most 20 more descriptors, got {more}");
             }

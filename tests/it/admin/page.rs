@@ -162,7 +162,7 @@ fn counts_from_10000_are_shown_with_three_significant_digits_and_a_suffix() {
 }
 
 #[test]
-fn durations_and_sizes_just_below_a_unit_are_rounded_up_to_it() {
+fn rounding_shows_1_s_not_1000_ms_and_100_kib_not_100_0_kib() {
     let proxy = start(&[&Server::echo(), &Server::echo()], "");
     let mut browser = open(&proxy);
     let shown = browser.evaluate(

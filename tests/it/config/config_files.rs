@@ -1,5 +1,5 @@
-//! The shipped configurations load without a warning. `full.toml` shows every key with its default, but for the keys of
-//! `[remote]`, which are in `bootstrap.toml`.
+//! The shipped configurations load without a warning. `full.toml` has every key but those of `[remote]`, which are in
+//! `bootstrap.toml`. The value of a key is its default, unless a comment says otherwise.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

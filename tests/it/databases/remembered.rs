@@ -94,6 +94,7 @@ fn an_old_primary_stays_out_when_an_operator_exchanges_the_names() {
 fn a_second_primary_is_reported_while_the_first_one_has_too_many_clients() {
     let pair = RememberingPair::start();
     let RememberingPair { old, new, proxy, .. } = &pair;
+    // One failed check must not make `old` down: then it would no longer count as a primary.
     assert!(proxy.reload(&pair.text.replace("fall = 1", "fall = 3")));
     eventually("both roles are known", || {
         has_state(proxy, "primary", old, "up") && has_state(proxy, "replica", new, "up")

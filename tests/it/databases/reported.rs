@@ -38,7 +38,7 @@ fn refused_checks_are_reported_and_awaited_failbacks_with_the_command_that_ends_
 }
 
 #[test]
-fn switchovers_leave_no_pool_empty_and_a_drained_primary_is_reported() {
+fn pools_have_servers_after_switchovers_and_a_pool_whose_primary_is_drained_is_reported_as_unusable() {
     let servers = [RedisNode::start(&[]), RedisNode::start(&[])];
     let labels = servers.each_ref().map(|server| server.address().to_string());
     let pool = |name: &str, role: &str| {

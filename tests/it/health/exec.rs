@@ -88,7 +88,7 @@ fn a_command_gets_the_server_and_inherits_nothing_of_the_process() {
 }
 
 #[test]
-fn a_failure_shows_the_first_line_of_the_output() {
+fn a_failure_shows_the_first_line_of_the_standard_output() {
     let server = Server::silent();
     let script = "printf '\\033[2Jdisk full\\nmore'; exit 2";
     let proxy = Proxy::start(&config(server.address, script, ""));

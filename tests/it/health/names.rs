@@ -84,7 +84,7 @@ impl Site {
         format!("pool.test:{}@{address}", self.port)
     }
 
-    /// A proxy with this hosts file, whose pool has the name `pool.test`; returned once both of its addresses are up.
+    /// A proxy with this hosts file and one server entry, `pool.test`; returned once both addresses of the name are up.
     fn proxy(&self) -> Proxy {
         let proxy = with_hosts(
             &self.directory.path().join("hosts"),
@@ -263,7 +263,7 @@ fn a_server_that_a_reload_renames_is_reported_as_added_and_has_its_address_at_on
              [pools.{pool}]\nservers = [{servers}]\nresolve_interval = \"1h\""
         )
     };
-    // One server, without a name of its own and with the name `shop`. Its pool is renamed, too.
+    // The entry of one server: without a name, and with the name `shop`. The last reload renames the pool, too.
     let (unnamed, named) = (
         format!("\"pool.test:{port}\""),
         format!("{{ address = \"pool.test:{port}\", name = \"shop\" }}"),

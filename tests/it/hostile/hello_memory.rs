@@ -148,6 +148,7 @@ fn handshake_bytes_count_towards_the_hello_budget() {
         client
     };
     let _clients: Vec<_> = (0..CLIENTS).map(send).collect();
+    // Each client that stays holds at least `rest`: only as many stay as fit into the budget. The factor 2 is leeway.
     eventually("the clients beyond twice the budget have ended", || {
         ended_sessions(&proxy, "hello_timeout") >= (CLIENTS - 2 * BUDGET / rest.len()) as f64
     });

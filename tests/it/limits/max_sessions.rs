@@ -64,7 +64,7 @@ fn without_a_queue_sessions_end_as_servers_full() {
     served_client(proxy.at("l"));
 }
 
-/// A server that gets another name is still the same server.
+/// In the pool, a renamed server is a new one. Its sessions and those under its former name are counted together.
 #[test]
 fn a_server_that_is_renamed_has_no_second_limit() {
     let server = Server::echo();
@@ -92,7 +92,7 @@ fn a_server_that_is_renamed_has_no_second_limit() {
 
 /// Two servers with one address share their limit, and each session counts once.
 #[test]
-fn two_names_of_one_server_have_one_limit() {
+fn two_servers_with_one_address_have_one_limit() {
     let server = Server::echo();
     let text = configs::listener("l", "p", "")
         + &format!(
@@ -233,8 +233,8 @@ fn a_place_is_freed_when_the_server_closes_after_its_client_has_finished_and_gon
     }));
 }
 
-/// A client may not look at its socket for long, such as a pool of idle connections. It keeps no place of a server that
-/// has ended its session.
+/// Some clients, such as pools of idle connections, do not look at their sockets for a long time. When the server has
+/// ended the session of such a client, the client keeps no place.
 #[test]
 fn a_place_is_freed_when_the_server_closes_although_the_client_stays() {
     for (protocol, session_ends_with_server) in [("tcp", false), ("redis", true)] {

@@ -241,7 +241,7 @@ fn sessions_awaiting_an_answer_do_not_prevent_moving_others() {
 
 /// A check that only connects would not notice this server, which ends each session with an error.
 #[test]
-fn a_server_that_keeps_no_session_does_not_get_those_of_others() {
+fn rebalancing_pauses_if_the_new_server_keeps_no_session() {
     let (echo, fails) = (
         Server::echo(),
         Server::run(|mut stream| {

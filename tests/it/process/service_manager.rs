@@ -14,7 +14,7 @@ use crate::support::configs::one_pool;
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
-/// The shortest `WATCHDOG_USEC` that leaves enough time for two checks of the heartbeats, which are 2 s apart.
+/// The shortest `WATCHDOG_USEC` that leaves enough time: two checks of the workers' heartbeats, one every 2 s, fit in.
 const WATCHDOG_MIN: &str = "WATCHDOG_USEC=4000000";
 
 /// The receiving end of sd_notify(3).

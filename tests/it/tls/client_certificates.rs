@@ -240,7 +240,7 @@ fn a_client_of_a_revoked_authority_is_refused() {
 }
 
 #[test]
-fn check_warns_about_an_authority_that_has_expired() {
+fn a_client_of_an_expired_authority_is_served_but_check_warns_about_the_authority() {
     let (site, clients, server) = (Site::new(), Authority::expired("clients"), Server::named("hello"));
     replace(&site.directory().join("clients.pem"), &clients.certificate());
     let auth = format!("client_auth = {{ ca_file = {} }}", site.file("clients.pem"));

@@ -235,7 +235,7 @@ fn orders_do_not_wait_for_renewal_answers() {
 }
 
 #[test]
-fn after_a_huge_or_missing_retry_after_a_reload_does_not_ask_again() {
+fn a_reload_does_not_ask_again_after_a_huge_or_missing_retry_after() {
     for header in [format!("Retry-After: {}\r\n", u64::MAX), String::new()] {
         let site = Site::new();
         let pebble = site.pebble().start();

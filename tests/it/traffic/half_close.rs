@@ -101,7 +101,8 @@ fn a_server_that_half_closes_after_its_answer_gets_the_whole_late_upload(path: P
 }
 
 fn bytes_that_acequia_still_holds_arrive_after_the_server_closes(path: Path) {
-    // Bulk data to a client with a small receive buffer. The data does not repeat at the length of a buffer.
+    // Bulk data to a client with a small receive buffer. The data does not repeat at the length of a buffer, so
+    // that a lost or repeated buffer is noticed.
     let bytes: Vec<u8> = (0..LATE_BYTES).map(|n| (n % 251) as u8).collect();
     let manual = ManualServer::new();
     let proxy = path.open(manual.server.address, "");

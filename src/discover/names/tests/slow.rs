@@ -66,7 +66,7 @@ async fn an_answer_after_the_timeout_is_used_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plan_starts_with_the_addresses_that_are_found_in_time_for_new_names() {
+async fn a_plan_starts_with_those_addresses_of_new_names_that_are_found_in_time() {
     let (live, _) = pool(r#"servers = ["a.test:7"]"#);
     let next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
     let (resolver, _go) = hanging();

@@ -19,7 +19,7 @@ fn a_decision_of_an_operator_holds_for_a_replica_that_has_left() {
     assert_eq!(
         observe(&mut pool, &steps),
         ["", ""],
-        "promoted before the operator decided"
+        "d may have been promoted before the operator decided"
     );
     assert_eq!(observe(&mut pool, &[("d", primary(8))]), ["d"]);
 }
@@ -35,7 +35,8 @@ fn a_replica_that_leaves_and_comes_back_can_succeed_the_primary() {
     assert_eq!(observe(&mut pool, &steps), ["", "b"]);
 }
 
-/// `c` may have timeline 3 from the branch of `b`.
+/// `c` may be `a` under another name, but also a server of the overruled branch, that of `b`: both branches may have a
+/// timeline 3.
 #[test]
 fn a_newcomer_is_not_taken_for_a_trusted_primary_that_has_left() {
     let mut pool = watch(None, &["a", "b"]);

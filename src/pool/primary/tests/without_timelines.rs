@@ -108,8 +108,7 @@ fn a_returning_old_primary_is_recognized_and_the_memory_is_bounded() {
     assert!(pool.memory().unwrap().others.len() <= DEPARTED_MAX + 2);
 }
 
-/// If more than [`DEPARTED_MAX`] servers have left the pool, none of them is remembered, even if the pool was longer
-/// before.
+/// If more than [`DEPARTED_MAX`] servers have left the pool, none of them is remembered, even if they all left at once.
 #[test]
 fn the_memory_of_departed_servers_is_bounded_when_a_long_list_becomes_short() {
     let labels = |range: std::ops::Range<usize>| range.map(|n| Arc::from(n.to_string())).collect::<Vec<Arc<str>>>();

@@ -52,8 +52,8 @@ pub(super) fn poll_copy<W: Wire>(
         }
         core.received(from, read); // even if they cannot be sent
         let bytes = &buffer[..read];
-        // The bytes may be TLS that is passed through. With `ENDS_EXPLICITLY` they are not: TLS is terminated here, and
-        // the bytes are plaintext.
+        // The bytes may be TLS that is passed through. With `ENDS_EXPLICITLY` they are not: TLS is terminated or begun
+        // here, and the bytes are plaintext.
         if !W::ENDS_EXPLICITLY && ends_with_close_notify(bytes) {
             core.received_close_notify(from);
         }

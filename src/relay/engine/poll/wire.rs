@@ -31,8 +31,8 @@ pub(in crate::relay) trait Wire: Sync {
     /// The size of the smallest buffer that [`poll_recv`](Self::poll_recv) fills without an intermediate buffer.
     const RECV_BYTES_MIN: usize;
 
-    /// The socket, if bytes can be spliced out of it and into it. `None` if TLS is terminated or begun here, on this
-    /// side or the other.
+    /// The socket, if bytes can be spliced out of it and into it. `None` if TLS is terminated or begun here on any side
+    /// of the session: then both sides are [`MaybeTls`](super::MaybeTls), even one that is a socket without TLS.
     fn spliced(&self) -> Option<&Self::Spliced>;
 
     /// Ready if there is something to receive, as far as is known.
