@@ -222,7 +222,7 @@ mod tests {
     fn a_file_with_other_access_rights_is_another_version() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let before = file_version(file.path());
-        std::fs::set_permissions(&file, Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o000)).unwrap();
         assert_ne!(file_version(file.path()), before);
     }
 

@@ -20,7 +20,7 @@ const ENDPOINTS_MAX: usize = 2 * LISTED_MAX;
 /// The longest name of an object: a DNS subdomain (RFC 1123).
 const NAME_BYTES_MAX: usize = 253;
 
-/// An EndpointSlice. Empty lists may be null or missing, and so may values that have a default.
+/// An EndpointSlice. An empty list may be null or missing. A value that the API does not require may be missing.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EndpointSlice {
