@@ -199,8 +199,8 @@ fn check_scope(address: SocketAddr) -> Result<(), InvalidValue> {
     }
 }
 
-/// Rejects the interface of an address of one host that is not link-local: the kernel ignores it. Other addresses pass,
-/// because they are rejected anyway, with errors that say more.
+/// Rejects an interface with an address that is not link-local, because the kernel ignores the interface. Addresses
+/// that are invalid or not of one host pass here: the callers reject them, with errors that say more.
 fn check_interface(text: &str) -> Result<(), InvalidValue> {
     let Some((ip, rest)) = text.trim_start_matches('[').split_once('%') else {
         return Ok(());

@@ -319,7 +319,7 @@ fn a_stored_text_may_name_no_file_and_no_command_under_any_key() {
     for problem in &problems {
         let message = problem["message"].as_str().unwrap();
         let refusals = [
-            "may not name this file",
+            "the store may not name this file",
             "commands are not taken",
             "containers are not taken",
             "the path is not absolute",

@@ -29,9 +29,9 @@ pub(super) enum MovedOn {
     Stayed(Connected),
 }
 
-/// Connects a session to another server, because its server has not begun the session. If no other server is left,
-/// waits until a server is back, which may be the same one. The session stays if it cannot be moved, or if
-/// [`record_failure`] says so.
+/// Connects a session to another server, because its server has not begun the session. If no other server is left, and
+/// the pool has the rule `waits_for_return`, waits until a server is back, which may be the same one. The session stays
+/// if it cannot be moved, or if [`record_failure`] says so.
 ///
 /// # Errors
 /// The client has left, or there was no server in time.

@@ -161,9 +161,9 @@ impl TlsConnection {
         self.incoming.len()
     }
 
-    /// Moves all [unread bytes](Self::unread_bytes) to a buffer of that length, so that more can be appended for
-    /// [`decrypt`](Self::decrypt). rustls remembers how many of them it has looked at, and must be given all
-    /// of them again.
+    /// Moves all [unread bytes](Self::unread_bytes) to `buffer`, which must have their length: usually the beginning of
+    /// the buffer that the caller fills for [`decrypt`](Self::decrypt). rustls remembers how many of them it has looked
+    /// at, and must be given all of them again.
     pub fn take_unread(&mut self, buffer: &mut [u8]) {
         buffer.copy_from_slice(&take(&mut self.incoming));
     }

@@ -43,8 +43,8 @@ const MESSAGE_INTERVAL: Duration = Duration::from_millis(200);
 /// Every message is shorter than this, in bytes.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
-/// The number of visitors: clients of the pool `app`, which grows with them. They come one after the other, and all of
-/// them are there for a while.
+/// The number of visitors: clients of the pool `app`, which grows with them. They come one after the other, and stay so
+/// long that for some seconds all of them are there at once.
 const VISITORS: u64 = 10;
 
 /// The interval between two visitors.

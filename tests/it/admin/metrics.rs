@@ -93,7 +93,8 @@ fn after_failures_in_every_phase_gauges_return_to_0_and_counters_add_up() {
             "{listener}"
         );
     }
-    // `mixed_load` runs 8 rounds. In round 1, two sessions time out; in the other 7 rounds the client resets them.
+    // `mixed_load` runs 8 rounds. In round 1, a ClientHello and a connect time out; in the other 7 rounds the client
+    // resets these two sessions. After the rounds, one session has an idle timeout.
     let sessions_of = |labels: &[_]| metrics.sum("acequia_sessions_total", labels);
     for (labels, count) in [
         (

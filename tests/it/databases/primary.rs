@@ -284,7 +284,7 @@ fn a_bulk_load_removes_no_replica_and_a_cut_off_replica_leaves_after_max_lag() {
     let proxy = Proxy::start(&config([&a, &b], "max_lag = \"2s\"", None));
     eventually("the replica is up", || is_up(&proxy, "readers", "b"));
     // The last transaction is older than `max_lag`, and then a large one comes.
-    std::thread::sleep(std::time::Duration::from_secs(4)); // longer than `max_lag`
+    std::thread::sleep(std::time::Duration::from_secs(4));
     let mut load = psql(a.address(), "INSERT INTO t SELECT generate_series(1, 300000)");
     must(&mut load);
     eventually("the replica has the rows", || {
