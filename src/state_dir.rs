@@ -157,7 +157,8 @@ impl StateDir {
     /// - The file of primaries is not valid. Without its contents, an old primary that is found first would be taken
     ///   for the right one.
     pub fn remembered(&self) -> io::Result<RememberedState> {
-        read(&self.directory, TEXTS)?; // only for the error, which the caller of `texts` has ignored
+        // Only for the error: the start reads the texts before, and ignores errors then, because the store may answer.
+        read(&self.directory, TEXTS)?;
         Ok(RememberedState {
             primaries: load_primaries(&self.directory)?,
             servers: self.load(SERVERS)?,
