@@ -92,7 +92,7 @@ impl Value {
 ///
 /// # Errors
 /// All syntax errors, duplicate keys included. The parser goes on after an error, so later errors may be consequences
-/// of it. If tables and lists are nested too deep, that is the only error.
+/// of it. If tables and lists are nested too deep, or the text is JSON, that is the only error.
 pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
     if let Some(place) = too_deep(text) {
         let hint = format!("the limit is {LEVELS_MAX} levels");

@@ -49,7 +49,8 @@ impl LivePool {
 
     /// In a pool that falls back to its primary, updates which server is the stand-in for replicas. If there is a new
     /// primary, or new servers, marks the primary in force, and no other server, as the stand-in. `passed`: the server
-    /// whose check has just passed; if it is the primary in force, it is confirmed ([`Server::confirm_stand_in`]).
+    /// whose check has just passed; if it is the primary in force, that counts as a passed check of a stand-in
+    /// ([`Server::confirm_stand_in`]).
     fn update_stand_in(&self, has_new_primary_or_servers: bool, members: &[Member], passed: Option<&Arc<Server>>) {
         if self.plan().fallback != Some(Fallback::Primary) {
             return;

@@ -17,7 +17,8 @@ pub struct KnownPrimary {
     /// The highest timeline that an operator has decided against, by trusting a server on a lower one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overruled: Option<u32>,
-    /// The other servers of the pool, by label. A server that is missing here was never seen beside the primary.
+    /// The other servers of the pool, by label. A server that is missing here has neither been seen as a replica nor
+    /// called itself primary since the primary became the primary.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<Box<str>, Standing>,
     /// The addresses of servers whose labels do not contain them, by label: so a server is still known when it gets
@@ -42,8 +43,8 @@ pub enum Standing {
     Replica,
     /// It was seen as a replica, and has called itself primary since; the primary has not been seen alive after that.
     Promoted,
-    /// It was not seen as a replica beside the primary, or called itself primary while the primary was alive. It may be
-    /// an old primary: before it is used as the primary, it needs a higher timeline or an operator's decision, or must
-    /// be seen as a replica.
+    /// It called itself primary without having been seen as a replica beside the primary, or while the primary was
+    /// alive. It may be an old primary: before it is used as the primary, it needs a higher timeline or an operator's
+    /// decision, or must be seen as a replica.
     Rejected,
 }

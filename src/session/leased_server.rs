@@ -108,7 +108,8 @@ impl LeasedServer {
         }
     }
 
-    /// Ends the lease: the server has ended the session. The session may go on towards its client.
+    /// Ends the lease, so that its place is free: the server has ended the session. The session may go on towards its
+    /// client. Giving the lease back later changes nothing more.
     pub(super) fn end_lease(&self) {
         self.lease.end();
     }
@@ -151,9 +152,9 @@ impl LeasedServer {
     }
 }
 
-/// Closes the sockets of a session that ended as `closed` says. A lease that must be held is given back when the server
-/// has ended the session, too, or after `HOLD_TIME_MAX`. `is_end_sent`: the server was sent the end of the client's
-/// stream.
+/// Closes the sockets of a session that ended as `closed` says. A lease that must be held, because the sessions of its
+/// server are limited, is given back when the server has ended the session, too, or after `HOLD_TIME_MAX`.
+/// `is_end_sent`: the server was sent the end of the client's stream.
 fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed, is_end_sent: bool) {
     // A client that has finished may be gone before the server has ended the session. The server then ends it by
     // itself. That end can only be seen if the connection is not reset.

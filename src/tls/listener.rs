@@ -113,7 +113,8 @@ impl ListenerTlsPlan {
         files
     }
 
-    /// The error if no location has a certificate: the directories are empty.
+    /// The error if no location has a certificate: all are directories, and empty. Files that are missing have an error
+    /// of their own, and a certificate by ACME has a placeholder until it is ordered.
     fn no_certificate(&self) -> TlsFileError {
         let mut locations = self.certificates.iter();
         let directory = locations.find_map(|location| match location {

@@ -65,7 +65,7 @@ pub(super) struct ServerOptions {
     pub(super) check_port: Option<u16>,
     pub(super) check_address: Option<String>,
     pub(super) ca_file: Option<String>,
-    /// `verify`; without it, what `ssl-server-verify` says.
+    /// `verify`. The caller sets it to what `ssl-server-verify` says, before the options are read.
     pub(super) verifies: bool,
     /// `v1` or `v2`
     pub(super) proxy_protocol: Option<&'static str>,
@@ -190,7 +190,7 @@ impl ServerOptions {
             }
             "check-send-proxy" => self.checks_send_proxy = true,
             "no-check-send-proxy" => self.checks_send_proxy = false,
-            "stick" | "non-stick" => {} // stick tables are not carried over
+            "stick" | "non-stick" => {} // about stick tables, whose own lines have a remark
             _ => return false,
         }
         true
