@@ -10,7 +10,7 @@ pub enum Protocol {
     Postgres {
         /// Whether sessions in the clear are refused.
         tls_required: bool,
-        /// The treatment of a cancel request whose server is not known.
+        /// The treatment of a cancel request for which no server is found.
         cancel_unplaced: UnplacedCancel,
     },
     /// MySQL and MariaDB, whose servers send first.
@@ -19,7 +19,8 @@ pub enum Protocol {
     Redis,
 }
 
-/// The treatment of a cancel request of PostgreSQL whose server is not known.
+/// The treatment of a cancel request of PostgreSQL for which no server is found: its key is not known, and its client
+/// has no sessions whose keys are not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnplacedCancel {
     /// It is dropped.

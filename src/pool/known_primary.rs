@@ -17,8 +17,8 @@ pub struct KnownPrimary {
     /// The highest timeline that an operator has decided against, by trusting a server on a lower one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overruled: Option<u32>,
-    /// The other servers of the pool, by label. A server that is missing here has neither been seen as a replica nor
-    /// called itself primary since the primary became the primary.
+    /// The other servers of the pool, by label. A server that is missing here was not seen as a replica and has not
+    /// called itself primary, or this was forgotten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<Box<str>, Standing>,
     /// The addresses of servers whose labels do not contain them, by label: so a server is still known when it gets
@@ -34,8 +34,8 @@ impl KnownPrimary {
     }
 }
 
-/// What has been seen of another server since the primary became the primary. The order is that of severity: the
-/// greater the value, the more is needed before the server may become primary.
+/// What has been seen of another server. It is kept when another server becomes the primary. The order is that of
+/// severity: the greater the value, the more is needed before the server may become primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {

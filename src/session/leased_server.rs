@@ -76,8 +76,8 @@ impl LeasedServer {
         self.lease.lease()
     }
 
-    /// Closes a connection on which the server has not begun the session. The lease is given back once the server has
-    /// closed the connection, too.
+    /// Closes a connection on which the server has not begun the session. A lease that must be held is given back once
+    /// the server has closed the connection, too, or after `HOLD_TIME_MAX`.
     pub(super) fn abandon(self, socket: TcpStream) {
         close_unused(socket, self.lease);
     }
@@ -118,9 +118,9 @@ impl LeasedServer {
     /// `ends_with_server`: the session is one of a database, which ends when its server ends it.
     pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry, ends_with_server: bool) {
         self.report(&ends.client, closed, entry);
-        // Many clients close without a close_notify alert, which looks as if they were cut off. A database gets a
-        // normal end of the stream nevertheless, so that it ends the session. That is safe: messages of databases have
-        // lengths, so an end of the stream does not complete a message that was cut short.
+        // Many clients close without a close_notify alert, which looks as if they were cut off. A database whose
+        // sessions are limited gets a normal end of the stream nevertheless, so that it ends the session. That is safe:
+        // messages of databases have lengths, so an end of the stream does not complete a message that was cut short.
         let is_truncated = closed == Closed::Broke(Side::Client, Fault::Truncated);
         let may_finish = is_truncated && ends_with_server && self.lease.must_be_held();
         if may_finish {
