@@ -288,7 +288,7 @@ fn severing(
             .map(|entry| entry.member_config.priority)
             .chain(clone_priority)
     };
-    let has_one_tier = !entries.is_empty() // else the servers come from a source, and are not known yet
+    let has_one_tier = priorities().next().is_some() // else the servers come from a source, and are not known yet
         && priorities().min() == priorities().max();
     let has_tiers = !has_one_tier || fallback.is_some();
     warn_of_unused_severing(section, plan, health, has_tiers, problems);
