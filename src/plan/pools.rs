@@ -1,4 +1,4 @@
-//! Pools in the order of the configuration, found by name or by index.
+//! Pools in the order of the configuration, then those of announced routes, found by name or by index.
 
 use std::collections::HashMap;
 use std::ops::{Deref, Index};

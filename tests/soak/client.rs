@@ -83,8 +83,8 @@ impl Client {
         }
     }
 
-    /// Carries out the script. Puts the connection into `wire`, so that it stays open when this future is dropped. The
-    /// caller then decides whether to close it with a reset.
+    /// Carries out the script. Once the connection is set up, TLS included, puts it into `wire`, so that it stays open
+    /// when this future is dropped. The caller then decides whether to close it with a reset.
     async fn act(&self, clients: &Clients, tally: &Arc<Tally>, wire: &mut Option<Box<dyn Wire>>) -> io::Result<()> {
         let mut socket = self.connect().await?;
         if let Script::Talk(Talk {

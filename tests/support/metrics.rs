@@ -1,4 +1,4 @@
-//! A strict parser of the Prometheus text format: it panics on any deviation.
+//! A parser of the Prometheus text format that panics at many deviations, most of which Prometheus forgives.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,8 +25,8 @@ pub struct Sample {
 }
 
 impl Metrics {
-    /// Parses a scrape. Every family must be one group with HELP and TYPE before its series, no series may occur twice,
-    /// and histograms must be consistent.
+    /// Parses a scrape. Every family must have HELP and TYPE before its series, which follow each other, no series may
+    /// occur twice, and the buckets and the sum of each `_count` of a histogram must be consistent with it.
     pub fn parse(text: &str) -> Self {
         assert!(text.ends_with('\n'), "the last line has no end");
         let (mut metrics, mut helps) = (Self::default(), BTreeMap::new());
