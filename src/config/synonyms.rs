@@ -329,7 +329,7 @@ const ROUTE_SYNONYMS: Synonyms = &[
     (&["middleware", "middlewares", "ipallowlist", "ipwhitelist"], "`guards`"),
     (
         &["priority"],
-        "none: an exact name wins over `*.suffix`, then more kinds of conditions over fewer, then the first route",
+        "none: an exact name wins over `*.suffix`, a longer suffix over a shorter one, then more kinds of conditions over fewer, then the first route",
     ),
 ];
 

@@ -33,7 +33,8 @@ impl LivePool {
     }
 
     /// Makes this server the primary of the pool, because an operator says that it is. `None`: nothing changes, because
-    /// the server does not call itself primary, is down, or is not in the pool.
+    /// the pool selects no primary, or the server does not call itself primary, is down, disabled or a node of Galera,
+    /// or is not in the pool.
     #[must_use]
     pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
         let HealthPlan {

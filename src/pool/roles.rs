@@ -175,8 +175,8 @@ impl PoolRoles {
         judgement
     }
 
-    /// Makes this server the primary, as an operator has decided. `None`: it does not call itself primary, is down, or
-    /// is not in the pool.
+    /// Makes this server the primary, as an operator has decided. `None`: the pool selects no primary, or the server
+    /// does not call itself primary, is down, disabled or a node of Galera, or is not in the pool.
     pub fn trust(&self, server: &str, members: &Arc<Vec<Member>>, required: RoleRequirement) -> Option<RoleJudgement> {
         let mut state = self.state.lock();
         let before = state.primaries.known().cloned();

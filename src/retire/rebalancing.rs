@@ -268,7 +268,7 @@ mod tests {
         for _ in 0..60 {
             pool.tick_while_sessions_go_on(20); // one more than before: a gain, after which no session ends
         }
-        // The server has lost 15 of the 20 sessions, and 60 sessions that were asked end at once.
+        // The server has lost 15 of the 20 sessions, and the sessions that were asked end at once.
         for second in 0..40 {
             assert!(pool.tick(5 + second / 4) > 0, "{second}");
         }

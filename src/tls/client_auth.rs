@@ -18,7 +18,7 @@ use super::revocation::Revocations;
 use super::words::{bounded, date, unix_now};
 use crate::name::{NamePattern, Sni};
 
-/// `client_auth`: which certificates clients need.
+/// `client_auth`: whether clients need certificates, and which certificates are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAuthPlan {
     /// The authorities that issue them.

@@ -44,7 +44,7 @@ pub struct ListenerTlsPlan {
     pub alpn: Protocols,
     /// The oldest version.
     pub min_version: MinVersion,
-    /// Which certificates clients need; `None`: they are not asked for one.
+    /// Whether clients need certificates, and which are accepted; `None`: clients are not asked for one.
     pub client_auth: Option<ClientAuthPlan>,
     /// The file with the secrets of tickets that a fleet shares; `None`: tickets are for this process alone.
     pub tickets: Option<PathBuf>,
@@ -90,13 +90,13 @@ struct HandshakePolicy {
 pub struct TlsReload {
     /// How many certificates are new, changed or gone.
     pub certificates: usize,
-    /// Whether the rules for clients' certificates or the secrets of tickets have changed. For a pool: whether any of
-    /// its files has changed. `false` if one of these files is broken.
+    /// Whether a file with rules for clients' certificates or with secrets of tickets has changed. For a pool: whether
+    /// any of its files has changed. `false` if one of these files is broken.
     pub has_policy_changed: bool,
     /// Problems of new or changed certificates that do not prevent their use; and certificates and lists of revoked
     /// certificates that have expired since the last check.
     pub warnings: Vec<String>,
-    /// The files that are broken now and were not before. What was in force stays.
+    /// The files that are broken now and were not before, or for another reason. What was in force stays.
     pub broken: Vec<String>,
 }
 
