@@ -51,7 +51,7 @@ const SERVICE_DIRECTORIES: [&str; 2] = ["/var/lib/acequia", "/var/log/acequia"];
 
 /// Checks the file at `path`; `None`: the one that `acequia run` would find. Only errors make it fail. For errors that
 /// would prevent `acequia run` from starting, the exit code is that of `acequia run`. The servers are tried only if the
-/// scope includes them and no error has been found before.
+/// scope includes them and all files can be read.
 #[must_use]
 pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitCode {
     let (path, Loaded { plan, warnings }) = match load(path) {
@@ -62,16 +62,20 @@ pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitC
         }
     };
     let (counts, networks) = (counts(&path, &plan), guard_networks(&plan));
-    let mut found = Vec::new();
+    let (mut found, mut unwritable) = (Vec::new(), Vec::new());
     if scope != CheckScope::WithoutFiles {
-        found.extend(check_files(&path, &plan));
-        found.extend(check_as_service(&path, &found));
+        found = check_read_files(&plan);
+        unwritable = check_written_files(&path, &plan);
     }
     let mut servers = None;
     if scope == CheckScope::Live && exit_code(&found).is_none() {
         let (text, problems) = live::try_out(plan);
         found.extend(problems);
         servers = Some(text);
+    }
+    found.extend(unwritable);
+    if scope != CheckScope::WithoutFiles {
+        found.extend(check_as_service(&path, &found));
     }
     let mut printed = print_problems(&warnings, &found, format);
     let failed = exit_code(&found);
@@ -137,10 +141,11 @@ fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
         return Vec::new();
     }
     let findings = || match load(Some(path)) {
-        Ok((_, loaded)) => check_files(path, &loaded.plan)
-            .into_iter()
-            .map(|finding| finding.message)
-            .collect(),
+        Ok((_, Loaded { plan, .. })) => {
+            let found = check_read_files(&plan).into_iter();
+            let found = found.chain(check_written_files(path, &plan));
+            found.map(|finding| finding.message).collect()
+        }
         Err(report) => report.error_messages().map(str::to_owned).collect(),
     };
     // Without such a user, the service runs as another one.
@@ -193,9 +198,16 @@ impl Finding {
     }
 }
 
-/// Tries the files named in the plan, which was loaded from the file at `path`. A file that cannot be read or written,
-/// so that `acequia run` would not start, is an error. Warns of each secret file that other users may read or write.
-fn check_files(path: &Path, plan: &Plan) -> Vec<Finding> {
+/// Tries the files and directories that a start with this plan writes. `path`: the file that the plan was loaded from.
+fn check_written_files(path: &Path, plan: &Plan) -> Vec<Finding> {
+    let created = SERVICE_DIRECTORIES.map(Path::new);
+    let created = if is_of_service(path) { &created[..] } else { &[] };
+    app::unwritable(plan, created).iter().map(Finding::failure).collect()
+}
+
+/// Tries the files that the plan names. A file that cannot be read, so that `acequia run` would not start, is an error.
+/// Warns of each secret file that other users may read or write.
+fn check_read_files(plan: &Plan) -> Vec<Finding> {
     let mut unreadable: Vec<Failure> = Vec::new();
     for failure in app::unreadable(plan) {
         // Several keys may name one file.
@@ -204,9 +216,6 @@ fn check_files(path: &Path, plan: &Plan) -> Vec<Finding> {
         }
     }
     let mut found: Vec<Finding> = unreadable.iter().map(Finding::failure).collect();
-    let created = SERVICE_DIRECTORIES.map(Path::new);
-    let created = if is_of_service(path) { &created[..] } else { &[] };
-    found.extend(app::unwritable(plan, created).iter().map(Finding::failure));
     found.extend(check_directories(plan));
     found.extend(file_warnings(plan).into_iter().map(Finding::warning));
     found.extend(check_lists(plan));

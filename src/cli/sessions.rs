@@ -59,7 +59,8 @@ impl SessionsArgs {
             query.append_pair("after", &after.to_string());
         }
         let query = query.finish();
-        let uri = format!("/?{query}").parse().expect("the query is encoded");
+        let uri = format!("/?{query}").parse();
+        let uri = uri.map_err(|_| String::from("the filters are too long"))?;
         let checked = Query::<SessionQuery>::try_from_uri(&uri);
         // The source of the rejection says what is wrong, without a word about query strings.
         let why = |rejection: QueryRejection| match rejection.source() {

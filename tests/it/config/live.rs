@@ -87,6 +87,17 @@ fn a_configuration_with_an_unusable_file_is_not_called_fine() {
     assert!(done.code != Some(0) && done.stdout.is_empty(), "{done:?}");
 }
 
+/// A test on another machine, or by another user, is about the servers.
+#[test]
+fn servers_are_tried_even_if_the_access_log_cannot_be_written() {
+    let good = Server::echo();
+    let log = "[log]\naccess = \"/nonexistent/access.log\"\n";
+    let done = check_live(&(listener("l", "p", "") + &pool("p", &[good.address], "") + log), &[]);
+    assert_eq!(done.code, Some(3), "{done:?}");
+    assert!(done.stderr.contains("cannot write the access log"), "{done:?}");
+    assert!(done.stdout.contains(&format!("  {}: ", good.address)), "{done:?}");
+}
+
 #[test]
 fn a_name_without_an_address_is_reported() {
     let done = check_live(

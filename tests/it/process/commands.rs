@@ -277,6 +277,10 @@ fn values_that_no_process_accepts_exit_with_2_at_once() {
         );
         assert!(failed.stderr.contains(expected), "{arguments:?}: {failed:#?}");
     }
+    let long = format!("sni={}", "a".repeat(70_000));
+    let failed = finished(&mut acequia(&["sessions", "--filter", &long]));
+    assert!(failed.stderr.contains("the filters are too long"), "{failed:#?}");
+    assert_eq!(failed.code, Some(2), "{failed:#?}");
     let valid = finished(&mut acequia(&["sessions", "--sort", "rtt", "--filter", "sni=a&b"]));
     assert_eq!(valid.code, Some(3), "{valid:#?}");
 }
