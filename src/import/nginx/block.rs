@@ -189,8 +189,8 @@ fn begins_lua(tokens: &[(usize, NginxToken)]) -> bool {
     words.last().is_some_and(|name| name.ends_with("_by_lua_block"))
 }
 
-/// Skips code in Lua up to the `}` that ends its block. Returns the line of that `}`. Braces in strings and
-/// comments between `[[` and `]]` are counted, too.
+/// Skips code in Lua up to the `}` that ends its block. Returns the line of that `}`. Braces in strings and comments
+/// are not counted.
 fn skip_lua(chars: &mut Peekable<impl Iterator<Item = (usize, char)>>) -> Option<usize> {
     let mut depth = 1_usize;
     while let Some((line, c)) = chars.next() {
@@ -203,7 +203,11 @@ fn skip_lua(chars: &mut Peekable<impl Iterator<Item = (usize, char)>>) -> Option
                 }
             }
             '-' if chars.next_if(|(_, next)| *next == '-').is_some() => {
-                while chars.next_if(|(_, next)| *next != '\n').is_some() {}
+                let is_long = chars.next_if(|(_, next)| *next == '[').is_some() && skip_long_bracket(chars);
+                while !is_long && chars.next_if(|(_, next)| *next != '\n').is_some() {}
+            }
+            '[' => {
+                skip_long_bracket(chars);
             }
             '{' => depth += 1,
             '}' => depth -= 1,
@@ -214,6 +218,29 @@ fn skip_lua(chars: &mut Peekable<impl Iterator<Item = (usize, char)>>) -> Option
         }
     }
     None
+}
+
+/// Skips the rest of a long bracket of Lua, such as `[[ … ]]` or `[=[ … ]=]`, after its first `[` (Lua 5.1 manual,
+/// section 2.1). Returns false if that `[` begins none.
+fn skip_long_bracket(chars: &mut Peekable<impl Iterator<Item = (usize, char)>>) -> bool {
+    let mut level = 0_usize;
+    while chars.next_if(|(_, next)| *next == '=').is_some() {
+        level += 1;
+    }
+    if chars.next_if(|(_, next)| *next == '[').is_none() {
+        return false;
+    }
+    // The number of `=` since a `]`, if nothing else is between.
+    let mut equals = None;
+    for (_, c) in chars {
+        equals = match (c, equals) {
+            (']', Some(count)) if count == level => break,
+            (']', _) => Some(0),
+            ('=', Some(count)) => Some(count + 1),
+            _ => None,
+        };
+    }
+    true
 }
 
 /// The characters, each with the number of its line.
@@ -294,6 +321,23 @@ mod tests {
         assert_eq!((inside[1].name(), all[1].name()), ("b", "c"));
         let unfinished = parse("a;\nx_by_lua_block { {} ").unwrap_err();
         assert!(unfinished.to_string().starts_with("line 2: "), "{unfinished}");
+    }
+
+    #[test]
+    fn long_brackets_of_lua_are_skipped() {
+        for code in [
+            "--[[ don't }\n} ]] {}",
+            "s = [[ don't } ]=] ]]",
+            "s = [=[ don't ]] } ]==] ]]=]",
+            "--[==[ \" ]=] } ]]==]",
+            "--[ don't }\n",
+            "--[=\n",
+            "t[t[1]] = { t['['] }",
+        ] {
+            let all = parse(&format!("x_by_lua_block {{ {code} }} b;")).unwrap();
+            assert_eq!((all.len(), all[1].name()), (2, "b"), "{code}");
+        }
+        assert!(parse("x_by_lua_block { [=[ ]] } b;").is_err());
     }
 
     #[test]
