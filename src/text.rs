@@ -1,5 +1,5 @@
 //! Helpers for text that is logged or displayed: they escape and shorten untrusted text, shorten lists, and give
-//! numbers their nouns. Also the rules for names, and a parser of numbers.
+//! numbers their nouns. Also the rules for names, their form in TOML, and a parser of numbers.
 //!
 //! A peer, a name server or a file may contain bytes that control a terminal, reorder the displayed text, or fill a
 //! log. Such text is escaped and truncated where it enters, so that other code can pass it on as it is.
@@ -154,6 +154,24 @@ pub fn without_byte_order_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
+/// A string of TOML, in one line and between `"`.
+#[must_use]
+pub fn toml_basic_string(text: &str) -> String {
+    // The escapes of JSON are escapes of TOML, too. JSON does not escape DEL.
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
+}
+
+/// A key of TOML: bare if it can be.
+#[must_use]
+pub fn toml_key(name: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if !name.is_empty() && name.bytes().all(is_bare) {
+        name.to_owned()
+    } else {
+        toml_basic_string(name)
+    }
+}
+
 /// A number with its noun: `1 pool`, `2 pools`.
 #[must_use]
 pub fn counted(number: usize, noun: &str) -> String {
@@ -262,6 +280,16 @@ mod tests {
         let text = "aé€";
         for (bytes_max, whole) in [(0, ""), (1, "a"), (2, "a"), (3, "aé"), (5, "aé"), (6, text), (7, text)] {
             assert_eq!(truncated(text, bytes_max), whole, "{bytes_max}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_toml_is_quoted_unless_it_can_be_bare() {
+        assert_eq!(toml_key("a-B_1"), "a-B_1");
+        assert_eq!(toml_key("shop.example.com"), "\"shop.example.com\"");
+        for name in ["a-B_1", "", "a.b", "é", "a b", "a\"'\\", "a\r\n\u{7f}"] {
+            let table: toml::Table = format!("{} = 1", toml_key(name)).parse().unwrap();
+            assert!(table.contains_key(name), "{name:?}");
         }
     }
 

@@ -104,7 +104,7 @@ pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
         return Err(vec![problem]);
     }
     if let Some(at) = first_character(text).filter(|at| text[*at..].starts_with('{')) {
-        let hint = "give it a name that ends in .json";
+        let hint = "a configuration in JSON is in a file whose name ends in .json";
         return Err(vec![Problem::error(
             Position::Bytes(at..at + 1),
             "TOML: this is JSON",

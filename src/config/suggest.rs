@@ -2,7 +2,7 @@
 
 use super::keys::{self, SectionKeys};
 use super::synonyms::{equivalent, normalize};
-use crate::text::first_and_more;
+use crate::text::{first_and_more, toml_key};
 
 /// Longer words get no suggestion: few known words are so long, and the time to compute an edit distance grows with the
 /// product of both lengths.
@@ -63,13 +63,14 @@ pub(super) fn did_you_mean(word: &str, known: &[&str]) -> Option<String> {
 
 /// The hint for a name that refers to no section `[kind.name]`. `known`: the names of the sections below `kind`.
 pub(super) fn unknown_name(name: &str, kind: &str, known: &[&str]) -> String {
+    let key = toml_key(name);
     if known.is_empty() {
-        return format!("add [{kind}.{name}]");
+        return format!("add [{kind}.{key}]");
     }
     let listed = || {
         let known = known.iter().map(|known| format!("`{known}`"));
         let known = first_and_more(known, NAMES_LISTED_MAX).join(", ");
-        format!("add [{kind}.{name}], or write another name: {known}")
+        format!("add [{kind}.{key}], or write another name: {known}")
     };
     did_you_mean(name, known).unwrap_or_else(listed)
 }
@@ -118,6 +119,14 @@ mod tests {
         ] {
             assert_eq!(unknown_key(section, key).1, hint, "{key}");
         }
+    }
+
+    #[test]
+    fn a_name_with_dots_is_quoted_in_the_section_to_add() {
+        let name = "shop.example.com";
+        assert_eq!(unknown_name(name, "pools", &[]), r#"add [pools."shop.example.com"]"#);
+        let hint = r#"add [pools."shop.example.com"], or write another name: `p`"#;
+        assert_eq!(unknown_name(name, "pools", &["p"]), hint);
     }
 
     #[test]

@@ -462,7 +462,7 @@ fn syntax_errors_have_a_remedy() {
             "a.toml",
             "\u{feff}\n {}",
             "TOML: this is JSON",
-            "give it a name that ends in .json",
+            "a configuration in JSON is in a file whose name ends in .json",
         ),
         ("a.json", "{ \"a\": 1, \"a\": 2 }", "duplicate key", "keep one"),
         ("a.json", "{ \"a\": ", "EOF while parsing a value", "write the rest"),

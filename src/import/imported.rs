@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::hash::Hash;
 
+use crate::text::toml_basic_string;
+
 /// A configuration before it is written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Imported {
@@ -242,8 +244,7 @@ pub(super) fn keep_first<T: Eq + Hash>(texts: &mut Vec<String>, parse: impl Fn(&
 /// A string in TOML, in one line.
 pub(super) fn quoted(text: &str) -> String {
     if text.contains(['\n', '\r']) {
-        // The escapes of JSON are escapes of TOML, too. JSON does not escape DEL.
-        return serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F");
+        return toml_basic_string(text);
     }
     ::toml::Value::from(text).to_string()
 }

@@ -7,7 +7,7 @@ use super::Import;
 use super::imported::{
     Imported, ImportedListener, ImportedPool, ImportedSection, ImportedServer, Remark, quoted, quoted_list,
 };
-use crate::text::escape_bounded;
+use crate::text::{escape_bounded, toml_key};
 
 /// The longest text of a remark, in characters.
 const REMARK_CHARS_MAX: usize = 200;
@@ -93,7 +93,7 @@ impl Writer {
         if !has_guard(listener) {
             return;
         }
-        let _ = writeln!(self.text, "\n[guards.{}]", key_of(&listener.name));
+        let _ = writeln!(self.text, "\n[guards.{}]", toml_key(&listener.name));
         for (key, networks) in [("allow", &listener.allow), ("deny", &listener.deny)] {
             if !networks.is_empty() {
                 self.key(key, &quoted_list(networks));
@@ -105,7 +105,7 @@ impl Writer {
     }
 
     fn listener(&mut self, listener: &ImportedListener) {
-        let name = key_of(&listener.name);
+        let name = toml_key(&listener.name);
         let _ = writeln!(self.text, "\n[listeners.{name}]");
         self.remarks(&listener.section.remarks);
         self.key("bind", &quoted_list(&listener.bind));
@@ -147,7 +147,7 @@ impl Writer {
     }
 
     fn pool(&mut self, pool: &ImportedPool) {
-        let name = key_of(&pool.name);
+        let name = toml_key(&pool.name);
         self.section(&format!("[pools.{name}]"), &pool.section);
         if let Some(source) = &pool.source {
             self.key("bind_source", &quoted(source));
@@ -180,15 +180,5 @@ fn entry(server: &ImportedServer) -> String {
     match keys.as_slice() {
         [_] => address,
         keys => format!("{{ {} }}", keys.join(", ")),
-    }
-}
-
-/// A key of TOML: bare if it can be.
-fn key_of(name: &str) -> String {
-    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    if name.bytes().all(is_bare) {
-        name.to_owned()
-    } else {
-        quoted(name)
     }
 }

@@ -6,6 +6,7 @@ use super::{Problems, Section};
 use crate::config::report::Position;
 use crate::plan::{PoolId, Protocol};
 use crate::route::{Route, RouteTable, TlsMode};
+use crate::text::toml_key;
 
 /// Rejects a listener that sends clients to a pool with TLS although the clients use TLS already, or begin it within
 /// their protocol. `section`: the keys of the listener; `positions`: where the routes are.
@@ -33,7 +34,11 @@ pub(super) fn reject(
             } else {
                 "the client's TLS reaches the server"
             };
-            problems.error(position, message, format!("remove [pools.{pool}.tls]: {reason}"));
+            problems.error(
+                position,
+                message,
+                format!("remove [pools.{}.tls]: {reason}", toml_key(pool)),
+            );
         }
         return;
     }
@@ -56,6 +61,7 @@ pub(super) fn reject(
                 "route `{name}` passes TLS on to pool `{target}`, and [tls] of its fallback `{pool}` encrypts it again"
             )
         };
+        let (listener, pool) = (toml_key(listener), toml_key(pool));
         let hint = if terminates {
             format!("remove tls = \"pass\" of the route, or [pools.{pool}.tls]")
         } else {

@@ -172,9 +172,11 @@ pub(super) fn integer_or(
 
 /// As [`integer`]. `or` ends the hints: what else the key takes.
 fn integer_else(node: &Node, bounds: RangeInclusive<u32>, or: &str, problems: &mut Problems<'_>) -> Option<u32> {
+    // TOML has no leading zeros.
+    let is_valid = |text: &str, number| bounds.contains(&number) && number.to_string() == text;
     let number = match &node.value {
         Value::Integer(number) => *number,
-        Value::String(text) if text.parse::<u32>().is_ok() => {
+        Value::String(text) if text.parse().is_ok_and(|number| is_valid(text, number)) => {
             return wrong_type(node, "an integer", format!("write {text} without quotes"), problems);
         }
         _ => {

@@ -234,6 +234,12 @@ fn a_number_instead_of_a_text_gets_a_hint_with_a_valid_value() {
             "[guards.g]\nrate = 0",
             "write a count of 1 to 1000000 and a period, as in \"20/s\", \"300/m\" or \"1000/h\"",
         ),
+        ("[pools.p]\nretries = \"2\"", "write 2 without quotes"),
+        ("[pools.p.health]\nport = \"65535\"", "write 65535 without quotes"),
+        ("[pools.p.health]\nport = \"70000\"", "write a number from 1 to 65535"),
+        ("[pools.p.health]\nport = \"0\"", "write a number from 1 to 65535"),
+        ("[pools.p.health]\nport = \"007\"", "write a number from 1 to 65535"),
+        ("[pools.p.health]\nport = \"+7\"", "write a number from 1 to 65535"),
         ("[listeners.a]\nbind = -1", "write \"0.0.0.0:443\""),
         ("[listeners.a]\nbind = 80", "write [\"0.0.0.0:80\", \"[::]:80\"]"),
         (
