@@ -47,6 +47,9 @@ pub enum Failure {
         #[source]
         cause: TlsFileError,
     },
+    /// Several at once, or one. The message has one line for each.
+    #[error("{}", .0.iter().map(|failure| chain(failure)).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<Self>),
     /// A worker, or its task for a listening socket, has ended before the shutdown.
     #[error("a worker has ended before the shutdown: this is a fault of acequia")]
     WorkersGone,
@@ -57,12 +60,14 @@ impl Failure {
         Self::AccessLog(with_remedy(cause))
     }
 
-    /// Whether the configuration itself is wrong: a file that it names can be read, but its contents cannot be used.
+    /// Whether the configuration itself is wrong: a file that it names can be read, but its contents cannot be used. Of
+    /// several failures, all must be of this kind.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::File { cause, .. } => cause.kind() == io::ErrorKind::InvalidData,
             Self::Tls { cause, .. } => !cause.is_unreadable(),
+            Self::Several(failures) => failures.iter().all(Self::is_configuration),
             _ => false,
         }
     }
@@ -87,6 +92,7 @@ impl Failure {
                     cause.path.display()
                 )
             }
+            Self::Several(failures) => failures.iter().map(Self::for_store).collect::<Vec<_>>().join("\n"),
             _ => chain(self),
         }
     }
@@ -113,4 +119,25 @@ pub(super) fn with_remedy(error: io::Error) -> io::Error {
 
 pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
     move |cause| Failure::System { what, cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_failures_have_one_line_each() {
+        let file = |key: &str, kind: io::ErrorKind| Failure::File {
+            key: key.to_owned(),
+            path: "a".into(),
+            cause: io::Error::new(kind, "why"),
+        };
+        let several = |second| Failure::Several(vec![file("x", io::ErrorKind::InvalidData), file("y", second)]);
+        let text = "x: cannot read a: why\ny: cannot read a: why";
+        for (second, is_configuration) in [(io::ErrorKind::InvalidData, true), (io::ErrorKind::NotFound, false)] {
+            let failure = several(second);
+            assert_eq!((&*chain(&failure), &*failure.for_store()), (text, text));
+            assert_eq!(failure.is_configuration(), is_configuration);
+        }
+    }
 }

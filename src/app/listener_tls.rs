@@ -71,14 +71,14 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Liv
 /// accounts, and returns the warnings about files and directories.
 ///
 /// # Errors
-/// The first file or directory that cannot be read or used.
+/// The first other file or directory that cannot be read or used; if there is none, all errors of [`load_tls`].
 pub(super) fn check_and_load(
     plan: &Plan,
     before: Option<(&InForce, &Metrics)>,
 ) -> Result<(LiveTls, Vec<String>), Failure> {
     check_readable(plan)?;
     let mut warnings = acme::make_directories(plan)?;
-    let tls = load_tls(plan, before).map_err(|mut failures| failures.swap_remove(0))?;
+    let tls = load_tls(plan, before).map_err(Failure::Several)?;
     warnings.extend(file_warnings(plan));
     warnings.extend(tls_warnings(plan, &tls));
     Ok((tls, warnings))

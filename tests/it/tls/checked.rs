@@ -5,8 +5,8 @@ use std::process::Command;
 
 use super::site::Site;
 use crate::support::authority::replace;
-use crate::support::process::must;
-use crate::support::proxy::checked;
+use crate::support::process::{finished, must};
+use crate::support::proxy::{acequia, checked, config_directory};
 
 /// Runs openssl(1) in the directory of the site.
 fn openssl(site: &Site, arguments: &str) {
@@ -66,10 +66,16 @@ fn a_wrong_file_is_reported_for_each_section_that_names_it() {
     let ca = site.file("ca.pem");
     let auth = format!("client_auth = {{ ca_file = {ca} }}");
     let pool = format!("[pools.q]\nservers = [\"127.0.0.1:9\"]\ntls = {{ ca_file = {ca} }}\n");
-    let (code, said) = checked(&site.config("127.0.0.1:9".parse().unwrap(), &auth, &pool));
+    let text = site.config("127.0.0.1:9".parse().unwrap(), &auth, &pool);
+    let (code, said) = checked(&text);
     assert_eq!(code, Some(1), "{said}");
+    let directory = config_directory("acequia.toml", &text);
+    let run = finished(acequia(&["run", "-c"]).arg(directory.path().join("acequia.toml")));
+    assert_eq!(run.code, Some(1), "{run:#?}");
     for section in ["listeners.tls.tls", "pools.q.tls"] {
         assert!(said.contains(&format!("error: {section}: ")), "{section}: {said}");
+        let lines = run.stderr.lines().filter(|line| line.contains(&format!("{section}: ")));
+        assert_eq!(lines.count(), 1, "{section}: {run:#?}");
     }
 }
 
