@@ -1,6 +1,7 @@
 //! Checks the files that a plan names: whether this process can read them, and whether other users can.
 
 use std::fs::Permissions;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -20,8 +21,12 @@ const PUBLIC_FILES: [&str; 4] = ["ca_file", "crl_file", "tls.cert", "cert_file"]
 /// Mode bits that no file should have: write for group and others.
 const WRITE_MASK: u32 = 0o022;
 
-/// Suffixes of the configuration keys whose files contain a password or a token. One without it is an error.
-const SECRET_FILES: [&str; 2] = ["password_file", "token_file"];
+/// Suffixes of the configuration keys whose files contain a password or a token, and what reads these. A file without
+/// it is an error.
+const SECRET_FILES: [(&str, fn(&Path) -> io::Result<()>); 2] = [
+    ("password_file", |path| password(path).map(drop)),
+    ("token_file", |path| token(path).map(drop)),
+];
 
 /// Checks that every file that the plan names can be read, except those of TLS. These are read next, by `load_tls`: one
 /// that is in force already and cannot be read any more does not prevent a reload.
@@ -39,12 +44,9 @@ pub fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
 }
 
 fn unreadable_file((key, path): (String, &Path)) -> Option<Failure> {
-    let read = if key.ends_with("password_file") {
-        password(path).map(drop)
-    } else if key.ends_with("token_file") {
-        token(path).map(drop)
-    } else {
-        regular_file::open(path).map(drop)
+    let read = match SECRET_FILES.iter().find(|(suffix, _)| key.ends_with(suffix)) {
+        Some((_, read_secret)) => read_secret(path),
+        None => regular_file::open(path).map(drop),
     };
     let (path, cause) = (path.to_owned(), read.err()?);
     Some(Failure::File { key, path, cause })
@@ -57,7 +59,7 @@ fn unreadable_file((key, path): (String, &Path)) -> Option<Failure> {
 pub fn file_warnings(plan: &Plan) -> Vec<String> {
     let warning = |(key, path): (String, &Path)| {
         let metadata = path.metadata().ok()?;
-        let is_read = SECRET_FILES.iter().any(|secret| key.ends_with(secret));
+        let is_read = SECRET_FILES.iter().any(|(suffix, _)| key.ends_with(suffix));
         if metadata.is_file() && metadata.len() == 0 && !is_read {
             return Some(format!("{key}: {} is empty", path.display()));
         }

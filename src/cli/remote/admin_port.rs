@@ -10,10 +10,7 @@ use hyper::header::HeaderValue;
 use super::{Peer, RemoteError};
 use crate::cli::values::url;
 use crate::error::with_context;
-use crate::{http_client, regular_file, tls};
-
-/// The largest token file, in bytes. A larger file is probably no token file.
-const TOKEN_BYTES_MAX: u64 = 4096;
+use crate::{admin, http_client, tls};
 
 /// Selects the admin port of a process instead of its socket.
 #[derive(Clone, Debug, Args)]
@@ -58,7 +55,7 @@ impl AdminPort {
 /// The header field with the token in a file (RFC 6750, section 2.1).
 fn authorization(file: &Path) -> io::Result<HeaderValue> {
     let read = || {
-        let token = regular_file::read_secret(file, TOKEN_BYTES_MAX, <[u8]>::trim_ascii)?;
+        let token = admin::token(file)?;
         let value = HeaderValue::try_from([&b"Bearer "[..], &token[..]].concat());
         let mut value = value.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         value.set_sensitive(true);
