@@ -275,14 +275,14 @@ fn remove_missing_pools(listener: &mut ImportedListener, names: &HashSet<&str>) 
 /// Removes TLS from those addresses of a listener for which no certificate was carried over. A remark names these
 /// addresses.
 fn remove_unused_tls(listener: &mut ImportedListener) {
-    let is_unused = |tls: &ImportedTls| tls.certificates.is_empty();
-    let has_unused = |address: &&String| listener.tls_at(address).is_some_and(is_unused);
-    let addresses: Vec<String> = listener.bind.iter().filter(has_unused).cloned().collect();
+    let tls_at = |address: &String| Some((address.clone(), listener.tls_at(address)?));
+    let with_tls = listener.bind.iter().filter_map(tls_at);
+    let (addresses, unused): (Vec<String>, Vec<&ImportedTls>) =
+        with_tls.filter(|(_, tls)| tls.certificates.is_empty()).unzip();
     if addresses.is_empty() {
         return;
     }
-    let unused = addresses.iter().filter_map(|address| listener.tls_at(address));
-    let keys = unused.flat_map(|tls| &tls.keys);
+    let keys = unused.into_iter().flat_map(|tls| &tls.keys);
     let keys: BTreeSet<String> = keys.map(|(key, value)| format!("{key} = {value}")).collect();
     let what = match keys.is_empty() {
         true => String::from("TLS"),

@@ -78,18 +78,17 @@ impl Checks {
     fn read_tcp_check(&mut self, line: &Line) -> LineOutcome {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
         let rest = line.words.get(2..).unwrap_or_default();
-        let has_begun = self.conversation.has_steps();
+        let is_first = !self.conversation.has_steps();
+        let begins_with = |command: &str| is_first && word(2).starts_with(command);
         match word(1) {
-            "send" if word(2).starts_with("PING") && !has_begun => {
+            "send" if begins_with("PING") => {
                 self.set("redis");
                 LineOutcome::Noted(String::from(
                     "check = \"redis\" sends ROLE, too: for another service with PING write check = \"send-expect\"",
                 ))
             }
-            "send" if (word(2).starts_with("info replication") || word(2).starts_with("role")) && !has_begun => {
-                self.set("redis")
-            }
-            "send" if word(2).starts_with("AUTH ") && !has_begun => {
+            "send" if begins_with("info replication") || begins_with("role") => self.set("redis"),
+            "send" if begins_with("AUTH ") => {
                 self.set("redis");
                 LineOutcome::Noted(String::from("write the password of AUTH to a file: `password_file`"))
             }

@@ -246,30 +246,26 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
     let mut sends_header = false;
     let (mut retries, mut tries_next_server) = (None, true);
     for directive in all {
-        let time = directive.word(1).and_then(|text| duration(text, 1_000));
-        note_cut_timeout(directive, listener);
-        match (directive.name(), time) {
-            ("proxy_timeout" | "proxy_connect_timeout", Some(Duration::ZERO))
-            | ("preread_timeout" | "ssl_handshake_timeout", Some(Duration::ZERO)) => {
-                listener.section.remarks.push(directive.left_out(ZERO_TIMEOUT));
-            }
-            ("proxy_timeout", Some(time)) => idle_timeout = time,
-            ("proxy_connect_timeout", Some(time)) => connect_timeout = time,
+        match directive.name() {
+            "proxy_timeout" => idle_timeout = timeout(directive, listener).unwrap_or(idle_timeout),
+            "proxy_connect_timeout" => connect_timeout = timeout(directive, listener).unwrap_or(connect_timeout),
             // Where TLS is terminated, `hello_timeout` is for the whole handshake.
-            ("preread_timeout" | "ssl_handshake_timeout", Some(time)) => hello_timeout = hello_timeout.max(Some(time)),
-            ("proxy_protocol", _) => sends_header = directive.word(1) == Some("on"),
-            ("listen" | "proxy_pass" | "ssl_preread" | "resolver" | "ssl_alpn" | "ssl_protocols", _)
-            | ("allow" | "deny" | "ssl_certificate" | "ssl_certificate_key" | "set_real_ip_from", _)
-            | ("access_log" | "error_log", _) => {}
-            ("tcp_nodelay", _) if directive.word(1) == Some("off") => {
+            "preread_timeout" | "ssl_handshake_timeout" => {
+                hello_timeout = hello_timeout.max(timeout(directive, listener));
+            }
+            "proxy_protocol" => sends_header = directive.word(1) == Some("on"),
+            "listen" | "proxy_pass" | "ssl_preread" | "resolver" | "set_real_ip_from" | "allow" | "deny" => {}
+            "ssl_certificate" | "ssl_certificate_key" | "ssl_alpn" | "ssl_protocols" => {}
+            "access_log" | "error_log" => {}
+            "tcp_nodelay" if directive.word(1) == Some("off") => {
                 listener.section.remarks.push(directive.left_out("it is always on"));
             }
-            ("tcp_nodelay", _) => {}
-            ("proxy_next_upstream", _) => tries_next_server = directive.word(1) != Some("off"),
-            ("proxy_bind", _) => set_source(directive, targets, listener),
-            (name, _) if access_limits::KNOWN.contains(&name) || proxy_ssl::KNOWN.contains(&name) => {}
-            ("proxy_protocol_timeout", _) => {} // `hello_timeout` also limits the PROXY header
-            ("proxy_next_upstream_tries", _) => {
+            "tcp_nodelay" => {}
+            "proxy_next_upstream" => tries_next_server = directive.word(1) != Some("off"),
+            "proxy_bind" => set_source(directive, targets, listener),
+            name if access_limits::KNOWN.contains(&name) || proxy_ssl::KNOWN.contains(&name) => {}
+            "proxy_protocol_timeout" => {} // `hello_timeout` also limits the PROXY header
+            "proxy_next_upstream_tries" => {
                 let tries = directive.word(1);
                 retries = match tries.and_then(|text| clamped_integer(text, 0, RETRIES_MAX + 1)) {
                     None | Some(0) => Some(RETRIES_MAX), // 0 is no limit in nginx
@@ -295,19 +291,17 @@ fn set_settings(all: &[&Directive], targets: &mut Targets, listener: &mut Import
     }
 }
 
-/// Adds a note if a timeout is longer than is possible here.
-fn note_cut_timeout(directive: &Directive, listener: &mut ImportedListener) {
-    let timeouts = [
-        "proxy_timeout",
-        "proxy_connect_timeout",
-        "preread_timeout",
-        "ssl_handshake_timeout",
-    ];
-    if timeouts.contains(&directive.name())
-        && let Some(note) = directive.word(1).and_then(|text| too_long(text, 1_000))
-    {
-        listener.section.remarks.push(Remark::note(directive.line, note));
-    }
+/// The time of a timeout. Adds a note if it is longer than is possible here. `None`: it is left out, with a remark.
+fn timeout(directive: &Directive, listener: &mut ImportedListener) -> Option<Duration> {
+    let text = directive.word(1).unwrap_or_default();
+    let time = duration(text, 1_000);
+    let remark = match time {
+        None => Some(directive.left_out("")),
+        Some(Duration::ZERO) => Some(directive.left_out(ZERO_TIMEOUT)),
+        Some(_) => too_long(text, 1_000).map(|note| Remark::note(directive.line, note)),
+    };
+    listener.section.remarks.extend(remark);
+    time.filter(|time| !time.is_zero())
 }
 
 /// `proxy_bind`: the address that connections to servers come from.

@@ -54,14 +54,14 @@ pub(super) fn read(name: &str, block: &[Directive]) -> ImportedPool {
 fn scale_weights(servers: &[UpstreamServer<'_>], pool: &mut ImportedPool) {
     let limit = u64::from(WEIGHT_MAX);
     let heaviest = pool.servers.iter().zip(servers).max_by_key(|(server, _)| server.weight);
-    let written = heaviest.and_then(|(_, own)| own.option("weight")).unwrap_or_default();
-    let weights = pool.servers.iter_mut().filter_map(|server| server.weight.as_mut());
-    let weights: Vec<&mut u32> = weights.filter(|weight| **weight > 0).collect();
-    let largest = weights.iter().map(|weight| u64::from(**weight)).max().unwrap_or(0);
+    let Some((server, own)) = heaviest else { return };
+    let largest = u64::from(server.weight.unwrap_or(0));
     if largest <= limit {
         return;
     }
-    for weight in weights {
+    let written = own.option("weight").unwrap_or_default();
+    let weights = pool.servers.iter_mut().filter_map(|server| server.weight.as_mut());
+    for weight in weights.filter(|weight| **weight > 0) {
         let scaled = (u64::from(*weight) * limit + largest / 2) / largest; // rounded to the nearest
         *weight = u32::try_from(scaled).unwrap_or(WEIGHT_MAX.into()).max(1);
     }
@@ -86,33 +86,33 @@ impl UpstreamServer<'_> {
 /// Sets an option for the pool, with the value of the first server that has it. Adds a remark for each server
 /// that has another value, or none.
 fn set_pool_option(option: &str, servers: &[UpstreamServer<'_>], pool: &mut ImportedPool) {
-    let mut values = servers
+    let first = servers
         .iter()
-        .filter_map(|server| Some((server.line, server.option(option)?)));
-    let Some((line, value)) = values.next() else {
-        return;
-    };
+        .find_map(|server| Some((server.line, server.option(option)?)));
+    let Some((line, value)) = first else { return };
     let time = duration(value, 1_000);
-    let note = match option {
-        "max_fails" => integer_at_most(value, FAILS_MAX).and_then(|(_, note)| note),
-        _ => too_long(value, 1_000),
-    };
-    pool.section.remarks.extend(note.map(|note| Remark::note(line, note)));
-    match (option, time) {
-        ("max_fails", _) => match clamped_integer(value, 0, FAILS_MAX) {
-            Some(0) => pool.health.set("eject_max_percent", "0"),
-            Some(fails) => pool.health.set("eject_after", fails.to_string()),
-            None => {}
-        },
-        ("fail_timeout", Some(time)) => {
+    let note = match (option, integer_at_most(value, FAILS_MAX), time) {
+        ("max_fails", Some((fails, too_many)), _) => {
+            match fails {
+                0 => pool.health.set("eject_max_percent", "0"),
+                _ => pool.health.set("eject_after", fails.to_string()),
+            }
+            too_many
+        }
+        ("fail_timeout", _, Some(time)) => {
             pool.health.set("eject_for", duration_value(time));
             if time > EJECT_MAX {
                 pool.health.set("eject_max_for", duration_value(time));
             }
+            too_long(value, 1_000)
         }
-        ("slow_start", Some(time)) => pool.section.set("slow_start", duration_value(time)),
-        _ => {}
-    }
+        ("slow_start", _, Some(time)) => {
+            pool.section.set("slow_start", duration_value(time));
+            too_long(value, 1_000)
+        }
+        _ => None,
+    };
+    pool.section.remarks.extend(note.map(|note| Remark::note(line, note)));
     let has_same_value = |own: &str| own == value || time.is_some() && duration(own, 1_000) == time;
     for server in servers
         .iter()
