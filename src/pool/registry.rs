@@ -86,6 +86,14 @@ struct RegistryEntries {
     changes: u64,
 }
 
+impl RegistryEntries {
+    /// The servers at this path that are still held.
+    fn servers_at(&self, path: &ServerPath) -> impl Iterator<Item = Arc<Server>> {
+        let named = self.servers.get(path).into_iter().flatten();
+        named.filter_map(Weak::upgrade)
+    }
+}
+
 #[derive(Debug)]
 struct StoredOverrides {
     overrides: Overrides,
@@ -163,15 +171,10 @@ impl ServerRegistry {
         let path = (Arc::clone(pool), Arc::clone(&spec.label));
         let address = spec.address;
         let mut entries = self.entries.lock();
-        let mut named = entries
-            .servers
-            .get(&path)
-            .into_iter()
-            .flatten()
-            .filter_map(Weak::upgrade);
         // A server of this name and address has another specification if the configuration has another host name for
         // it, or now has a host name in place of an address.
-        if let Some(server) = named.find(|server| *server.spec() == spec) {
+        let same = entries.servers_at(&path).find(|server| *server.spec() == spec);
+        if let Some(server) = same {
             return server;
         }
         if entries.servers.len().max(entries.counts.len()) >= entries.sweep_at {
@@ -204,8 +207,7 @@ impl ServerRegistry {
     /// overrides in force after it.
     pub fn apply_override(&self, path: &ServerPath, change: Override, by: Arc<str>, at: SystemTime) -> Overrides {
         let mut entries = self.entries.lock();
-        let named = entries.servers.get(path).into_iter().flatten();
-        let servers: Vec<Arc<Server>> = named.filter_map(Weak::upgrade).collect();
+        let servers: Vec<Arc<Server>> = entries.servers_at(path).collect();
         let before = entries.overrides.remove(path).map(|stored| stored.overrides);
         let overrides = before.unwrap_or_default().with(change, by, at);
         // Servers that only sessions hold are included: they may come back into a plan.
@@ -232,9 +234,8 @@ impl ServerRegistry {
     #[must_use]
     pub fn overridden(&self) -> Vec<Arc<Server>> {
         let entries = self.entries.lock();
-        let servers_at = |path| entries.servers.get(path).into_iter().flatten();
-        let servers = entries.overrides.keys().flat_map(servers_at);
-        servers.filter_map(Weak::upgrade).collect()
+        let paths = entries.overrides.keys();
+        paths.flat_map(|path| entries.servers_at(path)).collect()
     }
 
     /// The overrides of servers that are not in `present`, sorted by name.
