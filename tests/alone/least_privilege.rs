@@ -6,11 +6,10 @@ use std::net::{SocketAddr, TcpListener};
 use crate::support::client::{served_client, server_reached};
 use crate::support::counts::{log_lines, wait_for_active_sessions};
 use crate::support::eventually;
+use crate::support::process::NOBODY;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use rustix::process::{Signal, geteuid};
-
-const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 
 /// CAP_NET_BIND_SERVICE: capability 10.
 const BIND_SERVICE: u64 = 1 << 10;

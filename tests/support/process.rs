@@ -13,6 +13,9 @@ use socket2::{Domain, Socket, Type};
 
 use super::wait_for;
 
+/// The beginning of a command that runs the rest of its words as the user `nobody`. It must be run as root.
+pub const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+
 /// A child process. Dropping it kills it and waits for it.
 pub struct Process {
     child: Child,

@@ -189,6 +189,16 @@ impl ManualServer {
         self.try_session().unwrap()
     }
 
+    /// As [`Self::session`], after the PROXY header of version 2 with which it begins. Also returns what follows the
+    /// length in the header: the addresses and the extensions.
+    pub fn session_behind_header(&self) -> (TcpStream, Vec<u8>) {
+        let (mut session, mut head) = (self.session(), [0; 16]);
+        session.read_exact(&mut head).unwrap();
+        let mut rest = vec![0; u16::from_be_bytes([head[14], head[15]]).into()];
+        session.read_exact(&mut rest).unwrap();
+        (session, rest)
+    }
+
     /// As [`Self::session`]; `None`: there was none within [`PATIENCE`].
     pub fn try_session(&self) -> Option<TcpStream> {
         self.sessions.recv_timeout(PATIENCE).ok()

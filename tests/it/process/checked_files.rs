@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::commands::{FINE, run_with};
 use crate::support::is_root_for;
-use crate::support::process::{finished, must};
+use crate::support::process::{NOBODY, finished, must};
 use crate::support::proxy::{BINARY, Proxy, acequia, config_directory};
 use tempfile::TempDir;
 
@@ -163,15 +163,8 @@ fn check_refuses_what_the_user_may_not_write() {
     ] {
         let directory = config_directory("acequia.toml", &text);
         for command in ["run", "check"] {
-            let mut as_nobody = Command::new("setpriv");
-            as_nobody.args([
-                "--reuid=65534",
-                "--regid=65534",
-                "--clear-groups",
-                BINARY,
-                command,
-                "-c",
-            ]);
+            let mut as_nobody = Command::new(NOBODY[0]);
+            as_nobody.args(&NOBODY[1..]).args([BINARY, command, "-c"]);
             let failed = finished(as_nobody.arg(directory.path().join("acequia.toml")));
             assert_eq!(failed.code, Some(3), "{text}: {failed:#?}");
             let remedy = "Permission denied (os error 13): let the user that runs acequia write there";

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::support::client::{ask, server_reached};
-use crate::support::process::{Finished, Port, finished, must};
+use crate::support::process::{Finished, NOBODY, Port, finished, must};
 use crate::support::proxy::{BINARY, Proxy, acequia, config_directory};
 use crate::support::server::Server;
 use crate::support::{eventually, is_root_for};
@@ -196,9 +196,7 @@ fn acequia_runs_without_root() {
     }
     let server = Server::echo();
     let config = FINE.replace("127.0.0.1:9", &server.address.to_string());
-    let proxy = Proxy::setup(&config)
-        .under(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
-        .start();
+    let proxy = Proxy::setup(&config).under(&NOBODY).start();
     assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
 }
 

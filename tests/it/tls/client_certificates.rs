@@ -379,13 +379,10 @@ fn a_proxy_header_describes_the_client_certificate() {
         ),
     ] {
         let mut client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
-        let (mut server, mut header) = (manual.session(), vec![0; 16]);
-        server.read_exact(&mut header).unwrap();
-        let mut rest = vec![0; u16::from_be_bytes([header[14], header[15]]).into()];
-        server.read_exact(&mut rest).unwrap();
+        let (mut server, header) = manual.session_behind_header();
         assert!(
-            rest.windows(expected.len()).any(|window| window == expected),
-            "{rest:?}"
+            header.windows(expected.len()).any(|window| window == expected),
+            "{header:?}"
         );
         server.write_all(b"hello").unwrap();
         assert_eq!(read_greeting(&mut client), b"hello"); // the tickets for the next session came before it

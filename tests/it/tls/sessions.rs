@@ -273,15 +273,11 @@ fn a_proxy_header_describes_the_terminated_tls() {
     let proxy = Proxy::start(&config);
     let setup = site.client().offering(&["http/1.1", "h2"]);
     let _client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
-    let mut header = vec![0; 16];
-    let mut server = manual.session();
-    server.read_exact(&mut header).unwrap();
-    let mut rest = vec![0; u16::from_be_bytes([header[14], header[15]]).into()];
-    server.read_exact(&mut rest).unwrap();
-    let has = |wanted: &[u8]| rest.windows(wanted.len()).any(|window| window == wanted);
-    assert!(has(b"\x01\0\x02h2"), "the agreed protocol: {rest:?}");
-    assert!(has(b"\x02\0\x0cshop.example"), "the server name: {rest:?}");
-    assert!(has(b"\x01\0\0\0\x01\x21\0\x07TLSv1.3"), "the TLS version: {rest:?}");
+    let (_server, header) = manual.session_behind_header();
+    let has = |wanted: &[u8]| header.windows(wanted.len()).any(|window| window == wanted);
+    assert!(has(b"\x01\0\x02h2"), "the agreed protocol: {header:?}");
+    assert!(has(b"\x02\0\x0cshop.example"), "the server name: {header:?}");
+    assert!(has(b"\x01\0\0\0\x01\x21\0\x07TLSv1.3"), "the TLS version: {header:?}");
 }
 
 #[test]
