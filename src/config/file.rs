@@ -103,7 +103,7 @@ pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
         );
         return Err(vec![problem]);
     }
-    if let Some(at) = first_character(text).filter(|at| text[*at..].starts_with('{')) {
+    if let Some((at, '{')) = first_character(text) {
         let hint = "a configuration in JSON is in a file whose name ends in .json";
         return Err(vec![Problem::error(
             Position::Bytes(at..at + 1),
@@ -130,9 +130,10 @@ pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
 /// The remedy for a duplicate key.
 const KEEP_ONE: &str = "keep one";
 
-/// The position of the first character that is neither whitespace nor a byte order mark.
-fn first_character(text: &str) -> Option<usize> {
-    text.find(|c: char| !c.is_whitespace() && c != '\u{feff}')
+/// The first character that is neither whitespace nor a byte order mark, with its position.
+fn first_character(text: &str) -> Option<(usize, char)> {
+    text.char_indices()
+        .find(|(_, c)| !c.is_whitespace() && *c != '\u{feff}')
 }
 
 /// Parses TOML and ignores syntax errors; returns the value of a top-level key, if the parser recovered it.
@@ -219,7 +220,7 @@ fn json_syntax_error(json: &str, offset: usize, error: &serde_json::Error) -> Pr
         .map(str::len)
         .sum();
     let at = offset + before + error.column().saturating_sub(1);
-    let is_table = first_character(json).is_none_or(|at| json[at..].starts_with('{'));
+    let is_table = first_character(json).is_none_or(|(_, first)| first == '{');
     let hint = match is_table {
         true => json_remedy(message),
         false => "write { … }; or, if this is TOML, give it a name that ends in .toml",

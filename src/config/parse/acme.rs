@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::address::InvalidValue;
 use super::list::entries;
+use super::named::NamedSections;
 use super::pool_tls::host_name;
 use super::{Problems, Section, value};
 use crate::acme::{AcmePlan, ChallengeKind, ExternalAccount};
-use crate::config::file::Node;
-use crate::config::report::Position;
-use crate::config::{keys, suggest};
+use crate::config::file::KeyValue;
+use crate::config::keys;
 use crate::guard::NetworkSet;
 use crate::name::ServerName;
 use crate::plan::{GuardPlan, ListenerPlan};
@@ -21,17 +21,11 @@ use crate::tls::{AcmeCertificate, CertificateLocation};
 /// The maximum number of names that common ACME servers accept for one certificate.
 const NAMES_MAX: usize = 100;
 
-/// The accounts of the file, and which of them are used.
+/// The accounts of the file, by name.
 pub(super) struct AcmeAccounts<'a> {
+    /// Each with its index in `in_order`.
+    sections: NamedSections<'a, usize>,
     pub(super) in_order: Vec<AcmePlan>,
-    /// The indexes in `in_order`, by name. `None`: the account has errors.
-    by_name: HashMap<&'a str, Option<usize>>,
-    /// Whether the accounts are unknown, because `[acme]` is not valid: see [`Section::is_unknown`].
-    is_unknown: bool,
-    /// The positions of the accounts, in the order of `in_order`.
-    positions: Vec<&'a Position>,
-    /// Whether each account is used, in the order of `in_order`.
-    is_used: Vec<bool>,
     /// The names of each certificate, by the file of the certificate.
     names_by_file: HashMap<PathBuf, Arc<[ServerName]>>,
 }
@@ -39,26 +33,21 @@ pub(super) struct AcmeAccounts<'a> {
 impl<'a> AcmeAccounts<'a> {
     /// Reads `[acme]`.
     pub(super) fn read(file: &Section<'a>, runtime_state_dir: Option<&Path>, problems: &mut Problems<'_>) -> Self {
-        let (mut in_order, mut positions) = (Vec::<AcmePlan>::new(), Vec::new());
-        let (mut by_name, mut by_state_dir) = (HashMap::new(), HashMap::new());
-        for entry in file.subsections("acme", problems) {
-            let plan = account(&entry.key, &entry.node, &entry.position, runtime_state_dir, problems);
-            by_name.insert(entry.key.as_str(), plan.is_some().then_some(in_order.len()));
-            let Some(plan) = plan else { continue };
-            let first = *by_state_dir.entry(plan.state_dir.clone()).or_insert(in_order.len());
-            if let Some(other) = in_order.get(first) {
-                let message = format!("`{}` has the same `state_dir` as `{}`", plan.name, other.name);
+        // The first account with each `state_dir`.
+        let mut by_state_dir: HashMap<PathBuf, &str> = HashMap::new();
+        let convert = |entry: &'a KeyValue, problems: &mut Problems<'_>| {
+            let plan = account(entry, runtime_state_dir, problems)?;
+            let first = *by_state_dir.entry(plan.state_dir.clone()).or_insert(&entry.key);
+            if first != entry.key {
+                let message = format!("`{}` has the same `state_dir` as `{first}`", entry.key);
                 problems.error(&entry.position, message, "give each its own");
             }
-            in_order.push(plan);
-            positions.push(&entry.position);
-        }
+            Some(plan)
+        };
+        let (sections, in_order) = NamedSections::convert(file, ["acme", "account"], problems, |index| index, convert);
         Self {
-            is_used: vec![false; in_order.len()],
+            sections,
             in_order,
-            by_name,
-            is_unknown: file.is_unknown("acme"),
-            positions,
             names_by_file: HashMap::new(),
         }
     }
@@ -73,17 +62,7 @@ impl<'a> AcmeAccounts<'a> {
         let names = entries(section, "names", problems, certificate_name);
         let node = section.get("acme")?;
         let wanted = value::string(node, "write the name of an account: [acme.NAME]", problems)?;
-        let Some(&index) = self.by_name.get(wanted) else {
-            if self.is_unknown {
-                return None;
-            }
-            let known: Vec<_> = self.in_order.iter().map(|account| &*account.name).collect();
-            let hint = suggest::unknown_name(wanted, "acme", &known);
-            problems.error(&node.position, format!("unknown account `{wanted}`"), hint);
-            return None;
-        };
-        let index = index?; // `None`: an error has been reported
-        self.is_used[index] = true;
+        let index = self.sections.find(wanted, &node.position, None, problems)?;
         let first = names.first()?;
         let position = names_node.map_or(&node.position, |node| &node.position);
         if names.len() > NAMES_MAX {
@@ -117,7 +96,9 @@ impl<'a> AcmeAccounts<'a> {
     /// ACME server.
     pub(super) fn warn(&self, listeners: &[Arc<ListenerPlan>], guards: &[Arc<GuardPlan>], problems: &mut Problems<'_>) {
         let has_redirect = listeners.iter().any(|listener| listener.redirect.is_some());
-        for ((account, position), is_used) in self.in_order.iter().zip(&self.positions).zip(&self.is_used) {
+        for KeyValue { key, position, .. } in self.sections.entries {
+            let Some(index) = self.sections.id(key) else { continue };
+            let (account, is_used) = (&self.in_order[index], self.sections.is_used(key));
             if !is_used {
                 let hint = format!(
                     "add certificates = [{{ acme = \"{}\", names = [\"…\"] }}] to a listener",
@@ -128,7 +109,7 @@ impl<'a> AcmeAccounts<'a> {
                 let hint = "add a listener with `bind` at port 80 and `redirect`";
                 problems.warning(position, "no listener answers the challenge http-01", hint);
             }
-            if *is_used && let Some((listener, guard)) = excluding_guard(account, listeners, guards) {
+            if is_used && let Some((listener, guard)) = excluding_guard(account, listeners, guards) {
                 let message = format!(
                     "only clients in `allow` of `{guard}` reach listener `{listener}`, to which the ACME server connects"
                 );
@@ -190,13 +171,12 @@ fn server_address(account: &AcmePlan) -> Option<IpAddr> {
     directory.host()?.trim_matches(['[', ']']).parse().ok()
 }
 
-fn account(
-    name: &str,
-    node: &Node,
-    position: &Position,
-    runtime_state_dir: Option<&Path>,
-    problems: &mut Problems<'_>,
-) -> Option<AcmePlan> {
+fn account(entry: &KeyValue, runtime_state_dir: Option<&Path>, problems: &mut Problems<'_>) -> Option<AcmePlan> {
+    let KeyValue {
+        key: name,
+        position,
+        node,
+    } = entry;
     let section = Section::open(node, position, &keys::ACME, problems)?;
     let directory = section.required("directory", r#"directory = "https://acme.example/directory""#, problems);
     let directory = directory.and_then(|node| value::parsed(node, https_url, problems));
@@ -212,7 +192,7 @@ fn account(
         problems.error(position, "`state_dir` is missing", hint);
     }
     Some(AcmePlan {
-        name: name.into(),
+        name: name.as_str().into(),
         directory: directory.unwrap_or_default(),
         contact: entries(&section, "contact", problems, contact),
         ca_file: section.path("ca_file", problems),

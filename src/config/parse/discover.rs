@@ -120,7 +120,7 @@ fn warn_of_keys_of_other_sources(section: &Section<'_>, problems: &mut Problems<
 }
 
 fn http(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<DiscoverSource> {
-    let url = value::parsed(section.get("http")?, http_url, problems);
+    let url = section.parsed("http", http_url, problems);
     let ca_file = section.path("ca_file", problems);
     Some(DiscoverSource::Http(HttpSourcePlan {
         interval: section
@@ -180,7 +180,7 @@ fn docker(section: &Section<'_>, providers: &Providers, problems: &mut Problems<
 }
 
 fn kubernetes(section: &Section<'_>, providers: &Providers, problems: &mut Problems<'_>) -> Option<DiscoverSource> {
-    let service = value::parsed(section.get("kubernetes")?, kubernetes_service, problems);
+    let service = section.parsed("kubernetes", kubernetes_service, problems);
     let port = match section.get("port") {
         Some(node) => service_port(node, problems),
         None => Some(ServicePort::Only),

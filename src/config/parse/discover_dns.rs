@@ -13,7 +13,7 @@ use crate::plan::{DiscoverSource, DnsQuery, DnsSourcePlan};
 pub(super) fn dns(section: &Section<'_>, family: IpFamily, problems: &mut Problems<'_>) -> Option<DiscoverSource> {
     let query = match section.get("dns_srv") {
         Some(node) => value::parsed(node, srv_name, problems).map(DnsQuery::Srv),
-        None => value::parsed(section.get("dns")?, dns_host, problems),
+        None => section.parsed("dns", dns_host, problems),
     };
     let resolver = match section.get("resolver") {
         Some(node) => Some(value::parsed(node, name_server, problems)?),

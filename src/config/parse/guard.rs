@@ -8,10 +8,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::list::entries;
-use super::named::{NamedSections, Referent};
+use super::named::NamedSections;
 use super::{Problems, Section, address, process, value};
 use crate::config::file::{KeyValue, Node};
-use crate::config::{FILE_BYTES_MAX, keys, suggest};
+use crate::config::{FILE_BYTES_MAX, keys};
 use crate::guard::{GuardId, GuardRules, NetworkSet, Rate, RefuseWith, SourceBits};
 use crate::plan::GuardPlan;
 use crate::text::{Reason, counted, without_byte_order_mark};
@@ -41,7 +41,8 @@ pub(super) struct Guards<'a> {
 
 impl<'a> Guards<'a> {
     pub(super) fn read(file: &Section<'a>, problems: &mut Problems<'_>) -> Self {
-        let (sections, in_order) = NamedSections::convert(file, "guards", problems, GuardId, guard);
+        let convert = |entry, problems: &mut Problems<'_>| guard(entry, problems).map(Arc::new);
+        let (sections, in_order) = NamedSections::convert(file, ["guards", "guard"], problems, GuardId, convert);
         Self { sections, in_order }
     }
 
@@ -66,21 +67,13 @@ impl<'a> Guards<'a> {
 
     fn find_one(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<GuardId> {
         let name = value::string(node, "write the name of a guard: [guards.NAME]", problems)?;
-        match self.sections.refer_to(name) {
-            Referent::Section(id) => return Some(id),
-            Referent::Broken => return None,
-            Referent::Missing => {}
-        }
-        let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
-        let hint = suggest::unknown_name(name, "guards", &names);
-        problems.error(&node.position, format!("unknown guard `{name}`"), hint);
-        None
+        self.sections.find(name, &node.position, None, problems)
     }
 
     /// Warns of each guard that nothing refers to.
     pub(super) fn warn_unused(&self, problems: &mut Problems<'_>) {
         let hint = "no listener or route refers to it";
-        self.sections.warn_unused("guard", hint, problems);
+        self.sections.warn_unused(hint, problems);
     }
 }
 
@@ -139,11 +132,9 @@ fn sessions(section: &Section<'_>, key: &str, problems: &mut Problems<'_>) -> Op
 
 /// A rate. `burst`: how many it allows at once; `None`: as many as in a second, at least one.
 fn rate(section: &Section<'_>, key: &str, burst: Option<u32>, problems: &mut Problems<'_>) -> Option<Rate> {
-    let parse = |text: &str| {
-        let invalid = |error: units::RateError| (format!("`{text}` is not a rate"), error.to_string());
-        units::parse_rate(text).map_err(invalid)
-    };
-    let (count, period) = value::parsed(section.get(key)?, parse, problems)?;
+    let parse =
+        |text: &str| units::parse_rate(text).map_err(|error| (format!("`{text}` is not a rate"), error.to_string()));
+    let (count, period) = section.parsed(key, parse, problems)?;
     let of_a_second = u64::from(count) * SECOND.as_millis() as u64 / period.as_millis() as u64;
     let burst = burst.unwrap_or(u32::try_from(of_a_second).unwrap_or(u32::MAX).max(1));
     Some(Rate::new(count, period, burst))
@@ -152,10 +143,9 @@ fn rate(section: &Section<'_>, key: &str, burst: Option<u32>, problems: &mut Pro
 /// Bytes a second.
 fn bandwidth(section: &Section<'_>, key: &str, problems: &mut Problems<'_>) -> Option<u64> {
     let parse = |text: &str| {
-        let invalid = |error: units::BandwidthError| (format!("`{text}` is not a bandwidth"), error.to_string());
-        units::parse_bandwidth(text).map_err(invalid)
+        units::parse_bandwidth(text).map_err(|error| (format!("`{text}` is not a bandwidth"), error.to_string()))
     };
-    value::parsed(section.get(key)?, parse, problems)
+    section.parsed(key, parse, problems)
 }
 
 fn source_bits(section: &Section<'_>, problems: &mut Problems<'_>) -> SourceBits {

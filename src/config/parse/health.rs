@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::limits::NONZERO_DURATION;
 use super::{Problems, Section, address, check, value};
-use crate::addr::ServerAddr;
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::config::report::Position;
@@ -81,7 +80,7 @@ pub(super) fn health(pool: &Section<'_>, entries: &[ServerEntry], problems: &mut
         role_trust: pool
             .duration("role_trust", NONZERO_DURATION, problems)
             .unwrap_or(defaults.role_trust),
-        address: section.get("address").and_then(|node| check_address(node, problems)),
+        address: section.parsed("address", address::ip, problems),
         port: section.port("port", problems),
         concurrency: section
             .integer("concurrency", CONCURRENCY, problems)
@@ -110,10 +109,6 @@ fn default_plan() -> HealthPlan {
         port: None,
         concurrency: 64,
     }
-}
-
-fn check_address(node: &Node, problems: &mut Problems<'_>) -> Option<ServerAddr> {
-    value::parsed(node, address::ip, problems)
 }
 
 /// Reports a server on a Unix socket if only one of `address` and `port` is set for checks: the socket has no value for

@@ -6,11 +6,10 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::limits::PoolSettings;
-use super::named::{NamedSections, Referent};
+use super::named::NamedSections;
 use super::providers::Providers;
 use super::{Problems, Section, pool, value};
 use crate::config::file::{KeyValue, Node, Value};
-use crate::config::suggest;
 use crate::plan::{Fallback, PoolId, PoolPlan, PoolPlans};
 
 /// The pools of the file, by name.
@@ -30,9 +29,10 @@ impl<'a> Pools<'a> {
         problems: &mut Problems<'_>,
     ) -> Self {
         let has_pool_primary = has_pool_primary(file);
-        let convert =
-            |entry, problems: &mut Problems<'_>| pool::pool(entry, settings, has_pool_primary, providers, problems);
-        let (sections, in_order) = NamedSections::convert(file, "pools", problems, PoolId, convert);
+        let convert = |entry, problems: &mut Problems<'_>| {
+            pool::pool(entry, settings, has_pool_primary, providers, problems).map(Arc::new)
+        };
+        let (sections, in_order) = NamedSections::convert(file, ["pools", "pool"], problems, PoolId, convert);
         let mut pools = Self {
             sections,
             in_order,
@@ -88,19 +88,10 @@ impl<'a> Pools<'a> {
     /// Finds the pool that the value of `pool` or `fallback` names, and marks it as used. Reports an unknown name.
     pub(super) fn find(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<PoolId> {
         let name = value::string(node, "write the name of a pool: [pools.NAME]", problems)?;
-        match self.sections.refer_to(name) {
-            Referent::Section(id) => return Some(id),
-            Referent::Broken => return None,
-            Referent::Missing => {}
-        }
-        let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
-        let hint = if name == Fallback::Primary.name() {
-            "with role = \"replica\", `fallback = \"primary\"` is the primary among the servers of the pool".to_owned()
-        } else {
-            suggest::unknown_name(name, "pools", &names)
-        };
-        problems.error(&node.position, format!("unknown pool `{name}`"), hint);
-        None
+        let hint = (name == Fallback::Primary.name()).then_some(
+            "with role = \"replica\", `fallback = \"primary\"` is the primary among the servers of the pool",
+        );
+        self.sections.find(name, &node.position, hint, problems)
     }
 
     /// The pools that may serve the sessions of this one: the pool itself, its fallback, the fallback of that, and so
@@ -185,7 +176,7 @@ impl<'a> Pools<'a> {
     /// Warns of each pool that nothing refers to.
     pub(super) fn warn_unused(&self, problems: &mut Problems<'_>) {
         let hint = "no listener, route or `fallback` refers to it";
-        self.sections.warn_unused("pool", hint, problems);
+        self.sections.warn_unused(hint, problems);
     }
 }
 

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::address::InvalidValue;
 use super::{Problems, value};
 use crate::config::file::{KeyValue, Node, Table, Value};
 use crate::config::keys;
@@ -174,6 +175,16 @@ impl<'a> Section<'a> {
         problems: &mut Problems<'_>,
     ) -> Option<T> {
         value::one_of(self.get(key)?, values, problems)
+    }
+
+    /// A string that `parse` converts.
+    pub(super) fn parsed<T>(
+        &self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, InvalidValue>,
+        problems: &mut Problems<'_>,
+    ) -> Option<T> {
+        value::parsed(self.get(key)?, parse, problems)
     }
 
     /// A name that the operator chose.

@@ -28,10 +28,8 @@ const FIELDS_MAX: usize = 32;
 const RESERVED_FIELDS: [HeaderName; 5] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, EXPECT];
 
 fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
-    let method = section
-        .get("method")
-        .and_then(|node| value::parsed(node, method, problems));
-    let path = section.get("path").and_then(|node| value::parsed(node, path, problems));
+    let method = section.parsed("method", method, problems);
+    let path = section.parsed("path", path, problems);
     let expect = section.get("expect").and_then(|node| statuses(node, problems));
     let wrong_role = section.get("wrong_role").and_then(|node| statuses(node, problems));
     if let (None, Some((position, _))) = (section.get("wrong_role"), section.entry("wrong_role_body")) {
