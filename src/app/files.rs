@@ -21,9 +21,12 @@ const PUBLIC_FILES: [&str; 4] = ["ca_file", "crl_file", "tls.cert", "cert_file"]
 /// Mode bits that no file should have: write for group and others.
 const WRITE_MASK: u32 = 0o022;
 
+/// Reads a file and drops its secret; only the error matters.
+type TryFile = fn(&Path) -> io::Result<()>;
+
 /// Suffixes of the configuration keys whose files contain a password or a token, and what reads these. A file without
 /// it is an error.
-const SECRET_FILES: [(&str, fn(&Path) -> io::Result<()>); 2] = [
+const SECRET_FILES: [(&str, TryFile); 2] = [
     ("password_file", |path| password(path).map(drop)),
     ("token_file", |path| token(path).map(drop)),
 ];
@@ -45,7 +48,7 @@ pub fn unreadable(plan: &Plan) -> impl Iterator<Item = Failure> {
 
 fn unreadable_file((key, path): (String, &Path)) -> Option<Failure> {
     let read = match SECRET_FILES.iter().find(|(suffix, _)| key.ends_with(suffix)) {
-        Some((_, read_secret)) => read_secret(path),
+        Some((_, try_file)) => try_file(path),
         None => regular_file::open(path).map(drop),
     };
     let (path, cause) = (path.to_owned(), read.err()?);
