@@ -111,9 +111,10 @@ endings! {
     /// Cut because a server of a better priority is up again or, for a session on a fallback, a server of the pool that
     /// the session was meant for.
     FailedBack = "failed_back",
-    /// Ended at rest, or later by a cut, because it was older than `max_session_age`.
+    /// Ended at rest (silent for `idle_for` after the server's last byte), or cut later, because it was older than
+    /// `max_session_age`.
     Aged = "aged",
-    /// Ended at rest because its server had more than its share of the sessions.
+    /// Ended at rest (see `aged`) because its server had more than its share of the sessions.
     Rebalanced = "rebalanced",
     /// An internal error.
     Internal = "internal",

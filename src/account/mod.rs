@@ -76,10 +76,10 @@ pub struct Ledger {
     metrics: Arc<Metrics>,
     log: AccessLog,
     totals: WorkerTotals,
-    // Blocking mutexes, locked for a few statements and nearly always by the worker's own thread only.
+    // Blocking mutexes: never locked across an await, and nearly always by the worker's own thread only.
     open: Mutex<OpenSessions>,
-    /// The series of each path (listener, pool and server) that this worker uses: a cache of the registry, whose lock
-    /// all workers share.
+    /// The series of each path (listener, pool and server) that this worker uses: a cache of the registry in
+    /// [`Metrics`], whose lock all workers share.
     paths: Mutex<HashMap<PathKey, Arc<WorkerPath>>>,
 }
 
@@ -133,8 +133,8 @@ impl Ledger {
         }
     }
 
-    /// Publishes the traffic of open sessions in the metrics, and forgets paths that are gone. To be called once a
-    /// second, so that the metrics show the traffic of a session while it lasts.
+    /// Publishes the traffic of open sessions in the metrics, and forgets paths that no further session can take. To be
+    /// called once a second, so that the metrics show the traffic of a session while it lasts.
     pub fn publish_traffic(&self) {
         let mut open = self.open.lock();
         let now = Instant::now();
@@ -376,7 +376,7 @@ impl Drop for Entry {
             self.ledger.log.write(record);
         }
         if let Some(extras) = &mut info.extras {
-            extras.end(); // at once, because the admin API may hold the record for longer
+            extras.end(); // returns the guards' counts now: the admin API may hold the record for longer
         }
     }
 }

@@ -8,7 +8,7 @@ use super::series::WorkerPath;
 /// An open session, and how much of its traffic has been published.
 pub(super) struct OpenSession {
     pub(super) record: Arc<Record>,
-    /// The series of its path; `None` while the session is not connected to a server.
+    /// The series of its path (listener, pool and server); `None` while the session is not connected to a server.
     pub(super) path: Option<Arc<WorkerPath>>,
     /// The bytes up and the bytes down that have been added to the series already.
     pub(super) published: (u64, u64),

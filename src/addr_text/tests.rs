@@ -47,7 +47,7 @@ fn valid_addresses_are_accepted() {
 }
 
 #[test]
-fn invalid_addresses_get_a_hint_with_a_remedy() {
+fn invalid_addresses_get_a_hint_that_fits() {
     for (text, hint) in [
         (":80", r#"write ["0.0.0.0:80", "[::]:80"]"#),
         ("80", r#"write ["0.0.0.0:80", "[::]:80"]"#),

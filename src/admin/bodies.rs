@@ -19,7 +19,7 @@ pub struct ProcessBody {
     pub pid: u32,
     /// When the process started; RFC 3339, like all times.
     pub started: String,
-    /// The absolute path of its configuration; null: it runs without a file.
+    /// The absolute path of its configuration file, also with `[remote]`; null: it runs without a file.
     pub configuration: Option<String>,
     /// Whether a token for write requests over TCP is configured.
     #[serde(default)]
@@ -46,7 +46,7 @@ pub struct StateBody {
     pub in_force_since: String,
     /// The result of the latest reload; null: there was none.
     pub last_reload: Option<ReloadBody>,
-    /// The store that the configuration is from; null: it is from a file.
+    /// The store that the configuration is from; null: there is no `[remote]`.
     #[serde(default)]
     pub remote: Option<RemoteBody>,
     /// The files of `state_dir` that cannot be written, each with the reason: a restart would forget what they should
@@ -212,7 +212,7 @@ pub struct PoolBody {
     /// The server that is its primary; null: there is none, or roles do not matter.
     #[serde(default)]
     pub primary: Option<String>,
-    /// The servers that call themselves primary at the same time.
+    /// The servers that call themselves primary at the same time, even if it is only one.
     #[serde(default)]
     pub primaries: Vec<String>,
     /// The TLS that its servers get; null: they get what clients send.

@@ -1,4 +1,4 @@
-//! What the handlers of the admin port share: their state, and how requests and bodies write times.
+//! What the handlers of the admin port and the Unix socket share: their state, and how requests and bodies write times.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl ApiAccess {
     }
 }
 
-/// The state that the handlers of the admin port read and change.
+/// The state that the handlers of the admin port and the Unix socket read and change.
 pub struct Admin {
     /// All metrics of the process.
     pub metrics: Arc<Metrics>,

@@ -20,7 +20,7 @@ use crate::guard::{ClientSource, DenyEdit, EDITS_MAX, Guard, GuardReason};
 use crate::live::LiveGuards;
 use crate::units::format_duration;
 
-/// The most sources in each list that is shown: those with the most sessions, and with the most refusals.
+/// The maximum length of each of the two lists of sources that are shown (`top_sessions` and `top_refused`).
 const SOURCES_SHOWN: usize = 10;
 
 /// The body of a request to deny a network.

@@ -65,8 +65,8 @@ pub(super) async fn trust(
 fn nothing_to_trust(pool: &LivePool, server: &str) -> String {
     if pool.plan().health.required.has_primary() {
         format!(
-            "`{server}` does not call itself primary at present, or the Sentinels name another one, or it is a node of \
-             Galera: there is nothing to trust"
+            "`{server}` is down or disabled, does not call itself primary, or is a node of Galera, or the Sentinels \
+             name another server: there is nothing to trust"
         )
     } else {
         format!(

@@ -27,8 +27,8 @@ pub struct RemoteBody {
     pub lost_since: Option<String>,
 }
 
-/// A configuration from the store that was refused. The error is left out, for the reason given at
-/// [`super::bodies::ReloadBody::done`].
+/// A configuration from the store that was refused. The error is left out: it quotes the configuration, and clients
+/// without a token may read this body.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RefusedTextsBody {
     /// Its revision, as in [`RemoteBody::revision`]; null: the attempt failed before texts were read from the store.

@@ -42,7 +42,8 @@ pub(super) struct ListenSockets {
     /// after a reload.
     passed: PassedSockets,
     in_use: HashMap<AddressKey, AddressInUse>,
-    /// Notified when an address is lost, because one of its sockets was shut down from outside.
+    /// Notified when an address is lost because one of its sockets was shut down from outside. Only [`Self::bind`]
+    /// notices that the file of a Unix socket was removed or replaced.
     lost: Arc<Notify>,
     /// When lost addresses are tried again; `None`: the latest attempt has not failed.
     retry_at: Option<Instant>,
@@ -183,7 +184,7 @@ impl ListenSockets {
     }
 
     /// Listens on the addresses that were bound; from now on connections are queued. On an error, all are closed again.
-    /// Addresses of ours that overlap share their port.
+    /// An address that overlaps with an earlier one of these can be listened on only with SO_REUSEPORT.
     pub(super) fn listen(&self, bound: NewlyBound) -> Result<NewlyListening, Failure> {
         let mut all: Vec<(AddressKey, ListenAddr, Listening)> = Vec::new();
         let mut ours = ByPort::default();

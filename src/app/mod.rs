@@ -62,7 +62,7 @@ use signals::{End, EndSignals, Signals};
 use start::open_first;
 pub use written::unwritable;
 
-/// The log target of the messages with the addresses of listeners. They are logged at every level.
+/// The log target of the messages with addresses that clients connect to. They are logged whatever level is configured.
 pub const ANNOUNCE: &str = "acequia::announce";
 
 /// Applies new settings to the diagnostic log.

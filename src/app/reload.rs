@@ -140,7 +140,7 @@ impl App {
         self.update_dependents(&now, listening, drain);
         self.remote.put_in_force(texts);
         self.follow_store(now.plan.remote.as_ref());
-        let had_no_listeners = old.plan.why_not_ready().is_some();
+        let had_no_listeners = old.plan.why_not_ready().is_some(); // acequia has waited for the store
         if had_no_listeners {
             log_addresses(&now); // the start has logged none
         }

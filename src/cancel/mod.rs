@@ -54,7 +54,7 @@ type ListenerClient = (Arc<str>, ClientHost);
 pub struct CancelTable {
     // A blocking mutex: a session takes it twice, for a few lines.
     sessions: Mutex<Sessions>,
-    /// The connections that requests may have besides the first one of each.
+    /// The connections that all requests together may have in addition to one for each request.
     connections: Arc<Capacity>,
 }
 
@@ -111,14 +111,14 @@ impl Default for CancelTable {
 }
 
 impl CancelTable {
-    /// Sets how many connections all requests together may have at once, in addition to the first one of each. See
+    /// Sets how many connections all requests together may have at once, in addition to one for each request. See
     /// [`Capacity::resize`].
     pub fn resize(&self, connections: usize) {
         self.connections.resize(Some(connections));
     }
 
-    /// A permit for a connection of a request; `None`: no permit is free. A request may have one connection without
-    /// one.
+    /// A permit for a connection of a request; `None`: no permit is free. Then a request may connect only if it has no
+    /// other connection.
     #[must_use]
     pub fn try_connect(&self) -> Option<CapacityPermit> {
         self.connections.try_acquire()

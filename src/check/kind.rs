@@ -14,7 +14,7 @@
 //!   reports what it knows of the server's role.
 //! - [`CheckFailure::Shortage`]: this host is short of a resource. The run does not count.
 //! - [`CheckFailure::Local`]: this host lacks something that the check needs, such as a file that it cannot read.
-//!   The server keeps its state. In a pool that requires a role it gets no new sessions once `role_trust` is over.
+//!   The server keeps its state. In a pool with `role` or `max_lag`, it gets no new sessions once `role_trust` is over.
 //! - [`CheckFailure::Io`]: everything else.
 
 use std::any::Any;
@@ -79,8 +79,8 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Whether [`ServerFacts::role`] is set when the check passes. If not, `role` and `max_lag` need a login to be
-    /// configured.
+    /// Whether [`ServerFacts::role`] is set when the check passes. If not, a pool with `role` or `max_lag` is rejected:
+    /// the check needs a login (`user`) to learn the role.
     fn learns_role(&self) -> bool {
         false
     }
@@ -113,7 +113,8 @@ pub trait Probe: Send + Sync {
         None
     }
 
-    /// Runs the check once. The caller bounds its time; dropping the future leaves nothing behind.
+    /// Runs the check once. The caller bounds its time; dropping the future leaves nothing behind but a file read
+    /// that hangs.
     fn run(&self) -> RunningCheck<'_>;
 
     /// The error of a run that has just been dropped because its time was over. Its kind is

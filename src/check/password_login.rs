@@ -16,7 +16,7 @@ pub struct PasswordLogin {
 }
 
 impl PasswordLogin {
-    /// The keys, each with its value as text.
+    /// The keys, each with its value as text: the part of [`super::Check::settings`] that this login adds.
     pub(super) fn settings(&self) -> [(&'static str, String); 2] {
         let Self { user, password_file } = self;
         [

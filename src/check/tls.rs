@@ -215,7 +215,8 @@ pub(super) async fn open(
 impl OwnTls {
     /// The configuration of a handshake; it is made anew when a file has changed.
     async fn current_config(self: Arc<Self>) -> io::Result<Arc<ClientConfig>> {
-        // `reading` limits the reads of this file. If there is none, the authorities of the system are read.
+        // `reading` limits how many reads of one file run at once. All files of the plan are read together, so only the
+        // first one is counted. If the plan has no file, the empty path is counted instead.
         let file = self
             .plan
             .files()

@@ -42,7 +42,7 @@ pub struct RouteArgs {
     /// The address of a balancer in front that connects; --from is then the client in its PROXY header
     #[arg(long, value_name = "IP")]
     pub peer: Option<IpAddr>,
-    /// The address of the client; without it no `from` condition holds
+    /// The address of the client; if it is not known, no `from` condition holds
     #[arg(long, value_name = "IP")]
     pub from: Option<IpAddr>,
     /// The database that a PostgreSQL client names, if acequia can read it [default: as --user]

@@ -96,6 +96,7 @@ fn session_table(sessions: &SessionsBody) -> String {
     let rows: Vec<_> = sessions.sessions.iter().map(row).collect();
     let count = sessions.sessions.len();
     let more = sessions.next.map(|next| format!("; continue with --after {next}"));
+    // In the order in which a narrow terminal leaves them out.
     let optional = ["RTTS", "LISTENER", "SNI", "RATES", "IDLE", "USER", "DATABASE"];
     format!(
         "{}{count} of {}{}\n",

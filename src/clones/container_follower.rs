@@ -18,8 +18,8 @@ const LOG_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// The failure if only the end of the log is reported.
 const LOG_ENDED_ALONE: &str = "the log of the container has ended, but Docker does not report the end of the container";
 
-/// After a failure: how long the container must be followed until the log says that it is followed again. Most failures
-/// that persist show within this time.
+/// After a failure: how long the container must be followed before acequia logs that it is followed again. Most
+/// failures that persist show within this time.
 const LOGGED_AFTER: Duration = Duration::from_secs(5);
 
 /// When the container has been followed for this time, the pauses after failures begin short again.

@@ -113,8 +113,8 @@ impl CloneSupervisor {
     }
 }
 
-/// Starts to remove the containers that earlier processes of acequia have left behind, and those of this process that
-/// nobody holds.
+/// Starts to remove the containers that earlier processes of acequia have left behind, and those of this process whose
+/// `HeldContainer` is dropped.
 fn spawn_container_removals(context: &Arc<CloneContext>, tracker: &TaskTracker) {
     let shared = Arc::clone(context);
     tracker.spawn(async move { shared.containers.remove_orphans(&shared.shutdown).await });

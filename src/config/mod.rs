@@ -66,8 +66,8 @@ impl Loaded {
             not_utf8.extend(text.not_utf8_at.map(|at| not_utf8_problem(begin + at)));
         }
         if texts.texts.is_empty() {
-            // After an empty remote text, a problem without a position is one of the store, and
-            // `Report::render_for_store` shows it.
+            // `Report::render_for_store` shows a problem of the whole input only if the input has a text of the store:
+            // hence this empty text.
             all.push(texts.from.clone(), "");
             let key = texts.from.trim_start_matches(ETCD);
             let hint = format!("write one: etcdctl put {key} < FILE");

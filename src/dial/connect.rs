@@ -106,11 +106,11 @@ pub fn connect(
                     Err(error) => Err(error),
                 };
                 // If this source has no port left, the next one is tried.
-                if !has_no_address(&connected) {
+                if !has_no_address_or_port(&connected) {
                     break;
                 }
             }
-            if has_no_address(&connected) {
+            if has_no_address_or_port(&connected) {
                 if !has_source_for(address) {
                     return Err(io::Error::new(
                         io::ErrorKind::NetworkUnreachable,
@@ -156,11 +156,11 @@ pub async fn connect_for_check(server: &ServerAddr, options: &ConnectOptions) ->
 fn has_source_for(address: SocketAddr) -> bool {
     let probe = Socket::new(Domain::for_address(address), Type::DGRAM, None);
     let connected = probe.and_then(|probe| probe.connect(&address.into()));
-    !has_no_address(&connected)
+    !has_no_address_or_port(&connected)
 }
 
 /// Whether connect(2) gave EADDRNOTAVAIL: the kernel found no address or no port for the socket.
-fn has_no_address<T>(result: &io::Result<T>) -> bool {
+fn has_no_address_or_port<T>(result: &io::Result<T>) -> bool {
     result
         .as_ref()
         .is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)

@@ -235,7 +235,8 @@ fn is_out_of_use(pool: &Pool, server: &Server, was_usable: bool) -> bool {
     !is_usable(server) && !pool.servers().iter().any(in_panic)
 }
 
-/// Closes a connection that will not be used. Gives the lease back when the server has closed the connection, too.
+/// Closes a connection that will not be used. A lease that must be held is given back when the server has closed the
+/// connection, too.
 pub fn close_unused(mut socket: TcpStream, lease: HeldLease) {
     if lease.must_be_held() {
         lease.give_back_after(async move {

@@ -42,8 +42,8 @@ struct SlotQueue {
     generation: u64,
     /// When the last reserved slot ends.
     reserved_until: Nanos,
-    /// The length of the round: the sum of the slots that [`ByteBucket::join_round`] has added and whose use has not
-    /// ended.
+    /// The length of the round, in which each waiting direction gets one slot (see `bandwidth`): the sum of the slots
+    /// that [`ByteBucket::join_round`] has added and whose use has not ended.
     round: Nanos,
 }
 

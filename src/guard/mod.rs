@@ -258,8 +258,9 @@ impl Guard {
         }
     }
 
-    /// Takes a line of the log for a refusal before the ClientHello, as [`LineBudget::take_line`]: returns how many
-    /// refusals were not logged since the last line; `None`: this one is not to be logged either.
+    /// Takes a line of the log for a refusal before the client's first message (a ClientHello, or a StartupMessage of
+    /// PostgreSQL), as [`LineBudget::take_line`]: returns how many refusals were not logged since the last line;
+    /// `None`: this one is not to be logged either.
     #[must_use]
     pub fn take_line(&self, now: Instant) -> Option<u64> {
         self.counts.lines.take_line(now)

@@ -158,8 +158,8 @@ impl Remark {
         }
     }
 
-    /// Notes that `server` gets the pool's value of a key instead of its own. The pool's value comes from the server
-    /// `source`.
+    /// Notes that `server` gets the pool's value of a key instead of its own. `source` says in words which server the
+    /// pool's value comes from.
     pub(super) fn uses_pool_value(
         line: usize,
         key: &str,

@@ -40,8 +40,8 @@ impl LiveGuards {
         }
     }
 
-    /// Applies the common bandwidth of these guards, also to sessions under way. Ends that of the guards in
-    /// `before` that are no longer configured.
+    /// Puts the `bandwidth` of each guard, which all its sessions share, in force, also for sessions under way. Ends
+    /// this limit for the guards in `before` that are no longer configured.
     pub(super) fn apply_bandwidth(&self, before: &Self) {
         self.iter().for_each(|guard| guard.apply_bandwidth());
         let removed = before.iter().filter(|guard| self.named(guard.name()).is_none());

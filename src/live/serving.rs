@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pool_is_asleep_without_clones_and_during_their_first_start() {
+    async fn a_pool_is_asleep_while_every_clone_is_leaving_or_at_its_first_start() {
         let (sleeper, never_asleep, now) = (scaled(0), scaled(1), Instant::now());
         let failed = Some("exit status 1");
         for (clones, can_start) in [
@@ -79,7 +79,7 @@ mod tests {
             (vec![clone_status(CloneState::Starting, None)], true),
             (vec![clone_status(CloneState::Waiting, failed)], false),
             (vec![clone_status(CloneState::Starting, failed)], false),
-            (vec![clone_status(CloneState::Stopping, None)], false),
+            (vec![clone_status(CloneState::Stopping, None)], false), // to be started again
             (vec![clone_status(CloneState::Draining, failed)], true),
         ] {
             sleeper.scale().publish(clones.clone());

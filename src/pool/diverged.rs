@@ -210,18 +210,18 @@ mod tests {
             ("c", None, 140),
         ];
         assert_eq!(diverged(&set_up_anew), [false; 3]);
-        let further_ahead = [
+        let overtaken_by_primary = [
             ("b", Some(2), 100),
             ("c", None, 900),
             ("b", Some(2), 110),
             ("b", Some(2), 120),
-            ("c", None, 900), // found to have diverged
-            ("b", Some(2), 2000),
+            ("c", None, 900),     // found to have diverged
+            ("b", Some(2), 2000), // beyond the 900 of c: c may have been set up anew
             ("c", None, 2010),
             ("b", Some(2), 2020),
             ("c", None, 2030),
         ];
-        assert_eq!(diverged(&further_ahead), [false, true, false, false]);
+        assert_eq!(diverged(&overtaken_by_primary), [false, true, false, false]);
     }
 
     #[test]

@@ -48,9 +48,9 @@ pub(super) enum LeaseKind {
 ///
 /// Sessions that the server did not serve count as failed connects once they came from three client addresses. From the
 /// first unserved session on, a connect that works proves nothing: the record is cleared only when a session that
-/// connected after the end of that one is served, or has lasted for [`SERVED_AFTER`]. That it has lasted is noticed
-/// when another session connects. Passed checks do not bring such a server back, because they do not see what sessions
-/// see.
+/// connected after the end of that first one is served, or has lasted for [`SERVED_AFTER`]. That it has lasted is
+/// noticed when another session connects. Passed checks do not bring such a server back, because they do not see what
+/// sessions see.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ejection {
     /// Failed connects in a row while the server was not ejected.

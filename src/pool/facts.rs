@@ -51,8 +51,8 @@ pub struct ServerFacts {
     pub is_multi_primary: bool,
     /// The identity of the data. A server and its replicas share it; a database that was set up anew has another one.
     pub system_identifier: Option<u64>,
-    /// The history of the data that a primary writes to. The promotion of a replica begins a new one with a higher
-    /// number.
+    /// The history of the data that the server writes to if it is a primary; `None` for a replica. The promotion of a
+    /// replica begins a new history with a higher number.
     pub timeline: Option<u32>,
     /// The kind of number that `timeline` is.
     pub numbering: Numbering,

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::facts::{ServerFacts, WalPosition};
 use super::histories::Histories;
 
-/// Times that are less than `max_lag / RESOLUTION` apart count as the same. Once they are older than twice `max_lag`,
-/// their age is divided instead.
+/// Times that are less than `max_lag / RESOLUTION` apart count as the same. For times older than twice `max_lag`, the
+/// limit is `age / RESOLUTION` instead.
 const RESOLUTION: u32 = 64;
 
 /// Positions are kept for this time, or for twice `max_lag` if that is longer. The reported lag of a replica that has

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use crate::units::format_duration;
 use serde::Serialize;
 
-/// The administrative state of a server.
+/// An administrative state of a server, from its [`Overrides`] or from its agent ([`super::AgentSettings`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdminState {
@@ -92,7 +92,7 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// Whether they change nothing, so that they need not be stored.
+    /// Whether they change nothing, so that the [`super::ServerRegistry`] need not keep them.
     #[must_use]
     pub(super) fn is_as_configured(&self) -> bool {
         self.admin_state == AdminState::Enabled && self.weight.is_none()

@@ -7,11 +7,11 @@
 //! 1. A server on a higher timeline than the remembered primary is the primary. The promotion of a replica begins a new
 //!    timeline with a higher number. If several servers are on the highest timeline, none of them is the primary.
 //! 2. The remembered primary stays as long as it calls itself primary, and not on a lower timeline.
-//! 3. Where no server has a timeline, and the primary is down, its successor is a server that was seen as its replica
-//!    and was promoted after the last answer of the primary. So what was seen of the other servers is remembered, too
-//!    ([`Standing`]). See [`succession`].
-//! 4. There is no primary. For example, where some servers have a timeline, a server whose timeline cannot be read
-//!    is not the primary.
+//! 3. If no timeline is remembered, and the primary is down, disabled or a replica, its successor is a server that was
+//!    seen as its replica and was promoted after the last answer of the primary. So what was seen of the other servers
+//!    is remembered, too ([`Standing`]). See [`succession`], also for a primary that has left the pool.
+//! 4. There is no primary. For example, if a timeline is remembered, a server whose timeline cannot be read is not the
+//!    primary.
 //!
 //! For example, `a` is the primary on timeline 3 and goes down. Its replica `b` is promoted, and is the primary on
 //! timeline 4. If `a` comes back on timeline 3, it is not the primary, even if `b` is down by then: new writes on `a`

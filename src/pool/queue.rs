@@ -6,8 +6,9 @@
 //! change (a server is up, a reload has raised a limit) all waiting clients are woken, and the one whose task runs
 //! first serves the whole line.
 //!
-//! A TCP client that has ended its stream, and may do so, may still wait for an answer, or it may be gone: that cannot
-//! be seen. So it is served after the clients with open streams, and makes room for them if the line is too long.
+//! A TCP client that is allowed to end its stream, and has ended it, may still wait for an answer, or it may be gone:
+//! that cannot be seen. So it is served after the clients with open streams, and makes room for them if the line is too
+//! long.
 //!
 //! **No wake-up is lost.** A client that joins is counted before it looks for room. A session makes room before it
 //! reads that count. All of this is sequentially consistent, so at least one of the two sees the other.
@@ -305,8 +306,8 @@ impl Waiters {
                 Err(NoLease::Full) => {
                     waiter.awaited = full.awaited.take().map(|server| (generation, server));
                     all_are_full |= takes_any || full.contains_all(&snapshot.set.candidates);
-                    // After a change, the clients behind have a turn although all servers are full: some of them may
-                    // have no server left to wait for.
+                    // After a change, clients behind that do not want all the servers have a turn although all are
+                    // full: they may have no server left to wait for.
                     match all_are_full && !has_changed {
                         true => Verdict::AllWait,
                         false => Verdict::Waits,

@@ -224,7 +224,7 @@ impl ServerRegistry {
         }
         drop(entries);
         if let Some(roles) = self.roles.lock().pools.get(&path.0) {
-            roles.forget_list(); // so that the next check reads again which servers are disabled
+            roles.forget_list(); // the next check reads the list of servers again, and which of them are disabled
         }
         self.notify_change(); // `set_overrides` notifies only the pools of a server, and a server may be in none
         overrides

@@ -273,7 +273,7 @@ impl RolesState {
         }
     }
 
-    /// Remembers which changes a server sends while it calls itself primary.
+    /// Remembers the stream of changes that a server sends while it calls itself primary.
     fn note_stream(&mut self, label: &Arc<str>, facts: &ServerFacts) {
         match (facts.role, facts.stream) {
             (Some(Role::Primary), Some(stream)) if self.servers.contains_key(label) => {

@@ -79,7 +79,7 @@ const NOT_ENABLED: u16 = 16; // an override or its agent keeps new sessions away
 const DISABLED: u16 = 32; // disabled by an operator
 const DOWN_FOR_LAG: u16 = 64; // down only because it is behind its primary
 const SUSPENDED: u16 = 128; // see `RiseFall::is_suspended`
-const STAND_IN: u16 = 256; // it is the primary of a pool of replicas that falls back to it
+const STAND_IN: u16 = 256; // the primary of a pool of replicas with `fallback = "primary"`
 
 impl Server {
     /// A server without sessions; `is_checked` tells whether active checks run for it.
@@ -166,7 +166,7 @@ impl Server {
         self.served.load(Relaxed)
     }
 
-    /// The state according to its checks.
+    /// The state according to its checks; without checks, always `Up`.
     #[must_use]
     pub fn check_state(&self) -> CheckState {
         match self.check_state.load(Relaxed) {

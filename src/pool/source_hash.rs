@@ -88,7 +88,7 @@ impl<'a> Scored<'a> {
 
     fn best_first(&self, other: &Self) -> Ordering {
         // The higher score has the lower minus_ln/weight. Both sides are multiplied by both weights; each is then the
-        // product of a number of 63 bits and a weight of 15 bits.
+        // product of a number of 63 bits and a weight of 15 bits (see `Candidate::weight`).
         let crosswise = |of: &Self, by: &Self| u128::from(of.minus_ln) * u128::from(by.candidate.weight);
         crosswise(self, other)
             .cmp(&crosswise(other, self))

@@ -1,6 +1,6 @@
 //! ErrorResponse: tells a client of PostgreSQL why it is refused, in the clear or within TLS that ends here. A client
-//! that is refused after an SSLRequest or a ClientHello, without a handshake, gets an alert instead. libpq prints
-//! the message of an ErrorResponse, except in answer to an SSLRequest, where anybody may have injected it.
+//! whose TLS handshake is under way gets an alert instead. So does one that waits for the answer to its SSLRequest:
+//! libpq would not print an ErrorResponse there, because anybody may have injected it.
 //!
 //! ```text
 //! "Message Formats" and "Error and Notice Message Fields" in the PostgreSQL documentation

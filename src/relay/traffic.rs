@@ -25,8 +25,8 @@ impl ByteCounter {
         self.0.store(self.0.load(Relaxed) + bytes as u64, Relaxed);
     }
 
-    /// Resets the count to 0. Only the session that owns it may call this, and only before the count is added to the
-    /// metrics.
+    /// Resets the count to 0. Only the session that owns it may call this, and only before the stream has ended and
+    /// before the count is added to the metrics.
     pub fn restart(&self) {
         self.0.store(0, Relaxed);
     }

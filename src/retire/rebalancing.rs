@@ -179,9 +179,9 @@ mod tests {
             }
         }
 
-        /// Lets a second pass, in which the sessions that were asked to end have ended. Then asks one session to end
-        /// if any are due, even if more are. Returns how many were due. `kept`: how many sessions each server has
-        /// kept (see [`Rebalancing::observe`]); the balance stays the same.
+        /// Advances the time by one second, in which the sessions that were asked to end have ended. Then asks one
+        /// session to end if any are due, even if more are. Returns how many were due. `kept`: how many sessions each
+        /// server has kept (see [`Rebalancing::observe`]); the balance stays the same.
         fn tick(&mut self, kept: usize) -> usize {
             self.tick_with(kept, false)
         }

@@ -94,7 +94,7 @@ pub struct WantedClones {
     pub at: SystemTime,
 }
 
-/// The counts since the pool was created.
+/// The counts since the start of this process or, for a pool that a reload has added, since that reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScaleCounts {
     /// Steps in which the pool has grown.

@@ -161,7 +161,8 @@ fn ending_of(closed: Closed, record: &Record) -> Ending {
     }
 }
 
-/// How long the peers of a session that ends at rest ([`Closed::AtRest`]) have to close their connections.
+/// How long the peers of a session that ends at rest ([`Closed::AtRest`]: no bytes are on their way) have to close
+/// their connections.
 const REST_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Sends a FIN to both peers, and waits until they have closed. If they do not close in time, or the session is cut,

@@ -47,7 +47,8 @@ pub(super) enum NotBegun {
         /// The bytes of the server's message.
         message: Vec<u8>,
     },
-    /// The server has ended the connection, or read nothing for too long, before its first message was complete.
+    /// The server has ended the connection before its first message was complete, or has not read what it was sent in
+    /// time.
     Ended {
         /// `None`: by an orderly close.
         fault: Option<Fault>,

@@ -40,8 +40,8 @@ impl Opened<'_> {
     }
 }
 
-/// The refusal of a client whose request could not be read. A client that has sent nothing in time gets no response
-/// ([`Refusal::Sniff`]), because it may be a browser that connects in advance.
+/// The refusal of a client whose request could not be read. [`Refusal::Sniff`] answers an invalid request with 400, but
+/// gives no response to a client that has sent nothing in time: it may be a browser that connects in advance.
 fn refusal(error: SniffError) -> Refusal {
     let (ending, response) = match error.reason {
         SniffFailure::TooSlow if error.bytes_read > 0 => (Ending::HelloTimeout, REQUEST_TIMEOUT),

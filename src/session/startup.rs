@@ -1,5 +1,6 @@
-//! The start of a PostgreSQL session, before bytes are only relayed: the server's answer to an SSLRequest and, if the
-//! packets can be read here, the login, in which the server sends the key that cancels the session's queries.
+//! The start of a PostgreSQL session, up to the point where bytes are only relayed: the server's answer to an
+//! SSLRequest and, if the packets can be read here, the login, in which the server sends the key that cancels the
+//! session's queries.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -215,9 +215,9 @@ async fn a_client_whose_server_goes_down_before_answering_its_request_for_tls_ge
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_begin_a_login_has_not_served_it() {
+async fn a_session_whose_login_the_server_does_not_begin_does_not_count_as_served() {
     const REFUSAL: &[u8] = b"E\0\0\0\x1fC57P03\0Mit is starting up\0\0";
-    for (begins, answer) in [
+    for (client_begins, answer) in [
         ("with a request for TLS", &b""[..]),
         ("after a denial of TLS", REFUSAL),
         ("in the clear", REFUSAL),
@@ -225,7 +225,7 @@ async fn a_server_that_does_not_begin_a_login_has_not_served_it() {
         ("in the clear", b"E\0\0\0\x40SFATAL"),
     ] {
         let mut setup = Setup::with_protocol("postgres", AccessTarget::Off).await;
-        let (mut client, mut server, session) = if begins == "in the clear" {
+        let (mut client, mut server, session) = if client_begins == "in the clear" {
             let (client, session) = setup.session().await;
             let session = tokio::spawn(session);
             client.try_write(&STARTUP).unwrap();
@@ -233,23 +233,23 @@ async fn a_server_that_does_not_begin_a_login_has_not_served_it() {
         } else {
             setup.asked_for_tls().await
         };
-        if begins == "after a denial of TLS" {
+        if client_begins == "after a denial of TLS" {
             server.write_all(b"N").await.unwrap();
             client.read_exact(&mut [0]).await.unwrap();
             client.write_all(&STARTUP).await.unwrap();
         }
-        if begins != "with a request for TLS" {
+        if client_begins != "with a request for TLS" {
             server.read_exact(&mut [0; STARTUP.len()]).await.unwrap();
         }
         server.write_all(answer).await.unwrap();
         drop(server);
         let mut received = Vec::new();
         client.read_to_end(&mut received).await.unwrap();
-        assert_eq!(received, answer, "{begins}");
+        assert_eq!(received, answer, "{client_begins}");
         drop(client);
         session.await.unwrap();
         let served = setup.state.pools.first().unwrap().servers()[0].served();
-        assert_eq!(served, 0, "{begins}: {}", answer.escape_ascii());
+        assert_eq!(served, 0, "{client_begins}: {}", answer.escape_ascii());
     }
 }
 
@@ -338,7 +338,7 @@ async fn the_future_of_the_first_steps_fits_into_a_block_that_glibc_reuses_whole
 }
 
 #[tokio::test]
-async fn a_server_gets_the_first_bytes_with_the_last_ack_of_the_connect() {
+async fn the_last_ack_of_the_connect_waits_for_the_first_bytes() {
     let hello = include_bytes!("../../tests/data/hello/curl-h2.bin");
     let mut setup = Setup::with_listener("routes = [{ sni = \"*\", pool = \"p\" }]", AccessTarget::Off).await;
     let mut was_ack_held_back = false;

@@ -114,7 +114,7 @@ impl ListenerTlsPlan {
     }
 
     /// The error if no location has a certificate: all are directories, and empty. Files that are missing have an error
-    /// of their own, and a certificate by ACME has a placeholder until it is ordered.
+    /// of their own, and a certificate by ACME has a placeholder until it is issued.
     fn no_certificate(&self) -> TlsFileError {
         let mut locations = self.certificates.iter();
         let directory = locations.find_map(|location| match location {

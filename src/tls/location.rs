@@ -14,8 +14,9 @@ use super::file::{TlsFileError, read};
 pub enum CertificateLocation {
     /// A chain, our own certificate first, and its key. Both may be in one file.
     Files(CertificateFiles),
-    /// A directory of such pairs: `NAME.pem` or `NAME.crt` with `NAME.key`, or `NAME.pem` with both in it; or with only
-    /// the pair `fullchain.pem` and `privkey.pem`. Directories within it may have either, too.
+    /// A directory of such pairs: `NAME.pem` or `NAME.crt` with `NAME.key`, or `NAME.pem` with both in it. If it has
+    /// the pair `fullchain.pem` and `privkey.pem`, only this pair counts. Otherwise, its direct subdirectories are
+    /// searched in the same way.
     Directory(PathBuf),
     /// A certificate that is ordered by ACME. Until its file is there, another certificate is used.
     Acme(AcmeCertificate),

@@ -1,5 +1,5 @@
-//! Addresses that are valid only on this machine or on one of its links. The tests use network namespaces, which need
-//! root.
+//! Addresses of this machine, and addresses that are valid only on one of its links. The tests use network namespaces,
+//! which need root.
 
 use std::fs;
 use std::net::{SocketAddr, SocketAddrV6, TcpListener};
@@ -59,8 +59,8 @@ fn a_socket_never_connects_to_itself() {
     assert_eq!(network.client(1, proxy.at("checked")).read_some(), "back");
 }
 
-/// Gives both ends of the link a link-local address: fe80::1 in the middle, where acequia runs, fe80::2 in the
-/// outer namespace.
+/// Gives both ends of the link a link-local address: fe80::1 in the namespace in which acequia runs, fe80::2 in the
+/// outer one.
 fn add_link_local_addresses(network: &Namespaces) {
     for (number, address) in [(0, "fe80::1/64 dev v1"), (1, "fe80::2/64 dev v0")] {
         let done = network.run(number, &format!("ip -6 address add {address} nodad"));

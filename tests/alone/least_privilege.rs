@@ -23,7 +23,7 @@ fn low_address() -> Option<SocketAddr> {
         eprintln!("NOT TESTED: needs root and privileged ports; here unprivileged ports start at {start}");
         return None;
     }
-    // No other test uses this loopback address.
+    // Only the tests of this file use this loopback address.
     let address = |port| SocketAddr::from(([127, 41, 0, 23], port));
     (1..1024)
         .map(address)

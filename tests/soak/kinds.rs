@@ -139,7 +139,7 @@ pub fn good() -> Talk {
     }
 }
 
-/// The same session, but the client leaves early, probably in the middle.
+/// The session `talk`, but the client leaves early, probably in the middle.
 fn broken_off(talk: Talk, leave: Leave) -> Script {
     Script::Talk(Talk {
         leaves: Some(leave),

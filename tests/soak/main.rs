@@ -1,8 +1,8 @@
 //! The soak test: all kinds of load at once, for a given time. Run it with `scripts/soak`.
 //!
 //! One acequia process serves clients and servers of every kind, which count the bytes that they send and receive. An
-//! operator meanwhile reloads, overrides servers, kills sessions and rotates logs. At the end clients, servers, access
-//! log and metrics must agree.
+//! operator meanwhile reloads, drains and disables servers, changes their weights, kills sessions and rotates logs. At
+//! the end clients, servers, access log and metrics must agree.
 
 #![allow(unreachable_pub, reason = "a program of its own, in several files")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the soak")]

@@ -19,7 +19,7 @@ pub enum End {
     Alert,
     /// A reset, or any other error.
     Broken,
-    /// This side left, as the script or the order says.
+    /// The client left as its [`Script`](crate::kinds::Script) says, or the server reset as the order says.
     Left,
     /// The server died.
     Died,

@@ -181,7 +181,8 @@ impl Evidence {
         }
     }
 
-    /// Compares the metrics with the access log, which [`Self::sessions`] has compared with both sides.
+    /// Compares the metrics with the access log, which [`Self::sessions`] has compared with both sides. Leaves out
+    /// [`MOVING`], the name of a pool and its listener, whose series may have been removed.
     fn sums(&self, found: &mut Violations) {
         let is_log_complete = self.dropped() == 0;
         let mut sessions = BTreeMap::<_, u64>::new();
@@ -242,7 +243,7 @@ impl Evidence {
         );
     }
 
-    /// Bytes of all lines, except lines of the pool whose series may be removed.
+    /// Bytes of all lines, except lines of [`MOVING`].
     fn bytes(&self, of: fn(&Line) -> u64) -> u64 {
         self.lines.iter().filter(|line| line.pool != MOVING).map(of).sum()
     }
@@ -368,7 +369,7 @@ const GROWTH_KIB_MAX: u64 = 1024;
 /// Threads of the blocking pool that may run while the metrics are read again and again, and names are looked up.
 const BLOCKING_THREADS_MAX: usize = 8;
 
-/// Allowed pipe ends that stay open: the workers keep at most 256 pipes for later sessions, with two ends each.
+/// Allowed pipe ends that stay open: all workers together keep at most 256 pipes for later use, with two ends each.
 const PIPE_ENDS_KEPT: usize = 2 * 256;
 
 /// The violations of one session.

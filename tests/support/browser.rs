@@ -165,7 +165,7 @@ impl Browser {
         STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
     }
 
-    /// What the console and the log of the page have reported so far: errors of scripts, and what its
+    /// All that the console and the log of the page have reported so far, such as errors of scripts, and what its
     /// content security policy forbade.
     pub fn complaints(&self) -> Vec<Value> {
         let messages = self.messages.lock().unwrap();

@@ -13,7 +13,7 @@ struct Directory {
     /// The modules in the order in which the file declares them, without those of tests.
     modules: Vec<String>,
     /// The names that the file imports from these modules, each with its module.
-    re_exports: BTreeMap<String, String>,
+    imports: BTreeMap<String, String>,
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn directories() -> Vec<Directory> {
         let path = file.strip_suffix("/mod.rs").or(file.strip_suffix(".rs")).unwrap();
         found.push(Directory {
             path: path.to_owned(),
-            re_exports: names_from(&code, &modules).into_iter().collect(),
+            imports: names_from(&code, &modules).into_iter().collect(),
             modules,
         });
     }
@@ -85,7 +85,7 @@ impl Directory {
         let absolute: Vec<&str> = std::iter::once("crate").chain(self.path.split('/').skip(1)).collect();
         let mut names = names_behind(&code, &relative);
         names.extend(names_behind(&code, &absolute));
-        let original = |name: String| self.re_exports.get(&name).cloned().unwrap_or(name);
+        let original = |name: String| self.imports.get(&name).cloned().unwrap_or(name);
         let used = names.into_iter().map(|(name, _)| original(name));
         used.filter(|name| self.modules.contains(name)).collect()
     }

@@ -132,8 +132,8 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 fn paint(panel: &Panel, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let black = ("sans-serif", 13).into_font().color(&BLACK);
-    let begins_at = black.pos(Pos::new(HPos::Left, VPos::Center));
-    let ends_at = black.pos(Pos::new(HPos::Right, VPos::Center));
+    let left_aligned = black.pos(Pos::new(HPos::Left, VPos::Center));
+    let right_aligned = black.pos(Pos::new(HPos::Right, VPos::Center));
     let bold = ("sans-serif", 15).into_font().style(FontStyle::Bold).color(&BLACK);
     area.draw(&Text::new(panel.title, (16, 12), bold))?;
     let longest = panel.bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
@@ -144,8 +144,8 @@ fn paint(panel: &Panel, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error
         let colour = if is_acequia { ACEQUIA_COLOUR } else { OTHERS_COLOUR };
         let end = BARS_X + (f64::from(BAR_LENGTH_MAX) * bar.value / longest) as i32;
         area.draw(&Rectangle::new([(BARS_X, top), (end, bottom)], colour.filled()))?;
-        area.draw(&Text::new(bar.name, (BARS_X - 6, middle), ends_at.clone()))?;
-        area.draw(&Text::new(bar.text.clone(), (end + 6, middle), begins_at.clone()))?;
+        area.draw(&Text::new(bar.name, (BARS_X - 6, middle), right_aligned.clone()))?;
+        area.draw(&Text::new(bar.text.clone(), (end + 6, middle), left_aligned.clone()))?;
     }
     Ok(())
 }

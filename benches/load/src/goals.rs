@@ -86,13 +86,13 @@ const GOALS: [Goal; 9] = [
         bound: Bound::AtMost(0.8),
     },
     Goal {
-        what: "bulk, 8 sessions",
+        what: "bulk down, 8 sessions",
         workload: "bulk down, 8 sessions",
         figure: |figures| figures.rate,
         bound: Bound::AtLeast(1.0),
     },
     Goal {
-        what: "CPU per GB, 8 sessions",
+        what: "CPU per GB, bulk down, 8 sessions",
         workload: "bulk down, 8 sessions",
         figure: |figures| figures.cpu_each,
         bound: Bound::AtMost(1.0),

@@ -335,8 +335,9 @@ fn placeholders(kind: &ProxyKind, target: &Target, site: &Site<'_>, directory: &
     values
 }
 
-/// A template with its placeholders replaced. The names are numbered from 0. A line `#each 100 odd: text` becomes the
-/// text once for each odd number below 100; without `odd` or `even`, once for each number.
+/// A template with its placeholders replaced. A line `#each 100 odd: text` becomes the text once for each odd number
+/// below 100; without `odd` or `even`, once for each number from 0. In the text, `@NAME@` is the server name with that
+/// number, and `@POOL@` is its pool.
 fn filled(template: &str, values: &[(String, String)]) -> String {
     let mut text = String::new();
     for line in template.lines() {

@@ -33,7 +33,7 @@ impl PoolSeries {
         self.queue_wait.get_or_init(|| Histogram::new(QUEUE_BOUNDS))
     }
 
-    /// The histogram of waits in its queue; `None`: the pool never had a queue.
+    /// The histogram of waits in its queue; `None`: it has not been made.
     pub(in crate::account) fn queue_wait_if_any(&self) -> Option<&Histogram> {
         self.queue_wait.get()
     }

@@ -106,7 +106,7 @@ export const showPool = (name) => openDetail(async () => {
     facts([
       ["Balanced by", pool.balance],
       ["Servers", serverCounts(pool)],
-      ["Priority in use", pool.best_tier === null ? "none: no server is up" : String(pool.best_tier)],
+      ["Priority in use", pool.best_tier === null ? "none: no server is up and usable" : String(pool.best_tier)],
       ["Primary", pool.primary],
       ["Primaries", pool.primaries.length > 1 ? pool.primaries.join(", ") : null],
       ["Queue", pool.queue ? queueOf(pool.queue) : null],

@@ -37,7 +37,7 @@ function draw() {
   }), DRAW_INTERVAL_MS);
 }
 
-/** Which sections are on the screen, or close to it. Others are not drawn, except the form of the route. */
+/** Which `<section>`s are on the screen, or close to it. The others are not drawn, except the form of the route. */
 const isSeen = new Map();
 
 function watchSections() {

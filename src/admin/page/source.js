@@ -37,7 +37,7 @@ const REFUSED = [401, 403];
 /** These, and the status if the file of the token cannot be read (503). Each may also have another reason. */
 const DOUBTFUL = [...REFUSED, 503];
 
-/** Whether the process has refused a read of this tab. Then the tab must not take events that another tab passes on. */
+/** Whether the process has refused the last read of this tab. Then the tab must not take events, even from another tab. */
 let isRefused = false;
 
 /**
@@ -51,11 +51,14 @@ async function request(path, options = {}) {
   if (token) headers.Authorization = `Bearer ${token}`;
   const signal = options.signal ?? AbortSignal.timeout(REQUEST_TIME_MAX_MS);
   const response = await fetch(`/api/v1/${path}`, { ...options, headers, signal, cache: "no-store" });
-  if (response.ok) return response;
+  const isRead = !options.method;
+  if (response.ok) {
+    if (isRead) isRefused = false;
+    return response;
+  }
   const body = await response.json().catch(() => ({}));
   if (path !== TOKEN_CHECK_PATH) {
     if (token && DOUBTFUL.includes(response.status)) reportTokenDoubt();
-    const isRead = !options.method;
     if (isRead && REFUSED.includes(response.status)) isRefused = true;
   }
   throw new ApiError(response.status, body.error ?? `status ${response.status}`);
@@ -107,9 +110,7 @@ export async function readHistory() {
  */
 export async function follow(report, changed) {
   const channel = "BroadcastChannel" in window ? new BroadcastChannel("acequia") : null;
-  const readAgain = () => readHistory().catch((error) => {
-    isRefused = needsToken(error); // other errors are reported below
-  });
+  const readAgain = () => readHistory().catch(() => {}); // errors are reported below
   setInterval(() => document.hidden || readAgain(), HISTORY_INTERVAL_MS);
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden && Date.now() - known.historyReadAt > HISTORY_INTERVAL_MS) readAgain().then(changed);
@@ -139,9 +140,8 @@ export async function follow(report, changed) {
       polls = 0;
       failures += 1; // set to 0 once the stream has lasted for `STREAM_MIN_MS`
       const began = Date.now();
-      isRefused = false;
       await followShared(channel, (name, data) => {
-        if (isRefused) return; // the process will cut the stream
+        if (isRefused) return; // if the token was replaced, the process will cut this stream
         if (Date.now() - began > STREAM_MIN_MS) failures = 0;
         apply(name, data);
         report("live");
@@ -235,7 +235,7 @@ async function listen(channel, take, firstWaitMs) {
   return heard;
 }
 
-/** Reads the stream of events until it ends (WHATWG HTML, section 9.2.6; each event here is one line of data). */
+/** Reads the stream of events until it ends (WHATWG HTML, section 9.2.6; each event here has one line of data). */
 async function stream(take, abort = new AbortController()) {
   let streamHeardAt = Date.now(); // `known.heardAt` also changes with other data
   const watch = setInterval(() => {

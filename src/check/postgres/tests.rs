@@ -45,7 +45,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_server_that_requests_a_clear_text_password_is_alive_and_does_not_get_it() {
+async fn a_server_that_requests_a_clear_text_password_accepts_sessions_and_does_not_get_it() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let password = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&password, "secret\n").unwrap();
@@ -168,7 +168,7 @@ async fn the_code_of_an_error_says_whether_a_server_accepts_sessions_and_the_mes
         ("57P01", None),
         ("57P02", None),
     ] {
-        let error = format!("SFATAL\0C{code}\0Mnot you\0\0");
+        let error = format!("SFATAL\0C{code}\0Mnot you\0\0"); // S: severity, C: code, M: message
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();

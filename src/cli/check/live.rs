@@ -138,7 +138,7 @@ fn try_pool<'c>(
         };
         let unused = why_unused(member);
         let gets_sessions = result.is_ok() && unused.is_none();
-        let is_fallback_primary = member.may_stand_in();
+        let is_fallback_primary = member.may_stand_in(); // of a pool of replicas with `fallback = "primary"`
         is_usable |= gets_sessions || is_fallback_primary;
         let shown = match &result {
             Ok(what) => *what,

@@ -157,8 +157,8 @@ fn route(name: &str, sni: &[&str], alpn: &[&str], from: &[&str], to: Target<Pool
     }
 }
 
-/// The HTTPS example of the README with more servers and conditions, a listener that does not sniff, and one without a
-/// default pool.
+/// The README's example "HTTPS by server name" with other servers and more conditions, a listener that does not sniff,
+/// and one without a default pool.
 fn plan() -> Plan {
     let web = pool("web", Policy::RoundRobin, vec![entry(None, "10.0.0.1:443", 1)]);
     let shop = pool(

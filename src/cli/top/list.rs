@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_follows_the_columns_on_the_screen() {
+    fn the_sort_column_moves_along_the_columns_on_the_screen() {
         let mut list = List::sorted_by(0);
         list.sort_by_neighbour(&columns(), &[0, 1], true);
         assert_eq!(shown(&mut list, &[11, 30, 22]).0, [22, 11, 30]);

@@ -75,7 +75,8 @@ pub(super) fn state_of(server: &ServerBody) -> (&'static str, &str, Urgency) {
     }
 }
 
-/// The columns of servers. A text column has its width and its growth as a tuple; the number after that is its rank.
+/// The columns of servers. A text column has its width and its growth as a tuple, a number column only its width. The
+/// number after that is the rank: on a narrow screen, columns with the lowest ranks are left out.
 pub(super) fn server_columns<'a>() -> [Column<ServerRow<'a>>; 11] {
     [
         Column::text("SERVER", (22, 2), 10, |row| CellValue::Text(row.label().into())),

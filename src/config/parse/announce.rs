@@ -9,8 +9,7 @@ use crate::config::keys;
 use crate::plan::{AnnouncePlan, Protocol};
 use crate::route::TlsMode;
 
-/// Converts `announce`. Other problems are reported. `None`: the key is missing, its value is no table, or the defaults
-/// for the pools of announced routes are not valid.
+/// Converts `announce`, and reports its problems. `None`: the key is missing, or its value is no table.
 pub(super) fn announce(
     listener: &Section<'_>,
     names: &Names<'_, '_>,

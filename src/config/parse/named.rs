@@ -52,8 +52,8 @@ impl<'a, Id: Copy> NamedSections<'a, Id> {
     }
 
     /// Finds the section that is named at this position, and marks it as used. Reports an unknown name, with `hint` or
-    /// else with a suggestion. `None`: an error has been reported: here, in the section of this name, or in the table
-    /// of all sections of its kind, so that the section may exist.
+    /// else with a suggestion. `None`: an error has been reported, here or in the section of this name, or the table of
+    /// all sections of this kind has an error, and the section may exist.
     pub(super) fn find(
         &mut self,
         name: &str,

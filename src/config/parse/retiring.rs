@@ -42,6 +42,7 @@ pub(super) fn retiring(pool: &Section<'_>, policy: Policy, problems: &mut Proble
             "set `max_session_age` or `rebalance`",
         );
     }
+    // At `max_session_age`, a session ends once it has been idle for `idle_for`. A tenth of the age later it is cut.
     if plan.max_age.is_some_and(|age| age < plan.idle_for) {
         let entry = pool.entry("idle_for").or(pool.entry("max_session_age"));
         if let Some((position, _)) = entry {

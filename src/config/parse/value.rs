@@ -29,8 +29,8 @@ pub(super) fn string<'a>(node: &'a Node, hint: &str, problems: &mut Problems<'_>
     }
 }
 
-/// A string that `parse` converts. The hint for a value of another type is the one that `parse` gives for an empty
-/// string.
+/// A string that `parse` converts. For an integer that `parse` would accept as a string, the hint is to put it in
+/// quotes. For any other value that is not a string, the hint is the one that `parse` gives for an empty string.
 pub(super) fn parsed<T>(
     node: &Node,
     parse: impl Fn(&str) -> Result<T, InvalidValue>,

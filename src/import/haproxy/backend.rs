@@ -197,7 +197,7 @@ impl Backend {
     }
 
     fn write_health(&mut self, options: &ServerOptions) {
-        // Checks connect as sessions do, unless they go to another port or address.
+        // HAProxy's checks connect as its sessions do, unless they go to another port or address.
         let goes_elsewhere = options.check_port.is_some() || options.check_address.is_some();
         let checks_use_tls = options.checks_use_tls.unwrap_or(options.is_tls && !goes_elsewhere);
         let (pool, health) = (&mut self.pool.section, &mut self.pool.health);
@@ -226,7 +226,7 @@ impl Backend {
         }
         if connection.port().is_some() {
             for parsed in &mut self.servers {
-                parsed.options.check_port = None; // has no effect here: a different value needs no note
+                parsed.options.check_port = None; // replaced by that port: a different value needs no note
             }
         } else if let Some(port) = options.check_port {
             health.set("port", port.to_string());

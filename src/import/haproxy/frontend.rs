@@ -17,6 +17,7 @@ const PARTIAL: &str = "a name that ends with the value, but has no dot before th
 
 const SETTLED: &str = "an earlier line decides about all clients";
 
+/// What to write if the peers of an `expect-proxy` rule are not known as networks.
 const NO_PEERS: &str = "write accept_proxy = { from = [\"NETWORK\"] }";
 
 /// A frontend that is being read.
@@ -236,7 +237,7 @@ impl Frontend {
     fn expect_proxy(&mut self, set: &str, alternatives: &[Vec<Term>]) -> LineOutcome {
         let is_unless = false;
         let accepted = &self.accepted[set];
-        // Peers that an earlier line accepts need no header.
+        // HAProxy expects no header from peers that an earlier line accepts.
         let expected = networks_of(alternatives, is_unless).and_then(|networks| accepted.without_accepted(&networks));
         let Some(expected) = expected else {
             return LineOutcome::LeftOut(NO_PEERS);

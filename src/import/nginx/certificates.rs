@@ -22,6 +22,7 @@ pub(super) fn read(directives: &[&Directive], listener: &mut ImportedListener) {
             listener.tls.certificates.push(format!("{{ cert = {cert}{key} }}"));
         }
     }
+    // Without an address with TLS, these directives have no effect, and need no remark.
     let tls_directives: &[&Directive] = match listener.has_tls_address() {
         true => directives,
         false => &[],

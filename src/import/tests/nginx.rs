@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::*;
 
 #[test]
-fn nginx_routes_by_server_name_are_imported() {
+fn an_nginx_stream_block_with_routes_by_server_name_is_imported() {
     let text = "
 events { }
 stream {
@@ -570,7 +570,7 @@ fn tls_of_nginx_without_a_certificate_is_reported() {
 
 #[test]
 fn timeouts_of_0_of_nginx_are_not_carried_over() {
-    // Of the lines with the key of `allowed`, only `allowed` itself may be there.
+    // `allowed`: the only line with its key that may be there, or a key alone, with which no line may be there.
     for (directive, allowed) in [
         ("proxy_timeout 0", "idle_timeout = \"10m\""),
         ("proxy_connect_timeout 0s", "connect_timeout = \"1m\""),

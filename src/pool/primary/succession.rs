@@ -177,6 +177,7 @@ impl PrimaryWatch {
         }
     }
 
+    /// Sets what is remembered of a server; `rest_changed` reports a change of that.
     pub(super) fn set_standing(&mut self, label: &str, standing: Standing) {
         if self.others.get(label) != Some(&standing) {
             self.others.insert(label.into(), standing);

@@ -245,7 +245,7 @@ fn a_primary_with_an_unreadable_timeline_is_not_mistaken_for_the_known_one() {
 }
 
 #[test]
-fn an_unknown_primary_is_rejected_beside_one_with_an_unreadable_timeline() {
+fn neither_of_two_unknown_primaries_is_in_force_if_one_has_an_unreadable_timeline() {
     let mut pool = watch(None, &["a", "b"]);
     assert_eq!(observe(&mut pool, &[("a", primary(None)), ("b", primary(4))]), ["", ""]);
 }

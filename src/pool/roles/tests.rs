@@ -190,6 +190,7 @@ fn a_change_of_the_list_is_processed_by_one_check_only() {
     set(&registry, 7, Override::Enable);
     assert_eq!([round(&list), round(&list)], [1, 0]);
     let smaller = members(&registry, 0..LIST_LEN - 1);
+    // This call gets the new list first, but is refused. So the next check must still process the list.
     assert!(roles.trust("s7", &smaller, REQUIRED).is_none(), "s7 is a replica");
     assert_eq!([round(&smaller), round(&smaller)], [1, 0]);
     assert_eq!(

@@ -51,7 +51,7 @@ impl Server {
     }
 
     /// Records that a check has just found that the server is still a stand-in. [`Self::passed_within`] counts this as
-    /// a passed check, so that the server is used for a while even if its next checks are refused.
+    /// a passed check, so that the server is used for a while even if it refuses its next checks.
     pub fn confirm_stand_in(&self) {
         self.checks.lock().passed_at = Some(Instant::now());
     }

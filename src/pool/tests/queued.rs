@@ -435,7 +435,7 @@ async fn clients_wait_while_the_only_server_refuses_its_checks_but_not_when_it_i
 }
 
 #[test]
-fn nobody_waits_for_a_failed_server_while_another_can_be_picked_or_without_the_rule() {
+fn nobody_waits_for_a_failed_server_without_the_rule_or_while_another_can_be_picked_or_after_failed_tls() {
     // Without the rule `waits_for_return`.
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let lease = pick(&pool, 0).unwrap();
@@ -453,7 +453,7 @@ fn nobody_waits_for_a_failed_server_while_another_can_be_picked_or_without_the_r
     let pool = Pool::with_queue("pool".into(), rules, pool.servers().to_vec(), Arc::default());
     let may_wait = |tried, failure| pool.record_failure(&lease, tried, failure, Instant::now()).may_wait;
     assert!(!may_wait(&all[..1], ServerFailure::Connect));
-    assert!(!may_wait(&all, ServerFailure::Tls));
+    assert!(!may_wait(&all, ServerFailure::Tls)); // probably not a restart, but a mistake in the configuration
     assert!(may_wait(&all, ServerFailure::Connect));
     let failed = lease.server().id();
     drop(lease); // both servers have room now

@@ -58,7 +58,7 @@ async fn a_stand_in_is_used_only_when_no_other_server_is_left() {
     let (servers, now) = (pool.servers(), Instant::now());
     let unfit = CheckOutcome::Unfit("it is the primary".into());
     servers[0].record_check(&unfit, THRESHOLDS);
-    servers[0].set_stand_in(true);
+    servers[0].set_stand_in(true); // a pool of replicas falls back to its primary
     servers[0].confirm_stand_in();
     assert_eq!((picked(&pool, now), pool.is_on_stand_in(now)), (labels(&["s1"]), false));
     fails(&servers[1], 3);

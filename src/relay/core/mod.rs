@@ -154,7 +154,8 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// When [`expire`](Self::expire) must be called. Changes only in that call, and when a side ends or breaks.
+    /// When [`expire`](Self::expire) must be called. Changes only in that call, and when a side ends or breaks: bytes
+    /// that move do not change it.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.timer.as_ref().map(|timer| timer.deadline())
     }

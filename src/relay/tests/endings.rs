@@ -53,7 +53,7 @@ async fn a_half_close_right_after_the_request_loses_no_byte_of_either_side() {
 #[tokio::test]
 async fn the_end_of_an_answer_reaches_a_client_with_a_tiny_buffer() {
     let buffers = Buffers {
-        outer: Some(2_048),
+        outer: Some(2_048), // of the client and of the server
         inner: None,
     };
     let mut session = Session::with(Setup {

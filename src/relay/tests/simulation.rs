@@ -31,7 +31,7 @@ const CUT_AFTER: Duration = Duration::from_secs(3_600);
 /// The least bandwidth of a throttled session, in bytes a second.
 const BANDWIDTH_MIN: u64 = 1_000;
 
-/// The longest wait for a slot of 1 KiB at the least bandwidth, with the resolution of timers (1 ms).
+/// The longest wait for a slot of a [`Throttle`]: 1 KiB at the least bandwidth, plus the resolution of timers (1 ms).
 const SLOT_WAIT_MAX: Duration = Duration::from_millis(1_024 + 1);
 
 /// The script of a session.

@@ -1,5 +1,5 @@
-//! A server of TLS 1.3 sends tickets after the handshake. The records of one may be longer than both buffers: that of
-//! the relay for received records (64 KiB), and that of the caller for plaintext.
+//! A server of TLS 1.3 sends tickets after the handshake. The records of one may be longer than each of two buffers:
+//! that of the relay for received records (64 KiB), and that of the caller for plaintext.
 
 use std::future::poll_fn;
 

@@ -314,7 +314,7 @@ fn promtool_accepts_the_text_and_the_documentation_has_the_same_metrics() {
 }
 
 #[test]
-fn live_ready_and_metrics_answer_before_checks_and_while_draining() {
+fn live_ready_and_metrics_answer_while_draining_and_live_and_ready_also_before_checks() {
     let hanging = hanging();
     let setup = Proxy::setup(&format!(
         "[runtime]\ndrain_delay = \"1h\"\n{}",

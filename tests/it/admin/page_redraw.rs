@@ -1,6 +1,6 @@
 //! The page is drawn anew each second. That must not disturb what the user is doing, and what the user is doing must
-//! not stop the drawing. Other tests are of a replaced token, an old history, the notices, and the flow with many
-//! listeners.
+//! not stop the drawing. Other tests are of a replaced token, an old history, the notices, and the section "Flow" with
+//! many listeners.
 
 use std::fs;
 
@@ -106,7 +106,7 @@ fn a_replaced_token_is_forgotten_and_a_token_file_that_cannot_be_read_is_reporte
     let mut browser = open(&proxy);
     browser.eventually("document.querySelector('#server-table button.plain') !== null");
     log_in(&mut browser, TOKEN);
-    // The page checks the token on several occasions, one check at a time. This waits until no check is pending, so
+    // The page checks the token on several occasions, one check at a time. This check ends after all pending ones, so
     // that `Drain` is the first to find that the token was replaced.
     browser.evaluate("import('/page.js').then(({ showAccess }) => showAccess())");
     let file = directory.path().join("token");

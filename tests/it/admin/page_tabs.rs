@@ -1,7 +1,7 @@
 //! Many tabs of one browser share one stream: a browser opens at most six connections to a host.
 
 use super::api::{TOKEN, token};
-use super::page::log_in;
+use super::page::{log_in, submit_token};
 use crate::support::api::config;
 use crate::support::browser::Browser;
 use crate::support::proxy::Proxy;
@@ -10,12 +10,19 @@ use crate::support::server::Server;
 /// More than the connections that a browser opens to a host.
 const TABS: usize = 8;
 
+/// If the admin port is not on a loopback address, reading needs the token.
+const READING_NEEDS_TOKEN: &str = "bind = \"0.0.0.0:0\"";
+
+/// The condition that the page has this word as the state of its connection.
+fn badge(word: &str) -> String {
+    format!("document.getElementById('connection')?.textContent === {word:?}")
+}
+
 #[test]
 fn many_tabs_stay_live_if_reading_needs_the_token() {
     let (_directory, token_line) = token();
     let (a, b) = (Server::echo(), Server::echo());
-    // If the admin port is not on a loopback address, reading needs the token.
-    let admin = format!("bind = \"0.0.0.0:0\"\nhosts = [\"lb.test\"]\n{token_line}");
+    let admin = format!("{READING_NEEDS_TOKEN}\nhosts = [\"lb.test\"]\n{token_line}");
     let proxy = Proxy::start(&config(&[&a, &b], &admin));
     let port = proxy.admin().port();
     // The tabs of each host share a stream, which one tab opens. At the first host, that is the tab that gets a lock.
@@ -29,7 +36,6 @@ fn many_tabs_stay_live_if_reading_needs_the_token() {
         while tabs.len() < TABS {
             tabs.push(browser.open_tab(&url));
         }
-        let badge = |word: &str| format!("document.getElementById('connection')?.textContent === {word:?}");
         for tab in &tabs {
             browser.show(tab);
             browser.eventually(&badge("token needed"));
@@ -44,4 +50,19 @@ fn many_tabs_stay_live_if_reading_needs_the_token() {
             browser.eventually("document.getElementById('detail').open");
         }
     }
+}
+
+#[test]
+fn a_tab_with_a_stream_is_live_again_once_the_right_token_replaces_a_wrong_one() {
+    let (_directory, token_line) = token();
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = Proxy::start(&config(&[&a, &b], &format!("{READING_NEEDS_TOKEN}\n{token_line}")));
+    let mut browser = Browser::open(&format!("http://127.0.0.1:{}/", proxy.admin().port()), 1280, 900);
+    browser.eventually(&badge("token needed"));
+    log_in(&mut browser, TOKEN);
+    browser.eventually(&badge("live"));
+    submit_token(&mut browser, "wrong");
+    browser.eventually(&badge("token needed"));
+    log_in(&mut browser, TOKEN);
+    browser.eventually(&badge("live"));
 }

@@ -204,7 +204,7 @@ fn without_a_live_server_the_record_shows_the_attempts() {
 }
 
 #[test]
-fn a_pools_only_server_is_never_ejected() {
+fn the_only_server_of_a_pool_without_a_queue_is_never_ejected() {
     let dead = refusing();
     let health = "health = { check = \"off\", eject_after = 1, eject_for = \"1h\", eject_max_for = \"1h\" }";
     let proxy = Proxy::start(&one_pool(&[dead.address], health));

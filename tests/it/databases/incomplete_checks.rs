@@ -75,7 +75,7 @@ fn a_reload_keeps_the_known_primary_and_the_checks_need_no_privilege() {
             "the server denies the check one of its queries: old primaries or lag may stay undetected"
         ),
         4,
-        "once for each server and query"
+        "once for each server and query: both pools share the checks"
     );
     a.freeze();
     run(&b, "SELECT pg_promote()");

@@ -119,8 +119,9 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     let passed = [("pool", "writers"), ("server", "a"), ("result", "pass")];
     let checks = || proxy.metrics().sum("acequia_health_checks_total", &passed);
     let before = checks();
-    // Sessions from before the last check that passed are cut over `close_over`, not as soon as the primary is down. Of
-    // the two checks awaited here, the first one may have begun before these sessions.
+    // When a goes down, sessions that began after its last passed check are cut at once, and older ones over
+    // `close_over`. The sessions of the served clients must be older. Of the two checks awaited here, the first one may
+    // have begun before these sessions.
     eventually("a later check has passed", || checks() >= before + 2.0);
     a.freeze();
     let insert = "INSERT INTO t VALUES (1)";
@@ -158,10 +159,10 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     assert_eq!(rows.stdout.trim(), "0", "{rows:#?}");
 }
 
-/// A reload renames the pool before the promotion. Another one, right after it, renames the pool again and removes the
-/// old primary from it.
+/// One reload renames the pool before the promotion. Another reload, right after the promotion, renames the pool again
+/// and removes the old primary from it.
 #[test]
-fn sessions_on_an_old_primary_are_cut_under_another_name_of_the_pool() {
+fn sessions_on_an_old_primary_are_cut_although_its_pool_was_renamed() {
     let (a, b) = primary_and_replica();
     let text = config([&a, &b], "", None).replace("role = \"primary\"", "role = \"primary\"\nclose_over = \"0s\"");
     let named = |pool: &str| {

@@ -7,7 +7,7 @@ use crate::support::proxy::Proxy;
 use crate::support::sentinel::{RedisNode, redis_answer};
 
 #[test]
-fn refused_checks_are_reported_and_awaited_failbacks_with_the_command_that_ends_them() {
+fn commands_report_refused_checks_and_how_to_end_the_wait_for_failback() {
     let server = RedisNode::start(&[]);
     let label = server.address().to_string();
     let proxy = Proxy::start(&format!(

@@ -219,7 +219,7 @@ fn an_unusable_list_changes_nothing_and_its_contents_are_not_logged() {
         wait_for_error(&proxy, error);
         assert_eq!(server_reached(proxy.at("l")), "first");
         engine.list_server(&first);
-        eventually("it is up again", || discovery(&proxy)["up"] == true);
+        eventually("the engine is followed again", || discovery(&proxy)["up"] == true);
     }
     log_lines(&proxy, "cannot take the list of servers, keeping the last one", 5);
     assert!(proxy.log().iter().all(|line| !line.to_string().contains("secret")));

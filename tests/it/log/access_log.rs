@@ -1,4 +1,4 @@
-//! The access log has one line per session, written when the session ends.
+//! The access log has at most one line per session, written when the session ends.
 
 use std::time::Duration;
 

@@ -165,7 +165,7 @@ fn every_key_is_harmless_in_an_empty_top() {
             ]);
             tmux.press(&["/", "a", "Enter", "Escape", "?"]);
             let help_lines = || tmux.screen().lines().filter(|line| line.contains('│')).count();
-            eventually("no line of the help is broken", || help_lines() == 13); // the lines of `KEYS`
+            eventually("no line of the help is broken", || help_lines() == 13); // the lines of `KEYS` of src/cli/top.rs
             tmux.press(&["?", "Tab"]);
             eventually("the help has gone", || help_lines() == 0);
         }

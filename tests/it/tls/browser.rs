@@ -42,7 +42,7 @@ fn a_page_loads_by_the_http_version_of_its_route() {
     browser.eventually("document.body?.innerText === 'HTTP/2.0'");
     let protocol = "performance.getEntriesByType('navigation')[0].nextHopProtocol";
     assert_eq!(browser.evaluate(protocol), "h2");
-    // Many requests over the one connection that is open.
+    // Many requests share the open connections.
     let fetched = "Promise.all([...Array(50)].map(() => fetch('/').then((answer) => answer.text()))).then((all) => \
                    all.every((text) => text === 'HTTP/2.0'))";
     assert_eq!(browser.evaluate(fetched), true);

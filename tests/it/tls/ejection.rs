@@ -12,7 +12,7 @@ use crate::support::tls_server::ManualTlsServer;
 
 const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
-/// How many sessions fail in each test.
+/// How many sessions fail in [`must_not_be_ejected`].
 const FAILURES: usize = 3;
 
 /// A proxy that ejects `server` at the first failure that counts. Its pool has a backup server, because the only usable

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_has_no_fragment_and_no_byte_outside_ascii() {
+    fn a_path_has_no_fragment_no_space_and_only_ascii() {
         assert_eq!(problems("path = \"/a%23b?c=d\""), None);
         for path in ["/a#b", "/ä", "/a b"] {
             let report = problems(&format!("path = \"{path}\"")).unwrap_or_default();

@@ -77,8 +77,9 @@ impl Half {
             match core.next(from) {
                 Next::Nothing => {
                     self.unsent = Unsent::Nothing;
+                    // Ends the reservation: the receiver may have broken while this half waited for bandwidth.
                     if let Some(throttle) = &mut throttle {
-                        throttle.settle(0); // the receiver may have broken while this half waited for bandwidth
+                        throttle.settle(0);
                     }
                     return Poll::Ready(Ok(()));
                 }

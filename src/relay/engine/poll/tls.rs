@@ -119,7 +119,7 @@ impl TlsState {
     ) -> Poll<io::Result<Option<usize>>> {
         let unread = self.connection.unread_bytes();
         let room = plain.len().min(received.len());
-        // Decrypts straight into `plain` if both buffers have room for a whole record, and for more than is unread.
+        // Decrypts straight into `plain` if less than a record is unread, and both buffers have room for a whole one.
         // Otherwise the connection keeps the plaintext, and `plain` gets as much of it as fits.
         let has_room = unread < RECORD_BYTES_MAX && RECORD_BYTES_MAX <= room;
         let decrypted = if has_room {
