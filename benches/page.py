@@ -5,9 +5,9 @@
     benches/page.py open target/release/acequia           # 100,000 sessions, or as many as `ulimit -Hn` permits
     benches/page.py idle target/release/acequia 10000x100 # SERVERSxPOOLS; also with `open`
 
-`idle` needs no servers: they are not checked. `open` reads what the page reads: the stream of events, the sessions (as often
-as the page does with 100,000), and the history once. CPU is that of the process (utime and stime) over 60 s, in percent of a
-core.
+`idle` needs no servers: they are not checked. `open` reads what the page reads: the stream of events, the sessions (as
+often as the page does with 100,000), and the history once. CPU is that of the process (utime and stime) over 60 s, in
+percent of a core.
 """
 
 import http.client, json, multiprocessing, os, resource, socket, subprocess, sys, tempfile, threading, time

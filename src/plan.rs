@@ -300,7 +300,7 @@ impl PoolPlan {
         self.health.check.is_some()
     }
 
-    /// As [`names_of`], for the entries of this pool.
+    /// The entries whose host name has to be looked up ([`names_of`]), each with that name and its port.
     pub fn names(&self) -> impl Iterator<Item = (&ServerEntry, &str, u16)> {
         names_of(&self.entries)
     }

@@ -324,7 +324,7 @@ impl<T> Route<T> {
 }
 
 /// The indices of the routes that share a pattern, or have none. Usually there is only one route, without further
-/// conditions: then it is found without loading it. Among a million routes, a load would be a cache miss.
+/// conditions: then it is found without loading its conditions, a likely cache miss among a million routes.
 #[derive(Clone, Debug, Default)]
 struct Bucket {
     /// The routes with further conditions, best first.

@@ -59,8 +59,8 @@ pub enum AcmeError {
     /// The order was not complete in time.
     #[error("the order was not complete within {}", format_duration(*.0))]
     Timeout(Duration),
-    /// A certificate or a request for one cannot be made.
-    #[error("cannot make a request for a certificate")]
+    /// A request for a certificate, or the certificate that answers a challenge, cannot be made.
+    #[error("cannot make a certificate request or a challenge certificate")]
     Request(#[from] rcgen::Error),
     /// The certificate that the server issued, or an authority of `ca_file`, cannot be used.
     #[error(transparent)]

@@ -50,8 +50,8 @@ pub(super) async fn events(
         let message = "all event streams are in use: try again later";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
-    // The connection counts as a stream from here on, so that no other connection takes its place while the state is
-    // being made.
+    // From here on, the connection counts as a stream. Otherwise, while the state is being made, it could be closed to
+    // make room for a new connection (see `Connections`).
     let stream_guard = mark.begin();
     let coming = admin.events.sender.subscribe(); // before the state is read, so that no change is missed
     let first = full_state_event(&admin).await?;

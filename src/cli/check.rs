@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_counts_listeners_pools_and_servers() {
+    fn the_summary_counts_listeners_pools_servers_and_networks_of_guards() {
         let text = "[listeners.a]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"a.b:1\", \"10.0.0.1:1\"]";
         let plan = config::read("a.toml", text).expect("no mistake in it").plan;
         assert_eq!(

@@ -29,7 +29,7 @@ pub enum GuardCommand {
         #[arg(long)]
         close: bool,
     },
-    /// Undo a denial that was set by `deny`
+    /// Undo an edit: a denial that was set by `deny`
     Undo {
         /// The guard
         guard: String,

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_without_an_address_is_left_out_and_reported() {
+    fn hosts_with_problems_are_reported_and_only_usable_addresses_become_servers() {
         let problem = |reason: &str, addresses: &[&str]| HostAddresses {
             problem: Some(reason.into()),
             ..host(addresses)

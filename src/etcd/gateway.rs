@@ -24,7 +24,7 @@ use crate::regular_file;
 use crate::text::Reason;
 use crate::tls::client_config;
 
-/// How long one request with its response may take. For a watch, only the head of the response counts.
+/// How long one request with its response may take. For a watch that is accepted, only the head of the response counts.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest response, and the longest message of a watch: enough for 10,000 keys.

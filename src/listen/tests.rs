@@ -214,8 +214,9 @@ fn a_socket_that_is_always_readable_does_not_keep_the_worker_busy() {
     assert_eq!(outcome, Some(Ok(Err(NotListening))));
 }
 
+/// The kernel tells the length of a queue for TCP only.
 #[tokio::test]
-async fn a_unix_listener_finds_all_clients_though_their_number_is_unknown() {
+async fn a_unix_listener_accepts_all_clients_though_the_length_of_its_queue_is_unknown() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let unix = UnixListener::bind(&path).unwrap();

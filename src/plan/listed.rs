@@ -100,7 +100,7 @@ impl ListedServer {
         }
     }
 
-    /// The server as an entry of a pool.
+    /// The server as an entry of a pool. `defaults` differ from [`MemberConfig::default`] at most in `sessions_max`.
     ///
     /// # Errors
     /// A value is not valid.

@@ -194,7 +194,7 @@ impl Pool {
         }
     }
 
-    /// Whether the pool has no usable server at this time, and its clients may wait for one to be started.
+    /// Whether this is a pool that may sleep, and has no usable server at this time.
     #[must_use]
     pub fn needs_wake(&self, now: Instant) -> bool {
         self.rules.wake.is_some() && !self.is_usable(now)
@@ -246,8 +246,8 @@ mod tests {
     use super::super::{Member, MemberConfig, ServerRegistry, ServerSpec};
     use super::*;
 
-    /// `a` and `b` have the same address, so they share the count of sessions. The client waits for `b`; the place that
-    /// becomes free is one of `a`.
+    /// `a` and `b` have the same address, so they share the count of sessions. The client waits for `b`. The place that
+    /// becomes free is that of a session which was counted for `a` and not begun: `remove_session`.
     #[tokio::test(start_paused = true)]
     async fn a_waiting_client_gets_the_place_of_a_session_that_was_not_begun_after_all() {
         let (registry, name) = (ServerRegistry::default(), Arc::<str>::from("p"));

@@ -95,8 +95,9 @@ impl Member {
 
 impl Pool {
     /// Whether this server gets new sessions, if no better tier is usable: because it is usable, or because its tier is
-    /// in panic and uses it. Unless their tier is in panic, unchecked servers and stand-ins do not count, although they
-    /// get sessions when no other server of their tier, or no other server at all, can be picked.
+    /// in panic and uses it. Others do not count: neither an unchecked server, although it gets sessions when no other
+    /// of its tier can be picked, nor a stand-in ([`Member::may_stand_in`]), although it gets them when no other server
+    /// at all can be picked.
     #[must_use]
     pub fn uses(&self, server: &Member, now: Instant) -> bool {
         server.state(now) == MemberState::Usable || self.uses_in_panic(server, now)

@@ -49,8 +49,8 @@ struct OwnState {
 }
 
 impl OwnListeners {
-    /// No listeners so far. A listener at a wildcard address is found at loopback addresses only, not at those of
-    /// interfaces: a configuration may be checked on another machine than the one that will use it.
+    /// No listeners so far. A listener at a wildcard address is found at loopback addresses only (`ListenAddr` knows
+    /// them), not at those of interfaces: a configuration may be checked on another machine than the one that uses it.
     #[must_use]
     pub fn ignoring_interfaces() -> Self {
         Self(Mutex::new(OwnState {
@@ -162,7 +162,7 @@ struct ListenerTables {
     by_pool: HashMap<Arc<str>, Vec<usize>>,
     /// The indices of the listeners that have an address with a port, by port, in the order of `listeners`.
     by_port: HashMap<u16, Vec<usize>>,
-    /// The indices of the listeners at Unix sockets, by the places of their paths when this table was built.
+    /// The indices of the listeners at Unix sockets, by the [`UnixPlace`]s of their paths when this table was built.
     by_place: HashMap<UnixPlace, Vec<usize>>,
 }
 

@@ -57,7 +57,7 @@ pub(super) struct PrimaryWatch {
     /// What is remembered of the other servers, by label. It is kept while no primary is known, too.
     others: BTreeMap<Arc<str>, Standing>,
     /// Whether the rest of the memory, `others` and addresses, has changed since that was last asked.
-    rest_changed: bool,
+    rest_of_memory_changed: bool,
     /// The servers of the pool by label.
     servers: BTreeMap<Arc<str>, Knowledge>,
     /// The servers that call themselves primary, or did so before they went down. A check goes through these few only.
@@ -104,8 +104,8 @@ impl PrimaryWatch {
     }
 
     /// Whether the memory apart from [`Self::known`] has changed since this was last asked.
-    pub(super) fn take_rest_changed(&mut self) -> bool {
-        std::mem::take(&mut self.rest_changed)
+    pub(super) fn take_rest_of_memory_changed(&mut self) -> bool {
+        std::mem::take(&mut self.rest_of_memory_changed)
     }
 
     /// Takes over what another pool remembers, if no primary is remembered yet. Returns whether it does.
@@ -141,7 +141,7 @@ impl PrimaryWatch {
         let departed = self.others.keys().filter(|label| !servers.contains_key(*label));
         if departed.count() > DEPARTED_MAX {
             self.others.retain(|label, _| self.servers.contains_key(label));
-            self.rest_changed = true;
+            self.rest_of_memory_changed = true;
         }
     }
 
@@ -261,7 +261,7 @@ impl PrimaryWatch {
             self.known = None;
             // Servers were rejected as primaries of the old database.
             self.others.retain(|_, standing| *standing != Standing::Rejected);
-            self.rest_changed = true;
+            self.rest_of_memory_changed = true;
         }
         let Some(known) = self.known.clone() else {
             return self.decide_anew();

@@ -336,7 +336,7 @@ impl RolesState {
         members: &[Member],
         required: RoleRequirement,
     ) -> RoleJudgement {
-        let is_rest_of_memory_changed = self.primaries.take_rest_changed();
+        let is_rest_of_memory_changed = self.primaries.take_rest_of_memory_changed();
         let known = self.primaries.known();
         let is_same = |a: &KnownPrimary, b: &KnownPrimary| a.server == b.server && a.timeline == b.timeline;
         let is_new = |known: &&KnownPrimary| !before.is_some_and(|before| is_same(before, known));

@@ -25,8 +25,9 @@ pub struct Sample {
 }
 
 impl Metrics {
-    /// Parses a scrape. Every family must have HELP and TYPE before its series, which follow each other, no series may
-    /// occur twice, and the buckets and the sum of each `_count` of a histogram must be consistent with it.
+    /// Parses a scrape. The lines of all series of a family must follow each other, with HELP and TYPE of the family
+    /// before them. No series may occur twice. The buckets and the sum of each `_count` of a histogram must be
+    /// consistent with it.
     pub fn parse(text: &str) -> Self {
         assert!(text.ends_with('\n'), "the last line has no end");
         let (mut metrics, mut helps) = (Self::default(), BTreeMap::new());

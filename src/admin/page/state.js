@@ -195,8 +195,8 @@ export function serverCounts(pool) {
 }
 
 /**
- * Whether a server of the pool has a fault, or awaits failback. A wrong role is no fault, and a server that an operator
- * has drained or disabled does not count.
+ * Whether a server of the pool has a fault, or awaits failback. A wrong role is no fault, and a server that is draining
+ * or disabled does not count.
  */
 export const isDegraded = (pool) => pool.servers.some((server) => (
   server.use === "awaiting failback" || (server.use === "enabled" && (!server.up || server.ejected))

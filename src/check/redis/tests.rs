@@ -41,6 +41,7 @@ async fn serve(answer: &str) -> std::net::SocketAddr {
 /// The replies of a primary to `PING`, `ROLE`, `INFO replication` and `INFO server`.
 const PRIMARY: &str = "+PONG\r\n*3\r\n$6\r\nmaster\r\n:7\r\n*0\r\n$13\r\nrole:master\r\n\r\n$10\r\nrun_id:abc\r\n";
 
+/// [`Stream::Lineage`] keeps the first 32 of the 40 hexadecimal digits of a replication ID.
 const REPLICATION_ID: u128 = 0xab << 64;
 
 /// The replies of a replica whose link to its primary has this state.
@@ -183,7 +184,7 @@ async fn the_sentinel_with_the_highest_epoch_names_the_primary() {
         reason,
         "not the primary of the Sentinels: they name 127.0.0.1:1, in epoch 5"
     );
-    assert_eq!(role, Some(Role::Replica), "another server may become the primary");
+    assert_eq!(role, Some(Role::Replica), "lets another server become the primary");
 }
 
 #[tokio::test]
@@ -239,7 +240,7 @@ async fn the_highest_known_epoch_counts_while_a_sentinel_is_silent() {
 }
 
 #[tokio::test]
-async fn without_a_sentinel_answer_no_server_is_the_primary() {
+async fn if_no_sentinel_names_a_primary_no_server_is_the_primary() {
     let reason = unfit_reason(checked(PRIMARY, &["+PONG\r\n*-1\r\n-ERR No such master with that name\r\n"]).await);
     let expected = "no Sentinel has said which server is the primary: 127.0.0.1:";
     assert!(reason.starts_with(expected), "{reason}");
@@ -324,7 +325,7 @@ fn a_partitioned_sentinel_does_not_restore_an_old_primary() {
         (1, &[(1, 4), (1, 4), (1, 4)]),
         (2, &[(1, 4), (2, 5)]), // one Sentinel tells of a failover
         (3, &[(1, 4)]),
-        (4, &[(1, 4), (1, 4)]), // that one is cut off, or the two others have not heard of the failover yet
+        (4, &[(1, 4), (1, 4)]), // that one is silent, and the two others have not heard of the failover yet
         (5, &[(1, 4), (2, 5), (2, 5)]),
         (6, &[]),
     ];

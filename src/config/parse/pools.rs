@@ -158,8 +158,8 @@ impl<'a> Pools<'a> {
         self.sections.id(&entry.key).map(|id| &self.in_order[id.0])
     }
 
-    /// Warns of each pool whose containers a crash may leave behind. To be called if there is no `state_dir`: without
-    /// it, the next start does not know them.
+    /// Warns of each pool whose containers stay if both this process and its keeper are killed, as in a crash of the
+    /// machine. To be called if there is no `state_dir`: without it, the next start does not know them.
     pub(super) fn warn_of_leftover_containers(&self, problems: &mut Problems<'_>) {
         for entry in self.sections.entries {
             if self.plan_of(entry).is_some_and(|plan| plan.has_containers()) {

@@ -218,7 +218,7 @@ fn a_text_that_a_hint_suggests_instead_of_a_number_is_valid() {
 }
 
 #[test]
-fn a_number_instead_of_a_text_gets_a_hint_with_a_valid_value() {
+fn a_value_of_a_wrong_type_or_out_of_range_gets_a_hint_with_a_valid_one() {
     for (wrong, hint) in [
         ("[runtime]\nhello_memory = 0", "write \"1MiB\" to \"1024GiB\""),
         ("[runtime]\nhello_memory = -1", "write \"1MiB\" to \"1024GiB\""),

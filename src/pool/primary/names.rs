@@ -42,7 +42,7 @@ impl PrimaryWatch {
             .iter()
             .map(|(label, address)| (Arc::clone(label), address.as_str().into()));
         self.addresses.extend(present);
-        self.rest_changed |= self.memory() != memory_before;
+        self.rest_of_memory_changed |= self.memory() != memory_before;
     }
 
     /// Maps each label of which something is remembered to the present label of its server, if that is another one. If

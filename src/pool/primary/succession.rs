@@ -177,16 +177,16 @@ impl PrimaryWatch {
         }
     }
 
-    /// Sets what is remembered of a server; `rest_changed` reports a change of that.
+    /// Sets what is remembered of a server; `rest_of_memory_changed` reports a change of that.
     pub(super) fn set_standing(&mut self, label: &str, standing: Standing) {
         if self.others.get(label) != Some(&standing) {
             self.others.insert(label.into(), standing);
-            self.rest_changed = true;
+            self.rest_of_memory_changed = true;
         }
     }
 
     pub(super) fn forget_standing(&mut self, label: &str) {
-        self.rest_changed |= self.others.remove(label).is_some();
+        self.rest_of_memory_changed |= self.others.remove(label).is_some();
     }
 
     /// The servers that are rejected ([`Standing::Rejected`]), including those that are disabled or have left the pool.

@@ -20,7 +20,8 @@ pub(super) struct Oracle<'a> {
     traffic: &'a Traffic,
     polled_at: Option<Instant>,
     /// How many more polls may lack a cause (see [`Self::before_poll`]): one for each poll in which a direction used up
-    /// its turn (`TURN_BYTES`), and one to begin the delivery after the server broke.
+    /// its turn (`TURN_BYTES`), because an event may cause the next poll before the relay's own wake-up causes
+    /// another; and one to begin the delivery after the server broke.
     spurious_polls_left: u32,
     /// How long bytes, an end of stream or an error may wait to be read, because the bandwidth is limited.
     pub(super) slot_wait: Duration,
@@ -175,7 +176,7 @@ impl<'a> Oracle<'a> {
                     is_reset && reset_loses_nothing(&world),
                     "{closed:?}, but there was no reset, or it lost bytes"
                 );
-                // If the relay knows of no end of the server's stream, it has seen only the client's reset.
+                // A relay that knows of neither an end nor a break of the server has seen only the client's reset.
                 let is_end_known = self.traffic.down.has_ended();
                 assert!(
                     server_broke.is_none() || !is_end_known || world.server.ended,
@@ -255,10 +256,10 @@ impl<'a> Oracle<'a> {
             None => (exact, exact),
             // The last consumption was before the first check, at half of the limit. So no check finds a change.
             Some(consumed_at) if consumed_at + ROUNDING < since + checked_limit / 2 => (exact, exact),
-            // The last consumption was about at the first check, or later. The earliest end: it was just before the
-            // first check, the only one that has nothing to compare with, and so no check found a change. The latest
-            // end: it was right after a check. The next check, half of the limit later, found the change, and a new
-            // silence began.
+            // The last consumption was about at the first check, or later. The end is earliest if the consumption was
+            // just before the first check: this check has nothing to compare with, and so no check found a change. The
+            // end is latest if the consumption was right after a check: the next one, half of the limit later, found
+            // the change, and a new silence began.
             Some(consumed_at) => (
                 exact.max(consumed_at + limit - checked_limit / 2 - ROUNDING),
                 exact.max(consumed_at + limit + checked_limit / 2),

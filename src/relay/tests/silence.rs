@@ -133,7 +133,8 @@ async fn a_client_that_slowly_reads_what_the_kernel_holds_is_not_idle() {
 
 /// Returns whether the client could keep its pace.
 async fn reads_slowly() -> bool {
-    // The kernel reports a read of the client only once much of its receive buffer is free. Here each read empties it.
+    // The client's kernel sends a window update after a read only if much of the receive buffer is then free. Here each
+    // read empties the buffer.
     const BUFFER: usize = 16 * 1024;
     let mut session = limited(IDLE).await;
     SockRef::from(&session.client).set_recv_buffer_size(BUFFER).unwrap();

@@ -134,7 +134,7 @@ async fn a_message_costs_few_polls() {
 }
 
 #[tokio::test]
-async fn delivery_checks_the_send_queue_at_intervals_and_does_not_spin() {
+async fn delivery_after_a_server_reset_checks_the_send_queue_at_intervals() {
     watched(|mut session| async move {
         fill(&mut session.server).await;
         reset(session.server);

@@ -1,5 +1,5 @@
 //! The API: what it tells about the latest reload, who may use it, its error answers, and the filters, order and pages
-//! of the session list. Failed requests are logged without their secrets.
+//! of the session list. Rejected requests and failed writes are logged without their secrets.
 
 use std::collections::BTreeSet;
 use std::net::TcpStream;

@@ -200,7 +200,7 @@ fn a_second_brings_one_sample_and_at_most_one_change_event() {
             }
         });
         let mut names: Vec<String> = Vec::new();
-        // Changes are sent less often while the machine is busy.
+        // After a look for changes that took much CPU time comes a pause: not every sample is followed by changes.
         while names.iter().filter(|name| *name == "sample").count() < 4 || !names.contains(&"changes".to_owned()) {
             names.push(events.next_name());
         }

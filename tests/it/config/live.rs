@@ -87,7 +87,7 @@ fn a_configuration_with_an_unusable_file_is_not_called_fine() {
     assert!(done.code != Some(0) && done.stdout.is_empty(), "{done:?}");
 }
 
-/// A test on another machine, or by another user, is about the servers.
+/// Whoever runs `check --live` on another machine, or as another user, wants to know about the servers.
 #[test]
 fn servers_are_tried_even_if_the_access_log_cannot_be_written() {
     let good = Server::echo();

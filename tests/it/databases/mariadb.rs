@@ -224,7 +224,7 @@ fn checks_leave_no_line_in_the_servers_log_and_no_output_shows_the_password() {
 }
 
 #[test]
-fn without_a_user_one_login_a_minute_is_denied() {
+fn without_a_user_checks_cause_only_one_denied_login_a_minute() {
     let server = MariaDb::start(1, &[]);
     let smtp = Server::named("220 smtp");
     let keys = "health.check = \"mysql\"\nhealth.interval = \"100ms\"\nhealth.fall = 1";

@@ -1,4 +1,4 @@
-//! Pools that grow and shrink. Their clones are real processes.
+//! Pools that grow and shrink. The clones that `command` starts are real processes.
 
 use std::path::Path;
 use std::time::Duration;

@@ -222,7 +222,7 @@ fn the_printed_commands_show_and_drain_the_servers() {
 }
 
 #[test]
-fn the_page_is_printed_first_and_shows_traffic() {
+fn the_address_of_the_page_is_printed_first_and_its_api_shows_traffic() {
     let mut demo = Demo::start_with(&[]);
     assert!(demo.page().starts_with("http://127.0.0.1:"), "{:#?}", demo.intro);
     let has_sessions = || {

@@ -192,9 +192,9 @@ fn an_intermediate_authority_is_refused_while_it_is_unknown_which_key_has_signed
     // It is rare that all authorities have lists. So an intermediate authority, unlike a client, needs no list of its
     // issuer.
     assert_eq!(guarded.refusal(&client), None);
-    // Now there is a list with the name of the issuer. Its key is unknown, because no client has sent
-    // `new_certificate` yet: the list may be from the issuer of `between` or from a namesake. So even if it is empty,
-    // `between` is refused.
+    // Now there is a list with the name of the issuer. Which key has signed the list is unknown, because no client has
+    // sent `new_certificate` yet: the list may be from the issuer of `between` or from a namesake. So even if the list
+    // is empty, `between` is refused.
     for (revoked, refusal) in [
         (&[&between_certificate][..], "certificate_revoked"),
         (&[], "unknown_ca"),

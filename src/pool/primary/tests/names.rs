@@ -134,12 +134,12 @@ fn an_old_primary_stays_rejected_when_names_are_exchanged() {
 #[test]
 fn a_primary_with_a_new_address_stays_the_primary_and_the_address_is_saved() {
     let mut pool = failed_over(NAMED);
-    pool.take_rest_changed();
+    pool.take_rest_of_memory_changed();
     set_servers(&mut pool, &NAMED);
-    assert!(!pool.take_rest_changed());
+    assert!(!pool.take_rest_of_memory_changed());
     let moved = [("db1", "10.0.0.1:3306"), ("db2", "10.0.0.3:3306")];
     set_servers(&mut pool, &moved);
-    assert!(pool.take_rest_changed());
+    assert!(pool.take_rest_of_memory_changed());
     assert_eq!(&*pool.memory().unwrap().addresses["db2"], "10.0.0.3:3306");
     assert_eq!(
         observe(&mut pool, &[("db1", MARIADB_PRIMARY), ("db2", MARIADB_PRIMARY)]),
