@@ -183,11 +183,10 @@ fn a_cancel_within_tls_reaches_the_session_by_its_key_also_when_its_server_is_fu
 
 #[test]
 fn the_proxy_header_of_a_cancel_within_tls_describes_the_tls() {
-    let manual = ManualServer::new();
-    let address = manual.server.address;
+    let (manual, other) = (ManualServer::new(), ManualServer::new()); // pool `b` gets the request without a header
     let site = Site::start_with(
-        address,
-        address,
+        manual.server.address,
+        other.server.address,
         "cancel_unplaced = \"fanout\"",
         "proxy_protocol = \"v2\"",
     );

@@ -28,7 +28,9 @@ fn commands_that_wait_for_the_writer_of_a_pipe_are_ended_by_a_signal() {
     must(Command::new("mkfifo").arg(&fifo));
     for command in [&["run", "-c"][..], &["check", "-c"], &["import", "haproxy"]] {
         for signal in [Signal::TERM, Signal::INT] {
-            let mut waiting = Process::start(acequia(command).arg(&fifo));
+            let mut program = Command::new("env");
+            program.args(["--default-signal=TERM,INT", BINARY]); // a shell's background job ignores SIGINT
+            let mut waiting = Process::start(program.args(command).arg(&fifo));
             let _writer = writer_once_read(&fifo);
             waiting.signal(signal);
             assert_eq!(waiting.wait().signal(), Some(signal.as_raw()), "{command:?}");
