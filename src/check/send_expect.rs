@@ -221,7 +221,10 @@ impl ScriptedConnection {
                 return Ok(());
             }
             let (kind, why) = if self.bytes.len() == BYTES_MAX {
-                (ErrorKind::Other, format!("no match in {BYTES_MAX} bytes"))
+                (
+                    ErrorKind::Other,
+                    format!("no match, and the server has sent {BYTES_MAX} bytes"),
+                )
             } else if self.reads == READS_MAX {
                 let why = format!("no match, and the answer came in more than {READS_MAX} parts");
                 (ErrorKind::Other, why)
@@ -348,7 +351,10 @@ mod tests {
     async fn received_bytes_and_reads_are_limited() {
         let endless = |mut stream: DuplexStream| async move { while stream.write_all(&[b'x'; 999]).await.is_ok() {} };
         let failed = run(&[expect("y")], endless).await.unwrap_err();
-        assert!(failed.contains("no match in 65536 bytes; got `xxx"), "{failed}");
+        assert!(
+            failed.contains("no match, and the server has sent 65536 bytes; got `xxx"),
+            "{failed}"
+        );
         let dripping = |mut stream: DuplexStream| async move {
             while stream.write_all(b"x").await.is_ok() {
                 tokio::task::yield_now().await;

@@ -46,6 +46,17 @@ impl Bound {
             Self::AtLeast(least) => format!("≥ {least:.2}"),
         }
     }
+
+    /// The ratio with two decimals; with three if two would make it the bound.
+    fn ratio_text(self, ratio: f64) -> String {
+        let (Self::AtMost(bound) | Self::AtLeast(bound)) = self;
+        let text = format!("{ratio:.2}");
+        if text == format!("{bound:.2}") {
+            format!("{ratio:.3}")
+        } else {
+            text
+        }
+    }
 }
 
 const GOALS: [Goal; 9] = [
@@ -110,7 +121,12 @@ pub(crate) fn markdown(report: &Report) -> String {
     let mut lines = String::new();
     let mut line = |what: &str, ratio: f64, bound: Bound| {
         let word = if bound.holds(ratio) { "yes" } else { "**no**" };
-        let _ = writeln!(lines, "| {what} | {} | {ratio:.2} | {word} |", bound.text());
+        let _ = writeln!(
+            lines,
+            "| {what} | {} | {} | {word} |",
+            bound.text(),
+            bound.ratio_text(ratio)
+        );
     };
     for goal in &GOALS {
         let ratio = report
@@ -184,6 +200,13 @@ mod tests {
                 .iter()
                 .any(|name| name == "64-byte round trips, 64 sessions beside 64 slow readers")
         );
+    }
+
+    #[test]
+    fn a_ratio_that_just_misses_its_goal_is_not_shown_as_the_goal() {
+        assert_eq!(Bound::AtLeast(0.9).ratio_text(0.899), "0.899");
+        assert_eq!(Bound::AtMost(0.85).ratio_text(0.8533), "0.853");
+        assert_eq!(Bound::AtMost(0.85).ratio_text(0.934), "0.93");
     }
 
     #[test]

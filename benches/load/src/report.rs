@@ -192,7 +192,9 @@ impl Report {
         let mut text = format!(
             "# acequia and other proxies\n\n{}\n\
              Errors are the sum over the rounds, other figures the median. A ratio compares a line with the first one: it\n\
-             is the median of the ratios within each round. CPU is the proxy's own user and system time.\n\n",
+             is the median of the ratios within each round. CPU is the proxy's own user and system time.\n\n\
+             \"acequia, log, keepalive\" writes the access log (to /dev/null) and sets keepalive, as acequia does by default.\n\
+             \"acequia\" and the other proxies do neither.\n\n",
             self.head()
         );
         text += &goals::markdown(self);

@@ -38,7 +38,7 @@ pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Optio
             if !unresolved.is_empty() {
                 writeln!(
                     text,
-                    "the servers of these names have unknown places among those of their priority:"
+                    "also tried, at unknown places among the servers of their priority:"
                 )?;
             }
         }

@@ -261,7 +261,7 @@ source-hash; the servers in the order in which they are tried:
   1. 10.0.2.2:443, weight 2
   2. 10.0.2.1:443
   3. 10.0.2.3:443
-the servers of these names have unknown places among those of their priority:
+also tried, at unknown places among the servers of their priority:
   cloud at inside.internal:443, weight 2, a name: resolved only while acequia runs
 "
     );
