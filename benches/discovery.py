@@ -91,7 +91,7 @@ class Http:
 
 
 class Etcd:
-    """Each server is a key; the keys that change are put in transactions of 100."""
+    """Each server is a key; the keys that change are put in transactions of at most 100."""
 
     def __init__(self, directory):
         self.client, peer = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"

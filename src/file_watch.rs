@@ -27,8 +27,8 @@ const QUIET_WAIT_MAX: Duration = Duration::from_secs(2);
 /// of a link above the watched directories.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Creates a watcher that watches no directory yet. The watcher sends a message for each event, and drops the sender
-/// when it has failed and will not report events any more.
+/// Creates a watcher that watches no directory yet. The watcher sends a message for each event that may be a change,
+/// and drops the sender when it has failed and will not report events any more.
 type NewWatcher = dyn Fn(Sender<()>) -> notify::Result<RecommendedWatcher> + Send + Sync;
 
 /// Watches the directories of a file. Without inotify the file is only read regularly.
@@ -108,7 +108,8 @@ impl FileWatch {
     /// replaced.
     ///
     /// # Errors
-    /// The system has no inotify instance or not enough watches left. A directory that does not exist is no error.
+    /// The system has no inotify instance or not enough watches left, a directory may not be read, or the new watcher
+    /// has failed at once. A directory that does not exist is no error.
     fn watch_directories(&mut self) -> notify::Result<()> {
         let mut inotify = match self.inotify.take() {
             Some(inotify) if !inotify.has_failed() => inotify,

@@ -1,7 +1,7 @@
 //! Server names and the patterns that match them.
 //!
-//! Constructors normalize names (case, one trailing dot, punycode) and check them, so that names can be compared byte
-//! by byte.
+//! Constructors normalize names (case, one trailing dot, and punycode in names that do not come from clients) and check
+//! them, so that names can be compared byte by byte.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};

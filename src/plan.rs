@@ -116,7 +116,7 @@ pub struct AdminPlan {
 /// `socket` of `[admin]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AdminSocket {
-    /// At the default path, if that is possible.
+    /// At the default path; none if that cannot be used, but an error if another process listens there.
     #[default]
     Default,
     /// At this path; an error if that is not possible.

@@ -10,9 +10,9 @@ use crate::sniff::http::{Host, RequestHead};
 pub struct Redirect {
     /// The name of the listener.
     pub to: Arc<str>,
-    /// The port in the response: `port` of the configuration, or else that of the listener's first address. `None` only
-    /// in a plan: that address has port 0, and the system chooses the port at the start. The state of the redirecting
-    /// listener has the chosen port.
+    /// The port in the response: `port` of the configuration, or else that of the listener's first TCP address. `None`
+    /// only in a plan: that address has port 0, and the system chooses the port at the start. The state of the
+    /// redirecting listener has the chosen port.
     pub port: Option<u16>,
     /// The status code.
     pub status: RedirectStatus,

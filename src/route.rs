@@ -3,8 +3,9 @@
 //! Of the routes whose conditions all hold, the one that fits best wins: by its name condition first ([`Rank`]), then
 //! by how many other kinds of condition it has, then by the order written.
 //!
-//! A lookup hashes the name once. If `*.suffix` patterns are configured, it also hashes each parent of the name at most
-//! once: `b.c` and `c` for `a.b.c`. So it costs the same among ten names and among a million, apart from cache misses.
+//! A lookup hashes the name at most once: only a valid name can be among the whole names. If `*.suffix` patterns are
+//! configured, it also hashes each parent of the name at most once: `b.c` and `c` for `a.b.c`. So it costs the same
+//! among ten names and among a million, apart from cache misses.
 //! Only routes that share a pattern, or have none, are tested one by one, best first, up to the first whose conditions
 //! hold: at worst, ten thousand routes for the same name that differ only in `from` are ten thousand tests of an
 //! address.

@@ -32,17 +32,21 @@ macro_rules! endings {
 }
 
 endings! {
-    /// Both sides closed cleanly, the client first.
+    /// Both sides finished, the client first; or a reset came after the client had finished, and no byte was lost.
     ClientClosed = "client_closed",
-    /// Both sides closed cleanly, the server first.
+    /// Both sides finished, the server first; or the server closed instead of answering a request for TLS. Or the
+    /// server finished first, and then the client closed without ending its TLS stream or was silent, or a reset lost
+    /// no byte.
     ServerClosed = "server_closed",
     /// The client reset the connection.
     ClientReset = "client_reset",
     /// The server reset the connection.
     ServerReset = "server_reset",
-    /// The client stopped responding: keepalive or retransmission timed out.
+    /// The client stopped responding: keepalive or retransmission timed out, or it did not read during a PostgreSQL
+    /// login.
     ClientLost = "client_lost",
-    /// The server stopped responding: keepalive or retransmission timed out, or it did not answer a request for TLS.
+    /// The server stopped responding: keepalive or retransmission timed out, or it did not answer a request for TLS or
+    /// did not read during a PostgreSQL login.
     ServerLost = "server_lost",
     /// The client closed the connection without ending its TLS stream, while the server was not finished.
     ClientTruncated = "client_truncated",
@@ -55,13 +59,14 @@ endings! {
     /// The connection of a peer in front does not begin with a valid PROXY header.
     ProxyInvalid = "proxy_invalid",
     /// The PROXY header, the ClientHello, the first packets of a PostgreSQL client, the rest of the TLS handshake, or
-    /// the HTTP request on a listener that redirects did not arrive in time; or this session was the one that had
-    /// waited longest when `hello_memory` ran out.
+    /// the HTTP request on a listener that redirects did not arrive in time; or `hello_memory` ran out, and this
+    /// session was among those that had waited longest, or needed memory for its TLS handshake.
     HelloTimeout = "hello_timeout",
-    /// The ClientHello is larger than `hello_max`, or the head of the HTTP request than 16 KiB.
+    /// The ClientHello, or the first packet of a PostgreSQL client, is larger than `hello_max`, or the head of the HTTP
+    /// request than 16 KiB.
     HelloTooLong = "hello_too_long",
-    /// The first bytes look like TLS but are not a valid ClientHello; or, on a listener for PostgreSQL, they are not a
-    /// PostgreSQL startup packet.
+    /// The first bytes look like TLS but are not a valid ClientHello; or, on a listener for PostgreSQL, the first
+    /// packets or their order are not valid.
     HelloInvalid = "hello_invalid",
     /// On a listener that redirects: the HTTP request is not valid, or names a host that is not redirected.
     RequestInvalid = "request_invalid",
@@ -70,9 +75,9 @@ endings! {
     /// An ACME server that validates a name for a certificate was answered.
     AcmeChallenge = "acme_challenge",
     /// The client closed before its PROXY header, its ClientHello, its first packets for PostgreSQL, the TLS handshake,
-    /// or its HTTP request was complete, or while it waited in the queue of a pool.
+    /// or its HTTP request was complete, or while it waited for a server.
     ClientLeftEarly = "client_left_early",
-    /// The TLS handshake with the client failed, or the client sent invalid TLS later.
+    /// The TLS handshake with the client failed, or the client sent invalid TLS or an alert later.
     TlsFailed = "tls_failed",
     /// The server sent invalid TLS or an alert after its TLS handshake.
     ServerTlsFailed = "server_tls_failed",
@@ -90,13 +95,14 @@ endings! {
     NoServer = "no_server",
     /// All servers had their maximum of sessions, and the pool has no queue.
     ServersFull = "servers_full",
-    /// All servers had their maximum of sessions, and the queue of the pool was full.
+    /// The client had to wait for a server, and the queue of the pool was full.
     QueueFull = "queue_full",
     /// The client waited in the queue for the longest permitted time.
     QueueTimeout = "queue_timeout",
     /// Every attempt to connect failed.
     ConnectFailed = "connect_failed",
-    /// We agreed to TLS with a PostgreSQL client in the server's stead, but the server refused TLS.
+    /// The server of a PostgreSQL client refused TLS after we had agreed to it in the server's stead, or where the
+    /// listener requires it; or bytes followed its answer to the request for TLS.
     ServerRefusedTls = "server_refused_tls",
     /// It was a request to cancel the query of a PostgreSQL session.
     Cancel = "cancel",

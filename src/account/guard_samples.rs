@@ -41,11 +41,12 @@ pub(super) fn write_guards(guards: &[Arc<Guard>], text: &mut String) {
         help,
         Guard::evictions,
     );
-    let help = "Current sessions that have passed a guard.";
+    let help = "Current sessions that have passed a guard, without those that only `report_only` let pass.";
     write_one_each(text, names::GUARD_SESSIONS, MetricType::Gauge, help, |guard| {
         guard.sessions() as u64
     });
-    let help = "Sources of the current sessions that have passed a guard.";
+    let help =
+        "Sources of the current sessions that have passed a guard, without those that only `report_only` let pass.";
     write_one_each(text, names::GUARD_SOURCES, MetricType::Gauge, help, |guard| {
         guard.sources() as u64
     });

@@ -93,7 +93,7 @@ impl Histogram {
 
     /// Counts a duration.
     ///
-    /// Not inlined: every session calls it several times, and the code of a session should stay small.
+    /// Not inlined: it is called at several places of a session, whose code should stay small.
     #[inline(never)]
     pub(super) fn record(&self, duration: Duration) {
         // Rounded up, so that a duration that exceeds a bound by a nanosecond is not counted below it.

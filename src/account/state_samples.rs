@@ -85,7 +85,7 @@ impl ServerFamilies {
             ),
             admin_states: GaugeFamily::new(
                 names::SERVER_USE,
-                "What an operator, the server's agent or its source has set for a server; one of the states is 1.",
+                "What an operator, the agent, the source or failback has set for a server; one of the states is 1.",
             ),
             ejected: GaugeFamily::new(
                 names::SERVER_EJECTED,
@@ -208,7 +208,7 @@ pub fn write_discovery<'a>(sources: impl IntoIterator<Item = DiscoverySample<'a>
 pub struct RemoteSample {
     /// Whether the store answers.
     pub is_up: bool,
-    /// Whether the revision that was tried last is not in force.
+    /// Whether the latest configuration is not in force, because its texts or the file of this machine were rejected.
     pub is_refused: bool,
     /// The revision in force; `None`: none is.
     pub revision: Option<i64>,
@@ -224,7 +224,7 @@ pub fn write_remote(sample: Option<RemoteSample>) -> String {
     up.add("", u64::from(sample.is_up));
     let mut refused = GaugeFamily::new(
         names::REMOTE_REFUSED,
-        "Whether the latest configuration of the store is not in force, because it was rejected.",
+        "Whether the latest configuration, of the store or the local file, is not in force, because it was rejected.",
     );
     refused.add("", u64::from(sample.is_refused));
     let mut revision = GaugeFamily::new(

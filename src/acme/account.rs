@@ -36,7 +36,7 @@ pub(super) const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotEx
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum AcmeError {
-    /// The server refuses, cannot be reached, or does not answer as RFC 8555 says.
+    /// The server refuses, cannot be reached, or does not answer as RFC 8555 or RFC 9773 says.
     #[error("{error}")]
     Server {
         /// The error of the request.
@@ -65,7 +65,7 @@ pub enum AcmeError {
     /// The certificate that the server issued, or an authority of `ca_file`, cannot be used.
     #[error(transparent)]
     File(#[from] TlsFileError),
-    /// A file of the account cannot be read or written.
+    /// A file, such as that of the account or of a new certificate, cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
 }

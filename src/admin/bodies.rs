@@ -197,7 +197,7 @@ pub struct PoolBody {
     pub balance: String,
     /// The priority of the best tier with a server that is up and usable; null: there is no such server.
     pub best_tier: Option<u8>,
-    /// Whether so few servers of a tier are up that all servers of this tier are used.
+    /// Whether so few servers of a tier are up that servers of this tier are used although they are down or ejected.
     pub panic: bool,
     /// Whether a server of it gets new sessions, or is started for them.
     #[serde(default = "default_true")]
@@ -290,7 +290,7 @@ pub struct ServerBody {
     pub reason: Option<String>,
     /// When `health` changed last.
     pub since: String,
-    /// Whether it is not used for a while, because connects failed, or sessions ended before any byte was transferred.
+    /// Whether it is not used for a while, because connects failed, or sessions ended before any byte came from it.
     pub ejected: bool,
     /// `enabled`, `draining`, `disabled` or `awaiting failback`.
     #[serde(rename = "use")]

@@ -47,7 +47,7 @@ pub struct CertificateBody {
     pub acme: Option<String>,
     /// Whether it is a self-signed placeholder, which is in use until the ordered certificate is issued.
     pub self_signed: bool,
-    /// Its next order; null: ACME does not order it.
+    /// Its next order; null: ACME does not order it, or acequia has not yet found out when the order is due.
     pub renewal: Option<RenewalBody>,
 }
 
@@ -92,7 +92,7 @@ pub struct CertificateReloadsBody {
 pub struct PoolTlsReloadBody {
     /// The name of the pool.
     pub pool: String,
-    /// Whether a file has changed.
+    /// Whether a file has changed, and none is broken.
     pub changed: bool,
     /// Problems of changed files. The earlier contents of these files are still in force.
     pub broken: Vec<String>,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct GuardBody {
     /// Its name.
     pub name: String,
-    /// How many open sessions have passed it.
+    /// How many open sessions have passed it, without those that passed only because of `report_only`.
     pub sessions: usize,
     /// How many sources these sessions have.
     pub sources: usize,

@@ -78,7 +78,7 @@ const BODY_BYTES_MAX: usize = 16 * 1024;
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Failures of accept are logged at most once in this time.
+/// Failures of accept are logged at most once in this time, for each endpoint.
 const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A client that is gone without a sign, or does not read when the kernel's buffers are full, is cut after 10 s.

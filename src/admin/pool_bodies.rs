@@ -63,7 +63,7 @@ pub struct PoolTlsBody {
 pub struct QueueBody {
     /// Clients that wait.
     pub waiting: usize,
-    /// The most clients that may wait; null: the queue was switched off while clients waited.
+    /// The most clients that may wait; null: the pool has no `queue` now, although clients wait.
     pub max: Option<usize>,
     /// How long one client may wait; null if `max` is.
     pub timeout: Option<String>,

@@ -197,7 +197,7 @@ impl AcmeOrders {
             Attempts::save(&all, &directory).map_err(|error| with_context(error, directory.display().to_string()))
         });
         if let Ok(Err(error)) = recorded.await {
-            tracing::error!(error = %chain(&error), "cannot keep the failed attempts of ACME: a restart forgets them");
+            tracing::error!(error = %chain(&error), "cannot keep the failed attempts of ACME: a restart goes on with those that were kept before");
         }
     }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// All handled signals.
+/// The signals that the process waits for.
 pub(super) struct Signals {
     /// End the process: SIGTERM, SIGINT, SIGQUIT.
     pub(super) end: EndSignals,

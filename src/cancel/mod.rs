@@ -49,7 +49,8 @@ pub struct CancelTarget {
 /// A client at a listener.
 type ListenerClient = (Arc<str>, ClientHost);
 
-/// The open PostgreSQL sessions of the process. It holds one entry for each, so that the limit of sessions bounds it.
+/// The open PostgreSQL sessions of the process. It holds at most one entry for each, so that the limit of sessions
+/// bounds it.
 #[derive(Debug)]
 pub struct CancelTable {
     // A blocking mutex: a session takes it twice, for a few lines.

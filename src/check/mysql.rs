@@ -103,7 +103,7 @@ const HOST_IS_BLOCKED: u16 = 1129;
 /// Errors of a server that accepts no session: ER_SERVER_SHUTDOWN, ER_SERVER_OFFLINE_MODE.
 const CLOSED: [u16; 2] = [1053, 3032];
 
-/// ER_UNKNOWN_COM_ERROR: a member of a Galera cluster that is not ready sends it for every command.
+/// ER_UNKNOWN_COM_ERROR: a member of a Galera cluster that is not ready sends it for most commands.
 const NOT_PREPARED: u16 = 1047;
 
 struct MysqlProbe {

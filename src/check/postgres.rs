@@ -85,12 +85,12 @@ impl Check for PostgresCheck {
     }
 }
 
-/// The most bytes read from a server in one check: its certificates, its parameters, one row for each query. Usually it
-/// sends less than 8 KiB.
+/// The most bytes that a server may send in one check: its certificates, its parameters, one row for each query.
+/// Usually it sends less than 8 KiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// A connection from which no more than [`ANSWER_BYTES_MAX`] are read. Over TCP without TLS, no password is sent in
-/// clear text.
+/// A connection that fails if the server sends more than [`ANSWER_BYTES_MAX`]. Over TCP without TLS, no password is
+/// sent in clear text.
 type BoundedStream = Join<CleartextPasswordGuard<Bounded<OwnedReadHalf>>, OwnedWriteHalf>;
 
 /// Whether the server is a replica.
@@ -119,9 +119,9 @@ const RESTARTPOINT: &str = "SELECT timeline_id, pg_wal_lsn_diff(checkpoint_lsn, 
 const ENDED: [&str; 2] = ["57P01", "57P02"];
 
 /// The beginnings of SQLSTATEs that say that a server can serve no session: it starts up, shuts down or recovers from a
-/// crash; its operating system, a configuration file, or the server itself has an error. All others are about the login
-/// of the check: too many connections, a wrong password, a rule of `pg_hba.conf`, a database that is missing or does
-/// not allow connections.
+/// crash; its operating system, a configuration file, or the server itself has an error. All others except [`ENDED`]
+/// count as errors of the check's login, such as too many connections, a wrong password, a rule of `pg_hba.conf`, a
+/// database that is missing or does not allow connections.
 const NO_SESSIONS: [&str; 4] = ["57P03", "58", "F0", "XX"];
 
 struct PostgresProbe {
@@ -162,7 +162,8 @@ impl PostgresProbe {
     /// Connects. Without a configured login, checks only that the server is PostgreSQL; with one, logs in and asks.
     ///
     /// # Errors
-    /// Those of connecting; the server speaks another protocol, or refuses the login.
+    /// Those of connecting; the password cannot be read; the server speaks another protocol, refuses the login, or does
+    /// not say whether it is a replica.
     async fn connect_and_ask(&self) -> Result<ServerFacts, CheckFailure> {
         let mut stream = self.target.connect().await?;
         let Some(login) = &self.check.login else {

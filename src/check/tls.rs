@@ -28,14 +28,15 @@ pub static KIND: CheckKind = CheckKind {
     service: None,
 };
 
-/// The check `tls`. In a pool with `[pools.NAME.tls]`, settings that are missing here are those of its sessions.
+/// The check `tls`. In a pool with `[pools.NAME.tls]`, settings that are missing here are those of its sessions, as for
+/// a client that has asked for no server name and agreed on no protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsCheck {
     /// The server name to ask for; `None`: as for sessions. If these have no TLS, it is the host name in the server's
     /// address, or none if the address is an IP address.
     pub sni: Option<ServerName>,
-    /// The protocols to offer; the server must select one of them. Empty: those of sessions are offered, and the server
-    /// may select none.
+    /// The protocols to offer. In a check of the kind `tls`, the server must select one of them. Empty: those of
+    /// sessions are offered, and the server may select none.
     pub alpn: Vec<Box<str>>,
     /// Whether the certificate must be valid for the server name, by the authorities in `ca_file`; `None`: it must if
     /// there is a `ca_file`, or if it must for sessions.
@@ -153,7 +154,7 @@ impl TlsProbe {
     /// certificate cannot be read.
     ///
     /// # Errors
-    /// Those of connecting; the handshake fails, or the certificate is not valid.
+    /// Those of connecting; the handshake fails, the certificate is not valid, or a file of the check cannot be used.
     pub(super) async fn connect(&self) -> Result<(TlsStream<TcpStream>, Option<CertificateTimes>), CheckFailure> {
         let (config, sni) = match &self.tls {
             CheckTls::Sessions(tls) => (tls.config(), &tls.plan().sni),
@@ -198,7 +199,7 @@ impl TlsCheck {
 /// as [`TlsProbe::connect`] does.
 ///
 /// # Errors
-/// Those of connecting, and of the handshake.
+/// Those of connecting, or of [`TlsProbe::connect`].
 pub(super) async fn open(
     target: &CheckTarget,
     tls: Option<&TlsProbe>,

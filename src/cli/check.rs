@@ -46,7 +46,7 @@ const SERVICE_USER: &str = "acequia";
 /// The configuration file of that unit.
 const SERVICE_FILE: &str = "/etc/acequia/acequia.toml";
 
-/// The directories that systemd creates before it starts the unit: `StateDirectory` and `LogsDirectory`.
+/// Directories that systemd creates before it starts the unit: `StateDirectory` and `LogsDirectory`.
 const SERVICE_DIRECTORIES: [&str; 2] = ["/var/lib/acequia", "/var/log/acequia"];
 
 /// Checks the file at `path`; `None`: the one that `acequia run` would find. Only errors make it fail. For errors that
@@ -206,7 +206,7 @@ fn check_written_files(path: &Path, plan: &Plan) -> Vec<Finding> {
 }
 
 /// Tries the files that the plan names. A file that cannot be read, so that `acequia run` would not start, is an error.
-/// Warns of each secret file that other users may read or write.
+/// Warns of each file that is empty, or to which the group or others have too much access.
 fn check_read_files(plan: &Plan) -> Vec<Finding> {
     let mut unreadable: Vec<Failure> = Vec::new();
     for failure in app::unreadable(plan) {
@@ -223,8 +223,8 @@ fn check_read_files(plan: &Plan) -> Vec<Finding> {
     found
 }
 
-/// Warns of listeners whose Unix socket cannot be bound because its directory is missing. The service manager may
-/// create it, or pass the socket.
+/// Warns of listeners whose Unix socket cannot be bound because its directory is missing or not accessible. The service
+/// manager may create it, or pass the socket.
 fn check_directories(plan: &Plan) -> impl Iterator<Item = Finding> {
     plan.listeners.iter().flat_map(|listener| {
         let sockets = listener.bind.iter().filter_map(|address| address.unix());

@@ -49,7 +49,7 @@ pub fn run(quiet: bool) -> ExitCode {
     }
 }
 
-/// Runs one clone of the pool `app`, an echo server on this port, until a signal ends it.
+/// Runs one clone of the pool `app`, an echo server on this port, until a signal ends it or it cannot accept a client.
 #[must_use]
 pub fn serve(port: u16) -> ExitCode {
     let name = std::env::var("ACEQUIA_CLONE").unwrap_or_default();
@@ -101,7 +101,7 @@ fn run_demo(quiet: bool) -> Result<(), Failure> {
 struct Demo {
     servers: DemoServers,
     addresses: ServerAddresses,
-    /// For the configuration, the access log and the certificate; removed on drop.
+    /// For the configuration, the access log, the Unix socket and the certificate; removed on drop.
     directory: TempDir,
     /// Receives the load balancer's addresses and what is in force, once it accepts clients.
     running: oneshot::Receiver<Running>,

@@ -33,7 +33,8 @@ pub(super) use error::RemoteError;
 #[cfg(feature = "top")]
 pub(super) use events::EventStream;
 
-/// The time limit for a response. It is longer than the process keeps a connection open.
+/// The time limit for a response. It is longer than the process keeps a connection open after the TLS handshake, unless
+/// the response is a stream of events.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The longest response, in bytes: enough for the state of about 100,000 servers.
@@ -192,7 +193,8 @@ impl Remote {
         let Ok(file) = config::find(self.config.as_deref()) else {
             return Ok((default_paths(), None));
         };
-        // Errors in other parts of the file do not matter: commands must reach the process while the file is broken.
+        // Most errors in other parts of the file do not matter: commands must reach the process while the file is
+        // broken.
         let sockets = match config::admin_socket(&file).map_err(RemoteError::Configuration)? {
             AdminSocket::Path(path) => vec![path],
             AdminSocket::Default => default_paths(),
@@ -237,8 +239,8 @@ async fn find_process(sockets: &[PathBuf], file: Option<&Path>) -> Result<UnixSt
     Err(other_file.unwrap_or(RemoteError::NotRunning(errors)))
 }
 
-/// Whether both paths lead to the same file. `running` is the path as the process sees it, perhaps in another mount
-/// namespace: then only the paths can be compared.
+/// Whether both paths lead to the same file. `running` is the path as the process sees it. If a path leads nowhere
+/// here, for example because the process is in another mount namespace, only the paths can be compared.
 fn is_same_file(named: &Path, running: &Path) -> bool {
     let inode = |path: &Path| path.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
     match (inode(named), inode(running)) {

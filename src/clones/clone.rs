@@ -275,7 +275,8 @@ impl CloneTask {
         running.stop(&self.name, kill_after, &self.context.shutdown).await;
     }
 
-    /// Waits until the sessions of the clone have ended, for at most the drain time of the plan.
+    /// Waits until the sessions of the clone have ended, or it has ended itself, or acequia shuts down; for at most the
+    /// drain time of the plan.
     async fn drain(&self, instance: &mut Instance) {
         let server = self.status.server();
         self.status.enter(CloneState::Draining, |_| ());

@@ -60,7 +60,8 @@ impl RunningContainer {
     /// Starts a container. If this fails, or if its future is dropped, the container is removed.
     ///
     /// # Errors
-    /// The engine does not answer, does not start it, or gives it no address.
+    /// There is no keeper that would remove it; or the engine does not answer, does not start it, or gives it no
+    /// address.
     pub(super) async fn start(
         container: &CloneContainer,
         name: &CloneName,

@@ -24,8 +24,8 @@ pub(super) struct Port {
 }
 
 impl Ports {
-    /// A port of this range that no clone of this or another acequia has, and at which nothing listens; `None`: there
-    /// is none.
+    /// A port of this range that no clone of this or another acequia has, and at which nothing listens on 127.0.0.1;
+    /// `None`: no port of the range can be taken.
     pub(super) fn take(&self, range: &RangeInclusive<u16>) -> Option<Port> {
         let last = self.last.load(Relaxed);
         let (above, others) = range.clone().partition::<Vec<_>, _>(|port| *port > last);
@@ -36,7 +36,7 @@ impl Ports {
 }
 
 impl Port {
-    /// `None`: it is taken, or this process may open no further socket.
+    /// `None`: it is taken, or this process may not bind it, or may open no further socket.
     fn take(number: u16) -> Option<Self> {
         let name = SocketAddr::from_abstract_name(format!("acequia/clone-port/{number}")).ok()?;
         let lock = UnixDatagram::bind_addr(&name).ok()?;

@@ -54,7 +54,7 @@ impl ProcessGroup {
     /// Returns a descriptor that becomes readable when the command itself has ended. To be called within a runtime.
     ///
     /// # Errors
-    /// Out of descriptors.
+    /// Those of pidfd_open(2) and epoll_ctl(2).
     pub(super) fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
         let pid = self.pid().expect("it is not reaped yet");
         readiness::watch(pidfd_open(pid, PidfdFlags::NONBLOCK)?)

@@ -361,7 +361,7 @@ fn the_files_of_a_stored_acme_account_stay_below_the_local_state_dir() {
 }
 
 #[test]
-fn problems_of_stored_texts_name_the_key_and_the_line() {
+fn problems_of_stored_texts_name_the_key_and_the_place_in_its_text() {
     let listener = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n";
     let report = remote(
         "",
@@ -553,7 +553,7 @@ fn an_integer_of_json_beyond_64_bits_is_out_of_range() {
 }
 
 #[test]
-fn no_listener_takes_the_default_socket_of_the_api() {
+fn a_listener_takes_the_default_socket_of_the_api_only_if_the_api_does_not() {
     let listener = |bind: &str| format!("[listeners.l]\nbind = \"unix:{bind}\"\npool = \"p\"\n{POOL}");
     let text = listener(AdminSocket::SYSTEM_PATH);
     let report = read("a.toml", &text).unwrap_err().to_string();

@@ -8,7 +8,7 @@
 //!   answer counts until the system gives up.
 //! - A name is slow if its last lookup was not prompt ([`PROMPT`]). Slow names wait in a queue of their own, and may
 //!   use at most half of the capacity.
-//! - Of the lookups of other names, at most [`STARTING_MAX`] at once are in their first second.
+//! - Of the lookups of other names that are still awaited, at most [`STARTING_MAX`] at once are in their first second.
 
 use std::io;
 use std::net::SocketAddr;

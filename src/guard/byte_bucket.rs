@@ -126,7 +126,7 @@ impl ByteBucket {
         queue.round
     }
 
-    /// When a new slot would begin if this one were given back.
+    /// The earliest time at which a new slot would begin if this one were given back.
     pub(super) fn next_begin_without(&self, slot: ReservedSlot) -> Instant {
         self.epoch + Duration::from_nanos(self.queue.lock().reserved_until.saturating_sub(slot.length))
     }

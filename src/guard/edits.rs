@@ -105,7 +105,7 @@ impl DenyEdits {
     }
 
     /// Publishes the denied networks after an edit has ended. If several workers notice that at the same time, only one
-    /// of them publishes; the others do not wait, and may use the old networks once more.
+    /// of them publishes; the others do not wait, and may use the old networks until it has published.
     fn publish_ended(&self, now: Instant) {
         if let Some(mut edits) = self.edits.try_lock()
             && edits.iter().any(|edit| has_ended(edit, now))

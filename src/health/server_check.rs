@@ -213,7 +213,7 @@ impl ServerCheck {
     }
 }
 
-/// The reason that a server has given, or a text that says that it has given none.
+/// This reason; if it is empty, a text that says that the server has given none.
 fn reason_given(reason: &str) -> Reason {
     match reason.trim() {
         "" => "the server gives no reason".into(),

@@ -82,7 +82,7 @@ async fn a_server_that_becomes_our_own_listener_is_no_longer_checked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_check_that_panics_does_not_prevent_later_checks() {
+async fn a_check_that_panics_does_not_end_the_task_of_later_checks() {
     let (shared, pool) = shared_checks(r#"servers = ["127.0.0.1:1"]"#);
     shared.context.capacity.close(); // taking a permit panics from now on
     let mut checks = PoolChecks::default();
@@ -92,7 +92,7 @@ async fn a_check_that_panics_does_not_prevent_later_checks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_changes_the_limit_of_concurrent_checks() {
+async fn set_limits_changes_how_many_checks_may_run_at_once() {
     let monitor = HealthMonitor::new(Arc::new(Metrics::new()), live(r#"servers = ["127.0.0.1:1"]"#));
     for concurrency in [2, 4, 1] {
         monitor.set_limits(concurrency, 1);

@@ -76,7 +76,7 @@ fn name_sections(imported: &mut Imported) {
     }
 }
 
-/// The name with `-` for each character that names cannot have.
+/// The name with `-` for each character that the name of a server cannot have. Other names could have `/` and `@`.
 pub(super) fn valid_name(name: &str) -> String {
     let valid = |c: char| !(c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\' | '/' | '@'));
     let text: String = name.chars().map(|c| if valid(c) { c } else { '-' }).collect();

@@ -12,7 +12,8 @@ const LIST_MAX: usize = 1000;
 pub(super) const EVERYWHERE: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
 /// The networks of one list without those of another. Of a network that is excluded in part, the other parts are
-/// listed. `None`: the result has too many networks, or a text is not a network.
+/// listed. `None`: the result has too many networks, or had too many before all of `excluded` was taken out; or a text
+/// is not a network.
 pub(super) fn without(networks: &[String], excluded: &[String]) -> Option<Vec<String>> {
     let excluded = parsed(excluded)?;
     let mut left = Vec::new();

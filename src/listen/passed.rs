@@ -37,13 +37,13 @@ enum Unusable {
 
 impl PassedSockets {
     /// The sockets that the environment names, if LISTEN_PID is this process. Those that cannot be used are logged, and
-    /// left out.
+    /// left out; all are if the environment is not valid, for example because it names a descriptor that is not open.
     #[must_use]
     pub fn inherited() -> Self {
         let mut all = Self::default();
         let passed = sd_notify::listen_fds_with_names().map(Iterator::collect);
         let passed: Vec<_> = passed.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the sockets of the service manager are not used: cannot read LISTEN_FDS");
+            tracing::warn!(%error, "the sockets of the service manager are not used: the LISTEN_ variables are not valid");
             Vec::new()
         });
         for (descriptor, name) in passed {

@@ -32,7 +32,7 @@ pub struct Addition {
     pub by: Box<str>,
     /// When it was added.
     pub at: SystemTime,
-    /// When the server is removed; `None`: not before an operator removes it.
+    /// When the server is removed; `None`: not before an operator removes it, or a reload removes its pool.
     pub until: Option<SystemTime>,
 }
 
@@ -148,7 +148,8 @@ impl Live {
         added.filter_map(|added| added.addition.until).min()
     }
 
-    /// Notified of every change of the servers that operators have added.
+    /// Notified when a server was added, or an added one was removed; not when a reload has removed a pool with its
+    /// added servers.
     #[must_use]
     pub fn subscribe_added(&self) -> watch::Receiver<()> {
         self.added_changed.subscribe()
@@ -170,6 +171,7 @@ impl Live {
     }
 
     /// Adds the servers that operators had added before this process started, except those that have expired by now.
+    /// One that cannot be added is left out, with a warning in the log.
     pub fn restore_added(&self, added: BTreeMap<Box<str>, Vec<KeptServer>>, now: SystemTime) {
         for (pool, added) in added {
             let current = added

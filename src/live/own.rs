@@ -48,7 +48,7 @@ impl LivePool {
     }
 
     /// Leaves out servers that are listeners leading to this pool. To be called for each pool in force when the
-    /// listeners have changed.
+    /// listeners, or the addresses of this machine, have changed.
     pub(super) fn leave_out_own_listeners(&self, registry: &ServerRegistry) {
         let own = registry.own_listeners().leading_to(self.name());
         let servers = self.servers();

@@ -1,7 +1,7 @@
 //! The keys of the configuration whose values differ between two plans.
 //!
-//! The plan of each section is destructured without `..`, so that the compiler asks for the key of every new field. A
-//! field without a key would change without being reported.
+//! A plan is destructured without `..`, so that the compiler asks for the key of every new field: a field without a key
+//! would change without being reported. Some plans, such as that of `[remote]`, are compared whole instead, as one key.
 
 mod checks;
 mod guard;
@@ -135,7 +135,7 @@ impl PoolPlan {
             fallback,
             scale,
             entries: _,
-            defaults: _, // part of each entry, and compared there by `changed_servers`
+            defaults: _, // part of each entry (see `changed_servers`), of `discover` and of `scale`, and compared there
             discover,
             resolve_interval,
             resolve,

@@ -31,7 +31,7 @@ pub enum Sever {
     /// They go on.
     #[default]
     Keep,
-    /// They are closed, spread over [`SeveringPlan::close_over`].
+    /// They are closed, spread over [`SeveringPlan::close_over`]; or at once where an old primary may serve them.
     Close,
 }
 

@@ -30,7 +30,8 @@ pub enum QueueFailure {
 }
 
 impl Pool {
-    /// [`Self::pick`] in a pool with a limited server. A client that comes while others wait must join the queue.
+    /// [`Self::pick`] in a pool with a limited server. If the pool has a `queue`, a client that comes while others wait
+    /// must join it.
     #[cold]
     pub(super) fn pick_limited(&self, client: ClientHost, tried: &[ServerId], now: Instant) -> Result<Lease, NoLease> {
         if self.rules.queue.is_some() && !self.queue.is_empty() {
@@ -39,8 +40,8 @@ impl Pool {
         self.pick_with_room(client, tried, &mut FullServers::default(), now)
     }
 
-    /// A lease on the server that the policy picks among those with room. The servers in `full` count as full; servers
-    /// that are found to be full are added to `full`.
+    /// A lease on the server that the policy picks among those with room. The servers in `full` count as full. A chosen
+    /// server that has no room is added to `full`; if no server has room, all of them are.
     ///
     /// The next tier is not a substitute for a full one: its servers are for the time when those of the better tier are
     /// down.

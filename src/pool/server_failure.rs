@@ -17,7 +17,7 @@ pub enum ServerFailure {
     /// It could be connected to, but TLS failed. That is more likely a mistake in the configuration than a restart, so
     /// nobody waits for its return.
     Tls,
-    /// It said that it takes no sessions now. One such answer ejects it.
+    /// It said that it takes no sessions now. One such answer ejects it, if the rules of ejection allow that.
     Refusal,
 }
 

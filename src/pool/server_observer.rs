@@ -6,7 +6,7 @@ use std::fmt::Debug;
 /// servers.
 pub(super) trait ServerObserver: Debug + Send + Sync {
     /// Something has changed that may make room for a client. May be called with a server's state locked: the observer
-    /// must not read that state here, but only wakes the waiting clients.
+    /// must not read that state here, but only wakes the tasks that wait for a change.
     fn notify_change(&self);
 
     /// A session has ended, so that a place on its server is free. Must not be called with a server's state locked: it

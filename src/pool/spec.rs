@@ -74,7 +74,8 @@ pub struct MemberConfig {
     pub priority: u8,
     /// The most sessions that it may have at once; `None`: any number.
     pub sessions_max: Option<NonZeroU32>,
-    /// Whether it gets no new sessions because the source that lists it says that it is about to end.
+    /// Whether it gets no new sessions because the source that lists it lists it as draining, for example because it is
+    /// about to end.
     pub is_draining: bool,
 }
 

@@ -70,7 +70,7 @@ pub enum InvalidHeader {
     /// It has an address family or a type of socket that does not exist.
     #[error("the address family or the type of socket of the PROXY header is unknown")]
     Family,
-    /// A length in it does not fit its contents.
+    /// A length in it does not fit its contents, or is not allowed for the type of its TLV.
     #[error("a length in the PROXY header is wrong")]
     Length,
     /// Its checksum does not match.

@@ -63,8 +63,8 @@ async fn follow(plan: &RemotePlan, config: &RemoteConfig, found: &watch::Sender<
     }
 }
 
-/// Requests a reload for each change, and another reload after a while if the texts are still to be tried
-/// ([`is_to_be_retried`]).
+/// Requests a reload after each change, unless another reload has already tried the changed texts. Requests another
+/// reload after a while if the texts are still to be tried ([`is_to_be_retried`]).
 async fn reload_on_changes(
     plan: &RemotePlan,
     config: &RemoteConfig,
@@ -83,7 +83,7 @@ async fn reload_on_changes(
         }
         let latest = texts.borrow_and_update().clone();
         let state = config.state();
-        // Texts that were tried before are tried again only if this machine has refused them.
+        // The texts that were tried last are tried again only if this machine has refused them.
         let is_due = is_refused_by_machine(&state) || state.tried != latest;
         if let Some(latest) = latest.filter(|_| is_due) {
             // The reload itself logs its result.

@@ -2,10 +2,10 @@
 
 use crate::pool::{CountId, ServerLoad};
 
-/// Rebalancing begins when a server has more than this multiple of its share.
+/// Rebalancing begins when [`Balance::fullest`] is above this.
 const BEGIN_AT: f64 = 1.2;
 
-/// Rebalancing ends when no server has more than this multiple of its share.
+/// Rebalancing ends when [`Balance::fullest`] is not above this.
 const END_AT: f64 = 1.05;
 
 /// How sessions are spread over the servers of a pool.

@@ -8,7 +8,7 @@ pub enum TlsMode {
     /// It is passed on, never decrypted. Bytes that are not TLS are passed on, too.
     #[default]
     Pass,
-    /// It is terminated here: the server gets the plaintext.
+    /// It is terminated here: the server gets the plaintext, within TLS of ours if its pool has `tls`.
     Terminate,
 }
 

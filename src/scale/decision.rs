@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A clone leaves only if the number of sessions is below this percentage of the other servers' target, or 0. Without
-/// this margin, a load that has just started a clone could also stop it.
+/// The load makes a clone leave only if the number of sessions is below this percentage of the other servers' target,
+/// or 0. Without this margin, a load that has just started a clone could also stop it.
 const DOWN_PERCENT: u64 = 80;
 
 /// The bounds of a pool that grows and shrinks, and its pace.

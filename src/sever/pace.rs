@@ -89,8 +89,8 @@ mod tests {
                 prop_assert!(due <= present);
                 present -= due;
                 let time_left = pace.over.saturating_sub(now - pace.began);
-                // The sessions that remain must be fewer than the exact share, initial * time_left / over. Both sides
-                // are multiplied by `over`, so that whole numbers are compared.
+                // The sessions that remain, if any, must be fewer than the exact share, initial * time_left / over.
+                // Both sides are multiplied by `over`, so that whole numbers are compared.
                 let over = pace.over.as_nanos();
                 let share_times_over = initial as u128 * time_left.as_nanos();
                 let remaining_times_over = present as u128 * over;

@@ -19,7 +19,7 @@ pub enum Alert {
     /// A record that is longer than a record may be.
     RecordOverflow = 22,
     /// A client that sent no name and does not offer TLS 1.3 has no route. Or the server of a PostgreSQL client does
-    /// not agree to TLS.
+    /// not agree to TLS, or sends more than its agreement.
     HandshakeFailure = 40,
     /// The ClientHello can be read but contradicts a rule, or it is longer than `hello_max`.
     IllegalParameter = 47,

@@ -63,8 +63,8 @@ impl Malformed {
     }
 }
 
-/// Reads a ClientHello that comes in pieces. The reader holds no bytes, only its position: the work is linear in the
-/// bytes however they come, and a silent client costs nothing.
+/// Reads a ClientHello that comes in pieces. The reader holds its position and the first four bytes of the message, but
+/// no others: the work is linear in the bytes however they come, and a silent client costs nothing.
 #[derive(Debug)]
 pub struct HelloReader {
     bytes_max: usize,
@@ -143,7 +143,7 @@ impl HelloReader {
         if !is_handshake {
             return Some(malformed(
                 Alert::UnexpectedMessage,
-                "a record of another type within the ClientHello",
+                "a record of another type or major version within the ClientHello",
             ));
         }
         let &[_, _, _, high, low, ..] = fresh else {

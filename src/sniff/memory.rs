@@ -14,8 +14,8 @@ use tokio::time::Instant;
 /// each eviction.
 const EPISODE_GAP: Duration = Duration::from_secs(5);
 
-/// The least size of a buffer that grows after its first read, unless `hello_max` is smaller. The allocator maps each
-/// block of this size or larger separately (`app::allocator`), so that its memory goes back to the system when it is
+/// The least size of a buffer that grows after its first read, unless `hello_max` is smaller. The allocator usually
+/// maps a block of this size or larger separately (`app::allocator`): its memory goes back to the system when it is
 /// freed. This size is above that of a TLS record: mapping a block for each record would cost as much as decrypting it.
 pub const LARGE_BUFFER_BYTES: usize = 20 << 10;
 

@@ -14,7 +14,8 @@
 
 use std::fmt;
 
-/// The longest packet: MAX_STARTUP_PACKET_LENGTH of the server.
+/// The longest packet that is accepted. The server accepts 4 bytes more: its MAX_STARTUP_PACKET_LENGTH, which has this
+/// value, does not count the length itself.
 pub const PACKET_BYTES_MAX: usize = 10_000;
 
 /// The longest secret key: "BackendKeyData", protocol 3.2.

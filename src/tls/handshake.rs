@@ -41,14 +41,15 @@ pub enum HandshakeError {
     /// The connection broke.
     #[error("the connection broke during the TLS handshake")]
     Io(#[from] io::Error),
-    /// What the peer has sent is not valid, and an alert was sent; or it is a fatal alert.
+    /// Usually, what the peer has sent is not valid, and an alert was sent; or it is a fatal alert. No alert is
+    /// sent if our configuration contradicts itself, or if a server selects no protocol (ALPN) where one is required.
     #[error("the TLS handshake failed")]
     Tls(#[from] rustls::Error),
 }
 
 /// Completes a handshake with a client before the deadline. `first` is what the client has sent already: its
-/// ClientHello. `hold` gets the number of bytes that are held while the client is waited for, and returns whether there
-/// is room for them.
+/// ClientHello. `hold` gets the number of bytes that are held while the handshake waits for its turn or for the client,
+/// and returns whether there is room for them.
 ///
 /// Dropping the future leaves the connection useless.
 ///
@@ -124,8 +125,8 @@ pub async fn handshake_with_server(
 /// The turns of the handshakes with clients on a worker. Both semaphores are fair.
 #[derive(Debug)]
 struct HandshakeQueue {
-    /// Taken for the first step of a handshake, so that at most one first step waits for `steps`. A started handshake
-    /// therefore waits for at most one first step of another handshake.
+    /// Taken for the first step of a handshake, so that at most one first step waits for `steps`. A later step of
+    /// a handshake therefore waits for at most one first step of another handshake.
     first_steps: Semaphore,
     /// Taken for every step.
     steps: Semaphore,

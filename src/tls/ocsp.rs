@@ -115,7 +115,7 @@ impl CertificateId<'_> {
 }
 
 /// The single responses in a successful response, each with the identifier of its certificate (RFC 6960, section
-/// 4.2.1); `None`: the response is not a successful one, or is not valid.
+/// 4.2.1), up to the first that is not valid; `None`: the response is not a successful one, or is not valid.
 fn single_responses(response: &[u8]) -> Option<impl Iterator<Item = (CertificateId<'_>, SingleResponse)>> {
     let mut rest = response;
     let mut response = take_element(&mut rest)?;

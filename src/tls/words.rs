@@ -29,7 +29,7 @@ pub struct TlsSummary {
     pub group: Option<Box<str>>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
-    /// The peer's certificate, if it has one.
+    /// The peer's certificate, if it has one that can be parsed.
     pub peer: Option<PeerCertificate>,
 }
 
@@ -170,7 +170,8 @@ pub fn error_word(error: &Error) -> Cow<'static, str> {
     }
 }
 
-/// The text of an error for people. Where rustls has only the name of a variant, the text says it in words.
+/// The text of an error for people. For the usual errors for which rustls has only the name of a variant, the text says
+/// it in words.
 #[must_use]
 pub fn error_text(error: &Error) -> Cow<'static, str> {
     let text = match error {

@@ -20,7 +20,7 @@ const NAMES_TRIED: usize = 16;
 /// The longest temporary name, in bytes.
 const NAME_BYTES_MAX: usize = 7;
 
-/// How many times to try to lock the directory. Another process locks it only for microseconds, to name a socket there.
+/// How many times to try to lock the directory. Another acequia locks it only for microseconds, to name a socket there.
 const LOCK_TRIES: usize = 50;
 
 /// The wait between two tries.
@@ -57,8 +57,8 @@ pub fn unix_socket() -> io::Result<Socket> {
 ///
 /// # Errors
 /// The file is not a socket ([`ErrorKind::AlreadyExists`]); a process listens there, but its queue is full
-/// ([`ErrorKind::AddrInUse`]); or those of `lstat` and `connect`. If the permissions of the file forbid to connect, the
-/// error names the owner of the file, and has no OS error number.
+/// ([`ErrorKind::AddrInUse`]); or those of `lstat`, `socket` and `connect`. If the permissions of the file forbid to
+/// connect, the error names the owner of the file, and has no OS error number.
 pub fn connect_to_listener(path: &Path) -> io::Result<Option<Socket>> {
     let existing = match path.symlink_metadata() {
         Ok(existing) => existing,
@@ -87,7 +87,7 @@ impl BoundUnix {
     /// [`Self::listen`].
     ///
     /// # Errors
-    /// Those of `socket`, `bind` and `chmod`.
+    /// Those of `socket`, `bind`, `lstat` and `chmod`.
     pub fn new(path: &Path, mode: u32) -> io::Result<Self> {
         // Binding never replaces a file (unix(7)).
         let mut result = Err(io::Error::from(ErrorKind::AddrInUse));
@@ -107,7 +107,7 @@ impl BoundUnix {
     }
 
     /// Listens, and gives the file its final name. A file that an ended process has left at this path is replaced.
-    /// Where several processes do this at once, one of them succeeds.
+    /// Where several processes do this at once, one of them succeeds, if the directory can be locked.
     ///
     /// # Errors
     /// A process listens there ([`in_use_by`]); or those of [`connect_to_listener`], `listen` and `rename`.
@@ -161,8 +161,8 @@ fn temporary_name(final_name: &OsStr) -> String {
 }
 
 /// Locks the directory of this path until the returned file is dropped, so that no other acequia names a socket there
-/// meanwhile. `None`: the directory cannot be read, or is locked for long. The caller then goes on without the lock,
-/// because anybody who can read the directory can lock it.
+/// meanwhile. `None`: the directory cannot be read or locked, or is locked for long. The caller then goes on without
+/// the lock, because anybody who can read the directory can lock it.
 fn lock_directory(path: &Path) -> Option<File> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;

@@ -131,7 +131,7 @@ fn without_a_required_call_the_start_fails_and_names_the_call() {
     });
 }
 
-/// gVisor's TCP_INFO is all zeros, even if clients are in the accept queue.
+/// In gVisor's TCP_INFO, the length of the accept queue is always zero, even if clients are in the queue.
 #[test]
 fn clients_are_accepted_where_the_length_of_the_accept_queue_is_always_reported_as_zero() {
     let server = Server::echo();

@@ -1,8 +1,8 @@
 //! Thousands of clients that send a byte of their hello per second, beside good clients.
 //!
 //! The crowd of clients that drip is as large as acequia's descriptors allow, up to [`DRIPPERS_MAX`]. A client whose
-//! session ends with hello_timeout reconnects at once. Good clients, which are routed by server name, connect one
-//! after the other: alone at first, then beside the crowd, and alone again.
+//! session ends with hello_timeout reconnects when its next byte is due. Good clients, which are routed by server name,
+//! connect one after the other: alone at first, then beside the crowd, and alone again.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -143,7 +143,7 @@ pub struct Finished {
 /// Runs a command to its end.
 ///
 /// # Panics
-/// When it does not end within [`super::PATIENCE`].
+/// When it cannot be started, or does not end within [`super::PATIENCE`].
 pub fn finished(command: &mut Command) -> Finished {
     let mut process = Process::start(command);
     let status = process.wait();

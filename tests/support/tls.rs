@@ -1,4 +1,4 @@
-//! TLS servers, each with a self-signed certificate for its name.
+//! TLS servers, each with a self-signed certificate for its names.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

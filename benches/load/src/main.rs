@@ -34,7 +34,7 @@ struct Arguments {
     /// Measured rounds; one more runs before them as a warm-up.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How long each proxy runs each workload in each round, in milliseconds.
+    /// How long each workload is measured with each proxy in each round, in milliseconds.
     #[arg(long, default_value_t = 1000)]
     milliseconds: u64,
     /// Run only workloads whose name contains this.

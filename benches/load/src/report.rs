@@ -117,7 +117,7 @@ pub(crate) struct Report {
     pub(crate) machine: String,
     pub(crate) network: &'static str,
     pub(crate) rounds: usize,
-    /// How long each proxy runs each workload in a round.
+    /// How long each workload is measured with each proxy in a round.
     pub(crate) milliseconds: u64,
     pub(crate) versions: Vec<String>,
     pub(crate) tables: Vec<Table>,
@@ -160,7 +160,8 @@ impl Report {
         self.tables.iter().find(|table| table.name == name)
     }
 
-    /// Prints the report, and writes it to `OUTPUT.md`, `OUTPUT.json` and `OUTPUT.svg`.
+    /// Prints the report. If there is an `output`, also writes the report to `OUTPUT.md`, its figures to `OUTPUT.json`,
+    /// and its chart, if it has one, to `OUTPUT.svg`.
     pub(crate) fn finish(&self, output: Option<&Path>) {
         let text = self.markdown();
         println!("{text}");
@@ -182,8 +183,8 @@ impl Report {
             ..
         } = self;
         format!(
-            "{date}. {machine}. Over {network}. {rounds} rounds; in each, every proxy runs every workload for\n\
-             {milliseconds} ms.\n\n- {}\n",
+            "{date}. {machine}. Over {network}. {rounds} rounds; in each, every workload is measured with every\n\
+             proxy for {milliseconds} ms.\n\n- {}\n",
             versions.join("\n- ")
         )
     }

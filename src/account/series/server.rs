@@ -24,7 +24,7 @@ pub enum CheckResult {
     Timeout,
     /// The server answered, but refused the check; or this host lacks something that the check needs.
     Refused,
-    /// The server works, but has another role than its pool requires, or is too far behind.
+    /// The server works, but no pool is to use it, or it has another role than its pool requires, or is too far behind.
     WrongRole,
 }
 
@@ -48,8 +48,8 @@ impl CheckResult {
 /// The series of all servers with one label in one pool. There may be several such servers: when an address changes, a
 /// new server takes over the label while the old one still has sessions.
 pub struct ServerSeries {
-    // This mutex and the next are blocking, locked for a statement or two: when a server is first used, after a check,
-    // and at a scrape.
+    // This mutex and the next are blocking, locked for a statement or two: when a server is first used, when the
+    // servers or the checks of its pool have changed, after a check, and at a scrape.
     servers: Mutex<Vec<Weak<Server>>>,
     /// When the certificate that the latest check read becomes valid, and when it expires, in seconds since the Unix
     /// epoch. `None`: no certificate was read yet, or no check reads certificates any more.
@@ -132,7 +132,7 @@ impl ServerSeries {
         self.may_refuse_checks.load(Relaxed)
     }
 
-    /// Counts that the checks' verdict on the server has changed to `verdict`.
+    /// Counts that the checks' verdict on the server has changed to `verdict`; a change to `Unchecked` is not counted.
     pub fn record_transition(&self, verdict: CheckVerdict) {
         let (index, word) = match verdict {
             CheckVerdict::Unchecked => return,

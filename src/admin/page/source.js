@@ -7,7 +7,7 @@ import { HISTORY_INTERVAL_MS, SILENCE_MAX_MS, apply, byEnding, known } from "./s
 let token = "";
 
 export const setToken = (text) => {
-  // A header can have only these characters. For a token with others, `?` is sent, which the process refuses.
+  // Only these characters are safe in a header. For a token with others, `?` is sent, which the process refuses.
   token = /^[\x20-\x7e]*$/.test(text) ? text : "?";
 };
 
@@ -34,7 +34,7 @@ const TOKEN_CHECK_PATH = "reload";
 /** The statuses of answers if the token is missing or wrong (401), or if none is configured (403). */
 const REFUSED = [401, 403];
 
-/** These, and the status if the file of the token cannot be read (503). Each may also have another reason. */
+/** These, and the status if the file of the token cannot be read (503). 403 and 503 may also have another reason. */
 const DOUBTFUL = [...REFUSED, 503];
 
 /** Whether the process has refused the last read of this tab. Then the tab must not take events, even from another tab. */

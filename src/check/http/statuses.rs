@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_numbers_and_ranges_are_parsed() {
+    fn status_numbers_and_ranges_are_parsed_and_other_texts_are_errors() {
         let list: StatusList = "200-299, 401,503-503".parse().unwrap();
         let contained: Vec<_> = (100..=599)
             .filter(|code| list.contains(StatusCode::from_u16(*code).unwrap()))

@@ -35,7 +35,7 @@ pub(super) enum Update {
     Polled(Box<StateBody>),
 }
 
-/// Opens the stream; `None`: the process has no free stream.
+/// Opens the stream; `None`: the process has no free stream or, asked over TCP, cannot read its `token_file`.
 pub(super) async fn open(remote: &Remote) -> Result<Option<EventStream>, RemoteError> {
     match remote.events().await {
         Ok(stream) => Ok(Some(stream)),

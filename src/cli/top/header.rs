@@ -90,7 +90,10 @@ pub(super) fn worst_notice(state: &StateBody) -> Option<(Urgency, String)> {
     for pool in state.pools.iter().filter(|pool| pool.panic) {
         notices.push((
             Urgency::Warning,
-            format!("! pool {} uses all its servers: too few are up", pool.name),
+            format!(
+                "! pool {} also uses unhealthy servers: too few of a tier are healthy",
+                pool.name
+            ),
         ));
     }
     let others = notices.len().saturating_sub(1);
@@ -124,7 +127,7 @@ fn process_notices(state: &StateBody) -> Vec<String> {
     let mut notices = Vec::new();
     if let Some(reload) = state.last_reload.as_ref().filter(|reload| !reload.done) {
         notices.push(format!(
-            "the last reload failed {} ago, requested by {}: `acequia check` says why",
+            "the last reload failed {} ago, requested by {}: the log says why",
             age_text(&reload.at),
             reload.by
         ));

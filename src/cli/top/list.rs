@@ -48,7 +48,7 @@ impl<I: Clone + PartialEq> List<I> {
         &self.filter
     }
 
-    /// Adds a character to the filter.
+    /// Adds a character to the filter, unless the filter is full or the character is unsafe to display.
     pub(super) fn type_char(&mut self, c: char) {
         if self.filter.chars().count() < FILTER_CHARS_MAX && !crate::text::is_unsafe(c) {
             self.filter.push(c);
@@ -136,7 +136,8 @@ impl<I: Clone + PartialEq> List<I> {
         }
     }
 
-    /// Scrolls no more than needed to show the selected row, and leaves no room below the last row.
+    /// Scrolls no more than needed to show the selected row, and leaves no room below the last row while rows above the
+    /// screen could fill it.
     fn scroll(&mut self, rows: usize, height: usize) {
         self.offset = self
             .offset

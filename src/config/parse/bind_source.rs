@@ -28,7 +28,7 @@ pub(super) fn bind_source(
         ServerLocation::Address(address) | ServerLocation::Resolved { address, .. } => addresses
             .iter()
             .any(|source| address.ip().is_some_and(|ip| ip.is_ipv4() == source.is_ipv4())),
-        ServerLocation::Name { .. } => true, // its family is known only when a session connects
+        ServerLocation::Name { .. } => true, // its family is known only when it is resolved
     };
     if !addresses.is_empty()
         && let Some(server) = non_unix.iter().find(|server| !has_source_of_its_family(server))

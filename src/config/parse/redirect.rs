@@ -85,8 +85,8 @@ pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) 
 }
 
 /// Checks the listeners that the redirects name, and puts each redirect into its own listener. A redirect without a
-/// `port` gets the first port of the listener it names. `unresolved` has each redirect with the index of its own
-/// listener; `entries` has all listeners, also those that could not be converted.
+/// `port` gets the first port of the listener it names, unless that is 0. `unresolved` has each redirect with the index
+/// of its own listener; `entries` has all listeners, also those that could not be converted.
 pub(super) fn resolve(
     listeners: &mut [ListenerPlan],
     unresolved: Vec<(usize, UnresolvedRedirect<'_>)>,

@@ -81,7 +81,8 @@ impl Container {
     }
 
     /// The container as a server. Its address is the one in the network that its label names, else in `network`, else
-    /// in its only network. Its port is the one that its label names, else `port`, else the only one that it exposes.
+    /// in its only network; in the network of the host, it is 127.0.0.1. Its port is the one that its label names, else
+    /// `port`, else the only TCP port that it exposes.
     pub(in crate::discover) fn server(
         &self,
         network: Option<&str>,
@@ -144,8 +145,8 @@ impl Container {
         ports.dedup(); // a published port is listed for each address of the host
         match ports.as_slice() {
             [only] => Ok(*only),
-            [] => Err(format!("it exposes no port: set `port` or its label `{PORT_LABEL}`").into()),
-            _ => Err(format!("it exposes several ports: set `port` or its label `{PORT_LABEL}`").into()),
+            [] => Err(format!("it exposes no TCP port: set `port` or its label `{PORT_LABEL}`").into()),
+            _ => Err(format!("it exposes several TCP ports: set `port` or its label `{PORT_LABEL}`").into()),
         }
     }
 }

@@ -56,9 +56,9 @@ impl CheckConnection {
         }
         let is_second = self.options.replace(options).is_some();
         match (is_whole, is_second) {
-            (false, _) => {
-                LineOutcome::LeftOut("of this line, only `ssl`, `send-proxy`, a host name and a port are kept")
-            }
+            (false, _) => LineOutcome::LeftOut(
+                "of this line, only `default`, `ssl`, `send-proxy`, a host name and a port are kept",
+            ),
             (true, true) => LineOutcome::Noted(String::from("the connection of an earlier line is not checked")),
             (true, false) => LineOutcome::Carried,
         }
@@ -88,7 +88,7 @@ impl CheckConnection {
         self.options.as_ref()?.port
     }
 
-    /// Sets `sni`, for a check in TLS.
+    /// Sets `sni`, if the `connect` line has `ssl`.
     pub(super) fn write_sni(&self, health: &mut ImportedSection) {
         let options = self.options.as_ref().filter(|options| options.is_tls);
         if let Some(name) = options.and_then(|options| options.sni.as_ref()) {

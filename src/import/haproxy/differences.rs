@@ -16,7 +16,7 @@ struct PoolKey {
 }
 
 impl PoolKey {
-    /// A key that gets the value of the first server.
+    /// A key that gets the value of the first server for which it is compared.
     const fn of_first(name: &'static str, value: fn(&ServerOptions) -> Option<String>) -> Self {
         Self {
             name,
@@ -104,7 +104,7 @@ fn number(number: Option<u32>) -> Option<String> {
     number.map(|number| number.to_string())
 }
 
-/// A note for each value of a server that differs from the pool's.
+/// A note for each value of a server that differs from the pool's, for those of the keys above that the pool uses.
 pub(super) fn notes(servers: &[ParsedServer]) -> Vec<Remark> {
     let mut notes = Vec::new();
     let mut compare = |keys: &[PoolKey], applies_to: fn(&ServerOptions) -> bool| {

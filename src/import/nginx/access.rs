@@ -46,7 +46,10 @@ pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) -> Res
             break;
         }
         let Some(network) = network(text) else {
-            listener.section.remarks.push(rule.left_out("not a network"));
+            listener
+                .section
+                .remarks
+                .push(rule.left_out("not a network that can hold a client"));
             continue;
         };
         if is_allow {

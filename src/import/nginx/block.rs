@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_files_are_errors_at_the_line_where_the_unfinished_part_begins() {
+    fn syntax_errors_have_the_line_where_the_wrong_part_begins() {
         let no_block_end = "the block that begins here has no `}`";
         for (text, line, problem) in [
             ("a;\nb {\nc;\n", 2, no_block_end),

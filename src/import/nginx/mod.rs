@@ -80,8 +80,9 @@ impl Targets {
 
     /// The name of the pool that `proxy_pass` means. An address gets a pool of its own, which is added if it is new.
     /// `server` blocks that connect to the same target in different ways get a pool each. `connect_settings` tells
-    /// these ways apart: it has the words of the directives `proxy_ssl*`, `proxy_protocol`, `proxy_bind` and
-    /// `proxy_next_upstream*`. `None`: the target is neither an upstream nor an address.
+    /// these ways apart: it has what the directives `proxy_ssl*`, `proxy_protocol`, `proxy_bind`, `proxy_next_upstream`
+    /// and `proxy_next_upstream_tries` set other than their defaults. `None`: the target is neither an upstream nor an
+    /// address.
     fn pool(&mut self, target: &str, connect_settings: &str) -> Option<String> {
         if !self.upstreams.contains_key(target) {
             self.add(target, pool_of_address(target)?);

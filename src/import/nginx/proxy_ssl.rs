@@ -54,7 +54,7 @@ impl<'d> ProxySsl<'d> {
     }
 }
 
-/// What the directives set, as a text that can be compared: directives with the same effect give the same text. `None`:
+/// What the directives set, as a text that can be compared: directives without an effect do not change it. `None`:
 /// there is no TLS with the servers.
 pub(super) fn settings(all: &[&Directive]) -> Option<String> {
     let tls = ProxySsl::read(all)?;

@@ -97,9 +97,10 @@ pub(super) fn read(
     Ok(listener)
 }
 
-/// The settings with which a `server` block connects to the servers of its pool, as a text that can be compared.
+/// The settings with which a `server` block connects to the servers of its pool, except `proxy_connect_timeout`, as a
+/// text that can be compared.
 fn connect_settings(all: &[&Directive]) -> String {
-    // The default value of a directive about connections to servers. `None`: the directive is about something else.
+    // The default value of a directive that is compared. `None`: the directive is not compared, or is in `proxy_ssl`.
     let default_of = |name: &str| match name {
         "proxy_next_upstream" => Some("on"),
         "proxy_next_upstream_tries" => Some("0"),
@@ -211,7 +212,8 @@ fn set_target(
     Ok(())
 }
 
-/// The name of a listener: that of its pool if all clients go there, otherwise its port.
+/// The name of a listener: that of its pool if all clients go there, otherwise `port-` and its first port, or `server`
+/// if it has no address.
 fn name(listener: &ImportedListener) -> String {
     match (&listener.pool, listener.bind.first()) {
         (Some(pool), _) if listener.routes.is_empty() => pool.clone(),
@@ -229,7 +231,10 @@ fn set_proxy_peers(all: &[&Directive], listener: &mut ImportedListener) {
     for directive in all.iter().filter(|directive| directive.name() == "set_real_ip_from") {
         match directive.word(1).and_then(access::network) {
             Some(network) => networks.push(network),
-            None => listener.section.remarks.push(directive.left_out("not a network")),
+            None => listener
+                .section
+                .remarks
+                .push(directive.left_out("not a network that can hold a peer")),
         }
     }
     if networks.is_empty() {

@@ -231,7 +231,7 @@ backend queue
 }
 
 #[test]
-fn haproxy_tls_with_servers_is_kept_unless_the_pool_gets_the_tls_of_clients() {
+fn haproxy_tls_with_servers_is_kept_unless_a_route_by_name_passes_the_tls_of_clients_on() {
     let text = "
 listen a
     mode tcp
@@ -884,7 +884,7 @@ listen a
 }
 
 #[test]
-fn the_ipv6_wildcard_also_stands_for_ipv4_unless_another_line_binds_that() {
+fn the_ipv6_wildcard_also_stands_for_ipv4_unless_it_is_v6only_or_another_line_binds_that() {
     let binds = |binds: &[&str]| {
         let listen = |(number, bind): (usize, &&str)| {
             format!("listen l{number}\n mode tcp\n bind {bind}\n server s 10.0.0.1:1\n")
@@ -945,7 +945,7 @@ fn rules_of_haproxy_checks_replace_inherited_ones() {
 }
 
 #[test]
-fn the_order_of_lines_in_a_haproxy_section_does_not_matter() {
+fn source_httpchk_and_global_of_haproxy_may_stand_after_the_lines_that_they_affect() {
     let text = "
 listen a
     mode tcp
@@ -1064,16 +1064,16 @@ fn the_connection_of_a_haproxy_check_is_that_of_its_connect_line() {
             "option tcp-check\n tcp-check connect addr 10.0.0.9 ssl port 26\n server s 10.0.0.1:1 check",
             &["check = \"tls\"", "port = 26"],
             &[
-                "# not carried over, line 5: tcp-check connect addr 10.0.0.9 ssl port 26 (of this line, only `ssl`, \
-                 `send-proxy`, a host name and a port are kept)",
+                "# not carried over, line 5: tcp-check connect addr 10.0.0.9 ssl port 26 (of this line, only \
+                 `default`, `ssl`, `send-proxy`, a host name and a port are kept)",
             ],
         ),
         (
             "option tcp-check\n tcp-check connect ssl sni a_b! port 0\n server s 10.0.0.1:1 check",
             &["check = \"tls\""],
             &[
-                "# not carried over, line 5: tcp-check connect ssl sni a_b! port 0 (of this line, only `ssl`, `send-proxy`, \
-                 a host name and a port are kept)",
+                "# not carried over, line 5: tcp-check connect ssl sni a_b! port 0 (of this line, only `default`, \
+                 `ssl`, `send-proxy`, a host name and a port are kept)",
             ],
         ),
         (
@@ -1322,7 +1322,8 @@ fn routes_that_win_here_against_an_earlier_line_are_noted() {
         let notes: Vec<String> = lines.into_iter().filter(|line| line.starts_with("# note")).collect();
         assert_eq!(notes, Vec::from_iter(why.map(note)), "{first} {second}");
     }
-    // The refusing route gets the exact name, too: of routes with the same name, the first wins.
+    // The refusing route gets the exact name, too: of routes with the same name and equally many kinds of conditions,
+    // the first wins.
     let lines = lines_with_rules(
         "tcp-request content reject if { req.ssl_sni -m end .Example }\nuse_backend a if { req.ssl_sni A.example }",
     );

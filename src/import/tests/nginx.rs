@@ -555,7 +555,8 @@ fn an_nginx_server_without_a_block_gets_one_remark() {
     assert_eq!(imported.left_out, 1, "{}", imported.text);
 }
 
-/// nginx refuses a server without a certificate. So the certificate is in an included file, which is not read.
+/// nginx refuses a server without a certificate. So if there is no `ssl_certificate`, it is in an included file, which
+/// is not read.
 #[test]
 fn tls_of_nginx_without_a_certificate_is_reported() {
     let remark = "# not carried over: TLS (no certificate was carried over; TLS is passed on at 0.0.0.0:1, [::]:1)";

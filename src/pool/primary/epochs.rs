@@ -14,7 +14,7 @@ impl PrimaryWatch {
     /// epoch of the claim is not in order ([`Self::is_in_order`]), the server becomes the candidate. At the second such
     /// check, the candidate becomes the primary, and its epoch is remembered.
     ///
-    /// If the claim has no number, no Sentinels are configured any more: the remembered numbers are forgotten.
+    /// If the claim has no number, no Sentinels are configured: numbers that are remembered from before are forgotten.
     pub(super) fn renew_epochs(&mut self, server: &str) {
         let Some(claim) = self.seen(server).and_then(|seen| seen.claim) else {
             return;

@@ -84,8 +84,8 @@ impl PrimaryWatch {
         }
     }
 
-    /// The servers that may be the primary or become it, but whose role is not known yet. As long as there are any,
-    /// [`Self::settle`] decides nothing.
+    /// The servers that may be the primary, or become it without a higher timeline, but whose role is not known yet. As
+    /// long as there are any, [`Self::settle`] decides nothing.
     pub(super) fn awaited(&self) -> impl Iterator<Item = (&Arc<str>, Knowledge)> {
         let succession = self.succession();
         self.servers.iter().filter_map(move |(label, knowledge)| {
@@ -100,8 +100,8 @@ impl PrimaryWatch {
         self.succession().includes(self.others.get(server).copied())
     }
 
-    /// Makes the candidate the primary if it is the only one, once the role of all servers that may become the primary
-    /// is known. If there are several candidates, all are rejected from then on.
+    /// Makes the candidate the primary if it is the only one and not rejected, once the role of all servers that may
+    /// become the primary is known. If there are several candidates, all are rejected from then on.
     pub(super) fn settle(&mut self, is_candidate: impl Fn(&Seen, &Claim) -> bool) {
         let succession = self.succession();
         let candidates = self.claims().filter_map(|(label, seen, claim)| {

@@ -7,8 +7,8 @@ pub(super) struct Direction {
     unsent: u32,
     state: DirectionState,
     /// Whether nothing of the sender's stream is missing, so that a reset loses nothing of it: the stream has ended by
-    /// an orderly close or, in TLS, its latest bytes are a close_notify. The end that an engine reports after a break
-    /// does not count.
+    /// an orderly close, or by a truncation that counts as one (see [`Core::broke`](super::Core::broke)); or, in TLS,
+    /// its latest bytes are a close_notify. The end that an engine reports after a break does not count.
     is_complete: bool,
     /// Whether the engine leaves bytes of the sender unread. See [`Core::set_held_back`](super::Core::set_held_back).
     is_held_back: bool,

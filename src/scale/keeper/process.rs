@@ -34,8 +34,8 @@ const OUTPUT_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// started are dead, and the containers that it holds are removed.
 ///
 /// # Errors
-/// Standard input is not a socket, the system refuses what the keeper needs, containers were not removed, or
-/// processes still run that cannot be killed.
+/// Standard input is not a socket, a request is not valid, the system refuses what the keeper needs, containers were
+/// not removed, or processes still run that cannot be killed.
 pub fn run() -> io::Result<()> {
     set_child_subreaper(Some(Pid::INIT))?; // any PID: it stands for `true`
     drop_capabilities();
@@ -51,8 +51,9 @@ pub fn run() -> io::Result<()> {
     })
 }
 
-/// Makes sure that programs get no capability when they are started, even as root (capabilities(7), P'(permitted)). The
-/// keeper keeps its own: it needs them to start a clone as another user.
+/// Makes sure that programs get no capability when they are started, even as root (capabilities(7), P'(permitted)), if
+/// the keeper has CAP_SETPCAP and no inheritable capabilities. The keeper keeps its own: it needs them to start a clone
+/// as another user.
 fn drop_capabilities() {
     let _ = clear_ambient_capability_set(); // fails on a kernel without ambient capabilities
     for capability in CapabilitySet::all().iter() {

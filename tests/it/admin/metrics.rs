@@ -13,7 +13,7 @@ use crate::support::proxy::{Proxy, http_get};
 use crate::support::server::{Server, hanging};
 use rustix::process::Signal;
 
-/// Name, type and labels of every metric that a [`Setting`] has. docs/metrics.md has more.
+/// Name, type and labels of every metric of a [`Setting`] whose name begins with `acequia_`. docs/metrics.md has more.
 const TABLE: &[(&str, &str, &[&str])] = &[
     ("acequia_build_info", "gauge", &["version"]),
     ("acequia_connections_total", "counter", &["listener"]),
@@ -73,7 +73,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
 ];
 
 #[test]
-fn after_failures_in_every_phase_gauges_return_to_0_and_counters_add_up() {
+fn after_failures_in_every_phase_session_gauges_return_to_0_and_counters_add_up() {
     let setting = Setting::start();
     let proxy = &setting.proxy;
     let (sessions, bytes_up, bytes_down) = mixed_load(proxy);

@@ -1,6 +1,6 @@
 //! The README and the guides are accurate: their configurations load, and their links lead somewhere. The examples of
-//! the README print what they show. `conf/minimal.toml` and the configurations for Debian and Kubernetes pass
-//! `acequia check`.
+//! `acequia check` and `acequia route` in the README print what they show. `conf/minimal.toml` and the configurations
+//! for Debian and Kubernetes pass `acequia check`.
 
 use std::collections::HashSet;
 use std::fs;
@@ -74,14 +74,14 @@ fn examples(block: &str) -> Vec<(String, String)> {
     examples
 }
 
-/// Whether the test can run the command: it is one of acequia or sed, and needs no server.
+/// Whether the test can run the command: it is `acequia check`, `acequia route` or sed, and needs no server.
 fn can_be_run(command: &str) -> bool {
     let starts = ["acequia check ", "acequia route ", "sed "];
     starts.iter().any(|start| command.starts_with(start)) && !command.contains("--live")
 }
 
 #[test]
-fn readme_examples_print_the_shown_output() {
+fn readme_examples_of_check_and_route_print_the_shown_output() {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in configurations() {
         fs::write(directory.path().join(name), text).unwrap();

@@ -119,9 +119,9 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     let passed = [("pool", "writers"), ("server", "a"), ("result", "pass")];
     let checks = || proxy.metrics().sum("acequia_health_checks_total", &passed);
     let before = checks();
-    // When a goes down, sessions that began after its last passed check are cut at once, and older ones over
-    // `close_over`. The sessions of the served clients must be older. Of the two checks awaited here, the first one may
-    // have begun before these sessions.
+    // When a goes down, sessions that began after its last passed check, or that it has not answered yet, are cut at
+    // once, and the others over `close_over`. The sessions of the served clients must be older than that check. Of the
+    // two checks awaited here, the first one may have begun before these sessions.
     eventually("a later check has passed", || checks() >= before + 2.0);
     a.freeze();
     let insert = "INSERT INTO t VALUES (1)";

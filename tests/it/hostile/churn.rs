@@ -1,5 +1,5 @@
-//! After thousands of sessions that failed, or that clients left in any phase, every gauge is 0 and servers get even
-//! shares.
+//! After thousands of sessions that failed, or that clients left in any phase, every gauge of open sessions is 0, and
+//! servers get even shares.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -57,7 +57,7 @@ fn leave_in_every_phase(proxy: &Proxy, hello: &[u8]) {
 }
 
 #[test]
-fn after_sessions_left_in_every_phase_gauges_are_0_and_shares_are_even() {
+fn after_sessions_left_in_every_phase_session_gauges_are_0_and_shares_are_even() {
     raise_descriptor_limit();
     let (a, b) = (Server::named("a"), Server::named("b"));
     let (refusing, hanging) = (Port::keep(), hanging());

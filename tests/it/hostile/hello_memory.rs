@@ -79,7 +79,7 @@ fn incomplete_hellos_leave_no_memory_behind() {
 #[test]
 fn beyond_the_budget_the_longest_waiting_clients_are_evicted() {
     const BUDGET: usize = 8 << 20;
-    const EACH: usize = 64 << 10; // the capacity of a buffer for 63 KB
+    const EACH: usize = 64 << 10; // less than the capacity of a buffer for 63 KB, which is 80 KiB
     const FITTING: usize = BUDGET / EACH;
     const CLIENTS: usize = 3 * FITTING;
     raise_descriptor_limit();
@@ -170,7 +170,7 @@ fn a_reload_changes_the_hello_budget() {
     wait_for_active_sessions(&proxy, 32);
     assert_eq!(log_count(&proxy, USED_UP), 0);
     assert!(proxy.reload(&text.replace("64MiB", "1MiB")));
-    // Clients are evicted only when another client needs memory. There is room for 16 buffers of 64 KiB.
+    // Clients are evicted only when a client needs more memory. There is room for 12 buffers of 80 KiB.
     let _more = clients_with_incomplete_hellos(&proxy, 1);
     eventually("the clients beyond the budget have ended", || {
         ended_sessions(&proxy, "hello_timeout") >= 16.0

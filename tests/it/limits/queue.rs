@@ -21,7 +21,7 @@ fn queue_length(proxy: &Proxy) -> usize {
     proxy.metrics().sum("acequia_pool_queue", &[("pool", "p")]) as usize
 }
 
-/// A client that waits behind `before` others, has sent a ping, and does not block in reads.
+/// A client that waits in the queue besides `before` others, has sent a ping, and does not block in reads.
 fn waiting(proxy: &Proxy, before: usize) -> Client {
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"ping");
@@ -120,7 +120,7 @@ fn a_half_closed_client_stays_in_the_queue_if_it_may_expect_an_answer() {
 }
 
 #[test]
-fn a_client_that_closes_a_unix_socket_leaves_the_queue() {
+fn on_a_unix_socket_a_closed_client_leaves_the_queue_and_a_half_closed_one_stays() {
     let (manual, directory) = (ManualServer::new(), tempfile::tempdir().unwrap());
     let path = directory.path().join("l");
     let bind = format!("\"127.0.0.1:0\", \"unix:{}\"", path.display());

@@ -186,7 +186,7 @@ fn names_in(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn check_creates_nothing_and_does_not_disturb_the_process_that_runs() {
+fn check_passes_and_creates_nothing_also_beside_a_process_that_runs() {
     let text = format!("[log]\naccess = \"./access.log\"\n[runtime]\nstate_dir = \"state\"\n{FINE}");
     let directory = config_directory("acequia.toml", &text);
     let check = || must(acequia(&["check"]).current_dir(directory.path()));

@@ -15,8 +15,8 @@ const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 /// How many sessions fail in [`must_not_be_ejected`].
 const FAILURES: usize = 3;
 
-/// A proxy that ejects `server` at the first failure that counts. Its pool has a backup server, because the only usable
-/// server is never ejected. `listener` are further lines of `[listeners.tls.tls]`, and `tls` of `[pools.p.tls]`.
+/// A proxy that ejects `server` at the first failure that counts. Its pool has a backup server, because it would never
+/// eject its only usable server. `listener` are further lines of `[listeners.tls.tls]`, and `tls` of `[pools.p.tls]`.
 fn start(site: &Site, server: &ManualTlsServer, listener: &str, tls: &str) -> Proxy {
     replace(&site.directory().join("ca.pem"), &site.authority.certificate());
     let keys = format!(

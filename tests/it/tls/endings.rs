@@ -116,7 +116,7 @@ fn a_clients_reset_resets_the_server() {
 }
 
 #[test]
-fn tampered_records_reset_the_session() {
+fn tampered_records_of_the_client_reset_the_server() {
     let (site, manual) = (Site::new(), ManualServer::new());
     let proxy = site.start(manual.server.address);
     let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();

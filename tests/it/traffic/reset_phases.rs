@@ -1,5 +1,5 @@
-//! A reset in any phase ends the session at once. The ending names the side that has sent the reset, and the other side
-//! is reset, too.
+//! A reset in any phase ends the session: a client's at once, a server's when the client has got what the server had
+//! sent. The ending names the side that has sent the reset, and the other side is reset, too.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -114,12 +114,12 @@ fn the_port_comes_from_the_label_the_configuration_or_the_only_exposed_one() {
         (
             exposing(two),
             None,
-            Err("it exposes several ports: set `port` or its label `acequia.port`"),
+            Err("it exposes several TCP ports: set `port` or its label `acequia.port`"),
         ),
         (
             exposing(Value::Null),
             None,
-            Err("it exposes no port: set `port` or its label `acequia.port`"),
+            Err("it exposes no TCP port: set `port` or its label `acequia.port`"),
         ),
     ] {
         let port = container(listed).port(configured);

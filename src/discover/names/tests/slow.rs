@@ -204,7 +204,7 @@ async fn a_name_without_an_address_is_retried_soon_and_then_less_often() {
 }
 
 #[tokio::test]
-async fn names_are_looked_up_at_once_when_the_address_family_changes() {
+async fn names_are_looked_up_again_when_the_address_family_changes() {
     let text = |family: &str| format!("{ONE_NAME}\nresolve = \"{family}\"");
     let resolver = Resolver::new(CAPACITY, |_, port, family| {
         let all = ["10.0.0.1", "2001:db8::1"].map(|address| address.parse::<IpAddr>().unwrap());
