@@ -1,7 +1,8 @@
 //! Runs commands of the operator: checks, and hooks of clones.
 //!
 //! A command runs without a shell, in a process group of its own, which is killed when the command has ended or is
-//! cancelled. The command inherits no descriptors and no ambient capabilities.
+//! cancelled. The command inherits no descriptors (see [`descriptors`] for kernels before 5.11) and no ambient
+//! capabilities.
 
 mod descriptors;
 mod group;
@@ -28,15 +29,15 @@ pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 /// without a pause a command that prints all the time would keep the thread busy.
 const FLOOD_PAUSE: Duration = Duration::from_millis(10);
 
-/// How a command has ended, and what it has printed.
+/// How a command has ended, and what is shown of what it has printed.
 pub(crate) struct CommandOutput {
     pub(crate) status: ExitStatus,
-    /// The first line of its output, without white space around it.
+    /// [`Printed::first_line`], [`Printed::reason`], or the last line of its standard error.
     pub(crate) line: String,
 }
 
 impl CommandOutput {
-    /// The first line of the output.
+    /// The `line`.
     ///
     /// # Errors
     /// The command has failed. The error has its exit status and that line.

@@ -5,7 +5,8 @@ use std::io;
 
 /// The text of an error and its sources, separated by colons: `cannot open the log: /var/log/a.log: Permission denied`.
 ///
-/// Errors of this crate display only their own part. Some crates display the source too; it is not repeated then.
+/// Nearly all errors of this crate display only their own part. Where an error displays its source too, as in some
+/// other crates, the source is not repeated.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -5,7 +5,7 @@
 //! bottom. As far as that allows, the modules that a connection meets are in the order in which it meets them.
 //!
 //! ```text
-//!  worker: one per core; accepts clients and runs their sessions
+//!  worker: one per core by default; accepts clients and runs their sessions
 //!    │
 //!    │         ┌────────────────────────── session: the steps of one connection ────────────┐
 //!    ▼         │                                                                            │
@@ -23,22 +23,22 @@
 //! front passes clients on (`accept_proxy`), the first step reads its PROXY header ([`proxy_protocol`]), which names
 //! the client. Then the [`guard`]s of the listener are asked. Those of a route are asked once the route is chosen.
 //! Their counts are returned at the end. Guards that limit bandwidth also decide when [`relay`] may read. Where a route
-//! depends on the ClientHello, [`sniff`] reads until the bytes prove what the client wants, within a time and a size;
-//! on other listeners it reads nothing, because a server may be the one to speak first. A validation of an [`acme`]
-//! server is answered here and not routed, and a request to cancel a query of PostgreSQL goes to the server that
-//! [`cancel`] finds. A listener that redirects reads an HTTP request instead, and answers it ([`redirect`]). [`route`]
-//! finds a pool, or [`refuse`] ends the connection, in TLS with an alert. Where the client's TLS is terminated, [`tls`]
-//! has the certificates and completes the handshake. [`pool`] picks a server among those that are up and gives a lease;
-//! [`dial`] connects within a time, and asks for another pick when that fails. If a server of PostgreSQL then says that
-//! it takes no sessions, the session dials again. The listener's state is dropped, a PROXY header ([`proxy_protocol`])
-//! and the bytes that were read go to the server first, and [`relay`] moves the rest between the two [`ends`]; its
-//! decisions are in a core without IO, its system calls in an engine (`relay::engine` says where one on io_uring would
-//! go). Each direction copies, and splices while it carries bulk data, until both sides have finished, one has failed,
-//! or both were silent for too long. If the relay still runs at the next tick of the worker (once a second),
-//! [`late_keepalive`] sets keepalive on the connection to the server. After the relay the sockets close, the lease is
-//! returned, and the entry is closed with one [`account::Ending`]: this counts the session and writes its access log
-//! record. The permit is returned last. A session that is cancelled or panics drops the same values, so that the counts
-//! stay right.
+//! depends on the ClientHello, and on listeners for PostgreSQL, [`sniff`] reads until the bytes prove what the client
+//! wants, within a time and a size; on other listeners it reads nothing, because a server may be the one to speak
+//! first. A validation of an [`acme`] server is answered here and not routed, and a request to cancel a query of
+//! PostgreSQL goes to the server that [`cancel`] finds. A listener that redirects reads an HTTP request instead, and
+//! answers it ([`redirect`]). [`route`] finds a pool, or [`refuse`] ends the connection, in TLS with an alert. Where
+//! the client's TLS is terminated, [`tls`] has the certificates and completes the handshake. [`pool`] picks a server
+//! among those that may get sessions and gives a lease; [`dial`] connects within a time, and asks for another pick when
+//! that fails. If a server of PostgreSQL then says that it takes no sessions, the session dials again. The listener's
+//! state is dropped, a PROXY header ([`proxy_protocol`]) and the bytes that were read go to the server first, and
+//! [`relay`] moves the rest between the two [`ends`]; its decisions are in a core without IO, its system calls in an
+//! engine (`relay::engine` says where one on io_uring would go). Each direction copies, and splices while it carries
+//! bulk data (unless TLS ends or begins here), until both sides have finished, one has failed, or both were silent for
+//! too long. If the relay still runs at the next tick of the worker (once a second), [`late_keepalive`] sets keepalive
+//! on the connection to the server. After the relay the sockets close, the lease is returned, and the entry is closed
+//! with one [`account::Ending`]: this counts the session and writes its access log record. The permit is returned last.
+//! A session that is cancelled or panics drops the same values, so that the counts stay right.
 //!
 //! **Not on the path of a connection.** [`scale`] decides when a pool grows or shrinks, and holds the processes of its
 //! clones; [`clones`] starts and stops these, and makes them servers. [`discover`] resolves the names of servers, and

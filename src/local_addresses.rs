@@ -1,8 +1,8 @@
 //! The addresses of this machine, read from the kernel's routes (rtnetlink(7)), and a watch for changes of them.
 //!
-//! The local routing table has the addresses of all interfaces, and the networks that are routed to this machine, such
-//! as that of the loopback interface and those of `ip route add local`. A test by `bind` would not do: with
-//! `net.ipv4.ip_nonlocal_bind` it succeeds for every address.
+//! The local routing table has the addresses of all interfaces (except those in a VRF, which has a table of its own),
+//! and the networks that are routed to this machine, such as that of the loopback interface and those of
+//! `ip route add local`. A test by `bind` would not do: with `net.ipv4.ip_nonlocal_bind` it succeeds for every address.
 
 use std::collections::HashSet;
 use std::io;

@@ -44,7 +44,7 @@ pub struct ListenSocket {
     pub socket: OwnedFd,
     /// Who owns the queue of its clients.
     pub queue: QueueOwner,
-    /// Receives each new state of the listener; `open` sends them.
+    /// Receives new states of the listener; `open` sends them.
     pub states: watch::Receiver<Arc<ListenerState>>,
     /// Cancelled to close the socket. If this process owns the queue, clients that wait in it are still accepted.
     pub stop: CancellationToken,
@@ -160,7 +160,8 @@ async fn run_sockets(
     }
 }
 
-/// Accepts clients at one socket until it is stopped, and then the clients that already wait in its queue.
+/// Accepts clients at one socket until it is stopped, and then, if this process owns the queue, the clients that
+/// already wait in it. Returns early if the socket is shut down from outside.
 ///
 /// # Errors
 /// The runtime cannot watch the socket.
@@ -189,8 +190,9 @@ async fn accept_until_stopped(
     'open: loop {
         let mut changed = pin!(changes.changed()); // kept between accepts: a new wait costs as much as an accept
         loop {
-            // Clients come first. `stop` and a new state are noticed when `accept` waits: for clients, or, after each
-            // batch of clients, for other tasks. An accept that is dropped while it waits has accepted nothing.
+            // Clients come first. `stop` and a new state are noticed when `accept` waits: for clients, for a permit, in
+            // a pause, or, after each batch of clients, for other tasks. An accept that is dropped while it waits has
+            // accepted nothing.
             tokio::select! {
                 biased;
                 accepted = listener.accept(&state.limits, on_pause(&state)) => {
@@ -222,8 +224,9 @@ async fn accept_until_stopped(
     Ok(())
 }
 
-/// Accepts the clients that wait in the queue of a closing socket, until none is left or `given_up` ends. If another
-/// listener has taken over the address, `states` has its state, and the clients become clients of that listener.
+/// Accepts the clients that [`Listener::accept_waiting`] gives: those that wait in the queue of a closing socket, and a
+/// few later ones. Ends when there are no more, or when `given_up` ends. If another listener has taken over the
+/// address, `states` has its state, and the clients become clients of that listener.
 async fn accept_waiting(
     listener: &mut Listener,
     states: &mut watch::Receiver<Arc<ListenerState>>,

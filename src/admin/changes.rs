@@ -10,7 +10,8 @@ use super::bodies::{AbsentServerBody, ListenerBody, PoolBody, ReloadBody, Server
 use super::guard_bodies::GuardBody;
 use super::remote_bodies::RemoteBody;
 
-/// The event `changes` of `GET /api/v1/events`: the parts of [`StateBody`] that have changed.
+/// The event `changes` of `GET /api/v1/events`: the parts of [`StateBody`] that have changed, and some that are always
+/// there.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ChangesBody {
     /// As in [`StateBody`].
@@ -45,7 +46,7 @@ pub struct ChangesBody {
     routes: BTreeMap<String, BTreeMap<String, (usize, u64)>>,
     /// Pools in which the names of the servers, or another field than `servers`, have changed.
     pools: Vec<PoolBody>,
-    /// Servers that have changed, in pools that are not in `pools`; by pool.
+    /// Servers that have changed in more than their counts of sessions, in pools that are not in `pools`; by pool.
     servers: BTreeMap<String, Vec<ServerBody>>,
     /// Servers of which only the counts of sessions have changed, in pools that are not in `pools`; by pool and name:
     /// the open sessions, and the sessions so far.

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_event_stream_outlives_the_time_limit_and_ends_after_its_last_event() {
+    async fn an_event_stream_outlives_the_time_limit_and_its_connection_ends_with_it() {
         use http_body_util::channel::Channel;
 
         let (sender, body) = Channel::<axum::body::Bytes>::new(1);

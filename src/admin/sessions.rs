@@ -23,7 +23,7 @@ use crate::units::parse_duration;
 /// The default of `limit`.
 const LIMIT_DEFAULT: usize = 100;
 
-/// The largest `limit`. Each session shown costs two system calls, for the round-trip times.
+/// The largest `limit`. Each session shown that is relayed costs two system calls, for the round-trip times.
 const LIMIT_MAX: usize = 1000;
 
 /// The number of sessions that are examined before the task yields.
@@ -77,7 +77,7 @@ enum SessionOrder {
 }
 
 impl SessionOrder {
-    /// The amount that is compared. [`Self::Rtt`] costs two system calls.
+    /// The amount that is compared. [`Self::Rtt`] costs two system calls if the session is relayed.
     fn amount(self, record: &Record, view: &SessionView) -> u64 {
         match self {
             Self::Bytes => view.bytes_up + view.bytes_down,

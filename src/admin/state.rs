@@ -268,7 +268,8 @@ fn pool_body(pool: &LivePool, serving: &LivePool, tls: Option<PoolTlsBody>, now:
     }
 }
 
-/// The queue of a pool that has one, or had one until a reload and still has clients in it.
+/// The queue of a pool that has one, or in which clients wait without one: for a clone to start, or because a reload
+/// has switched the queue off meanwhile.
 fn queue_body(pool: &LivePool) -> Option<QueueBody> {
     let (limits, waiting) = (pool.rules().queue, pool.queue_len());
     (limits.is_some() || waiting > 0).then(|| QueueBody {

@@ -1,4 +1,4 @@
-//! The tasks that run beside the workers.
+//! Tasks that run beside the workers.
 
 use std::sync::{Arc, Weak};
 
@@ -15,8 +15,8 @@ use crate::history::HistoryInputs;
 use crate::worker::Heartbeat;
 use crate::{discover, outage, retire, sever};
 
-/// Starts the tasks that run beside the workers. `admin_clients_max`: the largest number of clients of all admin
-/// endpoints together.
+/// Starts tasks that run beside the workers; [`App::run`](super::App::run) adds others. `admin_clients_max`: the
+/// largest number of clients of all admin endpoints together.
 pub(super) fn spawn_tasks(
     admin: &Arc<Admin>,
     sockets: &ListenSockets,

@@ -11,8 +11,8 @@ use crate::tls::TlsFileError;
 /// Why the process cannot start, reload or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// For each address that cannot be bound: its listener or `[admin]`, and the error. The message has one line for
-    /// each. The other new addresses are released.
+    /// For each address that cannot be bound, or for the first that cannot be listened on: its listener or `[admin]`,
+    /// and the error. The message has one line for each. The other new addresses are released.
     #[error("{}", .0.iter().map(|(name, error)| format!("{name}: {}", chain(error))).collect::<Vec<_>>().join("\n"))]
     Bind(Vec<(String, BindError)>),
     /// The access log cannot be opened.
@@ -27,14 +27,14 @@ pub enum Failure {
         #[source]
         cause: io::Error,
     },
-    /// A file that the configuration names cannot be read.
+    /// A file that the configuration names cannot be read, or has no usable password or token.
     #[error("{key}: cannot read {}", escape(&.path.to_string_lossy(), &[]))]
     File {
         /// The key that names it.
         key: String,
         /// Its path.
         path: PathBuf,
-        /// The error of the system.
+        /// The error of the system, or what is wrong with the contents.
         #[source]
         cause: io::Error,
     },
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_failures_have_one_line_each() {
+    fn several_failures_have_one_line_each_and_are_of_the_configuration_only_if_all_are() {
         let file = |key: &str, kind: io::ErrorKind| Failure::File {
             key: key.to_owned(),
             path: "a".into(),

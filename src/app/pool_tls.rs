@@ -9,10 +9,10 @@ use crate::plan::Plan;
 use crate::reload::reload_pool_tls;
 use crate::tls::PoolTls;
 
-/// Reads the files of every pool with TLS. `before`: what a reload replaces; `None` at the start. A pool whose TLS is
-/// configured as in `before` keeps its [`PoolTls`]: only changed files are read, and a file that cannot be used is only
-/// logged. For each pool whose TLS is new or configured differently, the first file that cannot be used is added to
-/// `failures`.
+/// Reads the files of every pool with TLS. `before`: what a reload replaces; `None`: this is no reload. A pool whose
+/// TLS is configured as in `before` keeps its [`PoolTls`]: its files are read only if one of them has changed, and a
+/// file that cannot be used is only logged. For each pool whose TLS is new or configured differently, the first file
+/// that cannot be used is added to `failures`.
 pub(super) fn load_pool_tls(
     plan: &Plan,
     before: Option<(&InForce, &Metrics)>,

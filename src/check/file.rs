@@ -31,7 +31,7 @@ static READS: Mutex<BTreeMap<PathBuf, Weak<Semaphore>>> = Mutex::new(BTreeMap::n
 /// has begun goes on if the future is dropped.
 ///
 /// # Errors
-/// Those of the work; or it has panicked.
+/// Those of the work; or it has panicked, or the runtime has ended before the work began.
 pub(super) async fn reading<T: Send + 'static>(
     file: &Path,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -1,5 +1,6 @@
 //! The check `tcp`: the server's kernel answers a TCP handshake. The server's program does not see the connection,
-//! unless the server is a Unix socket, or acequia is stopped for 200 ms (SIGSTOP) in the middle of the check.
+//! unless the server is a Unix socket, or acequia is held up for 200 ms (by SIGSTOP, for example) in the middle of the
+//! check.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `acequia check`: prints every error of a configuration, and warns of parts that have no effect.
+//! `acequia check`: prints the errors of a configuration, and warns of parts that have no effect.
 
 mod live;
 

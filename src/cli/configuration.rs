@@ -12,7 +12,7 @@ use crate::remote::fetch;
 /// Loads a file and, if it has `[remote]`, the texts of that store.
 ///
 /// # Errors
-/// All errors in the file and in the texts, or why the file or the store cannot be read.
+/// All errors in the file or, if it has none, in the texts; or why the file or the store cannot be read.
 pub(super) fn load(path: &Path) -> Result<Loaded, Report> {
     let of_file = config::load(path)?;
     let Some(remote) = &of_file.plan.remote else {

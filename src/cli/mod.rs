@@ -1,4 +1,4 @@
-//! The command line. Nearly every command has a file of its own.
+//! The command line. Most commands have a file of their own.
 
 mod exit;
 mod terminal;
@@ -47,7 +47,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Check a configuration: print every error, and warn of parts that have no effect. With `[remote]`, the
+    /// Check a configuration: print its errors, and warn of parts that have no effect. With `[remote]`, the
     /// configuration texts in that store are checked, too.
     Check {
         #[command(flatten)]
@@ -55,15 +55,17 @@ enum Command {
         /// How the result is printed.
         #[arg(long, default_value = "text")]
         format: check::CheckFormat,
-        /// Also resolve the names, check each server once, and compare the certificates of servers with the routes.
+        /// Also resolve the names, check once each server that the configuration or a file lists, and compare the
+        /// certificates of servers with the routes.
         #[arg(long)]
         live: bool,
-        /// For a configuration of another machine: do not read the files that it names, except lists of networks.
+        /// For a configuration of another machine: do not read the files that it names, except lists of networks and,
+        /// with `[remote]`, the files of `[providers.etcd]`.
         #[arg(long, conflicts_with = "live")]
         without_files: bool,
     },
-    /// Explain where a connection would go, from the configuration alone. Opens no socket, except to read the texts of
-    /// the store that `[remote]` names.
+    /// Explain where a connection would go, from the configuration and the files that it names. Opens no socket, except
+    /// to read the texts of the store that `[remote]` names.
     Route {
         #[command(flatten)]
         config: ConfigFile,

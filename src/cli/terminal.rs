@@ -23,7 +23,7 @@ fn escape_json(json: &str) -> String {
     text::escape_json(json).replace('\r', " ") + "\n"
 }
 
-/// Prints a message to standard error; `severity` is `error` or `warning`. A failure to write is ignored.
+/// Prints a message to standard error; `severity` is `error`, `warning` or `help`. A failure to write is ignored.
 pub(super) fn print_message(severity: &str, message: &str) {
     let _ = writeln!(io::stderr(), "{severity}: {}", escape_lines(message));
 }

@@ -1,8 +1,8 @@
 //! `acequia top`: the servers and sessions of a running process, live, in the terminal.
 //!
-//! It follows the stream of events, as the admin page does. The process makes each event only once for all viewers, so
-//! that the cost is bounded even with very many servers. The events contain the rates. Sessions are not part of the
-//! stream and are read while they are shown.
+//! It follows the stream of events, as the admin page does. The process makes each event but the first of a stream only
+//! once for all viewers, so that the cost is bounded even with very many servers. The rates are computed from counts in
+//! the events. Sessions are not part of the stream and are read while they are shown.
 
 mod columns;
 mod filter;

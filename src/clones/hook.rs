@@ -106,7 +106,8 @@ impl HookedClone {
 /// How a hook has ended, and what it has printed.
 struct HookOutput {
     output: CommandOutput,
-    /// The last line of its standard error, if it has failed; `None`: it has not failed, or there is no such line.
+    /// The last line of its standard error, if it has failed; `None`: it has not failed, there is no such line, or the
+    /// pipe was still open after [`LAST_LINE_TIMEOUT`].
     last_error: Option<String>,
 }
 
@@ -147,7 +148,8 @@ async fn run(
     Ok(HookOutput { output, last_error })
 }
 
-/// Logs the lines that are printed to this pipe, until no process holds it any more. Returns the last line.
+/// Logs the lines that are printed to this pipe, except those that [`PrintedPipe`] suppresses, until no process holds
+/// it any more. Returns the last line.
 async fn log_errors(pipe: OwnedFd, name: CloneName) -> io::Result<Option<String>> {
     let (mut pipe, mut last) = (PrintedPipe::new(pipe)?, None);
     while let Some(lines) = pipe.next().await? {

@@ -41,7 +41,7 @@ impl InstanceFile {
     /// Adds the socket of an engine.
     ///
     /// # Errors
-    /// The socket cannot be written. The file is then as before, and the call may be repeated.
+    /// The socket cannot be written. The file is then cut back, if that is possible, and the call may be repeated.
     pub(super) fn add(&mut self, socket: &Path) -> io::Result<()> {
         let end = self.file.metadata()?.len();
         let line = [socket.as_os_str().as_bytes(), b"\n"].concat();

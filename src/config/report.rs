@@ -1,4 +1,5 @@
-//! Reports of the problems in a configuration: each with its position, a message, and a hint that says what to write.
+//! Reports of the problems in a configuration: each with its position, a message, and mostly a hint that says what to
+//! write.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -177,8 +178,8 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// The first 100 errors and the first 100 warnings with quoted lines, then the numbers of all errors and of all
-    /// warnings. Ends with a newline; empty if there are no problems.
+    /// The first 100 errors and the first 100 warnings, with their lines if these are known and may be quoted. Then the
+    /// numbers of all errors and of all warnings. Ends with a newline; empty if there are no problems.
     #[must_use]
     pub fn render(&self, colour: ColorChoice) -> String {
         self.render_problems(colour, self.problems.iter().collect())

@@ -1,5 +1,5 @@
-//! Servers that are listed in etcd, each as the value of a key. A range of keys is read, and then watched from the
-//! revision of that read on.
+//! Servers that are listed in etcd, each as the value of a key. A range of keys is read, and then watched for changes
+//! after the revision of that read.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

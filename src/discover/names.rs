@@ -49,13 +49,13 @@ struct NameState {
     /// Without a lookup: when the next lookup begins. During a lookup: when the lookup counts as failed; `None` from
     /// then on. A late answer is used all the same, and no other lookup begins before it has come.
     deadline: Option<Instant>,
-    /// The wait between a failure and the next lookup, as long as no address is known.
+    /// The wait between a failure and the next lookup, as long as no address is known; `resolve_interval` bounds it.
     retry: Duration,
     /// Whether its last lookup was prompt ([`LookupResult::is_prompt`]), or there was none.
     was_prompt: bool,
-    /// Whether its last lookup succeeded; `None`: there was no lookup. A change is logged.
+    /// Whether its last lookup succeeded; `None`: no lookup has ended or timed out yet. A change is logged.
     resolves: Option<bool>,
-    /// Whether the name has more addresses than are used. A log record says when this becomes true.
+    /// Whether the name has more than [`ADDRESSES_MAX`] usable addresses. A log record says when this becomes true.
     has_too_many: bool,
 }
 
@@ -99,7 +99,8 @@ impl PoolNames {
     }
 
     /// Waits for the next event, and handles it: a name is due, a lookup has ended, or a lookup has failed because it
-    /// took too long. Returns whether servers were added to the pool or removed. Cancel safe.
+    /// took too long. Returns whether addresses have changed: then servers of the pool may have been added or removed.
+    /// Cancel safe.
     ///
     /// A name that does not resolve any more keeps its last addresses; that is logged once.
     pub async fn step(&mut self, pool: &LivePool, resolver: &Resolver, live: &Live) -> bool {

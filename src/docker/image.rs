@@ -44,7 +44,7 @@ impl DockerEngine {
             let response = self.stream(Method::POST, &format!("/images/create?{query}")).await?;
             let mut lines = ResponseLines::new(response, PROGRESS_BYTES_MAX);
             while let Some(line) = lines.next().await? {
-                // The engine sends the status of the response before anything can fail: errors are in the body.
+                // What fails after the engine has sent the status of the response is an error in the body.
                 let progress: PullProgress = serde_json::from_slice(&line).unwrap_or_default();
                 if let Some(error) = progress.error {
                     return Err(Reason::from(error).to_string().into());

@@ -27,7 +27,7 @@ use crate::tls::client_config;
 /// How long one request with its response may take. For a watch that is accepted, only the head of the response counts.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest response, and the longest message of a watch: enough for 10,000 keys.
+/// The longest response, and the longest message of a watch: enough for 10,000 keys with values of 1 KiB.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// The longest password.
@@ -60,7 +60,7 @@ pub(super) struct KeysRead {
 }
 
 impl Gateway {
-    /// Reads the files of the plan, and logs in if there is a user.
+    /// Reads the files of the plan that this endpoint needs, and logs in if there is a user.
     pub(super) async fn connect(endpoint: Uri, plan: Arc<EtcdPlan>) -> Result<Self, EtcdError> {
         let with_tls = uses_tls(&endpoint);
         let read = blocking(move || {

@@ -7,13 +7,14 @@
 //! 3. It reads, and gives back the unused part of its slots. Slots that are reserved afterwards begin that much
 //!    earlier. Slots that are already reserved do not move, so the unused part must be small.
 //!
-//! For example, ten downloads share a bucket of 1 MiB/s. A full slot has 20 KiB, and each download gets one in a
+//! For example, ten downloads share a bucket of 1 MiB/s. A full slot has about 20 KiB, and each download gets one in a
 //! round of 200 ms.
 //!
 //! The turns keep the shares equal. A direction that wakes late leaves the beginning of its slot unused, and another
 //! direction that is awake could fill all such gaps with further slots of its own. So a direction gets one slot in each
-//! round: its next turn begins when the round is over. A round takes as long as the slots of all directions that wait
-//! for the same bucket. A direction that is behind its turns catches up.
+//! round: its next turn begins when the round is over, or after [`RECHECK_INTERVAL`] if the round is longer. A round
+//! takes as long as the slots of all directions that wait for the same bucket. A direction that is behind its turns
+//! catches up, but by no more than [`SAVINGS_NANOS_MAX`].
 //!
 //! Slots that are given back before they begin leave a gap, too. A direction that waits long looks from time to time
 //! whether it could have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind. It
@@ -83,7 +84,7 @@ struct Reservation {
     begins: Instant,
     turn_begins: Instant,
     /// How long the round is. The next turn begins that long after this one if `bytes_max` are read, earlier if fewer
-    /// are.
+    /// are; [`RECHECK_INTERVAL`] after this one at the latest.
     round: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! A bound on how many refusals are logged.
+//! A bound on how many refusals, or failed requests of the API, are logged.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use super::rate::{Rate, SharedBucket, nanos};
 
-/// How many refusals a second are logged at most, on average over time. This many may also be logged at once.
+/// How many lines a second a [`LineBudget`] allows at most, on average over time. It also allows this many at once.
 pub const LINES_PER_SECOND: u32 = 10;
 
-/// Bounds the lines about refusals, so that a flood of clients is not a flood of lines.
+/// Bounds the lines about refusals, or about failed requests of the API, so that a flood of clients is not a flood of
+/// lines. Below, a failed request counts as a refusal.
 #[derive(Debug)]
 pub struct LineBudget {
     epoch: Instant,

@@ -157,8 +157,8 @@ impl Guard {
         })
     }
 
-    /// Puts the `bandwidth` of its rules, which all sessions share, in force. It also applies to a session under way if
-    /// a `bandwidth` limited that session when it began.
+    /// Puts the `bandwidth` of its rules, which all sessions share, in force; with `report_only`, none. It also applies
+    /// to a session under way if a `bandwidth` limited that session when it began.
     pub fn apply_bandwidth(&self) {
         self.set_bandwidth(self.rules.bandwidth.filter(|_| !self.rules.report_only));
     }

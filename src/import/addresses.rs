@@ -62,7 +62,8 @@ pub(super) fn separate_listeners(imported: &mut Imported) {
     imported.listeners.append(&mut others);
 }
 
-/// A note for each limit of a listener that is split into `parts`, because each part gets the full limit.
+/// A note for each limit on the number of sessions of a listener that is split into `parts`, because each part gets the
+/// full limit.
 fn limit_notes(listener: &ImportedListener, parts: usize) -> impl Iterator<Item = Remark> {
     let limits = [
         ("max_connections", &listener.section),

@@ -1,11 +1,11 @@
 //! The reasons why accepting pauses.
 
-/// Why accepting pauses although a client waits. Metrics count these pauses; a pause for another reason is only logged.
+/// Why accepting pauses although a client waits. Metrics count these pauses; a pause for another reason is not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptPause {
     /// No descriptor is left.
     Descriptors,
-    /// No memory is left.
+    /// No memory is left, or epoll can watch no more sockets.
     Memory,
     /// `max_connections` is reached.
     Limit,

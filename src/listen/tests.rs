@@ -97,7 +97,8 @@ fn a_shortage_is_a_reason_to_pause_and_another_error_is_a_failure() {
     );
 }
 
-/// Runs `what` on another thread, because it may keep its thread busy for ever. `None`: it has not ended in 20 s.
+/// Runs `what` on another thread, because it may keep its thread busy for ever. `None`: it has not ended in 20 s, or it
+/// has panicked.
 fn on_a_thread<T: Send + 'static>(what: impl AsyncFnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, result) = channel();
     thread::spawn(move || {
@@ -129,7 +130,7 @@ fn a_persistent_accept_error_does_not_block_the_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pauses_between_failures_of_accept_grow_up_to_a_tenth_of_a_second() {
+async fn an_accept_that_keeps_failing_is_tried_about_ten_times_a_second() {
     let (socket, _other) = socket_that_cannot_accept();
     let mut listener = Listener::new(socket, QueueOwner::Process).unwrap();
     let (limits, mut failures) = (limits(None, 1), 0);
@@ -214,7 +215,7 @@ fn a_socket_that_is_always_readable_does_not_keep_the_worker_busy() {
     assert_eq!(outcome, Some(Ok(Err(NotListening))));
 }
 
-/// The kernel tells the length of a queue for TCP only.
+/// The length of a queue is read from TCP_INFO, which a Unix socket does not have.
 #[tokio::test]
 async fn a_unix_listener_accepts_all_clients_though_the_length_of_its_queue_is_unknown() {
     let directory = tempfile::tempdir().unwrap();

@@ -38,7 +38,8 @@ impl Live {
         self.announcing.lock().source.record_failure(error)
     }
 
-    /// Begins with the routes that were announced before the process was started. They are in force.
+    /// Begins with the routes that were announced before the process was started. They are in force, as far as the plan
+    /// accepts them.
     pub fn restore_announced(&self, latest: &Arc<[Announcement]>) {
         self.announcing.lock().latest = Arc::clone(latest);
     }

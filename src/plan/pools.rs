@@ -10,7 +10,8 @@ use super::PoolPlan;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PoolId(pub usize);
 
-/// Pools in the order of the configuration. Each is found by its name in constant time, even among 50,000.
+/// Pools in the order of the configuration, then those of announced routes. Each is found by its name in constant time,
+/// even among 50,000.
 #[derive(Clone, Debug, Default)]
 pub struct PoolPlans {
     in_order: Vec<Arc<PoolPlan>>,

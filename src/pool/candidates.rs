@@ -1,5 +1,5 @@
-//! The servers that may be picked: the usable servers of the best tier that has usable servers; if no tier has any, the
-//! stand-ins.
+//! The servers that may be picked: the usable servers of the best tier that has usable servers, but those without a
+//! check result only if there are no others (or in panic); if no tier has any, the stand-ins.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -82,16 +82,16 @@ pub(super) struct CandidateSet {
     in_panic: bool,
     /// Whether only stand-ins can be picked. The candidates are the stand-ins; there may be none.
     pub(super) are_stand_ins: bool,
-    /// The earliest instant at which the passing of time alone changes this set; `None`: there is none.
+    /// The earliest instant at which the passing of time alone may change this set; `None`: there is none.
     expires_at: Option<Instant>,
 }
 
 impl CandidateSet {
     /// The candidates among these servers, without the excluded ones.
     ///
-    /// A lower tier number is preferred. Within a tier, servers that are up are preferred to those without a check
-    /// result. An ejected server whose trial is due counts as if it was not ejected. If no server can be picked, the
-    /// candidates are the stand-ins (see [`Member::may_stand_in`]).
+    /// A lower tier number is preferred. Within a tier that is not in panic, servers that are up are preferred to those
+    /// without a check result. An ejected server whose trial is due counts as if it was not ejected. If no server can
+    /// be picked, the candidates are the stand-ins (see [`Member::may_stand_in`]).
     pub(super) fn new(
         members: &[Member],
         rules: &PoolRules,
@@ -160,7 +160,7 @@ impl CandidateSet {
         !self.candidates.is_empty() && !self.in_panic && self.candidates.iter().all(|candidate| candidate.is_trial)
     }
 
-    /// The earliest instant at which the passing of time alone changes this set; `None`: there is none.
+    /// The earliest instant at which the passing of time alone may change this set; `None`: there is none.
     pub(super) fn expires_at(&self) -> Option<Instant> {
         self.expires_at
     }
@@ -172,7 +172,8 @@ impl CandidateSet {
     }
 
     /// Returns the kind of lease that a session gets on this candidate. If the session needs its trial, this claims
-    /// the trial. `None`: the session gets no lease, because another session has claimed the trial.
+    /// the trial. `None`: the session gets no lease, because the trial cannot be claimed any more: usually another
+    /// session has claimed it.
     pub(super) fn admit(&self, candidate: &Candidate, rules: &PoolRules, now: Instant) -> Option<LeaseKind> {
         if self.in_panic || !candidate.is_trial {
             return Some(LeaseKind::Regular);
@@ -185,7 +186,7 @@ impl CandidateSet {
 /// The first tier with a usable server, if its percentage of healthy servers is below the panic threshold. If no server
 /// is usable, the first tier with a server that panic may use is considered instead.
 ///
-/// Servers without a check result count as healthy.
+/// Servers without a check result count as healthy, unless they are ejected or must have a role that is not known yet.
 fn panic_tier(members: &[Member], availability: &[Availability], rules: &PoolRules) -> Option<u8> {
     let threshold = usize::from(rules.panic_threshold?);
     let all = || members.iter().zip(availability);

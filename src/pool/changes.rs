@@ -32,7 +32,7 @@ impl ChangeCounter {
         })
     }
 
-    /// The number of changes. To build a snapshot, read this before any of the state.
+    /// The number of changes, plus 1. To build a snapshot, read this before any of the state.
     pub(super) fn count(&self) -> u64 {
         self.count.load(Acquire)
     }

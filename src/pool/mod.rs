@@ -183,7 +183,7 @@ impl Pool {
         !self.snapshot(now).set.candidates.is_empty()
     }
 
-    /// The next instant at which time alone changes the candidates or their weights; `None`: never.
+    /// The next instant at which time alone may change the candidates or their weights; `None`: never.
     #[must_use]
     pub fn changes_at(&self, now: Instant) -> Option<Instant> {
         self.snapshot(now).set.expires_at()

@@ -2,10 +2,12 @@
 //! remembered and on the results of checks, which come in any order; there is no IO and no clock.
 //!
 //! The primary is remembered. If none is remembered, then of the servers that call themselves primary, the only one on
-//! the highest timeline is the primary, once the roles of all servers are known. If one is remembered, the first of
-//! these rules that applies decides, among the servers of the same database that call themselves primary:
+//! the highest timeline is the primary, once each server is down or disabled, or its role is known. If one is
+//! remembered, the first of these rules that applies decides, among the servers of the same database that call
+//! themselves primary:
 //! 1. A server on a higher timeline than the remembered primary is the primary. The promotion of a replica begins a new
-//!    timeline with a higher number. If several servers are on the highest timeline, none of them is the primary.
+//!    timeline with a higher number. If several servers are on the highest timeline, none of them is the primary. A
+//!    timeline that an operator has decided against counts only after a promotion ([`KnownPrimary::overruled`]).
 //! 2. The remembered primary stays as long as it calls itself primary, and not on a lower timeline.
 //! 3. If no timeline is remembered, and the primary is down, disabled or a replica, its successor is a server that was
 //!    seen as its replica and was promoted after the last answer of the primary. So what was seen of the other servers
@@ -43,7 +45,8 @@ pub(super) enum PrimaryVerdict {
     /// It is.
     Primary,
     /// Not known yet. Either no primary is remembered, and not all servers that may be the primary have been checked;
-    /// or the server is down, and no other one is the primary.
+    /// or the server is down, and no other one is the primary; or an operator has disabled the server since its role
+    /// was last seen.
     Undecided,
     /// It is not, and why.
     Rejected(String),
@@ -60,14 +63,15 @@ pub(super) struct PrimaryWatch {
     rest_of_memory_changed: bool,
     /// The servers of the pool by label.
     servers: BTreeMap<Arc<str>, Knowledge>,
-    /// The servers that call themselves primary, or did so before they went down. A check goes through these few only.
+    /// The servers that call themselves primary, or did so before they went down. [`Self::claims`] goes through these
+    /// few only.
     claiming: BTreeSet<Arc<str>>,
     /// Numbers the checks at which a server calls itself primary. These numbers are no timelines and no epochs.
     claim_numbers: ClaimNumbers,
     /// The addresses of the servers of the pool, and of others of which something is remembered, by label.
     addresses: BTreeMap<Arc<str>, Box<str>>,
-    /// The server on which the Sentinels have agreed in one check, in an epoch that is too low. If they agree on it
-    /// in a second check, too, that epoch is remembered (see [`epochs`]).
+    /// The server on which the Sentinels have agreed in one check, in an epoch that is not in order. If they agree on
+    /// it in a second check, too, that epoch is remembered (see [`epochs`]).
     renewal_candidate: Option<Arc<str>>,
 }
 
@@ -206,7 +210,7 @@ impl PrimaryWatch {
     /// the primary: it may come back in a state in which it does not report its role.
     pub(super) fn verdict(&self, server: &str) -> PrimaryVerdict {
         let Some(seen) = self.seen(server) else {
-            return PrimaryVerdict::Undecided; // not of this pool, or disabled meanwhile
+            return PrimaryVerdict::Undecided; // not of this pool, or disabled since its role was last seen
         };
         // A server loses its claim when Sentinels that were set up anew agree on another server.
         let claim = seen.claim.unwrap_or(Claim {

@@ -48,7 +48,7 @@ impl SlowStart {
         u16::try_from(part).unwrap_or(100).max(FIRST_PERCENT)
     }
 
-    /// When the percentage changes next; `None`: the server has its full weight.
+    /// When the percentage changes next; `None`: never, for example because the server has its full weight.
     pub(super) fn next_percent_at(&self, now: Instant, duration: Duration) -> Option<Instant> {
         let start = self.start_time(self.began.load(Relaxed))?;
         let next = u128::from(self.percent(now, duration)) + 1;

@@ -31,7 +31,7 @@ pub enum Version {
 pub struct ClientInfo<'a> {
     /// The client's address.
     pub client: ClientAddr,
-    /// The local address that the client connected to.
+    /// The address that the client connected to: ours, or the one in `forwarded`.
     pub local: ListenAddr,
     /// The server name that the client asked for (version 2 only).
     pub authority: Option<&'a str>,

@@ -17,9 +17,9 @@ use crate::relay::{Closed, Side};
 use crate::socket::{Fault, has_ended, read_closed};
 use crate::units::format_duration;
 
-/// How long a server may take to end a session whose client has finished and is gone. After that its connection is
-/// reset, because the server may still work for the client that is gone. This is far below `HOLD_TIME_MAX`, so that the
-/// server can notice the reset before its place is given to another session.
+/// How long a server with a limit of sessions may take to end a session whose client has finished and is gone. After
+/// that its connection is reset, because the server may still work for the client that is gone. This is far below
+/// `HOLD_TIME_MAX`, so that the server can notice the reset before its place is given to another session.
 const END_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// The server to which a session has connected, with the lease.
@@ -27,7 +27,7 @@ pub(super) struct LeasedServer {
     lease: HeldLease,
     pool: Arc<PoolInForce>,
     connected_at: Instant,
-    /// The session's entry in the table for cancel requests, if it is a session of PostgreSQL.
+    /// The session's entry in the table for cancel requests. Only sessions of PostgreSQL have one.
     cancel: Option<Box<CancelEntry>>,
 }
 

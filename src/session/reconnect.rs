@@ -30,11 +30,13 @@ pub(super) enum MovedOn {
 }
 
 /// Connects a session to another server, because its server has not begun the session. If no other server is left, and
-/// the pool has the rule `waits_for_return`, waits until a server is back, which may be the same one. The session stays
-/// if it cannot be moved, or if [`record_failure`] says so.
+/// clients of the pool wait for the return of servers
+/// ([`Pool::waits_for_return`](crate::pool::Pool::waits_for_return)), waits until a server is back or, after
+/// [`NotBegun::Ended`], for a fixed time ([`RETURN_WAIT`](crate::pool::RETURN_WAIT)); the next server may then be the
+/// same one. The session stays if it cannot be moved, or if [`record_failure`] says so.
 ///
 /// # Errors
-/// The client has left, or there was no server in time.
+/// Those of [`pause`] and [`dial`].
 pub(super) async fn move_on(
     mut connected: Connected,
     why: &NotBegun,

@@ -22,8 +22,8 @@ pub(super) struct Redial {
     /// The PROXY header for its server.
     pub(super) header: Vec<u8>,
     pub(super) search: Search,
-    /// Whether a server has ended the connection before its first message was complete. The client may be the reason,
-    /// so the session is not connected again after the second such end.
+    /// Whether there was a [`NotBegun::Ended`]. The client may be the reason, so the session is not connected again
+    /// after the second one.
     has_met_end: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) enum NotBegun {
     /// The server has said that it takes no sessions now, for this reason.
     NotReady {
         reason: String,
-        /// The bytes of the server's message.
+        /// The server's message, and what has come with it.
         message: Vec<u8>,
     },
     /// The server has ended the connection before its first message was complete, or has not read what it was sent in
@@ -61,9 +61,10 @@ pub(super) enum NotBegun {
 /// `None`: it may not be connected again, and stays with this server.
 ///
 /// - [`NotBegun::NotReady`]: the server is ejected, if the rules of ejection allow that.
-/// - [`NotBegun::Ended`]: the server still gets new sessions, because the client may be the reason. If no other server
-///   can be picked, and the pool has the rule `waits_for_return`, this session waits for [`RETURN_WAIT`], and may then
-///   get the same server again.
+/// - [`NotBegun::Ended`]: this does not eject the server, because the client may be the reason. If no other server can
+///   be picked, and clients of the pool wait for the return of servers
+///   ([`Pool::waits_for_return`](crate::pool::Pool::waits_for_return)), this session waits for [`RETURN_WAIT`], and may
+///   then get the same server again.
 pub(super) fn record_failure(
     redial: &mut Redial,
     server: &LeasedServer,

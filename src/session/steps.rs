@@ -1,8 +1,8 @@
 //! The results of a session's steps, up to the connection to its server, and the steps `sniff` and `route`. Each step
 //! consumes the result of the step before.
 //!
-//! A step that takes `self` apart and then waits is not an `async fn`: its future would hold `self` beside its parts,
-//! and a client that is slow to send its ClientHello must stay cheap.
+//! A step that many sessions take is not an `async fn` if it takes `self` apart and then waits: its future would hold
+//! `self` beside its parts, and a client that is slow to send its ClientHello must stay cheap.
 
 use std::io;
 
@@ -74,7 +74,8 @@ pub(super) struct Routed<'a> {
 pub(super) struct Connected {
     pub(super) socket: TcpStream,
     pub(super) server: LeasedServer,
-    /// The first bytes for the server: the PROXY header, then the bytes that were read from the client.
+    /// The first bytes for the server: the PROXY header, unless it was sent already, then the bytes that were read from
+    /// the client.
     pub(super) first: Vec<u8>,
     /// The TLS of the client, if it is terminated here.
     pub(super) client_tls: Option<Box<TlsConnection>>,
@@ -90,8 +91,9 @@ pub(super) struct Connected {
 }
 
 impl<'a> Opened<'a> {
-    /// Reads the ClientHello if a route depends on it, or the first packets of a PostgreSQL client. On other listeners
-    /// nothing is read: if the server speaks first, the client sends nothing before that.
+    /// Reads the ClientHello if it is needed ([`RouteTable::needs_hello`](crate::route::RouteTable::needs_hello)), or
+    /// the first packets of a PostgreSQL client. On other listeners nothing is read: if the server speaks first, the
+    /// client sends nothing before that.
     pub(super) fn sniff(self) -> impl Future<Output = Result<Identified<'a>, Refusal>> {
         let Self {
             client,

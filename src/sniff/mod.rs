@@ -1,7 +1,7 @@
 //! Reads as much of a client's first bytes as it takes to route the client.
 //!
 //! [`hello`], [`http`] and [`postgres`] are pure: they say what a prefix proves. `preface` does the IO for them, with
-//! one buffer and one deadline per client. [`alert`] is what a TLS client gets when it is refused.
+//! one buffer and one deadline for each call. [`alert`] is what a TLS client gets when it is refused.
 
 pub mod alert;
 pub mod hello;
@@ -39,8 +39,9 @@ use crate::proxy_protocol::{HEADER_BYTES_MAX, ProxyHeader};
 pub struct Sniffed {
     /// The kind of the bytes.
     pub opening: Opening,
-    /// The bytes to be sent on unchanged: the opening, and what may have come right behind it. Sniffing reads at most
-    /// `hello_bytes_max`; [`Self::push`] may add more.
+    /// The opening, and what may have come right behind it: to be sent on unchanged, unless TLS is terminated here.
+    /// Sniffing reads no more once they are `hello_bytes_max` bytes. More may have come with a PROXY header, and
+    /// [`Self::push`] may add more.
     pub first: FirstBytes,
 }
 
@@ -98,7 +99,7 @@ impl Sniffed {
         let method = words.next().unwrap_or_default();
         let is_method = !method.is_empty() && method.iter().all(u8::is_ascii_uppercase);
         let has_target = words.next().is_some_and(|target| {
-            // OPTIONS and CONNECT have targets without a slash. They are recognized by the version behind the target.
+            // `OPTIONS *` and CONNECT have targets without a slash: the version behind the target shows what they are.
             target.starts_with(b"/") || words.next().is_some_and(|version| version.starts_with(b"HTTP/"))
         });
         matches!(self.opening, Opening::NotTls) && is_method && has_target
@@ -278,7 +279,7 @@ where
 /// client may wait for the server to speak first.
 ///
 /// # Errors
-/// The header is invalid, is missing where one is required, or does not come in time.
+/// The header is invalid, is missing where one is required, or does not come in time; or the peer has left.
 pub async fn read_proxy_header<S>(
     socket: &mut S,
     is_required: bool,

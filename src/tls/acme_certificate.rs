@@ -52,7 +52,8 @@ impl AcmeCertificate {
     /// some of the names, otherwise a new self-signed certificate.
     ///
     /// # Errors
-    /// The file cannot be read, or one of `before` was read from it and it is now missing or broken.
+    /// The file cannot be read, one of `before` was read from it and it is now missing or broken, or no self-signed
+    /// certificate can be made.
     pub(super) fn load(&self, before: &[Arc<Certificate>]) -> Result<Certificate, TlsFileError> {
         let (acme, files) = (Some(Arc::clone(&self.acme)), self.files());
         let versions = files.versions();

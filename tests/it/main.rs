@@ -1,4 +1,5 @@
-//! Black-box tests: the built binary with real clients and servers, one module per theme.
+//! Black-box tests of the built binary with real clients and servers, and a few tests of the library; one module per
+//! theme.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 

@@ -19,7 +19,7 @@ pub struct Line {
     pub ending: String,
     /// The client that a proxy in front named; else the peer.
     pub client: String,
-    /// The number of refusals just before this line that were not logged.
+    /// The number of refusals by the same guard since its last line that were not logged.
     pub suppressed: u64,
     pub up: u64,
     pub down: u64,

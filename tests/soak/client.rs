@@ -187,7 +187,7 @@ impl Client {
     }
 }
 
-/// Sends a PROXY header in two segments. It is not content: its bytes are not counted.
+/// Sends a PROXY header in two parts. It is not content: its bytes are not counted.
 async fn send_parts(socket: &mut TcpStream, parts: [Vec<u8>; 2]) -> io::Result<()> {
     socket.set_nodelay(true)?;
     for part in parts {
@@ -203,7 +203,7 @@ async fn read_to_end(wire: &mut dyn Wire) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends a byte at a time, until the other side closes.
+/// Sends a byte at a time, until the other side closes or sends something.
 async fn drip(wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<()> {
     for byte in bytes {
         wire.write_all(&[*byte]).await?;

@@ -150,7 +150,7 @@ impl Evidence {
     }
 
     /// A session may lack a line only if all of these are true:
-    /// - It did not reach a server.
+    /// - No server read its order.
     /// - Its client received nothing.
     /// - Its client left by itself, or a guard may have refused it.
     fn unlogged(&self, found: &mut Violations) {
@@ -264,8 +264,9 @@ impl Evidence {
         found.must(down.is_empty(), || format!("not up again: {down:?}"));
     }
 
-    /// No limit is exceeded, and each is reached. The metrics of guards and those of sessions count the same number of
-    /// refusals; the log shows at most as many.
+    /// No server of [`QUEUED`] has more sessions than it takes. Clients were denied, were limited and waited too long
+    /// in a queue, and the guard that only reports has reported. The metrics of guards and those of sessions count the
+    /// same number of refusals; the log shows at most as many.
     fn limits(&self, found: &mut Violations) {
         for server in self.servers.iter().filter(|server| server.pool == QUEUED) {
             found.must(server.most_open() <= QUEUED_SESSIONS_MAX, || {
@@ -366,7 +367,7 @@ impl Evidence {
 /// Allowed growth of memory after the warm-up, in addition to a tenth: for larger session tables and log queues.
 const GROWTH_KIB_MAX: u64 = 1024;
 
-/// Threads of the blocking pool that may run while the metrics are read again and again, and names are looked up.
+/// Threads of the blocking pool that may run while the metrics are read again and again.
 const BLOCKING_THREADS_MAX: usize = 8;
 
 /// Allowed pipe ends that stay open: all workers together keep at most 256 pipes for later use, with two ends each.
@@ -406,7 +407,7 @@ fn judge(line: &Line, record: &Record) -> Vec<&'static str> {
         }
     }
     // acequia counts the bytes of a PROXY header only if the header is incomplete or invalid. A client that leaves
-    // while it sends its header has not counted them.
+    // while it sends its header may not have counted them.
     let may_include_header = kind.listener == "fronted" && line.server.is_empty();
     must(
         may_include_header || line.up <= client.sent,

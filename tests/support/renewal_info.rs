@@ -15,8 +15,8 @@ use super::tls_client::TlsSetup;
 use super::tls_peer::TlsPeer;
 use super::tls_server::ManualTlsServer;
 
-/// The server. It answers requests about renewals itself. It forwards all others to Pebble, and adds to Pebble's
-/// responses only what RFC 9773 adds to the directory and to orders.
+/// The server. It answers requests about renewals itself. It forwards all others to Pebble, except orders that
+/// [`Self::refusing`] refuses, and adds to Pebble's responses only what RFC 9773 adds to the directory and to orders.
 pub struct RenewalServer {
     server: Server,
     seen: Arc<Mutex<Seen>>,

@@ -1,4 +1,4 @@
-//! The performance goals of acequia relative to HAProxy, and whether this run meets them.
+//! The performance goals of acequia, all but one relative to HAProxy, and whether this run meets them.
 
 use std::fmt::Write as _;
 

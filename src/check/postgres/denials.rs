@@ -6,8 +6,8 @@ use tokio::time::Instant;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
-/// For this long after a denial, the question is not asked again, because each denial leaves an error in the server's
-/// log.
+/// For this long after a denial, the question is not asked again unless a check has failed since, because each denial
+/// leaves an error in the server's log.
 const DENIED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A question that a server may deny to the user of the check.
@@ -70,8 +70,8 @@ impl Denials {
     }
 }
 
-/// The functions of [`DeniableQuestion::Position`], except `pg_is_in_recovery()`: if that is denied, the query for the
-/// role fails, too.
+/// The functions of the WAL that the query for [`DeniableQuestion::Position`] calls. It also calls
+/// `pg_is_in_recovery()`: if that is denied, the query for the role fails, too.
 const POSITION_FUNCTIONS: [&str; 6] = [
     "pg_walfile_name(pg_lsn)",
     "pg_current_wal_lsn()",

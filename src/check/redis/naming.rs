@@ -6,7 +6,7 @@
 //!    hold as well:
 //!    - the epoch of the majority is higher than when this rule last decided, or it has not decided yet;
 //!    - all Sentinels agree: they may have been set up anew;
-//!    - the majority has named the server for [`AGREED_AFTER`]: again, they may have been set up anew.
+//!    - the majority has named the server in one epoch for [`AGREED_AFTER`]: again, they may have been set up anew.
 //! 2. Otherwise the server that is named in the highest epoch is the primary. The latest primary counts as one that is
 //!    named: a Sentinel that was cut off from the others must not bring back an old primary.
 //!
@@ -73,8 +73,8 @@ impl NamedPrimary {
 pub(super) struct Naming {
     /// The primary.
     pub(super) primary: NamedPrimary,
-    /// Whether all Sentinels name this primary, or more than half of them have named it for [`AGREED_AFTER`]. Then it
-    /// counts even if the pool remembers a higher epoch.
+    /// Whether all Sentinels name this primary, or more than half of them have named it in one epoch for
+    /// [`AGREED_AFTER`]. Then it counts even if the pool remembers a higher epoch.
     pub(super) is_agreed: bool,
     /// If rule 2 decided: the primary when rule 1 last decided, if a Sentinel still names it in the same epoch.
     pub(super) still_named: Option<NamedPrimary>,

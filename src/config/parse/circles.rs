@@ -7,8 +7,9 @@ use crate::plan::{Plan, ServerEntry};
 use crate::pool::OwnListeners;
 
 /// Rejects a server that is one of our listeners if the sessions of that listener lead back to the server's pool.
-/// Routes with `from` are ignored. To be called only if no errors have been found: then the pool is not a direct target
-/// of that listener (this is reported earlier), and fallbacks form no cycle.
+/// Routes with `from` are ignored, and host names of servers are not looked up. To be called only if no errors have
+/// been found: then the pool is not a direct target of that listener (this is reported earlier), and fallbacks form no
+/// cycle.
 pub(super) fn reject(file: &Section<'_>, plan: &Plan, problems: &mut Problems<'_>) {
     let Some(Value::Table(sections)) = file.get("pools").map(|pools| &pools.value) else {
         return;

@@ -117,7 +117,7 @@ impl<'a> Pools<'a> {
         self.in_order.into_iter().collect()
     }
 
-    /// Warns of each port range that has fewer ports than the number of clones that may need them.
+    /// Warns of each port range that has fewer ports than the number of clones of several pools that may need them.
     pub(super) fn warn_of_small_port_ranges(&self, problems: &mut Problems<'_>) {
         let ports_and_max = |plan: &Arc<PoolPlan>| {
             let scale = plan.scale.as_ref()?;
@@ -153,7 +153,7 @@ impl<'a> Pools<'a> {
         }
     }
 
-    /// The plan of a section; `None`: it has errors.
+    /// The plan of a section; `None`: it could not be converted.
     fn plan_of(&self, entry: &KeyValue) -> Option<&Arc<PoolPlan>> {
         self.sections.id(&entry.key).map(|id| &self.in_order[id.0])
     }

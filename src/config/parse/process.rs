@@ -14,7 +14,7 @@ use crate::config::keys;
 use crate::name::{NameError, ServerName};
 use crate::plan::{AdminPlan, AdminSocket, LogPlan, RuntimePlan};
 
-/// The upper bound detects typing errors: no machine has more cores.
+/// The upper bound detects typing errors: hardly any machine has more cores.
 const WORKERS: RangeInclusive<u32> = 1..=1024;
 
 /// A process on Linux has fewer than 2^31 descriptors (the maximum of `fs.nr_open`), and a session needs two.

@@ -36,8 +36,8 @@ fn sessions_max(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<No
 }
 
 /// Converts `servers` of the pool with this name. Servers must differ in their label: their name, or else their
-/// address. A pool without clones needs at least one server, and at least one with a weight above 0. Returns an empty
-/// list if the pool has `discover`.
+/// address. A pool that has neither clones nor `discover` needs at least one server, and at least one with a weight
+/// above 0. Returns an empty list if the pool has `discover`.
 pub(super) fn servers(
     pool_name: &str,
     pool: &Section<'_>,

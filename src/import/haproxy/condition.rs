@@ -138,7 +138,7 @@ fn parse_test(words: &[String]) -> AclTest {
     let mut converters = expression.split(','); // the first part is the fetch
     let mut fetch = converters.next().unwrap_or_default();
     if converters.any(|converter| converter != "lower") {
-        return AclTest::Unknown("converters cannot be carried over");
+        return AclTest::Unknown("converters other than `lower` cannot be carried over");
     }
     let mut matching = Matching::Exact;
     if let Some(name) = fetch.strip_suffix("_end") {
@@ -154,7 +154,7 @@ fn parse_test(words: &[String]) -> AclTest {
                 Some("end") => matching = Matching::End,
                 Some("found") => matching = Matching::Found,
                 Some("reg") => return AclTest::Unknown("regular expressions cannot be carried over"),
-                _ => return AclTest::Unknown("only -m str, -m end and -m found can be carried over"),
+                _ => return AclTest::Unknown("only -m str, -m ip, -m end and -m found can be carried over"),
             },
             "-f" => return AclTest::Unknown("write the entries of the file here"),
             _ => values.push(word.as_str()),
@@ -181,7 +181,7 @@ fn parse_test(words: &[String]) -> AclTest {
             _ => AclTest::Unknown("only a length greater than 0 can be carried over"),
         },
         "always_true" if is_exact && values.is_empty() => AclTest::Always,
-        _ => AclTest::Unknown("it tests something other than the server name, the protocol or the network"),
+        _ => AclTest::Unknown("it is no test of the server name, the protocol or the network that can be carried over"),
     }
 }
 
@@ -207,7 +207,7 @@ fn sni_test(values: &[&str], matching: Matching) -> AclTest {
             is_partial: matching == Matching::End && values.iter().any(|value| !value.starts_with('.')),
             names,
         },
-        _ => AclTest::Unknown("a value is not a server name"),
+        _ => AclTest::Unknown("a value is missing or not a server name"),
     }
 }
 

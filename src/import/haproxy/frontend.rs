@@ -13,7 +13,7 @@ use super::line::{Line, LineOutcome, set_duration, set_integer, set_time};
 const NAMELESS: &str = "TLS clients without a server name do not take this route";
 
 /// The note about `-m end VALUE` where the value does not begin with a dot.
-const PARTIAL: &str = "a name that ends with the value, but has no dot before that value, does not match";
+const PARTIAL: &str = "a longer name that ends with the value, but has no dot before that value, does not match";
 
 const SETTLED: &str = "an earlier line decides about all clients";
 
@@ -82,7 +82,7 @@ impl Frontend {
             ("timeout", "client-fin") => set_duration(section, "half_close_timeout", word(2)),
             ("tcp-request", "inspect-delay") => set_duration(section, "hello_timeout", word(2)),
             ("tcp-request", "connection" | "content" | "session") => self.tcp_request(line),
-            // These are always in effect here, or are about logs and statistics.
+            // These are always in effect here, are about logs and statistics, or save a packet (`tcp-smart-accept`).
             (
                 "option",
                 "tcplog" | "httplog" | "dontlognull" | "clitcpka" | "splice-auto" | "splice-request" | "logasap",
@@ -113,7 +113,8 @@ impl Frontend {
     }
 
     /// Adds a route for each alternative of the condition, which begins at the word `at`. `pool`: where the clients go;
-    /// `None`: they are refused. Returns why an alternative is left out.
+    /// `None`: they are refused. With a pool, an alternative for all clients sets `for_all` instead. A refusal of names
+    /// that are all accepted by earlier lines adds nothing. Returns why an alternative is left out.
     fn routes(&mut self, line: &Line, at: usize, pool: Option<&str>) -> LineOutcome {
         let condition = self.acls.condition(line.words.get(at..).unwrap_or_default());
         let mut outcome = LineOutcome::Carried;

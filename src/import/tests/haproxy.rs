@@ -610,7 +610,8 @@ fn accepting_and_rejecting_rules_of_haproxy_are_combined() {
 
 #[test]
 fn haproxy_suffixes_without_a_dot_are_noted() {
-    let note = "# note, line 5: a name that ends with the value, but has no dot before that value, does not match";
+    let note =
+        "# note, line 5: a longer name that ends with the value, but has no dot before that value, does not match";
     for rule in ["use_backend b", "tcp-request content reject"] {
         let lines = lines_with_rules(&format!("{rule} if {{ req.ssl_sni -m end a.example }}"));
         assert_lines(&lines, &["sni = [\"a.example\", \"*.a.example\"]", note]);
@@ -1269,7 +1270,8 @@ fn a_test_of_the_client_hello_beside_others_is_kept_unless_alpn_implies_it() {
 #[test]
 fn a_haproxy_alternative_keeps_its_note_if_another_one_is_left_out() {
     let lines = lines_with_rules("tcp-request content reject if { hdr(host) x } or { req.ssl_sni -m end a.example }");
-    let partial = "# note, line 5: a name that ends with the value, but has no dot before that value, does not match";
+    let partial =
+        "# note, line 5: a longer name that ends with the value, but has no dot before that value, does not match";
     assert_lines(&lines, &["refuse = true", partial]);
     assert!(
         lines.iter().any(|line| line.starts_with("# not carried over, line 5:")),
@@ -1576,6 +1578,6 @@ fn a_conversation_whose_first_step_is_not_of_the_redis_check_is_kept_whole() {
 #[test]
 fn an_empty_word_of_haproxy_is_seen_in_a_remark() {
     let lines = lines_with_rules("acl x req.ssl_sni \"\" a\\ b");
-    let remark = "# not carried over, line 5: acl x req.ssl_sni \"\" \"a b\" (a value is not a server name)";
+    let remark = "# not carried over, line 5: acl x req.ssl_sni \"\" \"a b\" (a value is missing or not a server name)";
     assert_lines(&lines, &[remark]);
 }

@@ -88,8 +88,8 @@ impl Model<'_> {
             .collect()
     }
 
-    /// The index that the policy must pick; `None`: the model does not determine it. `ties` counts the choices so far
-    /// among servers of equal load.
+    /// The index that the policy must pick; `None`: there is no candidate, or the model does not determine the pick.
+    /// `ties` counts the choices so far among servers of equal load.
     fn chosen(&self, candidates: &[(usize, u16)], client: ClientHost, ties: &mut usize) -> Option<usize> {
         let load = |(index, weight): &(usize, u16)| (u64::from(self.servers[*index].live()) + 1, u64::from(*weight));
         let by_load = |a: &(usize, u16), b: &(usize, u16)| (load(a).0 * load(b).1).cmp(&(load(b).0 * load(a).1));

@@ -3,8 +3,8 @@
 //! The rules are those of Linux (6.18: `net/ipv4/tcp.c`, `tcp_input.c`, `tcp_output.c`, `net/core/stream.c`), as far as
 //! recv(2), send(2), splice(2) and epoll(7) show them, and above them tokio's readiness (`runtime/io/scheduled_io.rs`).
 //!
-//! The value of a byte follows from its position in the stream, so that a byte that is lost, doubled or sent the wrong
-//! way is found at once.
+//! The value of a byte follows from its position in the stream, so that bytes that are lost, doubled or sent the wrong
+//! way are nearly always found at once.
 
 use std::collections::VecDeque;
 use std::sync::LazyLock;
@@ -21,10 +21,11 @@ use crate::relay::engine::poll::TURN_BYTES;
 /// The most bytes that a peer sends, or the relay sends, at once.
 pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
 
-/// The most system calls in one poll: more than any turn needs, even in pieces of a few bytes.
+/// Fewer system calls are made in one poll: no turn needs so many, even in pieces of a few bytes.
 const CALLS_A_POLL_MAX: u32 = 20_000;
 
-/// The two streams. Their periods are different primes, so that a shift or a swap is found.
+/// The two streams. Their periods are different primes, so that nearly every shift is found, and a swap of more bytes
+/// than a period has.
 static STREAMS: LazyLock<[Vec<u8>; 2]> =
     LazyLock::new(|| [251, 241].map(|period| (0..PIECE_BYTES_MAX + period).map(|at| (at % period) as u8).collect()));
 
@@ -97,7 +98,8 @@ pub(super) struct End {
     /// How far its peer's stream has arrived, and how far the relay has read it.
     pub(super) arrived: usize,
     pub(super) read: usize,
-    /// How many bytes of the peer's stream the relay has read since its last poll began.
+    /// How many bytes of the peer's stream the relay has read since its last poll began, or since an error was taken
+    /// off the socket.
     pub(super) turn_bytes: usize,
     /// The peer's FIN has arrived (SOCK_DONE).
     pub(super) ended: bool,
@@ -159,7 +161,8 @@ impl End {
         self.sent - self.consumed
     }
 
-    /// Whether the direction that reads from it has had its turn, and will be polled again.
+    /// Whether the direction that reads from it has used up its turn. Unless it has to wait for the receiver, it is
+    /// polled again without an event.
     pub(super) fn has_had_its_turn(&self) -> bool {
         self.turn_bytes >= TURN_BYTES
     }

@@ -297,7 +297,8 @@ fn reset_loses_nothing(world: &World) -> bool {
     world.client.ended && world.client.end_read && up.held() == 0 && down.held() == 0
 }
 
-/// Whether the end of the server's stream, or its reset, has arrived, although bytes before it may still be unread.
+/// Whether the end of the server's stream has arrived, or its connection has broken, although bytes before that may
+/// still be unread.
 fn has_server_ended(world: &World) -> bool {
     world.server.ended || world.server.broke.is_some()
 }

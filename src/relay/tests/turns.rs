@@ -1,4 +1,4 @@
-//! A session that waits costs nothing, and bulk of one session does not delay others.
+//! A session that waits costs almost nothing, and bulk of one session does not delay others much.
 
 use std::cell::Cell;
 use std::io::{Read, Write};

@@ -28,14 +28,14 @@ use crate::name::{ServerName, Sni};
 /// bytes, its trailing dot included. So the log shows when a name is too long.
 pub const RAW_NAME_BYTES_MAX: usize = 255;
 
-/// The fields of a ClientHello that are used: for routes, for the access log, and to refuse a client.
+/// The fields of a ClientHello that are used, for example for routes, for the access log, and to refuse a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The `host_name` (RFC 6066, section 3), valid or not; `None` if there is none, or if it is empty or an IP
     /// literal.
     pub name: Option<Sni>,
     /// The `host_name` if it is not a valid name (for example empty, or an IP literal): its first
-    /// [`RAW_NAME_BYTES_MAX`] bytes, escaped to ASCII. For the access log only.
+    /// [`RAW_NAME_BYTES_MAX`] bytes, escaped to ASCII. For the access log and the lists of sessions only.
     pub raw_name: Option<Box<str>>,
     /// The ALPN protocols (RFC 7301).
     pub alpn: ProtocolList,

@@ -179,7 +179,7 @@ fn the_history_counts_sessions_bytes_and_endings() {
 }
 
 #[test]
-fn a_second_brings_one_sample_and_at_most_one_change_event() {
+fn at_most_one_event_of_changes_follows_each_sample() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let mut events = Events::open(&proxy);

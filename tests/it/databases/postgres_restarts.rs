@@ -18,7 +18,7 @@ const STARTUP: [u8; 27] = *b"\0\0\0\x1b\0\x03\0\0user\0a\0database\0b\0\0";
 /// Each server has at most two sessions at a time, and the pool has a queue.
 const QUEUE: &str = "max_sessions = 2\nqueue = { max = 100, timeout = \"60s\" }";
 
-/// Health checks that do not mark a server down during a restart, however long it takes.
+/// Health checks that do not mark a server down during a restart: that would take 1,000 failed checks in a row.
 const CHECKED: &str = "health = { interval = \"200ms\", fall = 1000 }";
 
 const UNCHECKED: &str = "health = { check = \"off\" }";

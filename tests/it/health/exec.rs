@@ -55,7 +55,7 @@ fn child_states(proxy: &Proxy) -> Vec<char> {
 }
 
 #[test]
-fn a_command_gets_the_server_and_inherits_nothing_of_the_process() {
+fn a_command_gets_the_server_but_no_variables_sockets_or_ambient_capabilities_of_the_process() {
     let (server, directory) = (Server::silent(), tempfile::tempdir().unwrap());
     let file = |name: &str| directory.path().join(name).display().to_string();
     // Only the first check writes, so that no file is empty when it is read.

@@ -71,7 +71,7 @@ fn a_watched_configuration_that_becomes_a_fifo_is_read_again_once_it_is_a_file()
 }
 
 #[test]
-fn a_fifo_in_place_of_a_file_that_the_configuration_names_is_an_error_at_once() {
+fn a_fifo_in_place_of_a_named_file_is_an_error_at_once_except_for_a_list_of_servers() {
     let server = Server::named("x");
     let proxy = Proxy::start(&config(&server, [""; 3]));
     make_fifo(&proxy.directory().join("fifo"));

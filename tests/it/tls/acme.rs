@@ -120,7 +120,7 @@ fn a_certificate_is_ordered_renewed_on_request_and_kept_over_a_restart() {
         client.connect(site.https.address, "shop.example").unwrap().read(5),
         b"hello"
     );
-    // When this time is shown, the proxy has decided that no renewal is due now.
+    // When this time is shown, the proxy has decided whether a renewal is due now.
     eventually("the next renewal is shown", || {
         listed(&proxy)["renewal"]["at"].is_string()
     });

@@ -42,7 +42,8 @@ static READERS: [KindReader; 9] = [
 /// The kind if there is no `check`.
 const DEFAULT: KindReader = tcp::READER;
 
-/// The names of check kinds in HAProxy, Envoy and Traefik.
+/// Normalized names of check kinds in HAProxy, Envoy and Traefik, and other words for them, each with the equivalent
+/// value of `check`.
 const KIND_SYNONYMS: Synonyms = &[
     (&["httpchk", "httpcheck", "httphealthcheck", "https"], "http"),
     (

@@ -80,7 +80,7 @@ fn sentinels(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Senti
     })
 }
 
-/// The addresses of Sentinels, all different: each counts once towards the majority.
+/// The addresses of Sentinels. Duplicates are reported: each Sentinel counts once towards the majority.
 fn addresses(nodes: &[Node], problems: &mut Problems<'_>) -> Vec<SocketAddr> {
     let (mut addresses, mut known) = (Vec::new(), HashSet::new());
     for node in nodes {
