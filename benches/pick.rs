@@ -97,7 +97,7 @@ fn pick_after_a_change(criterion: &mut Criterion) {
             bencher.iter_custom(|picks| changes_and_picks(&pool, picks))
         });
     }
-    // With these weights the cycle would need more turns than a cycle may have. It is shortened to that maximum.
+    // With these weights the cycle would need more turns than a cycle may have. It is shortened to about that maximum.
     let pool = pool_of_weights(Policy::RoundRobin, 1000, |n| 1 + (u32::from(n) * 7919 % 256) as u16);
     group.bench_function("round-robin with the longest cycle", |bencher| {
         bencher.iter_custom(|picks| changes_and_picks(&pool, picks));

@@ -6,9 +6,10 @@
 With `--brief` it takes seconds and shows only that it works; its figures say nothing then. In a network namespace of its own,
 the loopback interface must be up: unshare -n sh -c 'ip link set lo up && benches/tls.py target/release/acequia'
 
-Needs Debian's haproxy, nginx and libnginx-mod-stream, and openssl. The clients use the OpenSSL of Python and X25519. CPU is the
-proxy's own user and system time for each unit of work. It includes all of the session: accept, handshake, connect, relay. The
-machine's cores are shared with the clients: compare ratios only. Prints a table in Markdown.
+Needs Debian's haproxy, nginx and libnginx-mod-stream, and openssl. The clients use the OpenSSL of Python, which up to
+version 3.4 prefers X25519. CPU is the proxy's own user and system time for each unit of work. It includes all of the session:
+accept, handshake, connect, relay. The machine's cores are shared with the clients: compare ratios only. Prints a table in
+Markdown.
 
 The storm of handshakes is an open loop: clients come at a fixed rate, however few are served. Most send a ClientHello and no
 more; the others are to complete their handshakes within 5 s. The session whose round trips are measured begins before the storm.

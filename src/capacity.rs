@@ -33,9 +33,9 @@ impl Capacity {
         })
     }
 
-    /// Changes the number of permits. If more permits than the new number are in use, all of them stay valid, and later
-    /// requests wait until enough have been returned. While permits are in use, this must be called within a tokio
-    /// runtime, because it may start a task.
+    /// Changes the number of permits. If more permits than the new number are in use, all of them stay valid, and a
+    /// task is started that takes the surplus as permits are returned. Requests that come once this task waits are
+    /// served after it. While permits are in use, this must be called within a tokio runtime, because of that task.
     pub fn resize(&self, size: Option<usize>) {
         let size = size.unwrap_or(SIZE_MAX).min(SIZE_MAX);
         let mut current = self.size.lock();
@@ -222,8 +222,8 @@ impl ListenerLimits {
         limits.clone()
     }
 
-    /// The number of sessions of each listener in force, and of each former listener that still has sessions. In no
-    /// particular order.
+    /// The number of sessions of each listener in force, and of each former listener that still has sockets or
+    /// sessions. In no particular order.
     #[must_use]
     pub fn sessions(&self) -> Vec<(Arc<str>, usize)> {
         let by_name = self.lock_and_prune();

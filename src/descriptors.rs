@@ -24,8 +24,9 @@ const PIPES_DIVISOR: usize = 16;
 /// connections to each of the two.
 const ADMIN_MAX: usize = 48;
 
-/// Concurrent connections that pass on requests to cancel queries. A request has up to eight at once. The first of
-/// these is not counted: it uses the second descriptor of the session that brings the request.
+/// Concurrent connections that pass on requests to cancel queries. A request has up to eight at once. While all of
+/// these are taken, a request has one that is not counted: it uses the second descriptor of the session that brings the
+/// request.
 const CANCELS_MAX: usize = 64;
 
 /// The log file, `/proc` while metrics are read, and the least number of lookups.
@@ -49,7 +50,7 @@ pub struct DescriptorShares {
     pub admin: usize,
     /// Concurrent lookups of host names; 4 to 128.
     pub lookups: usize,
-    /// Concurrent connections that pass on requests to cancel queries, without the first of each request.
+    /// Concurrent connections that pass on requests to cancel queries, besides one for each request.
     pub cancels: usize,
 }
 

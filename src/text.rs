@@ -1,8 +1,9 @@
 //! Helpers for text that is logged or displayed: they escape and shorten untrusted text, shorten lists, and give
 //! numbers their nouns. Also the rules for names, their form in TOML, and a parser of numbers.
 //!
-//! A peer, a name server or a file may contain bytes that control a terminal, reorder the displayed text, or fill a
-//! log. Such text is escaped and truncated where it enters, so that other code can pass it on as it is.
+//! The text of a peer, a name server or a file may contain bytes that control a terminal, reorder the displayed text,
+//! or fill a log. It is escaped and truncated where it enters, so that other code can pass it on as it is (a
+//! [`Reason`]), or it is escaped where it is logged or displayed.
 
 mod lines;
 
@@ -23,11 +24,12 @@ const ELLIPSIS: char = '…';
 /// The longest name of a listener, pool, route or server, in bytes. Every line of the access log contains such names.
 pub const NAME_BYTES_MAX: usize = 128;
 
-/// Whether this may be the name of a listener, pool, route or server.
+/// Whether this may be the name of a listener, pool or route. It may also be the name of a server if it has no `/` and
+/// no `@`: callers check that.
 ///
-/// A name has no white space, no invisible characters and none that need an escape, because it is used in log lines,
-/// labels and commands. It is not `.` or `..`, because clients remove these segments from the path of a URL (RFC 3986,
-/// section 5.2.4).
+/// A name has no white space, no unsafe characters ([`is_unsafe`]) and none that need an escape, because it is used in
+/// log lines, labels and commands. It is not `.` or `..`, because clients remove these segments from the path of a URL
+/// (RFC 3986, section 5.2.4).
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let is_invalid = |c: char| c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\');
@@ -42,8 +44,8 @@ pub fn parse_digits<T: FromStr>(text: &str) -> Option<T> {
 }
 
 /// Whether a character must be escaped before it is displayed: it controls a terminal (C0, DEL, C1), breaks a line
-/// (U+2028, U+2029), changes the direction of the text around it (Unicode Standard Annex #9, section 2), or is
-/// invisible.
+/// (U+2028, U+2029), changes the direction of the text around it (Unicode Standard Annex #9, section 2), or is one of
+/// the common invisible characters.
 #[must_use]
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
@@ -157,7 +159,7 @@ pub fn without_byte_order_mark(text: &str) -> &str {
 /// A string of TOML, in one line and between `"`.
 #[must_use]
 pub fn toml_basic_string(text: &str) -> String {
-    // The escapes of JSON are escapes of TOML, too. JSON does not escape DEL.
+    // The escapes that serde_json writes are escapes of TOML, too. It does not escape DEL.
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
 }
 

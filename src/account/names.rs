@@ -1,4 +1,5 @@
-//! The names of all metrics, and the help texts of those whose values the crate `metrics-exporter-prometheus` keeps.
+//! The names of all metrics but `process_*`, and the help texts of those whose values the crate
+//! `metrics-exporter-prometheus` keeps.
 
 pub(super) const BUILD_INFO: &str = "acequia_build_info";
 pub(super) const CONNECTIONS: &str = "acequia_connections_total";
@@ -78,7 +79,7 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
     (HEALTH_CHECKS, "Health checks, by result."),
     (
         HEALTH_TRANSITIONS,
-        "Changes of a server to up, down or wrong_role by health checks.",
+        "Changes of the health checks' verdict on a server to up, down or wrong_role.",
     ),
     (
         ACCEPT_PAUSES,

@@ -66,7 +66,7 @@ pub struct StateBody {
     /// The source of announced routes; null: no listener accepts any.
     #[serde(default)]
     pub announced: Option<AnnouncedBody>,
-    /// In the order of the configuration.
+    /// In the order of the configuration, then those of announced routes.
     pub pools: Vec<PoolBody>,
     /// Overrides of servers that no pool has now, sorted by name. They apply when the server is back.
     #[serde(default)]
@@ -130,7 +130,7 @@ pub struct ListenerBody {
     /// The listener to which HTTP requests are redirected; null: it does not redirect.
     #[serde(default)]
     pub redirect: Option<String>,
-    /// In the order of the configuration, the first 1,000.
+    /// In the order of the configuration, then those that are announced; the first 1,000.
     pub routes: Vec<RouteBody>,
     /// The number of routes left out of `routes`.
     pub more_routes: usize,
@@ -183,7 +183,7 @@ pub struct RouteBody {
     /// The open sessions that it has taken.
     #[serde(default)]
     pub sessions: usize,
-    /// The sessions that it has taken or refused since the start.
+    /// The sessions that it has taken or refused since the start, or since a reload or an announcement added it.
     #[serde(default)]
     pub sessions_so_far: u64,
 }
@@ -195,11 +195,12 @@ pub struct PoolBody {
     pub name: String,
     /// Its balancing policy.
     pub balance: String,
-    /// The priority of the best tier with a server that is up and usable; null: there is no such server.
+    /// The priority of the best tier with a server that is up, usable and not ejected; null: there is no such server.
     pub best_tier: Option<u8>,
     /// Whether so few servers of a tier are up that servers of this tier are used although they are down or ejected.
     pub panic: bool,
-    /// Whether a server of it gets new sessions, or is started for them.
+    /// Whether a server of it gets new sessions, or is started for them. A primary that gets them only as the fallback
+    /// does not count.
     #[serde(default = "default_true")]
     pub usable: bool,
     /// Its configured fallback; null: none.
@@ -212,7 +213,8 @@ pub struct PoolBody {
     /// The server that is its primary; null: there is none, or roles do not matter.
     #[serde(default)]
     pub primary: Option<String>,
-    /// The servers that call themselves primary at the same time, even if it is only one.
+    /// The servers that call themselves primary at the same time, even if it is only one. Empty with `single = false`,
+    /// and without `role` and `max_lag`.
     #[serde(default)]
     pub primaries: Vec<String>,
     /// The TLS that its servers get; null: they get what clients send.
@@ -221,7 +223,7 @@ pub struct PoolBody {
     /// The queue of clients that wait for a server with room; null: there is none.
     #[serde(default)]
     pub queue: Option<QueueBody>,
-    /// Where its servers are listed; null: in the configuration.
+    /// Where its servers are listed; null: there is no `discover`.
     #[serde(default)]
     pub discovery: Option<DiscoveryBody>,
     /// Its clones; null: it does not grow or shrink.
@@ -288,9 +290,10 @@ pub struct ServerBody {
     pub health: String,
     /// The error of its latest check; null: none.
     pub reason: Option<String>,
-    /// When `health` changed last.
+    /// When `health` changed last, or when refused checks brought the server up.
     pub since: String,
-    /// Whether it is not used for a while, because connects failed, or sessions ended before any byte came from it.
+    /// Whether it is not used for a while, because connects failed, because sessions ended before any byte came from
+    /// it, or because it said that it takes no sessions.
     pub ejected: bool,
     /// `enabled`, `draining`, `disabled` or `awaiting failback`.
     #[serde(rename = "use")]
@@ -303,12 +306,14 @@ pub struct ServerBody {
     pub set_by: Option<String>,
     /// When the latest override was set.
     pub set_at: Option<String>,
-    /// Open sessions; on a limited server also those that the server itself has not closed yet.
+    /// Open sessions that the server has not ended, on all servers of the pool at this address. On a limited server
+    /// also those that acequia has ended and the server has not.
     pub sessions: u32,
     /// The most sessions that it may have at once; null: any number.
     #[serde(default)]
     pub max_sessions: Option<u32>,
-    /// Sessions since the start, open ones included.
+    /// Sessions that have connected to it so far, open ones included. A server that left its pool and came back may
+    /// begin with 0 again.
     pub sessions_so_far: u64,
 }
 

@@ -27,7 +27,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// changed keeps its [`ListenerTls`]. Certificates in force are read again only if their files have changed.
 ///
 /// # Errors
-/// For each listener, pool and the admin port whose files cannot be used: the first such file. At least one.
+/// For each listener, pool and the admin port whose TLS settings are new or have changed, and whose files cannot be
+/// used: the first such file. At least one. A file of unchanged settings that cannot be used is only logged.
 pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<LiveTls, Vec<Failure>> {
     let mut failures = Vec::new();
     let mut load = |name: &str, section: String, tls_plan: &ListenerTlsPlan| {
@@ -68,7 +69,7 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Liv
 }
 
 /// As [`load_tls`], after a check that all other files of the plan can be read. Also makes the directories of ACME
-/// accounts, and returns the warnings about files and directories.
+/// accounts, and returns the warnings about files, directories and TLS.
 ///
 /// # Errors
 /// The first other file or directory that cannot be read or used; if there is none, all errors of [`load_tls`].

@@ -27,7 +27,8 @@ pub(super) fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Reports that a reload has begun. [`ready`] must follow, whether the reload succeeds or not.
+/// Reports that a reload has begun. [`ready`] must follow, whether the reload succeeds or not; or [`stopping`], if the
+/// process ends meanwhile.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),

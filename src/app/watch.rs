@@ -48,7 +48,7 @@ mod tests {
         tokio::select! {
             () = run(file, "same".to_owned(), reloader) => panic!("it has stopped watching"),
             _ = requests.recv() => panic!("a reload is requested"),
-            () = sleep(Duration::from_secs(600)) => {} // the file is read every few seconds
+            () = sleep(Duration::from_secs(600)) => {} // the file is read every 10 s
         }
     }
 

@@ -31,7 +31,8 @@ pub static KIND: CheckKind = CheckKind {
 /// The most bytes of a reply.
 const REPLY_BYTES_MAX: u64 = 1024;
 
-/// After this many checks in a row without a reply, what the agent has set no longer holds.
+/// After the agent has not replied this many times in a row, what it has set no longer holds. Checks that do not ask
+/// it, because the connect to the server fails, do not count.
 const MISSES_MAX: u32 = 3;
 
 /// The check `agent`.
@@ -80,7 +81,7 @@ struct AgentState {
     settings: AgentSettings,
     /// Why the server is down, in the agent's words; `None`: it is not down.
     down: Option<String>,
-    /// Checks in a row without a reply.
+    /// How many times in a row the agent was asked and has not replied.
     misses: u32,
 }
 
@@ -121,7 +122,7 @@ impl AgentProbe {
     /// Asks the agent.
     ///
     /// # Errors
-    /// Those of connecting and reading, or the agent sends nothing.
+    /// Those of connecting, writing and reading, or the agent sends nothing.
     async fn ask(&self) -> Result<AgentReply, CheckFailure> {
         let (mut stream, _) = open(&self.agent, self.tls.as_ref()).await?;
         if !self.check.send.is_empty() {

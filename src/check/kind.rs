@@ -68,19 +68,20 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
     /// Its kind.
     fn kind(&self) -> &'static CheckKind;
 
-    /// The files that it reads when it runs, each with the key that names it.
+    /// The files that it reads when it runs and that its own settings name, each with the key that names it.
     fn files(&self) -> Vec<(&'static str, &Path)> {
         Vec::new()
     }
 
-    /// The keys that are set, as in `health.user`, each with its value as text, so that a reload can report which
-    /// differ.
+    /// Its keys, as in `health.user`, each with its value as text, so that a reload can report which differ. Keys that
+    /// are not set may be left out.
     fn settings(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
-    /// Whether [`ServerFacts::role`] is set when the check passes. If not, a pool with `role` or `max_lag` is rejected:
-    /// the check needs a login (`user`) to learn the role.
+    /// Whether [`ServerFacts::role`] is set when the check passes, unless the server denies it
+    /// ([`CheckPass::role_denied`]). If not, a pool with `role` or `max_lag` is rejected: the check needs a login
+    /// (`user`) to learn the role.
     fn learns_role(&self) -> bool {
         false
     }
@@ -113,8 +114,8 @@ pub trait Probe: Send + Sync {
         None
     }
 
-    /// Runs the check once. The caller bounds its time; dropping the future leaves nothing behind but a file read
-    /// that hangs.
+    /// Runs the check once. The caller bounds its time. Dropping the future leaves nothing behind but work on threads
+    /// that may block, such as a file read that hangs, and a killed command that is not reaped yet.
     fn run(&self) -> RunningCheck<'_>;
 
     /// The error of a run that has just been dropped because its time was over. Its kind is
@@ -132,7 +133,7 @@ pub type RunningCheck<'a> = Pin<Box<dyn Future<Output = Result<CheckPass, CheckF
 pub struct CheckTarget {
     /// Where checks of the server go.
     pub address: ServerAddr,
-    /// The host name in the server's configured address; `None`: it is an IP address.
+    /// The host name in the server's configured address; `None`: it is an IP address or a Unix socket.
     pub host: Option<Box<str>>,
     /// How a connection is opened: as for sessions, so that a check fails where sessions would.
     pub connect: ConnectOptions,
@@ -171,12 +172,13 @@ impl CheckTarget {
         connect_for_check(&self.address, &self.connect).await
     }
 
-    /// The IP address of the server; if it is on a Unix socket, the loopback address.
+    /// The IP address to which checks go; if they go to a Unix socket, the loopback address.
     pub(super) fn ip(&self) -> IpAddr {
         self.address.ip().unwrap_or(Ipv4Addr::LOCALHOST.into())
     }
 
-    /// The name that the server is asked for in TLS. If its certificate is verified, it must have this name.
+    /// The name for TLS with the server. It is sent unless it is an IP address. A certificate that is verified must be
+    /// for it.
     pub(super) fn server_name(&self, sni: &SentSni) -> rustls::pki_types::ServerName<'static> {
         sni.server_name(None, self.host.as_deref(), self.ip())
     }
@@ -227,7 +229,7 @@ pub enum CheckFailure {
     Local(io::Error),
     /// The server answered, but did not let the check in.
     Refused {
-        /// In the server's words.
+        /// Why, usually in the server's words.
         reason: String,
         /// Whether it may accept new sessions nevertheless. It does not while it starts up or shuts down.
         accepts_sessions: bool,
@@ -270,7 +272,7 @@ impl CheckFailure {
         matches!(self, Self::Shortage(_) | Self::Local(_))
     }
 
-    /// Why, in the words of the server if it has said anything.
+    /// Why. An error is shown with its sources.
     pub(crate) fn reason(&self) -> Cow<'_, str> {
         match self {
             Self::Io(error) | Self::Shortage(error) | Self::Local(error) => chain(error).into(),

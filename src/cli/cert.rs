@@ -17,7 +17,7 @@ use crate::text::{counted, first_and_more};
 /// Commands on certificates.
 #[derive(Debug, Subcommand)]
 pub enum CertCommand {
-    /// List the certificates of all listeners and pools, the first to expire first
+    /// List the certificates of the admin port, all listeners and all pools, the first to expire first
     List,
     /// Order the certificate for this name by ACME now, even if it is not due or an order has failed
     Renew {
@@ -74,7 +74,7 @@ fn certificate_table(mut certificates: Vec<CertificateBody>) -> String {
     format!("{}{gap}{notes}", table(header, &rows, &["ISSUER", "USED BY"]))
 }
 
-/// The listener or the pool that uses a certificate.
+/// The listener (or `[admin]`), or the pool, that uses a certificate.
 fn used_by(certificate: &CertificateBody) -> String {
     let pool = certificate.pool.as_ref().map(|pool| format!("pool {pool}"));
     pool.or_else(|| certificate.listener.clone()).unwrap_or_default()

@@ -22,7 +22,7 @@ pub(super) fn completions(shell: Shell) -> ExitCode {
     print(&String::from_utf8_lossy(&script))
 }
 
-/// Writes a man page for the program, and one for each command, into a directory.
+/// Writes a man page for the program, and one for each command that is not hidden, into a directory.
 #[must_use]
 pub(super) fn man(directory: &Path) -> ExitCode {
     match write_man(directory) {

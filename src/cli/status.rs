@@ -16,8 +16,8 @@ use crate::admin::guard_bodies::GuardBody;
 use crate::admin::pool_bodies::{CloneBody, QueueBody, ScaleBody};
 use crate::text::counted;
 
-/// The most notes of one kind that are shown, such as those about unresolved host names. A further line says how many
-/// more there are.
+/// The most notes that are shown about unresolved host names of a pool, about left-out servers of a pool, and about
+/// refused announced routes. A further line says how many more there are.
 const NOTES_MAX: usize = 10;
 
 /// Prints the listeners and pools.
@@ -265,7 +265,7 @@ pub(super) fn absent_server_note(absent: &AbsentServerBody) -> String {
 pub(super) struct ServerLine<'a> {
     pub(super) pool: &'a str,
     pub(super) server: &'a ServerBody,
-    /// Its role in the pool, if that is known.
+    /// The result of [`primaries::role`].
     pub(super) role: Option<String>,
     /// The result of [`PoolBody::origin_of`].
     pub(super) origin: Option<&'static str>,

@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// The clones of one pool.
 pub(super) struct PoolClones {
     context: Arc<CloneContext>,
-    /// The last pool that [`Self::run`] was given.
+    /// The last pool that it was given, by [`Self::new`] or [`Self::run`].
     pool: Arc<LivePool>,
     scaler: Scaler,
     /// By number.
@@ -58,7 +58,8 @@ impl PoolClones {
     }
 
     /// Keeps as many clones as the load needs. `pools` has the pool in force; `None`: it is to have no clones any more.
-    /// After a `None`, or when this process ends, waits until all clones have left, and returns.
+    /// After a `None`, unless another pool follows, or when this process ends, waits until all clones have left, and
+    /// returns.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Option<Arc<LivePool>>>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -98,7 +99,7 @@ impl PoolClones {
         self.publish(may_have_clones);
     }
 
-    /// Whether the pool keeps its clones for now: it is to have other servers, and none of them is listed yet.
+    /// Whether the pool keeps its clones for now: it is to have other servers, and no usable one is listed yet.
     fn holds_clones(&self) -> bool {
         let in_force = self.context.live.in_force();
         let holds = |pool: &Arc<LivePool>| pool.dynamic().holds_clones();
@@ -172,7 +173,7 @@ impl PoolClones {
         self.clones.insert(number, clone);
     }
 
-    /// Asks one clone to leave: one that is not a server yet, else the one with the fewest sessions; among equals, the
+    /// Asks one clone to leave: one that is not a server now, else the one with the fewest sessions; among equals, the
     /// one with the highest number.
     fn stop_one(&mut self) {
         let servers = self.pool.servers();
@@ -252,7 +253,8 @@ impl CloneHandle {
         !self.is_leaving() && self.status.is_starting_soon()
     }
 
-    /// The status to show. A clone that is asked to leave is shown as draining at once, before its task notices.
+    /// The status to show. A running clone that is asked to leave is shown as draining at once, before its task
+    /// notices.
     fn shown(&self) -> CloneStatus {
         let mut status = self.status.get();
         status.is_leaving = self.is_leaving();

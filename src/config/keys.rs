@@ -1,7 +1,8 @@
 //! The keys of each section of a configuration.
 //!
-//! These lists are complete: the parser reads no other key, and a test compares `conf/full.toml` with them. The keys of
-//! a kind of check are listed with the kind, in [`crate::check::KINDS`], and added here by `with_checks`.
+//! These lists are complete: the parser reads no other key, and a test compares `conf/full.toml` and
+//! `conf/bootstrap.toml` with them. The keys of a kind of check are listed with the kind, in [`crate::check::KINDS`],
+//! and added here by `with_checks`.
 
 mod list;
 mod pool;

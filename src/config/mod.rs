@@ -55,7 +55,7 @@ impl Loaded {
     /// The configuration of a file with `[remote]` and of these texts.
     ///
     /// # Errors
-    /// All errors in both.
+    /// There are no texts, or some are not UTF-8; otherwise as for [`read`], in both.
     pub fn with_texts(&self, texts: &RemoteTexts) -> Result<Self, Report> {
         let input = self.warnings.input();
         let mut all = InputText::new(input.first_name(), input.first_text());
@@ -121,7 +121,7 @@ pub fn unreadable(name: &str, why: &str) -> Report {
 /// Loads a file. It may be a pipe, such as `/dev/stdin`: like cat(1), this waits for its writer.
 ///
 /// # Errors
-/// Why the file cannot be read, or all errors in it.
+/// Why the file cannot be read: it is too long or not UTF-8, for instance. Otherwise those of [`read`].
 pub fn load(path: &Path) -> Result<Loaded, Report> {
     let name = path.display().to_string();
     match File::open(path).and_then(read_bounded) {
@@ -139,7 +139,7 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
 /// was read from a pipe before; the error then says so.
 ///
 /// # Errors
-/// Why the file cannot be read, or all errors in it.
+/// Those of [`load`].
 pub fn load_again(path: &Path, was_pipe: bool) -> Result<Loaded, Report> {
     let name = path.display().to_string();
     let error = match read_regular(path) {
@@ -231,7 +231,7 @@ fn is_json(path: &Path) -> bool {
 /// Converts the text of a file: JSON if `name` ends in `.json`, else TOML. Messages show the name.
 ///
 /// # Errors
-/// All errors in the text.
+/// The errors of syntax in the text; if there are none, all other errors.
 pub fn read(name: &str, text: &str) -> Result<Loaded, Report> {
     convert(InputText::new(name, text))
 }

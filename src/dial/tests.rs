@@ -404,7 +404,7 @@ async fn a_place_on_a_limited_server_is_freed_when_the_server_closes_or_after_a_
 }
 
 #[tokio::test]
-async fn session_and_check_sockets_have_the_options_of_the_pool_and_tcp_nodelay() {
+async fn sockets_have_nodelay_and_the_options_of_the_pool_but_sessions_set_keepalive_later() {
     let keepalive = Keepalive {
         idle: Duration::from_secs(7),
         interval: Duration::from_secs(5),

@@ -44,7 +44,7 @@ impl HttpSource {
         }
     }
 
-    /// Asks until a request fails. Each call reads the trusted authorities again.
+    /// Asks until a request fails. Each call with a URL of https reads the trusted authorities again.
     async fn run(&mut self, reports: &Reports) -> Box<dyn Error + Send + Sync> {
         let (ca_file, with_tls) = (self.plan.ca_file.clone(), uses_tls(&self.plan.url));
         let read = move || Ok(with_tls.then(|| client_config(ca_file.as_deref(), None)).transpose()?);

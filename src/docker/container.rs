@@ -120,7 +120,8 @@ struct LabelledContainer {
 /// `removed`.
 ///
 /// # Errors
-/// The latest error, if a container cannot be removed. The others are removed nevertheless.
+/// The engine cannot be asked for its containers. Or the latest error, if a container cannot be removed; the others are
+/// removed nevertheless.
 async fn remove_labelled(socket: &Path, label: &str, removed: &mut HashSet<String>) -> Result<(), DockerError> {
     let engine = DockerEngine::connect(socket).await?;
     let with_stopped = true;
@@ -140,10 +141,11 @@ async fn remove_labelled(socket: &Path, label: &str, removed: &mut HashSet<Strin
     failure.map_or(Ok(()), Err)
 }
 
-/// Repeats [`remove_labelled`] until it succeeds, at most until this time. Returns how many containers were removed.
+/// Repeats [`remove_labelled`] until it succeeds, at most until this time. Returns how many of the containers are gone,
+/// also if somebody else has removed them meanwhile.
 ///
 /// # Errors
-/// The latest error, if it has not succeeded in time.
+/// The latest error, if it has not succeeded in time; `no answer`, if no attempt has ended.
 pub(crate) async fn remove_labelled_until(socket: &Path, label: &str, until: Instant) -> Result<usize, DockerError> {
     let mut failure = DockerError::from("no answer");
     let attempts = async {

@@ -39,8 +39,8 @@ impl DockerEngine {
 }
 
 impl ContainerLog {
-    /// The next piece of the log, which may be empty; `None`: the log has ended. The caller sets a deadline. Nothing is
-    /// lost if this future is dropped.
+    /// The next piece of the log, which may be empty; `None`: the log has ended. There is no deadline: a container may
+    /// print nothing for any time. Nothing is lost if this future is dropped.
     ///
     /// # Errors
     /// The connection has failed.

@@ -59,7 +59,8 @@ pub struct TotalsSample {
     pub bytes_up: u64,
     /// Bytes from servers.
     pub bytes_down: u64,
-    /// The 99th percentile of the time to connect to servers, in seconds; `None`: there was no connect.
+    /// The 99th percentile of the time to connect to servers, in seconds; `None`: there was no connect, or this is one
+    /// of several seconds that were recorded at once, and not the last of them.
     pub connect_p99: Option<f32>,
     /// Sessions that ended, indexed by the discriminant of [`Ending`].
     pub endings: [u32; Ending::ALL.len()],
@@ -79,7 +80,8 @@ pub struct PoolSample {
     pub bytes_up: f32,
     /// Bytes from servers.
     pub bytes_down: f32,
-    /// The 99th percentile of the time to connect to its servers, in seconds; `None`: there was no connect.
+    /// The 99th percentile of the time to connect to its servers, in seconds; `None`: as in
+    /// [`TotalsSample::connect_p99`].
     pub connect_p99: Option<f32>,
 }
 
@@ -171,7 +173,7 @@ impl Recorder {
         !std::ptr::eq(self.plan.as_ptr(), Arc::as_ptr(plan))
     }
 
-    /// Sets the pools that have samples. A pool that was chosen before keeps its samples.
+    /// Sets the pools that have samples. A pool that stays chosen keeps its samples.
     pub(super) fn choose_pools(&mut self, plan: &Arc<Plan>, names: Vec<Arc<str>>) {
         self.plan = Arc::downgrade(plan);
         let mut before: HashMap<_, _> = self

@@ -1,8 +1,9 @@
 //! Listening sockets, and an accept that fails only where the socket was shut down.
 //!
-//! Every worker has its own socket for each TCP address (SO_REUSEPORT); the kernel distributes the clients. All workers
-//! share a Unix socket, which cannot have SO_REUSEPORT. They also share a socket that the service manager has passed:
-//! clients that wait in it survive a restart, and those in a worker's own socket would not.
+//! Every worker has its own socket for each TCP address (SO_REUSEPORT); the kernel distributes the clients. If the
+//! system refuses SO_REUSEPORT, all workers share one. They also share a Unix socket, which cannot have
+//! SO_REUSEPORT, and a socket that the service manager has passed: clients that wait in it survive a restart, and those
+//! in a worker's own socket would not.
 
 mod conflict;
 mod passed;

@@ -22,7 +22,7 @@ pub struct Departed {
     pub cause: Option<Cause>,
     /// Whether its pool was removed or renamed, when the server left or later.
     pub left_with_pool: bool,
-    /// What was known of it, if it was the primary when it left.
+    /// What was known of it, if it was the primary when it left, and only the primary may serve sessions of its pool.
     pub(super) known_as_primary: Option<Arc<KnownPrimary>>,
 }
 

@@ -49,7 +49,7 @@ pub struct LivePool {
 pub struct PoolInForce(Mutex<Weak<LivePool>>);
 
 impl PoolInForce {
-    /// The pool; `None` if a reload has removed it.
+    /// The pool; `None` once a reload has removed it and nothing holds it any more.
     #[must_use]
     pub fn get(&self) -> Option<Arc<LivePool>> {
         self.lock().upgrade()
@@ -138,8 +138,8 @@ impl LivePool {
         has_released
     }
 
-    /// Replaces its entries, updates its servers, and then notifies the subscribers. `before`: this pool, or the one
-    /// that it replaces.
+    /// Updates its servers, and then replaces its entries, which notifies the subscribers. `before`: this pool, or the
+    /// one that it replaces.
     pub(super) fn update_entries(&self, entries: Arc<[ServerEntry]>, before: &Self, registry: &ServerRegistry) {
         let names: HashSet<&str> = names_of(&entries).map(|(entry, ..)| &*entry.written).collect();
         self.addresses.lock().retain(|name, _| names.contains(&**name));
@@ -287,9 +287,9 @@ impl LivePool {
         Arc::strong_count(&self.fallback_origin) > 1
     }
 
-    /// Sets whether the servers are checked from now on, and whether they must have a role. The role of a server that
-    /// is not in `before` is forgotten: it may be known from an earlier stay in the pool. Such a server is no stand-in,
-    /// either. If the plan wants no stand-ins, no server is one.
+    /// Sets whether the servers are checked from now on, and whether a role or a lag is required of them. The role of a
+    /// server that is not in `before` is forgotten: it may be known from an earlier stay in the pool. Such a server is
+    /// no stand-in, either. If the plan wants no stand-ins, no server is one.
     fn update_checked(&self, before: &[Member], members: &[Member]) {
         let known: HashSet<ServerId> = before.iter().map(|server| server.id()).collect();
         let active = match (self.plan.is_checked(), self.plan.health.required.is_set()) {

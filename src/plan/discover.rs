@@ -80,7 +80,7 @@ pub struct DockerSourcePlan {
     pub socket: Arc<Path>,
     /// The label of these containers: `KEY` or `KEY=VALUE`.
     pub label: Box<str>,
-    /// The port of containers without a label for it; `None`: the only port that they expose.
+    /// The port of containers without a label for it; `None`: the only TCP port that they expose.
     pub port: Option<u16>,
     /// The network whose addresses are used, for containers without a label for it; `None`: the only network that they
     /// are in.

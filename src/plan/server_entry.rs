@@ -30,8 +30,8 @@ impl ServerEntry {
                 address: *address,
                 resolved_from: None,
             }),
-            // The same identity as in `Self::resolved`: if `host:port@ip` becomes `host:port` in the entry, the server
-            // at this address stays the same.
+            // The same identity as in `Self::resolved`: if `host:port@ip` becomes `host:port` in an entry without a
+            // `name`, the server at this address stays the same.
             ServerLocation::Resolved { host_and_port, address } => Some(ServerSpec {
                 identity: address.to_string().into(),
                 label,

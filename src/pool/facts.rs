@@ -40,8 +40,8 @@ impl fmt::Display for Numbering {
     }
 }
 
-/// What a check has found out about a server. What is `None` is not known: the kind of check cannot tell, the
-/// server does not say, or the check is not configured to ask.
+/// What a check has found out about a server. What is `None` does not apply to the server, or is not known: the kind of
+/// check cannot tell, the server does not say, or the check may not ask or is not configured to ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ServerFacts {
     /// The role that the server says it has. A server that is not fit for use counts as a replica if it is certainly

@@ -17,8 +17,8 @@ pub struct KnownPrimary {
     /// The highest timeline that an operator has decided against, by trusting a server on a lower one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overruled: Option<u32>,
-    /// The other servers of the pool, by label. A server that is missing here was not seen as a replica and has not
-    /// called itself primary, or this was forgotten.
+    /// The other servers of the pool, by label. A server that is missing here was not seen as a replica, and the
+    /// primary has not answered since this server joined the pool; or what was seen was forgotten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<Box<str>, Standing>,
     /// The addresses of servers whose labels do not contain them, by label: so a server is still known when it gets
@@ -28,7 +28,8 @@ pub struct KnownPrimary {
 }
 
 impl KnownPrimary {
-    /// The highest timeline that is known or overruled: a server on a higher one is the primary.
+    /// The highest timeline that is known or overruled. Of the servers of the same database on a higher one, the only
+    /// one on the highest is the primary.
     pub(crate) fn highest_timeline(&self) -> Option<u32> {
         self.timeline.max(self.overruled)
     }
@@ -43,8 +44,8 @@ pub enum Standing {
     Replica,
     /// It was seen as a replica, and has called itself primary since; the primary has not been seen alive after that.
     Promoted,
-    /// It called itself primary without having been seen as a replica beside the primary, or while the primary was
-    /// alive. It may be an old primary: before it is used as the primary, it needs a higher timeline or an operator's
-    /// decision, or must be seen as a replica.
+    /// When a primary was found or answered, or an operator decided, it called itself primary or was not known to be a
+    /// replica; or it was one of several candidates. It may be an old primary: before it is used as the primary, it
+    /// needs a higher timeline or an operator's decision, or must be seen as a replica.
     Rejected,
 }

@@ -79,7 +79,7 @@ impl Member {
     }
 
     /// Whether it may be picked while the pool is in panic: it is in service, it has the required role, if any, it is
-    /// not too far behind its primary, and its latest check does not exclude new sessions.
+    /// not down because it is behind its primary, and its latest check does not exclude new sessions.
     pub(super) fn is_usable_in_panic(&self) -> bool {
         self.is_in_service() && !self.server.is_unfit() && !self.server.is_suspended()
     }

@@ -217,7 +217,7 @@ impl Pool {
     /// A lease on the server that the policy picks for this client, excluding `tried` (on which this session has
     /// failed).
     ///
-    /// Leases on a limited server never exceed its limit, over all workers.
+    /// No lease is given on a server that has reached its limit of sessions, counted over all workers.
     ///
     /// Concurrent picks may see the same session counts. Then a server may exceed its share, by at most one session
     /// for each concurrent pick; equally loaded servers take turns, which spreads these picks. A first pick usually
@@ -225,7 +225,7 @@ impl Pool {
     /// always does.
     ///
     /// # Errors
-    /// [`NoLease`]: no server is left, or none with room.
+    /// [`NoLease`]: no server is left, or the client has to wait.
     pub fn pick(&self, client: ClientAddr, tried: &[ServerId], now: Instant) -> Result<Lease, NoLease> {
         let snapshot = self.snapshot(now);
         if snapshot.set.is_limited {
@@ -261,8 +261,9 @@ impl Pool {
         }
     }
 
-    /// The servers that may be picked now, best tier first, and unchecked servers last within a tier. A policy that
-    /// picks by the client further sorts them in the order in which it tries them for this client.
+    /// The servers that may be picked now, the preferred ones first: best tier first, unchecked servers last within a
+    /// tier that is not in panic, and stand-ins after all tiers. A policy that picks by the client further sorts them
+    /// in the order in which it tries them for this client.
     #[must_use]
     pub fn in_order(&self, client: Option<ClientHost>, now: Instant) -> Vec<Member> {
         let servers = self.members.load();

@@ -202,7 +202,8 @@ impl Server {
     }
 
     /// Whether it gets no new sessions because of its latest check. Either the server said that it does not work, or
-    /// takes no sessions; or this host prevented the check, and the server's role is not known any more.
+    /// takes no sessions; or the check was refused, or prevented by this host, and the server's role is not known any
+    /// more.
     pub(super) fn is_suspended(&self) -> bool {
         self.has(SUSPENDED)
     }
@@ -220,7 +221,7 @@ impl Server {
         self.checks.lock().rise_fall.has_failed(fall)
     }
 
-    /// Whether its role is wrong, or required and not known yet, or it is too far behind.
+    /// Whether its role is wrong, or required and not known yet, or it is down because it is behind its primary.
     #[must_use]
     pub fn is_unfit(&self) -> bool {
         self.has(UNFIT)
@@ -291,8 +292,9 @@ impl Server {
         }
     }
 
-    /// If the server is down and does not answer its checks, treats its role as wrong until a check finds that the role
-    /// is right, and returns true. The server stays down for the same reason as before.
+    /// If the server is down because it does not answer its checks or says that it does not work, treats its role as
+    /// wrong until a check finds that the role is right, and returns true. The server stays down for the same reason as
+    /// before.
     pub(super) fn reject_if_dead(&self) -> bool {
         let mut checks = self.checks.lock();
         let is_dead = checks.rise_fall.state() == CheckState::Down && !checks.rise_fall.is_healthy();

@@ -29,8 +29,8 @@ pub struct FinishedSession {
     pub client_sent: bool,
     /// Whether a byte from the server was received.
     pub server_sent: bool,
-    /// How the server ended the session. `None`: the server was not the first to end it, or `server_sent` is true, so
-    /// that the end does not matter.
+    /// How the server, as the first side, ended the session. `None`: the session ended in another way, or `server_sent`
+    /// is true, so that the end does not matter.
     pub server_ended: Option<ServerEnd>,
 }
 
@@ -39,7 +39,7 @@ pub struct FinishedSession {
 pub enum ServerEnd {
     /// By an orderly close.
     Closed,
-    /// By a reset, or the connection was lost.
+    /// Its connection broke, in one of the ways of [`Fault`](crate::socket::Fault): by a reset, for example.
     Aborted,
 }
 
@@ -57,8 +57,9 @@ pub enum SessionOutcome {
 impl FinishedSession {
     /// What the session proves.
     ///
-    /// Once the client has sent a byte, an end by the server is inconclusive: otherwise a client could eject servers by
-    /// sending what they reject. With `count_resets`, a reset means unserved even if the client has sent bytes.
+    /// Once the client has sent a byte and the server none, an early end by the server is inconclusive: otherwise a
+    /// client could eject servers by sending what they reject. With `count_resets`, [`ServerEnd::Aborted`] means
+    /// unserved even if the client has sent bytes.
     #[must_use]
     pub fn outcome(&self, count_resets: bool) -> SessionOutcome {
         if self.server_sent || self.duration >= SERVED_AFTER {

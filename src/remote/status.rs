@@ -14,7 +14,7 @@ use crate::error::chain;
 use crate::etcd::{EtcdError, EtcdKeyValue, LeaseId, Members};
 use crate::plan::RemotePlan;
 
-/// How long the status of an instance stays in the store after the instance has died.
+/// How long the status of an instance stays in the store after the instance has renewed its lease for the last time.
 const LEASE: Duration = Duration::from_secs(60);
 
 /// The time between two looks at our status in the store. With each look the lease is renewed.
@@ -67,8 +67,8 @@ impl Failures {
     }
 }
 
-/// Writes the status whenever it changes, until a write or the renewal of the lease fails. Calls `on_write` after each
-/// write.
+/// Writes the status whenever it changes, until connecting, the grant of a lease, its renewal or a write fails. Calls
+/// `on_write` after each write.
 async fn write_while_possible(
     plan: &RemotePlan,
     config: &RemoteConfig,

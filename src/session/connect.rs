@@ -25,7 +25,8 @@ use crate::tls::{ClientChoice, HandshakeError, TlsConnection, TlsSummary, error_
 use crate::units::format_duration;
 
 impl Routed<'_> {
-    /// Connects to a server of the pool or of its fallback. Every attempt is accounted for as soon as it is over.
+    /// Connects to a server of the pool or of its fallback. Every attempt is accounted for as soon as it is over,
+    /// except one that ends because the client's connection failed.
     #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
     pub(super) fn connect(mut self) -> impl Future<Output = Result<Connected, Refusal>> {
         async move {
@@ -211,7 +212,7 @@ pub(super) fn header_for(
     proxy_header(version, address, local, (hello, tls), forwarded.as_ref())
 }
 
-/// The name and the protocol that a client has chosen, if its TLS is terminated here.
+/// The name that a client has asked for and the protocol that was agreed with it, if its TLS is terminated here.
 fn client_choice(tls: Option<&(Box<TlsConnection>, Hello)>) -> ClientChoice<'_> {
     tls.map_or_else(ClientChoice::default, |(connection, hello)| ClientChoice {
         name: hello.server_name(),

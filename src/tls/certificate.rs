@@ -77,7 +77,7 @@ pub fn parse_certificate(file: &Path, text: &[u8]) -> Result<Certificate, TlsFil
 
 impl CertificateFiles {
     /// The path of the OCSP response for the certificate. If the file exists, the response is sent along with the
-    /// certificate (RFC 6066, section 8).
+    /// certificate (RFC 6066, section 8), unless no client would accept it.
     fn ocsp(&self) -> PathBuf {
         self.cert.with_extension("ocsp")
     }
@@ -218,7 +218,7 @@ pub(super) fn parse_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'stati
         let is_encrypted = text.windows(9).any(|window| window == b"ENCRYPTED");
         let what = match error {
             _ if is_encrypted => {
-                "the key is encrypted: remove its passphrase (openssl pkey -in FILE -out FILE)".to_owned()
+                "the key is encrypted: remove its passphrase (openssl pkey -in FILE -out NEWFILE)".to_owned()
             }
             pem::Error::NoItemsFound => nothing_found(text, "there is no private key in it", "pkey"),
             error => not_pem(&error),

@@ -7,7 +7,7 @@
 //!
 //! The keys are derived from secrets that all machines of a fleet share, and from the policy for clients' certificates.
 //! The policy is included because rustls does not verify a client's certificate again when its session is resumed: a
-//! ticket must not outlive the policy under which it was issued. A process without such secrets uses the tickets of
+//! ticket must not outlive the policy under which it was issued. A listener without such secrets uses the tickets of
 //! rustls.
 
 use std::fmt;

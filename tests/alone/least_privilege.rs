@@ -1,4 +1,5 @@
-//! acequia runs without root. It needs one capability, to bind ports below 1024, and only if it listens on such a port.
+//! acequia runs without root: with one capability if it listens on a port below 1024, and without any if it listens on
+//! high ports only.
 
 use std::fs::read_to_string;
 use std::net::{SocketAddr, TcpListener};

@@ -1,4 +1,5 @@
-//! The order: the instruction that begins each session. The client sends it, and the server does what it says.
+//! The order: the instruction that begins each [`Talk`](crate::kinds::Talk). The client sends it, and the server does
+//! what it says.
 
 use std::time::Duration;
 

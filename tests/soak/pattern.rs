@@ -21,7 +21,7 @@ pub enum Direction {
     Down,
 }
 
-/// The content of one direction of one session. Each direction starts at a position of its own.
+/// The content of one direction of one session. Directions start at different positions: see [`START_DISTANCE`].
 pub struct Pattern {
     at: usize,
 }

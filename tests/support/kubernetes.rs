@@ -51,7 +51,7 @@ struct State {
     is_unreachable: bool,
     /// Whether the [`ApiServer`] has been dropped.
     is_dropped: bool,
-    /// Verb and query of each request for slices.
+    /// Verb and query of each authenticated request for slices.
     requests: Vec<(String, String)>,
 }
 
@@ -156,7 +156,7 @@ impl ApiServer {
         });
     }
 
-    /// Sends a bookmark to all watches. Returns its version.
+    /// Sends a bookmark to all watches that want bookmarks. Returns its version.
     pub fn bookmark(&self) -> String {
         self.change(|state| {
             state.version += 10; // changes of other resources

@@ -1,7 +1,8 @@
 //! The harness of the black-box tests: the built binary with real clients and servers.
 //!
-//! The system chooses every port but those of [`ports`]. A test that waits for an event polls for it ([`eventually`]);
-//! it does not sleep for a fixed time.
+//! The system chooses every port but those of [`ports`], port 53 of name servers, and ports in network namespaces of
+//! tests. A test that waits for an event polls for it ([`eventually`]), or reads with a time limit; it does not sleep
+//! for a fixed time.
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses only a part")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
@@ -49,7 +50,7 @@ use std::time::Duration;
 use rustix::process::geteuid;
 use tokio::time::Instant;
 
-/// How long a test waits for anything. Generous, because the machine may be busy.
+/// How long a test waits for an event, unless it says otherwise. Generous, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 const POLL: Duration = Duration::from_millis(5);

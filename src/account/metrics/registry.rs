@@ -23,11 +23,11 @@ const SERVER_UP_HELP: &str =
 const SERVER_MAX_SESSIONS_HELP: &str = "The most sessions that a server may have at once, if that is limited.";
 const POOL_QUEUE_HELP: &str = "Clients that wait in the queue of a pool.";
 const HEALTH_CHECK_REFUSED_HELP: &str =
-    "Whether a server refused its latest health check, for instance because it has too many connections.";
+    "Whether a server refused its latest health check (it has too many connections, say), or this host prevented it.";
 const SERVER_CERTIFICATE_EXPIRY_HELP: &str =
-    "When the certificate shown at the latest health check expires, in seconds since the Unix epoch.";
+    "When the certificate shown at the latest passed health check expires, in seconds since the Unix epoch.";
 const SERVER_CERTIFICATE_NOT_BEFORE_HELP: &str =
-    "From when the certificate shown at the latest health check is valid, in seconds since the Unix epoch.";
+    "From when the certificate shown at the latest passed health check is valid, in seconds since the Unix epoch.";
 
 /// All series by key.
 #[derive(Clone, Default)]
@@ -169,7 +169,7 @@ impl Registry {
         }
     }
 
-    /// Adds how many clients wait in the queue of a pool, if it has one.
+    /// Adds how many clients wait in the queue of a pool, if it has a `queue` or clients wait.
     fn add_queue(&self, pool: &Pool, queues: &mut GaugeFamily) {
         if pool.rules().queue.is_none() && pool.queue_len() == 0 {
             return;
@@ -247,7 +247,8 @@ impl Registry {
 
     /// Writes the durations of reading ClientHellos, of TLS handshakes, of connects and of health checks.
     pub(super) fn write_durations(&self, text: &mut String) {
-        let help = "Time from accept until the ClientHello was read or the attempt to read it failed.";
+        let help =
+            "Time from accept until the ClientHello, or what else decides the route, was read, or reading failed.";
         write_header(text, names::HELLO_DURATION, MetricType::Histogram, help);
         for (name, listener) in &self.listeners {
             let labels = format_labels(&[("listener", name)]);

@@ -26,7 +26,7 @@ pub enum CancelPlacement {
     Key,
     /// By the client's address: sessions of this client whose keys are not known are on these servers.
     Client,
-    /// All servers of the listener's pools are asked.
+    /// The servers of the listener's pools are asked: all, or 64 of them if there are more.
     Fanout,
     /// No servers were found: neither the key nor the client is known, and the listener does not ask all servers.
     Unplaced,
@@ -157,7 +157,7 @@ impl ListenerSeries {
         }
     }
 
-    /// Sets the configured routes, in their order. Routes that were configured before keep their counts.
+    /// Sets the configured routes, in their order. Those that are configured already keep their counts.
     pub fn configure_routes<'a>(&self, names: impl IntoIterator<Item = &'a Arc<str>>) -> Arc<[Arc<RouteCount>]> {
         let mut routes = self.routes.lock();
         let known: HashMap<_, _> = routes.iter().map(|route| (&route.name, route)).collect();

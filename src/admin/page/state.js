@@ -147,7 +147,7 @@ function push(list, value) {
   if (list.length > SAMPLES_MAX) list.shift();
 }
 
-/** The greatest age of a sample that counts as current. While the page polls, there are no samples. */
+/** The greatest age of a sample that counts as current. While the page polls, samples come only once a minute. */
 const SAMPLE_AGE_MAX_MS = 5000;
 
 /** A p99 is shown for this many seconds after the last connect. */

@@ -47,7 +47,7 @@ impl Suggestions {
         let issued: Vec<_> = issued.collect();
         let keys: HashSet<_> = issued.iter().map(|(key, ..)| &**key).collect();
         self.0.retain(|key, _| keys.contains(&**key));
-        // `None`: the server was never asked about this certificate, which therefore comes first.
+        // `None`: no request about this certificate has ended yet. Therefore it comes first.
         let due = |key: &str| self.0.get(key).map(|polled| polled.next);
         let Some((key, identifier, plan, name)) = issued.iter().min_by_key(|(key, ..)| due(key)) else {
             return pending().await;

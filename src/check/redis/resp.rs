@@ -45,7 +45,7 @@ impl RespValue {
 pub(super) enum NoReply {
     /// They are the beginning of a reply.
     Incomplete,
-    /// They are not of this protocol.
+    /// They are not of this protocol, or are arrays of more than [`DEPTH_MAX`] levels.
     Invalid,
 }
 
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_another_protocol_are_invalid() {
+    fn bytes_of_another_protocol_and_arrays_of_too_many_levels_are_invalid() {
         for bytes in [
             "220 smtp\r\n",
             "HTTP/1.1 400\r\n",

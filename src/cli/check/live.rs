@@ -1,9 +1,8 @@
 //! `acequia check --live`: tries what the configuration refers to, as `acequia run` would, but does not listen.
 //!
-//! It resolves names and checks servers once, with the code that does so while acequia runs. Where a listener passes
-//! TLS on by server name, it compares the certificates of the servers with the names of the routes. Clones, and servers
-//! that a source other than a file lists, are known only while acequia runs: they are not tried, and the output says
-//! so.
+//! It resolves names and checks servers, with the code that does so while acequia runs. Where a listener passes TLS on
+//! by server name, it compares the certificates of the servers with the names of the routes. Clones, and servers that a
+//! source other than a file lists, are known only while acequia runs: they are not tried, and the output says so.
 
 mod certificates;
 
@@ -213,7 +212,8 @@ fn why_unused(member: &Member) -> Option<&'static str> {
     }
 }
 
-/// Adds an error for each pool without a usable server, or a warning if its fallback may serve instead.
+/// Adds an error for each pool without a usable server, or a warning if its fallback may serve instead. A pool that may
+/// have servers that were not tried counts as usable.
 fn find_unusable_pools(pools: &PoolPlans, tried: &[TriedPool], found: &mut Vec<Finding>) {
     let may_serve = |id: &PoolId| tried[id.0].is_usable || tried[id.0].is_partial;
     for (index, pool) in pools.iter().enumerate() {

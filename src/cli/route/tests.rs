@@ -413,7 +413,7 @@ fn the_route_of_a_postgresql_session_without_tls_is_explained() {
 }
 
 #[test]
-fn the_database_of_a_postgresql_session_is_known_only_if_its_tls_is_terminated() {
+fn the_database_of_a_postgresql_session_in_tls_is_known_only_if_the_tls_is_terminated() {
     let encrypted = explained_in(POSTGRES, Some("app"), Some("a.example"));
     let note = "note: a client with sni or alpn uses TLS, and its database and user are encrypted\n";
     assert_explains(&encrypted, &[note, "passed over: database is not"]);

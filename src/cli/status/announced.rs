@@ -3,7 +3,8 @@
 use super::NOTES_MAX;
 use crate::admin::announced_bodies::{AnnouncedBody, RefusedAnnouncementBody};
 
-/// A line if the source of the announcements fails, and one for each announcement that is refused.
+/// A line if the source of the announcements fails, and one for each announcement that is refused, at most
+/// [`NOTES_MAX`]; then, if more are refused, their number.
 pub(super) fn notes(announced: &AnnouncedBody) -> Vec<String> {
     let source = &announced.source;
     let failure = announced.error.iter();

@@ -36,7 +36,7 @@ impl ServerRow<'_> {
         format!("{}/{}", self.pool, self.server.name)
     }
 
-    /// Its state as a sign and a word, the same as on the admin page, and its urgency.
+    /// Its state as a sign and a word, and its urgency. The words are those of the admin page.
     pub(super) fn state(&self) -> (&'static str, &str, Urgency) {
         state_of(self.server)
     }

@@ -21,7 +21,8 @@ const CLONES: RangeInclusive<u32> = 0..=256;
 /// The bounds of `sessions_per_server`.
 const SESSIONS: RangeInclusive<u32> = 1..=1_000_000;
 
-/// The load is read once a second, so shorter durations cannot be measured.
+/// The bounds of all durations of the section. Most changes of the load are noticed only once a second, so a shorter
+/// `up_after` or `down_after` could not be measured.
 const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=*NONZERO_DURATION.end();
 
 /// How the pool grows and shrinks; `None`: it does not.
@@ -71,7 +72,7 @@ fn check_pool(pool: &Section<'_>, scale: &Section<'_>, health: &HealthPlan, prob
             "remove them: each clone is checked at its own address",
         );
     }
-    // All servers of such a pool are processes of this machine.
+    // All configured servers of such a pool are processes of this machine.
     let has_only_processes = pool.get("servers").is_none() && scale.get("command").is_some();
     let bind_source = pool.get("bind_source");
     if has_only_processes && bind_source.is_some_and(|node| value::is_text(node, "client")) {

@@ -170,7 +170,7 @@ pub(super) fn integer_or(
     integer_else(node, bounds, &format!(", or \"{word}\""), problems)
 }
 
-/// As [`integer`]. `or` ends the hints: what else the key takes.
+/// As [`integer`]. `or` ends the hints that name bounds: what else the key takes.
 fn integer_else(node: &Node, bounds: RangeInclusive<u32>, or: &str, problems: &mut Problems<'_>) -> Option<u32> {
     // TOML has no leading zeros.
     let is_valid = |text: &str, number| bounds.contains(&number) && number.to_string() == text;

@@ -97,7 +97,8 @@ health = { check = "http", method = "GET", wrong_role = 503, wrong_role_body = "
 "#,
 ];
 
-/// The ranges of keys and values in a text. Tables that begin with a header, and the names in headers, are left out.
+/// The ranges of keys and values in a text. Tables that are not inline, and their names, are left out. So are arrays of
+/// such tables, but not their names.
 #[derive(Default)]
 struct Places {
     values: Vec<Range<usize>>,

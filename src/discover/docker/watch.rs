@@ -21,9 +21,9 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// For all events within this time, the containers are listed once: the start of a container has several events.
 const GATHERING: Duration = Duration::from_millis(50);
 
-/// A new connection to the engine also asks for past events, from this long before the last list. They tell which
-/// containers have been asked to stop; lists do not. It is longer than nearly all timeouts of `docker stop`. More would
-/// seldom help: Docker keeps the last 256 events, of all kinds.
+/// A new connection to the engine also asks for past events, from this long before the last list or, if there was none,
+/// before now. They tell which containers have been asked to stop; lists do not. It is longer than nearly all timeouts
+/// of `docker stop`. More would seldom help: Docker keeps the last 256 events, of all kinds.
 const PAST: Duration = Duration::from_secs(600);
 
 /// The signals that ask a process to end: SIGINT, SIGQUIT and SIGTERM. Most images use one of them (STOPSIGNAL).
@@ -125,8 +125,8 @@ impl FollowedEngine {
         Ok(())
     }
 
-    /// Waits for an event until `deadline`, and then takes all events of the next [`GATHERING`]. Returns whether any
-    /// event came.
+    /// Waits for an event until `deadline`, and then takes all events of the next [`GATHERING`], also not after
+    /// `deadline`. Returns whether any event came.
     async fn gather_events(
         &mut self,
         deadline: Instant,

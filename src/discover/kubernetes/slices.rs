@@ -282,8 +282,8 @@ fn too_many(max: usize, what: &str) -> String {
     format!("the Service has more than {max} {what}")
 }
 
-/// Whether zones matter: every ready endpoint has hints, and at least one has a hint for our zone. If an endpoint
-/// has no hints, it is new, and the hints of the others may be out of date. Then kube-proxy ignores all hints, too.
+/// Whether zones matter: every ready endpoint has hints, and at least one has a hint for our zone. An endpoint without
+/// hints may be new, and the hints of the others out of date. Then kube-proxy ignores all hints, too.
 fn zones_matter(endpoints: &[&UsableEndpoint]) -> bool {
     let mut ready = endpoints
         .iter()

@@ -156,7 +156,8 @@ impl ImportedStep {
     }
 }
 
-/// Whether the expression has a `^` that is an anchor, as in `(^220|^250)`. In `\^` and `[^…]`, it is not an anchor.
+/// Whether the expression seems to have a `^` that is an anchor, as in `(^220|^250)`. In `\^` and `[^…]`, it is not an
+/// anchor. One elsewhere in brackets, as in `[a^]`, is taken for an anchor, too.
 fn has_anchor(expression: &str) -> bool {
     let mut carets = expression.match_indices('^');
     carets.any(|(at, _)| !expression[..at].ends_with(['\\', '[']))

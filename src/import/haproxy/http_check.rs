@@ -50,8 +50,8 @@ impl HttpConversation {
         outcome
     }
 
-    /// Sets the path. A path in capital letters is replaced by `/`: it is meant as a method. The file that comes with
-    /// Patroni has `option httpchk GET`, for example. HAProxy reads this single word as the path.
+    /// Sets the path. A path in capital letters is replaced by `/`: it is meant as a method. The `haproxy.cfg` of old
+    /// versions of Patroni has `option httpchk GET`, for example. HAProxy reads this single word as the path.
     fn set_path(&mut self, path: &str) -> LineOutcome {
         if !path.is_empty() && path.bytes().all(|byte| byte.is_ascii_uppercase()) {
             self.path = Some("/".to_owned());

@@ -33,7 +33,7 @@ pub(super) fn read(name: &str, block: &[Directive]) -> ImportedPool {
                 balance = "random-two";
                 let method = directive.word(2).unwrap_or("least_conn");
                 if argument != Some("two") || method != "least_conn" {
-                    let note = "of two random servers, the one with fewer sessions gets the client";
+                    let note = "of two random servers, the less loaded one gets the client";
                     pool.section.remarks.push(Remark::note(directive.line, note));
                 }
             }
@@ -154,7 +154,7 @@ fn add_server<'d>(directive: &'d Directive, location: &str, pool: &mut ImportedP
         // The value as an integer and as a duration; each is `None` if the value is not one.
         match (key, clamped_integer(value, 0, u32::MAX), duration(value, 1_000)) {
             ("weight", Some(0), _) => {
-                let remark = Remark::left_out(directive.line, option, "nginx accepts no weight of 0 either");
+                let remark = Remark::left_out(directive.line, option, "nginx accepts no weight of 0");
                 pool.section.remarks.push(remark);
             }
             ("weight", Some(weight), _) => {

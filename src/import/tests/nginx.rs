@@ -530,7 +530,7 @@ fn other_random_policies_of_nginx_are_noted() {
         let text = format!("upstream u {{ {policy}; server 10.0.0.1:1; }} server {{ listen 1; proxy_pass u; }}");
         let lines = lines(Origin::Nginx, &text);
         assert_lines(&lines, &["balance = \"random-two\""]);
-        let note = "# note, line 1: of two random servers, the one with fewer sessions gets the client";
+        let note = "# note, line 1: of two random servers, the less loaded one gets the client";
         assert_eq!(lines.iter().any(|line| line == note), is_noted, "{policy}: {lines:#?}");
     }
 }
@@ -625,7 +625,7 @@ fn values_of_nginx_that_are_too_large_here_are_cut_with_a_note() {
 #[test]
 fn a_weight_of_0_of_nginx_is_left_out() {
     let text = "upstream u { server 10.0.0.1:1 weight=0; } server { listen 1; proxy_pass u; }";
-    let remark = "# not carried over, line 1: weight=0 (nginx accepts no weight of 0 either)";
+    let remark = "# not carried over, line 1: weight=0 (nginx accepts no weight of 0)";
     assert_lines(&lines(Origin::Nginx, text), &[remark, "  \"10.0.0.1:1\","]);
 }
 

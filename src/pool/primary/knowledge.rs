@@ -42,7 +42,7 @@ pub(in crate::pool) struct Claim {
 /// What checks have found out about a server.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Knowledge {
-    /// There was no check yet.
+    /// There was no check yet, or none since an operator enabled it again.
     #[default]
     Unchecked,
     /// Its checks were refused, or failed but not so often that it is down. Its role is not known.
@@ -59,7 +59,7 @@ pub(super) enum Knowledge {
 pub(super) struct Seen {
     /// As last reported, even while the server fails.
     pub(super) system_identifier: Option<u64>,
-    /// `None`: it did not call itself primary.
+    /// `None`: it did not call itself primary, or its claim was forgotten when Sentinels were set up anew.
     pub(super) claim: Option<Claim>,
     /// It is down. Its last claim is kept: if its next claim has a higher timeline, it was promoted again, and is no
     /// longer `Standing::Rejected`.
@@ -148,8 +148,9 @@ impl Seen {
         }
     }
 
-    /// This claim. If it has no timeline, it gets that of the previous claim, unless a check has failed or was
-    /// refused in between: a server keeps its timeline until a restart, during which a check would fail.
+    /// This claim. If it should have a timeline ([`Numbering::Timeline`]) and has none, it gets that of the previous
+    /// claim, unless a check has failed or was refused in between: a server keeps its timeline until a restart, during
+    /// which a check would fail.
     fn with_known_timeline(&self, claim: Claim) -> Claim {
         let is_timeline = claim.numbering == Numbering::Timeline;
         let known = self.claim.filter(|_| is_timeline && !self.has_failed);

@@ -1,4 +1,4 @@
-//! The part of a server that operators and the agent of the server set.
+//! The part of a server that overrides and the agent of the server set.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
@@ -51,8 +51,8 @@ impl Server {
         self.has(DISABLED)
     }
 
-    /// Waits for the next change of its administrative state. A change after this call, even before the first poll,
-    /// counts.
+    /// Waits for the next change of its administrative state by an override; what its agent sets does not count. A
+    /// change after this call, even before the first poll, counts.
     pub fn admin_state_changed(&self) -> impl Future<Output = ()> {
         self.admin_state_changed.notified()
     }
@@ -80,8 +80,8 @@ impl Server {
         true
     }
 
-    /// Its overrides as API and commands show them: those of an operator and, for values that no operator has
-    /// overridden, those of its agent. `configured`: its configured weight.
+    /// Its overrides as API and commands show them: those in force and, for values that none of them sets, those of its
+    /// agent. `configured`: its configured weight.
     pub(in crate::pool) fn shown_overrides(&self, configured: u16) -> Overrides {
         let mut shown = self.overrides();
         let AgentRecord { settings, since } = *self.agent.lock();

@@ -90,7 +90,7 @@ impl SilenceTimer {
         self.since
     }
 
-    /// Starts a new silence, because bytes have moved or wait for bandwidth.
+    /// Starts a new silence, because bytes have moved or are held back ([`super::Core::set_held_back`]).
     pub(super) fn restart(&mut self, now: Instant) {
         self.since = now;
         self.queues = None;
@@ -142,8 +142,8 @@ impl DeliveryTimer {
     }
 
     /// To be called at the deadline. Returns whether delivery is over; otherwise sets a new deadline. `is_delivered`
-    /// tells whether the client has everything, `has_moved` whether bytes have moved since the last check, or wait for
-    /// bandwidth.
+    /// tells whether the client has everything, `has_moved` whether bytes have moved since the last check, or are held
+    /// back ([`super::Core::set_held_back`]).
     pub(super) fn expire(
         &mut self,
         now: Instant,

@@ -1,4 +1,5 @@
-//! The keepers: child processes (`acequia keeper`). Each starts one clone, and kills it when we end.
+//! The keepers: child processes (`acequia keeper`). Each, except that of containers (see below), starts one clone, and
+//! kills it when we end.
 //!
 //! A keeper talks with us over a socket that is its standard input; a message is a line of JSON. When its clone has
 //! ended, or when the socket closes, whatever the reason, it kills all that the clone has started: even if we are

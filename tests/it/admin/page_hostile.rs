@@ -76,7 +76,7 @@ fn the_page_polls_while_no_stream_is_free_and_then_streams_again() {
     let mut browser = Browser::open(&format!("http://{}/", proxy.admin()), 1280, 900);
     browser.eventually("document.getElementById('connection')?.textContent === 'polling'");
     browser.eventually("document.querySelector('#tiles').innerText.includes('2 of 2')");
-    // While the page polls, it gets no samples: it shows no rate instead of an old one.
+    // While the page polls, it gets samples only once a minute: in between, it shows no rate instead of an old one.
     let has_no_rate = "document.querySelector('#tiles').innerText.includes('From clients\\n–')";
     browser.eventually(has_no_rate);
     drop(streams);

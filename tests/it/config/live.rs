@@ -21,7 +21,7 @@ fn check_live(toml: &str, arguments: &[&str]) -> Finished {
     finished(acequia(&arguments).current_dir(directory.path()))
 }
 
-/// Starts a TLS server with a certificate for these names, and returns its address. It runs until the test ends.
+/// Starts a TLS server with a certificate for these names, and returns its address. It runs until this process ends.
 fn tls_server(authority: &Authority, names: &[&str]) -> SocketAddr {
     let server = ManualTlsServer::new(&authority.issue(names));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

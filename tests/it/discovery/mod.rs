@@ -42,7 +42,7 @@ fn reaches_only(proxy: &Proxy, server: &str) -> bool {
     (0..4).all(|_| server_reached(proxy.at("l")) == server)
 }
 
-/// The metric of pool `p` that is 1 if its source of servers answers, and 0 otherwise.
+/// The metric of pool `p` that is 1 if the latest answer of its source of servers was usable, and 0 otherwise.
 fn discovery_up(proxy: &Proxy) -> f64 {
     proxy.metrics().sum("acequia_discovery_up", &[("pool", "p")])
 }

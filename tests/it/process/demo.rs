@@ -1,4 +1,5 @@
-//! `acequia demo`: every command that it prints works as printed, and Ctrl-C ends it cleanly.
+//! `acequia demo`: the commands that it prints work as printed, and Ctrl-C ends it cleanly. `acequia top`, which needs
+//! a terminal, is not tried here.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -204,7 +205,7 @@ fn sessions_show_up_in_the_table_the_metrics_and_the_access_log() {
 }
 
 #[test]
-fn the_printed_commands_show_and_drain_the_servers() {
+fn the_printed_commands_show_the_servers_and_the_sessions_and_drain_a_server() {
     let demo = Demo::start();
     let command = |words: &str| {
         let printed = demo.intro.iter().find(|line| line.contains(words)).unwrap();
@@ -315,7 +316,7 @@ fn closing_its_output_ends_the_demo() {
 }
 
 #[test]
-fn the_demo_ends_with_its_terminal_and_leaves_nothing() {
+fn the_demo_ends_with_its_terminal_and_removes_its_directory() {
     let mut demo = Demo::start_with(&[]); // with sessions of its own
     let directory = demo.directory();
     kill_process(Pid::from_child(&demo.process), Signal::HUP).unwrap();

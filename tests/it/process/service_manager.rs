@@ -152,8 +152,8 @@ fn shipped_unit() -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// Without `XDG_RUNTIME_DIR` the service opens its admin socket at `/run/acequia/admin.sock`. The commands always try
-/// this path, after the one in their own `XDG_RUNTIME_DIR`, if that is set.
+/// Without `XDG_RUNTIME_DIR` the service opens its admin socket at `/run/acequia/admin.sock`. Commands for which no
+/// socket is set always try this path, after the one in their own `XDG_RUNTIME_DIR`, if that is set.
 #[test]
 fn commands_of_root_find_the_admin_socket_of_the_unit_for_systemd() {
     let unit = shipped_unit();

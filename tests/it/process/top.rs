@@ -150,7 +150,7 @@ fn top_ends_with_its_terminal() {
 }
 
 #[test]
-fn every_key_is_harmless_in_an_empty_top() {
+fn keys_are_harmless_in_an_empty_top() {
     let proxy = Proxy::start(
         "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
          [pools.p.scale]\nmin = 0\nmax = 1\nsessions_per_server = 1\ncommand = \"/bin/false\"",

@@ -15,7 +15,7 @@ use crate::support::stop::StopOnDrop;
 use crate::support::tls_client::TlsSetup;
 
 #[test]
-fn a_certificate_is_selected_by_name_and_defaults_to_the_first() {
+fn a_certificate_is_selected_by_name_and_an_unknown_name_gets_one_for_other_names() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
     let shown_for = |name: &str| {
@@ -32,7 +32,7 @@ fn a_certificate_is_selected_by_name_and_defaults_to_the_first() {
         let error = shown_for(unknown).unwrap_err();
         assert!(
             error.contains("not valid for name"),
-            "expected the first certificate: {error}"
+            "expected a certificate for other names: {error}"
         );
     }
 }

@@ -167,7 +167,7 @@ fn sentinel_events() -> impl Strategy<Value = Vec<SentinelEvent>> {
 
 proptest! {
     #[test]
-    fn the_agreed_server_becomes_the_primary_and_a_minority_never_lowers_the_epoch(events in sentinel_events()) {
+    fn the_agreed_server_becomes_the_primary_and_no_change_by_a_minority_lowers_the_epoch(events in sentinel_events()) {
         let (mut primary, mut epoch) = (0, 0);
         let mut pool = watch(None, &SERVERS);
         for event in events {
