@@ -1,7 +1,7 @@
 //! Addresses: a type for each role. Each contains a `SocketAddr`, or its counterpart on a Unix socket.
 //!
-//! Modules do not exchange a bare `SocketAddr`, so that no code can hash by the address of a server, or log the peer as
-//! the client.
+//! Modules do not exchange a bare `SocketAddr` where its role matters, so that no code can hash by the address of a
+//! server, or log the peer as the client.
 
 mod interface;
 mod location;
@@ -215,8 +215,8 @@ role! {
     PeerAddr(Plain, UnixPeer)
 }
 role! {
-    /// The address of the client, which routing, hashing and the log use. It is that of the
-    /// peer, unless the peer is trusted to name its client by a PROXY header.
+    /// The address of the client, which routing, hashing and the log use. It is that of the peer, unless a trusted peer
+    /// names its client in a PROXY header.
     ClientAddr(Plain, UnixPeer)
 }
 role! {

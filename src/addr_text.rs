@@ -217,10 +217,11 @@ fn check_interface(text: &str) -> Result<(), InvalidValue> {
     }
 }
 
-/// Rejects addresses that a socket cannot listen on, and unspecified addresses with an interface, because the kernel
-/// ignores the interface.
+/// Rejects IPv4-mapped, multicast and broadcast addresses, and unspecified addresses with an interface, because the
+/// kernel ignores the interface.
 fn check_listen(text: &str, address: SocketAddr) -> Result<(), InvalidValue> {
-    // IPv6 sockets listen with IPV6_V6ONLY. With this option the kernel rejects an IPv4-mapped address.
+    // The kernel would accept an IPv4-mapped address, because only sockets at `[::]` have IPV6_V6ONLY. The socket would
+    // then listen on the IPv4 address.
     if let IpAddr::V6(v6) = address.ip()
         && let Some(v4) = v6.to_ipv4_mapped()
     {

@@ -47,7 +47,8 @@ pub struct Changes {
     /// of the new configuration is in force; a start with these files would fail.
     #[serde(default)]
     pub broken: Vec<String>,
-    /// Warnings, as `acequia check` prints them; often empty.
+    /// Warnings: those that `acequia check` prints, and those about what was in force, such as a lost address; often
+    /// empty.
     pub warnings: String,
 }
 
@@ -56,7 +57,8 @@ pub struct Changes {
 pub struct Difference {
     /// New.
     pub added: Vec<String>,
-    /// Removed. Their sessions go on, except those of servers of pools with `on_leave = "close"`.
+    /// Removed. Their sessions go on, except those of servers that have a [cause](crate::live::Departed::cause) to be
+    /// closed, such as `on_leave = "close"`.
     pub removed: Vec<String>,
     /// In both configurations; the settings may differ.
     pub kept: Vec<String>,
@@ -68,7 +70,7 @@ pub struct Difference {
 /// Something with other settings than before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Changed {
-    /// Its name, as in the other lists.
+    /// Its name, as in the other lists. For a host name among `servers`: without `@` and address, for all its servers.
     pub name: String,
     /// The keys whose values differ, relative to its section: `health.interval`.
     pub keys: Vec<String>,
@@ -231,10 +233,10 @@ impl Difference {
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// All errors of the file, as `acequia check` prints them.
+    /// All errors of the file, or of the file with the texts of the store, as `acequia check` prints them.
     #[error(transparent)]
     Configuration(Report),
-    /// The system refused an address or a file.
+    /// An address, a file or the store cannot be used.
     #[error(transparent)]
     System(Box<dyn Error + Send + Sync>),
     /// The process was not started from a file.
@@ -254,7 +256,7 @@ impl From<io::Error> for ReloadError {
 /// A request for a reload.
 #[derive(Debug)]
 pub struct Request {
-    /// Who requests it, for the log.
+    /// Who requests it, for the log and [`LatestReload::by`].
     pub by: String,
     /// The texts of the store (`[remote]`), if they were just read for this request.
     pub texts: Option<Arc<RemoteTexts>>,

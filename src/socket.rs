@@ -91,8 +91,8 @@ impl SocketOptions {
 /// A Unix socket gets the type of a TCP socket, so that the same code serves both, at no cost for TCP.
 /// Invariant: only those calls of this type are used that all stream sockets have, with the same meaning: readiness,
 /// recv, send, splice, shutdown, and the options of `SOL_SOCKET` (SO_LINGER has no effect on a Unix socket). Calls that
-/// only TCP has fail on a Unix socket: TCP options are set only where the address is one of TCP, TCP_INFO is optional,
-/// and the address of the socket is read by [`local_address`].
+/// only TCP has fail on a Unix socket: TCP options are set only where the address is one of TCP, except by
+/// [`ack_at_once`], TCP_INFO is optional, and the address of the socket is read by [`local_address`].
 ///
 /// # Errors
 /// Those of epoll.
@@ -171,7 +171,7 @@ pub fn delay_acks(socket: &impl AsFd) {
 
 /// Ends what [`delay_acks`] began. An ACK that is due is sent. Does nothing to a Unix socket.
 pub fn ack_at_once(socket: &impl AsFd) {
-    let _ = sockopt::set_tcp_quickack(socket, true); // it fails where `delay_acks` has failed, which was logged
+    let _ = sockopt::set_tcp_quickack(socket, true); // fails on a Unix socket, and where `delay_acks` fails, too
 }
 
 /// Whether the peer has ended its stream or the connection is broken, and all that came before was read.
@@ -210,7 +210,7 @@ impl Fault {
     pub fn classify(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
-            // These errors follow a reset that was reported before.
+            // A reset after the end of the peer's stream, or one that was reported before; or a Unix peer has closed.
             io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => Self::Reset,
             io::ErrorKind::UnexpectedEof => Self::Truncated,
             io::ErrorKind::InvalidData => Self::Tls,
@@ -232,7 +232,7 @@ impl<'a> PeerWatch<'a> {
         Self { socket }
     }
 
-    /// Waits until the peer has ended its stream.
+    /// Waits until the peer has ended its stream, or has reset the connection.
     pub async fn stream_end(self) {
         read_closed(self.socket).await;
     }

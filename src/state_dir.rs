@@ -65,7 +65,8 @@ pub struct RememberedState {
     pub announced: Vec<KeptAnnouncement>,
 }
 
-/// The files of `state_dir` whose latest write failed, each with the reason. A restart would lose their contents.
+/// The files of `state_dir` whose latest write failed, or `state_dir` itself if its file system is read-only, each with
+/// the reason. A restart would lose the latest changes.
 #[derive(Debug, Default)]
 pub struct UnsavedFiles(Mutex<BTreeMap<PathBuf, Box<str>>>); // a blocking mutex: locked for a few lines
 
@@ -94,8 +95,8 @@ impl StateDir {
     /// it is used, and the directory counts as one of the unsaved files.
     ///
     /// # Errors
-    /// The directory cannot be created, or no file can be created in it; or it is open already, in this or another
-    /// process.
+    /// The directory cannot be created, no file can be created in it, or its lock file cannot be opened or locked; or it
+    /// is open already, in this or another process.
     pub fn open(directory: &Path) -> io::Result<Self> {
         let (lock_file, unsaved) = (directory.join(LOCK), UnsavedFiles::default());
         let write_test = fs::create_dir_all(directory).and_then(|()| tempfile::tempfile_in(directory).map(drop));
@@ -282,7 +283,7 @@ impl StateDir {
             }
             return true;
         };
-        tracing::warn!(file = %file.display(), %error, "cannot write the file: a restart would lose its contents");
+        tracing::warn!(file = %file.display(), %error, "cannot write the file: a restart would lose the latest changes");
         self.unsaved.0.lock().insert(file, error.to_string().into());
         false
     }

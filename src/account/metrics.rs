@@ -1,11 +1,11 @@
-//! All metrics of the process, and their text for `/metrics`.
+//! Most metrics of the process, and their text for `/metrics`. The handler of `/metrics` adds the others.
 //!
-//! The counters of a subject that is gone (a removed server, for instance) are kept for five minutes, so that every
-//! scraper sees their last values, even if several scrape independently. The exporter, `metrics-exporter-prometheus`,
-//! drops a counter that was not incremented since the last rendering. An increment by 0 counts, too, so each rendering
-//! first exports all counters that are to be kept. The exporter does not hold all metrics: each rendering writes the
-//! gauges of listeners and servers from the current state, and the series of pools from the registry. A pool has a
-//! series for every ending from the start, so that `increase()` sees the first event.
+//! The counters of a listener, pool, server or path that is gone are kept for five minutes, so that every scraper sees
+//! their last values, even if several scrape independently. The exporter, `metrics-exporter-prometheus`, drops a
+//! counter that was not incremented since the last rendering. An increment by 0 counts, too, so each rendering first
+//! exports all counters that are to be kept. The exporter does not hold all metrics: each rendering writes the gauges
+//! of listeners and servers from the current state, and the series of pools from the registry. A pool has a series for
+//! every ending from the start, so that `increase()` sees the first event.
 
 mod registry;
 mod certificates;
@@ -37,7 +37,7 @@ use crate::pool::{Pool, Server};
 /// milliseconds.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// All metrics of the process.
+/// Most metrics of the process: those that [`Self::render`] writes.
 pub struct Metrics {
     recorder: SharedRecorder,
     handle: PrometheusHandle,
@@ -216,7 +216,7 @@ impl Metrics {
         self.lines_dropped.clone()
     }
 
-    /// Renders all metrics in the text exposition format. `sessions`: the current sessions of each listener, by its
+    /// Renders these metrics in the text exposition format. `sessions`: the current sessions of each listener, by its
     /// name. `pools`: the configured pools. `fallbacks`: the pools that have a fallback, and whether it is in use.
     /// `primaries`: the pools whose servers have roles, and how many servers call themselves primary. `guards`: the
     /// guards in force.

@@ -133,8 +133,9 @@ impl Ledger {
         }
     }
 
-    /// Publishes the traffic of open sessions in the metrics, and forgets paths that no further session can take. To be
-    /// called once a second, so that the metrics show the traffic of a session while it lasts.
+    /// Publishes in the metrics the traffic of the open sessions that are connected to a server, and forgets paths that
+    /// no further session can take. To be called once a second, so that the metrics show the traffic of a session while
+    /// it lasts.
     pub fn publish_traffic(&self) {
         let mut open = self.open.lock();
         let now = Instant::now();
@@ -216,8 +217,8 @@ impl Ledger {
     }
 }
 
-/// The entry of one session. Dropping it counts the session and writes its access record: exactly once, whichever way
-/// the session's task ends.
+/// The entry of one session. Dropping it counts the session and writes its access record, if it is to be logged:
+/// exactly once, whichever way the session's task ends.
 #[must_use = "dropping the entry closes it"]
 pub struct Entry {
     ledger: Arc<Ledger>,

@@ -15,8 +15,8 @@ pub(super) struct OpenSession {
 }
 
 impl OpenSession {
-    /// Adds to the series of the path the bytes that were moved since the last call. Returns these bytes, up and down;
-    /// `None`: there is no path.
+    /// Adds to the series of the path the bytes that were moved and have not been added yet. Returns these bytes, up
+    /// and down; `None`: there is no path.
     pub(super) fn publish_traffic(&mut self) -> Option<(u64, u64)> {
         let path = self.path.as_ref()?;
         let traffic = &self.record.traffic;

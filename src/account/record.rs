@@ -102,7 +102,7 @@ impl Record {
         info.fallback_from.as_ref().map(|origin| Arc::clone(origin.pool()))
     }
 
-    /// Ends the session by resetting both sides. Only the first ending counts; returns whether this is the first.
+    /// Ends the session; a relay by resetting both sides. Only the first ending counts; returns whether it is this.
     pub fn cut(&self, ending: Ending) -> bool {
         self.requests.cut(ending)
     }
@@ -230,7 +230,7 @@ impl Record {
         Some([&endpoints.client, &endpoints.server].map(|socket| TcpInfo::read(socket.as_fd())))
     }
 
-    /// Records the bytes that were relayed since the last call, which was `elapsed` ago.
+    /// Records the bytes that were relayed since the last call, if any. `elapsed`: since the ledger's last publication.
     pub(super) fn record_rates(&self, up: u64, down: u64, elapsed: Duration) {
         let rate = |bytes: u64| (bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
         if up + down > 0 {
@@ -281,8 +281,8 @@ pub struct SessionView {
     pub server: Option<Arc<str>>,
     /// The time since it was accepted.
     pub age: Duration,
-    /// The time since it last relayed a byte, up to a second too short. Before the first byte: the time since it was
-    /// accepted.
+    /// The time since it last relayed a byte, up to a second too short. A byte counts from the next publication on,
+    /// within a second. Before the first byte: the time since it was accepted.
     pub idle: Duration,
     /// Bytes from the client.
     pub bytes_up: u64,

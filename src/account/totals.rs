@@ -89,9 +89,10 @@ impl WorkerTotals {
 pub struct TotalCounts {
     /// Sessions that have ended, indexed by the discriminant of [`Ending`].
     pub endings: [u64; Ending::ALL.len()],
-    /// Bytes from clients, up to a second late.
+    /// Bytes from clients. Those of a session are added once a second while it is connected to a server, and when it
+    /// ends.
     pub bytes_up: u64,
-    /// Bytes from servers, up to a second late.
+    /// Bytes from servers, added at the same times.
     pub bytes_down: u64,
     /// Successful connects by duration.
     pub connects: DurationCounts,

@@ -101,7 +101,7 @@ fn with_key(key: &[u8], chain: &str) -> Zeroizing<String> {
 }
 
 /// Creates an order that names the certificate to be replaced (RFC 9773, section 5). If that certificate is not known,
-/// or the server refuses such an order, creates one that names none.
+/// or the server refuses such an order and one that names none may succeed now, creates one that names none.
 async fn new_order(
     opened: &OpenAccount<'_>,
     names: &[ServerName],
@@ -119,7 +119,7 @@ async fn new_order(
                 return Err(opened.handle_error(error));
             }
             Err(error) => {
-                tracing::debug!(error = %chain(&error), "the server takes no order that replaces a certificate")
+                tracing::debug!(error = %chain(&error), "the server takes no order that replaces this certificate")
             }
         }
     }

@@ -43,7 +43,8 @@ pub fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'st
 /// Asks the server when to renew a certificate. Each request has its own deadline.
 ///
 /// # Errors
-/// A file of the account or `ca_file` cannot be used, the server cannot be reached, or its answer is not valid.
+/// A file of the account, `ca_file` or the system trust store cannot be used; the server cannot be reached or refuses;
+/// or its answer is not valid.
 pub async fn renewal_info(
     plan: &AcmePlan,
     certificate: &CertificateIdentifier<'_>,

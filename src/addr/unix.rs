@@ -32,8 +32,9 @@ impl UnixPath {
     /// The limit of the kernel: `sun_path` of unix(7) without the zero byte at the end.
     pub const BYTES_MAX: usize = 107;
 
-    /// The path without `.` and `..`, which are resolved in the text. Only `..` after a symbolic link is kept: it leads
-    /// to the parent of the link's target. Makes system calls if the path has `..`.
+    /// The path without `.` and `..`, which are resolved in the text. Only `..` after a symbolic link, and each `..`
+    /// that follows a kept one, are kept: the first leads to the parent of the link's target. Makes system calls if the
+    /// path has `..`.
     ///
     /// # Errors
     /// Why it cannot be the path of a socket.
@@ -94,7 +95,8 @@ fn without_dots(parts: &str) -> String {
 }
 
 /// Where a Unix socket is: its directory, and its name there. Two paths of one socket have equal places, also if one of
-/// them leads there by a symbolic link or a second mount. A later change of the links or mounts is not seen.
+/// them leads there by a symbolic link or a second mount of the directory, but not if one is a hard link. A later
+/// change of the links or mounts is not seen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UnixPlace {
     /// The device and the inode of the directory; `None`: it cannot be found.

@@ -14,7 +14,7 @@ pub(super) const BACKLOG_MAX: usize = 8;
 pub struct Events {
     pub(super) sender: broadcast::Sender<Bytes>,
     /// Whether a stream has begun since the last look for changes. Such a stream began with the state at another moment
-    /// than that look. So the next event must be the whole state, not the changes since that look.
+    /// than that look. So the event of the next look must be the whole state, not the changes since that look.
     pub(super) has_new_stream: AtomicBool,
     /// The permits for streams of all endpoints.
     permits: Arc<Semaphore>,

@@ -31,8 +31,9 @@ const SECRET_FILES: [(&str, TryFile); 2] = [
     ("token_file", |path| token(path).map(drop)),
 ];
 
-/// Checks that every file that the plan names can be read, except those of TLS. These are read next, by `load_tls`: one
-/// that is in force already and cannot be read any more does not prevent a reload.
+/// Checks that every file in [`Plan::files`] can be read, except those in the TLS settings of listeners and pools.
+/// These are read next, by `load_tls`: one that is in force already and cannot be read any more does not prevent a
+/// reload.
 ///
 /// # Errors
 /// The first such file.
@@ -56,7 +57,7 @@ fn unreadable_file((key, path): (String, &Path)) -> Option<Failure> {
 }
 
 /// A warning for each file of the plan that is empty, that the group or others may write, or that holds a secret and
-/// that others may read. An empty file of a password or token gets no warning, because it is an error of
+/// that others may read. There is no warning that a file of a password or token is empty, because that is an error of
 /// [`unreadable`]. A file whose metadata cannot be read gets no warning.
 #[must_use]
 pub fn file_warnings(plan: &Plan) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Replaces the configuration in force without affecting sessions.
+//! Replaces the configuration in force. Sessions go on, unless the new one has them cut (`on_down`, for example).
 //!
 //! [`App::prepare`] does everything that may fail or wait: read, check, resolve new names, open, bind, listen. Then
 //! [`App::apply`] makes the change, which cannot fail.
@@ -28,7 +28,7 @@ use crate::text::escape;
 /// The next plan, and everything it needs to be put in force.
 pub(super) struct Prepared {
     next: InForce,
-    /// The plan of the file alone, if it accepts announced routes; `next` is that plan with these routes.
+    /// The plan without announced routes, if it accepts such routes; `next` is that plan with these routes.
     file_plan: Option<Arc<Plan>>,
     /// The text of the file, if the file is to be watched.
     text: Option<String>,
@@ -71,7 +71,8 @@ impl App {
     }
 
     /// Reads the configuration again, and does everything that may fail or wait. May be cancelled: it changes nothing
-    /// that is in force. Work that takes long with a large configuration is done in another thread.
+    /// that is in force, except that TLS files in use are read again if they have changed. Work that takes long with a
+    /// large configuration is done in another thread.
     ///
     /// `just_read`: the texts of the store, if the request for the reload brings them.
     pub(super) async fn prepare(&mut self, just_read: Option<Arc<RemoteTexts>>) -> Result<Prepared, ReloadError> {

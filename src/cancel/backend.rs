@@ -20,14 +20,14 @@ const BACKEND_KEY_DATA: u8 = b'K';
 const ERROR_RESPONSE: u8 = b'E';
 const READY_FOR_QUERY: u8 = b'Z';
 
-/// Reads the messages of a server, which come in pieces, up to its first ReadyForQuery.
+/// Reads the messages of a server, which come in pieces, up to its first ReadyForQuery or ErrorResponse.
 #[derive(Debug, Default)]
 pub struct BackendReader {
     /// The header of the current message, as far as it has come.
     header: Vec<u8>,
     /// Bytes of the current message that are still to come.
     body_left: usize,
-    /// Whether the current message is BackendKeyData, of a length that a key can have.
+    /// Whether the current message is BackendKeyData, and no longer than a key can be.
     is_key: bool,
     /// The content of BackendKeyData, as far as it has come.
     content: Vec<u8>,

@@ -133,7 +133,7 @@ impl RedisProbe {
     /// # Errors
     /// A password cannot be read; connecting failed; or the server speaks another protocol, refuses the check, is a
     /// Sentinel or a replica without a link to its primary, or calls itself the primary while the Sentinels name
-    /// another server, or have never answered.
+    /// another server, or have never named one.
     async fn learn_facts(&self) -> Result<CheckPass, CheckFailure> {
         let began = Instant::now();
         let answer = self.ask_server().await?;

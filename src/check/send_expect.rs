@@ -112,7 +112,7 @@ impl Probe for SendExpectProbe {
         let ConversationState { step, part, answer } = &*self.progress.lock();
         let timeout = format_duration(self.target.timeout);
         let Some(entry) = step.checked_sub(1).and_then(|index| self.check.steps.get(index)) else {
-            return ErrorKind::TimedOut.into(); // there was no connection
+            return ErrorKind::TimedOut.into(); // no connection, or its TLS handshake was not complete
         };
         let what = match &entry.expect {
             Some(pattern) if *part == StepPart::Expect => {
@@ -128,7 +128,7 @@ impl Probe for SendExpectProbe {
 /// How far a conversation has come.
 #[derive(Default)]
 struct ConversationState {
-    /// The number of the step under way, from 1 on; 0: there is no connection yet.
+    /// The number of the step under way, from 1 on; 0: there is no connection yet, or its TLS handshake is under way.
     step: usize,
     part: StepPart,
     /// The beginning of what the server has sent since the last match.
@@ -226,7 +226,7 @@ impl ScriptedConnection {
                     format!("no match, and the server has sent {BYTES_MAX} bytes"),
                 )
             } else if self.reads == READS_MAX {
-                let why = format!("no match, and the answer came in more than {READS_MAX} parts");
+                let why = format!("no match, and what the server has sent came in {READS_MAX} parts");
                 (ErrorKind::Other, why)
             } else {
                 match self.read().await {
@@ -361,6 +361,6 @@ mod tests {
             }
         };
         let failed = run(&[expect("y")], dripping).await.unwrap_err();
-        assert!(failed.contains("in more than 256 parts"), "{failed}");
+        assert!(failed.contains("came in 256 parts"), "{failed}");
     }
 }

@@ -15,8 +15,8 @@ pub(super) trait CheckStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> CheckStream for T {}
 
-/// Begins TLS. Asks for the same server name as the pool's sessions do. If the pool has no TLS settings, asks for the
-/// host name of the server.
+/// Begins TLS. Asks for the same server name as a session of the pool whose client has asked for none. If the pool has
+/// no TLS settings, asks for the host name of the server.
 ///
 /// # Errors
 /// Those of the handshake.

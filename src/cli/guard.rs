@@ -25,7 +25,7 @@ pub enum GuardCommand {
         /// Only for this time, such as "10m"
         #[arg(long = "for", value_name = "DURATION", value_parser = values::lifetime)]
         time: Option<String>,
-        /// Also reset the open sessions from that network
+        /// Also reset the open sessions from that network that have passed the guard
         #[arg(long)]
         close: bool,
     },

@@ -1,4 +1,5 @@
-//! Key names of other proxies (HAProxy, Envoy, nginx, Traefik, PgBouncer), each with the equivalent key of acequia.
+//! Key names of other proxies (HAProxy, Envoy, nginx, Traefik, PgBouncer and others), each with the equivalent
+//! key of acequia.
 
 mod words;
 mod tls;

@@ -128,7 +128,7 @@ impl BindSource {
 
     /// Binds a socket, which is to be connected to this server, to the address of this turn or to that of the client. A
     /// check has no client: with [`BindAddresses::Client`], its socket is not bound. The port is chosen when the socket
-    /// is connected.
+    /// is connected, unless the system refuses that ([`LATE_PORT`]).
     pub(super) fn bind(
         &self,
         socket: &Socket,

@@ -24,7 +24,7 @@ pub enum ConnectFailure {
     Tls,
     /// The server went down, lost its role, or was disabled while it was being connected to.
     WentDown,
-    /// The server accepted the connection, and then said that it takes no sessions now, or closed the connection before
+    /// The server accepted the connection, and then said that it takes no sessions now, or the connection ended before
     /// the server's first message was complete.
     NotReady,
     /// Another error.
@@ -63,7 +63,7 @@ impl ConnectFailure {
         }
     }
 
-    /// Whether the failure counts against the server.
+    /// Whether the failure counts against the server, unless the client may be the reason.
     #[must_use]
     pub const fn is_blamed_on_server(self) -> bool {
         matches!(

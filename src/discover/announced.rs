@@ -23,7 +23,8 @@ const LISTENER_LABEL: &str = "acequia.listener";
 const SNI_LABEL: &str = "acequia.sni";
 
 /// The label with the group of a container. Containers that announce the same server name at one listener form a pool.
-/// All of them must be of the group of the oldest one (none, if it has none); the others are refused.
+/// All of them must be of the group of the oldest one that is not refused for another reason (none, if it has none);
+/// the others are refused.
 const POOL_LABEL: &str = "acequia.pool";
 
 /// After the containers were listed, the next list waits for this long, so that all changes meanwhile are applied

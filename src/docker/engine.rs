@@ -18,13 +18,14 @@ use crate::error::with_context;
 use crate::http_client::{StreamedResponse, exchange, in_time, open};
 use crate::text::Reason;
 
-/// How long a request may take until its response is complete; if the response has no end, until its head has come.
+/// How long most requests may take until the response is complete; if the response has no end, until its head has come.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest response: enough for thousands of containers with many labels.
+/// The longest response that is read as a whole: enough for thousands of containers with many labels.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// How much is read of a response that refuses a stream: of events, of a log, or of the progress of an image's pull.
+/// Of a response that refuses a stream (of events, of a log, or of the progress of an image's pull), no more is read
+/// once this much has come.
 const REJECTION_BYTES_MAX: usize = 16 << 10;
 
 /// The oldest version of the API that acequia speaks: that of Docker 20.10, and of Podman. Docker 29 does not speak it.

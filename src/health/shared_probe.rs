@@ -109,7 +109,8 @@ impl CheckSetup {
     }
 }
 
-/// A running check of one server. Its users are the pools that share it: one [`ServerCheck`] for each pool.
+/// A running check. Its users are the servers that share it, usually one for each pool. A pool may also have servers
+/// with different names at one address.
 pub(super) struct SharedProbe {
     setup: CheckSetup,
     probe: Box<dyn Probe>,
@@ -134,7 +135,7 @@ impl SharedProbe {
         &self.setup
     }
 
-    /// Adds a user, for which a check runs at once.
+    /// Adds a user, for which a check runs at once, unless its server is disabled.
     pub(super) fn join(&self, user: Arc<ServerCheck>) {
         self.users.lock().push(user);
         self.has_joined.notify_one();
@@ -161,8 +162,8 @@ impl SharedProbe {
         self.setup.interval(&self.active())
     }
 
-    /// Waits until the next check is to run: at `due`, or as soon as a user joins, or the server is enabled in the pool
-    /// of a user. While the server is disabled in all of these pools, no check runs.
+    /// Waits until the next check is to run: at `due`, or as soon as a user joins whose server is not disabled, or the
+    /// server of a user is enabled. While the servers of all users are disabled, no check runs.
     pub(super) async fn wait(&self, due: impl Future<Output = ()>) {
         let mut due = pin!(due);
         loop {

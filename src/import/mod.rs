@@ -37,8 +37,8 @@ pub struct Import {
 /// Why a file is not converted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
-    /// The other program would not accept the file either. Most often it is cut off, so that a rule about who may
-    /// connect may be missing.
+    /// The other program would not accept the file either, or blocks are nested too deep. Most often the file is cut
+    /// off, so that a rule about who may connect may be missing.
     #[error("line {line}: {problem}")]
     Syntax {
         /// The number of the line where the problem begins.
@@ -96,6 +96,6 @@ fn heading(origin: Origin) -> String {
     };
     format!(
         "# Imported from a configuration of {name}. Lines that could not be carried over are comments: `# not carried over`,\n\
-         # with their line number. `# note` tells where acequia differs.\n{order}"
+         # most with their line number. `# note` tells where acequia differs.\n{order}"
     )
 }

@@ -15,7 +15,7 @@ use crate::text::{NAME_BYTES_MAX, Reason, is_name};
 /// The most names that one server may announce, so that it cannot use up [`LISTENER_NAMES_MAX`] alone.
 const SERVER_NAMES_MAX: usize = 100;
 
-/// The most names that are announced at one listener: each name has a pool, with about 90 series of metrics.
+/// The most names that are announced at one listener: each name has a pool, with about 120 series of metrics.
 const LISTENER_NAMES_MAX: usize = 1000;
 
 /// `announce` of a listener: who may announce routes at it.
@@ -107,8 +107,8 @@ impl Plan {
     }
 
     /// This plan plus a route and a pool for each announced name. This plan must not have announced routes already. If
-    /// servers of different groups announce one name at a listener, the group of the oldest server gets the name, and
-    /// the other groups are refused.
+    /// servers of different groups announce one name at a listener, the group of the oldest server that is not refused
+    /// for another reason gets the name, and the other groups are refused.
     #[must_use]
     pub fn with_announced(&self, announcements: &[Announcement]) -> Self {
         let mut in_order: Vec<&Announcement> = announcements.iter().collect();

@@ -1,5 +1,5 @@
-//! The state of a server according to its active checks. [`RiseFall`] is a pure state machine over check results. Only
-//! the server's health monitor records results.
+//! The state of a server according to its active checks. [`RiseFall`] is a pure state machine over results: those of
+//! the server's checks, and verdicts on its role that follow from checks of other servers or `acequia pool trust`.
 
 mod record;
 
@@ -17,7 +17,7 @@ pub(super) enum Availability {
     /// It is ejected and its back-off is over: one session may try it.
     TrialDue,
     /// It is down or suspended, is not known to have a required role, is ejected while no trial is due, or is out of
-    /// service (weight 0, drained or disabled).
+    /// service (weight 0, drained, disabled or awaiting failback).
     Unavailable,
 }
 
@@ -45,9 +45,9 @@ pub enum CheckVerdict {
     Unchecked,
     /// In use.
     Up,
-    /// It does not answer its checks, or says that it does not work.
+    /// Its checks have failed, or it has said that it does not work.
     Down,
-    /// It answers its checks, but it has the wrong role or is too far behind its primary.
+    /// It lives (fewer than `fall` failures in a row), but has the wrong role or is too far behind its primary.
     WrongRole,
 }
 
@@ -200,7 +200,7 @@ impl RiseFall {
         }
     }
 
-    /// Records one result. Returns the new state if it changed. The first result alone decides the first state.
+    /// Records one result. Returns the new state if it changed. The first that is not `Prevented` sets the first state.
     pub(super) fn record(&mut self, outcome: &CheckOutcome, thresholds: Thresholds) -> Option<CheckState> {
         let before = self.latest;
         self.accepts_sessions_while_prevented = None;
@@ -311,8 +311,8 @@ impl RiseFall {
         self.state == CheckState::Down && !(self.has_wrong_role && self.failures < fall)
     }
 
-    /// Whether the server said at the latest check that it does not work or takes no sessions, or that check was
-    /// refused or prevented and its role is not known any more.
+    /// Whether the server said at the latest check that was not prevented that it does not work or takes no sessions,
+    /// or the latest check was refused or prevented and its role is not known any more.
     #[must_use]
     pub(super) const fn is_suspended(&self) -> bool {
         matches!(self.accepts_sessions_while_prevented, Some(false))

@@ -25,9 +25,9 @@ const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// KiB, unless it was built otherwise) before a record is complete. Other positions are ends of records.
 const PAGE_BYTES: u64 = 8 << 10;
 
-/// More than the longest record that a transaction writes before it ends: 32 pages and their description. (The record
-/// that ends it is soon written as a whole.) A replica applies only whole records, so it may stay up to this far before
-/// a position within a record.
+/// More than the longest record that a transaction usually writes before it ends: 32 pages and their description. (The
+/// record that ends it is soon written as a whole.) A replica applies only whole records, so it may stay up to this far
+/// before a position within a record.
 const RECORD_BYTES: u64 = 512 << 10;
 
 /// Positions in the order in which they were reached.

@@ -17,7 +17,7 @@ pub enum MemberState {
     Unchecked,
     /// It has failed its checks, and has not passed enough of them since.
     Unhealthy,
-    /// It answers its checks, but it has the wrong role or is too far behind.
+    /// It lives (fewer than `fall` failed checks in a row), but has the wrong role or is too far behind.
     WrongRole,
     /// Its latest check was refused, and it gets no new sessions because of that.
     CheckRefused,

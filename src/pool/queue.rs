@@ -1,10 +1,10 @@
 //! The queue of clients that wait for a server with room.
 //!
 //! There is one queue for all pools of one name, whatever their plans, and all workers share it. Waiting clients are
-//! served by the session that makes room: when it ends, it gives its place to the first in line that may have it. No
-//! new client takes the place before, because new clients join the line as long as anybody waits. After any other
-//! change (a server is up, a reload has raised a limit) all waiting clients are woken, and the one whose task runs
-//! first serves the whole line.
+//! served by the session that makes room: when it ends, it gives its place to the first in line that may have it. In a
+//! pool with a `queue`, no new client takes the place before, because new clients join the line as long as anybody
+//! waits. After any other change (a server is up, a reload has raised a limit) all waiting clients are woken, and the
+//! one whose task runs first serves the whole line.
 //!
 //! A TCP client that is allowed to end its stream, and has ended it, may still wait for an answer, or it may be gone:
 //! that cannot be seen. So it is served after the clients with open streams, and makes room for them if the line is too
@@ -39,7 +39,7 @@ type SharedPool = dyn AsRef<Pool> + Send + Sync;
 pub struct PoolQueue {
     /// How many clients wait. Written under the lock of `line`.
     occupied: AtomicUsize,
-    /// Whether something has changed since a woken client last served the line.
+    /// Whether something has changed, while clients waited, since the last call of [`Self::serve_if_stale`].
     is_stale: AtomicBool,
     // A blocking mutex: held while the line is served.
     line: Mutex<Waiters>,
@@ -108,7 +108,7 @@ impl Default for PoolQueue {
 }
 
 impl PoolQueue {
-    /// An empty queue. `followers` are notified of every change of a server.
+    /// An empty queue. `followers` are notified by [`ServerObserver::notify_change`].
     pub(super) fn new(followers: watch::Sender<()>) -> Self {
         Self {
             occupied: AtomicUsize::new(0),
@@ -189,8 +189,9 @@ impl PoolQueue {
         self.joined.notified().await;
     }
 
-    /// Lines up, and serves the line. The returned place has its answer already if a server has room, or if this is the
-    /// client that leaves a full queue ([`NoLease::Full`]).
+    /// Lines up, and serves the line. The returned place has its answer already if the client got a lease, if no server
+    /// is left that it could wait for ([`NoLease::NoServer`]), or if it is the one that leaves a full queue
+    /// ([`NoLease::Full`]).
     pub(super) fn join(
         &self,
         own_pool: &Pool,

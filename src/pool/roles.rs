@@ -46,13 +46,13 @@ struct RolesState {
 #[derive(Debug, Default)]
 pub struct RoleJudgement {
     /// The results to be recorded: that of a check that passed, unless the verdict on its server has to wait for other
-    /// checks; and those of servers on which the verdict has changed.
+    /// checks; and those of servers on which there is a new verdict, except a dead server that is rejected.
     pub outcomes: Vec<(Arc<Server>, CheckOutcome)>,
     /// All servers that call themselves primary, if they have become more than one by this check.
     pub rivals: Option<Vec<Arc<str>>>,
     /// The primary and the kind of number that its timeline is, if the primary or its timeline has changed.
     pub new_primary: Option<(KnownPrimary, Numbering)>,
-    /// Whether the primary in force, or the list of servers, is another one than at the latest judgement.
+    /// Whether the primary in force is another one than at the latest judgement, or the list of servers was taken over.
     pub has_new_primary_or_servers: bool,
     /// Whether what is to be remembered of primaries has changed.
     is_memory_changed: bool,
@@ -98,7 +98,7 @@ impl PoolRoles {
         self.state.lock().primaries.in_force().map(Arc::from)
     }
 
-    /// Makes the next check take over the list of servers again: an operator has disabled or enabled one of them.
+    /// Makes the next check take over the list of servers again: one of them may have been disabled or enabled.
     pub(super) fn forget_list(&self) {
         self.state.lock().list = Weak::new();
     }

@@ -1,4 +1,4 @@
-//! Reads the files of TLS again: certificates, keys, and everything else that handshakes need.
+//! Reads the files of TLS again that have changed: certificates, keys, and everything else that handshakes need.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::live::LiveTls;
 use crate::text::escape;
 use crate::tls::{ListenerTls, PoolTls, TlsReload, shown_warnings};
 
-/// The results of reading all files again.
+/// The results of reading again what has changed.
 pub struct TlsReloads<'a> {
     /// The listeners by name, and the admin port under the name `[admin]`.
     pub listeners: Vec<(&'a str, &'a ListenerTls, TlsReload)>,
@@ -15,7 +15,7 @@ pub struct TlsReloads<'a> {
     pub pools: Vec<(&'a str, &'a PoolTls, TlsReload)>,
 }
 
-/// Reads all files again, and puts in force what has changed and is not broken. Takes time where there are many files.
+/// Reads the files again that have changed, and puts in force what is not broken. Takes time if there are many files.
 pub fn reload_tls<'a>(tls: &'a LiveTls, metrics: &Metrics) -> TlsReloads<'a> {
     let reload_listener = |(listener, tls): (&'a str, &'a Arc<ListenerTls>)| {
         (listener, &**tls, reload_listener_tls(listener, tls, metrics))
@@ -27,7 +27,8 @@ pub fn reload_tls<'a>(tls: &'a LiveTls, metrics: &Metrics) -> TlsReloads<'a> {
     }
 }
 
-/// Reads the files of one listener again. Logs the result, and counts it if a file has changed or has become broken.
+/// Reads the files of one listener again that have changed. Logs the result, and counts it if a file has changed or has
+/// become broken.
 pub fn reload_listener_tls(listener: &str, tls: &ListenerTls, metrics: &Metrics) -> TlsReload {
     let reload = tls.reload();
     if has_changed(&reload) {
@@ -55,7 +56,8 @@ pub fn reload_listener_tls(listener: &str, tls: &ListenerTls, metrics: &Metrics)
     reload
 }
 
-/// Reads the files of one pool again. Logs the result, and counts it if a file has changed or has become broken.
+/// Reads the files of one pool again if one has changed. Logs the result, and counts it if a file has changed or has
+/// become broken.
 pub fn reload_pool_tls(pool: &str, tls: &PoolTls, metrics: &Metrics) -> TlsReload {
     let reload = tls.reload();
     if has_changed(&reload) {

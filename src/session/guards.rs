@@ -15,7 +15,7 @@ use crate::sniff::alert::Alert;
 use crate::sniff::{SniffLimits, Sniffed, TlsAnswer, sniff_postgres};
 
 impl Opened<'_> {
-    /// Asks the guards of the listener. Of what the client sends, nothing but a PROXY header was read before.
+    /// Asks the guards of the listener. Nothing of the client was read before, except by [`Self::read_proxy_header`].
     pub(super) fn pass_guards(self) -> Result<Self, Refusal> {
         let plan = &self.state.plan;
         let protocol = if plan.tls.is_some() {
@@ -50,7 +50,8 @@ impl Routed<'_> {
 /// If a guard of the listener has refused a PostgreSQL client, replaces the reply by one in the client's protocol.
 /// Clients print only an answer to their first packet. So that packet is read first, within [`REFUSAL_TIME_MAX`].
 ///
-/// The reply stays as it is if no valid packet comes by then. In a flood, nothing is read.
+/// The reply stays as it is if no valid packet comes by then, or if the packet is a CancelRequest, which has no answer.
+/// In a flood, nothing is read.
 pub(super) async fn with_postgres_reply(
     refusal: Refusal,
     client: &mut TcpStream,

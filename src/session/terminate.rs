@@ -128,7 +128,7 @@ async fn read_http_method(client: &TcpStream, entry: &Entry, sniffed: &mut Sniff
     Ok(())
 }
 
-/// Counts the handshake, and keeps for the log why it has failed.
+/// Counts the handshake. If it has failed by an error of TLS, keeps that error for the log.
 fn record_handshake(entry: &Entry, connection: &TlsConnection, started: Instant, error: Option<&HandshakeError>) {
     let result = match error {
         None => HandshakeResult::Ok,

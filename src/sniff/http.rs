@@ -48,8 +48,8 @@ pub enum InvalidRequest {
     /// It has more header fields than are read.
     #[error("it has more than {FIELDS_MAX} header fields")]
     TooManyFields,
-    /// `Host` is missing, occurs twice, or is invalid; or the host in the target is invalid.
-    #[error("it has no valid `Host`")]
+    /// `Host` is missing, occurs more than once, or is invalid; or the host in the target is invalid.
+    #[error("`Host` is missing or repeated, or a host is invalid")]
     Host,
     /// The target is neither a path nor an absolute URI of the scheme http, or not all of it is visible ASCII.
     #[error("its target is neither a path nor an `http` URI")]

@@ -1,7 +1,7 @@
 //! The lines that a process prints, bounded in length.
 
-/// The longest line that is kept, in bytes; the rest of a longer one is dropped. This is more than a
-/// [`Reason`](super::Reason) shows.
+/// The longest line that is kept, in bytes; the rest of a longer one is dropped. A [`Reason`](super::Reason) shows no
+/// more than this.
 pub(crate) const LINE_BYTES_MAX: usize = 1024;
 
 /// Divides bytes into lines. Empty lines are left out, and so is white space at the end of a line.

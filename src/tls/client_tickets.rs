@@ -1,4 +1,5 @@
-//! Tickets for clients with certificates: a TLS session can be resumed until the certificate of its client expires.
+//! Tickets for clients with certificates: a TLS session can be resumed at most until the certificate of its client
+//! expires.
 //!
 //! When a TLS session is resumed, the client sends no certificate. rustls does not verify the earlier certificate
 //! again, and issues further tickets. Therefore a ticket contains when the certificate expires, and is not accepted
@@ -20,11 +21,11 @@ use super::words::unix_now;
 const TIME_BYTES: usize = 8;
 
 /// The longest session state that is put into a ticket, in bytes. The state contains the client's certificate chain.
-/// The limit is below that of TLS (64 KiB; RFC 8446, section 4.6.1), because each client gets two tickets.
+/// The limit is below that of TLS (64 KiB; RFC 8446, section 4.6.1), because a client of TLS 1.3 gets two tickets.
 const STATE_BYTES_MAX: usize = 16 << 10;
 
 /// The verifier and the ticketer for one connection. They share the time at which the client's certificate expires: the
-/// client's tickets are valid until then.
+/// client's tickets are valid at most until then.
 pub(super) fn for_one_client(
     verifier: &Arc<dyn ClientCertVerifier>,
     ticketer: &Arc<dyn ProducesTickets>,

@@ -21,8 +21,8 @@ use super::listener::{Protocols, TlsReload};
 use super::verification::{any_certificate_verifier, authority_verifier};
 use crate::name::ServerName;
 
-/// For how many names a server's tickets are kept. A server has several names only where `sni` is the client's; beyond
-/// this number, the tickets of the names that were added first are dropped.
+/// For how many names a server's tickets are kept. A server has several names where `sni` is the client's, or after a
+/// reload has changed `sni`; beyond this number, the tickets of the names that were added first are dropped.
 const NAMES_WITH_SESSIONS_MAX: usize = 32;
 
 /// How many tickets rustls keeps for a name. The size of its cache is a number of tickets.
@@ -31,7 +31,7 @@ const TICKETS_OF_NAME_MAX: usize = 8;
 /// `[pools.NAME.tls]`: how TLS with the servers of a pool begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolTlsPlan {
-    /// The name that servers are asked for. Their certificates must have it.
+    /// The name that servers are asked for. If their certificates are verified, these must have it.
     pub sni: SentSni,
     /// The protocols that servers are offered.
     pub alpn: OfferedProtocols,
@@ -46,8 +46,8 @@ pub struct PoolTlsPlan {
 /// The name that servers are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SentSni {
-    /// The host name in the server's address. If that has none, no name is sent, and the certificate must be for the IP
-    /// address.
+    /// The host name in the server's address. If that has none, no name is sent, and a certificate that is verified
+    /// must be for the IP address.
     #[default]
     Host,
     /// The name that the client has asked for; if it has asked for none, as [`Self::Host`].
@@ -152,7 +152,7 @@ impl Default for ResumableSessions {
 }
 
 impl PoolTlsPlan {
-    /// The files that are read, each with its key in `[pools.NAME.tls]`.
+    /// The configured files that are read, each with its key in `[pools.NAME.tls]`.
     #[must_use]
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         let mut files: Vec<(&'static str, &Path)> = Vec::new();
@@ -206,7 +206,7 @@ pub fn unverified_config() -> Arc<ClientConfig> {
 /// of the system. `identity`: our certificate, for servers that ask for one.
 ///
 /// # Errors
-/// A file cannot be used.
+/// A file, or the system trust store, cannot be used.
 pub fn client_config(
     ca_file: Option<&Path>,
     identity: Option<&CertificateFiles>,
@@ -224,7 +224,7 @@ pub fn client_config(
 /// servers that ask for one.
 ///
 /// # Errors
-/// A text cannot be used.
+/// A text, or the system trust store, cannot be used.
 pub fn client_config_of(
     trusted: Option<&PemText>,
     identity: Option<&(PemText, PemText)>,
@@ -256,7 +256,7 @@ impl PoolTls {
     /// Reads the files.
     ///
     /// # Errors
-    /// A file cannot be used. The error is about the first such file.
+    /// A file, or the system trust store, cannot be used. The error is about the first of them.
     pub fn load(plan: PoolTlsPlan) -> Result<Self, TlsFileError> {
         Ok(Self {
             current: ArcSwap::from_pointee(plan.read()?),
@@ -322,7 +322,7 @@ impl PoolTls {
     /// may be resumed.
     ///
     /// # Errors
-    /// Those of rustls; only a configuration that contradicts itself has any.
+    /// Those of rustls, for a configuration that contradicts itself.
     pub fn connection(
         &self,
         client: ClientChoice<'_>,

@@ -1,4 +1,4 @@
-//! Timeouts and durations follow the monotonic clock: a step of the wall clock changes only the times in the log.
+//! Timeouts and durations follow the monotonic clock. A step of the wall clock changes times of day, as in the log.
 
 use std::fs;
 use std::time::{Duration, SystemTime};

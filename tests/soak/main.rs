@@ -181,8 +181,8 @@ fn settled_cost(proxy: &Proxy, before: &Cost) -> Cost {
     }
 }
 
-/// Prints one violation of each kind: violations with the same text before the first colon are of one kind. Returns a
-/// failure if there is a violation.
+/// Prints one violation of each kind, at most [`SHOWN_MAX`]: violations with the same text before the first colon are
+/// of one kind. Returns a failure if there is a violation.
 fn report_violations(violations: &[String]) -> ExitCode {
     let mut kinds = BTreeMap::<&str, Vec<&String>>::new();
     for violation in violations {

@@ -151,7 +151,7 @@ pub(crate) fn names_from(code: &[Token], modules: &[String]) -> Vec<(String, Str
 }
 
 /// Names of the types that a file defines, each with its line: structs, enums, unions and traits, and aliases outside
-/// of `impl` and `trait`.
+/// of all braces.
 pub(crate) fn types(code: &[Token]) -> Vec<(String, usize)> {
     let mut depth = 0;
     let mut found = Vec::new();

@@ -8,8 +8,9 @@ use crate::account::names;
 use crate::tls::{Certificate, ListenerTls, PoolTls};
 
 /// From when and until when certificates are valid, and when lists of revoked certificates should be replaced, in the
-/// text exposition format. The certificates are those of listeners, and those that pools present to their servers. If
-/// several certificates of one listener have the same first name, only the one that expires first is shown.
+/// text exposition format. The certificates are those of listeners and of the admin port, which is one of `listeners`,
+/// and those that pools present to their servers. If several certificates of one listener have the same first name,
+/// only the one that expires first is shown.
 #[must_use]
 pub fn certificate_validity<'a>(
     listeners: impl IntoIterator<Item = (&'a str, &'a Arc<ListenerTls>)>,

@@ -4,7 +4,7 @@ import { byId, bytes, count, counted, duration, element, localTime, now, show, s
 import { hasToken } from "./source.js";
 import { SILENCE_MAX_MS, isDegraded, known, latest, newest } from "./state.js";
 
-/** The most names that a notice lists. */
+/** The most unresolved names that a notice lists. */
 const NAMES_SHOWN = 10;
 
 /** The most notices that are shown, the worst first. */
@@ -52,13 +52,13 @@ function notices(state) {
   const list = [];
   const silence = Date.now() - known.heardAt;
   if (silence > SILENCE_MAX_MS) list.push(notice("bad", "Connection lost.", `What is shown here is of ${localTime(known.heardAt)}.`));
-  if (state.draining) list.push(notice("warn", "Draining.", "No new sessions are accepted; the process ends when all are over."));
+  if (state.draining) list.push(notice("warn", "Draining.", "New sessions are accepted only until `drain_delay` is over; the process ends when all sessions are over."));
   if (state.last_reload && !state.last_reload.done) list.push(failedReload(state.last_reload));
   if (state.remote) list.push(...storeProblems(state.remote).map(([title, text]) => notice("warn", title, text)));
   for (const reason of state.unsaved) list.push(notice("warn", "Not saved, and lost at a restart:", `${reason}.`));
   for (const pool of state.pools) {
     if (!pool.usable) {
-      const instead = pool.served_by ? `new sessions go to ${pool.served_by}` : "new sessions end with an error";
+      const instead = pool.served_by ? `new sessions go to ${pool.served_by}` : "new sessions end with an error, unless they may wait in the queue";
       list.push(notice("bad", `Pool ${pool.name} has no usable server:`, `${instead}.`));
     }
     if (pool.panic) list.push(notice("warn", `Pool ${pool.name} is in panic:`, "so few servers are healthy that all are used."));

@@ -77,7 +77,7 @@ async fn run(check: HttpCheck, address: SocketAddr) -> Result<CheckPass, String>
 }
 
 #[tokio::test]
-async fn the_http_status_decides_the_result() {
+async fn the_http_status_and_wrong_role_body_decide_the_result() {
     for (status, passes) in [
         ("200 OK", true),
         ("304 Not Modified", true),

@@ -4,7 +4,8 @@
 //! ```text
 //!  server                                        check
 //!  greeting: version, scramble, plugin  ──────►
-//!                                       ◄──────  SSLRequest, and the TLS handshake, if the server offers TLS
+//!                                       ◄──────  SSLRequest, and the TLS handshake, if `tls` is given and the
+//!                                                server offers TLS
 //!                                       ◄──────  response: user, proof, plugin
 //!  AuthSwitchRequest: plugin, scramble  ──────►  if the account has another plugin
 //!                                       ◄──────  proof

@@ -11,12 +11,12 @@ use crate::check::bounded::Bounded;
 use crate::check::file::read_password;
 use crate::check::stream::CheckStream;
 
-/// The most bytes read from a server in one check. Usually the server sends 2 KiB, but the reply to `INFO replication`
-/// has a line for each replica.
+/// The most bytes read from a server in one check. Usually the server sends less than 2 KiB, but the reply to
+/// `INFO replication` has a line for each replica.
 const REPLY_BYTES_MAX: u64 = 64 << 10;
 
-/// The most reads in one check. After each, an incomplete reply is parsed again from its beginning; a server that sends
-/// byte by byte must not cause many such parses. 64 KiB in TCP segments of 536 bytes are 123 reads.
+/// The most reads from a server in one check. After each, an incomplete reply is parsed again from its beginning; a
+/// server that sends byte by byte must not cause many such parses. 64 KiB in TCP segments of 536 bytes are 123 reads.
 const READS_MAX: u32 = 256;
 
 /// How to log in.
@@ -86,8 +86,8 @@ impl Pipeline {
     /// Sends the commands. Returns the replies to those that were added.
     ///
     /// # Errors
-    /// The server refuses the login or `PING` ([`CheckFailure::Refused`]), ends the connection, speaks another protocol
-    /// or sends too much.
+    /// The server refuses the login or `PING` ([`CheckFailure::Refused`]), ends the connection, speaks another
+    /// protocol, or sends too much or in too many parts.
     pub(super) async fn send(self, stream: Box<dyn CheckStream>) -> Result<Vec<RespValue>, CheckFailure> {
         let Replies { added, refusal } = self.exchange(stream).await?;
         refusal.map_or(Ok(added), Err)

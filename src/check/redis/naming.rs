@@ -113,7 +113,7 @@ struct Majority {
 
 impl SentinelAnswers {
     /// Adds the answers of a check, `reported`. Returns what the Sentinels say now, by the rules of this module;
-    /// `None`: none has ever answered. `asked_count`: how many Sentinels were asked.
+    /// `None`: none has ever named a primary. `asked_count`: how many Sentinels were asked.
     pub(super) fn update(&mut self, reported: Vec<NamedPrimary>, asked_count: usize, now: Instant) -> Option<Naming> {
         self.update_majority(&reported, asked_count, now);
         self.follow_majority(now)

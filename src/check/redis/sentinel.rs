@@ -95,8 +95,8 @@ impl Sentinels {
     /// Asks all Sentinels at once. Returns what [`SentinelAnswers::update`] returns.
     ///
     /// # Errors
-    /// No Sentinel has ever answered. The failure is a [`CheckFailure::Shortage`] or [`CheckFailure::Local`] if this
-    /// host prevented a question, else a [`CheckFailure::Unfit`] with the latest reason.
+    /// No Sentinel has ever named a primary. The failure is a [`CheckFailure::Shortage`] or [`CheckFailure::Local`] if
+    /// this host prevented a question, else a [`CheckFailure::Unfit`] with the latest reason.
     pub(super) async fn ask(&self, tls: Option<&Arc<ClientConfig>>, began: Instant) -> Result<Naming, CheckFailure> {
         let deadline = self.deadline(began);
         let mut tasks = JoinSet::new();

@@ -9,7 +9,7 @@ use crate::http_client::{self, StreamedResponse};
 /// The stream of events. Each event has a name and a line of JSON.
 pub(in crate::cli) struct EventStream {
     response: StreamedResponse,
-    /// The bytes that were received and not yet returned: a part of the next event, or more than one event.
+    /// The bytes that were received and not yet returned: any number of whole events, and perhaps a part of the next.
     received: Vec<u8>,
 }
 

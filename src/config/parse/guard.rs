@@ -201,9 +201,9 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
     Some(networks.into_iter().collect())
 }
 
-/// Parses a file with one network or address per line. An error names the file and the line, and quotes the line if
-/// `may_quote`. A file without a line feed at its end is refused: it may be only partly written, and the beginning of
-/// an address may be another valid address.
+/// Parses a file with one network or address per line. The error of a bad line names the file and the line, and quotes
+/// the line if `may_quote`. A file whose last line has no line feed is refused: it may be only partly written, and the
+/// beginning of an address may be another valid address.
 fn parse_networks(path: &Path, bytes: &[u8], may_quote: bool) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
     let name = path.display();
     let text = String::from_utf8_lossy(bytes);

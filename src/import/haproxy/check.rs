@@ -23,7 +23,7 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// Reads an `option`, `tcp-check` or `http-check` line. All `option` lines must be read first.
+    /// Reads an `option`, `tcp-check`, `http-check` or `external-check` line. All `option` lines must be read first.
     pub(super) fn read(&mut self, line: &Line) -> LineOutcome {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
         let rest = line.words.get(2..).unwrap_or_default();
@@ -65,7 +65,7 @@ impl Checks {
             ("option", "external-check") | ("external-check", _) => {
                 LineOutcome::LeftOut("write check = \"exec\": its command gets other variables, and no arguments")
             }
-            ("option", "spop-check") => LineOutcome::LeftOut("servers are checked by a connect"),
+            ("option", "spop-check") => LineOutcome::LeftOut("there is no check of this kind"),
             ("option", "log-health-checks") => LineOutcome::Carried,
             ("tcp-check", _) if self.is_from_option => LineOutcome::LeftOut("another option selects the kind of check"),
             ("tcp-check", _) => self.read_tcp_check(line),
@@ -73,8 +73,8 @@ impl Checks {
         }
     }
 
-    /// Reads a `tcp-check` line. A conversation that begins with a command of Redis becomes the check `redis`, any
-    /// other one `send-expect`.
+    /// Reads a `tcp-check` line. A conversation that begins with PING, AUTH, `info replication` or `role` becomes the
+    /// check `redis`, any other one `send-expect`.
     fn read_tcp_check(&mut self, line: &Line) -> LineOutcome {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
         let rest = line.words.get(2..).unwrap_or_default();

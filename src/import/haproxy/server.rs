@@ -124,8 +124,8 @@ const WITH_VALUE: [&str; 41] = [
 ];
 
 impl ServerOptions {
-    /// Reads the words after the address of a server. What they say replaces what `self` says. Returns the remarks
-    /// about them; `line` is the number of their line.
+    /// Reads the words after the address of a server, or after `default-server`. What they say replaces what `self`
+    /// says. Returns the remarks about them; `line` is the number of their line.
     pub(super) fn read(&mut self, words: &[String], line: usize) -> Vec<Remark> {
         let mut remarks = Vec::new();
         let mut rest = words;
@@ -168,7 +168,7 @@ impl ServerOptions {
         self.ca_file.as_deref().filter(|file| !file.starts_with('@')) // `@system-ca` is not a file
     }
 
-    /// Reads an option without a value. Returns whether `word` is one.
+    /// Reads an option without a value. Returns whether `word` is one that this function knows.
     fn read_flag(&mut self, word: &str) -> bool {
         match word {
             "backup" => self.is_backup = true,

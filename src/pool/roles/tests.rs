@@ -193,11 +193,7 @@ fn a_change_of_the_list_is_processed_by_one_check_only() {
     // This call gets the new list first, but is refused. So the next check must still process the list.
     assert!(roles.trust("s7", &smaller, REQUIRED).is_none(), "s7 is a replica");
     assert_eq!([round(&smaller), round(&smaller)], [1, 0]);
-    assert_eq!(
-        Arc::strong_count(&list),
-        1,
-        "the roles do not hold the old list any more"
-    );
+    assert_eq!(Arc::strong_count(&list), 1, "the roles do not hold the old list");
 }
 
 #[test]

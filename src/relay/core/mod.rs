@@ -27,7 +27,7 @@ pub(super) use timer::SendQueue;
 pub(super) use timer::{DELIVERY_CHECK_INTERVAL, DELIVERY_TIMEOUT};
 use timer::{RelayTimer, SilenceTimer};
 
-/// How long a client may be silent after its server has finished, if the session [ends with the
+/// How long a client that has everything may be silent after its server has finished, if the session [ends with the
 /// server](RelayLimits::ends_with_server).
 pub const FOLLOW_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -49,7 +49,7 @@ pub(super) struct Core<'a> {
     /// The side whose close_notify came first, as long as that side has sent nothing since.
     first_close_notify: Option<Side>,
     closed: Option<Closed>,
-    /// Whether bytes were read or sent since the timer last took note.
+    /// Whether bytes were read or sent, or the server's connection has broken, since the timer last took note.
     has_moved: bool,
     /// Whether the last byte that was read came from the server.
     server_was_last: bool,

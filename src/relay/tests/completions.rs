@@ -1,6 +1,6 @@
 //! The core, driven by operations that complete, such as those of io_uring, instead of sockets that become ready: the
-//! same sessions and the same oracle as in the [simulation](super::simulation). Here streams may also be truncated, as
-//! in TLS.
+//! same sessions and the same oracle as in the [simulation](super::simulation), but without splices and without a limit
+//! of bandwidth. Here streams may also be truncated, as in TLS.
 
 use parking_lot::Mutex;
 use proptest::collection::vec;
@@ -129,8 +129,8 @@ impl Completions<'_> {
     }
 }
 
-/// Takes the error of a connection on which nothing is received now, and reports it. Returns whether there was one. Of
-/// a server whose last bytes are being delivered (`is_delivering`), the error was reported before.
+/// Takes the error of a connection on which nothing is received now, and reports it. Returns whether one was reported.
+/// Of a server whose last bytes are being delivered (`is_delivering`), the error was reported before.
 fn poll_error(core: &mut Core<'_>, world: &mut World, side: Side) -> bool {
     let is_known_broken = side == Side::Server && core.is_delivering();
     let error = if is_known_broken { None } else { world.take_error(side) };

@@ -54,7 +54,7 @@ fn unconnected_with(
     (client, TlsConnection::server(server).unwrap())
 }
 
-/// A client and a server whose handshake is complete; the bytes of the handshake came in pieces of this length.
+/// A client and a server whose handshake is complete; the bytes of the handshake came in pieces of at most this length.
 fn connected(version: &'static SupportedProtocolVersion, piece_bytes: usize) -> (TlsConnection, TlsConnection) {
     let (client, server) = unconnected(version);
     connect(client, server, piece_bytes)
@@ -107,7 +107,7 @@ impl ProducesTickets for LongTickets {
 }
 
 /// A connected pair of TLS 1.3, and what the server has sent after the handshake: a ticket of this length, in records
-/// of at most `record_bytes`.
+/// of at most `record_bytes` of plaintext.
 pub(crate) fn connected_with_ticket(
     ticket_bytes: usize,
     record_bytes: Option<usize>,
@@ -140,7 +140,7 @@ fn connect(mut client: TlsConnection, mut server: TlsConnection, piece_bytes: us
             client.handshake(piece, &mut to_server).unwrap();
         }
     }
-    // What remains in `to_client` are tickets.
+    // Nothing remains in `to_client`: the loop has given the client all of it, tickets, too.
     receive(&mut client, &to_client, usize::MAX).unwrap();
     (client, server)
 }
@@ -188,7 +188,7 @@ proptest! {
         is_from_client in any::<bool>(),
         version in prop_oneof![Just(VERSIONS[0]), Just(VERSIONS[1])],
     ) {
-        // About 100 records and 1000 pieces at most: more would take too long.
+        // At most 200 records and 6000 pieces: more would take too long.
         let (record_bytes, piece_bytes) = (record_bytes.max(bytes / 100), piece_bytes.max(bytes / 1000));
         let (client, server) = connected(version, usize::MAX);
         let (mut from, mut to) = if is_from_client { (client, server) } else { (server, client) };
@@ -320,7 +320,7 @@ fn too_long_error() -> rustls::Error {
     rustls::Error::General(String::from("a message of the handshake is too long"))
 }
 
-/// The longest ticket that rustls accepts.
+/// Almost the longest ticket that rustls accepts: its message may have 65,535 bytes.
 const TICKET_BYTES_MAX: usize = 65_470;
 
 #[test]

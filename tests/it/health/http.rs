@@ -117,7 +117,7 @@ fn the_check_judges_status_and_body_of_nginx_with_and_without_tls() {
             health == expected && why.contains(reason)
         });
     }
-    // nginx offered HTTP/2, but every request is HTTP/1.1. A ClientHello on the plain port is logged with status 400.
+    // nginx can speak HTTP/2, but every request is HTTP/1.1. A ClientHello on the plain port is logged with status 400.
     let log = nginx.file("access.log");
     assert!(
         log.lines()

@@ -94,7 +94,7 @@ fn the_age_of_a_session_counts_from_its_connection_to_the_server() {
 }
 
 #[test]
-fn peers_that_do_not_end_a_session_at_rest_are_reset_after_5_s() {
+fn a_client_that_ignores_the_end_at_rest_has_5_s_and_its_place_is_free_when_the_server_ends() {
     let manual = ManualServer::new();
     let pool = "max_session_age = \"3s\"\nidle_for = \"1s\"\nmax_sessions = 1\nqueue = { timeout = \"60s\" }";
     let proxy = Proxy::start(&config(&[manual.server.address], pool));

@@ -126,7 +126,7 @@ async fn compare<'p>(
 }
 
 /// Whether browsers may send requests for `other` over connections of `route`: the certificate of `route` covers a name
-/// of `other`, and the two routes have different targets.
+/// that `other` has without `*`, and the two routes have different targets.
 fn may_be_coalesced(other: &Route<PoolId>, route: &Route<PoolId>, is_covered: impl Fn(&Sni) -> bool) -> bool {
     let mut names = other.sni.iter().filter_map(|pattern| match pattern {
         NamePattern::Exact(name) => sni_of(name.as_str()),

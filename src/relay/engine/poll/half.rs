@@ -88,8 +88,9 @@ impl Half {
                     ready!(receiver.poll_shut_down(cx));
                     core.shut_down(from);
                 }
-                // A task that wakes itself stays in the run queue, and the runtime does not check whether other sockets
-                // have become ready. `yield_now` wakes this task only after that check.
+                // A task that wakes itself stays in the run queue. While the queue is not empty, the runtime checks
+                // only after every 61 polls whether other sockets have become ready. `yield_now` wakes this task only
+                // after that check.
                 Next::Read if turn_bytes >= TURN_BYTES => {
                     core.set_held_back(from, true);
                     return pin!(yield_now()).poll(cx).map(Ok);

@@ -92,7 +92,7 @@ impl<W: Wire> Relay<'_, W> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         while let Err((side, fault)) = self.poll_sockets(cx) {
             self.core.broke(side, fault, Instant::now());
-            self.timer = None; // resetting it to the new deadline, which is now, would wake this task once more
+            self.timer = None; // resetting it to a new deadline that is now would wake this task once more
         }
         self.core.settle(Instant::now);
         loop {
@@ -133,7 +133,8 @@ impl<W: Wire> Relay<'_, W> {
         if self.core.closed().is_some() {
             return Ok(());
         }
-        // A socket that is not being read (its half waits for the receiver, or has ended) can still be reset.
+        // A socket that is not being read (its half waits for the receiver or for bandwidth, has used up its turn, or
+        // has ended) can still be reset.
         let client_watch = || Box::pin(client.fault()) as FaultWatch<'_>;
         if let Poll::Ready(fault) = self.client.poll_fault(cx, !self.up.waits_for_sender(), client_watch) {
             return Err((Side::Client, fault));

@@ -135,10 +135,11 @@ impl TlsState {
             let bytes = self.connection.take_kept_plaintext(plain);
             decrypted.map(|()| bytes).or_else(|error| match bytes {
                 0 => Err(error),
-                bytes => Ok(bytes), // the next call returns the error
+                bytes => Ok(bytes), // a later call returns the error
             })
         };
-        // Sends the answer to the peer, or the alert, if there is one. What the kernel does not take is sent later.
+        // Sends the answer to the peer, or the alert, if there is one. What the kernel does not take of an answer is
+        // sent later.
         let _ = self.poll_flush_deferring_errors(socket, cx);
         match decrypted {
             Ok(0) if self.connection.has_peer_closed() => Poll::Ready(Ok(Some(0))),
