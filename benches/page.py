@@ -5,9 +5,9 @@
     benches/page.py open target/release/acequia           # 100,000 sessions, or as many as `ulimit -Hn` permits
     benches/page.py idle target/release/acequia 10000x100 # SERVERSxPOOLS; also with `open`
 
-`idle` needs no servers: they are not checked. `open` reads what the page reads: the stream of events, the sessions (as
-often as the page does with 100,000), and the history once. CPU is that of the process (utime and stime) over 60 s, in
-percent of a core.
+`idle` needs no servers: they are not checked. `open` reads as the page does: the stream of events, the sessions (as
+often as the page does with 100,000), and the history, but only once (the page reads it every minute). CPU is that of
+the process (utime and stime) over 60 s, in percent of a core.
 """
 
 import http.client, json, multiprocessing, os, resource, socket, subprocess, sys, tempfile, threading, time
@@ -95,7 +95,7 @@ def connect(address, count):
 
 
 def look(acequia, end):
-    """Starts threads that read what the page reads until `end` is set. Returns the threads."""
+    """Starts threads that read as the page does until `end` is set. Returns the threads."""
     def follow():
         stream = acequia.get("events")
         while not end.is_set() and stream.readline():

@@ -16,7 +16,7 @@ use crate::text::first_and_more;
 /// server.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The most servers that a message names.
+/// The most servers and clones that a message names.
 const SERVERS_NAMED_MAX: usize = 8;
 
 /// Logs for as long as it is polled.

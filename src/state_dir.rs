@@ -95,8 +95,8 @@ impl StateDir {
     /// it is used, and the directory counts as one of the unsaved files.
     ///
     /// # Errors
-    /// The directory cannot be created, no file can be created in it, or its lock file cannot be opened or locked; or it
-    /// is open already, in this or another process.
+    /// The directory cannot be created, no file can be created in it, or its lock file cannot be opened or locked; or
+    /// it is open already, in this or another process.
     pub fn open(directory: &Path) -> io::Result<Self> {
         let (lock_file, unsaved) = (directory.join(LOCK), UnsavedFiles::default());
         let write_test = fs::create_dir_all(directory).and_then(|()| tempfile::tempfile_in(directory).map(drop));

@@ -1,4 +1,5 @@
-//! The API accepts exactly the queries and bodies that docs/api.md describes, and reads the bodies as described there.
+//! The API accepts exactly the queries of `sessions` and `route`, and the bodies of changes to a server, that
+//! docs/api.md describes, and reads these bodies as described there.
 #![no_main]
 
 use std::collections::HashSet;

@@ -35,7 +35,8 @@ pub struct SessionInfo {
     pub route: Option<SessionRoute>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
-    /// If `pool` is a fallback: the pool that the session was meant for, which had no usable server.
+    /// If the session gets a substitute for the servers of a pool (a fallback, or the primary in place of replicas): that
+    /// pool, which had no usable server.
     pub fallback_from: Option<Arc<FallbackOrigin>>,
     /// What guards and a peer in front say of the session, and its waits in queues. Boxed: most sessions have none of
     /// these.
@@ -287,7 +288,7 @@ fn startup_name(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-/// A value of a PROXY header for the log: escaped, and of at most 255 bytes.
+/// A value of a PROXY header for the log: its first 255 bytes, escaped.
 fn header_text(value: Option<&[u8]>) -> Option<String> {
     const VALUE_BYTES_MAX: usize = 255;
     value.map(|value| value[..value.len().min(VALUE_BYTES_MAX)].escape_ascii().to_string())

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 pub struct DiscoveryBody {
     /// Its kind, and where it is.
     pub source: String,
-    /// Whether its latest answer was usable; null: it has not answered yet.
+    /// Whether the latest attempt to read it gave a usable answer; null: no attempt has ended yet.
     pub up: Option<bool>,
     /// When it last gave a usable answer; null: never since the start.
     pub last_success: Option<String>,
-    /// Why its latest answer was not usable; null: it was usable, or there is none yet.
+    /// Why the latest attempt gave no usable answer; null: it gave one, or no attempt has ended yet.
     pub error: Option<String>,
     /// The problems in parts of its latest usable answer; null: none.
     #[serde(default)]
@@ -84,9 +84,9 @@ pub struct ScaleBody {
     pub set_by: Option<String>,
     /// When `wanted` was set; null if `wanted` is.
     pub set_at: Option<String>,
-    /// How often the pool has grown since the start.
+    /// How often the pool has grown since the start, or since a reload has added the pool.
     pub up: u64,
-    /// How often the pool has shrunk since the start.
+    /// How often the pool has shrunk since then.
     pub down: u64,
     /// How often the pool grew from no clones because a client waited.
     pub cold_starts: u64,
@@ -111,6 +111,6 @@ pub struct CloneBody {
     pub container: Option<String>,
     /// How often it was started again.
     pub restarts: u32,
-    /// Why it was last started again.
+    /// Why it was last started again, or could not be started; null: neither has happened.
     pub reason: Option<String>,
 }

@@ -19,7 +19,7 @@ use crate::live::{InForce, Live};
 use crate::plan::{Announcement, Plan, RefusedAnnouncement};
 use crate::text::{Reason, first_and_more};
 
-/// The most names in one line of the log, and the most lines about refused routes at once.
+/// The most names in one field of a log line, and the most refused routes that are logged one by one at once.
 const LOGGED_MAX: usize = 20;
 
 /// The routes that are announced, and the plan that they are added to.
@@ -35,8 +35,8 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    /// Begins to follow announcements. `kept` are the routes that were announced before this process started. If the
-    /// plan of the file accepts announcements, these routes are already in the plan in force.
+    /// Begins to follow announcements. `kept` are the routes that were announced before this process started. As far as
+    /// the plan of the file accepts them, they are already in the plan in force.
     pub(super) fn follow(live: &Arc<Live>, file_plan: Option<Arc<Plan>>, kept: Arc<[Announcement]>) -> Self {
         let (sender, answers) = watch::channel(None);
         let following = tokio::spawn(follow_announcements(Arc::clone(live), sender));

@@ -45,7 +45,7 @@ pub(super) struct ListenSockets {
     /// Notified when an address is lost because one of its sockets was shut down from outside. Only [`Self::bind`]
     /// notices that the file of a Unix socket was removed or replaced.
     lost: Arc<Notify>,
-    /// When lost addresses are tried again; `None`: the latest attempt has not failed.
+    /// When lost addresses are tried again; `None`: [`Self::rebind`] has not failed the last time.
     retry_at: Option<Instant>,
     back_off: BackOff,
     /// Addresses whose sockets are being closed.
@@ -58,10 +58,10 @@ struct AddressInUse {
     address: ListenAddr,
     /// Lives as long as one of its sockets is open.
     open: Weak<OpenAddress>,
-    /// The file of a Unix socket. It is removed before the socket is closed, so that nobody connects to a queue that is
-    /// being closed.
+    /// The file of a Unix socket. If a reload removes the address, the file is removed before the socket is closed, so
+    /// that nobody connects to a queue that is being closed.
     file: Option<SocketFile>,
-    /// Dropping it closes the sockets, after the connections that are queued have been accepted.
+    /// Dropping it closes the sockets. Before that, connections in a queue of ours are accepted, if they get permits.
     _stop: DropGuard,
 }
 

@@ -62,8 +62,8 @@ impl Pattern {
     }
 
     /// The end of the first match; `None`: there is none. More than [`INLINE_BYTES_MAX`] bytes are searched on another
-    /// thread, and this search goes on if the future is dropped. So that threads do not pile up, only one such thread at
-    /// a time searches for this expression.
+    /// thread, and this search goes on if the future is dropped. So that threads do not pile up, only one such thread
+    /// at a time searches for this expression.
     ///
     /// # Errors
     /// The thread has failed.

@@ -4,7 +4,7 @@
 //! The process of such a server may have a limit, too, and counts a session from the connect until it has seen the end
 //! of the session. So the place on a limited server is returned when the server has ended the session, even if the
 //! session then goes on towards its client. If the server does not end it, the place is returned [`HOLD_TIME_MAX`]
-//! after we have closed the connection. Leases on servers without a limit are returned at once.
+//! after we have ended the session. Leases on servers without a limit are returned at once.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use crate::pool::{Lease, Server};
 
-/// How long a place is kept, at most, after we have closed the connection to the server. A working server sees the end
-/// of the session within this time; one that hangs does not block the place for long.
+/// How long a place is kept, at most, after we have ended the session with the server. A working server sees the end of
+/// the session within this time; one that hangs does not block the place for long.
 pub const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A lease. If it is dropped after a connect to its server has begun, for example because the session is cut, the place

@@ -31,7 +31,7 @@ const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_se
 /// by then has failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many questions are asked at once; each has a socket.
+/// How many questions are asked at once; each has a socket, or a few if the answer is late.
 const ASKED_MAX: usize = 16;
 
 /// The types of addresses: IPv4, IPv6.

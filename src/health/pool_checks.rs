@@ -17,7 +17,7 @@ use crate::tls::PoolTlsPlan;
 /// The checks of the servers of one pool.
 #[derive(Default)]
 pub(super) struct PoolChecks {
-    /// The running check of each server. Dropping a use ends the check, unless another pool uses it, too.
+    /// The running check of each server. Dropping a use ends the check, unless the check has another use.
     pub(super) uses: HashMap<ServerId, CheckUse>,
     current: Option<CurrentChecks>,
 }

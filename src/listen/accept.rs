@@ -37,11 +37,11 @@ const FAILURE_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How often a socket whose clients wait for a permit is checked: it may have been shut down.
 const SHUT_DOWN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Clients accepted in a row before sessions that were accepted earlier get to run.
+/// The most clients accepted in a row before sessions that were accepted earlier get to run.
 const ACCEPT_BATCH: u32 = 16;
 
-/// The most clients that are accepted although they joined a queue after it was closed. Any small number would do: the
-/// kernel lets a client join a closed queue only while it is empty.
+/// How many more clients may be accepted than a queue had, or is assumed to have had, when it was closed. Any small
+/// number would do: the kernel lets a client join a closed queue only while it is empty.
 pub(super) const LATE_MAX: u32 = ACCEPT_BATCH;
 
 /// The assumed length of a closed queue where the system does not report it: the default of `net.core.somaxconn`.
@@ -65,15 +65,15 @@ pub struct Accepted {
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
     queue: QueueOwner,
-    /// Whether TCP_INFO has the length of the queue: not for a Unix socket.
+    /// Whether TCP_INFO is asked for the length of the queue: not for a Unix socket.
     has_length: bool,
     /// Clients that are in the queue as far as is known.
     queued: u32,
     /// Whether the queue may have more clients than `queued`, because its length was not known at the last look.
     may_have_more: bool,
-    /// The last pause after a failure of accept; zero: accept has succeeded since.
+    /// The last pause after a failure of accept; zero: accept has succeeded since, or never failed.
     failure_pause: Duration,
-    /// Clients accepted since it last yielded.
+    /// Calls of [`Self::accept`] and [`Self::accept_waiting`] since one of them last yielded.
     batch: u32,
     /// How many more clients may be accepted, once the queue is closed.
     remaining: u32,
@@ -141,16 +141,16 @@ impl Listener {
                     return Ok(accepted);
                 }
                 AcceptAttempt::Paused => {}
-                // Another process or worker with this socket was faster.
+                // Usually, another process or worker with this socket was faster.
                 AcceptAttempt::NoClient => (self.queued, self.may_have_more) = (0, false),
                 AcceptAttempt::NotListening => return Err(NotListening),
             }
         }
     }
 
-    /// Waits until the queue has clients. Sets `queued` to their number, or to 1 if the number is unknown. So accept
-    /// finds an empty queue only if another process or worker with this socket was faster. Such an accept costs several
-    /// times as much as reading the length: the kernel makes a socket and a file before it looks into the queue.
+    /// Waits until the queue has clients. Sets `queued` to their number, or to 1 if the number is unknown. So usually
+    /// accept finds an empty queue only if another process or worker with this socket was faster. Such an accept costs
+    /// several times as much as reading the length: the kernel makes a socket and a file before it looks for a client.
     async fn wait_for_clients(&mut self) -> Result<(), NotListening> {
         while self.queued == 0 {
             if !self.may_have_more {
@@ -178,8 +178,8 @@ impl Listener {
         Ok(())
     }
 
-    /// Changes the socket's options, and the backlog if this process owns the queue. Clients accepted from now on
-    /// inherit the options. A socket that was shut down stays as it is.
+    /// Changes the options of a TCP socket, and the backlog if this process owns the queue. Clients that join the queue
+    /// from now on inherit the options. A socket that was shut down stays as it is.
     pub fn adjust(&self, options: &SocketOptions, backlog: u32) {
         if self.is_shut_down() {
             return; // `accept` reports it
@@ -207,8 +207,8 @@ impl Listener {
     /// The next of the clients that were already queued when the queue was closed, as soon as there is a permit.
     /// `None`: no such client is left, or the socket was shut down. Otherwise like [`Self::accept`].
     ///
-    /// Of the clients that join later, a few are accepted and the others are reset when the socket closes: accepting
-    /// all of them could go on for ever under load.
+    /// Of the clients that join later, a limited number is accepted and the others are reset when the socket closes:
+    /// accepting all of them could go on for ever under load.
     pub async fn accept_waiting(
         &mut self,
         limits: &ConnectionLimits,
@@ -234,8 +234,8 @@ impl Listener {
         None
     }
 
-    /// Clients in the queue that are reset when this is dropped; 1 if there are some and the system does not report how
-    /// many.
+    /// Clients in the queue that are reset when the last copy of the socket is dropped; 1 if there are some and the
+    /// system does not report how many.
     #[must_use]
     pub fn clients_to_reset(&self) -> u32 {
         match self.queue {

@@ -242,7 +242,7 @@ async fn no_more_than_the_permitted_share_of_servers_is_ejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_usable_server_is_never_ejected() {
+async fn without_a_queue_the_last_usable_server_is_never_ejected() {
     let now = Instant::now();
     let alone = up(Policy::LeastConn, &[1, 0]);
     assert_eq!(fail_connects(&alone, &alone.servers()[0], 30, now), None);

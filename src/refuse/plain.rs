@@ -1,5 +1,5 @@
-//! Tells a client of MySQL or Redis without TLS why it is refused, by an error such as a server sends. The client's
-//! program prints it.
+//! Tells a client of MySQL or Redis why it is refused, by an error such as a server sends: in the clear, or within the
+//! TLS of a Redis client that is terminated here. The client's program prints it.
 
 /// Why a client is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -55,7 +55,7 @@ pub fn relay<'a, 'r: 'a>(
     relay_between(client, server, first, limits, traffic, throttle, end)
 }
 
-/// One side of a session in which at least one side uses TLS.
+/// One side of a session, with or without TLS.
 pub struct TlsSide<'a> {
     /// Its socket.
     pub socket: &'a TcpStream,

@@ -8,19 +8,21 @@ use tokio::sync::watch;
 use crate::plan::{RemoteTexts, TextVersion};
 use crate::text::{Reason, abbreviated};
 
-/// The longest text of an error that is written back, in bytes. In a fleet of thousands, each instance writes one.
+/// The most bytes of the text of an error that are written back; if there are more, an ellipsis follows. In a fleet of
+/// thousands, each instance writes such a text.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
 /// The state of the configuration from a store at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteState {
-    /// The texts that were tried last.
+    /// The texts that were tried last. If texts from the store were tried at the start and kept ones were put in force,
+    /// those from the store.
     pub tried: Option<Arc<RemoteTexts>>,
     /// Whether the latest attempt to change the configuration has read texts, which are then `tried`.
     pub has_read_texts: bool,
     /// The texts in force.
     pub in_force: Option<TextsInForce>,
-    /// The configuration that was refused last; `None`: what was tried last is in force.
+    /// The configuration that was refused last; `None`: none was, or one was put in force after that.
     pub refused: Option<RefusedTexts>,
     /// Since when and why the store does not answer; `None`: it answers.
     pub lost: Option<LostStore>,
@@ -54,7 +56,7 @@ pub struct RefusedTexts {
 /// What refused texts of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusedBy {
-    /// The configuration: the texts are not valid, and are not tried again.
+    /// The configuration: it is not valid, so that the same texts are not tried again until somebody requests a reload.
     Configuration,
     /// This machine: the texts are tried again, because it may accept them later.
     Machine,
@@ -84,7 +86,7 @@ impl RemoteConfig {
         self.state.borrow().clone()
     }
 
-    /// A receiver of all changes of the state from now on.
+    /// A receiver of the state, which is notified of changes from now on. It sees the latest state only.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<RemoteState> {
         self.state.subscribe()
@@ -109,7 +111,7 @@ impl RemoteConfig {
         self.state.send_modify(|state| state.has_read_texts = false);
     }
 
-    /// Records which texts are tried. [`Self::put_in_force`] or [`Self::refuse`] is to follow.
+    /// Records which texts are tried. [`Self::start_with`], [`Self::put_in_force`] or [`Self::refuse`] is to follow.
     pub fn set_tried(&self, texts: &Arc<RemoteTexts>) {
         self.state.send_modify(|state| {
             (state.tried, state.has_read_texts) = (Some(Arc::clone(texts)), true);

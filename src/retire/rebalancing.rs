@@ -36,7 +36,7 @@ pub(super) struct Rebalancing {
     ended: usize,
     /// When the first of the `ended` sessions ended; without meaning if there are none.
     first_ended_at: Instant,
-    /// When the pause began or, later in the pause, when a session was last asked to end; `None`: there is no pause.
+    /// When the pause began or, later in the pause, when a session was last due to be asked; `None`: there is no pause.
     paused_at: Option<Instant>,
 }
 

@@ -87,7 +87,7 @@ impl ListenerState {
     }
 
     /// Logs that a PostgreSQL client has sent `request` before its ClientHello, so that no route with `sni` or `alpn`
-    /// matches. Logs this once for each listener and configuration.
+    /// matches. Logs this once for each [`ListenerState`].
     pub(super) fn log_postgres_request(&self, request: &'static str) {
         if !self.has_logged_postgres_request.swap(true, Relaxed) {
             tracing::warn!(

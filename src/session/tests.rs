@@ -45,7 +45,7 @@ impl Setup {
         Self::with_listener(&format!("protocol = \"{protocol}\"\npool = \"p\""), log).await
     }
 
-    /// `keys`: those of the listener.
+    /// `keys`: those of the listener, and any tables of guards.
     async fn with_listener(keys: &str, log: AccessTarget) -> Self {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let text = format!(

@@ -22,7 +22,7 @@ impl HeldBytes {
     }
 
     /// Sets how many bytes are held now, and charges them in any case. If they do not fit into the budget, evicts the
-    /// clients that have waited longest for the rest of their ClientHello. Returns whether the bytes fit after
+    /// clients that have waited longest for the rest of their first message. Returns whether the bytes fit after
     /// that; fewer bytes than before always do. If they do not fit, this client must end.
     #[must_use]
     pub fn set(&mut self, bytes: usize) -> bool {

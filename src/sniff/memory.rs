@@ -14,15 +14,15 @@ use tokio::time::Instant;
 /// each eviction.
 const EPISODE_GAP: Duration = Duration::from_secs(5);
 
-/// The least size of a buffer that grows after its first read, unless `hello_max` is smaller. The allocator usually
-/// maps a block of this size or larger separately (`app::allocator`): its memory goes back to the system when it is
-/// freed. This size is above that of a TLS record: mapping a block for each record would cost as much as decrypting it.
+/// The least size of a buffer that grows after its first read, unless its bound is smaller. The allocator usually maps
+/// a block of this size or larger separately (`app::allocator`): its memory goes back to the system when it is freed.
+/// This size is above that of a TLS record: mapping a block for each record would cost as much as decrypting it.
 pub const LARGE_BUFFER_BYTES: usize = 20 << 10;
 
 /// The budget for bytes of clients that have no server yet.
 ///
 /// It counts, to the byte, what the buffers of all clients have reserved, and what `HeldBytes` charges. When the sum
-/// exceeds the budget, the clients that have waited longest for the rest of their ClientHello are evicted, as many as
+/// exceeds the budget, the clients that have waited longest for the rest of their first message are evicted, as many as
 /// it takes. Their bytes are held until their tasks have run, so the sum may exceed the budget for that time. A client
 /// in a TLS handshake, or one that waits for a connection to its server, is counted but not evicted; if such clients
 /// alone use up the budget, every client that has to wait for more bytes is evicted at once.
@@ -31,7 +31,7 @@ pub struct HelloMemory {
     bytes_max: AtomicUsize,
     held: AtomicUsize,
     // A blocking mutex, for a few lines at a time. While the budget is not exceeded, a client takes it only if its
-    // ClientHello does not come in one read: to join the queue, and to leave it.
+    // first message does not come in one read: to join the queue, and to leave it.
     queue: Mutex<Queue>,
 }
 
@@ -109,7 +109,7 @@ impl HelloMemory {
         self.held().saturating_sub(leaving) > self.bytes_max.load(Relaxed)
     }
 
-    /// Evicts clients, those that have waited longest first, until the bytes of the others are within the budget.
+    /// Evicts clients, those that have waited longest first, until the others' bytes fit or no other client is queued.
     fn evict(&self) {
         let mut queue = self.queue.lock();
         let mut evicted = 0;
@@ -134,7 +134,7 @@ impl HelloMemory {
             let bytes = self.bytes_max.load(Relaxed);
             tracing::warn!(
                 bytes,
-                "`hello_memory` is used up: clients that wait longest for the rest of their ClientHello end as hello_timeout"
+                "`hello_memory` is used up: clients that wait longest for the rest of their first message end as hello_timeout"
             );
         }
     }
@@ -168,7 +168,7 @@ impl FirstBytes {
         &self.bytes
     }
 
-    /// The bytes, no longer charged to the budget: there is a server for them.
+    /// The bytes, no longer charged to the budget here: there is a server for them, or `HeldBytes` charges them.
     #[must_use]
     pub fn into_vec(mut self) -> Vec<u8> {
         self.take()
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_evicted_client_is_woken() {
+    async fn an_eviction_between_two_polls_is_seen_at_the_second() {
         let memory = HelloMemory::new(10);
         let begin = Instant::now();
         let first = waits(&memory, begin, 0, 10);

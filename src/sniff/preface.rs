@@ -21,10 +21,10 @@ use super::memory::{FirstBytes, HelloMemory};
 use super::postgres::InvalidPacket;
 use crate::proxy_protocol::InvalidHeader;
 
-/// Bounds on what is read before a route is chosen.
+/// Bounds on the reading of a client's first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SniffLimits {
-    /// The time from accept until a reader has decided, however many reads that takes.
+    /// The time until a reader has decided, however many reads that takes; usually counted from accept.
     pub hello_timeout: Duration,
     /// Bytes that may be held of one client.
     pub hello_bytes_max: usize,
@@ -33,8 +33,8 @@ pub struct SniffLimits {
 /// Why the first bytes of a client do not show where it wants to go.
 #[derive(Debug, thiserror::Error)]
 pub enum SniffFailure {
-    /// The reader had not decided `hello_timeout` after accept. Or [`HelloMemory`] was used up, and this client had
-    /// waited longest.
+    /// The reader had not decided within `hello_timeout`. Or [`HelloMemory`] was used up, and this client had waited
+    /// longest.
     #[error("the client's first bytes took too long")]
     TooSlow,
     /// The reader had not decided after `hello_bytes_max` bytes, or the message says that it is longer.

@@ -16,8 +16,8 @@ use super::rustls_connection::{RustlsConnection, Step, Wanted};
 /// The length of the header of a record.
 const RECORD_HEADER_BYTES: usize = 5;
 
-/// The longest record on the wire: its header, 2^14 bytes of plaintext, and 2048 that ciphers of TLS 1.2 may add (RFC
-/// 5246, section 6.2.3; TLS 1.3 adds less).
+/// The longest record on the wire: its header, 2^14 bytes of plaintext, and 2048 that compression and encryption of TLS
+/// 1.2 may add (RFC 5246, section 6.2; TLS 1.3 adds less).
 pub const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + (1 << 14) + 2048;
 
 /// Bytes of records that may be held until their message of the handshake protocol is complete. rustls limits such a
@@ -100,8 +100,9 @@ impl TlsConnection {
         self.incoming.capacity() + self.kept_plaintext.capacity()
     }
 
-    /// Continues the handshake with what was received, and adds what is to be sent to `outgoing`; on an error, that is
-    /// the alert. What was received beyond the handshake is kept.
+    /// Continues the handshake with what was received, and adds what is to be sent to `outgoing`; on an error, the
+    /// alert is the last of it, unless the error is an alert of the peer. What was received beyond the handshake is
+    /// kept.
     ///
     /// # Errors
     /// Why the handshake has failed.
@@ -188,8 +189,9 @@ impl TlsConnection {
 
     /// Decrypts `received` in place, and copies the plaintext to `plain`. `received` begins with all bytes of
     /// [`take_unread`](Self::take_unread); `plain` must be at least as long as `received`. Returns how many bytes of
-    /// plaintext there are. `outgoing` gets what is to be sent in response: the answer to a request for new keys, or
-    /// the alert on an error.
+    /// plaintext there are. `outgoing` gets what is to be sent at once: the refusal of a renegotiation (TLS 1.2), or
+    /// the alert on an error, unless that is an alert of the peer. The answer to a request for new keys (TLS 1.3) comes
+    /// with the next [`encrypt`](Self::encrypt) or [`close`](Self::close).
     ///
     /// # Errors
     /// What the peer has sent is not valid, or is a fatal alert. If plaintext came before it, this call returns the

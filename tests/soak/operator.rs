@@ -18,7 +18,7 @@ use crate::support::api::unix;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 
-/// The interval between two samples of the resources of the process.
+/// The least time between two samples of the resources of the process.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Operator<'a> {

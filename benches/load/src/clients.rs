@@ -21,13 +21,14 @@ use crate::pace::pace;
 use crate::servers::BULK_BYTES;
 use crate::workload::{Answer, Load};
 
-/// Clients that connect at the same time before counting begins: few enough for any backlog.
+/// Clients of round trips and bulk transfers that connect at the same time: few enough for any backlog.
 const CONNECTING_MAX: usize = 64;
 
 /// Time for all clients to connect; after it, counting begins with those that are connected.
 const CONNECTING_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// The message of loads that set no size, and the first message of each session of round trips.
+/// The message of [`Load::Paced`] and [`Load::NewSessions`], the first message of each session of round trips, and the
+/// beginning of a request of [`Load::FirstAnswer`] without a name.
 const MESSAGE: [u8; 64] = [7; 64];
 
 /// The clients of [`Load::FirstAnswer`]: few enough that none waits for another.
@@ -55,7 +56,7 @@ pub(crate) struct Measured {
     pub(crate) cpu_each: f64,
     /// Latencies of single units, in nanoseconds; empty for bulk transfers.
     pub(crate) latencies: Histogram<u64>,
-    /// Connections refused, reset or ended too early.
+    /// Connections refused, reset or ended too early, and clients that were not connected in time.
     pub(crate) errors: u64,
 }
 
@@ -63,7 +64,7 @@ pub(crate) struct Measured {
 pub(crate) struct Run<'a> {
     pub(crate) target: Target,
     pub(crate) hellos: &'a Hellos,
-    /// How long to count. Counting begins a tenth of this after all clients are connected.
+    /// How long to count. Counting begins a tenth of this after the clients may work.
     pub(crate) time: Duration,
     /// Returns the proxy's CPU time so far.
     pub(crate) cpu: &'a dyn Fn() -> Duration,
@@ -80,7 +81,8 @@ struct Counts {
     errors: Cell<u64>,
     latencies: RefCell<Histogram<u64>>,
     connected: watch::Sender<usize>,
-    /// Clients start to work only when all are connected: thousands at work would slow down those still connecting.
+    /// Clients (but not slow readers) start to work only when all are connected, or after [`CONNECTING_TIME_MAX`]:
+    /// thousands at work would slow down those still connecting.
     may_work: watch::Sender<bool>,
     connect_permits: Semaphore,
 }
@@ -138,7 +140,7 @@ impl Counts {
     }
 
     /// Connects, sends `first` and waits for the echo, again until that succeeds. Then counts the client as connected,
-    /// and returns when all clients are.
+    /// and returns when the clients may work.
     async fn connect(&self, address: SocketAddr, first: &[u8]) -> TcpStream {
         let permit = self
             .connect_permits
@@ -304,7 +306,7 @@ async fn new_sessions(address: SocketAddr, messages: Messages, asked: Option<Ans
     // Visits all messages, in the same order for every proxy: the step has no common factor with their number.
     const STEP: usize = 7919;
     let client = *counts.connected.borrow();
-    let mut index = client * 104_729; // each client starts at another message
+    let mut index = client * 104_729; // each client starts at another message, if there are enough
     counts.count_connected(); // ready: each of its sessions connects later
     counts.until_all_connected().await;
     let mut answer = Vec::new();

@@ -59,7 +59,8 @@ struct Arguments {
     /// them in this namespace, at 127.0.0.1.
     #[arg(long, num_args = 5, value_names = ["CLIENTS", "PROXIES", "SERVERS", "PROXIES_IP", "SERVERS_IP"])]
     across: Option<Vec<String>>,
-    /// Path without extension: the report is written to .md, .json and .svg files.
+    /// Path without extension: the report is written to .md and .json files, and its chart, if it has one, to a .svg
+    /// file.
     #[arg(long)]
     output: Option<PathBuf>,
 }

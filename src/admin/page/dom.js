@@ -1,4 +1,4 @@
-// Elements and numbers. Text enters the page through text nodes only, never as HTML.
+// Elements and numbers. Text enters the page as text nodes and attributes, never as HTML.
 
 /**
  * Makes an element. `properties` are attributes, except for the event handler `onclick`. A property that is null,
@@ -23,8 +23,8 @@ const flat = (children) => children.flat(Infinity)
   .map((child) => (child instanceof Node ? child : new Text(visible(String(child)))));
 
 /**
- * Invisible characters, those that change the direction of the text around them, and control characters except line
- * feeds.
+ * The common invisible characters, those that change the direction of the text around them, and control characters
+ * except line feeds.
  */
 const UNSAFE = /[\0-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\p{Cf}\u{e0000}-\u{e007f}]/gu;
 
@@ -113,7 +113,7 @@ export function bytes(value) {
   return `${unit === "B" || number >= 99.95 ? Math.round(number) : number.toFixed(1)} ${unit}`;
 }
 
-/** A duration in its two largest units. Below a second, it is shown in µs or ms. */
+/** A duration in its two largest units. Below a second, it is shown in µs or ms, unless it is 0 or rounds to 1 s. */
 export function duration(seconds) {
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
   if (seconds === 0) return "0 s";
@@ -150,7 +150,7 @@ export function facts(pairs) {
   ]));
 }
 
-/** The `data-key` of the control that opened the last dialog. */
+/** The `data-key` of the last control with such a key that opened a dialog. */
 let opener;
 
 /** Opens a dialog. When it closes, the focus returns to the control that opened it, or to the one that replaced it. */

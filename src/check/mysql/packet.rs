@@ -16,8 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::check::CheckTarget;
 use crate::check::stream::{CheckStream, start_tls};
 
-/// The most bytes read from a server in one check. The status of a replica has about 3 KiB, but may contain long GTID
-/// sets.
+/// The most bytes of packets read from a server in one check, without what TLS adds. The status of a replica has about
+/// 3 KiB, but may contain long GTID sets.
 const RECEIVED_BYTES_MAX: usize = 256 << 10;
 
 /// The command that ends a session.
@@ -26,7 +26,7 @@ const COM_QUIT: u8 = 1;
 /// Why a conversation with a server came to an end.
 #[derive(Debug)]
 pub(super) enum MysqlFailure {
-    /// The connection failed, or the server speaks another protocol.
+    /// The connection failed, or what the server has sent is of no use: for example, it speaks another protocol.
     Io(io::Error),
     /// The server sent an error.
     Server {
@@ -91,8 +91,8 @@ impl Packets {
     /// Receives the payload of a packet.
     ///
     /// # Errors
-    /// [`MysqlFailure::Server`] if it is an ERR packet; [`MysqlFailure::Io`] if reading fails, or if the server sends
-    /// more than [`RECEIVED_BYTES_MAX`].
+    /// [`MysqlFailure::Server`] if it is an ERR packet; [`MysqlFailure::Io`] if that is malformed, if reading fails, or
+    /// if the server sends more than [`RECEIVED_BYTES_MAX`].
     pub(super) async fn receive(&mut self) -> Result<Vec<u8>, MysqlFailure> {
         let mut header = [0; 4];
         self.stream.read_exact(&mut header).await?;

@@ -22,7 +22,8 @@ const PARSE_ERROR: u16 = 1064;
 /// ER_SPECIFIC_ACCESS_DENIED_ERROR
 const NO_PRIVILEGE: u16 = 1227;
 
-/// The lag of a replica that does not say how far it is behind, because one of its threads has stopped.
+/// The lag of a replica that does not say how far it is behind, because one of its threads has stopped or is not
+/// connected.
 pub(super) const STOPPED: Duration = Duration::MAX;
 
 /// What a server says of itself.

@@ -78,10 +78,10 @@ impl<'a> AcmeAccounts<'a> {
         let known_names = self.names_by_file.entry(file.clone());
         let known_names = known_names.or_insert_with(|| Arc::clone(&names));
         if *known_names != names {
-            let hint = "write the same names everywhere, or begin with a different name";
+            let hint = "write the same names in the same order everywhere, or begin with a different name";
             problems.error(
                 position,
-                "another certificate has the same first name, but other names",
+                "another certificate has the same first name, but another list of names",
                 hint,
             );
         }
@@ -126,8 +126,8 @@ impl<'a> AcmeAccounts<'a> {
 }
 
 /// Finds a listener with a guard that may keep out the ACME server of this account, and returns the names of both. Such
-/// a guard allows only some networks. A listener does not count if all challenges that it answers are also answered by
-/// listeners without such a guard.
+/// a guard allows only some networks. A listener does not count if all challenges that are expected at it are also
+/// expected at listeners without such a guard.
 fn excluding_guard<'p>(
     account: &AcmePlan,
     listeners: &'p [Arc<ListenerPlan>],
@@ -137,8 +137,9 @@ fn excluding_guard<'p>(
         CertificateLocation::Acme(ordered) if ordered.acme == account.name => Some(&*ordered.file),
         _ => None,
     };
-    // The files of the certificates whose challenges a listener answers; `None` stands for all certificates.
-    let answered = |listener: &'p Arc<ListenerPlan>| -> Vec<Option<&'p Path>> {
+    // The files of the certificates whose challenges are expected at a listener, because it has these certificates; `None`
+    // stands for all certificates.
+    let expected = |listener: &'p Arc<ListenerPlan>| -> Vec<Option<&'p Path>> {
         match account.challenge {
             ChallengeKind::TlsAlpn01 => {
                 let certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
@@ -155,12 +156,12 @@ fn excluding_guard<'p>(
     };
     let guard_of = |listener: &'p ListenerPlan| listener.guards.iter().map(|id| &guards[id.0]).find(excludes);
     let open = listeners.iter().filter(|listener| guard_of(listener).is_none());
-    let answered_without_guard: HashSet<_> = open.flat_map(answered).collect();
+    let expected_without_guard: HashSet<_> = open.flat_map(expected).collect();
     listeners.iter().find_map(|listener| {
         let guard = guard_of(listener)?;
-        let is_excluding = answered(listener)
+        let is_excluding = expected(listener)
             .iter()
-            .any(|challenge| !answered_without_guard.contains(challenge));
+            .any(|challenge| !expected_without_guard.contains(challenge));
         is_excluding.then_some((&*listener.name, &*guard.name))
     })
 }

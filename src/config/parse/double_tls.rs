@@ -42,7 +42,8 @@ pub(super) fn reject(
         }
         return;
     }
-    // All clients of a route use TLS if the listener terminates TLS, or if the route has `sni` or `alpn`.
+    // A route with `sni` or `alpn` takes only clients that use TLS. If the listener terminates TLS, the clients of its
+    // other routes are expected to use TLS, too.
     let passes_tls = |route: &Route<PoolId>| {
         route.tls == TlsMode::Pass && (terminates || !route.sni.is_empty() || !route.alpn.is_empty())
     };

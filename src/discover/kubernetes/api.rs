@@ -16,7 +16,8 @@ use super::slices::EndpointSlice;
 use crate::http_client::{ResponseLines, connect, exchange, in_time, open, take_url};
 use crate::plan::ServiceSourcePlan;
 
-/// How long a request and its response may take. Of the response to a watch, only the head counts.
+/// How long a request and its response may take. Of the response to a watch, only the head counts, unless it is a
+/// refusal.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most slices of one answer. A slice has at most 1000 endpoints, usually 100.

@@ -26,7 +26,7 @@ fn bind(text: &str) -> Option<String> {
     Some(format!("{host}:{port}"))
 }
 
-/// The address of a server, which needs a port. `None`: it cannot be carried over.
+/// The address of a server, which needs a port unless it is a Unix socket. `None`: it cannot be carried over.
 pub(super) fn server(text: &str) -> Option<String> {
     let address = match unix_address(text) {
         Some(address) => address,

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use super::PrimaryWatch;
 
 impl PrimaryWatch {
-    /// Moves what is remembered to the present labels, and forgets what checks have seen of labels that other servers
-    /// have now. `servers`: the address of each server of the pool by label.
+    /// Moves what is remembered to the present labels, and forgets what checks have seen of labels that are gone or
+    /// have another address now. `servers`: the address of each server of the pool by label.
     pub(in crate::pool) fn follow_names(&mut self, servers: &BTreeMap<Arc<str>, String>) {
         let memory_before = self.memory();
         let addresses = &self.addresses;

@@ -13,7 +13,7 @@ use crate::pool::health::{Availability, CheckState};
 use crate::pool::live_count::LiveCount;
 
 impl Server {
-    /// The weight that an operator has set; `None`: the configured one applies.
+    /// The weight that an operator has set; `None`: none has.
     pub(in crate::pool) fn weight_override(&self) -> Option<u16> {
         Some(self.weight_override.load(Relaxed)).filter(|weight| *weight != NOT_SET)
     }
@@ -91,7 +91,7 @@ impl Server {
         self.subscribers.notify();
     }
 
-    /// From now on, increments the counter after each change that may affect picks.
+    /// From now on, increments the counter after each change of the state that a snapshot is built from.
     pub(in crate::pool) fn subscribe(&self, counter: &Arc<ChangeCounter>) {
         self.subscribers.add(counter);
     }
@@ -167,7 +167,7 @@ impl Server {
         }
     }
 
-    /// Counts a session that ends, and gives its place to the first in line.
+    /// Counts a session that ends, and gives its place to the first in line that may have it.
     pub(in crate::pool) fn end_session(&self) {
         self.add_own(-1);
         // `SeqCst`: ordered before the queue is asked whether clients wait, so that no wake-up is lost.

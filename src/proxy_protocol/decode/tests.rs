@@ -170,7 +170,7 @@ proptest! {
     }
 
     /// An encoded header is decoded, whatever follows it, and every shorter prefix is undecided. In version 2, which
-    /// has a checksum, a changed byte after the length field is noticed.
+    /// has a checksum, a changed byte after the length field is noticed, unless it is the type of the checksum.
     #[test]
     fn an_encoded_header_is_decoded_only_if_complete_and_undamaged(
         (client, local) in (any_socket(), any_socket()),

@@ -54,8 +54,8 @@ impl KeeperProcess {
         Ok(Self { child, socket })
     }
 
-    /// Exchanges messages with the keeper until it ends, `requests` is closed, or `deliver` breaks. Then closes the
-    /// socket, and waits until the keeper has ended.
+    /// Exchanges messages with the keeper until it ends, `requests` is closed, `deliver` breaks, or an error occurs.
+    /// Then closes the socket, and waits until the keeper has ended.
     async fn exchange(
         self,
         mut requests: UnboundedReceiver<KeeperRequest>,

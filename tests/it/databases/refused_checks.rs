@@ -241,7 +241,7 @@ fn a_server_that_refuses_its_first_check_is_not_logged_as_down() {
 }
 
 #[test]
-fn a_password_is_never_sent_in_clear_text_without_tls() {
+fn a_password_is_never_sent_in_clear_text_over_tcp_without_tls() {
     let (server, proxy) = start("");
     let file = server.directory().join("data/pg_hba.conf");
     let rules = std::fs::read_to_string(&file).unwrap();

@@ -237,7 +237,7 @@ fn a_container_that_was_asked_to_stop_before_acequia_started_gets_no_new_session
     engine.list_server(&server);
     engine.state.lock().unwrap().past_events = vec![stop_event()];
     let begin = UNIX_EPOCH.elapsed().unwrap();
-    let proxy = Proxy::setup(&engine.config()).launch(); // it is not ready without a server that is in use
+    let proxy = Proxy::setup(&engine.config()).launch();
     eventually("the container is a server", || server_use(&proxy) == "draining");
     // The request for events asks for those of the last 10 minutes, too.
     let request = engine.requests().into_iter().find(|path| path.contains("/events"));

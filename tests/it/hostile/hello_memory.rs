@@ -16,7 +16,7 @@ use crate::support::{eventually, wait_for};
 use rustls::version::TLS12;
 
 const USED_UP: &str =
-    "`hello_memory` is used up: clients that wait longest for the rest of their ClientHello end as hello_timeout";
+    "`hello_memory` is used up: clients that wait longest for the rest of their first message end as hello_timeout";
 
 /// A record with the fatal alert user_canceled.
 const USER_CANCELED: [u8; 7] = [21, 3, 3, 0, 2, 2, 90];
