@@ -1,10 +1,10 @@
 //! The timers and tasks of checks: when each check runs, and what follows from its result. [`crate::pool`] has the
 //! state machine that decides whether a server is up, [`crate::check`] has the kinds of checks.
 //!
-//! Every pool has one task, which resolves the names of the pool's servers. Each server of a pool also has a task, in
-//! which it is checked again and again. Pools that check the same address in the same way share such a task: each check
-//! is made once, and each pool judges the result. A reload gives a pool's task the new pool, without restarting the
-//! task.
+//! Every pool has one task, which resolves the names of the pool's servers. If the pool has a check, each of its
+//! servers also has a task, in which it is checked again and again. Pools that check the same address in the same way
+//! share such a task: each check is made once, and each pool judges the result. A reload gives a pool's task the new
+//! pool, without restarting the task.
 
 mod schedule;
 mod server_check;

@@ -8,8 +8,8 @@
 //!
 //! - `Opened`: the PROXY header is read, if one is expected; the guards of the listener are asked; a client to be
 //!   redirected gets the response, and goes no further.
-//! - `Identified`: an ACME server gets the answer to its challenge, and a CancelRequest of PostgreSQL is sent on.
-//!   Neither client goes further.
+//! - `Identified`: an ACME server gets the answer to its challenge, and a CancelRequest of PostgreSQL is sent on, or
+//!   dropped. Neither client goes further.
 //! - `Routed`: the guards of the route are asked.
 //! - `Connected`: the login of a PostgreSQL client is relayed.
 //!

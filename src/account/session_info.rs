@@ -35,8 +35,8 @@ pub struct SessionInfo {
     pub route: Option<SessionRoute>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
-    /// If the session gets a substitute for the servers of a pool (a fallback, or the primary in place of replicas): that
-    /// pool, which had no usable server.
+    /// If the session gets a substitute for the servers of a pool (a fallback, or the primary in place of replicas):
+    /// that pool, which had no usable server.
     pub fallback_from: Option<Arc<FallbackOrigin>>,
     /// What guards and a peer in front say of the session, and its waits in queues. Boxed: most sessions have none of
     /// these.

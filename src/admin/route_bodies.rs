@@ -17,7 +17,7 @@ pub struct RouteExplanationBody {
     pub tls: Option<String>,
     /// The file of the certificate that the client gets; null: TLS does not end here.
     pub certificate: Option<String>,
-    /// The listener to which HTTP requests are redirected; null: the listener does not redirect.
+    /// The listener to which HTTP requests are redirected; null: the listener does not redirect, or `peer` is refused.
     #[serde(default)]
     pub redirect: Option<String>,
     /// The pool that the route or the listener names, if its fallback is in use. If `pool` is a different pool, `pool`
@@ -27,10 +27,10 @@ pub struct RouteExplanationBody {
     /// The guards that are asked, in this order.
     #[serde(default)]
     pub guards: Vec<GuardVerdictBody>,
-    /// The verdict on each route.
+    /// The verdict on each route; empty if `peer` is refused.
     pub routes: Vec<VerdictBody>,
-    /// The servers that may be picked now, best tier first. If the policy picks by the client, the servers of a tier
-    /// are in the order in which the policy would try them for this client.
+    /// The servers that may be picked now, best tier first. If the policy picks by the client, and the client's address
+    /// is known, the servers of a tier are in the order in which the policy would try them for this client.
     pub servers: Vec<String>,
     /// The servers in `servers` that have their maximum of sessions.
     #[serde(default)]

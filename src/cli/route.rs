@@ -74,7 +74,8 @@ pub struct UnknownListener {
 }
 
 /// Prints the explanation for the configuration at `path`, otherwise for the one at the default path. Exit code 0; 1 if
-/// the configuration is invalid; 3 if it cannot be read; 2 if the listener is unknown.
+/// the configuration is invalid, or the output cannot be written; 3 if the configuration cannot be read; 2 if the
+/// listener is unknown.
 #[must_use]
 pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
     let loaded = match config::find(path).and_then(|path| configuration::load(&path)) {

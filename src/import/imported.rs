@@ -96,7 +96,7 @@ pub(super) struct ImportedPool {
     /// The name of the nginx `upstream` block that became this pool. `None`: there is no such block.
     pub(super) upstream: Option<String>,
     pub(super) section: ImportedSection,
-    /// `[pools.NAME.tls]`; `None`: servers get what clients send.
+    /// `[pools.NAME.tls]`; `None`: no TLS with the servers begins here.
     pub(super) tls: Option<ImportedSection>,
     /// `[pools.NAME.health]`
     pub(super) health: ImportedSection,
@@ -119,7 +119,7 @@ pub(super) struct ImportedServer {
     pub(super) sessions_max: Option<u32>,
 }
 
-/// The reason for a remark about an address that an earlier line of the imported file binds.
+/// The reason for a remark about an address that the imported file binds more than once.
 pub(super) const BOUND_ALREADY: &str = "it is bound already";
 
 /// The highest `max_sessions` that the configuration accepts.

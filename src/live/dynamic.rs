@@ -34,8 +34,8 @@ struct Lists {
     listed: Option<(Lister, Arc<[ServerEntry]>)>,
     /// The servers listed before `listed`, while no server of `listed` can be used; empty: none are kept.
     kept: Arc<[ServerEntry]>,
-    /// Whether `listed` or `kept` has clones, although a reload has given the pool a source. The clones stay until the
-    /// source has listed a server that can be used.
+    /// Whether `listed` or `kept` may have clones, although a reload has given the pool a source. The clones stay until
+    /// the source has listed a server that can be used, or gives an empty list.
     holds_clones: bool,
 }
 
@@ -69,11 +69,11 @@ impl Lists {
 /// The state of a source: that of a pool's servers, or that of the announced routes.
 #[derive(Clone, Debug, Default)]
 pub struct SourceState {
-    /// Whether the source's latest answer was usable; `None`: it has not answered yet.
+    /// Whether the source's latest attempt gave a usable answer; `None`: it has neither answered nor failed yet.
     pub is_up: Option<bool>,
     /// When it last gave a usable answer.
     pub last_success: Option<SystemTime>,
-    /// Why its latest answer was not usable.
+    /// Why its latest attempt gave no usable answer.
     pub error: Option<Reason>,
     /// The problems in parts of its latest usable answer.
     pub warning: Option<Reason>,
@@ -105,7 +105,7 @@ pub struct ListChange {
     pub added: usize,
     /// How many servers are no longer listed.
     pub removed: usize,
-    /// How many servers of the previous list stay until one of this list can be used.
+    /// How many servers of an earlier list stay until one of this list can be used.
     pub kept: usize,
 }
 
@@ -128,8 +128,8 @@ impl DynamicServers {
         state.lists = state.lists.taken_over(plan, before);
     }
 
-    /// Whether a reload has replaced the clones of the pool by a source that has not yet listed a usable server. Until
-    /// then the clones stay.
+    /// Whether a reload has replaced the clones of the pool by a source that has not yet listed a usable server, or
+    /// given an empty list. Until then the clones stay.
     #[must_use]
     pub fn holds_clones(&self) -> bool {
         self.0.lock().lists.holds_clones
@@ -183,8 +183,8 @@ impl DynamicServers {
         is_released
     }
 
-    /// The list to save for the source: the latest, or the previous one as long as no server of the latest can be used.
-    /// `None`: there is none so far, the pool has no source, or clones are in the list.
+    /// The list to save for the source: the latest, or the one that is kept as long as no server of the latest can be
+    /// used. `None`: there is none so far, the pool has no source, or clones may be in the list.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {
         let lists = &self.0.lock().lists;
@@ -195,7 +195,7 @@ impl DynamicServers {
         Some(Arc::clone(if lists.kept.is_empty() { listed } else { &lists.kept }))
     }
 
-    /// The servers that operators have added. An added server is not in use while the configuration or the source has
+    /// The servers that operators have added. An added server is not in use while the configuration or the lister has
     /// a server of the same name.
     #[must_use]
     pub fn added(&self) -> Vec<AddedServer> {
@@ -242,7 +242,7 @@ fn entries(plan: &PoolPlan, lists: &Lists, added: &[AddedServer]) -> Arc<[Server
                 entries.extend(kept.iter().filter(|entry| !latest.contains(&identity(entry))).cloned());
             }
             let labels: HashSet<_> = entries.iter().map(|entry| Arc::clone(entry.label())).collect();
-            // Since a server was added, the configuration or the source may have got one with the same name.
+            // Since a server was added, the configuration or the lister may have got one with the same name.
             let added = added.iter().map(|added| &added.entry);
             let added = added.filter(|entry| !labels.contains(entry.label()));
             entries.extend(added.map(|entry| with_limit_of(plan, entry)));
@@ -274,7 +274,8 @@ fn with_limit_of(plan: &PoolPlan, added: &ServerEntry) -> ServerEntry {
 impl Live {
     /// Replaces the servers that are listed for the pool of this name; those of its plan stay. A listed server with the
     /// same name and address as before stays, with its health, its sessions and its back-off. A server that is no
-    /// longer listed gets no new sessions. `by` is the lister that gave the list, now or before this process began.
+    /// longer listed gets no new sessions, except while the previous list is kept. `by` is the lister that gave the
+    /// list, now or before this process began.
     ///
     /// Returns what has changed; `None`: nothing has, there is no such pool, or it has another lister since a reload.
     pub fn set_servers(&self, pool: &str, by: Lister, listed: Vec<ServerEntry>) -> Option<ListChange> {
@@ -320,7 +321,7 @@ impl Live {
         self.listed_changed.notify_one();
     }
 
-    /// Waits until [`Self::listed_servers`] may have changed. Only one task may wait for that.
+    /// Waits until [`Self::listed_servers`] may have changed, other than by a reload. Only one task may wait for that.
     pub async fn listed_changed(&self) {
         self.listed_changed.notified().await;
     }

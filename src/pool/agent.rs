@@ -8,7 +8,7 @@ use super::overrides::AdminState;
 /// What an agent currently sets for its server. A state or weight that an operator sets has precedence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AgentSettings {
-    /// Enabled, draining or disabled. The agent of a disabled server is still asked.
+    /// Enabled, draining or disabled. An agent that has disabled its server is still asked.
     pub admin_state: AdminState,
     /// The percentage of the configured weight; `None`: all of it.
     pub weight_percent: Option<u16>,

@@ -21,8 +21,8 @@ pub struct PrintedLine {
     pub suppressed: u64,
 }
 
-/// Chooses the lines of a clone that are logged: up to a hundred at once, 20 a second over time, and the last line. Of a
-/// long line, only the beginning is logged.
+/// Chooses the lines of a clone that are logged: up to a hundred at once, 20 a second over time, and the last line. Of
+/// a long line, only the beginning is logged.
 pub struct PrintedLines {
     lines: Lines,
     allowance: Allowance,

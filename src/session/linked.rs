@@ -81,9 +81,9 @@ impl Linked {
     }
 }
 
-/// Waits until the session is linked, relays bytes until it is over, and closes it. The lease is held until the server
-/// has ended the session; after that, the client may still receive what the server has sent. If `linking` returns
-/// `None`, the session is over already.
+/// Waits until the session is linked, relays bytes until it is over, and closes it. The lease ends once the server has
+/// ended the session, while the client may still receive what the server has sent; otherwise it ends after the relay
+/// (see [`LeasedServer::release`]). If `linking` returns `None`, the session is over already.
 ///
 /// An idle session must stay small. So the values that the relay borrows are locals of this function: the function's
 /// `Future` would store arguments twice.

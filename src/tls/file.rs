@@ -85,8 +85,8 @@ pub(super) struct FileVersion {
     access: (u32, u32, u32),
 }
 
-/// The version of a file; symbolic links are followed. `None`: there is no file, or a directory in its path is not
-/// accessible.
+/// The version of a file; symbolic links are followed. `None`: its metadata cannot be read, for example because there
+/// is no file, or a directory in its path is not accessible.
 pub(super) fn file_version(path: &Path) -> Option<FileVersion> {
     let metadata = path.metadata().ok()?;
     Some(FileVersion {
@@ -178,7 +178,7 @@ pub(super) fn authorities(path: &Path, text: &[u8]) -> Result<RootCertStore, Tls
 }
 
 /// What is wrong if none of these certificates is that of an authority. A self-signed certificate counts as that of
-/// an authority. `None`: nothing is wrong, or a certificate cannot be parsed; adding it to the store reports that.
+/// an authority. `None`: nothing is wrong, or a certificate cannot be parsed here; then adding it to the store decides.
 fn not_authorities(certificates: &[CertificateDer<'_>]) -> Option<String> {
     let mut first = None;
     for certificate in certificates {

@@ -70,7 +70,7 @@ impl Load {
         })
     }
 
-    /// Runs the load for this long, and waits until the last client has ended.
+    /// Runs the load for this long, and waits until the last client has ended, but at most twice [`PATIENCE`].
     pub fn run(
         &self,
         proxy: &Proxy,

@@ -77,7 +77,8 @@ assert libc.prctl(22, 2, struct.pack('HP', len(program) // 8, ctypes.addressof(p
 os.execvp(sys.argv[2], sys.argv[2:])
 ";
 
-/// The words to put before a command, so that its process gets this error from this call.
+/// The words to put before a command, so that its process gets this error from this call; 0: the call returns 0,
+/// without effect.
 pub fn refusing(call: &Call, errno: i32) -> [String; 6] {
     let filter = call.filter(errno);
     ["/usr/bin/python3", "-I", "-S", "-c", LAUNCHER, &filter].map(str::to_owned)

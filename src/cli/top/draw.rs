@@ -157,7 +157,7 @@ fn nothing(noun: &str, filter: &str) -> String {
     }
 }
 
-/// The facts that have no room in the row.
+/// The facts of the row in full length, because the row may leave some out or shorten them; and who set the state.
 fn server_detail(row: &ServerRow<'_>) -> String {
     let (sign, word, _) = row.state();
     let reason = row
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn every_terminal_size_is_drawn_without_a_panic() {
+    fn small_and_large_terminals_are_drawn_without_a_panic() {
         let mut view = view_of(&[("a", 2), ("b", 1)]);
         view.shows_help = true;
         for (width, height) in [(1, 1), (3, 2), (20, 5), (80, 24), (500, 200)] {

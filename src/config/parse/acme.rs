@@ -137,8 +137,8 @@ fn excluding_guard<'p>(
         CertificateLocation::Acme(ordered) if ordered.acme == account.name => Some(&*ordered.file),
         _ => None,
     };
-    // The files of the certificates whose challenges are expected at a listener, because it has these certificates; `None`
-    // stands for all certificates.
+    // The files of the certificates whose challenges are expected at a listener, because it has these certificates;
+    // `None` stands for all certificates.
     let expected = |listener: &'p Arc<ListenerPlan>| -> Vec<Option<&'p Path>> {
         match account.challenge {
             ChallengeKind::TlsAlpn01 => {

@@ -23,8 +23,8 @@ const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// `[providers]`, and the users of this machine.
 #[derive(Debug)]
 pub(super) struct Providers {
-    /// Whether `[providers.etcd]` is in the file, valid or not. Also `true` if `[providers]` is not a table or is
-    /// misspelt, so that no second error follows.
+    /// Whether `[providers.etcd]` is in the file, valid or not. Also `true` if `[providers]` is not a table, or if
+    /// `providers` or `etcd` is misspelt, so that no second error follows.
     pub(super) has_etcd: bool,
     etcd_position: Option<Position>,
     pub(super) etcd: Option<Arc<EtcdPlan>>,

@@ -17,12 +17,12 @@ pub(in crate::pool) struct CheckRecord {
     /// When the verdict last changed, or refusals of the checks last began or ended.
     pub(in crate::pool) since: SystemTime,
     /// When a check last passed, or found that the server is a [stand-in](crate::pool::Server::is_stand_in); `None`: no
-    /// check ever did, or a later one has found that the server must not be used, for example because of its role.
+    /// check ever did, or it was found later that the server must not be used, for example because of its role.
     pub(in crate::pool) passed_at: Option<Instant>,
     /// When a check last found that the server serves sessions; if no check has, when its checks began.
     pub(in crate::pool) seen_serving_at: Instant,
-    /// How long the server was behind its primary at the latest check; `None`: it is not a replica, or does not report
-    /// that.
+    /// How long the server was behind its primary at the latest check; `None`: it is not a replica, or that check did
+    /// not find it out.
     pub(in crate::pool) lag: Option<Duration>,
 }
 
@@ -33,7 +33,8 @@ pub enum ActiveChecks {
     None,
     /// Those that decide whether it is up.
     Health,
-    /// Those that also find its role. The server gets no session before a check has found that it has the required one.
+    /// Those that also find its role. The server gets no session before a check has found that it has the required one,
+    /// or is a [stand-in](crate::pool::Server::is_stand_in).
     HealthAndRole,
 }
 
@@ -64,7 +65,7 @@ impl CheckRecord {
 pub enum RefusedCheck {
     /// It was not refused.
     None,
-    /// It was refused, by the server or by this host; new sessions go on.
+    /// It was refused, by the server or by this host. This keeps no new sessions away.
     Tolerated,
     /// It was refused, and the server gets no new sessions: it says that it accepts none, or its role is no longer
     /// known.

@@ -14,8 +14,8 @@ impl Server {
         self.checks.lock().rise_fall.is_healthy()
     }
 
-    /// Whether a check has passed, or has found that the server is a stand-in, at most this time ago, and no later
-    /// check has found that the server must not be used, for example because of its role.
+    /// Whether a check has passed, or has found that the server is a stand-in, at most this time ago, and it was not
+    /// found later that the server must not be used, for example because of its role.
     #[must_use]
     pub fn passed_within(&self, time: Duration) -> bool {
         self.checks.lock().passed_at.is_some_and(|at| at.elapsed() <= time)

@@ -64,6 +64,6 @@ fn cpu_time_grows_about_linearly_with_the_list() {
     let many = cost_of(10_000); // quadratic growth would be a hundredfold
     assert!(
         many < 30 * few,
-        "{many:?} of CPU time, and a tenth of the servers takes {few:?}"
+        "{many:?} of CPU time, and a tenth of the servers takes at most {few:?}"
     );
 }

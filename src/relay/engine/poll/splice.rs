@@ -61,7 +61,7 @@ pub(super) enum Filled {
     Bytes(usize),
     /// The end of the stream.
     End,
-    /// Nothing: only recv(2) can read the next bytes, or the system does not support splice(2).
+    /// Nothing, although recv(2) finds bytes; or the system does not support splice(2).
     Refused,
 }
 
@@ -207,8 +207,8 @@ fn is_shortage(error: Errno) -> bool {
 }
 
 /// Whether an error of splice(2) comes from the connection: recv(2) or send(2) would return it too. In Linux, these
-/// are the errors of `tcp_reset`, of `tcp_write_err`, and of ICMP (`icmp_err_convert`, `tab_unreach` of ICMPv6). Any
-/// other error means that the system does not support splice(2).
+/// include the errors of `tcp_reset`, of `tcp_write_err`, and of ICMP (`icmp_err_convert`, `tab_unreach` of ICMPv6).
+/// Any other error is taken to mean that the system does not support splice(2).
 ///
 /// EACCES and EOPNOTSUPP may mean either. A connection's error is returned only once: if it were taken for a refusal,
 /// the stream would seem to end normally. So the system is asked with another splice, without a connection.
