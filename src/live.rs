@@ -127,7 +127,7 @@ pub struct Live {
     registry: Arc<ServerRegistry>,
     /// Notified when the servers that sources list have changed.
     listed_changed: Notify,
-    /// Notified when operators have added or removed servers.
+    /// Notified when operators have added servers, and when added ones were removed.
     added_changed: watch::Sender<()>,
     /// The servers of pools that are gone.
     gone: departed::DepartedServers,
@@ -196,7 +196,7 @@ impl Live {
     /// Adds the TLS that ends or begins here. To be called before anybody reads what is in force.
     ///
     /// # Panics
-    /// Somebody has read it.
+    /// Somebody holds what they have read.
     #[must_use]
     pub fn with_tls(self, tls: LiveTls) -> Self {
         self.in_force.send_modify(|in_force| {
@@ -224,13 +224,13 @@ impl Live {
     }
 
     /// Prepares the next plan for [`Self::apply`], and changes nothing that is in force. The caller adds the listeners'
-    /// addresses and the TLS. `new_names`: the addresses of names that are new in their pools, by pool.
+    /// addresses and the TLS. `new_names`: by pool, the addresses of names that are new, or wanted in another family.
     ///
     /// A pool that is configured as before stays. In a pool whose configuration has changed, a server whose name and
-    /// address are as before stays, with its health, its sessions and its back-off. A session that began under the old
-    /// plan picks by the old weights. A host name keeps its addresses, even if the key `name` of its servers changes.
-    ///
-    /// Takes long if there are many pools. May be called from any thread.
+    /// address are as before stays, with its sessions, its back-off and its health (unless another role is required, or
+    /// checks begin or end). A session that began under the old plan picks by the old weights. A host name keeps its
+    /// addresses of the wanted family, even if the key `name` of its servers changes. Takes long if there are many
+    /// pools. May be called from any thread.
     #[must_use]
     pub fn prepare(&self, plan: Plan, mut new_names: HashMap<Arc<str>, NameAddresses>) -> InForce {
         let current = self.in_force();
@@ -352,8 +352,8 @@ impl Live {
 
     /// What the process waits for before it is ready; `None`: it is ready. A remote configuration must be known. Each
     /// server that is checked must have had its first check, and each name its first lookup. In the first 30 s, each
-    /// pool must also have an address, and the announced routes must be known. Once ready, the process stays ready: a
-    /// server that joins later is no reason to take the process out of service.
+    /// pool that may not sleep must also have an address, and the announced routes must be known. Once ready, the
+    /// process stays ready: a server that joins later is no reason to take the process out of service.
     #[must_use]
     pub fn why_not_ready(&self) -> Option<String> {
         if self.was_ready.load(Relaxed) {

@@ -1,6 +1,6 @@
-//! Ends sessions that should not go on for ever, at a moment at which they are at rest: those that are older than
-//! `max_session_age`, and with `rebalance` those in excess on servers that have more than their share. Sessions that
-//! are too old and are never at rest are cut a tenth of `max_session_age` later.
+//! Ends sessions that should not go on for ever, at a moment at which they are at rest: those that have reached their
+//! age limit (90 % to 110 % of `max_session_age`), and with `rebalance` those in excess on servers that have more than
+//! their share. Sessions that are too old and are never at rest are cut a tenth of `max_session_age` after their limit.
 //!
 //! A session is at rest if no byte has moved for `idle_for`, and the session itself finds that nothing is unsent, that
 //! the peers have acknowledged everything, and that the last byte came from the server. This module sees how many bytes

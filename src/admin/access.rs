@@ -73,7 +73,7 @@ impl std::fmt::Display for ApiClient {
 }
 
 /// Middleware that rejects requests to `/api` from clients that may not send them. Logs the sender of a rejected
-/// request, and of a failed request that was to change something.
+/// request, and of a failed request that was to change something; of many at once, only some.
 pub(super) async fn authorize(
     State(admin): State<Arc<Admin>>,
     Extension(client): Extension<ApiClient>,

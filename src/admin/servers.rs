@@ -88,9 +88,10 @@ pub(super) struct ServerDetailBody {
     /// The same as in `GET /api/v1/state`.
     #[serde(flatten)]
     server: ServerBody,
-    /// Half of the successful connects took at most this many milliseconds; `null`: there were none.
+    /// The median of the durations of successful connects in milliseconds, estimated from a histogram; `null`: there
+    /// were none.
     connect_p50_ms: Option<f64>,
-    /// 99 % of the successful connects took at most this many milliseconds; `null`: there were none.
+    /// Their 99th percentile, estimated in the same way; `null`: there were none.
     connect_p99_ms: Option<f64>,
     /// Failed attempts to connect, by reason. Reasons that did not occur are left out.
     connect_failures: BTreeMap<&'static str, u64>,

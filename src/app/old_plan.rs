@@ -9,8 +9,8 @@ use tokio::time::sleep;
 use crate::live::InForce;
 
 /// How long the old plan is kept. Whoever drops the last reference to a part of the plan frees that part. Within this
-/// time, workers and most sessions drop their references, so that a worker seldom has the last one. Only a session that
-/// waits long for its ClientHello or server may have it.
+/// time, workers and most sessions drop their references, so that a worker seldom has the last one. Only a session
+/// whose relay has not begun, and the socket of a removed address while its clients wait, may keep large parts longer.
 const KEEP_TIME: Duration = Duration::from_secs(1);
 
 /// Drops an old plan with its pools, after [`KEEP_TIME`].

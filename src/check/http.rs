@@ -70,7 +70,8 @@ pub struct HttpCheck {
     pub method: Method,
     /// The path, with a query if there is one.
     pub path: Uri,
-    /// `Host`; `None`: the host name of the server, or its address, and the port if it is not the usual one.
+    /// `Host`; `None`: the host name of the server, or its address, and the port if it is not the usual one; for a Unix
+    /// socket, `localhost`.
     pub host: Option<HeaderValue>,
     /// More header fields. They may contain secrets.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -277,7 +278,7 @@ async fn search(pattern: &Pattern, mut body: Incoming) -> io::Result<()> {
 }
 
 /// The host of the server, as a client that knows its address would name it (RFC 9110, section 7.2); for a Unix socket,
-/// as curl does.
+/// `localhost`, as is usual in the URLs for `curl --unix-socket`.
 fn default_host(target: &CheckTarget, is_tls: bool) -> HeaderValue {
     let usual = if is_tls { 443 } else { 80 };
     let port = target.address.port().filter(|port| *port != usual);

@@ -22,8 +22,8 @@ use crate::scale::keeper::{KeptProcess, ProcessEvent, StartClone};
 use crate::scale::{CloneCommand, CloneContainer, CloneKind, fill};
 use crate::units::format_duration;
 
-/// How long acequia, when it shuts down, waits for a clone to end after SIGKILL. The clone's keeper waits for a shorter
-/// time, so that its report can still come.
+/// How long acequia, when it shuts down, waits for the process of a clone to end after SIGKILL. The clone's keeper
+/// waits for a shorter time, so that its report can still come.
 const KILLED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A clone that has been started.
@@ -182,9 +182,10 @@ impl Instance {
 }
 
 impl RunningClone {
-    /// Stops it, and waits until it has ended. A process or a container gets SIGTERM, and SIGKILL after `kill_after`.
-    /// Once acequia shuts down, SIGKILL follows within [`KILL_AFTER`]. A container is also removed, even if it has
-    /// ended by itself. What a hook has started is stopped by the hook `stop`.
+    /// Stops it, and waits until it has ended; once acequia shuts down, only for a limited time. A process gets
+    /// SIGTERM, a container the signal that its image names (SIGTERM by default). SIGKILL follows after `kill_after`;
+    /// once acequia shuts down, within [`KILL_AFTER`]. A container is also removed, even if it has ended by itself.
+    /// What a hook has started is stopped by the hook `stop`: this waits for the hook, which has a limited time.
     pub(super) async fn stop(self, name: &CloneName, kill_after: Duration, shutdown: &CancellationToken) {
         match self {
             Self::Process { process, _port } => stop_process(process, name, kill_after, shutdown).await,
@@ -216,7 +217,8 @@ async fn process_ended(process: &mut KeptProcess, name: &CloneName) -> String {
     }
 }
 
-/// Stops a process, and waits until it has ended. Once acequia shuts down, SIGKILL follows within [`KILL_AFTER`].
+/// Stops a process, and waits until it has ended. Once acequia shuts down, SIGKILL follows within [`KILL_AFTER`], and
+/// the wait ends [`KILLED_TIMEOUT`] later at the latest.
 async fn stop_process(mut process: KeptProcess, name: &CloneName, kill_after: Duration, shutdown: &CancellationToken) {
     if !shutdown.is_cancelled() {
         process.stop(kill_after);

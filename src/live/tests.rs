@@ -143,7 +143,7 @@ async fn a_pool_without_an_address_delays_readiness_by_thirty_seconds_at_most() 
 }
 
 #[test]
-fn ready_once_each_pool_has_an_address_and_each_server_its_first_check() {
+fn ready_once_each_name_is_looked_up_and_each_server_has_its_first_check() {
     let live = live(r#""a.test:1", "b.test:1""#);
     resolve(&live, "b.test:1", &["10.0.0.9:1"]);
     assert!(live.why_not_ready().is_some(), "`a.test:1` is not resolved yet");

@@ -93,7 +93,8 @@ impl Ejection {
 
     /// Records a failed connect. Returns the back-off if it ejects the server, or keeps it ejected after a trial.
     ///
-    /// `permitted`: the pool allows one more ejection (usable servers are left, and not too many are ejected).
+    /// `permitted`: the pool allows one more ejection (usable servers are left, and not too many are ejected; or
+    /// clients wait for the return of servers).
     pub(super) fn record_failure(
         &mut self,
         now: Instant,
@@ -133,8 +134,8 @@ impl Ejection {
         kind: LeaseKind,
     ) -> Option<Duration> {
         let is_due = if self.is_ejected() {
-            // A regular session was begun before the server was ejected, or in panic. Such sessions do not lengthen
-            // the back-off, however many of them fail.
+            // A regular session was begun before the server was ejected, in panic, or on a stand-in. Such sessions do
+            // not lengthen the back-off, however many of them fail.
             kind == LeaseKind::Trial
         } else {
             permitted && self.failures.saturating_add(self.unserved.countable()) >= limits.after

@@ -30,8 +30,9 @@ pub struct Lease {
 pub enum NoLease {
     /// No server is left that could be picked.
     NoServer,
-    /// From a pick: the client has to wait, because all servers that could be picked are full, because other clients
-    /// wait already, or because a server is being started or expected back. From a queue: the queue is full.
+    /// From a pick: the client has to wait, because all servers that could be picked are full (in a pool with a `queue`
+    /// whose policy chooses by client: the client's own server is full), because other clients wait already, or because
+    /// a server is being started, will be started, or is expected back. From a queue: the queue is full.
     Full,
 }
 

@@ -26,10 +26,10 @@ const ABSENT_MAX: usize = 10_000;
 /// Finds every server that a plan or a session holds, and the overrides of servers.
 #[derive(Debug, Default)]
 pub struct ServerRegistry {
-    // A blocking mutex: locked when servers come or go, and by operators' requests; never by a session.
+    // A blocking mutex: locked when servers come or go, and to change or read overrides; never by a session.
     entries: Mutex<RegistryEntries>,
     /// By pool, also for pools that are gone. A blocking mutex: locked at the start and at a reload, when a primary
-    /// changes, and by operators' requests.
+    /// changes, and when an override is applied.
     roles: Mutex<ByPool<PoolRoles>>,
     /// By pool, also for pools that are gone. A blocking mutex: locked at the start, at a reload, and when a server is
     /// new.

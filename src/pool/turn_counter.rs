@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Counts turns: one for each pick of a server. It has its own cache line: each turn writes it, and the fields next to
+/// Counts the turns that picks of servers take. It has its own cache line: each turn writes it, and the fields next to
 /// it are read by all workers.
 #[derive(Debug, Default)]
 #[repr(align(64))]

@@ -39,7 +39,8 @@ impl Side {
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// Both sides have finished, this one first.
+    /// Both sides have finished, this one first. Or this side has finished, and the client has then been silent for as
+    /// long as it may be when the session [ends with the server](RelayLimits::ends_with_server).
     Finished(Side),
     /// A connection was reset, but no byte was lost: the client had finished, and all bytes that were read had been
     /// sent on. If the connection to the server was reset, the server had finished, too. A close_notify of TLS counts

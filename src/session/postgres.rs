@@ -129,7 +129,7 @@ pub(super) async fn ask_for_tls(
 }
 
 /// The refusal of a session whose server has not answered a request for TLS. Reports the end of the session to the pool
-/// if the server has ended the connection.
+/// if the connection to the server has ended.
 pub(super) fn unanswered_tls_refusal(
     why: &TlsRequestError,
     server: &LeasedServer,

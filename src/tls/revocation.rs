@@ -25,7 +25,7 @@ use super::words::bounded;
 /// The trusted authorities, and the lists of revoked certificates.
 #[derive(Debug)]
 pub(super) struct Revocations {
-    /// Of several lists about the same certificates, only the newest.
+    /// Of several lists that are known to be about the same certificates, only the newest.
     lists: Vec<RevocationList>,
     roots: Arc<RootCertStore>,
     /// The authorities of `roots` that are revoked.
@@ -171,7 +171,7 @@ impl Revocations {
             return Err(CertificateError::Revoked);
         }
         match lists.iter().all(|list| list.is_of_other_key(&issuer.key)) {
-            true => Ok(()), // lists with the name of its issuer, if there are any, are of other authorities
+            true => Ok(()), // lists with the name of its issuer, if there are any, are signed with other keys
             false => Err(CertificateError::UnknownRevocationStatus),
         }
     }
@@ -220,8 +220,8 @@ impl Revocations {
             if trusted.iter().any(|authority| is_named(authority, list)) {
                 let crl_file = crl_file.display();
                 warnings.push(format!(
-                    "{crl_file}: {name} is not signed with the key that this authority has in {shown}: it counts only for \
-                     clients that send the certificate of its authority"
+                    "{crl_file}: {name} is not signed with the key that this authority has in {shown}: it counts only \
+                     once a client has sent the certificate of its authority"
                 ));
             }
         }
@@ -235,8 +235,8 @@ impl Revocations {
         Ok(warnings)
     }
 
-    /// Keeps only the newest of several lists about the same certificates. There are older ones if new lists are
-    /// appended to the file.
+    /// Keeps only the newest of several lists that are known to be about the same certificates. There are older ones if
+    /// new lists are appended to the file.
     fn keep_newest_lists(&mut self) {
         self.lists.sort_by(RevocationList::by_age);
         self.lists = newest(self.lists.drain(..));

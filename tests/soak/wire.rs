@@ -30,7 +30,7 @@ pub struct Counted {
 
 impl Counted {
     pub fn new(socket: TcpStream, tally: &Arc<Tally>) -> Self {
-        let _ = socket.set_nodelay(true); // fails when the peer is gone already
+        let _ = socket.set_nodelay(true); // Linux sets it even if the peer is gone already
         Self {
             socket,
             tally: Arc::clone(tally),
@@ -88,7 +88,7 @@ impl Wire for TlsStream<Counted> {
 
 /// Sets whether closing the socket resets the connection.
 pub fn reset_when_closed(socket: &TcpStream, resets: bool) {
-    // Fails only when the connection has ended already.
+    // Linux sets it even if the connection has ended already.
     let _ = SockRef::from(socket).set_linger(resets.then_some(Duration::ZERO));
 }
 

@@ -28,7 +28,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Opens a page of this size.
+    /// Opens a page in a window of this size. The page itself is less high.
     pub fn open(url: &str, width: u32, height: u32) -> Self {
         Self::open_with(&[], url, width, height)
     }
@@ -159,7 +159,7 @@ impl Browser {
         self.ask("Emulation.setDeviceMetricsOverride", &size);
     }
 
-    /// A picture of the window, as PNG.
+    /// A picture of the part of the page that the window shows, as PNG.
     pub fn picture(&mut self) -> Vec<u8> {
         let picture = self.ask("Page.captureScreenshot", &json!({ "format": "png" }));
         STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()

@@ -244,7 +244,7 @@ impl Proxy {
         parsed(&self.process.stdout)
     }
 
-    /// The access log, once it has at least this many lines, sorted by session number. Each worker writes the lines of
+    /// The access log, once it has at least this many lines, sorted by session number. Each worker queues the lines of
     /// its own sessions, so that lines of two workers may come in either order.
     pub fn access_lines(&self, wanted: usize) -> Vec<Value> {
         let mut lines = wait_for("the access log is written", || {

@@ -106,7 +106,7 @@ fn functions_stay_short() {
 
 /// The width is that of rustfmt.toml, but rustfmt does not wrap comments.
 #[test]
-fn comments_are_at_most_120_columns_wide() {
+fn lines_of_comments_are_at_most_120_columns_wide() {
     for directory in ["src", "tests", "benches"] {
         for path in files_and_tests(directory) {
             for (at, line) in read(&path).lines().enumerate() {
@@ -158,7 +158,7 @@ fn no_log_field_is_formatted_with_debug() {
 }
 
 #[test]
-fn every_file_starts_with_a_doc_comment() {
+fn every_file_but_those_of_tests_starts_with_a_doc_comment() {
     for path in files("src") {
         assert!(read(&path).starts_with("//! "), "{path}");
     }

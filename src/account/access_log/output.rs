@@ -101,7 +101,7 @@ impl Output {
         self.count_lost(1)
     }
 
-    /// Whether the last attempt to write failed.
+    /// Whether writing has failed, and no [`Self::flush`] has succeeded since.
     pub(super) fn is_failing(&self) -> bool {
         self.lost_while_failing.is_some()
     }
@@ -149,7 +149,7 @@ impl Output {
 
     fn mark_failing(&mut self, error: &io::Error) {
         if self.lost_while_failing.is_none() {
-            tracing::warn!(%error, "cannot write the access log, lines are lost until it can be written again");
+            tracing::warn!(%error, "cannot write the access log, lines that its buffer cannot hold are lost until it can be written again");
             self.lost_while_failing = Some(0);
         }
     }

@@ -1,4 +1,5 @@
-// The form "Where would it go?": shows the same answer as `acequia route`.
+// The form "Where would it go?": shows where a connection would go now, by the running process. (`acequia route`
+// answers by the configuration file.)
 
 import { byId, element, facts, show } from "./dom.js";
 import { known } from "./state.js";

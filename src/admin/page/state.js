@@ -13,9 +13,9 @@ export const known = {
   history: null,
   /** By ending: its description, and whether it is a failure. */
   endings: {},
-  /** When data last came: by the stream, by a poll, or from another tab. */
+  /** When data last came (by the stream, by a poll, or from another tab), or the wait for data began. */
   heardAt: 0,
-  /** When the last sample came. */
+  /** When the last sample came, or the history was last read. */
   sampledAt: 0,
   /** The time of the last sample of the stream, by the clock of the process. */
   sampleTime: 0,
@@ -195,8 +195,8 @@ export function serverCounts(pool) {
 }
 
 /**
- * Whether a server of the pool has a fault, or awaits failback. A wrong role is no fault, and a server that is draining
- * or disabled does not count.
+ * Whether a server of the pool has a fault, has not been checked yet, or awaits failback. A wrong role is no fault, and
+ * a server that is draining or disabled does not count.
  */
 export const isDegraded = (pool) => pool.servers.some((server) => (
   server.use === "awaiting failback" || (server.use === "enabled" && (!server.up || server.ejected))

@@ -9,7 +9,8 @@ use crate::addr::{ListenAddr, UnixPath, UnixPlace};
 use crate::config::file::{Node, Value};
 use crate::config::report::Position;
 
-/// The addresses of all listeners and of `[admin]`, each with the position where it was first bound.
+/// The addresses of all listeners and of `[admin]`, except those with port 0, each with the position where it was first
+/// bound.
 #[derive(Default)]
 pub(super) struct BoundAddresses {
     all: HashMap<ListenAddr, Position>,

@@ -78,7 +78,7 @@ impl Backend {
                 LineOutcome::Carried
             }
             ("retries", text) => set_integer(&mut self.pool.section, "retries", text, 0..=100),
-            // A retry is always on another server; keepalive is always on.
+            // A retry is on another server, unless the client waits for the return of one; keepalive is on by default.
             ("option", "redispatch" | "srvtcpka" | "tcpka" | "splice-response" | "tcp-smart-connect") => {
                 LineOutcome::Carried
             }
@@ -136,7 +136,8 @@ impl Backend {
 
     /// The pool. Some options are set for each server in HAProxy and once for the pool in acequia. The pool gets the
     /// value of its first server. Options of checks are taken from the first server with checks, `slowstart` and
-    /// `on-marked-up` from the first server that has them. Servers with other values get a note.
+    /// `on-marked-up` from the first server that has them. Servers with other values get a note, for the keys that
+    /// `differences` lists.
     pub(super) fn into_pool(mut self) -> ImportedPool {
         self.pool
             .section
@@ -176,6 +177,7 @@ impl Backend {
     }
 
     /// Without `option allbackups`, HAProxy uses only the first backup that works: each backup gets a tier of its own.
+    /// From the 255th backup on, all get tier 255, the last one.
     fn order_backups(&mut self) {
         if self.uses_all_backups {
             return;

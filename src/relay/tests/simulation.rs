@@ -239,7 +239,7 @@ fn a_silence_that_starts_right_after_a_check_is_checked_twice() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, rng_algorithm: RngAlgorithm::XorShift, ..ProptestConfig::with_cases(2_000) })]
     #[test]
-    fn in_every_case_the_relay_forwards_all_bytes_and_reports_the_right_end(case in cases()) {
+    fn in_every_case_the_relay_leaves_nothing_undone_and_reports_the_right_end(case in cases()) {
         run_case(&case);
     }
 }

@@ -205,7 +205,7 @@ fn sessions_are_sorted_and_paged() {
 /// The seconds are counted in samples of the process and in timers of the page, and not by a clock of this test: on a
 /// busy machine the samples and timers are late as well, so the load alone does not fail the test.
 #[test]
-fn a_killed_server_is_red_within_two_seconds() {
+fn a_killed_server_is_reported_within_two_seconds_and_red_a_second_later() {
     // The port is kept, so that no other program gets it when the server is killed.
     let (killed, other) = (Port::keep(), Server::echo());
     let server = Server::echo_on(Port::keep_again(killed.address).listen());

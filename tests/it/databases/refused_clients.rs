@@ -53,7 +53,7 @@ fn psql_prints_why_it_is_refused_whatever_its_sslmode() {
             let done = finished(psql(proxy.at("db"), "SELECT 1").env("PGSSLMODE", mode));
             assert!(done.stderr.contains(expected), "{mode}: {done:#?}");
         }
-        // A client that sends nothing after its SSLRequest is not waited for.
+        // A client that sends nothing after its SSLRequest is not waited for long.
         let mut client = Client::connect(proxy.at("db"));
         assert_eq!(client.send(&SSL_REQUEST).read_all(), b"S");
     }

@@ -84,8 +84,8 @@ fn refuse_with_close_closes_cleanly_despite_unread_bytes() {
     assert_eq!(client.read_all(), b"");
 }
 
-/// A client that is refused without a reset counts in `max_connections` until it closes. So, of the clients from
-/// which nothing was read, a guard refuses only 10 a second that way, and resets the others.
+/// A client that is refused without a reset counts in `max_connections` until it closes, for at most a second. So, of
+/// the clients from which nothing was read, a guard refuses only 10 a second that way, and resets the others.
 #[test]
 fn in_a_flood_most_refused_clients_are_reset() {
     let server = greeting_server();

@@ -16,7 +16,8 @@ use crate::support::server::Server;
 use rustix::process::Signal;
 use serde_json::Value;
 
-const FAILS: &str = "cannot write the access log, lines are lost until it can be written again";
+const FAILS: &str =
+    "cannot write the access log, lines that its buffer cannot hold are lost until it can be written again";
 const GOES_ON: &str = "the access log can be written again";
 
 fn config(server: &Server, target: &str) -> String {
