@@ -103,13 +103,13 @@ pub struct CloneBody {
     pub state: String,
     /// Since when.
     pub since: String,
-    /// Its address; null: it has none yet.
+    /// Its address; null: it has none at present.
     pub address: Option<String>,
     /// Its process ID; null: there is no process at present, or it is not ours.
     pub pid: Option<u32>,
     /// The name of its container; null: there is none at present, or the clone is not a container.
     pub container: Option<String>,
-    /// How often it was started again.
+    /// How often it was started again. While it waits for a start, that start is counted already.
     pub restarts: u32,
     /// Why it was last started again, or could not be started; null: neither has happened.
     pub reason: Option<String>,

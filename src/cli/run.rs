@@ -35,7 +35,8 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             return exit::for_report(&report);
         }
     };
-    // If the file names a store (`remote`), the file is read again with the store's texts. That logs all warnings.
+    // If the file names a store (`remote`), the file is read again with the store's texts. That logs all warnings, if
+    // the texts are usable.
     if loaded.plan.remote.is_none() {
         loaded.warnings.print_to_stderr();
     }
@@ -92,7 +93,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let text = payload.downcast_ref::<&str>().copied();
     let cause = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let at = panic.location().map(ToString::to_string);
-    let backtrace = Backtrace::capture(); // only if RUST_BACKTRACE is set
+    let backtrace = Backtrace::capture(); // only if RUST_BACKTRACE or RUST_LIB_BACKTRACE is set
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
     let thread = thread::current();
     tracing::error!(

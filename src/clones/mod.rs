@@ -1,7 +1,7 @@
 //! Starts and stops clones: the copies of a server with which a pool grows and shrinks. [`crate::scale`] decides when.
 //!
 //! Every such pool has one task that watches its load, and one more for each clone. A clone becomes a server of its
-//! pool with its first good check. A reload keeps clones; they end with this process.
+//! pool with its first good check. A reload keeps the clones of pools that still scale; all end with this process.
 
 mod ports;
 mod clone_name;

@@ -9,8 +9,8 @@ use tokio::net::unix::pipe::Receiver;
 
 use crate::text::{LINE_BYTES_MAX, Lines};
 
-/// How many bytes of the standard output are read. After these, the pipe is closed: a command that writes more is
-/// killed by SIGPIPE, unless it ignores that signal.
+/// Once this many bytes of the standard output are read, the pipe is closed: a command that writes more is killed by
+/// SIGPIPE, unless it ignores that signal.
 const OUTPUT_BYTES_MAX: usize = 1 << 16;
 
 /// The most bytes that are read at a time, so that a command that never stops printing cannot hold up the thread. It
@@ -112,10 +112,10 @@ pub(super) struct StreamPipe {
 }
 
 impl StreamPipe {
-    /// A stream that is read from `pipe`; `None`: it is not a pipe. To be called within a runtime.
+    /// A stream that is read from `pipe`; `None`: it is not read here. To be called within a runtime.
     ///
     /// # Errors
-    /// Out of descriptors.
+    /// It is not the read end of a pipe, or the runtime cannot watch it.
     pub(super) fn new(stream: PrintedStream, pipe: Option<OwnedFd>) -> io::Result<Self> {
         let receiver = pipe.map(Receiver::from_owned_fd).transpose()?;
         Ok(Self { stream, receiver })

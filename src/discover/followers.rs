@@ -121,8 +121,9 @@ async fn apply_reports(
     }
 }
 
-/// Replaces the servers of a pool by those of this answer. An unusable answer leaves the servers as they are. Of
-/// several unusable answers in a row, only the first is logged; the usable answer after them is logged, too.
+/// Replaces the listed servers of a pool by those of this answer (see [`Live::set_servers`]). An unusable answer leaves
+/// the servers as they are. Of several unusable answers in a row, only the first is logged; the usable answer after
+/// them is logged, too.
 fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAnswer) {
     let in_force = live.in_force();
     let Some(pool) = in_force.pool(pool_name) else {

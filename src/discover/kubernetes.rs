@@ -32,8 +32,9 @@ const WATCH_TIME_MIN: Duration = Duration::from_secs(176);
 /// dead, and another watch is begun.
 const WATCH_END_GRACE: Duration = Duration::from_secs(10);
 
-/// The shortest time between the beginnings of two lists, and of two watches. Without it, an API server that ends every
-/// watch at once would be asked without a pause.
+/// The shortest time between the beginnings of two lists, and of two watches from one list; after a failure, the
+/// back-off of the source holds instead. Without it, an API server that ends every watch at once would be asked without
+/// a pause.
 const GAP_MIN: Duration = Duration::from_secs(1);
 
 /// The most pages of one list. The slices of all servers that a pool may have need fewer.

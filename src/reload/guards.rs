@@ -80,7 +80,7 @@ pub fn edit_warnings(old: &InForce, new: &InForce) -> Vec<String> {
     let configured_again = |guard: &Arc<Guard>| {
         let (name, networks) = (guard.name(), edited_networks(guard)?);
         Some(format!(
-            "guards.{name} is configured again: what `acequia guard deny` had added to it ({networks}) is denied \
+            "guards.{name} is configured again: what `acequia guard deny` had added to it ({networks}) applies \
              again; see `acequia guard {name}`"
         ))
     };

@@ -33,13 +33,13 @@ pub struct CloneStatus {
     pub is_leaving: bool,
     /// Since when it has this state.
     pub since: SystemTime,
-    /// Its address; `None`: it has none yet.
+    /// Its address; `None`: it has none at present.
     pub address: Option<Arc<str>>,
     /// Its process; `None`: there is none at present, or Docker or a hook has started the clone.
     pub pid: Option<u32>,
     /// The name of its container; `None`: there is none at present, or the clone is not a container.
     pub container: Option<Arc<str>>,
-    /// How often it has been started again.
+    /// How often it has been started again. While it waits for a start, that start is counted already.
     pub restarts: u32,
     /// Why it was last started again, or could not be started.
     pub reason: Option<Arc<str>>,
@@ -56,7 +56,7 @@ pub enum CloneState {
     Waiting,
     /// It gets no new sessions; its present ones may go on for a while.
     Draining,
-    /// It has been asked to end.
+    /// It has been asked to end, or has ended by itself and what is left of it is removed.
     Stopping,
 }
 
@@ -143,7 +143,7 @@ impl PoolScale {
         self.wanted_changed.notified().await;
     }
 
-    /// Counts a step. `is_cold_start`: the pool had no clones, and a client waited for one.
+    /// Counts a step. `is_cold_start`: the pool had no clones but leaving ones, and a client waited for one.
     pub fn count_step(&self, step: ScaleStep, is_cold_start: bool) {
         let counter = match step {
             ScaleStep::Up(_) => &self.steps_up,

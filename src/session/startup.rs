@@ -36,8 +36,8 @@ const CLIENT_BYTES_MAX: usize = 80 << 10;
 /// The size of one read.
 const READ_BYTES_MAX: usize = 4096;
 
-/// Begins a session with the server that it is connected to, up to the point where bytes are only relayed, and enters
-/// it in the table for cancel requests.
+/// Begins a session with the server that it is connected to, up to the point where bytes are only relayed. If the pool
+/// is still in force, enters the session in the table for cancel requests.
 ///
 /// # Errors
 /// The session ends before that point.
@@ -104,8 +104,9 @@ async fn log_in(
 /// waited in a queue.
 ///
 /// # Errors
-/// The server does not answer in time, or bytes follow its answer (CVE-2021-23222). Or the client sent bytes before the
-/// answer (CVE-2021-23214), or its next packet is not valid. Or TLS is required, and the server does not agree to it.
+/// Those of [`ask_a_server`] and [`read_in_the_clear`]. Or the server does not answer in time, its connection broke, or
+/// bytes follow its answer (CVE-2021-23222). Or the client sent bytes before the answer (CVE-2021-23214), or is gone.
+/// Or TLS is required, and the server answers with an error.
 async fn relay_tls_answer(
     client: &mut TcpStream,
     mut connected: Connected,
@@ -152,7 +153,7 @@ fn smuggled() -> Refusal {
 /// Reads the StartupMessage of a client whose server does not speak TLS. Returns the first bytes for the server.
 ///
 /// # Errors
-/// The packet is invalid or late, or it is a request to cancel a query. Or TLS is required.
+/// The client has left, or its packet is invalid or late, or is a request to cancel a query. Or TLS is required.
 async fn read_in_the_clear(
     client: &mut TcpStream,
     state: &ListenerState,
@@ -188,8 +189,8 @@ async fn read_in_the_clear(
 /// The answer to an SSLRequest, and how many bytes of it are valid. See [`ask_for_tls`].
 type TlsAnswerBytes = Result<([u8; 2], usize), TlsRequestError>;
 
-/// Sends the client's SSLRequest to its server. If the server ends the connection without an answer, another server
-/// gets the request. Returns the answer.
+/// Sends the client's SSLRequest to its server. If the server ends the connection without an answer, the server that
+/// [`move_on`] connects to gets the request, unless the session stays. Returns the answer.
 ///
 /// # Errors
 /// See [`move_on`].
@@ -220,7 +221,8 @@ async fn ask_a_server(
 
 /// Relays the login of a session in the clear, or of one whose TLS is terminated here, from the server's first bytes
 /// until the server is ready for its first query. Returns the key, if the server has sent one by then. Also returns
-/// when the login takes too long or too many bytes, or when a side ends: the relay then carries the rest of the login.
+/// when the server sends an error or does not speak the protocol, when the login takes too long or too many bytes, or
+/// when a side ends: the relay then carries the rest.
 ///
 /// If the session ends during the login, the server's connection is reset.
 ///

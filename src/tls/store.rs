@@ -17,7 +17,7 @@ use super::location::CertificateLocation;
 use crate::name::NamePattern;
 
 /// Certificates, found by the name for which a client asks: by its hash, and, for wildcards, by the hash of the name
-/// without its first label (RFC 9525, section 6.3). So a lookup does not take longer among more certificates.
+/// without its first label (RFC 9525, section 6.3). So finding those for a name does not take longer among more.
 #[derive(Debug, Default)]
 pub struct CertificateStore {
     all: Vec<Arc<Certificate>>,
@@ -53,8 +53,9 @@ impl CertificateStore {
         store
     }
 
-    /// Reads the certificates of these locations. Those whose files have not changed are taken from `before`. If one
-    /// cannot be read, it is reported as broken, and also taken from `before`, if it is there.
+    /// Reads the certificates of these locations. Those that are still what is wanted (see
+    /// [`WantedCertificate::unchanged`]) are taken from `before`. If one cannot be read, it is reported as broken, and
+    /// also taken from `before`, if it is there.
     pub(super) fn load(locations: &[CertificateLocation], before: &Self) -> LoadedStore {
         let known: KnownCertificates<'_> = before.all.iter().map(|known| (&known.files, known)).collect();
         let mut broken = Vec::new();

@@ -275,7 +275,7 @@ pub fn psql(address: SocketAddr, statement: &str) -> Command {
     command
 }
 
-/// The result of a statement over direct TLS. Uses psycopg, because Debian's `psql` does not support direct TLS.
+/// The result of a statement over direct TLS. Uses psycopg, because `psql` of Debian 12 does not support direct TLS.
 /// `None`: psycopg is not installed; `scripts/test` installs it.
 pub fn over_direct_tls(address: SocketAddr, name: &str, ca_file: &Path, statement: &str) -> Option<String> {
     const PYTHON: &str = "

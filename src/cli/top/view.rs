@@ -269,7 +269,7 @@ impl View {
             Tab::Servers => self.servers.set_filter(filter),
             Tab::Sessions => {
                 self.sessions.set_filter(filter);
-                self.sessions_read = None; // these sessions were read for another filter
+                self.sessions_read = None; // these sessions may have been read for another filter
             }
         }
         self.shows_sessions().then_some(Action::ReadSessions)
@@ -328,7 +328,8 @@ impl View {
     }
 }
 
-/// The sort key of the API for this column; `None`: the API does not sort by it.
+/// The sort key of the API that comes closest to this column: `bytes` counts both directions together, and `rtt` is the
+/// longer time of the two ends. `None`: there is none.
 fn session_order(title: &str) -> Option<&'static str> {
     match title {
         "IDLE" => Some("idle"),

@@ -30,7 +30,7 @@ pub(super) fn accept_proxy(
     let trusts_unix = from.contains(&None);
     let from: NetworkSet = from.into_iter().flatten().collect();
     if from.has_all_of_a_family() {
-        let message = "`from` trusts everybody: each client may claim to be any other";
+        let message = "`from` trusts everybody of an address family: each of these clients may claim to be any other";
         problems.warning(position, message, "list the balancers in front");
     }
     if trusts_unix && !bind.iter().any(|address| address.unix().is_some()) {

@@ -24,7 +24,7 @@ const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60
 /// The default of `settle`.
 const SETTLE_DEFAULT: Duration = Duration::from_millis(200);
 
-/// The bounds of `interval`, the time between two requests to a URL.
+/// The bounds of `interval`, the time from an answer of a URL to the next request.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 /// The default of `interval`.
@@ -205,7 +205,7 @@ fn kubernetes_service(text: &str) -> Result<(Box<str>, Box<str>), InvalidValue> 
     Ok((namespace.into(), service.into()))
 }
 
-/// The port of a Service: a name or a number. A number in quotes is an error.
+/// The port of a Service: a name or a number. A port number in quotes is an error.
 fn service_port(node: &Node, problems: &mut Problems<'_>) -> Option<ServicePort> {
     match &node.value {
         Value::String(text) if text.parse::<u16>().is_err() => {

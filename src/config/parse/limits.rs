@@ -73,7 +73,8 @@ impl ListenerSettings {
     const DEFAULT: Self = Self {
         sniff: SniffLimits {
             hello_timeout: Duration::from_secs(5),
-            // Holds the largest extension block of TLS, 65,535 bytes (RFC 8446, section 4.1.2), and what precedes it.
+            // Holds the largest extension block of TLS, 65,535 bytes (RFC 8446, section 4.1.2), and what usually
+            // precedes it.
             hello_bytes_max: 128 << 10,
         },
         relay: RelayLimits {

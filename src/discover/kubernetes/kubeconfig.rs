@@ -94,8 +94,8 @@ struct KubeUser {
 /// Reads a kubeconfig, and the files that it names.
 ///
 /// # Errors
-/// A file cannot be read, or has something that is not supported. Errors show names and paths, but no other values of
-/// the file, which may be secret.
+/// A file cannot be read or is not valid, or has something that is not supported. Errors show names and paths, but no
+/// other values of the file, which may be secret.
 pub(super) fn read(file: &Path) -> Result<ApiCredentials, AccessError> {
     let shown = file.display();
     let bytes = regular_file::read(file, FILE_BYTES_MAX).map_err(|error| with_context(error, shown.to_string()))?;

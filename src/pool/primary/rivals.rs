@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::PrimaryWatch;
 
 impl PrimaryWatch {
-    /// The servers that call themselves primary at the same time: the claimants. Let `x` be the server that was the
-    /// last to call itself primary at a check. It is a claimant, and so is each server that has called itself primary
-    /// at a check since `x` began to.
+    /// The servers that call themselves primary at the same time: the claimants. Of the servers that call themselves
+    /// primary and are not down, let `x` be the last that did so at a check. It is a claimant, and so is each of the
+    /// others that has done so at a check since `x` began to.
     ///
     /// For example, in a switchover `a` is the primary at one check, and `b` at the next one. Until `a` is checked
     /// again, only `b` is a claimant: `a` may be a replica by now.

@@ -127,7 +127,7 @@ fn a_session_is_at_rest_if_the_server_sent_last_and_everything_is_delivered() {
         });
         assert_eq!(core.closed(), None, "the kernel still sends to {towards:?}: {queue:?}");
     }
-    assert_eq!(notes.count(), 4, "each request has found bytes on their way");
+    assert_eq!(notes.count(), 4, "each of the four has found bytes on their way");
     core.end(EndRequest::NoteDelivery(&notes), delivered);
     assert_eq!((core.closed(), notes.count()), (None, 4), "everything is delivered");
     core.ended(Side::Client, start);

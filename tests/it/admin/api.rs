@@ -298,7 +298,7 @@ fn api_errors_are_json_and_name_the_mistake() {
 }
 
 #[test]
-fn each_session_filter_matches_exactly_its_sessions() {
+fn session_filters_match_exactly_their_sessions() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
     let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();

@@ -1,4 +1,4 @@
-//! Pools whose servers come from DNS records, asked of a real name server.
+//! Pools whose servers come from DNS records, mostly asked of a real name server.
 
 use std::net::TcpListener;
 use std::time::Duration;

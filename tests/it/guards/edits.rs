@@ -62,7 +62,7 @@ fn a_denied_network_is_refused_across_reloads_until_undone() {
     assert!(proxy.reload(&without)); // the edits outlive further reloads
     proxy.rewrite(&config(&server, "sessions = 4000"));
     let reloaded = proxy.command(&["reload"]);
-    let warning = "guards.g is configured again: what `acequia guard deny` had added to it (1 network) is denied again";
+    let warning = "guards.g is configured again: what `acequia guard deny` had added to it (1 network) applies again";
     assert!(reloaded.stdout.contains(warning), "{reloaded:?}");
     assert!(is_denied(&proxy));
     let shown = proxy.answer(&["guard", "g"]);

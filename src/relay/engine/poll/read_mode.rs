@@ -43,7 +43,7 @@ impl ReadMode {
         }
     }
 
-    /// Records a copy of `read` bytes. The write is whole if the receiver accepted all of them at once.
+    /// Records a copy of `read` bytes. The write is whole if the receiver accepted and flushed all of them at once.
     pub(super) fn record_copy(&mut self, read: usize, is_whole: bool) {
         self.whole_writes_needed = if is_whole {
             self.whole_writes_needed.saturating_sub(1)
@@ -75,7 +75,8 @@ impl ReadMode {
         }
     }
 
-    /// Returns to copying, because no pipe is available or it cannot be filled. Large reads start bulk mode again.
+    /// Returns to copying, because TLS is terminated or begun here, no pipe is available, or the pipe cannot be
+    /// filled. Large reads start bulk mode again.
     pub(super) fn stop_bulk(&mut self) {
         *self = Self::default();
     }
