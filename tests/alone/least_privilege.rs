@@ -15,17 +15,16 @@ use rustix::process::{Signal, geteuid};
 /// CAP_NET_BIND_SERVICE: capability 10.
 const BIND_SERVICE: u64 = 1 << 10;
 
-/// A free address with a port below 1024. `None`, with a note on standard error, where such ports are not privileged
-/// or the test does not run as root.
-fn low_address() -> Option<SocketAddr> {
+/// A free address with a port below 1024 and the IP address 127.41.0.`last`, which no other test uses. `None`, with a
+/// note on standard error, where such ports are not privileged or the test does not run as root.
+fn low_address(last: u8) -> Option<SocketAddr> {
     let start = read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     let start: u16 = start.trim().parse().unwrap();
     if !geteuid().is_root() || start < 1024 {
         eprintln!("NOT TESTED: needs root and privileged ports; here unprivileged ports start at {start}");
         return None;
     }
-    // Only the tests of this file use this loopback address.
-    let address = |port| SocketAddr::from(([127, 41, 0, 23], port));
+    let address = |port| SocketAddr::from(([127, 41, 0, last], port));
     (1..1024)
         .map(address)
         .find(|address| TcpListener::bind(address).is_ok())
@@ -58,7 +57,7 @@ fn capabilities(proxy: &Proxy) -> u64 {
 
 #[test]
 fn an_unprivileged_user_with_cap_net_bind_service_serves_a_low_port_and_can_reload_and_drain() {
-    let Some(low) = low_address() else { return };
+    let Some(low) = low_address(23) else { return };
     let second = SocketAddr::from(([127, 41, 0, 24], low.port()));
     let server = Server::named("s1");
     let proxy = as_nobody(&config(&server, &[low]), ",+net_bind_service");
@@ -87,7 +86,7 @@ fn an_unprivileged_user_with_cap_net_bind_service_serves_a_low_port_and_can_relo
 
 #[test]
 fn without_capabilities_a_reload_that_needs_a_low_port_is_rejected_and_high_ports_stay_served() {
-    let Some(low) = low_address() else { return };
+    let Some(low) = low_address(25) else { return };
     let high = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::named("s1");
     let proxy = as_nobody(&config(&server, &[high]), "");

@@ -196,7 +196,7 @@ fn sessions_with_undelivered_bytes_are_not_moved() {
     for (client, _session) in &mut idle {
         assert_eq!(client.read_all(), b"hello", "idle sessions are moved");
     }
-    let [(first, _first), (second, _second)] = &mut slow[..] else {
+    let [(first, _first), (second, session)] = &mut slow[..] else {
         unreachable!()
     };
     let began = Instant::now();
@@ -208,7 +208,9 @@ fn sessions_with_undelivered_bytes_are_not_moved() {
         took >= Duration::from_millis(1500),
         "moved {took:?} after the last byte"
     );
-    second.read(ANSWER); // it has not been moved
+    second.read(ANSWER);
+    session.write_all(b"more").unwrap();
+    assert_eq!(second.read(4), b"more", "not moved");
 }
 
 /// The oldest sessions wait for an answer, as those of a consumer that waits for jobs do. There are more of them than
