@@ -284,6 +284,7 @@ impl Live {
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
         self.registry.notify_change();
+        self.note_dropped_added(&current, &next);
         drop(changing);
         self.evict_absent_overrides();
         next

@@ -159,7 +159,7 @@ fn check_as_service(path: &Path, found: &[Finding]) -> Vec<Finding> {
 /// Whether this is the configuration file of the package's systemd unit.
 fn is_of_service(path: &Path) -> bool {
     let full = |path: &Path| std::fs::canonicalize(path).ok();
-    full(path) == full(Path::new(SERVICE_FILE))
+    full(path).is_some_and(|file| full(Path::new(SERVICE_FILE)) == Some(file))
 }
 
 /// A problem of a file that the configuration names, or of a server.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::Live;
+use super::{InForce, Live};
 use crate::plan::{ListedServer, ServerEntry};
 use crate::text::Reason;
 
@@ -153,6 +153,14 @@ impl Live {
     #[must_use]
     pub fn subscribe_added(&self) -> watch::Receiver<()> {
         self.added_changed.subscribe()
+    }
+
+    /// Notifies of added servers that were dropped with their pools.
+    pub(super) fn note_dropped_added(&self, before: &InForce, next: &InForce) {
+        let gone = before.pools.iter().filter(|pool| next.pool(pool.name()).is_none());
+        if gone.into_iter().any(|pool| !pool.dynamic().added().is_empty()) {
+            self.added_changed.send_replace(());
+        }
     }
 
     /// The servers that operators have added, by pool.

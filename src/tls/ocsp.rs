@@ -66,7 +66,9 @@ impl Staple {
             return not_sent(&format!("{path}: not a successful OCSP response, in DER"));
         };
         let Some((_, found)) = responses.find(|(id, _)| id.identifies(certificate)) else {
-            return not_sent(&format!("{path}: the OCSP response is for another certificate"));
+            return not_sent(&format!(
+                "{path}: the OCSP response is for another certificate, or damaged"
+            ));
         };
         let SingleResponse {
             status,

@@ -135,9 +135,9 @@ impl Backend {
     }
 
     /// The pool. Some options are set for each server in HAProxy and once for the pool in acequia. The pool gets the
-    /// value of its first server. Options of checks are taken from the first server with checks, `slowstart` and
-    /// `on-marked-up` from the first server that has them. Servers with other values get a note, for the keys that
-    /// `differences` lists.
+    /// value of its first server. Options of checks are taken from the first server with checks, and `slowstart` from the
+    /// first server that has it. Servers with other values get a note, for the keys that `differences` lists.
+    /// `on-marked-up` of any server counts.
     pub(super) fn into_pool(mut self) -> ImportedPool {
         self.pool
             .section
@@ -236,7 +236,7 @@ impl Backend {
         if let Some(address) = &options.check_address {
             health.set("address", quoted(address));
         }
-        if let Some(name) = options.check_name.as_ref().filter(|_| has_tls_settings) {
+        if has_tls_settings && let Some(name) = connection.sni(options.check_name.as_deref()) {
             health.set("sni", quoted(name));
         }
         // If the servers have `ssl`, the checks inherit `verify` and `ca_file` from `[pools.NAME.tls]`.

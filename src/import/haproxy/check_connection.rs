@@ -88,11 +88,15 @@ impl CheckConnection {
         self.options.as_ref()?.port
     }
 
-    /// Sets `sni`, if the `connect` line has `ssl`.
-    pub(super) fn write_sni(&self, health: &mut ImportedSection) {
-        let options = self.options.as_ref().filter(|options| options.is_tls);
-        if let Some(name) = options.and_then(|options| options.sni.as_ref()) {
-            health.set("sni", quoted(name));
+    /// The server name for a check in TLS. `by_servers`: `check-sni` in the lines of the servers, which counts only
+    /// without a `connect` line, or if that has `default` and no `sni` (`tcpcheck_eval_connect` of HAProxy).
+    pub(super) fn sni<'a>(&'a self, by_servers: Option<&'a str>) -> Option<&'a str> {
+        match &self.options {
+            None => by_servers,
+            Some(options) => options
+                .sni
+                .as_deref()
+                .or_else(|| by_servers.filter(|_| options.has_default)),
         }
     }
 }

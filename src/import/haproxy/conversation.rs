@@ -144,7 +144,6 @@ impl Conversation {
             let steps: Vec<String> = self.steps.iter().map(ImportedStep::to_toml).collect();
             health.set("steps", format!("[{}]", steps.join(", ")));
         }
-        self.connection.write_sni(health);
     }
 }
 

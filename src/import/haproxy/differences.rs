@@ -33,12 +33,13 @@ impl PoolKey {
         }
     }
 
-    /// The value that a pool of these servers gets, and, in words, the server that it comes from.
-    fn pool_value(&self, servers: &[&ParsedServer]) -> (Option<String>, &'static str) {
+    /// The value that a pool of these servers gets, and, in words, the server that it comes from. `first`: the first of
+    /// these servers, in words.
+    fn pool_value(&self, servers: &[&ParsedServer], first: &'static str) -> (Option<String>, &'static str) {
         let mut values = servers.iter().map(|parsed| (self.value)(&parsed.options));
         match values.next().flatten() {
             None if self.skips_unset => (values.flatten().next(), "another server"),
-            first => (first, "the first server"),
+            value => (value, first),
         }
     }
 }
@@ -107,10 +108,10 @@ fn number(number: Option<u32>) -> Option<String> {
 /// A note for each value of a server that differs from the pool's, for those of the keys above that the pool uses.
 pub(super) fn notes(servers: &[ParsedServer]) -> Vec<Remark> {
     let mut notes = Vec::new();
-    let mut compare = |keys: &[PoolKey], applies_to: fn(&ServerOptions) -> bool| {
+    let mut compare = |keys: &[PoolKey], first, applies_to: fn(&ServerOptions) -> bool| {
         let compared: Vec<_> = servers.iter().filter(|parsed| applies_to(&parsed.options)).collect();
         for key in keys {
-            let (pool_value, source) = key.pool_value(&compared);
+            let (pool_value, source) = key.pool_value(&compared, first);
             for parsed in &compared {
                 let own = (key.value)(&parsed.options);
                 if own != pool_value {
@@ -126,14 +127,14 @@ pub(super) fn notes(servers: &[ParsedServer]) -> Vec<Remark> {
             }
         }
     };
-    compare(&POOL, |_| true);
+    compare(&POOL, "the first server", |_| true);
     if servers.first().is_some_and(|parsed| parsed.options.is_tls) {
-        compare(&TLS, |options| options.is_tls);
+        compare(&TLS, "the first server", |options| options.is_tls);
     }
     if servers.iter().any(|parsed| parsed.options.is_checked) {
-        compare(&CHECK, |options| options.is_checked);
+        compare(&CHECK, "the first checked server", |options| options.is_checked);
     } else {
-        compare(&AGENT, |options| options.has_agent);
+        compare(&AGENT, "the first server with an agent", |options| options.has_agent);
     }
     notes
 }

@@ -185,6 +185,5 @@ impl HttpConversation {
         if !self.fields.is_empty() {
             health.set("headers", format!("{{ {} }}", self.fields.join(", ")));
         }
-        self.connection.write_sni(health);
     }
 }

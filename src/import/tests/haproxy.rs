@@ -1061,6 +1061,23 @@ fn the_connection_of_a_haproxy_check_is_that_of_its_connect_line() {
             &["check = \"tls\""],
             &[],
         ),
+        // The name of `connect` is used, or that of the server if there is `default`.
+        (
+            "option tcp-check\n tcp-check connect default sni a.example\n \
+             server s 10.0.0.1:1 check ssl verify none check-sni b.example",
+            &["check = \"tls\"", "sni = \"a.example\""],
+            &[],
+        ),
+        (
+            "option tcp-check\n tcp-check connect default\n server s 10.0.0.1:1 check ssl verify none check-sni b.example",
+            &["check = \"tls\"", "sni = \"b.example\""],
+            &[],
+        ),
+        (
+            "option tcp-check\n tcp-check connect ssl\n server s 10.0.0.1:1 check check-sni b.example",
+            &["check = \"tls\""],
+            &[],
+        ),
         (
             "option tcp-check\n tcp-check connect addr 10.0.0.9 ssl port 26\n server s 10.0.0.1:1 check",
             &["check = \"tls\"", "port = 26"],

@@ -8,7 +8,10 @@ use std::os::unix::net;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitStatus, getrlimit, set_child_subreaper, setrlimit};
-use rustix::thread::{CapabilitySet, clear_ambient_capability_set, remove_capability_from_bounding_set};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities,
+};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::runtime;
@@ -56,6 +59,10 @@ pub fn run() -> io::Result<()> {
 /// as another user.
 fn drop_capabilities() {
     let _ = clear_ambient_capability_set(); // fails on a kernel without ambient capabilities
+    if let Ok(own) = capabilities(None) {
+        let inheritable = CapabilitySet::empty();
+        let _ = set_capabilities(None, CapabilitySets { inheritable, ..own }); // fails only under a seccomp filter
+    }
     for capability in CapabilitySet::all().iter() {
         // Fails if the kernel does not know the capability, or without CAP_SETPCAP.
         let _ = remove_capability_from_bounding_set(capability);

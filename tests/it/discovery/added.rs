@@ -107,6 +107,29 @@ fn an_added_server_survives_reload_and_restart_until_it_is_removed() {
 }
 
 #[test]
+fn an_added_server_is_dropped_with_its_pool_for_good() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let site = Site::new();
+    let config = site.config(&first);
+    let proxy = Proxy::start(&config);
+    let address = second.address.to_string();
+    assert_eq!(proxy.command(&["server", "add", "p", &address]).code, Some(0));
+    eventually("the server is saved", || site.saved_servers().contains(&address));
+    assert!(
+        proxy.reload(
+            &config
+                .replace("pool = \"p\"", "pool = \"q\"")
+                .replace("[pools.p]", "[pools.q]")
+        )
+    );
+    eventually("the server is forgotten", || !site.saved_servers().contains(&address));
+    assert!(proxy.reload(&config));
+    assert_eq!(proxy.stop().code, Some(0));
+    let proxy = Proxy::start(&config);
+    assert_eq!(added(&proxy).as_array().map(Vec::len), Some(0));
+}
+
+#[test]
 fn only_added_servers_can_be_removed_and_names_are_unique() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let site = Site::new();

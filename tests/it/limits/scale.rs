@@ -249,9 +249,11 @@ fn a_clone_inherits_nothing_stays_over_a_reload_restarts_after_a_kill_and_ends_w
         "min = 1\nmax = 3\nsessions_per_server = 10\nenv = {{ DATABASE = \"{{name}}\" }}\n{}",
         command()
     );
-    let proxy = Proxy::setup(&config(&keys))
-        .under(&["/usr/bin/env", "NOTIFY_SOCKET=/nonexistent", "SECRET=1"])
-        .start();
+    let mut under = vec!["/usr/bin/env", "NOTIFY_SOCKET=/nonexistent", "SECRET=1"];
+    if rustix::process::geteuid().is_root() {
+        under.extend(["setpriv", "--inh-caps=+net_raw"]);
+    }
+    let proxy = Proxy::setup(&config(&keys)).under(&under).start();
     let first = wait_for("a clone runs", || running(&proxy).first().copied());
     let printed = log_lines(&proxy, "printed by a clone", 1);
     let environment: Vec<_> = printed[0]["line"].as_str().unwrap().split(' ').collect();

@@ -111,7 +111,7 @@ fn an_ocsp_response_beside_the_certificate_is_stapled_if_it_is_valid_and_the_log
         (
             "12",
             "+0d",
-            "shop.ocsp: the OCSP response is for another certificate: no OCSP response is sent",
+            "shop.ocsp: the OCSP response is for another certificate, or damaged: no OCSP response is sent",
         ),
     ] {
         respond(directory, serial, from);
@@ -130,7 +130,7 @@ fn an_ocsp_response_beside_the_certificate_is_stapled_if_it_is_valid_and_the_log
             "other",
             "11",
             "+0d",
-            "shop.ocsp: the OCSP response is for another certificate: no OCSP response is sent",
+            "shop.ocsp: the OCSP response is for another certificate, or damaged: no OCSP response is sent",
         ),
         // The 2 begins the year.
         ("ca", "11", "+1d", "shop.ocsp: the OCSP response is not valid before 2"),
