@@ -204,6 +204,15 @@ fn unreachable_routes_cause_a_warning() {
 }
 
 #[test]
+fn bind_source_has_an_effect_if_clones_are_reached_over_tcp() {
+    let listener = "[listeners.a]\nbind = \"[::1]:0\"\npool = \"p\"\n";
+    let pool = "[pools.p]\nservers = [\"unix:/s\"]\nbind_source = \"client\"\n";
+    plan(&format!(
+        "{listener}{pool}scale = {{ max = 2, sessions_per_server = 9, command = [\"/bin/app\"] }}"
+    ));
+}
+
+#[test]
 fn the_first_existing_default_path_is_used() {
     let directory = tempfile::tempdir().unwrap();
     let [first, second] = ["a.toml", "b.toml"].map(|name| directory.path().join(name));

@@ -10,9 +10,10 @@ mod listener;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::{AdminPlan, LogPlan, Plan, PoolPlan, RetirePlan, RuntimePlan, ServerEntry, SeveringPlan};
+use super::{AdminPlan, DiscoverPlan, LogPlan, Plan, PoolPlan, RetirePlan, RuntimePlan, ServerEntry, SeveringPlan};
 use crate::dial::{ConnectOptions, DialOptions};
 use crate::pool::{EjectLimits, MemberConfig, PoolRules};
+use crate::scale::ScalePlan;
 use crate::socket::SocketOptions;
 use checks::{differing_check_keys, health_settings};
 
@@ -135,7 +136,7 @@ impl PoolPlan {
             fallback,
             scale,
             entries: _,
-            defaults: _, // part of each entry (see `changed_servers`), of `discover` and of `scale`, and compared there
+            defaults,
             discover,
             resolve_interval,
             resolve,
@@ -152,10 +153,13 @@ impl PoolPlan {
                 },
             retries,
         } = dial;
+        let discover = discover.as_ref().map(discover_settings);
+        let scale = scale.as_deref().map(scale_settings);
         let mut settings = vec![
+            setting("max_sessions", &defaults.sessions_max),
             setting("connect_timeout", timeout),
             setting("retries", retries),
-            setting("discover", discover),
+            setting("discover", &discover),
             setting("bind_source", source),
             setting("proxy_protocol", proxy_protocol),
             setting("resolve_interval", resolve_interval),
@@ -164,7 +168,7 @@ impl PoolPlan {
             setting("tls", tls),
             setting("failback", failback),
             setting("fallback", fallback),
-            setting("scale", scale),
+            setting("scale", &scale),
         ];
         settings.extend(rule_settings(rules));
         settings.extend(socket_settings(socket));
@@ -173,6 +177,31 @@ impl PoolPlan {
         settings.extend(health_settings(health));
         settings
     }
+}
+
+/// The values of `discover`. The defaults of listed servers are values of the pool.
+fn discover_settings(plan: &DiscoverPlan) -> impl Debug {
+    let DiscoverPlan {
+        source,
+        settle,
+        allow_empty,
+        allow_unix,
+        defaults: _,
+    } = plan;
+    (source, settle, allow_empty, allow_unix)
+}
+
+/// The values of `scale`. What a clone may have as a server is a value of the pool.
+fn scale_settings(plan: &ScalePlan) -> impl Debug {
+    let ScalePlan {
+        rules,
+        kind,
+        member_config: _,
+        drain,
+        start_timeout,
+        replace_after,
+    } = plan;
+    (rules, kind, drain, start_timeout, replace_after)
 }
 
 fn rule_settings(rules: &PoolRules) -> Vec<Setting> {

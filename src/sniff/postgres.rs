@@ -14,9 +14,8 @@
 
 use std::fmt;
 
-/// The longest packet that is accepted. The server accepts 4 bytes more: its MAX_STARTUP_PACKET_LENGTH, which has this
-/// value, does not count the length itself.
-pub const PACKET_BYTES_MAX: usize = 10_000;
+/// The longest packet: the length, which takes 4 bytes, and MAX_STARTUP_PACKET_LENGTH of the server.
+pub const PACKET_BYTES_MAX: usize = 4 + 10_000;
 
 /// The longest secret key: "BackendKeyData", protocol 3.2.
 pub const SECRET_BYTES_MAX: usize = 256;
@@ -256,8 +255,8 @@ mod tests {
     fn lengths_and_keys_are_accepted_up_to_their_bounds() {
         let packet_of_length = |bytes: u32| first_packet(&[&bytes.to_be_bytes()[..], &[0, 3, 0, 0]].concat());
         assert_eq!(packet_of_length(7), PacketVerdict::Invalid(InvalidPacket::Length));
-        assert_eq!(packet_of_length(10_001), PacketVerdict::Invalid(InvalidPacket::Length));
-        assert_eq!(packet_of_length(10_000), PacketVerdict::NeedMore);
+        assert_eq!(packet_of_length(10_005), PacketVerdict::Invalid(InvalidPacket::Length));
+        assert_eq!(packet_of_length(10_004), PacketVerdict::NeedMore);
         for (key_bytes, is_valid) in [(4, false), (5, true), (8, true), (260, true), (261, false)] {
             let verdict = first_packet(&wire(CODE_CANCEL, &vec![7; key_bytes]));
             let is_packet = matches!(verdict, PacketVerdict::Packet { .. });

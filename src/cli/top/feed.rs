@@ -45,8 +45,8 @@ pub(super) async fn open(remote: &Remote) -> Result<Option<EventStream>, RemoteE
 }
 
 /// Sends the news of the process: from the stream, or from polls while there is no stream. If the stream is lost or a
-/// poll fails, opens the stream again. After an invalid response, or if the stream cannot be opened, it sends the error
-/// and returns. It also returns when nobody receives the news any more.
+/// poll fails, opens the stream again. After an invalid response, if the process does not let it poll, or if the stream
+/// cannot be opened, it sends the error and returns. It also returns when nobody receives the news any more.
 pub(super) async fn follow(remote: Remote, stream: Option<EventStream>, news: Sender<Result<Update, RemoteError>>) {
     select! {
         biased;
@@ -72,7 +72,7 @@ async fn follow_until_error(
         };
         stream = match next {
             Ok(next) => next,
-            Err(error @ RemoteError::InvalidResponse(_)) => return error,
+            Err(error @ (RemoteError::InvalidResponse(_) | RemoteError::Unavailable(_))) => return error,
             Err(lost) => match reopen(remote, lost).await {
                 Ok(next) => next,
                 Err(error) => return error,
@@ -138,7 +138,7 @@ mod tests {
     use std::path::Path;
 
     use clap::Parser;
-    use tokio::io::{AsyncBufReadExt, BufReader};
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::UnixListener;
     use tokio::sync::mpsc;
 
@@ -179,6 +179,39 @@ mod tests {
             () = requests => {}
         }
         assert!(requested[0].starts_with("GET /api/v1/state "), "{requested:?}");
+    }
+
+    /// The process answers so if it cannot read its `token_file`.
+    #[tokio::test]
+    async fn a_poll_that_the_process_refuses_is_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let (listener, remote) = listen(directory.path());
+        let (sender, mut receiver) = mpsc::channel(1);
+        let refusal = async {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let mut socket = BufReader::new(socket);
+                let mut line = String::new();
+                while line != "\r\n" {
+                    line.clear();
+                    socket.read_line(&mut line).await.unwrap();
+                }
+                let body = r#"{"error":"cannot read `token_file`"}"#;
+                let head = format!(
+                    "HTTP/1.1 503 Service Unavailable\r\nContent-Length: {}\r\n\r\n",
+                    body.len()
+                );
+                socket.write_all((head + body).as_bytes()).await.unwrap();
+            }
+        };
+        select! {
+            () = refusal => {}
+            () = follow(remote, None, sender) => {}
+        }
+        let Some(Err(error)) = receiver.recv().await else {
+            panic!("expected an error")
+        };
+        assert!(error.to_string().contains("cannot read `token_file`"), "{error}");
     }
 
     #[tokio::test]

@@ -16,7 +16,8 @@ pub(super) fn bind_source(
 ) -> Option<BindSource> {
     let (position, node) = pool.entry("bind_source")?;
     let non_unix: Vec<_> = servers.iter().filter(|server| !server.location.is_unix()).collect();
-    if non_unix.is_empty() && !servers.is_empty() {
+    let has_clones = pool.entry("scale").is_some();
+    if non_unix.is_empty() && !servers.is_empty() && !has_clones {
         let message = "`bind_source` has no effect: all servers are on Unix sockets";
         problems.warning(position, message, "remove it");
     }

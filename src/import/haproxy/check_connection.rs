@@ -1,6 +1,5 @@
 //! `connect` of `tcp-check` and of `http-check` (configuration manual, section 4.2).
 
-use super::super::imported::{ImportedSection, quoted};
 use super::super::number::port;
 use super::line::LineOutcome;
 use super::server::host_name;

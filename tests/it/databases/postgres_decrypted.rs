@@ -243,7 +243,7 @@ fn invalid_and_incomplete_first_packets_reach_no_server() {
         &SSL_REQUEST[..],
         &hello,
         b"\0\0\0\x07",   // too short to be a packet
-        b"\0\0\x27\x11", // longer than a first packet may be
+        b"\0\0\x27\x15", // longer than a first packet may be
         b"GET / HTTP/1.1\r\n\r\n",
     ] {
         let (answer, end) = site.client().send(sent).read_to_end();

@@ -22,6 +22,26 @@ fn config(server: &Server, listener: &str, pool: &str) -> String {
 }
 
 #[test]
+fn a_changed_default_of_listed_servers_is_reported_as_a_key_of_the_pool() {
+    let (server, directory) = (Server::echo(), tempfile::tempdir().unwrap());
+    let list = directory.path().join("servers.json");
+    std::fs::write(&list, format!("[{{\"address\": \"{}\"}}]", server.address)).unwrap();
+    let config = |sessions: u32| {
+        format!(
+            "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+             [pools.orders]\ndiscover = {{ file = {list:?} }}\nmax_sessions = {sessions}"
+        )
+    };
+    let proxy = Proxy::start(&config(5));
+    proxy.rewrite(&config(6));
+    let changed = &proxy.answer(&["reload"])["pools"]["changed"];
+    assert_eq!(
+        *changed,
+        serde_json::json!([{ "name": "orders", "keys": ["max_sessions"] }])
+    );
+}
+
+#[test]
 fn the_command_and_the_log_report_what_changed() {
     let server = Server::named("it");
     let proxy = Proxy::start(&config(
