@@ -204,9 +204,9 @@ fn unreachable_routes_cause_a_warning() {
 }
 
 #[test]
-fn bind_source_has_an_effect_if_clones_are_reached_over_tcp() {
+fn bind_source_and_queue_have_an_effect_in_a_pool_with_clones() {
     let listener = "[listeners.a]\nbind = \"[::1]:0\"\npool = \"p\"\n";
-    let pool = "[pools.p]\nservers = [\"unix:/s\"]\nbind_source = \"client\"\n";
+    let pool = "[pools.p]\nservers = [\"unix:/s\"]\nbind_source = \"client\"\nqueue = { max = 10 }\n";
     plan(&format!(
         "{listener}{pool}scale = {{ max = 2, sessions_per_server = 9, command = [\"/bin/app\"] }}"
     ));

@@ -78,7 +78,7 @@ pub(super) fn pool(
     let severing = severing(&section, &entries, &health, fallback.as_ref(), problems);
     let proxy_protocol = proxy_protocol(&section, &health, problems);
     let scale = scale(&section, &health, defaults, providers, problems);
-    let queue = queue(&section, &entries, defaults, problems);
+    let queue = queue(&section, &entries, defaults, scale.is_some(), problems);
     let wake = scale.as_ref().and_then(|scale| scale.wake_timeout());
     let rules = PoolRules {
         policy: policy.unwrap_or(Policy::LeastConn),
@@ -159,11 +159,12 @@ fn dial_options(
     }
 }
 
-/// The queue of clients that wait for a server with room.
+/// The queue of clients that wait for a server with room. `has_clones`: clients may also wait for the start of a clone.
 fn queue(
     pool: &Section<'_>,
     entries: &[ServerEntry],
     defaults: MemberConfig,
+    has_clones: bool,
     problems: &mut Problems<'_>,
 ) -> Option<QueueLimits> {
     let (position, node) = pool.entry("queue")?;
@@ -172,7 +173,7 @@ fn queue(
     }
     let section = Section::open(node, position, &keys::QUEUE, problems)?;
     let mut configs = entries.iter().map(|entry| entry.member_config).chain([defaults]);
-    if configs.all(|config| config.sessions_max.is_none()) {
+    if !has_clones && configs.all(|config| config.sessions_max.is_none()) {
         let hint = "set `max_sessions` of the pool or of a server: a server without it is never full";
         problems.warning(position, "`queue` is never used", hint);
     }
