@@ -33,7 +33,7 @@ pub(super) struct HttpConversation {
 const ONE_REQUEST: &str = "a check sends one request";
 
 impl HttpConversation {
-    /// `option httpchk [METHOD] [URI] [VERSION]`. Old files have header fields after the version.
+    /// `option httpchk [METHOD] [URI] [VERSION] [HOST]`. Old files have header fields after the version.
     pub(super) fn read_option(&mut self, words: &[String]) -> LineOutcome {
         let (method, rest) = match words {
             [] | [_] => (None, words),
@@ -42,6 +42,11 @@ impl HttpConversation {
         // HAProxy's default method is OPTIONS (RFC 9110, section 9.3.7).
         self.method = Some(method.map_or("OPTIONS", String::as_str).to_owned());
         let outcome = rest.first().map_or(LineOutcome::Carried, |path| self.set_path(path));
+        if let [_, version, host, ..] = rest
+            && !version.contains("\r\n")
+        {
+            self.add_field("host", host);
+        }
         let after_path = rest.get(1..).unwrap_or_default().join(" ");
         for field in after_path.split("\r\n").skip(1).filter(|field| !field.is_empty()) {
             let (name, value) = field.split_once(':').unwrap_or((field, ""));

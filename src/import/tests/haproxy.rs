@@ -274,6 +274,10 @@ fn haproxy_check_kinds_are_imported() {
             ][..],
         ),
         (
+            "check\n option httpchk GET /up HTTP/1.1 a.example",
+            &["check = \"http\"", "path = \"/up\"", "host = \"a.example\""],
+        ),
+        (
             "check\n option httpchk\n http-check send meth HEAD uri /x hdr Host h hdr X-A \"b c\"\n http-check expect ! status 500-599",
             &[
                 "method = \"HEAD\"",
