@@ -297,9 +297,12 @@ fn set_interval(option: &mut Option<Duration>, text: &str) -> LineOutcome {
 /// Reads the expression of `sni`. Returns a host name, or `client` for the name that the client sent. `None`: it is
 /// another expression.
 fn sni(expression: &str) -> Option<String> {
-    let constant = expression.strip_prefix("str(").and_then(|rest| rest.strip_suffix(')'));
-    let fetch = expression.split(',').next().unwrap_or_default();
-    match constant {
+    let mut words = expression.split(',');
+    let fetch = words.next().unwrap_or_default();
+    if words.any(|converter| converter != "lower") {
+        return None;
+    }
+    match fetch.strip_prefix("str(").and_then(|rest| rest.strip_suffix(')')) {
         Some(name) => host_name(name),
         None => ["req.ssl_sni", "req_ssl_sni", "ssl_fc_sni"]
             .contains(&fetch)

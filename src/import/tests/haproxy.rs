@@ -237,7 +237,7 @@ listen a
     mode tcp
     bind :1
     use_backend b if { req.ssl_sni b.example }
-    server a 10.0.0.1:1 ssl verify none sni req.ssl_sni maxconn 9 check check-ssl
+    server a 10.0.0.1:1 ssl verify none sni req.ssl_sni,lower maxconn 9 check check-ssl
 backend b
     mode tcp
     server b 10.0.0.2:1 ssl
@@ -1143,6 +1143,7 @@ fn values_of_haproxy_servers_that_are_not_carried_over_are_reported() {
         ("slowstart x", " (not a duration)"),
         ("maxconn x", " (not a number)"),
         ("verify maybe", ""),
+        ("sni ssl_fc_sni,map(/etc/names)", ""),
         ("verifyhost a!b", ""),
         ("check-sni a!b", ""),
         ("crt /", ""),
