@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 pub use interface::Interface;
 pub use location::ServerLocation;
@@ -272,7 +272,8 @@ impl ListenAddr {
                 self.accepts_connections_to(*server)
             }
             ServerLocation::Name { host, port } => {
-                let is_local = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback();
+                let localhost = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+                let is_local = |ip: IpAddr| ip.is_unspecified() || localhost.contains(&ip);
                 let is_own = |own: SocketAddr| own.port() == *port && is_local(own.ip());
                 host.eq_ignore_ascii_case("localhost") && self.socket().is_some_and(is_own)
             }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Cause, LivePool};
 use crate::account::Ending;
 use crate::plan::Sever;
-use crate::pool::{AdminState, CheckState, KnownPrimary, Member, Role, Server};
+use crate::pool::{AdminState, KnownPrimary, Member, Role, Server};
 
 impl LivePool {
     /// Why sessions of one of its servers are to be closed; `None`: they go on. An operator's drain is not considered.
@@ -22,9 +22,7 @@ impl LivePool {
         // `is_enabled` is asked first because `overrides` takes a lock.
         let awaits_failback = || !server.is_enabled() && server.overrides().admin_state == AdminState::AwaitingFailback;
         let is_out_of_use = || {
-            (server.check_state() == CheckState::Down || awaits_failback())
-                && !self.uses_in_panic(server, now)
-                && !server.is_stand_in()
+            (server.is_found_down() || awaits_failback()) && !self.uses_in_panic(server, now) && !server.is_stand_in()
         };
         // A disabled server is not checked, so it may be an old primary without being down.
         let is_disabled_and_old = || server.is_disabled() && self.has_other_primary(server);

@@ -4,9 +4,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::super::health::{CheckState, CheckVerdict};
 use super::{STAND_IN, Server};
 
 impl Server {
+    /// Whether its checks have found it down, or with a wrong role. Not if they have only been refused since they began:
+    /// then the server lives, although it is out of use.
+    #[must_use]
+    pub fn is_found_down(&self) -> bool {
+        self.check_state() == CheckState::Down && self.checks.lock().rise_fall.verdict() != CheckVerdict::Unchecked
+    }
+
     /// Whether it answers its checks, whatever its role, or has no checks. Whether it is ejected or in use is another
     /// question.
     #[must_use]

@@ -146,6 +146,23 @@ fn while_checks_are_refused_sessions_go_on_and_new_ones_are_tried() {
     assert_eq!(log_count(&proxy, "server is down"), 0);
 }
 
+/// An operator who disables and enables a server begins its checks anew.
+#[test]
+fn a_first_check_that_is_refused_cuts_no_session() {
+    let (server, proxy) = start("role_trust = \"1ms\"");
+    let mut session = Session::open(proxy.at("db")).ok().unwrap();
+    run(&server, "DROP DATABASE checks WITH (FORCE)");
+    let missing = "database \"checks\" does not exist";
+    wait_until_refused(&proxy, &server, missing);
+    for word in ["disable", "enable"] {
+        let named = ["server", word, &format!("db/{}", server.address())];
+        assert_eq!(proxy.command(&named).code, Some(0));
+    }
+    wait_until_refused(&proxy, &server, missing);
+    session.query();
+    assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
+}
+
 #[test]
 fn with_an_unreadable_password_only_a_server_that_is_gone_is_down() {
     let server = Postgres::start();
