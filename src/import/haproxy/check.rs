@@ -8,6 +8,8 @@ use super::conversation::{Conversation, expectation};
 use super::http_check::HttpConversation;
 use super::line::{Line, LineOutcome};
 
+const WRITE_EXEC: &str = "write check = \"exec\": its command gets other variables, and no arguments";
+
 /// How the servers of a backend are checked.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
@@ -28,7 +30,11 @@ impl Checks {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
         let rest = line.words.get(2..).unwrap_or_default();
         match (word(0), word(1)) {
-            ("option", "tcp-check") => self.set("tcp"),
+            ("option", "tcp-check") => {
+                self.set("tcp");
+                self.is_from_option = false;
+                LineOutcome::Carried
+            }
             ("option", "ssl-hello-chk") => self.set_option("tls"),
             ("option", "redis-check") => self.set_option("redis"),
             ("option", "pgsql-check") => {
@@ -62,10 +68,15 @@ impl Checks {
                 self.conversation = Conversation::ldap();
                 LineOutcome::Carried
             }
-            ("option", "external-check") | ("external-check", _) => {
-                LineOutcome::LeftOut("write check = \"exec\": its command gets other variables, and no arguments")
+            ("option", "external-check") => {
+                self.set_option("tcp");
+                LineOutcome::LeftOut(WRITE_EXEC)
             }
-            ("option", "spop-check") => LineOutcome::LeftOut("there is no check of this kind"),
+            ("external-check", _) => LineOutcome::LeftOut(WRITE_EXEC),
+            ("option", "spop-check") => {
+                self.set_option("tcp");
+                LineOutcome::LeftOut("there is no check of this kind")
+            }
             ("option", "log-health-checks") => LineOutcome::Carried,
             ("tcp-check", _) if self.is_from_option => LineOutcome::LeftOut("another option selects the kind of check"),
             ("tcp-check", _) => self.read_tcp_check(line),

@@ -947,6 +947,12 @@ fn rules_of_haproxy_checks_replace_inherited_ones() {
         health(defaults, "option httpchk GET /y"),
         ["check = \"http\"", "path = \"/y\""]
     );
+    let (health, remarks) = health_and_remarks("option httpchk\n option external-check\n server s 10.0.0.1:1 check");
+    assert!(health.is_empty() && remarks.len() == 1, "{health:?} {remarks:?}");
+    let (health, _) = health_and_remarks(
+        "option spop-check\n option tcp-check\n tcp-check expect string a\n server s 10.0.0.1:1 check",
+    );
+    assert_eq!(health, ["check = \"send-expect\"", "steps = [{ expect = \"a\" }]"]);
 }
 
 #[test]

@@ -149,12 +149,15 @@ fn deny_a_network_and_reload(browser: &mut Browser, proxy: &Proxy) {
     let file = proxy.directory().join("acequia.toml");
     let config = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, config.replace("name = \"small\"", "name = \"tiny\"")).unwrap();
+    browser.evaluate("document.getElementById('reload').focus()");
     browser.evaluate("document.getElementById('reload').click()");
     browser.eventually("document.querySelector('#question').innerText.includes('The file is read and checked.')");
     let state = || tcp(proxy, "GET", "/api/v1/state", &[], "").1;
     assert!(state().contains("\"small\""), "it has only asked");
     assert!(confirm(browser).contains("Done."));
     assert!(state().contains("\"tiny\""));
+    browser.evaluate("document.querySelector('#question').close()");
+    browser.eventually("document.activeElement.id === 'reload'");
     browser.eventually("document.querySelector('#server-table').innerText.includes('shop/tiny')");
 }
 
