@@ -26,8 +26,8 @@ pub struct Search {
 
 impl Search {
     /// Records that the server of this lease has failed the client. `failure`: `None` if the pool does not count this
-    /// against the server. At most `retries` other servers are tried; the count begins anew when the client may wait for
-    /// the return of a server.
+    /// against the server. At most `retries` other servers are tried; the count begins anew when the client may wait
+    /// for the return of a server.
     ///
     /// Drop the lease only after this call: otherwise, the next client in line would get the lease's place on the
     /// failed server.

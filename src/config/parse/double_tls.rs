@@ -42,8 +42,7 @@ pub(super) fn reject(
         }
         return;
     }
-    // A route with `sni` or `alpn` takes only clients that use TLS. If the listener terminates TLS, the clients of its
-    // other routes are expected to use TLS, too.
+    // A route with `sni` or `alpn` takes only TLS. A listener that terminates TLS expects it for its other routes, too.
     let passes_tls = |route: &Route<PoolId>| {
         route.tls == TlsMode::Pass && (terminates || !route.sni.is_empty() || !route.alpn.is_empty())
     };

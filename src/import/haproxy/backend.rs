@@ -135,9 +135,9 @@ impl Backend {
     }
 
     /// The pool. Some options are set for each server in HAProxy and once for the pool in acequia. The pool gets the
-    /// value of its first server. Options of checks are taken from the first server with checks, and `slowstart` from the
-    /// first server that has it. Servers with other values get a note, for the keys that `differences` lists.
-    /// `on-marked-up` of any server counts.
+    /// value of its first server. Options of checks are taken from the first server with checks, and `slowstart` from
+    /// the first server that has it. Servers with other values get a note, for the keys that `differences` lists. `on-
+    /// marked-up` of any server counts.
     pub(super) fn into_pool(mut self) -> ImportedPool {
         self.pool
             .section
@@ -239,8 +239,9 @@ impl Backend {
         if has_tls_settings && let Some(name) = connection.sni(options.check_name.as_deref()) {
             health.set("sni", quoted(name));
         }
-        // If the servers have `ssl`, the checks inherit `verify` and `ca_file` from `[pools.NAME.tls]`.
-        if checks_use_tls && has_tls_settings && !options.is_tls && options.verifies {
+        // If the first server has `ssl`, the checks inherit `verify` and `ca_file` from `[pools.NAME.tls]`.
+        let has_pool_tls = self.servers.first().is_some_and(|first| first.options.is_tls);
+        if checks_use_tls && has_tls_settings && !has_pool_tls && options.verifies {
             health.set("verify", "true");
             if let Some(ca) = options.trusted_ca() {
                 health.set("ca_file", quoted(ca));

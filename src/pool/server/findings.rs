@@ -8,8 +8,8 @@ use super::super::health::{CheckState, CheckVerdict};
 use super::{STAND_IN, Server};
 
 impl Server {
-    /// Whether its checks have found it down, or with a wrong role. Not if they have only been refused since they began:
-    /// then the server lives, although it is out of use.
+    /// Whether its checks have found it down, or with a wrong role. Not if they have only been refused since they
+    /// began: then the server lives, although it is out of use.
     #[must_use]
     pub fn is_found_down(&self) -> bool {
         self.check_state() == CheckState::Down && self.checks.lock().rise_fall.verdict() != CheckVerdict::Unchecked
