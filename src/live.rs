@@ -229,8 +229,7 @@ impl Live {
     /// A pool that is configured as before stays. In a pool whose configuration has changed, a server whose name and
     /// address are as before stays, with its sessions, its back-off and its health (unless another role is required, or
     /// checks begin or end). A session that began under the old plan picks by the old weights. A host name keeps its
-    /// addresses of the wanted family, even if the key `name` of its servers changes. Takes long if there are many
-    /// pools. May be called from any thread.
+    /// addresses of the wanted family, even if the key `name` of its servers changes. May take long.
     #[must_use]
     pub fn prepare(&self, plan: Plan, mut new_names: HashMap<Arc<str>, NameAddresses>) -> InForce {
         let current = self.in_force();
