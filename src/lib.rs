@@ -75,6 +75,27 @@
 //! step), [`account`] (a metric) and `relay::engine` (an engine). `tests/tidy` bounds the length of files and
 //! functions.
 //!
+//! **Words** that comments use without an explanation:
+//!
+//! - *session*: one accepted client, until its access log record. *At rest*: nothing is unsent, the last byte came
+//!   from the server, and no byte has moved for `idle_for`. *Ending*: why a session ended. *Path* of a session: its
+//!   listener, pool and server. *Turn*: what one direction of a relay moves before other sessions have their turn.
+//! - *permit*: a connection that a limit of a listener or of the process allows. *Lease*: a session's claim on a
+//!   server. *Place*: one of the `max_sessions` of a server.
+//! - *tier*: the servers of a pool that have one `priority`; the best tier with a usable server is used. *Panic*: too
+//!   few servers of a tier are healthy, so the unhealthy ones are used, too.
+//! - *ejected*: out of use after sessions failed on the server. *Trial*: the one session that such a server gets when
+//!   its back-off is over. *Unserved*: a session that the server ended before it sent anything.
+//! - *refused check*: the server answered, but did not let the check in. *Prevented check*: this host lacks what it
+//!   needs. *Unfit*: the role is wrong. *Suspended*: up, but without new sessions because of its latest check.
+//! - *known primary*: the server that acequia takes for the primary, and remembers; others may *claim* to be it, too.
+//!   *Stand-in*: the primary of a pool of replicas, where `fallback = "primary"` lets it serve. *Timeline*: the
+//!   number of a database's history; a promotion begins the next one.
+//! - *clone*: a server with which a pool grows. *Hook*: the operator's two commands that start and stop a clone.
+//!   *Keeper*: a child process that starts a clone, and ends it even if acequia is killed.
+//! - *override*: what an operator, or failback, has changed about a server while the process runs. *Edit*: the same
+//!   about a guard. *Store*: where a fleet keeps its shared configuration, in *texts*.
+//!
 //! Parsers, matchers, policies and health rules are plain functions of plain values; code that awaits is a thin layer
 //! around them. Everything that is counted is a value, whose drop returns the count. A plan is valid by construction,
 //! so nothing checks it again.

@@ -58,7 +58,7 @@ impl RedirectStatus {
     }
 }
 
-/// The response to a request that cannot be redirected.
+/// The response to a malformed request, and to one that is not redirected ([`Redirect::response`] is `None`).
 pub const BAD_REQUEST: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// The response to an HTTP request at a port that expects TLS. nginx answers with the same status.

@@ -135,7 +135,8 @@ fn send_to_all(admin: &Admin, event: Bytes) {
     let _ = admin.events.sender.send(event); // fails if the last client has gone meanwhile
 }
 
-/// Formats an event. `serde_json::to_string` writes no line breaks, so the data is one line.
+/// Formats an event. `serde_json::to_string` writes no line breaks, so the data is one line. `escape_json` also escapes
+/// invisible characters, as in all answers of the API.
 fn event(name: &str, data: &impl Serialize) -> Bytes {
     let data = serde_json::to_string(data).expect("a body has string keys only");
     format!("event: {name}\ndata: {}\n\n", escape_json(&data)).into()

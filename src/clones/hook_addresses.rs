@@ -1,4 +1,4 @@
-//! The addresses that hooks have printed.
+//! The addresses of clones that hooks (two commands of the operator) have started: the hooks print them.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! A started clone: a process, a container, or something that a hook has started.
+//! A started clone: a process, a container, or what a hook (a command of the operator) has started.
 
 use std::future::pending;
 use std::net::Ipv4Addr;

@@ -9,8 +9,9 @@ use tokio::sync::Notify;
 use crate::pool::Member;
 use crate::scale::{CloneState, CloneStatus};
 
-/// Clients of a pool without a usable server wait for a clone only if its pause before a restart is at most this long.
-/// The pause after the third failure in a row is 2 s, lengthened or shortened by a quarter at most (see `back_off`).
+/// Clients of a pool without a usable server wait for a clone only if its pause before a restart is at most this long,
+/// or if the pool may sleep. The pause after the third failure in a row is 2 s, lengthened or shortened by a quarter at
+/// most (see `back_off`).
 const SHORT_PAUSE_MAX: Duration = Duration::from_millis(2_500);
 
 /// The status of a clone, shared by its task and its pool.

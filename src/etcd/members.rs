@@ -17,7 +17,8 @@ const QUIET_MAX: Duration = Duration::from_secs(60);
 /// A watch that lasts at least this long is stable: when it fails, earlier failures no longer count.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// The least time between a successful read of the keys and the next read, even if each watch ends or fails at once.
+/// The least time from the beginning of a successful read of the keys to the next read, even if each watch ends or
+/// fails at once.
 const GAP_MIN: Duration = Duration::from_secs(1);
 
 /// The keys to read and follow.
@@ -36,7 +37,7 @@ pub trait KeyFollower: Send {
     /// Takes all keys that exist now. They replace the keys that were taken before.
     ///
     /// # Errors
-    /// The keys cannot be used. Then another member is asked.
+    /// The keys cannot be used. This counts as a failure of the member.
     fn take_all(&mut self, keys: Vec<EtcdKeyValue>) -> Result<(), EtcdError>;
 
     /// Takes changes, in their order; at least one.

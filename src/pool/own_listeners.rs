@@ -18,7 +18,7 @@ pub struct OwnListener {
     pub name: Arc<str>,
     /// The addresses that it is bound to.
     pub addresses: Arc<[ListenAddr]>,
-    /// The names of the pools to which it leads.
+    /// The names of the pools to which it leads, without those to which only routes with `from` lead.
     pub pools: HashSet<Arc<str>>,
 }
 
@@ -35,7 +35,8 @@ pub struct LeftOutServer {
 
 /// Our listeners. A pool leaves out the servers that are listeners leading to it, directly or through other pools that
 /// have listeners as servers.
-// A blocking mutex: locked at the start, at a reload, and when the servers of a pool change.
+// A blocking mutex: locked at the start, at a reload, and when the servers of a pool or the addresses of this machine
+// change.
 #[derive(Debug, Default)]
 pub struct OwnListeners(Mutex<OwnState>);
 

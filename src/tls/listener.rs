@@ -140,9 +140,9 @@ impl ListenerTlsPlan {
         let hash = auth.as_ref().map_or_else(Default::default, |auth| auth.hash);
         let ticketer: Arc<dyn ProducesTickets> = match &self.tickets {
             Some(path) => Arc::new(Ticketer::new(&TicketSecrets::read(path)?, &hash)),
-            // Each policy gets a ticketer with new keys, so that no ticket outlives its policy. A ticketer replaces its
-            // keys every six hours, and tickets are valid for twelve: an attacker who gets the keys cannot decrypt
-            // sessions of TLS 1.2 whose tickets are older than twelve hours.
+            // Each policy gets a ticketer with new keys, so that no ticket outlives its policy. A ticketer that is in
+            // use replaces its keys every six hours, and tickets are valid for twelve: an attacker who gets its keys
+            // cannot decrypt sessions of TLS 1.2 whose tickets are older than twelve hours.
             None => aws_lc_rs::Ticketer::new().expect("the system has random bytes"),
         };
         let lists: HashSet<_> = self.route_alpn.iter().chain([&self.alpn]).collect();
@@ -192,7 +192,7 @@ impl ListenerTls {
     /// are many files.
     ///
     /// # Errors
-    /// A file cannot be used, or there is no certificate. The error is about the first such file.
+    /// A file or a directory cannot be used, or there is no certificate. The error is about one of them.
     pub fn load(plan: ListenerTlsPlan, before: &CertificateStore) -> Result<Self, TlsFileError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let LoadedStore { store, mut broken, .. } = CertificateStore::load(&plan.certificates, before);

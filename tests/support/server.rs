@@ -103,7 +103,7 @@ impl Server {
         self.sessions.load(SeqCst)
     }
 
-    /// What the server has recorded: the bytes received in each session that has ended.
+    /// What the server has recorded. [`Self::keeping`] records the bytes of a session when its client has half-closed.
     pub fn received(&self) -> Vec<Vec<u8>> {
         self.received.lock().unwrap().clone()
     }

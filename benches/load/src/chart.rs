@@ -1,4 +1,5 @@
-//! The chart of a run: a panel for each figure, with a bar for each proxy.
+//! The chart of a run: a panel for each figure, with a bar for each proxy, and one for connections without a proxy if
+//! they have the figure.
 
 use std::path::Path;
 
@@ -92,8 +93,9 @@ fn panels(report: &Report) -> Vec<Panel> {
     panels.into_iter().flatten().collect()
 }
 
-/// A panel with a bar for each proxy. The length of a bar is the median of a figure over all rounds of the workload.
-/// `text` formats this median; it also gets the workload's unit of work. `None`: the run has not measured the workload.
+/// A panel with a bar for each row of a workload. The length of a bar is the median of a figure over all rounds of the
+/// workload. `text` formats this median; it also gets the workload's unit of work. `None`: the run has not measured the
+/// workload.
 fn panel(
     report: &Report,
     title: &'static str,

@@ -147,6 +147,7 @@ fn the_later_of_two_switches_wins_while_the_queue_is_full() {
 
 #[test]
 fn a_switch_for_which_no_message_could_be_sent_is_made_at_the_next_message() {
+    // The queue was full, and no thread could be started that waits for room.
     let directory = tempfile::tempdir().unwrap();
     let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
     let output = |path: &PathBuf| Output::open(&AccessTarget::File(path.clone())).unwrap();
@@ -165,7 +166,7 @@ fn lines_that_the_file_does_not_accept_before_a_reopen_are_counted_as_lost() {
     let mut output = Output::open(&AccessTarget::File("/dev/full".into())).unwrap().unwrap();
     assert_eq!(output.write("a line\n"), 0, "it is in the buffer");
     assert_eq!(output.reopen(), 1);
-    assert!(output.is_failing(), "the loss is reported");
+    assert!(output.is_failing(), "then the loss is reported");
 }
 
 #[test]

@@ -156,8 +156,8 @@ function endingsOf(endings) {
 }
 
 function queueOf({ waiting, max, timeout }) {
-  const isSwitchedOff = max === null; // while clients waited
-  const most = isSwitchedOff ? ", and no others may join them" : ` of at most ${count(max)}`;
+  const hasNoQueue = max === null; // a clone is being started, or a reload has switched the queue off meanwhile
+  const most = hasNoQueue ? ", although the pool has no queue" : ` of at most ${count(max)}`;
   return `${counted(waiting, "client")}${most}${timeout ? `, each for at most ${timeout}` : ""}`;
 }
 
@@ -228,7 +228,7 @@ export const killSession = (session, ended) => ask(
 
 export const reloadConfiguration = () => ask(
   "Reload the configuration",
-  "The file is read and checked. If it is valid, it is in force at once; sessions go on as they are. If not, nothing changes.",
+  "The file is read and checked. If it can be used, it is put in force; sessions go on, unless it has them cut. If not, the configuration in force stays.",
   () => send("POST", "reload"),
 );
 
@@ -237,7 +237,7 @@ function denyNetwork(guard) {
   const time = element("input", { placeholder: "10m", "aria-label": "For how long", spellcheck: "false" });
   ask(
     `Deny a network in ${guard}`,
-    "New sessions from it are refused for this time, or until `acequia guard undo` ends the denial. Open sessions go on.",
+    "New sessions from it are refused, unless the guard only reports: for this time, or until `acequia guard undo` ends the denial. Open sessions go on.",
     () => send("POST", `guards/${encodeURIComponent(guard)}/deny`, { network: network.value.trim(), ...(time.value.trim() ? { for: time.value.trim() } : {}) }),
     element("p", { class: "filters" }, element("label", {}, "Network", network), element("label", {}, "For how long", time)),
   );

@@ -37,7 +37,10 @@ function draw() {
   }), DRAW_INTERVAL_MS);
 }
 
-/** Which `<section>`s are on the screen, or close to it. The others are not drawn, except the form of the route. */
+/**
+ * Which `<section>`s are on the screen, or close to it. The others are not drawn, except the form of the route. The
+ * overview and the dialogs are no `<section>`s.
+ */
 const isSeen = new Map();
 
 function watchSections() {

@@ -1,4 +1,4 @@
-//! Reads a configuration of HAProxy (configuration manual, sections 2 to 5).
+//! Reads a configuration of HAProxy (configuration manual, sections 2 to 5 and 7).
 
 mod line;
 mod address;

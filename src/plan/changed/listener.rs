@@ -100,7 +100,7 @@ fn announce_settings(announce: Option<&AnnouncePlan>) -> [Setting; 1] {
             socket,
             names,
             tls: _,  // follows from `tls` of the listener
-            pool: _, // follows from `[defaults]`
+            pool: _, // follows from `[defaults]`; a change there is reported for the other pools
         } = announce;
         (socket, names)
     });

@@ -15,8 +15,8 @@ impl Server {
         self.check_state() == CheckState::Down && self.checks.lock().rise_fall.verdict() != CheckVerdict::Unchecked
     }
 
-    /// Whether it answers its checks, whatever its role, or has no checks. Whether it is ejected or in use is another
-    /// question.
+    /// Whether it is up, or out of use only because its role is wrong, it is behind, or it refuses its checks. A server
+    /// without checks is up. Whether it is ejected or in use is another question.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.checks.lock().rise_fall.is_healthy()

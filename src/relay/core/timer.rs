@@ -78,8 +78,8 @@ impl SilenceTimer {
         }
     }
 
-    /// Continues this silence beyond its limit. The next check is after half of the limit, or at `latest` if that is
-    /// earlier.
+    /// Lets this silence go on beyond its limit, because bytes are still to be delivered (`Core::give_up`). The next
+    /// check is after half of the limit, or at `latest`, when another limit is reached, if that is earlier.
     pub(super) fn extend(&mut self, now: Instant, latest: Option<Instant>) {
         let next = now + self.limit / 2;
         self.check_at = latest.map_or(next, |latest| next.min(latest));

@@ -24,8 +24,8 @@ pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
 /// Fewer system calls are made in one poll: no turn needs so many, even in pieces of a few bytes.
 const CALLS_A_POLL_MAX: u32 = 20_000;
 
-/// The two streams. Their periods are different primes, so that nearly every shift is found, and a swap of more bytes
-/// than a period has.
+/// The streams in the two directions. Each repeats 0, 1, … with its own prime period, so that a wrong offset is nearly
+/// always found. Bytes of the other direction are found once there are more of them than a period has.
 static STREAMS: LazyLock<[Vec<u8>; 2]> =
     LazyLock::new(|| [251, 241].map(|period| (0..PIECE_BYTES_MAX + period).map(|at| (at % period) as u8).collect()));
 

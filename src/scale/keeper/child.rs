@@ -1,4 +1,5 @@
-//! The processes of a keeper: starts one, and ends all.
+//! The child processes of a keeper, which is itself a child process of acequia: starts a clone, and ends all that the
+//! clone has started.
 
 use std::collections::HashSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Our end of the socket to a keeper.
+//! Our end of the socket to a keeper, the child process that starts and ends a clone.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -1,4 +1,4 @@
-//! The containers that the keeper removes.
+//! The containers that the keeper of containers, a child process of acequia, removes when acequia ends.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -1,5 +1,6 @@
-//! The processes of a clone whose keeper was killed. They are found by a mark in their environment, which a process
-//! inherits from the one that has started it, even if it calls `setsid`.
+//! The processes of a clone whose keeper, the child process of acequia that ends the clone, was killed. They are found
+//! by a mark in their environment, which a process inherits from the one that has started it, even if it calls
+//! `setsid`.
 
 use std::fs;
 use std::io;

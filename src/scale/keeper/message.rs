@@ -1,4 +1,4 @@
-//! The messages between acequia and a keeper.
+//! The messages between acequia and a keeper, the child process that starts and ends a clone.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! The process of a keeper. It starts a clone or holds containers, and ends them when its socket closes.
+//! The process of a keeper, a child process of acequia. It starts a clone or holds containers, and ends them when its
+//! socket closes.
 
 use std::collections::BTreeSet;
 use std::future::pending;

@@ -19,8 +19,8 @@ use crate::support::server::Server;
 
 const KEPT: &str = "cannot take the list of servers, keeping the last one";
 
-/// An EndpointSlice whose only endpoint is a pod. Each pod gets a slice of its own, because a port is that of a whole
-/// slice, and each test server has a port of its own.
+/// An EndpointSlice whose only endpoint is a pod. Each pod of a test server gets a slice of its own, because a port is
+/// that of a whole slice, and each test server has a port of its own.
 fn slice(server: &Server, pod: &str, conditions: &Value) -> Value {
     json!({
         "addressType": "IPv4",
@@ -221,7 +221,7 @@ fn a_refusal_names_the_missing_permission_and_shows_no_token() {
     let token = cluster.directory.path().join("token");
     replace(&token, "wrong-2\n");
     let config = cluster.config_with_user("{tokenFile: token}");
-    let proxy = Proxy::setup(&config).launch(); // not `start`: acequia is ready only with a list
+    let proxy = Proxy::setup(&config).launch(); // not `start`: without a list, acequia is not ready for 30 s
     wait_for_error(
         &proxy,
         &format!("401: it does not accept the token in {}", token.display()),

@@ -41,7 +41,7 @@ fn sni_and_protocol(site: &Site, certified: &str, host: &str, tls: &str) -> (Opt
 }
 
 #[test]
-fn the_sni_to_a_server_is_its_host_or_the_configured_name() {
+fn the_sni_to_a_server_is_its_host_name_or_the_configured_name() {
     let site = Site::new();
     let sni_sent = |certified: &str, host: &str, tls: &str| sni_and_protocol(&site, certified, host, tls).0;
     assert_eq!(sni_sent("localhost", "localhost", "").as_deref(), Some("localhost"));

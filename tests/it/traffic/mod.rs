@@ -1,4 +1,4 @@
-//! Relayed traffic: first answers, half-close, resets, timeouts, the cost of idle sessions, the PROXY header, real
+//! Relayed traffic: the delay of first answers, half-close, resets, timeouts, the cost of idle sessions, the PROXY header, real
 //! databases, the distribution of sessions among workers, Unix sockets.
 
 mod first_answer;
