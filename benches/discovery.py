@@ -3,10 +3,11 @@
 
     benches/discovery.py target/release/acequia [file] [http] [etcd]
 
-Two servers listen at all addresses of 127.0.0.0/8, each at a port of its own; a list has 10,000 addresses of one of
-them. One client exchanges bytes through acequia all the time, and another one comes and goes every 2 ms. A new list is
-in use when a new session gets a server of it. Before the next change, the benchmark reads the metrics until they count
-all servers. Acequia shares the cores with clients and servers. Prints a table in Markdown; times are in milliseconds.
+Two servers listen at all addresses of 127.0.0.0/8, each at a port of its own; a list has 10,000 addresses. A change
+fills the list with the addresses of the other server ("all"), or replaces one address ("one"). One client exchanges
+bytes through acequia all the time, and another one comes and goes every 2 ms. After a change of all, the new list is in
+use when a new session gets a server of it. Before the next change, the benchmark reads the metrics until they count all
+servers. Acequia shares the cores with clients and servers. Prints a table in Markdown; times are in milliseconds.
 """
 
 import base64, http.server, json, multiprocessing, os, re, socket, statistics, subprocess, sys, tempfile, threading, time

@@ -10,7 +10,7 @@
 //!    │         ┌────────────────────────── session: the steps of one connection ────────────┐
 //!    ▼         │                                                                            │
 //!  listen ─► PROXY ─► guard ─► sniff ─► route ───► pool ───► dial ───► relay ───► account ───► access log,
-//!  client    header                       │ ▲        ▲       ◄──── server ────►                metrics
+//!  client    header                       │ ▲        ▲        └► server ◄┘                     metrics
 //!                                refuse ◄─┘ │        ├─ health: is it up? ◄─ check: one file per kind
 //!                                           │        └─ discover: where is it?
 //!                                           └─ live ◄─ plan ◄─ config
@@ -22,8 +22,8 @@
 //! and the listener's state, opens the session's entry in the [`account::Ledger`], and runs the steps. If a peer in
 //! front passes clients on (`accept_proxy`), the first step reads its PROXY header ([`proxy_protocol`]), which names
 //! the client. Then the [`guard`]s of the listener are asked. Those of a route are asked once the route is chosen.
-//! Their counts are returned at the end. Guards that limit bandwidth also decide when [`relay`] may read. Where a route
-//! depends on the ClientHello, and on listeners for PostgreSQL, [`sniff`] reads until the bytes prove what the client
+//! Their counts are returned at the end. Guards that limit bandwidth also decide when [`relay`] may read. On listeners
+//! for PostgreSQL, and where a route depends on the ClientHello, [`sniff`] reads until the bytes prove what the client
 //! wants, within a time and a size; on other listeners it reads nothing, because a server may be the one to speak
 //! first. A validation of an [`acme`] server is answered here and not routed, and a request to cancel a query of
 //! PostgreSQL goes to the server that [`cancel`] finds. A listener that redirects reads an HTTP request instead, and

@@ -263,7 +263,7 @@ pub struct HealthPlan {
     pub interval_down: Duration,
     /// The time limit of one check.
     pub timeout: Duration,
-    /// The role that a server must have, and its largest lag. Both need a check that learns roles.
+    /// What is required of the role of a server. A required role and a largest lag need a check that learns roles.
     pub required: RoleRequirement,
     /// How many results in a row change the state of a server.
     pub thresholds: Thresholds,

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_up_to_the_limit_and_opened_through_a_link() {
+    fn only_a_file_within_the_limit_is_read_and_a_link_is_followed() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         std::fs::write(path("file"), "1234").unwrap();

@@ -33,7 +33,7 @@ pub struct SessionInfo {
     pub protocol: Option<Box<SessionProtocol>>,
     /// The matching route.
     pub route: Option<SessionRoute>,
-    /// The field `detail` of the access log: one word.
+    /// The field `detail` of the access log: a word that says more, mostly about the ending, such as `tls_required`.
     pub detail: Option<&'static str>,
     /// If the session gets a substitute for the servers of a pool (a fallback, or the primary in place of replicas):
     /// that pool, which had no usable server.

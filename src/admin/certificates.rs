@@ -94,7 +94,7 @@ pub struct PoolTlsReloadBody {
     pub pool: String,
     /// Whether a file has changed, and none is broken.
     pub changed: bool,
-    /// Problems of changed files. The earlier contents of these files are still in force.
+    /// The problem of the first broken file. Everything that was in force before still is.
     pub broken: Vec<String>,
 }
 
@@ -199,7 +199,7 @@ pub(super) async fn reload(
         };
         let pool_reload = |(pool, tls, reload): (&str, &PoolTls, TlsReload)| PoolTlsReloadBody {
             pool: pool.to_owned(),
-            changed: reload.has_policy_changed, // for a pool: whether any of its files has changed
+            changed: reload.has_policy_changed, // for a pool: whether a file has changed, and none is broken
             broken: tls.broken().iter().map(ToString::to_string).collect(),
         };
         let body = CertificateReloadsBody {

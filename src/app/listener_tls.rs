@@ -27,8 +27,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// changed keeps its [`ListenerTls`]. Certificates in force are read again only if their files have changed.
 ///
 /// # Errors
-/// For each listener, pool and the admin port whose TLS settings are new or have changed, and whose files cannot be
-/// used: the first such file. At least one. A file of unchanged settings that cannot be used is only logged.
+/// The first file that cannot be used, for each listener, each pool and the admin port, if its TLS settings are new or
+/// have changed. If they are unchanged, such a file is only logged.
 pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<LiveTls, Vec<Failure>> {
     let mut failures = Vec::new();
     let mut load = |name: &str, section: String, tls_plan: &ListenerTlsPlan| {

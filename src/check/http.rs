@@ -307,7 +307,7 @@ fn http_error(error: hyper::Error) -> io::Error {
     } else if is_incomplete(&error) {
         "the server closed the connection before it had answered"
     } else if error.is_canceled() {
-        // The request was not sent.
+        // The request was not sent: the server had sent bytes, or reading failed. A clean close: see `is_incomplete`.
         "the server sends or closes before it is asked: it does not speak HTTP"
     } else {
         return io::Error::other(error);

@@ -51,7 +51,7 @@ const SERVICE_DIRECTORIES: [&str; 2] = ["/var/lib/acequia", "/var/log/acequia"];
 
 /// Checks the file at `path`; `None`: the one that `acequia run` would find. Only errors make it fail. For errors that
 /// would prevent `acequia run` from starting, the exit code is that of `acequia run`. The servers are tried only if the
-/// scope includes them and all files can be read.
+/// scope includes them and no error was found in the files that are read.
 #[must_use]
 pub fn run(path: Option<&Path>, format: CheckFormat, scope: CheckScope) -> ExitCode {
     let (path, Loaded { plan, warnings }) = match load(path) {

@@ -562,7 +562,7 @@ fn an_integer_of_json_beyond_64_bits_is_out_of_range() {
 }
 
 #[test]
-fn a_listener_takes_the_default_socket_of_the_api_only_if_the_api_does_not() {
+fn a_listener_may_have_the_default_socket_of_the_api_only_if_the_api_has_another_or_none() {
     let listener = |bind: &str| format!("[listeners.l]\nbind = \"unix:{bind}\"\npool = \"p\"\n{POOL}");
     let text = listener(AdminSocket::SYSTEM_PATH);
     let report = read("a.toml", &text).unwrap_err().to_string();

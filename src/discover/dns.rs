@@ -275,7 +275,7 @@ impl ServerSource for DnsSource {
 struct DnsAnswer<T> {
     /// The records of its latest answer.
     records: Vec<T>,
-    /// Why there are no records, or not all, or why they may be out of date.
+    /// Why there are no records, or (of addresses only) not all, or why they may be out of date.
     problem: Option<Reason>,
     /// Whether it was not answered the last time.
     has_failed: bool,

@@ -46,7 +46,7 @@ impl PoolChecks {
             if !reads_certificate {
                 series.clear_certificate();
             }
-            // Only a check for one service, such as PostgreSQL, logs in. The server may refuse the login.
+            // Only a check that is made for one service, such as PostgreSQL, logs in, and the server may refuse that.
             let may_log_in = pool.plan().health.service().is_some();
             series.publish_may_refuse_checks(may_log_in);
             let kept = match is_unchanged {

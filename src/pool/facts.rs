@@ -60,7 +60,7 @@ pub struct ServerFacts {
     pub wal: Option<WalPosition>,
     /// `(timeline, position)` of the latest point from which a replica can start again.
     pub restartpoint: Option<(u32, u64)>,
-    /// Relates a replica to its primary without their addresses.
+    /// A replica whose stream is that of a primary follows this primary. So no addresses need to be compared.
     pub stream: Option<Stream>,
     /// How far a replica says it is behind its primary; [`Duration::MAX`]: it cannot say. Used if `wal` is not known.
     pub lag: Option<Duration>,

@@ -29,7 +29,7 @@ pub struct ServerSpec {
     pub identity: Arc<str>,
     /// The address to connect to.
     pub address: ServerAddr,
-    /// The host name and port, as written, that were resolved to this address; `None`: the address is configured.
+    /// The host name and port, as written, that were resolved to this address; `None`: no host name was given.
     pub resolved_from: Option<Arc<str>>,
 }
 
@@ -45,7 +45,7 @@ impl ServerSpec {
         }
     }
 
-    /// The host name that is configured for it; `None`: an IP address or a Unix socket is configured.
+    /// Its host name; `None`: an IP address or a Unix socket was given instead.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         let (host, _) = self.resolved_from.as_deref()?.rsplit_once(':')?;

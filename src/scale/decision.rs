@@ -39,7 +39,7 @@ pub struct ScaleLoad {
     pub has_server: bool,
     /// Servers that are up and in service, and are not clones.
     pub fixed: u32,
-    /// Clones, including those that are starting.
+    /// Clones, including those that are starting. Leaving ones are not counted.
     pub clones: u32,
 }
 

@@ -41,7 +41,7 @@ pub enum HandshakeError {
     /// The connection broke.
     #[error("the connection broke during the TLS handshake")]
     Io(#[from] io::Error),
-    /// Usually, what the peer has sent is not valid, and an alert was sent; or it is a fatal alert. No alert is
+    /// Usually, the peer has sent something invalid, and got an alert; or the peer has sent a fatal alert. No alert is
     /// sent if our configuration contradicts itself, or if a server selects no protocol (ALPN) where one is required.
     #[error("the TLS handshake failed")]
     Tls(#[from] rustls::Error),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sudden_crowd_is_served_for_half_of_its_deadline() {
+    async fn of_a_sudden_crowd_as_many_are_served_as_can_start_in_half_of_the_time() {
         assert_eq!(completed(40, Duration::ZERO).await, 40);
         let served = completed(1_000, Duration::ZERO).await;
         // Half of a second is enough for 41 whole handshakes, or for 50 first steps.

@@ -107,7 +107,7 @@ impl BoundUnix {
     }
 
     /// Listens, and gives the file its final name. A file that an ended process has left at this path is replaced.
-    /// Where several processes do this at once, one of them succeeds, if the directory can be locked.
+    /// If several processes do this at once, only one of them succeeds, unless the directory cannot be locked.
     ///
     /// # Errors
     /// A process listens there ([`in_use_by`]); or those of [`connect_to_listener`], `listen` and `rename`.

@@ -237,8 +237,8 @@ impl Postgres {
         must(prlimit.args([format!("--pid={}", self.process.pid()), format!("--nproc={soft}:")]));
     }
 
-    /// Sends a signal to the server's child processes. To be called while the server's main process is stopped: then it
-    /// neither starts nor reaps children, so the list is complete.
+    /// Sends a signal to the server's child processes. It surely reaches all of them only while the server's main
+    /// process is stopped, and so neither starts nor reaps children.
     fn signal_children(&self, signal: Signal) {
         let own = self.process.pid();
         let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();

@@ -45,8 +45,8 @@ impl Deref for OpenPath {
 }
 
 impl OpenPath {
-    /// The address that clients connect to. Each path has the listener `plain`; [`Path::Plain`] also has `tls`, which
-    /// reads the server name of a ClientHello.
+    /// The address that clients connect to. Each path has the listener `plain`; [`Path::Plain`] also has `tls`, for
+    /// tests that send a ClientHello themselves: it reads the server name.
     pub fn at(&self, listener: &str) -> SocketAddr {
         self.before.as_ref().unwrap_or(&self.observed).at(listener)
     }

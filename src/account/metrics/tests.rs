@@ -55,7 +55,7 @@ fn pool(servers: &[&Arc<Server>]) -> Pool {
     Pool::new("p".into(), rules, servers.iter().map(member).collect())
 }
 
-/// What a scrape shows while these pools are in force: only their servers have all gauges.
+/// What a scrape shows while these pools are in force. Of other servers it shows counters, and open sessions if any.
 fn render(metrics: &Metrics, pools: &[&Pool]) -> String {
     metrics.render([], pools.iter().copied(), [], [], &[])
 }

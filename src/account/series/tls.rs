@@ -17,7 +17,7 @@ pub enum HandshakeResult {
     Failed,
     /// The client's certificate was refused, or the client has none.
     ClientRefused,
-    /// It took too long, or there was no memory left for what the client has sent.
+    /// It took too long, or `hello_memory` was used up, which also bounds what clients send here.
     Timeout,
     /// The client closed the connection, or the connection broke.
     ClientLeft,

@@ -117,7 +117,7 @@ impl<'a> Pools<'a> {
         self.in_order.into_iter().collect()
     }
 
-    /// Warns of each port range that has fewer ports than the number of clones of several pools that may need them.
+    /// Warns of each port range that several pools share and that has too few ports for all clones of these pools.
     pub(super) fn warn_of_small_port_ranges(&self, problems: &mut Problems<'_>) {
         let ports_and_max = |plan: &Arc<PoolPlan>| {
             let scale = plan.scale.as_ref()?;

@@ -78,7 +78,7 @@ impl Backend {
                 LineOutcome::Carried
             }
             ("retries", text) => set_integer(&mut self.pool.section, "retries", text, 0..=100),
-            // A retry is on another server, unless the client waits for the return of one; keepalive is on by default.
+            // A retry goes to another server, unless clients wait for a server to return. Keepalive is on by default.
             ("option", "redispatch" | "srvtcpka" | "tcpka" | "splice-response" | "tcp-smart-connect") => {
                 LineOutcome::Carried
             }
@@ -136,8 +136,8 @@ impl Backend {
 
     /// The pool. Some options are set for each server in HAProxy and once for the pool in acequia. The pool gets the
     /// value of its first server. Options of checks are taken from the first server with checks, and `slowstart` from
-    /// the first server that has it. Servers with other values get a note, for the keys that `differences` lists. `on-
-    /// marked-up` of any server counts.
+    /// the first server that has it. Servers with other values get a note, for the keys that `differences` lists.
+    /// `on-marked-up` of any server counts.
     pub(super) fn into_pool(mut self) -> ImportedPool {
         self.pool
             .section

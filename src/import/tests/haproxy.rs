@@ -828,7 +828,7 @@ backend s from a
 }
 
 #[test]
-fn lines_of_defaults_are_judged_with_those_that_the_section_inherits() {
+fn inherited_lines_are_read_together_whichever_defaults_section_has_them() {
     let text = "
 defaults a
     mode tcp
@@ -1071,7 +1071,7 @@ fn the_connection_of_a_haproxy_check_is_that_of_its_connect_line() {
             &["check = \"tls\""],
             &[],
         ),
-        // The name of `connect` is used, or that of the server if there is `default`.
+        // The name of `connect` is used; if it has none, but `default`, that of the server.
         (
             "option tcp-check\n tcp-check connect default sni a.example\n \
              server s 10.0.0.1:1 check ssl verify none check-sni b.example",

@@ -571,7 +571,7 @@ fn tls_of_nginx_without_a_certificate_is_reported() {
 
 #[test]
 fn timeouts_of_0_of_nginx_are_not_carried_over() {
-    // `allowed`: the only line with its key that may be there, or a key alone, with which no line may be there.
+    // `allowed`: the only line that may begin with its key; or only a key, with which no line may begin.
     for (directive, allowed) in [
         ("proxy_timeout 0", "idle_timeout = \"10m\""),
         ("proxy_connect_timeout 0s", "connect_timeout = \"1m\""),

@@ -167,6 +167,7 @@ async fn after_the_primary_is_lost_its_last_position_and_received_writes_count()
         let now = start + Duration::from_secs(seconds);
         lags.replica_lag(&label, &facts, MAX_LAG, now).unwrap().as_secs()
     };
+    // Until `MAX_LAG` has passed, the primary is not lost: only its position counts.
     assert_eq!(lag(5, replica(2001, 1001, true)), 0);
     assert_eq!(lag(6, replica(3001, 1001, true)), 0);
     assert_eq!(

@@ -36,8 +36,9 @@ impl PrimaryWatch {
         }
     }
 
-    /// The primary in force and its timeline; if either is not known, the server of the same database that claims the
-    /// highest timeline. The primary in force comes first, because an operator may have overruled higher claims.
+    /// The known primary and its timeline. If it does not claim to be the primary now ([`Self::in_force`]), or its
+    /// timeline is not known: the server of the same database that claims the highest timeline. The known primary comes
+    /// first, because an operator may have overruled higher claims.
     fn timeline_to_compare_with(&self, seen: Seen) -> Option<(&str, u32)> {
         let in_force = self.in_force();
         let with_timeline = in_force.and_then(|server| Some((server, self.known.as_ref()?.timeline?)));

@@ -1,4 +1,4 @@
-//! The part of a server that overrides and the agent of the server set.
+//! What the overrides of a server and its agent set.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;

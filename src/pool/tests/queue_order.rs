@@ -5,7 +5,7 @@ use std::future::pending;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use super::queued::{QUEUE, join_queue, join_queue_half_closed, limited, live_counts, pick, start_waiting};
+use super::queued::{QUEUE, join_or_displace, join_queue_half_closed, limited, live_counts, pick, start_waiting};
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -89,7 +89,7 @@ async fn half_closed_clients_are_served_after_the_others() {
         join_queue_half_closed(&pool, 1).await,
         join_queue_half_closed(&pool, 2).await,
     );
-    let third = join_queue(&pool, 3).await;
+    let third = join_or_displace(&pool, 3).await;
     for waiting in [third, first, second] {
         drop(lease);
         lease = waiting.await.unwrap().unwrap();
@@ -105,15 +105,15 @@ async fn half_closed_clients_make_room_in_a_full_queue() {
         join_queue_half_closed(&pool, 1).await,
         join_queue_half_closed(&pool, 2).await,
     );
-    let (third, fourth) = (join_queue(&pool, 3).await, join_queue(&pool, 4).await);
+    let (third, fourth) = (join_or_displace(&pool, 3).await, join_or_displace(&pool, 4).await);
     assert_eq!(
         second.await.unwrap().unwrap_err(),
         QueueFailure::Full,
         "the last half-closed client"
     );
-    let fifth = join_queue(&pool, 5).await;
+    let fifth = join_or_displace(&pool, 5).await;
     assert_eq!(first.await.unwrap().unwrap_err(), QueueFailure::Full);
-    let sixth = join_queue(&pool, 6).await;
+    let sixth = join_or_displace(&pool, 6).await;
     assert_eq!(
         sixth.await.unwrap().unwrap_err(),
         QueueFailure::Full,

@@ -50,17 +50,17 @@ pub(super) fn live_counts(pool: &Pool) -> Vec<u32> {
 /// Starts a client that waits for a lease. On return, the queue is longer by one, or the wait of the client is over.
 pub(super) async fn start_waiting(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
     let before = pool.queue_len();
-    let waiting = join_queue(pool, n).await;
+    let waiting = join_or_displace(pool, n).await;
     assert!(pool.queue_len() == before + 1 || waiting.is_finished());
     waiting
 }
 
 /// As [`start_waiting`], but the client may also take the place of another one if the queue is full.
-pub(super) async fn join_queue(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
+pub(super) async fn join_or_displace(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
     join_queue_until(pool, n, pending()).await
 }
 
-/// As [`join_queue`], for a client that has already ended its stream.
+/// As [`join_or_displace`], for a client that has already ended its stream.
 pub(super) async fn join_queue_half_closed(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
     join_queue_until(pool, n, ready(())).await
 }

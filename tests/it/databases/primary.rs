@@ -120,8 +120,9 @@ fn clients_of_a_hanging_old_primary_are_cut_before_it_resumes() {
     let checks = || proxy.metrics().sum("acequia_health_checks_total", &passed);
     let before = checks();
     // When a goes down, sessions that began after its last passed check, or that it has not answered yet, are cut at
-    // once, and the others over `close_over`. The sessions of the served clients must be older than that check. Of the
-    // two checks awaited here, the first one may have begun before these sessions.
+    // once, and the others over `close_over`. The sessions of the served clients must be older than that check, or they
+    // would be cut even without the promotion. Of the two checks awaited here, the first one may have begun before
+    // these sessions.
     eventually("a later check has passed", || checks() >= before + 2.0);
     a.freeze();
     let insert = "INSERT INTO t VALUES (1)";

@@ -202,7 +202,8 @@ fn sessions_with_undelivered_bytes_are_not_moved() {
     let began = Instant::now();
     first.read(ANSWER);
     assert_eq!(first.read_all(), b"", "moved once it is idle");
-    // The bound is less than `idle_for`, because deliveries are looked for only every second.
+    // The bound is less than `idle_for`. Only every second is it looked up what is undelivered, and `idle_for` begins
+    // at the last time at which something was.
     let took = began.elapsed();
     assert!(
         took >= Duration::from_millis(1500),
