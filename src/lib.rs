@@ -89,8 +89,8 @@
 //! - *refused check*: the server answered, but did not let the check in. *Prevented check*: this host lacks what it
 //!   needs. *Unfit*: the role is wrong. *Suspended*: up, but without new sessions because of its latest check.
 //! - *known primary*: the server that acequia takes for the primary, and remembers; others may *claim* to be it, too.
-//!   *Stand-in*: the primary of a pool of replicas, where `fallback = "primary"` lets it serve. *Timeline*: the
-//!   number of a database's history; a promotion begins the next one.
+//!   It is *in force* while its own claim holds. *Timeline*: the number of a database's history; a promotion begins the
+//!   next one. *Stand-in*: the primary of a pool of replicas, if it serves because of `fallback = "primary"`.
 //! - *clone*: a server with which a pool grows. *Hook*: the operator's two commands that start and stop a clone.
 //!   *Keeper*: a child process that starts a clone, and ends it even if acequia is killed.
 //! - *override*: what an operator, or failback, has changed about a server while the process runs. *Edit*: the same

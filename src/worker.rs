@@ -225,8 +225,9 @@ async fn accept_until_stopped(
 }
 
 /// Accepts the clients that [`Listener::accept_waiting`] gives: those that wait in the queue of a closing socket, and a
-/// few later ones. Ends when there are no more, or when `given_up` ends. If another listener has taken over the
-/// address, `states` has its state, and the clients become clients of that listener.
+/// few that join it later (an empty queue still takes a client). Ends when there are no more, or when `given_up` ends.
+/// If another listener has taken over the address, `states` has its state, and the clients become clients of that
+/// listener.
 async fn accept_waiting(
     listener: &mut Listener,
     states: &mut watch::Receiver<Arc<ListenerState>>,

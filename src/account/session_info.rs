@@ -329,7 +329,7 @@ mod tests {
             accepted_at,
             SessionInfo::new(series, PeerAddr::new("192.0.2.1:1".parse().unwrap())),
         );
-        // The hello of the session, its wait in a queue, and its failed attempts take this long.
+        // The hello of the session, its wait in a queue, and its attempts take this long. The last attempt takes 2 s.
         advance(30 * second).await;
         record.info().set_connected(2 * second, record.age());
         advance(7 * second).await;

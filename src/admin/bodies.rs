@@ -214,7 +214,7 @@ pub struct PoolBody {
     #[serde(default)]
     pub primary: Option<String>,
     /// The servers that call themselves primary at the same time, even if it is only one. Empty with `single = false`,
-    /// and without `role` and `max_lag`.
+    /// or if neither `role` nor `max_lag` is set.
     #[serde(default)]
     pub primaries: Vec<String>,
     /// The TLS that its servers get; null: they get what clients send.
@@ -235,7 +235,8 @@ pub struct PoolBody {
     /// The servers that are left out because they are our own listeners.
     #[serde(default)]
     pub left_out: Vec<LeftOutBody>,
-    /// First those of the configuration, then the listed ones, each in their order; last those that operators added.
+    /// First those of the configuration, then clones or those that `discover` lists, each in their order; last those
+    /// that operators added.
     pub servers: Vec<ServerBody>,
     /// Host names of its servers that have not been resolved yet.
     #[serde(default)]
@@ -260,7 +261,7 @@ impl PoolBody {
         if self.added.iter().any(|added| added.name == server.name) {
             return Some("added");
         }
-        self.discovery.as_ref().map(|_| "discovered")
+        self.discovery.as_ref().map(|_| "discovered") // a pool has `servers` or `discover`, not both
     }
 }
 

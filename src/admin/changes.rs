@@ -59,8 +59,8 @@ pub(super) enum StateChanges {
     /// What has changed.
     Partial(Box<ChangesBody>),
     /// The whole state is to be shown again, because something has changed that [`ChangesBody`] does not have: the TLS
-    /// of the admin port, the listeners, the list of pools, or whether there is a store or a source of announced
-    /// routes.
+    /// of the admin port, a listener in more than its counts of sessions, the list of pools, or whether there is a
+    /// store or a source of announced routes.
     Whole,
 }
 

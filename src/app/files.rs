@@ -36,7 +36,7 @@ const SECRET_FILES: [(&str, TryFile); 2] = [
 /// reload.
 ///
 /// # Errors
-/// The first such file.
+/// The first file that cannot be read.
 pub(super) fn check_readable(plan: &Plan) -> Result<(), Failure> {
     let mut files = plan.files_outside_tls().into_iter();
     files.find_map(unreadable_file).map_or(Ok(()), Err)

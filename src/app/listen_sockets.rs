@@ -61,7 +61,7 @@ struct AddressInUse {
     /// The file of a Unix socket. If a reload removes the address, the file is removed before the socket is closed, so
     /// that nobody connects to a queue that is being closed.
     file: Option<SocketFile>,
-    /// Dropping it closes the sockets. Before that, connections in a queue of ours are accepted, if they get permits.
+    /// Once it is dropped, clients in a queue of this process are accepted if they get permits; then the sockets close.
     _stop: DropGuard,
 }
 

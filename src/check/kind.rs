@@ -80,14 +80,14 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
     }
 
     /// Whether [`ServerFacts::role`] is set when the check passes, unless the server denies it
-    /// ([`CheckPass::role_denied`]). If not, a pool with `role` or `max_lag` is rejected: the check needs a login
-    /// (`user`) to learn the role.
+    /// ([`CheckPass::role_denied`]). `false`: a pool with `role` or `max_lag` is rejected, because the check needs a
+    /// login (`user`) to learn the role.
     fn learns_role(&self) -> bool {
         false
     }
 
-    /// Whether its own settings (`wrong_role` of `http`) say which answers mean a wrong role. Then the role is shown in
-    /// pools without `role`, too.
+    /// Whether its own settings (`wrong_role` of `http`) say which answers mean a wrong role. Then a pool has the
+    /// metric `acequia_server_role_ok` even if it has neither `role` nor `max_lag`.
     fn tells_wrong_role(&self) -> bool {
         false
     }

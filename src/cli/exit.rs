@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use crate::config::report::Report;
 
 /// The configuration, a file that it names or a request is invalid, the running acequia has rejected the request or
-/// runs another configuration, `check --live` has found an error, or `init` has failed.
+/// runs another configuration file than the command names or finds, `check --live` has found an error, or `init` has
+/// failed.
 pub const EXIT_CONFIG: u8 = 1;
 
 /// The output could not be written.

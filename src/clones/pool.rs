@@ -58,8 +58,7 @@ impl PoolClones {
     }
 
     /// Keeps as many clones as the load needs. `pools` has the pool in force; `None`: it is to have no clones any more.
-    /// After a `None`, unless another pool follows, or when this process ends, waits until all clones have left, and
-    /// returns.
+    /// Returns once all clones have left: after a `None` (unless another pool follows it), or when this process ends.
     pub(super) async fn run(mut self, mut pools: watch::Receiver<Option<Arc<LivePool>>>) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -24,7 +24,7 @@ pub struct SectionKeys {
 /// The top level of the file.
 pub static FILE: SectionKeys = SectionKeys {
     title: "the file",
-    example: r#"{ "listeners": { … } }"#, // of JSON; a text of TOML is a table
+    example: r#"{ "listeners": { … } }"#, // JSON, because a TOML text is always a table
     keys: &[
         "runtime",
         "admin",

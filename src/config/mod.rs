@@ -55,7 +55,7 @@ impl Loaded {
     /// The configuration of a file with `[remote]` and of these texts.
     ///
     /// # Errors
-    /// There are no texts, or some are not UTF-8; otherwise as for [`read`], in both.
+    /// There are no texts, or some are not UTF-8; otherwise as for [`read`], in the file and in the texts.
     pub fn with_texts(&self, texts: &RemoteTexts) -> Result<Self, Report> {
         let input = self.warnings.input();
         let mut all = InputText::new(input.first_name(), input.first_text());

@@ -186,7 +186,7 @@ const REFUSED: Option<ConnectFailure> = Some(ConnectFailure::Refused);
 const TIMEOUT: Option<ConnectFailure> = Some(ConnectFailure::Timeout);
 
 #[tokio::test]
-async fn the_future_of_a_dial_fits_into_a_block_that_glibc_reuses_whole() {
+async fn the_future_of_a_dial_fits_into_a_block_of_the_tcache_of_glibc() {
     let ((_client, accepted), pool) = (client().await, pool(&[]));
     let mut search = Search::default();
     let bytes = size_of_val(&dial(

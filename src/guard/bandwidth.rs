@@ -10,11 +10,11 @@
 //! For example, ten downloads share a bucket of 1 MiB/s. A full slot has about 20 KiB, and each download gets one in a
 //! round of 200 ms.
 //!
-//! The turns keep the shares equal. A direction that wakes late leaves the beginning of its slot unused, and another
-//! direction that is awake could fill all such gaps with further slots of its own. So a direction gets one slot in each
-//! round: its next turn begins when the round is over, or after [`RECHECK_INTERVAL`] if the round is longer. A round
-//! takes as long as the slots of all directions that wait for the same bucket. A direction that is behind its turns
-//! catches up, but by no more than [`SAVINGS_NANOS_MAX`].
+//! The turns keep the shares equal. A direction that wakes late also reserves its next slot late. This leaves a gap,
+//! and another direction that is awake could fill all such gaps with further slots of its own. So a direction gets one
+//! slot in each round: its next turn begins when the round is over, or after [`RECHECK_INTERVAL`] if the round is
+//! longer. A round takes as long as the slots of all directions that wait for the same bucket. A direction that is
+//! behind its turns catches up, but by no more than [`SAVINGS_NANOS_MAX`].
 //!
 //! Slots that are given back before they begin leave a gap, too. A direction that waits long looks from time to time
 //! whether it could have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind. It

@@ -6,7 +6,7 @@
 //!
 //! Memory is bounded whatever clients do: the session limit of the process bounds live sessions, a table of fixed size
 //! bounds the debts of sources (what each has taken of `rate_per_source`), and constants bound an operator's edits
-//! ([`DenyEdit`]) and the sources that are shown.
+//! ([`DenyEdit`]) and the refused sources that are counted ([`Guard::top_refused`]).
 //!
 //! **A new limit** needs a field of [`GuardRules`], set to `None` in [`Guard::without_rules`]; a [`GuardReason`] if it
 //! refuses clients; a key in `config/parse/guard.rs`, `config/keys.rs`, `conf/full.toml`, `docs/limits.md` and

@@ -23,7 +23,8 @@ pub(super) struct Reading {
     pub(super) sessions: usize,
     pub(super) opened: u64,
     pub(super) totals: TotalCounts,
-    /// The readings of the chosen pools, in the order of [`Recorder::past_pools`].
+    /// The readings of the chosen pools (those that have samples of their own), in the order of
+    /// [`Recorder::past_pools`].
     pub(super) pools: Vec<PoolReading>,
 }
 

@@ -148,8 +148,8 @@ impl Live {
         added.filter_map(|added| added.addition.until).min()
     }
 
-    /// Notified when a server was added, or an added one was removed; not when a reload has removed a pool with its
-    /// added servers.
+    /// Notified when a server was added, when an added one was removed, and when a reload has removed a pool with added
+    /// servers.
     #[must_use]
     pub fn subscribe_added(&self) -> watch::Receiver<()> {
         self.added_changed.subscribe()

@@ -36,7 +36,8 @@ impl LivePool {
 
     /// The cause for a server that is down, awaits failback, is disabled, or has left the pool. `is_old`: another
     /// server is the primary. Sessions of an old primary are closed at once, because what they write may be lost. With
-    /// `role = "primary"`, some sessions of the other servers are, too (see [`Cause::at_once_since`]).
+    /// `role = "primary"`, a server that is not old has some of its sessions closed at once (see
+    /// [`Cause::at_once_since`]).
     fn cause_down(&self, server: &Server, is_old: bool) -> Cause {
         Cause {
             ending: Ending::ServerDown,

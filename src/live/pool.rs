@@ -269,7 +269,7 @@ impl LivePool {
         &self.in_force
     }
 
-    /// The origin that its sessions on its fallback hold.
+    /// Names this pool. Each of its sessions on its fallback holds a reference.
     #[must_use]
     pub fn fallback_origin(&self) -> &Arc<FallbackOrigin> {
         &self.fallback_origin

@@ -77,8 +77,8 @@ pub(super) struct CandidateSet {
     pub(super) is_limited: bool,
     /// The tier whose unhealthy servers are used, too, because too few of its servers are healthy; `None`: no panic.
     pub(super) panic_tier: Option<u8>,
-    /// Whether the candidates belong to `panic_tier`: they do unless all servers of it that panic may use are excluded.
-    /// Sessions then get ejected servers without a trial.
+    /// Whether the candidates belong to `panic_tier`. If so, sessions get ejected servers without a trial. If not,
+    /// there is no panic, or all servers of that tier that panic may use are excluded.
     in_panic: bool,
     /// Whether only stand-ins can be picked. The candidates are the stand-ins; there may be none.
     pub(super) are_stand_ins: bool,

@@ -1,4 +1,5 @@
-//! Which replicas do not follow the primary in force: computed only from what checks have seen.
+//! Which replicas do not follow the primary in force, which is the known primary while it is up and its claim holds.
+//! This is computed only from what checks have seen.
 //!
 //! A replica never applies what its primary has not written. If a check of the primary finds that the primary has
 //! written less than a replica had applied at an earlier check, the replica has data of its own: it still follows an

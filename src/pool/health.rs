@@ -311,8 +311,8 @@ impl RiseFall {
         self.state == CheckState::Down && !(self.has_wrong_role && self.failures < fall)
     }
 
-    /// Whether the server said at the latest check that was not prevented that it does not work or takes no sessions,
-    /// or the latest check was refused or prevented and its role is not known any more.
+    /// Whether the server said, at the latest check that was not prevented, that it does not work or takes no sessions;
+    /// or the role of the server was not known any more when the latest check was refused or prevented.
     #[must_use]
     pub(super) const fn is_suspended(&self) -> bool {
         matches!(self.accepts_sessions_while_prevented, Some(false))

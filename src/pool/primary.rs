@@ -70,8 +70,8 @@ pub(super) struct PrimaryWatch {
     claim_numbers: ClaimNumbers,
     /// The addresses of the servers of the pool, and of others of which something is remembered, by label.
     addresses: BTreeMap<Arc<str>, Box<str>>,
-    /// The server on which the Sentinels have agreed in one check, in an epoch that is not in order. If they agree on
-    /// it in a second check, too, that epoch is remembered (see [`epochs`]).
+    /// The server on which the Sentinels have agreed in one check, although its epoch is not above the remembered ones,
+    /// or none is remembered. If they agree on it in a second check, too, that epoch is remembered (see [`epochs`]).
     renewal_candidate: Option<Arc<str>>,
 }
 

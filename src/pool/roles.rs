@@ -36,7 +36,7 @@ struct RolesState {
     latest_primary: Option<Arc<str>>,
     lags: LagWatch,
     divergence: DivergenceWatch,
-    /// The streams of the servers that call themselves primary, by label.
+    /// The stream of changes of each server that calls itself primary, by label. A replica with this stream follows it.
     streams: HashMap<Arc<str>, Stream>,
     /// The verdicts on servers that call themselves primary, by label.
     verdicts: HashMap<Arc<str>, PrimaryVerdict>,

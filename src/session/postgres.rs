@@ -152,8 +152,8 @@ pub(super) fn unanswered_tls_refusal(
         None => (Closed::Finished(Side::Server), Ending::ServerClosed),
         Some(fault) => (Closed::Broke(Side::Server, fault), ending_of_fault(Side::Server, fault)),
     };
-    // A server that hangs is not reported: the pool would take the session for one that was served, because it has
-    // lasted for at least `SERVED_AFTER` (1 s).
+    // A server that hangs is not reported: with the default timeouts, the session has lasted for `SERVED_AFTER` (1 s)
+    // by now, and the pool would take it for one that was served.
     if !matches!(why, TlsRequestError::Late) {
         server.report(client, closed, entry);
     }

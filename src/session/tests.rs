@@ -325,7 +325,7 @@ async fn a_session_that_goes_on_to_a_fallback_no_longer_has_the_server_that_fail
 }
 
 #[tokio::test]
-async fn the_future_of_the_first_steps_fits_into_a_block_that_glibc_reuses_whole() {
+async fn the_future_of_the_first_steps_fits_into_a_block_of_the_tcache_of_glibc() {
     let mut setup = Setup::new(AccessTarget::Off).await;
     let _client = TcpStream::connect(setup.address).await.unwrap();
     let Accepted { socket, peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await.unwrap();

@@ -37,8 +37,8 @@ enum SessionOwner {
 
 impl GroupsToClose {
     /// Looks at all servers of the pools that are configured to close sessions, at servers that have left their pool,
-    /// and at servers that an operator drains or disables. If such a server, or a renamed one, has another cause, too,
-    /// the causes are combined.
+    /// and at servers that an operator drains or disables. If a server of the last kind, or a renamed one, has another
+    /// cause, too, the causes are combined.
     pub(super) fn find(live: &Live, now: Instant) -> Self {
         let mut groups = Self::default();
         let in_force = live.in_force();

@@ -21,7 +21,8 @@ use super::words::unix_now;
 const TIME_BYTES: usize = 8;
 
 /// The longest session state that is put into a ticket, in bytes. The state contains the client's certificate chain.
-/// The limit is below that of TLS (64 KiB; RFC 8446, section 4.6.1), because a client of TLS 1.3 gets two tickets.
+/// TLS would allow 64 KiB (RFC 8446, section 4.6.1). The limit is lower, to send less: a client of TLS 1.3 gets two
+/// tickets.
 const STATE_BYTES_MAX: usize = 16 << 10;
 
 /// The verifier and the ticketer for one connection. They share the time at which the client's certificate expires: the

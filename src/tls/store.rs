@@ -17,7 +17,7 @@ use super::location::CertificateLocation;
 use crate::name::NamePattern;
 
 /// Certificates, found by the name for which a client asks: by its hash, and, for wildcards, by the hash of the name
-/// without its first label (RFC 9525, section 6.3). So finding those for a name does not take longer among more.
+/// without its first label (RFC 9525, section 6.3). So a search does not take longer if there are more certificates.
 #[derive(Debug, Default)]
 pub struct CertificateStore {
     all: Vec<Arc<Certificate>>,

@@ -367,7 +367,7 @@ impl Evidence {
 /// Allowed growth of memory after the warm-up, in addition to a tenth: for larger session tables and log queues.
 const GROWTH_KIB_MAX: u64 = 1024;
 
-/// Threads of the blocking pool that may run while the metrics are read again and again.
+/// The most threads of the blocking pool after the load. They render the metrics that are read until all has settled.
 const BLOCKING_THREADS_MAX: usize = 8;
 
 /// Allowed pipe ends that stay open: all workers together keep at most 256 pipes for later use, with two ends each.

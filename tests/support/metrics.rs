@@ -26,8 +26,8 @@ pub struct Sample {
 
 impl Metrics {
     /// Parses a scrape. The lines of all series of a family must follow each other, with HELP and TYPE of the family
-    /// before them. No series may occur twice. The buckets and the sum of each `_count` of a histogram must be
-    /// consistent with it.
+    /// before them. No series may occur twice. Each `_count` of a histogram must have a sum, and buckets whose counts
+    /// are consistent with it.
     pub fn parse(text: &str) -> Self {
         assert!(text.ends_with('\n'), "the last line has no end");
         let (mut metrics, mut helps) = (Self::default(), BTreeMap::new());

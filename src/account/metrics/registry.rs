@@ -1,4 +1,4 @@
-//! The registry of all series, and the text of those that the exporter does not keep.
+//! The registry of all series, and the text of those that the exporter (`metrics-exporter-prometheus`) does not keep.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;

@@ -24,7 +24,8 @@ pub enum CheckResult {
     Timeout,
     /// The server answered, but refused the check; or this host lacks something that the check needs.
     Refused,
-    /// The server works, but no pool is to use it, or it has another role than its pool requires, or is too far behind.
+    /// The server works, but it has another role than its pool requires, or is too far behind, or no pool may use it (a
+    /// member that is not in sync with its cluster, for example).
     WrongRole,
 }
 

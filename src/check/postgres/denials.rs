@@ -6,8 +6,8 @@ use tokio::time::Instant;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
-/// For this long after a denial, the question is not asked again unless a check has failed since, because each denial
-/// leaves an error in the server's log.
+/// For this long after a denial, the question is not asked again, because each denial leaves an error in the server's
+/// log. A check that fails ends this wait: the probe then drops its [`Denials`].
 const DENIED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A question that a server may deny to the user of the check.

@@ -1,4 +1,5 @@
-//! An HTTPS server with a self-signed certificate. Its responses and its certificate contain its name.
+//! An HTTPS server with a self-signed certificate. Its responses and its certificate contain its name. Also writes the
+//! certificate of the load balancer.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -23,7 +24,8 @@ use tokio_rustls::TlsAcceptor;
 /// The time for the handshake, and for the head of each request.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Writes a self-signed certificate for one host name, and its key, to a new file that only this user may read.
+/// Writes a self-signed certificate of the load balancer for one host name, and its key, to a new file that only this
+/// user may read.
 ///
 /// # Errors
 /// The certificate cannot be created (a bug), or the file cannot be written.

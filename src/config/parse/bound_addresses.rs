@@ -22,8 +22,8 @@ pub(super) struct BoundAddresses {
 
 impl BoundAddresses {
     /// Parses an address and adds it, or reports that it conflicts with an address added before. `None`: it is invalid,
-    /// or it is a Unix socket in a text of the store of `[remote]`, and texts of the store may not name its path.
-    /// Port 0 may be bound more than once: it stands for any free port.
+    /// or it is a Unix socket in a text of the store, and `allow` in `[remote]` does not permit its path. Port 0 may be
+    /// bound more than once: it stands for any free port.
     pub(super) fn add(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
         let parsed = match &node.value {
             // An error that names the missing IP address.

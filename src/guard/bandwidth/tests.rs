@@ -126,8 +126,8 @@ async fn granted_bytes_that_are_not_read_are_given_back() {
     assert!((total as f64 / (5 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
 }
 
-/// At 10 KiB/s, a crowd reserves slots for 200 s, and then its sessions end. A direction whose slot comes after theirs
-/// moves up.
+/// At 10 KiB/s, a crowd reserves 2,000 slots of 1 KiB, which take 200 s, and then its sessions end. A direction whose
+/// slot comes after theirs moves up.
 #[tokio::test(start_paused = true)]
 async fn slots_of_ended_sessions_are_used_by_others() {
     let (bucket, start) = (Arc::new(ByteBucket::new(Some(10 << 10))), Instant::now());
@@ -222,8 +222,8 @@ async fn a_new_rate_applies_to_open_sessions() {
     assert!((total as f64 / (20 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
 }
 
-/// At 10 KiB/s, a crowd reserves slots for 200 s. When the rate is raised or switched off, these slots are void: the
-/// crowd gets new ones soon, and newcomers do not wait behind it.
+/// At 10 KiB/s, a crowd reserves 2,000 slots of 1 KiB, which take 200 s. When the rate is raised or switched off, these
+/// slots are void: the crowd gets new ones soon, and newcomers do not wait behind it.
 #[tokio::test(start_paused = true)]
 async fn a_new_rate_drops_the_queue_of_the_old_one() {
     for rate in [Some(100 * MIB), None] {

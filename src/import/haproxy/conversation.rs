@@ -138,7 +138,7 @@ impl Conversation {
         }
     }
 
-    /// Sets the keys of the health section. `takes_steps`: whether the kind of the check has the key `steps`.
+    /// Sets the key `steps` of the health section. `takes_steps`: whether the kind of the check has this key.
     pub(super) fn write(&self, takes_steps: bool, health: &mut ImportedSection) {
         if takes_steps {
             let steps: Vec<String> = self.steps.iter().map(ImportedStep::to_toml).collect();

@@ -136,7 +136,7 @@ impl Defaults {
             remarks.push(section.unused_from("too many inherited lines"));
             inherited = &[];
         }
-        // Both are dropped: only the remarks are needed. The notes of `frontend` come with the sections that inherit.
+        // Both are dropped: only the remarks are needed. Those in `frontend` come with the sections that inherit.
         let (mut frontend, mut backend) = (Frontend::new(""), Backend::new("", true));
         let read = |line: &Line| frontend.read(line).or(|| backend.read(line));
         remarks.extend(read_lines(inherited, &section.lines, read));

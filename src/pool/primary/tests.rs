@@ -271,7 +271,7 @@ fn set_disabled(pool: &mut PrimaryWatch, disabled: &[&str]) {
 }
 
 #[test]
-fn a_disabled_server_delays_no_decision_and_is_not_forgotten() {
+fn a_disabled_server_delays_no_decision_and_does_not_return_as_the_primary() {
     let mut pool = watch(None, &["a", "b"]);
     observe(&mut pool, &[("b", REFUSED), ("a", primary(None))]);
     assert_eq!(pool.in_force(), None);

@@ -96,7 +96,7 @@ impl Server {
         self.subscribers.add(counter);
     }
 
-    /// This server, with the session count of an earlier server of the pool that has the same address.
+    /// This server, with the session count of a server of the pool that was created before it at the same address.
     #[must_use]
     pub(in crate::pool) fn sharing_count(self, live_count: Arc<LiveCount>) -> Self {
         Self {

@@ -191,7 +191,8 @@ impl End {
         }
     }
 
-    /// Takes the error off the socket. After an error of the server, what it had sent is delivered next, in a new turn.
+    /// Takes the error off the socket. If it is the server's, the relay next delivers what the server had sent before,
+    /// in a new turn.
     pub(super) fn take_error(&mut self) -> Option<Errno> {
         self.error.take().inspect(|_| self.turn_bytes = 0)
     }

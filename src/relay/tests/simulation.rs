@@ -206,7 +206,8 @@ fn splices() -> impl Strategy<Value = Result<(), Errno>> {
 }
 
 /// The check at 1,000 ms finds that the first `Consumes` has changed the send queue. The silence that starts at
-/// 1,010 ms must be checked at half of its limit as well, so that the check at its end notices the second `Consumes`.
+/// 1,010 ms must be checked at half of its limit as well: a check compares the send queue only with that of an earlier
+/// check in the same silence. Only so does the check at its end notice the second `Consumes`.
 #[test]
 fn a_silence_that_starts_right_after_a_check_is_checked_twice() {
     let after = |millis, act| Step {

@@ -206,8 +206,8 @@ async fn the_ack_of_the_first_answer_is_not_delayed() {
     let outside = async {
         let (mut server, _) = listener.accept().await.unwrap();
         server.read_exact(&mut [0; 4]).await.unwrap();
-        // A write to the server within 40 ms of the connect makes the kernel delay ACKs. This write would do so even if
-        // the relay had ended the delay after `first`.
+        // When the relay writes `body` to the server, within 40 ms of the connect, the kernel delays ACKs again. So the
+        // relay must end the delay at the answer: to end it after `first` is not enough.
         client.write_all(b"body").await.unwrap();
         server.read_exact(&mut [0; 4]).await.unwrap();
         server.write_all(b"answer").await.unwrap();

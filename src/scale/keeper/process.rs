@@ -55,9 +55,9 @@ pub fn run() -> io::Result<()> {
     })
 }
 
-/// Makes sure that programs get no capability when they are started, even as root (capabilities(7), P'(permitted)), if
-/// the keeper has CAP_SETPCAP and no inheritable capabilities. The keeper keeps its own: it needs them to start a clone
-/// as another user.
+/// Makes sure that programs get no capability when they are started, even as root (capabilities(7), P'(permitted)). If
+/// the keeper lacks CAP_SETPCAP, programs that are started as root, or that have file capabilities, may still get some.
+/// The keeper keeps its own capabilities: it needs them to start a clone as another user.
 fn drop_capabilities() {
     let _ = clear_ambient_capability_set(); // fails on a kernel without ambient capabilities
     if let Ok(own) = capabilities(None) {

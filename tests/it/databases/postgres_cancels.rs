@@ -105,7 +105,7 @@ fn recording() -> Server {
     })
 }
 
-/// A proxy that sends a CancelRequest with an unknown key to these servers, at most 64, written as in a configuration.
+/// A proxy that sends a CancelRequest with an unknown key to at most 64 of `servers`, a list as in a configuration.
 fn fanout(servers: &str) -> Proxy {
     Proxy::start(&format!(
         "[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\nprotocol = \"postgres\"\ncancel_unplaced = \"fanout\"\n\

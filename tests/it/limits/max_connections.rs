@@ -74,7 +74,7 @@ fn a_listeners_limit_does_not_affect_other_listeners() {
 }
 
 #[test]
-fn waiting_clients_cost_almost_no_cpu_and_are_logged_once() {
+fn waiting_clients_cost_almost_no_cpu_and_only_one_log_line() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "max_connections = 2", ""));
     let mut waiting = waiting_clients(proxy.at("narrow"), 100);

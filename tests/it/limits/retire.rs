@@ -202,8 +202,8 @@ fn sessions_with_undelivered_bytes_are_not_moved() {
     let began = Instant::now();
     first.read(ANSWER);
     assert_eq!(first.read_all(), b"", "moved once it is idle");
-    // The bound is less than `idle_for`. Only every second is it looked up what is undelivered, and `idle_for` begins
-    // at the last time at which something was.
+    // The bound is less than `idle_for`: acequia looks for undelivered bytes only once a second, and `idle_for` begins
+    // at the last look that found some.
     let took = began.elapsed();
     assert!(
         took >= Duration::from_millis(1500),

@@ -1,4 +1,4 @@
-//! The command line: exit codes, and the errors of commands that cannot run.
+//! The command line: exit codes, answers, warnings, and the errors of commands that cannot run.
 
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, TcpStream};

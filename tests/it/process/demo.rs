@@ -223,7 +223,7 @@ fn the_printed_commands_show_the_servers_and_the_sessions_and_drain_a_server() {
 }
 
 #[test]
-fn the_address_of_the_page_is_printed_first_and_its_api_shows_traffic() {
+fn the_third_line_has_the_address_of_the_page_and_its_api_shows_traffic() {
     let mut demo = Demo::start_with(&[]);
     assert!(demo.page().starts_with("http://127.0.0.1:"), "{:#?}", demo.intro);
     let has_sessions = || {
@@ -251,7 +251,7 @@ fn running_clones(demo: &Demo) -> usize {
 
 #[test]
 fn the_demo_pool_grows_with_the_visitors_and_shrinks_after_them() {
-    let mut demo = Demo::start_with(&[]);
+    let mut demo = Demo::start_with(&[]); // with sessions of its own, also of ten visitors: clients of the pool `app`
     eventually("three servers for ten visitors", || running_clones(&demo) >= 3);
     let rows = demo.rows.as_mut().unwrap().map(Result::unwrap);
     let mut counts = rows.map(|row| row.split_whitespace().last().unwrap().to_owned());

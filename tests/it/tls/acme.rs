@@ -15,8 +15,8 @@ use crate::support::{eventually, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The ports of a listener `https` that terminates TLS and of a listener `http` that redirects to it, and a state
-/// directory.
+/// The ports of a listener `https` that terminates TLS and of a listener `http` that redirects to it, a state
+/// directory, and the server behind `https`.
 pub(super) struct Site {
     https: Port,
     http: Port,

@@ -183,7 +183,7 @@ fn a_listener_terminates_one_name_and_passes_another_through() {
 }
 
 #[test]
-fn a_guard_refusal_before_termination_is_not_logged_as_pass_through() {
+fn a_guard_refusal_is_logged_as_pass_through_only_on_a_route_that_passes_tls() {
     let (site, server) = (Site::new(), Server::named("plaintext"));
     let routes = "[[listeners.tls.routes]]\nsni = \"other.example\"\nguards = \"nobody\"\npool = \"p\"\n\
                   [[listeners.tls.routes]]\nsni = \"shop.example\"\nguards = \"nobody\"\ntls = \"pass\"\npool = \"p\"\n";

@@ -1,4 +1,4 @@
-//! Servers that are given other names.
+//! Servers that are given other names: tests of the rules that [`super::super::names`] states.
 
 use super::*;
 
@@ -134,7 +134,7 @@ fn an_old_primary_stays_rejected_when_names_are_exchanged() {
 #[test]
 fn a_primary_with_a_new_address_stays_the_primary_and_the_address_is_saved() {
     let mut pool = failed_over(NAMED);
-    pool.take_rest_of_memory_changed();
+    pool.take_rest_of_memory_changed(); // clears the flag, which the failover may have set
     set_servers(&mut pool, &NAMED);
     assert!(!pool.take_rest_of_memory_changed());
     let moved = [("db1", "10.0.0.1:3306"), ("db2", "10.0.0.3:3306")];
@@ -188,23 +188,25 @@ fn memory_moves_with_the_address_or_else_with_the_name() {
     assert_eq!(remembered(HOSTS, &swapped), "db2:3306@10.0.0.1, db1:3306@10.0.0.2");
     // Host names resolve one after the other.
     assert_eq!(remembered(HOSTS, &swapped[1..]), "db2:3306@10.0.0.1, db2:3306@10.0.0.2");
+    // `m` and `r` are names that the operator gave: a server that gets one at the same address is the same server.
     let named = [("m@10.0.0.1", "10.0.0.1:3306"), ("r@10.0.0.2", "10.0.0.2:3306")];
     let swapped = [("m@10.0.0.2", "10.0.0.2:3306"), ("r@10.0.0.1", "10.0.0.1:3306")];
     assert_eq!(remembered(named, &swapped), "r@10.0.0.1, m@10.0.0.2");
     assert_eq!(remembered(HOSTS, &named), "m@10.0.0.1, r@10.0.0.2");
+    // `db1` and `DB1.example.` may be one host.
     let respelled = [
         ("DB1.example.:3306@10.0.0.1", "10.0.0.1:3306"),
         ("db2.example.com:3306@10.0.0.2", "10.0.0.2:3306"),
     ];
     let expected = "DB1.example.:3306@10.0.0.1, db2.example.com:3306@10.0.0.2";
     assert_eq!(remembered(HOSTS, &respelled), expected);
-    // Each host has a new name and the address of the other one: memory stays at the old labels.
+    // The old host names are gone, and each address was given to another host: memory stays at the old labels.
     let moved = [
         ("db1.example:3306@10.0.0.2", "10.0.0.2:3306"),
         ("db2.example:3306@10.0.0.1", "10.0.0.1:3306"),
     ];
     assert_eq!(remembered(HOSTS, &moved), "db1:3306@10.0.0.1, db2:3306@10.0.0.2");
-    // The primary's host name is gone, and another host has got its address: memory stays at the old label.
+    // The primary's host name is gone, and its address was given to another host: memory stays at the old label.
     let taken = [HOSTS[1], ("db3:3306@10.0.0.1", "10.0.0.1:3306")];
     assert_eq!(remembered(HOSTS, &taken), "db1:3306@10.0.0.1, db2:3306@10.0.0.2");
     // One server has got the primary's address, and another one its name: the address counts.

@@ -134,8 +134,8 @@ fn a_name_type_may_occur_only_once() {
 
 #[test]
 fn an_extension_that_tls_parser_cannot_read_does_not_hide_later_ones() {
-    // tls-parser's own parser of extensions would stop at each of these but 1, 15 and 0x0a0a: their data is not what it
-    // expects.
+    // tls-parser's own parser of extensions would stop here (except at 1, 15 and 0x0a0a), because it expects other data
+    // than this byte.
     for kind in [1, 10, 11, 13, 15, 22, 23, 42, 45, 48, 49, 0x0a0a, 13172, 0xff01, 0xffce] {
         let odd = extension(kind, b"\xff");
         let found = hello(&[odd, server_name(b"a.example")]);
