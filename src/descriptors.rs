@@ -14,7 +14,7 @@ static RAISE: OptionalCall = OptionalCall::new(
     "fewer sessions are possible: raise `ulimit -n`",
 );
 
-/// Pipes for splice, with two descriptors each. The kernel lets an unprivileged user have 256 of full size.
+/// Pipes for splice, with two descriptors each. By default, an unprivileged user may have 256 of their size (256 KiB).
 const PIPES_MAX: usize = 256;
 
 /// Pipes get 1/16 of the descriptors for sessions and pipes together.

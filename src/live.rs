@@ -129,7 +129,7 @@ pub struct Live {
     listed_changed: Notify,
     /// Notified when operators have added servers, and when added ones were removed.
     added_changed: watch::Sender<()>,
-    /// The servers of pools that are gone.
+    /// The servers of pools that were removed, not only renamed.
     gone: departed::DepartedServers,
     /// Notified when the announced routes have changed.
     announced_changed: Notify,
@@ -227,9 +227,9 @@ impl Live {
     /// addresses and the TLS. `new_names`: by pool, the addresses of names that are new, or wanted in another family.
     ///
     /// A pool that is configured as before stays. In a pool whose configuration has changed, a server whose name and
-    /// address are as before stays, with its sessions, its back-off and its health (unless another role is required, or
-    /// checks begin or end). A session that began under the old plan picks by the old weights. A host name keeps its
-    /// addresses of the wanted family, even if the key `name` of its servers changes. May take long.
+    /// address are as before stays, with its sessions, its back-off and its health. The health is lost if another role
+    /// is required, or if checks begin or end. A session that began under the old plan picks by the old weights. A host
+    /// name keeps its addresses of the wanted family, even if the key `name` of its servers changes. May take long.
     #[must_use]
     pub fn prepare(&self, plan: Plan, mut new_names: HashMap<Arc<str>, NameAddresses>) -> InForce {
         let current = self.in_force();

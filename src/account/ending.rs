@@ -35,8 +35,8 @@ endings! {
     /// Both sides finished, the client first; or a reset came after the client had finished, and no byte was lost.
     ClientClosed = "client_closed",
     /// Both sides finished, the server first; or the server closed instead of answering a request for TLS. Or the
-    /// server finished first, and then the client closed without ending its TLS stream or was silent, or a reset lost
-    /// no byte.
+    /// server finished first, and then the client closed without ending its TLS stream, or (on a listener for a
+    /// database) had received everything and was silent for 5 s, or a reset lost no byte.
     ServerClosed = "server_closed",
     /// The client reset the connection.
     ClientReset = "client_reset",

@@ -19,7 +19,7 @@ use crate::live::{InForce, Live};
 use crate::plan::{Announcement, Plan, RefusedAnnouncement};
 use crate::text::{Reason, first_and_more};
 
-/// The most names in one field of a log line, and the most refused routes that are logged one by one at once.
+/// The most names in one field of a log line, and the most newly refused routes of a plan that get a line each.
 const LOGGED_MAX: usize = 20;
 
 /// The routes that are announced, and the plan that they are added to.

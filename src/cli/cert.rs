@@ -1,4 +1,4 @@
-//! `acequia cert`: shows the certificates of a running process, and makes it read their files again.
+//! `acequia cert`: shows the certificates of a running process, orders one by ACME, or has their files read again.
 
 use std::process::ExitCode;
 use std::time::SystemTime;

@@ -191,7 +191,7 @@ fn discover_settings(plan: &DiscoverPlan) -> impl Debug {
     (source, settle, allow_empty, allow_unix)
 }
 
-/// The values of `scale`. What a clone may have as a server is a value of the pool.
+/// The values of `scale`. `member_config` is the pool's `defaults`, which [`PoolPlan::settings`] compares.
 fn scale_settings(plan: &ScalePlan) -> impl Debug {
     let ScalePlan {
         rules,

@@ -25,7 +25,7 @@ pub struct RouteQuestion<'a> {
 }
 
 impl RouteQuestion<'_> {
-    /// Whether these facts prove that the client uses TLS: it names a server, or offers ALPN.
+    /// Whether these facts prove that the client uses TLS: `sni` is given (even if it counts as none), or `alpn` is.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.sni.is_some() || !self.alpn.is_empty()

@@ -28,8 +28,8 @@ pub struct KnownPrimary {
 }
 
 impl KnownPrimary {
-    /// The highest timeline that is known or overruled. Of the servers of the same database on a higher one, the only
-    /// one on the highest is the primary.
+    /// The highest timeline that is known or overruled. If servers of the same database call themselves primary on
+    /// higher ones, and only one of them is on the highest, that server is the primary.
     pub(crate) fn highest_timeline(&self) -> Option<u32> {
         self.timeline.max(self.overruled)
     }

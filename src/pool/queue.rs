@@ -307,8 +307,8 @@ impl Waiters {
                 Err(NoLease::Full) => {
                     waiter.awaited = full.awaited.take().map(|server| (generation, server));
                     all_are_full |= takes_any || full.contains_all(&snapshot.set.candidates);
-                    // After a change, clients behind that do not want all the servers have a turn although all are
-                    // full: they may have no server left to wait for.
+                    // After a change, the clients further back that want only some of the servers have a turn although
+                    // all are full: they may have no server left to wait for.
                     match all_are_full && !has_changed {
                         true => Verdict::AllWait,
                         false => Verdict::Waits,

@@ -224,7 +224,7 @@ impl ServerRegistry {
         }
         drop(entries);
         if let Some(roles) = self.roles.lock().pools.get(&path.0) {
-            roles.forget_list(); // the next check reads the list of servers again, and which of them are disabled
+            roles.forget_list(); // the next check notes again which servers of the pool are disabled
         }
         self.notify_change(); // `set_overrides` notifies only the pools of a server, and a server may be in none
         overrides

@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(
             pool.tick(1),
             3,
-            "a session has come and stays, so it goes on with 40 sessions in 20 s: one at once, and two in each second"
+            "a session has come and stays, so rebalancing goes on at 40 sessions in 20 s: one at once, two after 1 s"
         );
     }
 
@@ -222,7 +222,7 @@ mod tests {
     async fn rebalancing_goes_on_while_some_sessions_come() {
         let mut pool = TestPool::new(9);
         for second in 0..100 {
-            // A server gains one session in 10 s. Meanwhile, 10 sessions end: fewer than three times the 10 servers.
+            // In 10 s, each of the others gains a session, and 10 sessions end: fewer than three times the 10 servers.
             assert!(pool.tick(second / 10) > 0, "{second}");
         }
     }

@@ -23,7 +23,7 @@ pub enum Alert {
     HandshakeFailure = 40,
     /// The ClientHello can be read but contradicts a rule, or it is longer than `hello_max`.
     IllegalParameter = 47,
-    /// A guard refuses the client. Or a PostgreSQL client that sent an SSLRequest has no route.
+    /// A guard refuses the client. Or a PostgreSQL client that has sent only an SSLRequest has no route.
     AccessDenied = 49,
     /// The ClientHello cannot be read: a length or a value is out of its range.
     DecodeError = 50,

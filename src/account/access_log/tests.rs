@@ -166,7 +166,7 @@ fn lines_that_the_file_does_not_accept_before_a_reopen_are_counted_as_lost() {
     let mut output = Output::open(&AccessTarget::File("/dev/full".into())).unwrap().unwrap();
     assert_eq!(output.write("a line\n"), 0, "it is in the buffer");
     assert_eq!(output.reopen(), 1);
-    assert!(output.is_failing(), "then the loss is reported");
+    assert!(output.is_failing(), "so the next flush that succeeds logs the loss");
 }
 
 #[test]

@@ -228,7 +228,7 @@ export const killSession = (session, ended) => ask(
 
 export const reloadConfiguration = () => ask(
   "Reload the configuration",
-  "The file is read and checked. If it can be used, it is put in force; sessions go on, unless it has them cut. If not, the configuration in force stays.",
+  "The file is read and checked. If it can be used, it is put in force; sessions go on, unless the new configuration has them cut. If it cannot be used, the configuration in force stays.",
   () => send("POST", "reload"),
 );
 
@@ -237,7 +237,7 @@ function denyNetwork(guard) {
   const time = element("input", { placeholder: "10m", "aria-label": "For how long", spellcheck: "false" });
   ask(
     `Deny a network in ${guard}`,
-    "New sessions from it are refused, unless the guard only reports: for this time, or until `acequia guard undo` ends the denial. Open sessions go on.",
+    "New sessions from the network are refused for the time entered here, or until `acequia guard undo` ends the denial. A guard that only reports refuses none. Open sessions go on.",
     () => send("POST", `guards/${encodeURIComponent(guard)}/deny`, { network: network.value.trim(), ...(time.value.trim() ? { for: time.value.trim() } : {}) }),
     element("p", { class: "filters" }, element("label", {}, "Network", network), element("label", {}, "For how long", time)),
   );

@@ -37,7 +37,7 @@ const REFUSED = [401, 403];
 /** These, and the status if the file of the token cannot be read (503). 403 and 503 may also have another reason. */
 const DOUBTFUL = [...REFUSED, 503];
 
-/** Whether the process has refused the last read of this tab. Then the tab must not take events, even from another tab. */
+/** Whether the process refused the last read of this tab. Then the tab must take no events, even from another tab. */
 let isRefused = false;
 
 /**
@@ -141,7 +141,8 @@ export async function follow(report, changed) {
       failures += 1; // set to 0 once the stream has lasted for `STREAM_MIN_MS`
       const began = Date.now();
       await followShared(channel, (name, data) => {
-        if (isRefused) return; // if the token was replaced, the process will cut this stream
+        // The process cuts this stream if its token was replaced there, not if a wrong one was entered in this tab.
+        if (isRefused) return;
         if (Date.now() - began > STREAM_MIN_MS) failures = 0;
         apply(name, data);
         report("live");

@@ -117,7 +117,7 @@ async fn a_replica_that_refuses_ping_is_still_known_as_a_replica() {
 }
 
 #[tokio::test]
-async fn an_error_shows_whether_sessions_are_accepted_and_a_denied_role_passes() {
+async fn a_refused_ping_shows_whether_sessions_are_accepted_and_a_denied_role_does_not_fail_the_check() {
     for (answer, accepts) in [
         ("-NOAUTH Authentication required.\r\n", true),
         ("-ERR max number of clients reached\r\n", true),

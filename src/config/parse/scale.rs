@@ -72,7 +72,7 @@ fn check_pool(pool: &Section<'_>, scale: &Section<'_>, health: &HealthPlan, prob
             "remove them: each clone is checked at its own address",
         );
     }
-    // All configured servers of such a pool are processes of this machine.
+    // The only servers that the configuration gives to such a pool are clones, which are processes of this machine.
     let has_only_processes = pool.get("servers").is_none() && scale.get("command").is_some();
     let bind_source = pool.get("bind_source");
     if has_only_processes && bind_source.is_some_and(|node| value::is_text(node, "client")) {

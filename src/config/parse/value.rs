@@ -290,7 +290,7 @@ fn example_of(bounds: &RangeInclusive<Duration>) -> String {
 /// A size in bytes within bounds.
 pub(super) fn size(node: &Node, bounds: RangeInclusive<u64>, problems: &mut Problems<'_>) -> Option<u64> {
     let show = |bytes: &u64| units::format_size(*bytes);
-    // The hint to write this number with a unit, or all that is possible if no such size is within bounds.
+    // The hint: this number of bytes with a unit; or the bounds, if there is no number or it is out of bounds.
     let suggested = |number: Option<u64>| match number.filter(|number| bounds.contains(number)) {
         Some(number) => format!("write {}", units::suggest_size(number)),
         None => format!("write \"{}\" to \"{}\"", show(bounds.start()), show(bounds.end())),

@@ -125,7 +125,7 @@ impl FollowedEngine {
         Ok(())
     }
 
-    /// Waits for an event until `deadline`, and then takes all events of the next [`GATHERING`], also not after
+    /// Waits for an event until `deadline`. After the first one, takes those of the next [`GATHERING`], but none after
     /// `deadline`. Returns whether any event came.
     async fn gather_events(
         &mut self,

@@ -142,7 +142,8 @@ pub(super) fn client_auth(all: &[&Directive], listener: &mut ImportedListener) -
             listener.tls.keys.insert("client_auth", value);
             Ok(())
         }
-        // `ssl_certificate` may be in an included file, which is not read.
+        // Without `ssl_certificate` (it may be in an included file, which is not read), TLS would be passed on, so that
+        // acequia would request no certificates of clients.
         _ if mode == "require" && !has_certificate => {
             Err("it requires certificates of clients, and ssl_certificate is missing")
         }

@@ -138,7 +138,7 @@ fn open_details_follow_what_happens_and_keep_what_is_typed() {
 
 fn deny_a_network_and_reload(browser: &mut Browser, proxy: &Proxy) {
     browser.evaluate("document.getElementById('l:https').click()");
-    choose(browser, "Deny a network in fair", "New sessions from it are refused");
+    choose(browser, "Deny a network in fair", "New sessions from the network");
     browser.evaluate(
         "[...document.querySelectorAll('#question input')].forEach((one, at) => { one.value = ['198.51.100.0/24', '10m'][at]; })",
     );

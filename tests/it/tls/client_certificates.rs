@@ -281,7 +281,7 @@ fn an_outdated_revocation_list_stays_in_force_and_is_logged() {
 }
 
 #[test]
-fn expiring_lists_and_certificates_in_use_are_reported() {
+fn lists_and_certificates_that_expire_while_in_use_are_reported() {
     let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
     let (revoked, soon) = (
         clients.issue(&["b.example"]),

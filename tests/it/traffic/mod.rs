@@ -1,5 +1,5 @@
-//! Relayed traffic: the delay of first answers, half-close, resets, timeouts, the cost of idle sessions, the PROXY header, real
-//! databases, the distribution of sessions among workers, Unix sockets.
+//! Relayed traffic: the delay of first answers, half-close, resets, timeouts, the cost of idle sessions, the PROXY
+//! header, real databases, the distribution of sessions among workers, Unix sockets.
 
 mod first_answer;
 mod half_close;

@@ -1,4 +1,4 @@
-//! What the file of each kind of check provides.
+//! What the source file of each kind of check provides.
 
 use std::sync::Arc;
 

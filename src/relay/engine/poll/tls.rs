@@ -138,8 +138,8 @@ impl TlsState {
                 bytes => Ok(bytes), // a later call returns the error
             })
         };
-        // Sends the answer to the peer, or the alert, if there is one. What the kernel does not take of an answer is
-        // sent later.
+        // Sends the refusal of a renegotiation, or the alert, if there is one. What the kernel does not take of a
+        // refusal is sent later.
         let _ = self.poll_flush_deferring_errors(socket, cx);
         match decrypted {
             Ok(0) if self.connection.has_peer_closed() => Poll::Ready(Ok(Some(0))),
@@ -227,7 +227,7 @@ impl TlsWire<'_> {
 
     pub(super) fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut state = self.state.lock();
-        // An answer to the peer may be left from the last time.
+        // The refusal of a renegotiation may be left from the last time.
         let _ = state.poll_flush_deferring_errors(self.socket, cx);
         let kept = state.connection.take_kept_plaintext(buffer);
         if kept > 0 {
