@@ -1,8 +1,8 @@
 //! etcd over its JSON gateway (API v3, etcd 3.4 and later): keys are read, watched and written.
 //!
 //! [`Members::follow`] reads keys, and watches them for changes after the revision of that read. When the watch ends,
-//! `follow` reads and watches them again: at the same member, or after a failure at the next one. [`Members::read`]
-//! asks one member after another until one answers.
+//! `follow` reads and watches them again: at the same member, or at the next one if this one has failed.
+//! [`Members::read`] asks one member after another until one answers.
 
 mod plan;
 mod messages;

@@ -1,4 +1,4 @@
-//! Every error in a configuration is reported; where they are known, with its position and what to write instead.
+//! Every error in a configuration is reported, with its position and what to write instead if these are known.
 //!
 //! `tests/data/config` holds files with errors or warnings, each with its expected report in `NAME.expected`.
 //! `BLESS=1 cargo test --test it config_errors` rewrites the reports; read the difference before you commit it.
