@@ -141,10 +141,10 @@ export async function follow(report, changed) {
       failures += 1; // set to 0 once the stream has lasted for `STREAM_MIN_MS`
       const began = Date.now();
       await followShared(channel, (name, data) => {
-        // The process cuts this stream if its token was replaced there, not if a wrong one was entered in this tab.
+        // After a wrong token was entered in this tab, the stream goes on with the right one: changes come only once.
+        apply(name, data);
         if (isRefused) return;
         if (Date.now() - began > STREAM_MIN_MS) failures = 0;
-        apply(name, data);
         report("live");
         changed();
       });

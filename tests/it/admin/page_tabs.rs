@@ -63,6 +63,10 @@ fn a_tab_with_a_stream_is_live_again_once_the_right_token_replaces_a_wrong_one()
     browser.eventually(&badge("live"));
     submit_token(&mut browser, "wrong");
     browser.eventually(&badge("token needed"));
+    assert_eq!(proxy.command(&["server", "drain", "shop/big"]).code, Some(0));
+    // The stream brings the change while the page shows nothing.
+    browser.eventually("import('/state.js').then(({ known }) => JSON.stringify(known.state).includes('draining'))");
     log_in(&mut browser, TOKEN);
     browser.eventually(&badge("live"));
+    browser.eventually("document.querySelector('#server-table').innerText.includes('draining')");
 }
