@@ -35,8 +35,8 @@ impl CloneName {
             .chain(configured.map(move |(key, value)| (key.to_string(), fill(value, &values))))
     }
 
-    /// Logs a line that the clone has printed, or a command of its hook: the operator's commands that start and stop it.
-    /// `suppressed` is the number of lines before this line that were not logged.
+    /// Logs a line that the clone, or a command of its hook, has printed. `suppressed` is the number of lines before
+    /// this line that were not logged.
     pub(super) fn log_line(&self, line: &str, suppressed: u64) {
         let Self { pool, clone } = self;
         let suppressed = Some(suppressed).filter(|suppressed| *suppressed > 0);

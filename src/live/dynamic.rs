@@ -301,7 +301,7 @@ impl Live {
             if pool.set_addresses(addresses, &self.registry) {
                 self.notify_listed();
             }
-            self.readmit_left_out(&in_force);
+            self.readmit_left_out(&in_force); // servers that were left out because they led back to the pool
         }
     }
 

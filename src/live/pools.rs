@@ -57,7 +57,8 @@ impl LivePools {
         self[serving].is_usable(now).then_some(serving)
     }
 
-    /// The pools that have a fallback, each with the name of the fallback that is in use now; `None`: none is in use.
+    /// The pools that have a fallback, each with the name of the pool, or of the primary, that serves in its place now;
+    /// `None`: nothing does.
     pub fn with_fallback(&self, now: Instant) -> impl Iterator<Item = (&Arc<LivePool>, Option<Arc<str>>)> {
         let pools = self.in_order.iter().enumerate();
         let with_fallback = pools.filter(|(_, pool)| pool.plan().fallback.is_some());

@@ -82,7 +82,8 @@ impl Member {
         }
         match self.check_state() {
             CheckState::Unchecked => MemberState::Unchecked,
-            // A server is also down if it answers its checks but has the wrong role or refuses sessions.
+            // A healthy server answers its checks. It is also `Down` if its role is wrong or it refuses sessions, which
+            // the next arms show.
             CheckState::Down if !self.is_healthy() => MemberState::Unhealthy,
             _ if self.is_unfit() => MemberState::WrongRole,
             _ if self.is_suspended() => MemberState::CheckRefused,

@@ -49,7 +49,7 @@ fn table(listeners: &ListenerAddresses, servers: &ServerAddresses) -> String {
                                                       three  {three}
   edge {edge:<15} speaks TLS, which ends here    one, two or three
   http {http:<15} speaks HTTP                    none: redirected to tls
-  app {app:<15}  connects                       one that is started on demand
+  app {app:<15}  connects                       one started on demand
 ",
     )
 }

@@ -256,10 +256,10 @@ impl<'a> Oracle<'a> {
             None => (exact, exact),
             // The last consumption was before the first check, at half of the limit. So no check finds a change.
             Some(consumed_at) if consumed_at + ROUNDING < since + checked_limit / 2 => (exact, exact),
-            // The last consumption was about at the first check, or later. The end is earliest if the consumption was
-            // just before the first check: this check has nothing to compare with, and so no check found a change. The
-            // end is latest if the consumption was right after a check: the next one, half of the limit later, found
-            // the change, and a new silence began.
+            // The last consumption was about at the first check, or later. A check that finds a consumption begins a
+            // new silence, which lasts for the limit. The checks are half of a limit apart, so the consumption is found
+            // at once, or up to half of a limit later. The first check finds none: it has nothing to compare with. If
+            // the consumption was just before it, the end is half of a limit earlier.
             Some(consumed_at) => (
                 exact.max(consumed_at + limit - checked_limit / 2 - ROUNDING),
                 exact.max(consumed_at + limit + checked_limit / 2),

@@ -79,6 +79,7 @@ fn check_and_run_exit_with_3_if_a_file_cannot_be_read_and_with_1_if_its_contents
     }
 }
 
+/// A list of networks is part of the configuration, so `--without-files` reads it, too.
 #[test]
 fn a_list_of_networks_that_cannot_be_read_has_the_exit_code_of_other_files() {
     let bad = BadFiles::new();
