@@ -70,7 +70,8 @@ pub struct DenyEditBody {
 pub struct DeniedBody {
     /// The network that is denied now.
     pub denied: String,
-    /// How many sessions from the network are being reset, even if the guard only reports; 0 without `close`.
+    /// How many sessions from the network are being reset, even if the guard only reports; 0 if the request has no
+    /// `close`.
     pub closed: usize,
     /// Whether the guard only reports: then new clients from the network still pass.
     pub report_only: bool,

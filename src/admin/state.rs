@@ -268,8 +268,8 @@ fn pool_body(pool: &LivePool, serving: &LivePool, tls: Option<PoolTlsBody>, now:
     }
 }
 
-/// The queue of a pool that has one, or in which clients wait without one: for a clone to start, or because a reload
-/// has switched the queue off meanwhile.
+/// The queue of a pool that has the key `queue`, or in which clients wait without that key: for a clone to start, or
+/// because a reload has removed the key meanwhile.
 fn queue_body(pool: &LivePool) -> Option<QueueBody> {
     let (limits, waiting) = (pool.rules().queue, pool.queue_len());
     (limits.is_some() || waiting > 0).then(|| QueueBody {

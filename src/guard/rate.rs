@@ -38,7 +38,8 @@ impl Rate {
     /// whether a unit was taken.
     ///
     /// The debt is first capped at what a burst costs at this rate: after a reload with a higher rate, the next
-    /// unit passes within one interval of the new rate. The returned time has to be stored even if no unit was taken.
+    /// unit passes within one interval of the new rate. The returned time has to be stored even if no unit was taken,
+    /// for the cap to last.
     pub(super) fn take(self, paid_at: Nanos, now: Nanos) -> (Nanos, bool) {
         let latest = now.saturating_add(self.tolerance).saturating_add(self.interval);
         let paid_at = paid_at.clamp(now, latest);

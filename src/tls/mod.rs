@@ -7,7 +7,7 @@
 //!
 //! **A new setting** is a field of [`ListenerTlsPlan`] or [`PoolTlsPlan`]. It needs:
 //! - its key in `config/keys.rs`, and its parser in `config/parse/tls.rs` or `config/parse/pool_tls.rs`;
-//! - an entry in the plan's `files`, if it names a file;
+//! - an entry in `files` of the same plan, if it names a file;
 //! - for a listener, its comparison in `plan/changed/listener.rs`;
 //! - the names that other proxies have for it in `config/synonyms/tls.rs`, and its conversion in `import`;
 //! - a description in `conf/full.toml` and `docs/tls.md`, and the kind of its value in `tests/it/config/schema.rs`.
