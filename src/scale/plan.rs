@@ -21,12 +21,12 @@ pub struct ScalePlan {
     pub drain: Duration,
     /// How long a clone may take from its start to its first good check.
     pub start_timeout: Duration,
-    /// How long a clone may be down before another one replaces it.
+    /// How long a clone may be down before it is stopped and started again.
     pub replace_after: Duration,
 }
 
 impl ScalePlan {
-    /// How long the first client of a pool that sleeps may wait; `None`: the pool never sleeps.
+    /// How long a client of a pool that sleeps may wait; `None`: the pool never sleeps.
     #[must_use]
     pub fn wake_timeout(&self) -> Option<Duration> {
         (self.rules.min == 0).then_some(self.start_timeout)

@@ -50,7 +50,7 @@ pub enum PacketVerdict {
         /// Its length. More bytes may have come after it.
         bytes: usize,
     },
-    /// No client of PostgreSQL begins like this.
+    /// These bytes begin no valid packet of version 3 of the protocol.
     Invalid(InvalidPacket),
 }
 

@@ -101,7 +101,7 @@ impl Pipeline {
     /// Those of [`Self::send`], except that refusal.
     pub(super) async fn exchange(self, mut stream: Box<dyn CheckStream>) -> Result<Replies, CheckFailure> {
         // A server that has no room for a client says so and closes. Then the write may fail although there is a reply,
-        // so the error of the write counts only if no reply comes.
+        // so the error of the write counts only if replies are missing, and none of the others is a refusal.
         let sent = stream.write_all(&self.bytes).await;
         let mut stream = Bounded::new(stream, REPLY_BYTES_MAX);
         let (mut received, mut parsed_bytes) = (Vec::new(), 0);

@@ -34,7 +34,7 @@ impl BadFiles {
     }
 }
 
-/// An upgrade of the package, and operators before a restart, rely on this.
+/// An upgrade of the package, and operators before a restart, rely on `check`: it fails where `run` would.
 #[test]
 fn check_and_run_exit_with_3_if_a_file_cannot_be_read_and_with_1_if_its_contents_are_wrong() {
     let bad = BadFiles::new();
