@@ -15,11 +15,12 @@ pub enum MemberState {
     Usable,
     /// It has not been checked yet.
     Unchecked,
-    /// It has failed its checks, and has not passed enough of them since.
+    /// It has failed its checks, or has not passed enough of them yet.
     Unhealthy,
-    /// It lives (fewer than `fall` failed checks in a row), but has the wrong role or is too far behind.
+    /// It lives (fewer than `fall` failed checks in a row), but its role is wrong or not known, or it is too
+    /// far behind.
     WrongRole,
-    /// Its latest check was refused, and it gets no new sessions because of that.
+    /// Its latest check was refused, or prevented by this host, and it gets no new sessions because of that.
     CheckRefused,
     /// It is ejected because sessions on it failed, and no trial is due.
     Ejected,
@@ -82,12 +83,12 @@ impl Member {
         }
         match self.check_state() {
             CheckState::Unchecked => MemberState::Unchecked,
-            // A healthy server answers its checks. It is also `Down` if its role is wrong or it refuses sessions, which
-            // the next arms show.
+            // A healthy server is `Down`, too, if its role is wrong, it is too far behind, or its first check was
+            // refused. The next arms show that.
             CheckState::Down if !self.is_healthy() => MemberState::Unhealthy,
             _ if self.is_unfit() => MemberState::WrongRole,
             _ if self.is_suspended() => MemberState::CheckRefused,
-            CheckState::Down => MemberState::Unhealthy, // it answers again, but not often enough yet to be up
+            CheckState::Down => MemberState::Unhealthy, // too few checks have passed yet
             CheckState::Up if self.availability(now) == Availability::Unavailable => MemberState::Ejected,
             CheckState::Up => MemberState::Usable,
         }
