@@ -186,7 +186,7 @@ impl Pool {
 
     /// The answer to a client that has tried these servers, if no other can be picked. A client that has tried none
     /// waits if the pool may sleep or a server is being started. Any client waits if a server that it has not tried
-    /// takes no sessions for the moment, and the pool waits for the return of that server.
+    /// is ejected or suspended, and the pool waits for the return of that server.
     pub(super) fn no_lease_for(&self, tried: &[ServerId]) -> NoLease {
         if (self.start_wait().is_some() && tried.is_empty()) || self.waits_for_return_besides(tried) {
             NoLease::Full

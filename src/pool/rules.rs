@@ -57,14 +57,15 @@ pub struct PoolRules {
     pub connect_timeout: Duration,
     /// The time in which the weight of a server that came back grows to its full value; `None`: at once.
     pub slow_start: Option<Duration>,
-    /// The pool panics if less than this percentage (1 to 100) of the servers in service in the best tier is healthy:
-    /// then it also picks unhealthy servers of that tier. `None`: it never panics. In service:
+    /// The pool panics if less than this percentage (1 to 100) of the servers in service in the tier in use is healthy:
+    /// then it also picks other servers of that tier, except those that are unfit or suspended. `None`: it never
+    /// panics. In service:
     /// [`Member::is_in_service`](super::Member::is_in_service).
     pub panic_threshold: Option<u8>,
     /// The limits of the queue for a server with room; `None`: there is no queue.
     pub queue: Option<QueueLimits>,
-    /// How long a client may wait for a server of a pool that sleeps, because it has scaled to no clone; `None`: the
-    /// pool never sleeps.
+    /// How long a client may wait while no server is usable, in a pool that may sleep (`min` of `scale` is 0); `None`:
+    /// the pool never sleeps.
     pub wake: Option<Duration>,
     /// Whether clients in the queue also wait for a server that is ejected or suspended, but neither down nor of the
     /// wrong role. Set for a pool that has a `queue`, has no fallback and never sleeps.

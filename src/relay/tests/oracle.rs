@@ -21,7 +21,7 @@ pub(super) struct Oracle<'a> {
     polled_at: Option<Instant>,
     /// How many more polls may lack a cause (see [`Self::before_poll`]): one for each poll in which a direction used up
     /// its turn (`TURN_BYTES`), because an event may cause the next poll before the relay's own wake-up causes
-    /// another; and one to begin the delivery after the server broke.
+    /// another.
     spurious_polls_left: u32,
     /// How long bytes, an end of stream or an error may wait to be read, because the bandwidth is limited.
     pub(super) slot_wait: Duration,
@@ -79,7 +79,7 @@ impl<'a> Oracle<'a> {
             world,
             traffic,
             polled_at: None,
-            spurious_polls_left: 1,
+            spurious_polls_left: 0,
             slot_wait: Duration::ZERO,
             sees_unread_end: true,
         }
